@@ -1,0 +1,106 @@
+"""Repeated calls: the stored answer instead of a second effect.
+
+Only the first call under a scope reaches the handler. Others wait for it, in this process for the
+call itself and across processes for its record, to their own deadline. A transient failure leaves
+no record: then the next one in line is the first.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from accord.aio.failure import Answered
+from accord.context import Idempotency
+from accord.errors import Aborted, IdempotencyConflict, InvalidArgument
+from accord.hooks import IdempotencyStore, StoredAnswer
+from accord.policies.deadline import hop_reserve
+from accord.policies.idempotency import POLL_INTERVAL, RETRY_AFTER, Scope
+
+KEY_REUSED: Final = "IDEMPOTENCY_KEY_REUSED"
+IN_PROGRESS: Final = "IDEMPOTENCY_IN_PROGRESS"
+_PATIENCE: Final = 10.0
+
+
+class _Running:
+    """The first call under a scope, while it is at work in this process."""
+
+    __slots__ = ("done", "fingerprint")
+
+    def __init__(self, fingerprint: bytes) -> None:
+        self.fingerprint = fingerprint
+        self.done = asyncio.Event()
+
+
+class Repeats:
+    """The calls with a key that this process is working on, over a store of answers."""
+
+    def __init__(self, store: IdempotencyStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._running: dict[Scope, _Running] = {}
+
+    async def answer(
+        self, call: Idempotency, deadline: float | None, handle: Callable[[], Awaitable[bytes]]
+    ) -> bytes:
+        """The answer to a call: stored, or from `handle`, which runs once at a time per scope.
+
+        Raises `Answered` for a stored refusal, InvalidArgument for a key that was used for another
+        request, Aborted when the first call did not finish before this one's deadline.
+        """
+        now = self._clock()
+        ends = now + _PATIENCE if deadline is None else deadline
+        until = ends - hop_reserve(ends - now)
+        while (first := self._running.get(call.scope)) is not None:
+            _same(first.fingerprint, call)
+            try:
+                await asyncio.wait_for(first.done.wait(), until - self._clock())
+            except TimeoutError:
+                raise _still_running() from None
+        mine = self._running[call.scope] = _Running(call.fingerprint)
+        try:
+            stored = await self._stored(call, until)
+            if stored is not None:
+                return _replay(stored)
+            try:
+                return await handle()
+            except IdempotencyConflict:
+                # Another process has won; what it has done is the answer.
+                stored = await self._stored(call, until)
+                if stored is None:
+                    raise _still_running() from None
+                return _replay(stored)
+        finally:
+            del self._running[call.scope]
+            mine.done.set()
+
+    async def _stored(self, call: Idempotency, until: float) -> StoredAnswer | None:
+        while True:
+            stored = await self._store.lookup(call.scope)
+            if stored is None:
+                return None
+            _same(stored.fingerprint, call)
+            if not stored.pending:
+                return stored
+            if self._clock() + POLL_INTERVAL >= until:
+                raise _still_running()
+            await asyncio.sleep(POLL_INTERVAL)
+
+
+def _same(fingerprint: bytes, call: Idempotency) -> None:
+    if fingerprint != call.fingerprint:
+        raise InvalidArgument(
+            ("metadata.idempotency-key", "was used before for a different request"),
+            reason=KEY_REUSED,
+        )
+
+
+def _replay(stored: StoredAnswer) -> bytes:
+    if stored.status is not None:
+        raise Answered(stored.status)
+    return stored.response or b""
+
+
+def _still_running() -> Aborted:
+    return Aborted(
+        IN_PROGRESS, "the first call with this key is still at work", retry_after=RETRY_AFTER
+    )

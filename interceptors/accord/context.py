@@ -1,0 +1,137 @@
+"""The call being handled: what its nested calls inherit, and what the handler may ask.
+
+Context follows asyncio tasks and `asyncio.to_thread` by itself. Code that runs in other threads is
+wrapped with `carry`; work that must outlive its request is started inside `detach`.
+"""
+
+import contextvars
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Final, ParamSpec, TypeVar
+
+from accord.contract import MethodPolicy, Priority
+from accord.policies.idempotency import Scope
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ANONYMOUS: Final = "anonymous"
+"""Principal of a caller without a certificate."""
+
+DEPTH_KEY: Final = "accord-depth"
+PRIORITY_KEY: Final = "accord-priority"
+IDEMPOTENCY_KEY: Final = "idempotency-key"
+RESERVED_PREFIX: Final = "accord-"
+"""Metadata under this prefix belongs to the library: what a caller sets there is dropped."""
+
+_MAX_DEPTH: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """How a repeat of the call being handled is recognised.
+
+    `fingerprint` is empty for a call whose requests are streamed: its handler derives a scope per
+    item (`scope.item(index)`) and a fingerprint per message (`accord.fingerprint`).
+    """
+
+    scope: Scope
+    fingerprint: bytes
+
+
+@dataclass(slots=True)
+class CallContext:
+    """One call being handled by this process."""
+
+    service: str
+    """Name of the mesh, e.g. "orders"."""
+    policy: MethodPolicy
+    deadline: float | None
+    """Absolute, on `clock`; None if the call has none."""
+    clock: Callable[[], float]
+    principal: str = ANONYMOUS
+    idempotency: Idempotency | None = None
+    depth: int = 0
+    """Synchronous hops between the edge and this call."""
+    priority: Priority = Priority.DEFAULT
+
+    @property
+    def method(self) -> str:
+        """Full method name, "/pkg.Service/Method"."""
+        return self.policy.method
+
+    def remaining(self) -> float | None:
+        """Seconds left, not below 0, or None if there is no deadline."""
+        return None if self.deadline is None else max(0.0, self.deadline - self.clock())
+
+
+_current: contextvars.ContextVar[CallContext | None] = contextvars.ContextVar(
+    "accord_call", default=None
+)
+
+
+def current() -> CallContext | None:
+    """The call being handled, or None outside of a handler."""
+    return _current.get()
+
+
+def enter(call: CallContext) -> None:
+    """Make `call` the current one for the rest of this task (a server task handles one call)."""
+    _current.set(call)
+
+
+def carry(fn: Callable[P, T]) -> Callable[P, T]:
+    """`fn`, to be called in another thread as if it were called here."""
+    context = contextvars.copy_context()
+
+    @wraps(fn)
+    def carried(*args: P.args, **kwargs: P.kwargs) -> T:
+        # A context can be entered once at a time; a copy per call can be used by many threads.
+        return context.copy().run(fn, *args, **kwargs)
+
+    return carried
+
+
+@contextmanager
+def detach() -> Iterator[None]:
+    """Work started inside outlives the request: it inherits no deadline and no idempotency key."""
+    call = _current.get()
+    token = _current.set(None if call is None else replace(call, deadline=None, idempotency=None))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def idempotency_key(key: str) -> tuple[tuple[str, str], ...]:
+    """Metadata for a call with this idempotency key: `stub.Charge(r, metadata=...)`.
+
+    A key is never inherited: it is given, or derived from a business id and a step.
+    """
+    return ((IDEMPOTENCY_KEY, key),)
+
+
+def read_depth(value: str | bytes | None) -> int:
+    """The depth that a caller claims; 0 for anything that is not a small number."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 2:
+        return min(int(value), _MAX_DEPTH)
+    return 0
+
+
+def read_priority(value: str | bytes | None, default: Priority) -> Priority:
+    """The priority that a caller claims, or the contract's."""
+    if isinstance(value, str) and value in Priority.__members__:
+        return Priority[value]
+    return default
+
+
+def outgoing(call: CallContext | None) -> Iterable[tuple[str, str]]:
+    """What travels from the call being handled to the calls it makes, trace excluded."""
+    if call is None:
+        return ()
+    depth = str(min(call.depth + 1, _MAX_DEPTH))
+    if call.priority is Priority.DEFAULT:
+        return ((DEPTH_KEY, depth),)
+    return ((DEPTH_KEY, depth), (PRIORITY_KEY, call.priority.name))

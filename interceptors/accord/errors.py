@@ -1,0 +1,379 @@
+# ruff: noqa: N818 - named as gRPC names its codes: `raise NotFound(...)` says it all
+"""Errors as they travel: google.rpc.Status with ErrorInfo and its companions.
+
+A handler raises one of these; the server interceptor turns it into a status with details in the
+trailers. The caller gets gRPC's own `AioRpcError` and reads it with `failure_of`.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from google.protobuf import duration_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from accord.hooks import FieldViolation
+from accord.policies.codes import Code
+
+DETAILS_KEY: Final = "grpc-status-details-bin"
+"""Trailer that carries a google.rpc.Status (gRPC's richer error model)."""
+
+MAX_MESSAGE: Final = 1024
+"""Characters of a status message; trailers are bounded by the peer (8 KiB by default)."""
+
+CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+"""gRPC's status codes by number."""
+
+_REFUSALS: Final = frozenset(
+    {
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.OUT_OF_RANGE,
+    }
+)
+
+
+_NOT_AN_ERROR: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.OK})
+_MAX_VIOLATIONS: Final = 20
+_MAX_TEXT: Final = 200
+_MAX_DETAILS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Precondition:
+    """A condition that the state of the system did not meet (google.rpc.PreconditionFailure)."""
+
+    type: str
+    subject: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What an error is about (google.rpc.ResourceInfo)."""
+
+    type: str
+    name: str
+    description: str = ""
+
+
+class ServiceError(Exception):
+    """A failure that the caller may know of.
+
+    `reason` is UPPER_SNAKE_CASE and what callers branch on; `message` is for people and at most
+    1,024 characters; `retry_after` is in seconds. `domain` names the service that decided; the
+    interceptor fills it in.
+    """
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        reason: str,
+        message: str = "",
+        *,
+        metadata: Mapping[str, str] | None = None,
+        violations: tuple[FieldViolation, ...] = (),
+        preconditions: tuple[Precondition, ...] = (),
+        resource: Resource | None = None,
+        retry_after: float | None = None,
+        domain: str = "",
+    ) -> None:
+        super().__init__(message or reason)
+        self.code = code
+        self.reason = reason
+        self.message = message or reason
+        self.metadata = dict(metadata or {})
+        self.violations = violations
+        self.preconditions = preconditions
+        self.resource = resource
+        self.retry_after = retry_after
+        self.domain = domain
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.code.name}, {self.reason!r}, {self.message!r})"
+
+    @property
+    def refusal(self) -> bool:
+        """Whether this is a business refusal: deterministic, and the answer to every repeat.
+
+        Anything else is transient or the caller's mistake and is never stored.
+        """
+        return self.code in _REFUSALS
+
+    def to_status(self, domain: str = "") -> status_pb2.Status:
+        """This error as google.rpc.Status.
+
+        `domain` is used unless the error has one; without either it is the service whose call is
+        being handled.
+        """
+        # A status is never UNKNOWN: that would tell the caller nothing about trying again.
+        code = grpc.StatusCode.INTERNAL if self.code in _NOT_AN_ERROR else self.code
+        status = status_pb2.Status(code=code.value[0], message=self.message[:MAX_MESSAGE])
+        add = status.details.add
+        add().Pack(
+            error_details_pb2.ErrorInfo(
+                reason=self.reason,
+                domain=self.domain or domain or _current_domain(),
+                metadata=self.metadata,
+            )
+        )
+        if self.violations:
+            bad = error_details_pb2.BadRequest()
+            for violation in self.violations[:_MAX_VIOLATIONS]:
+                bad.field_violations.add(
+                    field=violation.field[:_MAX_TEXT], description=violation.description[:_MAX_TEXT]
+                )
+            add().Pack(bad)
+        if self.preconditions:
+            failed = error_details_pb2.PreconditionFailure()
+            for item in self.preconditions:
+                failed.violations.add(
+                    type=item.type, subject=item.subject, description=item.description
+                )
+            add().Pack(failed)
+        if self.resource is not None:
+            add().Pack(
+                error_details_pb2.ResourceInfo(
+                    resource_type=self.resource.type,
+                    resource_name=self.resource.name,
+                    description=self.resource.description,
+                )
+            )
+        if self.retry_after is not None:
+            delay = duration_pb2.Duration()
+            delay.FromNanoseconds(round(self.retry_after * 1e9))
+            add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+        # Trailers that are too large would replace the status by RESOURCE_EXHAUSTED.
+        while status.ByteSize() > _MAX_DETAILS and status.details:
+            del status.details[-1]
+        return status
+
+    @classmethod
+    def from_status(cls, status: status_pb2.Status) -> "ServiceError":
+        """The error that a google.rpc.Status describes. Details that are not known are skipped."""
+        error = ServiceError(CODES.get(status.code, grpc.StatusCode.INTERNAL), "", status.message)
+        for detail in status.details:
+            try:
+                _read_detail(error, detail)
+            except DecodeError:
+                continue
+        return error
+
+    @classmethod
+    def from_rpc(cls, error: grpc.RpcError) -> "ServiceError":
+        """The error behind a failed call, with the details that the server sent.
+
+        Errors that did not come from a handler (no route, deadline) have no details: their reason
+        is the name of the code.
+        """
+        code, details = _code_of(error), _text_of(error)
+        found = ServiceError(code, "", details)
+        raw = _details_of(error)
+        if raw is not None:
+            # A garbled trailer must not hide the status itself.
+            with suppress(DecodeError):
+                found = cls.from_status(status_pb2.Status.FromString(raw))
+            found.code = code
+        found.reason = found.reason or code.name
+        found.message = found.message or details
+        return found
+
+
+def _read_detail(error: ServiceError, detail: Any) -> None:
+    info = error_details_pb2.ErrorInfo()
+    bad = error_details_pb2.BadRequest()
+    failed = error_details_pb2.PreconditionFailure()
+    resource = error_details_pb2.ResourceInfo()
+    retry = error_details_pb2.RetryInfo()
+    if detail.Unpack(info):
+        error.reason, error.domain, error.metadata = info.reason, info.domain, dict(info.metadata)
+    elif detail.Unpack(bad):
+        error.violations = tuple(
+            FieldViolation(item.field, item.description) for item in bad.field_violations
+        )
+    elif detail.Unpack(failed):
+        error.preconditions = tuple(
+            Precondition(item.type, item.subject, item.description) for item in failed.violations
+        )
+    elif detail.Unpack(resource):
+        error.resource = Resource(
+            resource.resource_type, resource.resource_name, resource.description
+        )
+    elif detail.Unpack(retry):
+        error.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+
+
+class InvalidArgument(ServiceError):
+    """The request is wrong whatever the state of the system."""
+
+    def __init__(
+        self,
+        *violations: FieldViolation | tuple[str, str],
+        reason: str = "INVALID_ARGUMENT",
+        message: str = "",
+    ) -> None:
+        found = tuple(
+            item if isinstance(item, FieldViolation) else FieldViolation(*item)
+            for item in violations
+        )
+        text = message or "; ".join(
+            f"{item.field}: {item.description}" if item.field else item.description
+            for item in found
+        )
+        super().__init__(grpc.StatusCode.INVALID_ARGUMENT, reason, text, violations=found)
+
+
+class NotFound(ServiceError):
+    """The entity does not exist. A refusal."""
+
+    def __init__(
+        self, resource_type: str, name: str, message: str = "", *, reason: str = "NOT_FOUND"
+    ) -> None:
+        super().__init__(
+            grpc.StatusCode.NOT_FOUND,
+            reason,
+            message or f"{resource_type} {name!r} does not exist",
+            resource=Resource(resource_type, name),
+        )
+
+
+class AlreadyExists(ServiceError):
+    """The entity exists already. A refusal."""
+
+    def __init__(
+        self, resource_type: str, name: str, message: str = "", *, reason: str = "ALREADY_EXISTS"
+    ) -> None:
+        super().__init__(
+            grpc.StatusCode.ALREADY_EXISTS,
+            reason,
+            message or f"{resource_type} {name!r} exists already",
+            resource=Resource(resource_type, name),
+        )
+
+
+class FailedPrecondition(ServiceError):
+    """The system is not in the state that the request needs. A refusal."""
+
+    def __init__(
+        self,
+        reason: str,
+        message: str = "",
+        *preconditions: Precondition,
+        metadata: Mapping[str, str] | None = None,
+        resource: Resource | None = None,
+    ) -> None:
+        super().__init__(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            reason,
+            message,
+            metadata=metadata,
+            preconditions=preconditions,
+            resource=resource,
+        )
+
+
+class OutOfRange(ServiceError):
+    """Past the valid range, such as a position that does not exist yet. A refusal."""
+
+    def __init__(
+        self, reason: str, message: str = "", *, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(grpc.StatusCode.OUT_OF_RANGE, reason, message, metadata=metadata)
+
+
+class Aborted(ServiceError):
+    """The operation lost a race and may be tried again as a whole."""
+
+    def __init__(
+        self, reason: str = "ABORTED", message: str = "", *, retry_after: float | None = None
+    ) -> None:
+        super().__init__(grpc.StatusCode.ABORTED, reason, message, retry_after=retry_after)
+
+
+class ResourceExhausted(ServiceError):
+    """A quota or a capacity is used up."""
+
+    def __init__(
+        self,
+        reason: str = "RESOURCE_EXHAUSTED",
+        retry_after: float | None = None,
+        message: str = "",
+    ) -> None:
+        super().__init__(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, reason, message, retry_after=retry_after
+        )
+
+
+class Unavailable(ServiceError):
+    """The service cannot do it at the moment."""
+
+    def __init__(
+        self, reason: str = "UNAVAILABLE", retry_after: float | None = None, message: str = ""
+    ) -> None:
+        super().__init__(grpc.StatusCode.UNAVAILABLE, reason, message, retry_after=retry_after)
+
+
+class DeadlineExceeded(ServiceError):
+    """The time of the call is up."""
+
+    def __init__(self, message: str = "", *, reason: str = "DEADLINE_EXCEEDED") -> None:
+        super().__init__(grpc.StatusCode.DEADLINE_EXCEEDED, reason, message)
+
+
+class PermissionDenied(ServiceError):
+    """The caller may not do this."""
+
+    def __init__(self, reason: str = "PERMISSION_DENIED", message: str = "") -> None:
+        super().__init__(grpc.StatusCode.PERMISSION_DENIED, reason, message)
+
+
+class IdempotencyConflict(Exception):
+    """Raised by a handler whose idempotency record was written by somebody else meanwhile.
+
+    The interceptor looks the record up again and answers with it.
+    """
+
+
+Translate = Callable[[Exception], ServiceError | None]
+"""What an exception of the process's own means to a caller; None: nothing, it is a bug."""
+
+
+def failure_of(error: BaseException) -> ServiceError | None:
+    """What an exception says about a failed call: itself, an RPC's parsed error, or None."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, grpc.RpcError):
+        return ServiceError.from_rpc(error)
+    return None
+
+
+def code_of(error: grpc.RpcError) -> Code:
+    """The status code of a failed call, as a number that policies understand."""
+    return Code(_code_of(error).value[0])
+
+
+def _code_of(error: Any) -> grpc.StatusCode:
+    code = error.code()
+    return code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.INTERNAL
+
+
+def _text_of(error: Any) -> str:
+    return error.details() or ""
+
+
+def _details_of(error: Any) -> bytes | None:
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            return value
+    return None
+
+
+def _current_domain() -> str:
+    from accord import context  # late: `context` is not needed to read an error
+
+    call = context.current()
+    return call.service if call is not None else ""

@@ -1,0 +1,137 @@
+"""Mesh: what a process holds to take part - its interceptors, channels and server settings."""
+
+import asyncio
+import json
+import random as randomness
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from accord.aio import client
+from accord.aio import server as serving
+from accord.engine import Environment
+from accord.errors import Translate
+from accord.hooks import IdempotencyStore, Validator
+from accord.policies.resume import ResumeLimits
+
+MAX_MESSAGE: Final = 4 * 1024 * 1024
+"""Bytes of the largest message, both ways."""
+
+Targets = Mapping[str, str] | Callable[[str], str]
+Options = Sequence[tuple[str, Any]]
+
+# No timeout and no retryPolicy: the core's timeout fires early and its retries know no budget, so
+# both are the interceptor's. What the core does well it does: balancing and health checking.
+_SERVICE_CONFIG: Final = json.dumps(
+    {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": ""},
+    }
+)
+
+_CHANNEL_OPTIONS: Final = (
+    ("grpc.service_config", _SERVICE_CONFIG),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A server that comes back is found within two seconds; a silent address is left after five.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+)
+
+_SERVER_OPTIONS: Final = (
+    # Below the channels' keepalive, or they would be told "too many pings".
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Two processes on one port would share its calls in silence.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+)
+
+
+class Mesh:
+    """One per process and event loop.
+
+    `name` is the service's name: the domain of its errors. `targets` says where a named service
+    listens; without an entry the name itself is the address. `validator` checks every request,
+    `idempotency` finds stored answers, `translate` turns the process's own exceptions (a lost
+    database, say) into errors a caller may see. `on_resume` is told before a broken stream is
+    opened again, which goes on for `resume_patience` seconds without progress. `clock` is
+    monotonic, `random` uniform over [0, 1).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        targets: Targets | None = None,
+        validator: Validator | None = None,
+        idempotency: IdempotencyStore | None = None,
+        translate: Translate | None = None,
+        on_resume: client.OnResume | None = None,
+        resume_patience: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = randomness.random,
+    ) -> None:
+        self.name = name
+        self._targets = targets if targets is not None else {}
+        env = Environment(clock, random, ResumeLimits(patience=resume_patience))
+        self._driver = client.Driver(env, on_resume)
+        self._settings = serving.Settings(name, clock, validator, idempotency, translate)
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def address(self, target: str) -> str:
+        """Where a named service listens."""
+        if callable(self._targets):
+            return self._targets(target)
+        return self._targets.get(target, target)
+
+    def channel(self, target: str) -> grpc.aio.Channel:
+        """The channel to a named service: made once, inside the running event loop, then kept."""
+        channel = self._channels.get(target)
+        if channel is None:
+            channel = self._channels[target] = grpc.aio.insecure_channel(
+                self.address(target),
+                options=_CHANNEL_OPTIONS,
+                interceptors=self.client_interceptors(target),
+            )
+        return channel
+
+    def client_interceptors(self, target: str = "") -> list[Any]:
+        """Interceptors for a channel of your own. `target` names what it leads to."""
+        return client.interceptors(self._driver)
+
+    def server_interceptors(self) -> list[Any]:
+        """Interceptors for a server of your own; they go before any others."""
+        return [serving.ServerInterceptor(self._settings)]
+
+    def server(
+        self, *, interceptors: Sequence[Any] = (), options: Options = (), **kwargs: Any
+    ) -> grpc.aio.Server:
+        """A server that enforces the contracts of what it serves.
+
+        `options` are added to the library's own and win over them; `kwargs` go to
+        `grpc.aio.server`.
+        """
+        return grpc.aio.server(
+            interceptors=[*self.server_interceptors(), *interceptors],
+            options=tuple({**dict(_SERVER_OPTIONS), **dict(options)}.items()),
+            **kwargs,
+        )
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close all channels; calls in flight get `grace` seconds."""
+        channels = list(self._channels.values())
+        self._channels.clear()
+        await asyncio.gather(*(channel.close(grace) for channel in channels))

@@ -1,0 +1,1 @@
+"""The services of the sample shop and the runtime they share."""

@@ -1,0 +1,6 @@
+"""Runs the service: `python -m services.customers`."""
+
+from services.customers.service import SERVICE
+from services.runtime.serve import main
+
+main(SERVICE)

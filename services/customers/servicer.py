@@ -1,0 +1,54 @@
+"""The RPCs of `shop.customers.v1.CustomerService`."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any, Final
+
+from accord.errors import AlreadyExists, NotFound
+from shop.customers.v1 import customers_pb2 as pb
+from shop.customers.v1.customers_pb2_grpc import CustomerServiceServicer
+
+from services.customers import store
+from services.runtime.database import Database, Tx
+from services.runtime.idempotency import commit
+from services.runtime.ids import uuid7
+
+PAGE: Final = 200  # Customers read at a time; no transaction is open while they are sent.
+
+
+class Customers(CustomerServiceServicer):
+    """Answers from the service's own database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def CreateCustomer(
+        self, request: pb.CreateCustomerRequest, context: Any
+    ) -> pb.CreateCustomerResponse:
+        customer = pb.Customer(customer_id=uuid7(), name=request.name, email=request.email)
+        if request.HasField("address"):
+            customer.address.CopyFrom(request.address)
+        customer.created_at.GetCurrentTime()
+
+        def create(tx: Tx) -> pb.CreateCustomerResponse:
+            if not store.insert(tx, customer):
+                raise AlreadyExists("customer", request.email, reason="EMAIL_TAKEN")
+            return pb.CreateCustomerResponse(customer=customer)
+
+        return await commit(self._database, create)
+
+    async def GetCustomer(
+        self, request: pb.GetCustomerRequest, context: Any
+    ) -> pb.GetCustomerResponse:
+        customer = await self._database.read(lambda tx: store.find(tx, request.customer_id))
+        if customer is None:
+            raise NotFound("customer", request.customer_id)
+        return pb.GetCustomerResponse(customer=customer)
+
+    async def ListCustomers(
+        self, request: pb.ListCustomersRequest, context: Any
+    ) -> AsyncIterator[pb.ListCustomersResponse]:
+        last = request.after_number
+        while page := await self._database.read(partial(store.page, after=last, most=PAGE)):
+            for last, customer in page:
+                yield pb.ListCustomersResponse(number=last, customer=customer)

@@ -1,0 +1,83 @@
+"""The rules of stock: what may be reserved, and what is said when it may not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Price of one unit, in the smallest unit of its currency."""
+
+    minor_units: int
+    currency_code: str
+
+    def __str__(self) -> str:
+        return f"{self.minor_units} minor units of {self.currency_code}"
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product with its stock, in units; 0 <= `reserved` <= `on_hand`."""
+
+    sku: str
+    name: str
+    price: Price
+    on_hand: int
+    reserved: int
+
+    @property
+    def available(self) -> int:
+        """Units that can still be sold."""
+        return self.on_hand - self.reserved
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Line:
+    """One line of a reservation; `price` is what the customer was shown."""
+
+    sku: str
+    quantity: int
+    price: Price
+
+
+class State(StrEnum):
+    """Where a reservation stands; the value is its name in the database and in the contract."""
+
+    RESERVED = "RESERVED"
+    RELEASED = "RELEASED"
+    COMMITTED = "COMMITTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why one line cannot be reserved."""
+
+    reason: str
+    sku: str
+    description: str
+
+
+_WORST_FIRST: Final = ("UNKNOWN_PRODUCT", "PRICE_CHANGED", "OUT_OF_STOCK")
+
+
+def problems(lines: Sequence[Line], stock: Mapping[str, Product]) -> list[Problem]:
+    """What keeps `lines` from being reserved, worst first; empty when nothing does.
+
+    A line has one problem at most: it is of no use to know the stock of a product at another price.
+    """
+    found = filter(None, (_problem(line, stock.get(line.sku)) for line in lines))
+    return sorted(found, key=lambda problem: (_WORST_FIRST.index(problem.reason), problem.sku))
+
+
+def _problem(line: Line, product: Product | None) -> Problem | None:
+    if product is None:
+        return Problem("UNKNOWN_PRODUCT", line.sku, "is not sold here")
+    if product.price != line.price:
+        text = f"costs {product.price}, not {line.price}"
+        return Problem("PRICE_CHANGED", line.sku, text)
+    if product.available < line.quantity:
+        text = f"has {product.available} left, {line.quantity} are wanted"
+        return Problem("OUT_OF_STOCK", line.sku, text)
+    return None

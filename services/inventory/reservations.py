@@ -1,0 +1,166 @@
+"""Reservations in the database: reserve, release, commit.
+
+Each runs in one transaction that first takes the order's reservation and then the rows of its
+products by SKU. As all of them take rows in this order, none can wait for another in a circle.
+"""
+
+from collections.abc import Sequence
+
+from accord.errors import FailedPrecondition, InvalidArgument, Precondition
+
+from services.inventory.domain import Line, Price, Problem, Product, State, problems
+from services.inventory.store import to_product
+from services.runtime.database import Tx
+
+
+def reserve(tx: Tx, order_id: str, lines: Sequence[Line], key: str | None) -> State:
+    """Hold the stock of an order, all lines or none. A repeat returns the first reservation.
+
+    Args:
+        tx: the transaction.
+        order_id: who reserves.
+        lines: what, each SKU once.
+        key: idempotency key of the request, remembered for ever.
+
+    Raises:
+        FailedPrecondition: OUT_OF_STOCK, UNKNOWN_PRODUCT, PRICE_CHANGED or RESERVATION_CLOSED.
+        InvalidArgument: the order has reserved something else, or the key is another order's.
+    """
+    if not _begin(tx, order_id, State.RESERVED, key):
+        return _repeated(tx, order_id, lines)
+    for line in lines:
+        tx.execute(
+            "INSERT INTO reservation_line"
+            " (order_id, sku, quantity, price_minor_units, currency_code)"
+            " VALUES (:order_id, :sku, :quantity, :minor_units, :currency)",
+            {
+                "order_id": order_id,
+                "sku": line.sku,
+                "quantity": line.quantity,
+                "minor_units": line.price.minor_units,
+                "currency": line.price.currency_code,
+            },
+        )
+    found = problems(lines, _locked(tx, order_id))
+    if found:
+        raise _refusal(found)
+    _move(tx, order_id, reserved=+1)
+    return State.RESERVED
+
+
+def release(tx: Tx, order_id: str) -> State:
+    """Give the stock of an order back, and refuse it to the order from now on.
+
+    Raises:
+        FailedPrecondition: RESERVATION_COMMITTED.
+    """
+    if _begin(tx, order_id, State.RELEASED):
+        return State.RELEASED
+    state = _state(tx, order_id)
+    if state is State.COMMITTED:
+        raise FailedPrecondition("RESERVATION_COMMITTED", "the goods have left the warehouse")
+    if state is State.RESERVED:
+        _locked(tx, order_id)
+        _move(tx, order_id, reserved=-1)
+        _end(tx, order_id, State.RELEASED)
+    return State.RELEASED
+
+
+def commit(tx: Tx, order_id: str) -> State:
+    """Take the reserved stock of an order out of the warehouse.
+
+    Raises:
+        FailedPrecondition: NOT_RESERVED.
+    """
+    state = _state(tx, order_id)
+    if state is None or state is State.RELEASED:
+        raise FailedPrecondition("NOT_RESERVED", "the order holds no stock")
+    if state is State.RESERVED:
+        _locked(tx, order_id)
+        _move(tx, order_id, reserved=-1, on_hand=-1)
+        _end(tx, order_id, State.COMMITTED)
+    return State.COMMITTED
+
+
+def _begin(tx: Tx, order_id: str, state: State, key: str | None = None) -> bool:
+    """Write the order's reservation; False when there is one, or the key was used."""
+    added = tx.execute(
+        "INSERT INTO reservation (order_id, state, idempotency_key)"
+        " VALUES (:order_id, :state, :key) ON CONFLICT DO NOTHING",
+        {"order_id": order_id, "state": state.value, "key": key},
+    )
+    return added == 1
+
+
+def _state(tx: Tx, order_id: str) -> State | None:
+    """Where the order's reservation stands; it is locked."""
+    row = tx.one(
+        f"SELECT state FROM reservation WHERE order_id = :order_id{tx.for_update}",
+        {"order_id": order_id},
+    )
+    return None if row is None else State(row["state"])
+
+
+def _end(tx: Tx, order_id: str, state: State) -> None:
+    tx.execute(
+        "UPDATE reservation SET state = :state WHERE order_id = :order_id",
+        {"order_id": order_id, "state": state.value},
+    )
+
+
+def _repeated(tx: Tx, order_id: str, lines: Sequence[Line]) -> State:
+    state = _state(tx, order_id)
+    if state is None:
+        raise InvalidArgument(
+            reason="IDEMPOTENCY_KEY_REUSED", message="the key was used for another order"
+        )
+    if state is not State.RESERVED:
+        raise FailedPrecondition(
+            "RESERVATION_CLOSED", f"the reservation of the order is {state.lower()} already"
+        )
+    if sorted(lines) != _lines(tx, order_id):
+        raise InvalidArgument(("lines", "must be the lines that the order has reserved"))
+    return state
+
+
+def _lines(tx: Tx, order_id: str) -> list[Line]:
+    rows = tx.all(
+        "SELECT * FROM reservation_line WHERE order_id = :order_id", {"order_id": order_id}
+    )
+    return sorted(
+        Line(row["sku"], row["quantity"], Price(row["price_minor_units"], row["currency_code"]))
+        for row in rows
+    )
+
+
+def _locked(tx: Tx, order_id: str) -> dict[str, Product]:
+    """The products of an order's lines; nobody else can change them before the commit."""
+    rows = tx.all(
+        "SELECT * FROM product WHERE sku IN"
+        " (SELECT sku FROM reservation_line WHERE order_id = :order_id)"
+        f" ORDER BY sku{tx.for_update}",
+        {"order_id": order_id},
+    )
+    return {row["sku"]: to_product(row) for row in rows}
+
+
+def _move(tx: Tx, order_id: str, *, reserved: int, on_hand: int = 0) -> None:
+    """Add each line's quantity, times `reserved` and `on_hand`, to its product."""
+    tx.execute(
+        "UPDATE product SET reserved = reserved + :reserved * line.quantity,"
+        " on_hand = on_hand + :on_hand * line.quantity"
+        " FROM reservation_line AS line"
+        " WHERE line.order_id = :order_id AND product.sku = line.sku",
+        {"order_id": order_id, "reserved": reserved, "on_hand": on_hand},
+    )
+
+
+def _refusal(found: Sequence[Problem]) -> FailedPrecondition:
+    text = "; ".join(f"{problem.sku} {problem.description}" for problem in found[:3])
+    if len(found) > 3:
+        text += f"; and {len(found) - 3} more"
+    return FailedPrecondition(
+        found[0].reason,
+        text,
+        *(Precondition(each.reason, each.sku, each.description) for each in found),
+    )

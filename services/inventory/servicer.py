@@ -1,0 +1,108 @@
+"""The RPCs of `shop.inventory.v1.InventoryService`."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any, Final
+
+from accord.context import current
+from accord.errors import NotFound
+from shop.common.v1.money_pb2 import Money
+from shop.inventory.v1 import inventory_pb2 as pb
+from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceServicer
+
+from services.inventory import reservations, store
+from services.inventory.domain import Line, Price, Product, State
+from services.runtime.database import Database, Tx
+from services.runtime.idempotency import commit
+
+PAGE: Final = 200
+"""Products read at a time; no transaction is open while they are sent."""
+
+
+class Inventory(InventoryServiceServicer):
+    """Answers from the service's own database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def UpsertProduct(
+        self, request: pb.UpsertProductRequest, context: Any
+    ) -> pb.UpsertProductResponse:
+        def upsert(tx: Tx) -> pb.UpsertProductResponse:
+            price = _price(request.price)
+            product = store.upsert(tx, request.sku, request.name, price, request.on_hand)
+            return pb.UpsertProductResponse(product=_product(product))
+
+        return await commit(self._database, upsert)
+
+    async def ReserveStock(
+        self, request: pb.ReserveStockRequest, context: Any
+    ) -> pb.ReserveStockResponse:
+        lines = [Line(line.sku, line.quantity, _price(line.unit_price)) for line in request.lines]
+        key = _key()
+
+        def reserve(tx: Tx) -> pb.ReserveStockResponse:
+            state = reservations.reserve(tx, request.order_id, lines, key)
+            return pb.ReserveStockResponse(reservation=_reservation(request.order_id, state))
+
+        return await commit(self._database, reserve)
+
+    async def ReleaseStock(
+        self, request: pb.ReleaseStockRequest, context: Any
+    ) -> pb.ReleaseStockResponse:
+        def release(tx: Tx) -> pb.ReleaseStockResponse:
+            state = reservations.release(tx, request.order_id)
+            return pb.ReleaseStockResponse(reservation=_reservation(request.order_id, state))
+
+        return await commit(self._database, release)
+
+    async def CommitStock(
+        self, request: pb.CommitStockRequest, context: Any
+    ) -> pb.CommitStockResponse:
+        def take_out(tx: Tx) -> pb.CommitStockResponse:
+            state = reservations.commit(tx, request.order_id)
+            return pb.CommitStockResponse(reservation=_reservation(request.order_id, state))
+
+        return await commit(self._database, take_out)
+
+    async def GetStock(self, request: pb.GetStockRequest, context: Any) -> pb.GetStockResponse:
+        product = await self._database.read(lambda tx: store.find(tx, request.sku))
+        if product is None:
+            raise NotFound("product", request.sku)
+        return pb.GetStockResponse(product=_product(product))
+
+    async def ListStock(
+        self, request: pb.ListStockRequest, context: Any
+    ) -> AsyncIterator[pb.ListStockResponse]:
+        last = request.after_sku
+        while page := await self._database.read(partial(store.page, after=last, most=PAGE)):
+            for product in page:
+                yield pb.ListStockResponse(product=_product(product))
+            last = page[-1].sku
+
+
+def _key() -> str | None:
+    call = current()
+    return call.idempotency.scope.key if call and call.idempotency else None
+
+
+def _price(money: Money) -> Price:
+    return Price(money.minor_units, money.currency_code)
+
+
+def _product(product: Product) -> pb.Product:
+    return pb.Product(
+        sku=product.sku,
+        name=product.name,
+        price=Money(
+            minor_units=product.price.minor_units, currency_code=product.price.currency_code
+        ),
+        on_hand=product.on_hand,
+        reserved=product.reserved,
+        available=product.available,
+    )
+
+
+def _reservation(order_id: str, state: State) -> pb.Reservation:
+    name = pb.ReservationState.Value(f"RESERVATION_STATE_{state}")
+    return pb.Reservation(order_id=order_id, state=name)

@@ -1,0 +1,6 @@
+"""Runs the service: `python -m services.notifications`."""
+
+from services.notifications.service import SERVICE
+from services.runtime.serve import main
+
+main(SERVICE)

@@ -1,0 +1,97 @@
+"""What a customer is told when an order has ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from services.notifications.amounts import format_amount
+from shop.orders.v1 import events_pb2, orders_pb2
+
+_REASONS: Final[Mapping[int, str]] = {
+    orders_pb2.FAILURE_REASON_OUT_OF_STOCK: "there is too little stock",
+    orders_pb2.FAILURE_REASON_UNKNOWN_PRODUCT: "a product is not sold here",
+    orders_pb2.FAILURE_REASON_PRICE_CHANGED: "a price has changed",
+    orders_pb2.FAILURE_REASON_CARD_DECLINED: "the card was declined",
+    orders_pb2.FAILURE_REASON_NO_CARRIER: "no carrier delivers to the address",
+    orders_pb2.FAILURE_REASON_CANCELLED: "it was cancelled",
+}
+
+_REFUND: Final = "If your card was charged, the money is on its way back to you."
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """The outcome of an order, before it is known whom to tell."""
+
+    order_id: str
+    customer_id: str
+    outcome: str
+    """CONFIRMED, REJECTED, FAILED or CANCELLED: a customer gets one mail for each."""
+    subject: str
+    text: str
+
+    def body(self, name: str) -> str:
+        """The text of the mail to a customer of this name."""
+        return f"Hello {one_line(name)},\n\n{self.text}\n\nYour shop\n"
+
+
+def confirmed(event: events_pb2.OrderConfirmed) -> News:
+    """What to say of an order that was paid and shipped."""
+    amount = format_amount(event.total.minor_units, event.total.currency_code)
+    return News(
+        order_id=event.order_id,
+        customer_id=event.customer_id,
+        outcome="CONFIRMED",
+        subject=f"Your order {event.order_id} is on its way",
+        text=f"Thank you! Your order {event.order_id} is on its way.\n\n"
+        f"Paid: {amount}\n"
+        f"Tracking number: {one_line(event.tracking_number)}",
+    )
+
+
+def rejected(event: events_pb2.OrderRejected) -> News:
+    """What to say of an order whose stock could not be reserved."""
+    return News(
+        order_id=event.order_id,
+        customer_id=event.customer_id,
+        outcome="REJECTED",
+        subject=f"We could not take your order {event.order_id}",
+        text=f"We are sorry: we could not take your order {event.order_id}.\n\n"
+        f"Reason: {_reason(event.failure)}\n\n"
+        "Your card was not charged.",
+    )
+
+
+def failed(event: events_pb2.OrderFailed) -> News:
+    """What to say of an order that could not be paid or shipped."""
+    return News(
+        order_id=event.order_id,
+        customer_id=event.customer_id,
+        outcome="FAILED",
+        subject=f"We could not complete your order {event.order_id}",
+        text=f"We are sorry: we could not complete your order {event.order_id}.\n\n"
+        f"Reason: {_reason(event.failure)}\n\n{_REFUND}",
+    )
+
+
+def cancelled(event: events_pb2.OrderCancelled) -> News:
+    """What to say of an order that was cancelled."""
+    return News(
+        order_id=event.order_id,
+        customer_id=event.customer_id,
+        outcome="CANCELLED",
+        subject=f"Your order {event.order_id} is cancelled",
+        text=f"Your order {event.order_id} is cancelled.\n\n"
+        f"Reason: {_reason(event.failure)}\n\n{_REFUND}",
+    )
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and other characters that cannot be seen."""
+    return "".join(char for char in " ".join(text.split()) if char.isprintable())
+
+
+def _reason(failure: orders_pb2.Failure) -> str:
+    reason = _REASONS.get(failure.reason, "something went wrong on our side")
+    detail = one_line(failure.detail)
+    return f"{reason} ({detail})" if detail else reason

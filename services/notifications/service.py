@@ -1,0 +1,32 @@
+"""How the notifications service is put together."""
+
+from services.notifications.mail import MailServer
+from services.notifications.servicer import Notifications
+from services.notifications.store import MIGRATIONS
+from services.notifications.work import Notifier
+from services.runtime.serve import Runtime, Service
+from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
+from shop.notifications.v1.notifications_pb2_grpc import (
+    add_NotificationServiceServicer_to_server,
+)
+
+
+def build(runtime: Runtime) -> None:
+    """Put the servicer on the server and receive the events of the orders."""
+    notifier = Notifier(
+        runtime.database,
+        runtime.executor,
+        CustomerServiceStub(runtime.mesh.channel("customers")),
+        MailServer.of(runtime.settings.mail_server),
+        runtime.clock,
+    )
+    runtime.subscribe("ORDERS", notifier.handlers)
+    add_NotificationServiceServicer_to_server(Notifications(runtime.database), runtime.server)
+
+
+SERVICE = Service(
+    name="notifications",
+    migrations=MIGRATIONS,
+    build=build,
+    contracts=("shop.notifications.v1.NotificationService",),
+)

@@ -1,0 +1,94 @@
+"""The notifications in the database."""
+
+from typing import Final
+
+from services.runtime.database import Row, Tx
+from shop.notifications.v1 import notifications_pb2 as pb
+
+MIGRATIONS: Final = [
+    """
+    CREATE TABLE notification (
+        notification_id TEXT NOT NULL PRIMARY KEY,
+        order_id TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        recipient TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        body TEXT NOT NULL,
+        created_at DOUBLE PRECISION NOT NULL,
+        sent_at DOUBLE PRECISION,
+        UNIQUE (order_id, outcome)
+    )
+    """,
+]
+
+
+def insert(tx: Tx, notification: pb.Notification, outcome: str) -> bool:
+    """Write a notification down; False when the order's outcome has one already."""
+    added = tx.execute(
+        "INSERT INTO notification"
+        " (notification_id, order_id, outcome, recipient, subject, body, created_at)"
+        " VALUES (:id, :order_id, :outcome, :recipient, :subject, :body, :created_at)"
+        " ON CONFLICT (order_id, outcome) DO NOTHING",
+        {
+            "id": notification.notification_id,
+            "order_id": notification.order_id,
+            "outcome": outcome,
+            "recipient": notification.recipient,
+            "subject": notification.subject,
+            "body": notification.body,
+            "created_at": notification.created_at.ToMicroseconds() / 1e6,
+        },
+    )
+    return added == 1
+
+
+def mark_sent(tx: Tx, notification_id: str, now: float) -> None:
+    """Note that the mail server took a notification; the first time counts."""
+    tx.execute(
+        "UPDATE notification SET sent_at = :now WHERE notification_id = :id AND sent_at IS NULL",
+        {"id": notification_id, "now": now},
+    )
+
+
+def find(tx: Tx, notification_id: str) -> pb.Notification | None:
+    """The notification with an id."""
+    row = tx.one("SELECT * FROM notification WHERE notification_id = :id", {"id": notification_id})
+    return None if row is None else _notification(row)
+
+
+def page(tx: Tx, order_id: str, before: str | None, most: int) -> list[pb.Notification]:
+    """Notifications from the newest down.
+
+    Args:
+        tx: the transaction.
+        order_id: only those about this order; empty for all.
+        before: id of the last notification seen; None to begin with the newest.
+        most: how many.
+    """
+    wanted = ["1 = 1"]
+    if order_id:
+        wanted.append("order_id = :order_id")
+    if before is not None:
+        wanted.append("notification_id < :before")
+    rows = tx.all(
+        f"SELECT * FROM notification WHERE {' AND '.join(wanted)}"
+        " ORDER BY notification_id DESC LIMIT :most",
+        {"order_id": order_id, "before": before, "most": most},
+    )
+    return [_notification(row) for row in rows]
+
+
+def _notification(row: Row) -> pb.Notification:
+    notification = pb.Notification(
+        notification_id=row["notification_id"],
+        order_id=row["order_id"],
+        recipient=row["recipient"],
+        subject=row["subject"],
+        body=row["body"],
+        state=pb.NOTIFICATION_STATE_QUEUED,
+    )
+    notification.created_at.FromMicroseconds(round(row["created_at"] * 1e6))
+    if row["sent_at"] is not None:
+        notification.state = pb.NOTIFICATION_STATE_SENT
+        notification.sent_at.FromMicroseconds(round(row["sent_at"] * 1e6))
+    return notification

@@ -1,0 +1,132 @@
+"""The steps from an order's event to a mail."""
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import Message
+
+from services.notifications import domain, store
+from services.notifications.domain import News
+from services.notifications.mail import MailServer, RefusedError
+from services.runtime.consumer import EventHandler, Received
+from services.runtime.database import Database, Tx
+from services.runtime.executor import Effect, Executor, Permanent, Work
+from services.runtime.ids import uuid7
+from shop.customers.v1.customers_pb2 import Customer, GetCustomerRequest
+from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
+from shop.notifications.v1.notifications_pb2 import Notification
+from shop.orders.v1 import events_pb2
+
+ADDRESS: Final = "address"
+"""Queue of news for which the customer is still to be looked up."""
+MAIL: Final = "mail"
+"""Queue of notifications to be sent, by id."""
+
+PATIENCE: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, *[60.0] * 60, *[600.0] * 138)
+"""Seconds before each retry: each minute for the first hour, then every ten minutes for a day."""
+
+SENDING: Final = 4
+"""Mails sent at a time."""
+
+_HOPELESS: Final = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+class Notifier:
+    """Tells customers how their orders ended.
+
+    Args:
+        database: the service's own.
+        executor: runs the steps; their queues are registered here.
+        customers: says who the customers are.
+        mail_server: takes the mails.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        executor: Executor,
+        customers: CustomerServiceStub,
+        mail_server: MailServer,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._executor = executor
+        self._customers = customers
+        self._mail_server = mail_server
+        self._clock = clock
+        executor.register(ADDRESS, self.address, delays=PATIENCE)
+        executor.register(MAIL, self.send, delays=PATIENCE, concurrency=SENDING)
+
+    @property
+    def handlers(self) -> Mapping[type[Message], EventHandler]:
+        """What to do with each event of the orders."""
+        return {
+            events_pb2.OrderConfirmed: self._take(domain.confirmed),
+            events_pb2.OrderRejected: self._take(domain.rejected),
+            events_pb2.OrderFailed: self._take(domain.failed),
+            events_pb2.OrderCancelled: self._take(domain.cancelled),
+        }
+
+    def _take(self, tell: Callable[[Any], News]) -> EventHandler:
+        """First step: no service is needed, so the event is never left waiting."""
+
+        async def handle(event: Received[Any]) -> Effect:
+            news = tell(event.payload)
+            payload = json.dumps(dataclasses.asdict(news)).encode()
+            return lambda tx: self._executor.enqueue(tx, ADDRESS, news.order_id, payload)
+
+        return handle
+
+    async def address(self, work: Work) -> Effect:
+        """Second step: look the customer up and write the mail down."""
+        news = News(**json.loads(work.payload))
+        customer = await self._customer(news.customer_id)
+        notification = Notification(
+            notification_id=uuid7(),
+            order_id=news.order_id,
+            recipient=customer.email,
+            subject=news.subject,
+            body=news.body(customer.name),
+        )
+        notification.created_at.FromMicroseconds(round(self._clock() * 1e6))
+
+        def effect(tx: Tx) -> None:
+            if store.insert(tx, notification, news.outcome):
+                self._executor.enqueue(tx, MAIL, notification.notification_id)
+
+        return effect
+
+    async def send(self, work: Work) -> Effect | None:
+        """Third step: send the mail.
+
+        When the process dies between the mail server's yes and the commit, the mail is sent again,
+        under the same Message-ID.
+        """
+        notification = await self._database.read(lambda tx: store.find(tx, work.key))
+        if notification is None:
+            raise Permanent(f"there is no notification {work.key}")
+        if notification.HasField("sent_at"):
+            return None
+        try:
+            await asyncio.to_thread(self._mail_server.send, notification)
+        except RefusedError as error:
+            raise Permanent(str(error)) from error
+        now = self._clock()
+        return lambda tx: store.mark_sent(tx, notification.notification_id, now)
+
+    async def _customer(self, customer_id: str) -> Customer:
+        try:
+            response = await self._customers.GetCustomer(
+                GetCustomerRequest(customer_id=customer_id)
+            )
+        except grpc.RpcError as error:
+            if isinstance(error, grpc.aio.AioRpcError) and error.code() in _HOPELESS:
+                raise Permanent(f"customer {customer_id}: {error.details()}") from error
+            raise
+        return response.customer

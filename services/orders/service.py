@@ -1,0 +1,41 @@
+"""What the orders process is made of."""
+
+from services.orders import store
+from services.orders.servicer import OrderServicer
+from services.orders.steps import OrderSteps
+from services.orders.store import Orders
+from services.runtime import saga
+from services.runtime.saga import Sagas
+from services.runtime.serve import Runtime, Service
+from shop.orders.v1 import events_pb2  # noqa: F401 - ReadEvents serves these messages
+from shop.orders.v1.orders_pb2_grpc import add_OrderServiceServicer_to_server
+
+
+def build(runtime: Runtime) -> None:
+    """Put it together."""
+    channel = runtime.mesh.channel
+    orders = Orders(runtime.outbox, runtime.clock)
+    steps = OrderSteps(
+        runtime.database, orders, channel("inventory"), channel("payments"), channel("shipping")
+    )
+    sagas = Sagas(runtime.database, runtime.executor, runtime.clock)
+    definition = steps.definition()
+    sagas.register(definition)
+    servicer = OrderServicer(
+        runtime.database,
+        orders,
+        sagas,
+        definition,
+        runtime.executor,
+        runtime.hub,
+        channel("customers"),
+    )
+    add_OrderServiceServicer_to_server(servicer, runtime.server)
+
+
+SERVICE = Service(
+    name="orders",
+    contracts=("shop.orders.v1.OrderService",),
+    migrations=(*saga.MIGRATIONS, *store.MIGRATIONS),
+    build=build,
+)

@@ -1,0 +1,258 @@
+"""Streams of updates and events: read from the record, woken by the hub."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from accord.errors import Aborted, NotFound, OutOfRange, ResourceExhausted, ServiceError
+from services.orders import domain, store
+from services.runtime import events
+from services.runtime.database import Database, Tx
+from services.runtime.hub import Hub, Watch
+from shop.orders.v1 import orders_pb2 as pb
+
+PATIENCE: Final = 30.0
+"""Seconds that one message may wait for a slow reader."""
+
+MAX_TRACKED: Final = 1000
+"""Orders that one TrackOrders stream follows at a time."""
+
+BATCH: Final = 200
+"""Events read at once."""
+
+
+class Pace:
+    """Notices a reader that does not keep up."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._sent = clock()
+
+    def sending(self) -> None:
+        """A message is about to be handed over."""
+        self._sent = self._clock()
+
+    def sent(self) -> None:
+        """The message was taken.
+
+        Raises:
+            Aborted: it took longer than `PATIENCE`. The reader may resume.
+        """
+        if self._clock() - self._sent > PATIENCE:
+            raise Aborted("SLOW_CONSUMER", "messages were not read in time; resume the stream")
+
+
+@dataclass(slots=True)
+class Follower:
+    """One order that is being followed: what has been delivered of it."""
+
+    order_id: str
+    sequence: int
+    order: pb.Order = field(default_factory=pb.Order)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the order has ended, as far as it was delivered."""
+        return self.order.status in domain.TERMINAL
+
+    def read(self, tx: Tx) -> list[pb.StreamOrderUpdatesResponse]:
+        """The updates that have not been delivered yet."""
+        updates = []
+        # All events are folded once, so that an update can say where the order stood.
+        for event in events.of_key(tx, self.order_id, after=self.order.sequence):
+            domain.apply(self.order, event.message(), event.sequence, event.occurred_at)
+            if event.sequence > self.sequence:
+                updates.append(_update(event, self.order))
+                self.sequence = event.sequence
+        return updates
+
+    def begin(self, tx: Tx) -> list[pb.StreamOrderUpdatesResponse]:
+        """Like `read`, for the first time.
+
+        Raises:
+            NotFound: there is no such order.
+            OutOfRange: `sequence` lies in the future of the order (SEQUENCE_IN_FUTURE).
+        """
+        head = store.get(tx, self.order_id).sequence
+        if self.sequence > head:
+            raise OutOfRange(
+                "SEQUENCE_IN_FUTURE",
+                f"after_sequence is {self.sequence}, the order's last event is {head}",
+            )
+        return self.read(tx)
+
+
+def _update(event: events.Event, order: pb.Order) -> pb.StreamOrderUpdatesResponse:
+    update = pb.StreamOrderUpdatesResponse(
+        sequence=event.sequence, event_type=event.type, status=order.status
+    )
+    update.occurred_at.CopyFrom(_stamp(event.occurred_at))
+    if order.HasField("failure"):
+        update.failure.CopyFrom(order.failure)
+    return update
+
+
+def _stamp(seconds: float) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromNanoseconds(int(seconds * 1e6) * 1000)
+    return stamp
+
+
+class Watching:
+    """The streams of one process."""
+
+    def __init__(self, database: Database, hub: Hub) -> None:
+        self._database = database
+        self._hub = hub
+
+    async def updates(
+        self, order_id: str, after: int
+    ) -> AsyncIterator[pb.StreamOrderUpdatesResponse]:
+        """The updates of one order beyond a sequence, until it has ended."""
+        follower, pace = Follower(order_id, after), Pace()
+        with self._hub.watching_keys(order_id) as watch:
+            updates = await self._database.read(follower.begin)
+            while True:
+                for update in updates:
+                    pace.sending()
+                    yield update
+                    pace.sent()
+                if follower.ended:
+                    return
+                await watch.wait()
+                updates = await self._database.read(follower.read)
+
+    async def record(self, after: int, *, follow: bool) -> AsyncIterator[pb.ReadEventsResponse]:
+        """The events of this service beyond a position; see ReadEvents."""
+        pace = Pace()
+        with self._hub.watching() as watch:
+            head = await self._database.read(events.head)
+            if after > head:
+                raise OutOfRange(
+                    "POSITION_IN_FUTURE", f"after_position is {after}, the last event is {head}"
+                )
+            position = after
+            while True:
+                batch = await self._database.read(
+                    lambda tx, position=position: events.after_position(tx, position, BATCH)  # type: ignore[misc]
+                )
+                for event in batch:
+                    assert event.position is not None
+                    if not follow and event.position > head:
+                        return
+                    pace.sending()
+                    yield pb.ReadEventsResponse(position=event.position, event=event.record())
+                    pace.sent()
+                    position = event.position
+                if not follow and position >= head:
+                    return
+                if not batch:
+                    await watch.wait()
+
+    async def track(
+        self, requests: AsyncIterator[pb.TrackOrdersRequest]
+    ) -> AsyncIterator[pb.TrackOrdersResponse]:
+        """Follow the orders that the caller adds, until it is done and all have ended."""
+        pace = Pace()
+        with self._hub.watching_keys() as watch:
+            tracking = Tracking(self._database, self._hub, watch)
+            reader = asyncio.create_task(tracking.read_all(requests))
+            try:
+                while not (reader.done() and tracking.idle):
+                    for response in await tracking.news(await watch.wait()):
+                        pace.sending()
+                        yield response
+                        pace.sent()
+                await reader
+            finally:
+                reader.cancel()
+
+
+class Tracking:
+    """The orders that one TrackOrders stream follows."""
+
+    def __init__(self, database: Database, hub: Hub, watch: Watch) -> None:
+        self._database = database
+        self._hub = hub
+        self._watch = watch
+        self._followers: dict[str, Follower] = {}
+        self._fresh: list[Follower] = []
+        self._said: list[pb.TrackOrdersResponse] = []
+        self._refused: ServiceError | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is followed and nothing is left to say."""
+        return not (self._followers or self._fresh or self._said)
+
+    async def read_all(self, requests: AsyncIterator[pb.TrackOrdersRequest]) -> None:
+        """Do what the caller asks until it is done asking."""
+        try:
+            async for request in requests:
+                if request.WhichOneof("change") == "add":
+                    self._add(request.add)
+                elif self._drop(request.remove):
+                    self._say(request.remove, pb.Untracked.CAUSE_REMOVED)
+                self._watch.wake()
+        except ServiceError as error:
+            self._refused = error
+        finally:
+            self._watch.wake()
+
+    async def news(self, changed: set[str]) -> list[pb.TrackOrdersResponse]:
+        """What there is to say, given the orders that have changed.
+
+        Raises:
+            ResourceExhausted: the caller follows too many orders.
+        """
+        if self._refused is not None:
+            raise self._refused
+        fresh, self._fresh = self._fresh, []
+        for follower in fresh:
+            try:
+                updates = await self._database.read(follower.begin)
+            except OutOfRange:
+                self._say(follower.order_id, pb.Untracked.CAUSE_OUT_OF_RANGE)
+                self._drop(follower.order_id)
+            except NotFound:
+                self._say(follower.order_id, pb.Untracked.CAUSE_NOT_FOUND)
+                self._drop(follower.order_id)
+            else:
+                self._deliver(follower, updates)
+        for order_id in changed & self._followers.keys():
+            follower = self._followers[order_id]
+            if follower not in self._fresh:
+                self._deliver(follower, await self._database.read(follower.read))
+        said, self._said = self._said, []
+        return said
+
+    def _add(self, request: pb.StreamOrderUpdatesRequest) -> None:
+        if request.order_id in self._followers:
+            return
+        if len(self._followers) >= MAX_TRACKED:
+            raise ResourceExhausted(
+                "TOO_MANY_ORDERS", None, f"a stream follows at most {MAX_TRACKED} orders at a time"
+            )
+        follower = Follower(request.order_id, request.after_sequence)
+        self._followers[request.order_id] = follower
+        self._fresh.append(follower)
+        self._hub.add(self._watch, request.order_id)
+
+    def _drop(self, order_id: str) -> bool:
+        self._hub.remove(self._watch, order_id)
+        return self._followers.pop(order_id, None) is not None
+
+    def _deliver(self, follower: Follower, updates: list[pb.StreamOrderUpdatesResponse]) -> None:
+        for update in updates:
+            self._said.append(pb.TrackOrdersResponse(order_id=follower.order_id, update=update))
+        if follower.ended and self._drop(follower.order_id):
+            self._say(follower.order_id, pb.Untracked.CAUSE_ENDED)
+
+    def _say(self, order_id: str, cause: "pb.Untracked.Cause.ValueType") -> None:
+        self._said.append(
+            pb.TrackOrdersResponse(order_id=order_id, untracked=pb.Untracked(cause=cause))
+        )

@@ -1,0 +1,1 @@
+"""What every service shares: database, work, outbox, settings and start-up."""

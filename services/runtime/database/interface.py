@@ -1,0 +1,179 @@
+"""What domain code sees of a database, whichever backend it runs on."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar, TypeVar
+
+T = TypeVar("T")
+
+Params = Mapping[str, object]
+NO_PARAMS: Params = {}
+
+
+class DatabaseError(Exception):
+    """A statement could not be carried out; the driver's own error is the cause."""
+
+
+class Conflict(DatabaseError):
+    """A row with this unique or primary key exists already."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database cannot be reached, or could not do the work now; trying later may help.
+
+    Nothing was written, unless it is a `CommitUnknown`.
+    """
+
+
+class CommitUnknown(DatabaseUnavailable):
+    """The connection was lost during COMMIT: the work is either wholly there or not at all."""
+
+
+class DatabaseLocked(DatabaseError):
+    """Another process owns this SQLite file."""
+
+
+class Row(Mapping[str, Any]):
+    """One row of a result: `row["name"]`, or `row.name` where no method has that name."""
+
+    __slots__ = ("_columns", "_values")
+
+    def __init__(self, columns: dict[str, int], values: Sequence[Any]) -> None:
+        self._columns = columns
+        self._values = values
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[self._columns[name]]
+
+    def __getattr__(self, name: str) -> Any:
+        # Underscored names are refused, or copy and pickle would look for _columns for ever.
+        if not name.startswith("_") and name in self._columns:
+            return self._values[self._columns[name]]
+        raise AttributeError(f"the row has no column {name!r}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __repr__(self) -> str:
+        return f"Row({dict(self)!r})"
+
+
+class Tx(ABC):
+    """An open transaction, valid only inside the function it was given to.
+
+    SQL is the common subset of both backends with `:name` parameters. A failed statement fails the
+    whole transaction on both, even when its error is caught: use `ON CONFLICT` to expect one.
+    The function may be run again after a deadlock or a lost connection, and may be cancelled
+    before it starts, so it must have no effect except through its transaction.
+    """
+
+    __slots__ = ("_callbacks", "_failure", "_over")
+
+    postgres: ClassVar[bool]
+    for_update: ClassVar[str]
+    """Appended to a SELECT, locks its rows: `" FOR UPDATE"`, or nothing with a single writer."""
+    skip_locked: ClassVar[str]
+    """As `for_update`, but passes over rows that another transaction has locked."""
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[[], None]] = []
+        self._failure: DatabaseError | None = None
+        self._over = False
+
+    def execute(self, sql: str, params: Params = NO_PARAMS) -> int:
+        """Run one statement and return how many rows it wrote."""
+        return self._checked(sql, params)[0]
+
+    def all(self, sql: str, params: Params = NO_PARAMS) -> list[Row]:
+        """Run one statement and return its rows."""
+        return self._checked(sql, params)[1]
+
+    def one(self, sql: str, params: Params = NO_PARAMS) -> Row | None:
+        """Run one statement and return its first row, or None if it has none."""
+        rows = self._checked(sql, params)[1]
+        return rows[0] if rows else None
+
+    def after_commit(self, fn: Callable[[], None]) -> None:
+        """Call `fn` on the event loop once the transaction has committed; never if it has not."""
+        self._callbacks.append(fn)
+
+    def _checked(self, sql: str, params: Params) -> tuple[int, list[Row]]:
+        if self._over:
+            raise DatabaseError("this transaction is over")
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._run(sql, params)
+        except DatabaseError as error:
+            self._failure = error
+            raise
+
+    def call(self, fn: Callable[[Tx], T]) -> tuple[T, list[Callable[[], None]]]:
+        """Run `fn` in this transaction, without ending it; for the backends only."""
+        try:
+            value = fn(self)
+            if self._failure is not None:
+                # PostgreSQL would answer COMMIT by rolling back, without an error.
+                raise self._failure
+            if inspect.iscoroutine(value):
+                value.close()
+                raise TypeError("a transaction is a plain function, not a coroutine")
+            return value, self._callbacks
+        finally:
+            self._over = True
+
+    @abstractmethod
+    def _run(self, sql: str, params: Params) -> tuple[int, list[Row]]:
+        """Run one statement; raises `DatabaseError` for every failure of the driver."""
+
+
+class Database(ABC):
+    """One service's database; belongs to the event loop it was opened on."""
+
+    @abstractmethod
+    async def write(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` in one transaction and return its value once that is durable.
+
+        An exception from `fn` undoes the work of this `fn` only and is raised here. Waits while the
+        queue is full. If the caller is cancelled the work still happens wholly or not at all.
+
+        Raises:
+            Conflict: a unique or primary key exists already.
+            DatabaseUnavailable: not written; as `CommitUnknown`, perhaps written.
+            DatabaseError: any other fault of a statement.
+        """
+
+    @abstractmethod
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` on a read-only snapshot, which holds every write acknowledged before.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be reached.
+            DatabaseError: any other fault of a statement, including an attempt to write.
+        """
+
+    @abstractmethod
+    def exclusive(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Hold the lock `name` of this database: `async with database.exclusive("relay"): ...`.
+
+        Waits until the lock is free. When it is lost, within about a second the body is cancelled
+        and the `async with` raises `DatabaseUnavailable`. Another holder may be at work for that
+        second: what is done under the lock must bear being done twice.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what was accepted, then stop. Calls that come later get `DatabaseUnavailable`."""
+
+
+def rows_of(columns: Sequence[str], values: Sequence[Sequence[Any]]) -> list[Row]:
+    """Rows over driver tuples, all sharing one index of column names."""
+    index = {name: position for position, name in enumerate(columns)}
+    return [Row(index, each) for each in values]

@@ -1,0 +1,49 @@
+"""Page tokens: where a list goes on.
+
+A token is opaque to callers and good for the filters it was given out for. It
+is not a secret: it holds the last id of the page before.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+
+from accord.errors import InvalidArgument
+
+DEFAULT_SIZE = 50
+"""Rows of a page when the caller does not say."""
+
+_VERSION = 1
+
+
+def page_size(asked: int) -> int:
+    """Rows to return for a `page_size` of a request; its upper bound is in the contract."""
+    return asked or DEFAULT_SIZE
+
+
+def encode_token(filters: Mapping[str, str], last: str) -> str:
+    """The token for the page after the row `last`."""
+    raw = json.dumps([_VERSION, _digest(filters), last]).encode()
+    return base64.urlsafe_b64encode(raw).decode()
+
+
+def decode_token(filters: Mapping[str, str], token: str) -> str | None:
+    """The last row of the page before; None for the first page.
+
+    Raises:
+        InvalidArgument: the token was not given out for these filters.
+    """
+    if not token:
+        return None
+    try:
+        version, digest, last = json.loads(base64.urlsafe_b64decode(token.encode("ascii")))
+    except (ValueError, TypeError) as error:
+        raise InvalidArgument(("page_token", "is not a token of this list")) from error
+    if version != _VERSION or digest != _digest(filters) or not isinstance(last, str):
+        raise InvalidArgument(("page_token", "was given out for other filters"))
+    return last
+
+
+def _digest(filters: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(filters.items())).encode()).hexdigest()[:16]

@@ -1,0 +1,118 @@
+"""Where a saga stands, and where it goes from there: pure.
+
+Steps are compensatable up to the pivot, and retriable behind it (Garcia-Molina
+and Salem, "Sagas", 1987; Richardson, "Microservices Patterns", ch. 4). A
+position is written before its step is called, so a step whose outcome is not
+known is always found, and undone if the saga turns back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What may happen to a step."""
+
+    COMPENSATABLE = "compensatable"
+    """It can be undone."""
+    PIVOT = "pivot"
+    """Once it has succeeded there is no way back; it may still refuse."""
+    RETRIABLE = "retriable"
+    """Behind the pivot: it is tried until it succeeds."""
+
+
+class Phase(StrEnum):
+    """Which way a saga goes."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    DONE = "done"
+    """Ended: every step has succeeded."""
+    UNDONE = "undone"
+    """Ended: every step that may have had an effect was undone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The step that is, or is about to be, called or undone."""
+
+    phase: Phase
+    step: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.phase in (Phase.DONE, Phase.UNDONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the machine needs to know of a definition."""
+
+    kinds: Sequence[Kind]
+    undoable: Sequence[bool]
+    """Whether each step has a compensation."""
+
+    def __post_init__(self) -> None:
+        """Check the order of kinds.
+
+        Raises:
+            ValueError: the shape has no safe way through.
+        """
+        order = [Kind.COMPENSATABLE, Kind.PIVOT, Kind.RETRIABLE]
+        ranks = [order.index(kind) for kind in self.kinds]
+        if (
+            not ranks
+            or ranks != sorted(ranks)
+            or ranks.count(1) > 1
+            or len(self.undoable) != len(self.kinds)
+        ):
+            raise ValueError("steps must be compensatable, then at most one pivot, then retriable")
+
+
+START = Position(Phase.FORWARD, 0)
+
+
+def may_turn_back(shape: Shape, position: Position) -> bool:
+    """Whether the saga can still be cancelled: before its pivot is called."""
+    return position.phase is Phase.FORWARD and shape.kinds[position.step] is Kind.COMPENSATABLE
+
+
+def succeeded(shape: Shape, position: Position, *, cancelled: bool) -> Position:
+    """The step was done, or undone.
+
+    Args:
+        shape: the definition's.
+        position: where the saga stood.
+        cancelled: somebody has asked for it to be undone.
+    """
+    if position.phase is Phase.BACKWARD:
+        return _back_from(shape, position.step - 1)
+    if cancelled and may_turn_back(shape, position):
+        return _back_from(shape, position.step)
+    if position.step + 1 == len(shape.kinds):
+        return Position(Phase.DONE, position.step)
+    return Position(Phase.FORWARD, position.step + 1)
+
+
+def refused(shape: Shape, position: Position) -> Position:
+    """The step has answered that it will never do it, and has had no effect.
+
+    Raises:
+        ValueError: the step is behind the pivot, or a compensation: neither may refuse.
+    """
+    if position.phase is not Phase.FORWARD or shape.kinds[position.step] is Kind.RETRIABLE:
+        raise ValueError(f"step {position.step} may not refuse in phase {position.phase}")
+    return _back_from(shape, position.step - 1)
+
+
+def turned_back(shape: Shape, position: Position) -> Position:
+    """The saga was cancelled before the outcome of its step was known: that is undone as well."""
+    return _back_from(shape, position.step)
+
+
+def _back_from(shape: Shape, step: int) -> Position:
+    while step >= 0 and not shape.undoable[step]:
+        step -= 1
+    return Position(Phase.BACKWARD, step) if step >= 0 else Position(Phase.UNDONE, 0)

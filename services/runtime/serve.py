@@ -1,0 +1,271 @@
+"""One service process: what is started, in which order, and how it ends."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import Message
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+
+import accord
+from services.runtime import (
+    consumer,
+    events,
+    executor,
+    idempotency,
+    logs,
+    reflection,
+    relay,
+    validation,
+)
+from services.runtime.broker import Broker
+from services.runtime.consumer import Consumer, EventHandler
+from services.runtime.database import Database, DatabaseLocked, DatabaseUnavailable, open_database
+from services.runtime.executor import Executor
+from services.runtime.hub import Hub
+from services.runtime.idempotency import SqlIdempotencyStore
+from services.runtime.migrations import migrate
+from services.runtime.outbox import Outbox
+from services.runtime.relay import Relay
+from services.runtime.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MIGRATIONS: Final = [
+    *idempotency.MIGRATIONS,
+    *events.MIGRATIONS,
+    *relay.MIGRATIONS,
+    *executor.MIGRATIONS,
+    *consumer.MIGRATIONS,
+]
+
+LAME_DUCK: Final = 0.3
+"""Seconds between "not serving" and the stop, in which callers move away."""
+
+GRACE: Final = 5.0
+"""Seconds that running calls are given to end."""
+
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+
+
+@dataclass(slots=True)
+class Runtime:
+    """What a service is built from."""
+
+    settings: Settings
+    mesh: accord.Mesh
+    database: Database
+    server: grpc.aio.Server
+    executor: Executor
+    outbox: Outbox
+    hub: Hub
+    broker: Broker
+    clock: Callable[[], float] = time.time
+    """Unix time in seconds."""
+    background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(
+        default_factory=list
+    )
+    closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when something in the background has failed: the process must end."""
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Run something for as long as the service lives; the process ends when it fails."""
+        self.background.append((name, work))
+
+    def on_close(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something when the service has stopped taking calls."""
+        self.closing.append(work)
+
+    def subscribe(self, stream: str, handlers: Mapping[type[Message], EventHandler]) -> None:
+        """Receive another service's events; `stream` is its name in capitals."""
+        receiver = Consumer(
+            self.settings.name,
+            stream.lower(),
+            handlers,
+            database=self.database,
+            broker=self.broker,
+            executor=self.executor,
+            clock=self.clock,
+        )
+        self.spawn(receiver.serve, f"consumer of {stream}")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What is particular to a service."""
+
+    name: str
+    """A name of `topology.SERVICES`."""
+    contracts: Sequence[str]
+    """Full names of the gRPC services that it serves."""
+    build: Callable[[Runtime], None]
+    """Adds the servicers, and registers what runs in the background."""
+    migrations: Sequence[str] = ()
+    """Its tables; see `migrations.migrate`."""
+
+
+def _requests(contracts: Sequence[str]) -> list[type[Message]]:
+    pool = descriptor_pool.Default()
+    return [
+        message_factory.GetMessageClass(method.input_type)
+        for contract in contracts
+        for method in pool.FindServiceByName(contract).methods
+    ]
+
+
+@asynccontextmanager
+async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime]:
+    """Serve until the block is left, then drain.
+
+    Raises:
+        ContractError: a policy in the contract is invalid.
+        DatabaseLocked: another process owns the database file.
+        DatabaseUnavailable: the database cannot be reached.
+        OSError: the port is in use.
+    """
+    for contract in service.contracts:
+        accord.check_service(contract)
+    async with contextlib.AsyncExitStack() as stack:
+        database = await open_database(settings.database, service.name)
+        stack.push_async_callback(database.close)
+        await migrate(database, "runtime", MIGRATIONS)
+        await migrate(database, service.name, service.migrations)
+
+        broker = Broker(settings)
+        stack.push_async_callback(broker.close)
+        hub = Hub()
+        publisher = Relay(service.name, database, broker, hub)
+        mesh = accord.Mesh(
+            service.name,
+            targets=settings.peers,
+            validator=validation.violations,
+            idempotency=SqlIdempotencyStore(database),
+        )
+        stack.push_async_callback(mesh.close)
+        runtime = Runtime(
+            settings=settings,
+            mesh=mesh,
+            database=database,
+            server=mesh.server(),
+            # The address is this process's own as long as it lives, and the next one's after it.
+            executor=Executor(database, owner=settings.address),
+            outbox=Outbox(publisher, hub),
+            hub=hub,
+            broker=broker,
+        )
+        service.build(runtime)
+        health_servicer = _introspection(runtime.server, service.contracts)
+        validation.warm(_requests(service.contracts))
+        if runtime.server.add_insecure_port(settings.address) == 0:
+            raise OSError(f"{settings.address} is in use")
+
+        background = _Background(runtime.failed)
+        stack.push_async_callback(background.stop)
+        stack.push_async_callback(runtime.executor.drain)
+        for work in runtime.closing:
+            stack.push_async_callback(work)
+        await runtime.server.start()
+        stack.push_async_callback(_stop, runtime.server, health_servicer)
+
+        background.start("executor", runtime.executor.serve)
+        background.start("relay", publisher.serve)
+        background.start("hub", lambda: hub.serve(database))
+        background.start("sweeper", lambda: _sweep(database))
+        for name, work in runtime.background:
+            background.start(name, work)
+        for name in ("", *service.contracts):
+            await health_servicer.set(name, _SERVING)
+        yield runtime
+
+
+def _introspection(server: grpc.aio.Server, contracts: Sequence[str]) -> HealthServicer:
+    health_servicer = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    channelz_server: Any = server  # The types know of grpc.Server only.
+    channelz.add_channelz_servicer(channelz_server)
+    reflection.enable(server, [*contracts, "grpc.health.v1.Health", "grpc.channelz.v1.Channelz"])
+    return health_servicer
+
+
+async def _stop(server: grpc.aio.Server, health_servicer: HealthServicer) -> None:
+    """Lame duck: say so first, for a call that is queued at the stop is lost (grpc/grpc#41785)."""
+    await health_servicer.enter_graceful_shutdown()
+    await asyncio.sleep(LAME_DUCK)
+    await server.stop(GRACE)
+
+
+async def _sweep(database: Database) -> None:
+    while True:
+        try:
+            await database.write(lambda tx: idempotency.sweep(tx, time.time()))
+        except DatabaseUnavailable as error:
+            log.warning("old answers could not be removed: %s", error)
+        await asyncio.sleep(3600)
+
+
+class _Background:
+    """Tasks that live as long as the service; one that fails ends the process."""
+
+    def __init__(self, failed: asyncio.Event) -> None:
+        self._failed = failed
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.create_task(work(), name=name)
+        task.add_done_callback(self._done)
+        self._tasks.append(task)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("%s failed", task.get_name(), exc_info=error)
+            self._failed.set()
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _main(service: Service, settings: Settings) -> bool:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(service, settings) as runtime:
+        log.info("serving on %s", settings.address)
+        waits = [asyncio.create_task(event.wait()) for event in (stop, runtime.failed)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        log.info("draining")
+    return not runtime.failed.is_set()
+
+
+def main(service: Service) -> None:
+    """Run a service as its environment says, until SIGTERM or SIGINT; exits 0 after draining."""
+    try:
+        settings = Settings.from_environment(service.name)
+    except ValueError as error:
+        sys.exit(f"{service.name}: {error}")
+    logs.configure(service.name, settings.log_format)
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        uvloop.install()
+    try:
+        sys.exit(0 if asyncio.run(_main(service, settings)) else 1)
+    except (DatabaseLocked, DatabaseUnavailable, accord.ContractError, OSError) as error:
+        log.critical("%s", error)
+        sys.exit(1)

@@ -1,0 +1,86 @@
+"""Where the processes of the shop listen: names, base ports and addresses.
+
+Everything listens on loopback. A *port offset* moves the whole shop, so that two of them can
+run side by side on one machine.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+HOST: Final = "127.0.0.1"
+
+SERVICES: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "orders": 50051,
+        "payments": 50052,
+        "inventory": 50053,
+        "shipping": 50054,
+        "notifications": 50055,
+        "customers": 50056,
+        "analytics": 50057,
+        "accounting": 50058,
+        "sandbox": 50060,
+    }
+)
+"""Service name -> base port of its gRPC server."""
+
+RESERVED: Final[frozenset[str]] = frozenset({"analytics", "accounting"})
+"""Services whose port is kept free for them but which are not started yet."""
+
+BROKER: Final = "broker"
+BROKER_PORT: Final = 4222
+SMTP_PORT: Final = 50061
+"""Mail server inside the sandbox process."""
+
+METRICS_DISTANCE: Final = 1000
+"""`/metrics` of a service is served this far above its gRPC port."""
+
+MAX_OFFSET: Final = 65535 - max(SERVICES.values()) - METRICS_DISTANCE
+"""Largest offset that keeps every port, metrics included, a valid one."""
+
+
+def port(name: str, offset: int = 0) -> int:
+    """The port of a service, or of the broker, for a port offset of 0 to `MAX_OFFSET`.
+
+    Raises:
+        KeyError: there is no service of that name.
+        ValueError: the offset is out of range.
+    """
+    if not 0 <= offset <= MAX_OFFSET:
+        raise ValueError(f"port offset {offset} is not within 0..{MAX_OFFSET}")
+    base = BROKER_PORT if name == BROKER else SERVICES[name]
+    return base + offset
+
+
+def smtp_port(offset: int = 0) -> int:
+    """The port of the sandbox's mail server."""
+    return SMTP_PORT + port("sandbox", offset) - SERVICES["sandbox"]
+
+
+def address(name: str, offset: int = 0) -> str:
+    """`host:port` of a service, or of the broker. Errors as `port`."""
+    return f"{HOST}:{port(name, offset)}"
+
+
+def targets(offset: int = 0, overrides: str = "") -> dict[str, str]:
+    """Service name -> `host:port` of every service.
+
+    Args:
+        offset: the port offset of the shop.
+        overrides: `name=host:port,...` (the form of `MESH_TARGETS`); wins over the offset.
+
+    Raises:
+        ValueError: an override is not of the form `name=host:port`.
+    """
+    result = {name: address(name, offset) for name in SERVICES}
+    for entry in filter(None, (part.strip() for part in overrides.split(","))):
+        name, separator, target = (part.strip() for part in entry.partition("="))
+        if not (name and separator and target):
+            raise ValueError(f"MESH_TARGETS: {entry!r} is not of the form name=host:port")
+        result[name] = target
+    return result
+
+
+DEFAULT_TARGETS: Final[Mapping[str, str]] = MappingProxyType(targets())
+"""Service name -> address when nothing is moved."""

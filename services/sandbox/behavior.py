@@ -1,0 +1,93 @@
+"""Misbehaviour on command: what is set is kept in the database and used up call by call."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from accord.errors import Unavailable
+
+from services.runtime.database import Database, Tx
+from services.sandbox.domain import Behavior, Conduct, Party
+
+T = TypeVar("T")
+
+Work = Callable[[Conduct], Awaitable[T]]
+"""Does the work of one call in one transaction; declining is up to it."""
+
+
+class Behaviors:
+    """How the parties treat their next calls. It survives a restart."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._late: set[asyncio.Task[object]] = set()
+
+    async def set(self, party: Party, conduct: Conduct, calls: int) -> None:
+        """Treat the next `calls` calls of a party in a way; 0 means until it is changed."""
+
+        def replace(tx: Tx) -> None:
+            tx.execute(
+                "INSERT INTO behaviors (party, behavior, delay, calls_left)"
+                " VALUES (:party, :behavior, :delay, :calls_left)"
+                " ON CONFLICT (party) DO UPDATE SET behavior = excluded.behavior,"
+                " delay = excluded.delay, calls_left = excluded.calls_left",
+                {
+                    "party": int(party),
+                    "behavior": int(conduct.behavior),
+                    "delay": conduct.delay,
+                    "calls_left": calls or None,
+                },
+            )
+
+        await self._database.write(replace)
+
+    async def perform(self, party: Party, work: Work[T], *, delay: float = 0.0) -> T:
+        """Do the work of one call the way that is set.
+
+        Args:
+            party: whose call it is.
+            work: what is done.
+            delay: seconds to wait before the work in any case.
+
+        Raises:
+            Unavailable: on FAIL, before the work; on LOSE_ANSWER, after it.
+        """
+        conduct = await self._database.write(lambda tx: _use_up(tx, party))
+        if conduct.behavior is Behavior.FAIL:
+            raise Unavailable(message="out of order, as commanded")
+        if conduct.behavior is Behavior.HANG:
+            # Ends when the caller gives up.
+            await asyncio.Event().wait()
+        if conduct.behavior is Behavior.DELAY:
+            delay += conduct.delay
+        answer = await (self._later(delay, work, conduct) if delay else work(conduct))
+        if conduct.behavior is Behavior.LOSE_ANSWER:
+            raise Unavailable(message="the answer was lost, as commanded")
+        return answer
+
+    async def _later(self, delay: float, work: Work[T], conduct: Conduct) -> T:
+        """Wait, then do the work, even if the caller has given up by then, as real parties do."""
+
+        async def wait_and_work() -> T:
+            await asyncio.sleep(delay)
+            return await work(conduct)
+
+        task = asyncio.create_task(wait_and_work())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Forget the work that still waits, as if it had never arrived."""
+        for task in self._late:
+            task.cancel()
+
+
+def _use_up(tx: Tx, party: Party) -> Conduct:
+    row = tx.one(
+        "UPDATE behaviors SET calls_left = calls_left - 1"
+        " WHERE party = :party AND (calls_left IS NULL OR calls_left > 0)"
+        " RETURNING behavior, delay",
+        {"party": int(party)},
+    )
+    return Conduct(Behavior(row["behavior"]), row["delay"]) if row else Conduct()

@@ -1,0 +1,183 @@
+"""The RPCs of the sandbox: card processor, carrier, and what tests may ask."""
+
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, Final
+
+from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
+from shop.sandbox.v1 import sandbox_pb2 as pb
+from shop.sandbox.v1.sandbox_pb2_grpc import (
+    CardProcessorServiceServicer,
+    CarrierServiceServicer,
+    SandboxServiceServicer,
+)
+
+from services.runtime.database import Database
+from services.sandbox import captures, domain, parcels, store
+from services.sandbox.behavior import Behaviors
+from services.sandbox.domain import Behavior, CaptureState, Conduct, ParcelState, Party
+
+PAGE: Final = 500
+"""Entries of the ledger read at a time; no transaction is open while they are sent."""
+
+
+class CardProcessor(CardProcessorServiceServicer):
+    """Takes and gives back money that does not exist."""
+
+    def __init__(
+        self, database: Database, behaviors: Behaviors, clock: Callable[[], float]
+    ) -> None:
+        self._database = database
+        self._behaviors = behaviors
+        self._clock = clock
+
+    async def Capture(self, request: pb.CaptureRequest, context: Any) -> pb.CaptureResponse:
+        async def work(conduct: Conduct) -> domain.Capture:
+            await self._stumble(request)
+            capture, fresh = await self._database.write(
+                partial(
+                    captures.capture,
+                    key=request.key,
+                    reference=request.reference,
+                    amount=request.amount,
+                    decline_reason=domain.decline_reason(request.card_token, conduct),
+                    now=self._clock(),
+                )
+            )
+            if fresh and request.card_token == domain.TOKEN_LOST:
+                raise Unavailable(message="the first answer for this card is lost")
+            return capture
+
+        slow = domain.SLOW_DELAY if request.card_token == domain.TOKEN_SLOW else 0.0
+        capture = await self._behaviors.perform(Party.CARD_PROCESSOR, work, delay=slow)
+        if capture.state in (CaptureState.REVERSED, CaptureState.BLOCKED):
+            raise FailedPrecondition("KEY_REVERSED", "the key was reversed")
+        if capture.amount != request.amount:
+            raise InvalidArgument(("key", "was used for another amount"))
+        if capture.state is CaptureState.DECLINED:
+            raise FailedPrecondition("CARD_DECLINED", capture.decline_reason)
+        return pb.CaptureResponse(capture_id=capture.capture_id)
+
+    async def _stumble(self, request: pb.CaptureRequest) -> None:
+        if request.card_token != domain.TOKEN_FLAKY:
+            return
+        calls = await self._database.write(partial(captures.count_call, key=request.key))
+        if calls <= domain.FLAKY_FAILURES:
+            raise Unavailable(message=f"this card fails {domain.FLAKY_FAILURES} times")
+
+    async def Reverse(self, request: pb.ReverseRequest, context: Any) -> pb.ReverseResponse:
+        async def work(conduct: Conduct) -> domain.Capture:
+            return await self._database.write(
+                partial(
+                    captures.reverse,
+                    key=request.key,
+                    reference=request.reference,
+                    now=self._clock(),
+                )
+            )
+
+        capture = await self._behaviors.perform(Party.CARD_PROCESSOR, work)
+        if capture.state is not CaptureState.REVERSED:
+            return pb.ReverseResponse()
+        return pb.ReverseResponse(amount=capture.amount)
+
+
+class Carrier(CarrierServiceServicer):
+    """Books and cancels parcels that never travel."""
+
+    def __init__(
+        self, database: Database, behaviors: Behaviors, clock: Callable[[], float]
+    ) -> None:
+        self._database = database
+        self._behaviors = behaviors
+        self._clock = clock
+
+    async def BookParcel(
+        self, request: pb.BookParcelRequest, context: Any
+    ) -> pb.BookParcelResponse:
+        async def work(conduct: Conduct) -> domain.Parcel:
+            return await self._database.write(
+                partial(
+                    parcels.book,
+                    key=request.key,
+                    reference=request.reference,
+                    units=request.units,
+                    refused=domain.is_refused(request.ship_to.country_code, conduct),
+                    now=self._clock(),
+                )
+            )
+
+        parcel = await self._behaviors.perform(Party.CARRIER, work)
+        if parcel.state in (ParcelState.CANCELLED, ParcelState.BLOCKED):
+            raise FailedPrecondition("KEY_CANCELLED", "the key was cancelled")
+        if parcel.units != request.units:
+            raise InvalidArgument(("key", "was used for another number of units"))
+        if parcel.state is ParcelState.REFUSED:
+            raise FailedPrecondition("DESTINATION_NOT_SERVED", "no parcels go there")
+        return pb.BookParcelResponse(tracking_number=parcel.tracking_number)
+
+    async def CancelParcel(
+        self, request: pb.CancelParcelRequest, context: Any
+    ) -> pb.CancelParcelResponse:
+        async def work(conduct: Conduct) -> domain.Parcel:
+            return await self._database.write(
+                partial(
+                    parcels.cancel,
+                    key=request.key,
+                    reference=request.reference,
+                    handed_over=conduct.behavior is Behavior.DECLINE,
+                    now=self._clock(),
+                )
+            )
+
+        parcel = await self._behaviors.perform(Party.CARRIER, work)
+        if parcel.state is ParcelState.HANDED_OVER:
+            raise FailedPrecondition("PARCEL_HANDED_OVER", "the parcel is on its way")
+        cancelled = parcel.state is ParcelState.CANCELLED
+        return pb.CancelParcelResponse(units=parcel.units if cancelled else 0)
+
+
+class Sandbox(SandboxServiceServicer):
+    """Takes commands and shows the ledger."""
+
+    def __init__(self, database: Database, behaviors: Behaviors) -> None:
+        self._database = database
+        self._behaviors = behaviors
+
+    async def SetBehavior(
+        self, request: pb.SetBehaviorRequest, context: Any
+    ) -> pb.SetBehaviorResponse:
+        conduct = Conduct(Behavior(request.behavior), request.delay.ToMicroseconds() / 1e6)
+        await self._behaviors.set(Party(request.party), conduct, request.calls)
+        return pb.SetBehaviorResponse()
+
+    async def ReadLedger(
+        self, request: pb.ReadLedgerRequest, context: Any
+    ) -> AsyncIterator[pb.ReadLedgerResponse]:
+        last = request.after_number
+        head = await self._database.read(store.ledger_head)
+        while page := await self._database.read(
+            partial(
+                store.read_entries,
+                after=last,
+                up_to=head,
+                reference=request.reference,
+                limit=PAGE,
+            )
+        ):
+            for entry in page:
+                yield _entry(entry)
+            last = page[-1].number
+
+
+def _entry(entry: domain.Entry) -> pb.ReadLedgerResponse:
+    message = pb.ReadLedgerResponse(
+        number=entry.number,
+        kind=pb.EntryKind.ValueType(entry.kind),
+        key=entry.key,
+        reference=entry.reference,
+        amount=entry.amount,
+        units=entry.units,
+    )
+    message.at.FromMicroseconds(round(entry.at * 1e6))
+    return message

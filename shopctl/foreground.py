@@ -1,0 +1,173 @@
+"""The supervisor as `shopctl up` shows it: terminal, log files, signals and `run.json`."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from shopctl import hints, runfile, table
+from shopctl.common import is_terminal, width
+from shopctl.console import Console
+from shopctl.exit_codes import ExitCode
+from shopctl.health import State
+from shopctl.logfile import LogFile
+from shopctl.plan import Plan
+from shopctl.render import Human, JsonLines, Raw, Renderer
+from shopctl.supervisor import Event, Notice, Supervisor
+from shopctl.survey import survey
+
+LOGS: Final = "logs"
+READY_SECONDS: Final = 60.0
+"""After so long the table is shown whether everything serves or not."""
+
+
+class Foreground:
+    """One run of the shop. Make it and `run` it in the main thread, holding the lock of `home`.
+
+    Args:
+        home: absolute path of the state folder, which exists.
+        offset: port offset.
+        plan: what to run.
+        quiet: do not follow the logs.
+        as_json: print one JSON object per line instead of text.
+    """
+
+    def __init__(self, home: Path, offset: int, plan: Plan, *, quiet: bool, as_json: bool) -> None:
+        self._home = home
+        self._offset = offset
+        self._plan = plan
+        self._quiet = quiet
+        self._as_json = as_json
+        self._started = time.time()
+        self._console = Console(sys.stdout.fileno())
+        self._render = self._renderer()
+        self._following = False
+        self._interrupted = False
+        self._killed = False
+        (home / LOGS).mkdir(mode=0o700, exist_ok=True)
+        self._files = {p.name: LogFile(home / LOGS / f"{p.name}.log") for p in plan.programs}
+
+    async def run(self) -> ExitCode:
+        """Starts everything and returns when it has all ended."""
+        self._supervisor = Supervisor(
+            self._plan.programs,
+            on_lines=self._write_log,
+            on_notice=self._notice,
+            on_change=self._save,
+        )
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._supervisor.stop)
+        names = [program.name for program in self._plan.programs]
+        self._say("starting", f"starting {', '.join(names)}", programs=names)
+        welcome = asyncio.create_task(self._welcome())
+        try:
+            await self._supervisor.run()
+        finally:
+            welcome.cancel()
+            runfile.remove(self._home)
+            for file in self._files.values():
+                file.close()
+            self._say("stopped", "stopped")
+            self._console.close()
+        return ExitCode.INTERRUPTED if self._killed else ExitCode.OK
+
+    async def _welcome(self) -> None:
+        ready = await self._supervisor.serving(READY_SECONDS)
+        if self._supervisor.stopping:
+            return
+        rows = await survey(self._run())
+        if not self._as_json:
+            picture = table.render(rows, colour=is_terminal(), width=width())
+            self._console.print(f"\n{picture}\n")
+        seconds = time.time() - self._started
+        event, text = "ready", f"ready in {seconds:.1f} s"
+        if not ready:
+            event, text = "not ready", f"not everything serves after {seconds:.0f} s"
+        self._say(event, text, offset=self._offset, processes=table.as_json(rows))
+        if not self._as_json:
+            if ready:
+                self._console.print("\n" + hints.text(self._home, self._offset) + "\n")
+            else:
+                self._print_tails()
+        self._following = not self._quiet
+
+    def _print_tails(self) -> None:
+        for child in self._supervisor.children:
+            if child.state is not State.SERVING:
+                self._console.print(f"{child.program.name} does not serve; what it said last:")
+                self._print_lines(child.program.name, list(child.tail))
+
+    def _interrupt(self) -> None:
+        if self._interrupted:
+            self._killed = True
+            self._supervisor.kill()
+        self._interrupted = True
+        self._supervisor.stop()
+
+    def _write_log(self, program: str, lines: list[bytes]) -> None:
+        self._files[program].write(b"\n".join(lines) + b"\n")
+        if self._following:
+            self._print_lines(program, lines)
+
+    def _print_lines(self, program: str, lines: list[bytes]) -> None:
+        for line in lines:
+            if (text := self._render(program, line)) is not None:
+                self._console.print(text)
+
+    def _notice(self, notice: Notice) -> None:
+        child = notice.child
+        self._say(
+            notice.event,
+            notice.text,
+            program=child and child.program.name,
+            exit_code=notice.exit_code,
+            delay=notice.delay,
+        )
+        if (
+            notice.event is Event.DIED
+            and child
+            and child.restarts == 1  # it will say the same the next times
+            and not self._following
+            and not self._as_json
+        ):
+            self._print_lines(child.program.name, list(child.tail))
+
+    def _say(self, event: str, text: str, **fields: object) -> None:
+        if self._as_json:
+            known = {name: value for name, value in fields.items() if value is not None}
+            self._console.print(json.dumps({"event": event, "ts": time.time(), **known}))
+        else:
+            self._console.print(f"shopctl: {text}")
+
+    def _save(self) -> None:
+        runfile.write(self._home, self._run())
+
+    def _run(self) -> runfile.Run:
+        ours = [
+            runfile.ProcessRecord(
+                name=child.program.name,
+                address=child.program.address,
+                pid=child.pid,
+                state=child.state,
+                restarts=child.restarts,
+                started=child.started,
+            )
+            for child in self._supervisor.children
+        ]
+        others = [
+            runfile.ProcessRecord(name, address, None, State.UNREACHABLE, 0, None, managed=False)
+            for name, address in self._plan.left_out.items()
+        ]
+        return runfile.Run(os.getpid(), self._offset, self._started, [*ours, *others])
+
+    def _renderer(self) -> Renderer:
+        if self._as_json:
+            return JsonLines()
+        longest = max(len(program.name) for program in self._plan.programs)
+        return Human(longest) if is_terminal() else Raw(longest)

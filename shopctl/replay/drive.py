@@ -1,0 +1,127 @@
+"""Places orders and follows each to its end."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from accord.context import idempotency_key
+from shop.orders.v1.orders_pb2 import CreateOrderRequest, OrderItem, StreamOrderUpdatesRequest
+from shopctl.errors import CommandError
+from shopctl.replay.clients import Clients
+from shopctl.replay.load import address, cents
+from shopctl.replay.parallel import first
+from shopctl.replay.patience import Patience
+from shopctl.replay.plan import Fate, Plan, PlannedOrder
+from shopctl.replay.tally import ENDED, Tally
+
+WATCHERS: Final = 64
+"""Streams of updates that are open at a time."""
+
+PAUSE: Final = 0.1
+"""Seconds before a stream that ended early, but without an error, is opened again."""
+
+CARDS: Final = {Fate.GOOD: "tok_good", Fate.SHORT: "tok_good", Fate.DECLINED: "tok_declined"}
+"""Fate -> token of the card."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """An order that has ended.
+
+    Attributes:
+        order_id: as the shop calls it.
+        misnumbered: updates that did not have the number after that of the one before: gaps and
+            duplicates.
+    """
+
+    order_id: str
+    misnumbered: int
+
+
+class Driver:
+    """Drives the orders of a plan through the shop.
+
+    Args:
+        customer_ids: customer key -> id in the shop.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        customer_ids: Mapping[int, str],
+        clients: Clients,
+        patience: Patience,
+        tally: Tally,
+    ) -> None:
+        self._plan = plan
+        self._customer_ids = customer_ids
+        self._clients = clients
+        self._patience = patience
+        self._tally = tally
+
+    async def drive(self, concurrency: int) -> Mapping[int, Followed]:
+        """Places all orders, at most `concurrency` at a time; returns when all have ended.
+
+        Returns number in the replay -> order.
+
+        Raises:
+            CommandError: a service refused.
+        """
+        placing = asyncio.Semaphore(concurrency)
+        watching = asyncio.Semaphore(WATCHERS)
+        followed: dict[int, Followed] = {}
+
+        async def one(order: PlannedOrder) -> None:
+            async with placing:
+                order_id = await self._place(order)
+            async with watching:
+                misnumbered = await self._follow(order, order_id)
+            followed[order.number] = Followed(order_id, misnumbered)
+            self._tally.step()
+
+        self._tally.begin("placing orders", len(self._plan.orders))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for order in self._plan.orders:
+                    group.create_task(one(order))
+        except* CommandError as errors:
+            raise first(errors) from None
+        return followed
+
+    async def _place(self, order: PlannedOrder) -> str:
+        request = CreateOrderRequest(
+            customer_id=self._customer_ids[order.custkey],
+            items=[
+                OrderItem(sku=line.sku, quantity=line.quantity, unit_price=cents(line.price))
+                for line in order.lines
+            ],
+            card_token=CARDS[order.fate],
+            ship_to=address(self._plan.buyers[order.custkey]),
+        )
+        key = idempotency_key(f"{self._plan.run}/order/{order.number}")
+        answer = await self._patience.call(
+            "CreateOrder", lambda: self._clients.orders.CreateOrder(request, metadata=key)
+        )
+        self._tally.placed_one()
+        return answer.order.order_id
+
+    async def _follow(self, order: PlannedOrder, order_id: str) -> int:
+        """Reads the updates of an order until it has ended, however often the stream breaks."""
+        last = misnumbered = 0
+        ended = False
+
+        async def read() -> None:
+            nonlocal last, misnumbered, ended
+            request = StreamOrderUpdatesRequest(order_id=order_id, after_sequence=last)
+            async for update in self._clients.orders.StreamOrderUpdates(request):
+                misnumbered += update.sequence != last + 1
+                last = update.sequence
+                ended = update.status in ENDED
+                self._tally.updated(order.number, update)
+
+        while not ended:
+            await self._patience.call("StreamOrderUpdates", read)
+            if not ended:
+                await asyncio.sleep(PAUSE)
+        return misnumbered

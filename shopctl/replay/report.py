@@ -1,0 +1,100 @@
+"""The outcome of a replay for people, and for programs."""
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from shopctl.replay.reconcile import Check, Unit, Verdict
+from shopctl.replay.session import Result, Settings
+from shopctl.replay.tally import Tally
+
+MAX_DIFFERENCES = 50
+"""Rows that are printed; JSON has all of them."""
+
+
+def amount(value: int, unit: Unit) -> str:
+    """A number for people: `1,234.56` for 123456 cents, `1,234` for anything else."""
+    if unit is not Unit.CENTS:
+        return f"{value:,}"
+    dollars, cents = divmod(abs(value), 100)
+    return f"{'-' if value < 0 else ''}{dollars:,}.{cents:02}"
+
+
+def table(verdict: Verdict) -> RenderableType:
+    """The reconciliation, and the rows that differ."""
+    checks = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    checks.add_column("BOOK", no_wrap=True)
+    checks.add_column("WHAT", no_wrap=True)
+    checks.add_column("BY SQL", justify="right", no_wrap=True)
+    checks.add_column("IN THE BOOK", justify="right", no_wrap=True)
+    checks.add_column("UNIT", no_wrap=True)
+    checks.add_column("", no_wrap=True)
+    previous = ""
+    for check in verdict.checks:
+        checks.add_row(
+            check.book if check.book != previous else "",
+            check.what,
+            amount(check.expected, check.unit),
+            amount(check.actual, check.unit),
+            "USD" if check.unit is Unit.CENTS else check.unit,
+            Text("agrees", "green") if check.agrees else Text("DIFFERS", "bold red"),
+        )
+        previous = check.book
+    if not verdict.differences:
+        return checks
+    rows = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("WHAT DIFFERS", "BOOK", "", "MUST BE", "IS"):
+        rows.add_column(heading, overflow="fold")
+    for row in verdict.differences[:MAX_DIFFERENCES]:
+        rows.add_row(row.subject, row.book, row.what, row.expected, row.actual)
+    more = len(verdict.differences) - MAX_DIFFERENCES
+    return Group(checks, "", rows, *([f"... and {more} more"] if more > 0 else []))
+
+
+def summary(settings: Settings, result: Result, tally: Tally) -> str:
+    """One line about the run."""
+    rate = settings.orders / result.seconds if result.seconds else 0.0
+    retries = sum(tally.retries.values())
+    verdict = "all books agree" if result.verdict.agrees else "THE BOOKS DO NOT AGREE"
+    return (
+        f"{verdict}: {settings.orders} orders in {result.seconds:.1f} s ({rate:.0f} per second), "
+        f"{retries} calls repeated, run {result.run}, seed {settings.seed}"
+    )
+
+
+def as_json(settings: Settings, result: Result, tally: Tally) -> dict[str, Any]:
+    """All of it, JSON-ready. Money is in US cents."""
+    return {
+        "agrees": result.verdict.agrees,
+        "run": result.run,
+        "seed": settings.seed,
+        "scale_factor": settings.scale_factor,
+        "orders": settings.orders,
+        "concurrency": settings.concurrency,
+        "seconds": round(result.seconds, 3),
+        "retries": dict(tally.retries),
+        "checks": [_check(check) for check in result.verdict.checks],
+        "differences": [
+            {
+                "subject": row.subject,
+                "book": row.book,
+                "what": row.what,
+                "expected": row.expected,
+                "actual": row.actual,
+            }
+            for row in result.verdict.differences
+        ],
+    }
+
+
+def _check(check: Check) -> dict[str, Any]:
+    return {
+        "book": check.book,
+        "what": check.what,
+        "unit": check.unit,
+        "expected": check.expected,
+        "actual": check.actual,
+        "agrees": check.agrees,
+    }

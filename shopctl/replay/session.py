@@ -1,0 +1,146 @@
+"""One replay, from the draw to the verdict."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from services.runtime import topology
+from shopctl.errors import CommandError
+from shopctl.exit_codes import ExitCode
+from shopctl.health import GrpcHealth, State
+from shopctl.replay.audit import Auditor
+from shopctl.replay.clients import Clients, connect
+from shopctl.replay.drive import Driver
+from shopctl.replay.expected import Expected
+from shopctl.replay.load import load
+from shopctl.replay.patience import Patience
+from shopctl.replay.plan import Fate, Plan
+from shopctl.replay.reconcile import Verdict, reconcile
+from shopctl.replay.tally import Tally
+from shopctl.replay.tpch import Tpch
+
+MAIL_SECONDS: Final = 60.0
+"""After the last order has ended. A mail is tried again after 0, 1, 2, 4 and 8 s."""
+
+REACHABLE_SECONDS: Final = 15.0
+"""So long a service may be away at the beginning; later the timeout alone decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to replay.
+
+    Attributes:
+        orders: how many, at least 1.
+        concurrency: CreateOrder calls, and reads of the books, at a time.
+        declined: share of orders whose card is declined, in percent.
+        short: share of orders that lack stock, in percent.
+        seed: of the draw.
+        timeout: for everything, in seconds.
+        scale_factor: of TPC-H.
+        offset: port offset of the shop.
+    """
+
+    orders: int
+    concurrency: int
+    declined: float
+    short: float
+    seed: int
+    timeout: float
+    scale_factor: float
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of it.
+
+    Attributes:
+        run: name of the run, part of its SKUs, e-mail addresses and keys.
+        verdict: of the reconciliation.
+        seconds: from the first order placed to the last one ended.
+    """
+
+    run: str
+    verdict: Verdict
+    seconds: float
+
+
+def replay(settings: Settings, tally: Tally) -> Result:
+    """Draws, loads, places, follows and reconciles.
+
+    Raises:
+        CommandError: something is not installed, the shop does not run, a service refused what it
+            must not refuse, or the time was up before every order had ended.
+    """
+    run = secrets.token_hex(4)
+    tally.begin("generating TPC-H", 0)
+    with Tpch(settings.scale_factor) as tpch:
+        plan = tpch.draw(
+            settings.orders,
+            declined=settings.declined,
+            short=settings.short,
+            seed=settings.seed,
+            run=run,
+        )
+        expected = tpch.expected()
+    tally.watch(next((order.number for order in plan.orders if order.fate is Fate.GOOD), 1))
+    return asyncio.run(_replay(settings, plan, expected, tally))
+
+
+async def _replay(settings: Settings, plan: Plan, expected: Expected, tally: Tally) -> Result:
+    await _await_shop(settings.offset, min(REACHABLE_SECONDS, settings.timeout))
+    try:
+        async with (
+            asyncio.timeout(settings.timeout),
+            connect(
+                settings.offset, lambda _, __, error: tally.retried(error.code().name)
+            ) as clients,
+        ):
+            return await _run(settings, plan, expected, clients, tally)
+    except TimeoutError:
+        raise CommandError(
+            f"time was up after {settings.timeout:g} s while {tally.stage} ({tally.done} of "
+            f"{tally.total}); {tally.placed} of {settings.orders} orders were placed and "
+            f"{tally.ended} have ended; --timeout allows for more",
+            ExitCode.UNKNOWN_OUTCOME,
+        ) from None
+
+
+async def _run(
+    settings: Settings, plan: Plan, expected: Expected, clients: Clients, tally: Tally
+) -> Result:
+    patience = Patience(tally)
+    customer_ids = await load(plan, clients, patience, tally, settings.concurrency)
+    started = time.monotonic()
+    followed = await Driver(plan, customer_ids, clients, patience, tally).drive(
+        settings.concurrency
+    )
+    seconds = time.monotonic() - started
+    auditor = Auditor(followed, clients, patience, tally, settings.concurrency)
+    await auditor.wait_for_mail(MAIL_SECONDS)
+    books = await auditor.read(plan.run, customer_ids.values())
+    return Result(plan.run, reconcile(expected, books), seconds)
+
+
+async def _await_shop(offset: int, seconds: float) -> None:
+    """Lets a restart pass, but does not wait minutes for a shop that nobody started."""
+    waiting = [name for name in topology.SERVICES if name not in topology.RESERVED]
+    deadline = time.monotonic() + seconds
+    while waiting := await _not_serving(waiting, offset):
+        if time.monotonic() > deadline:
+            raise CommandError(
+                f"{', '.join(waiting)} cannot be reached at {topology.HOST} with port offset "
+                f"{offset}; start the shop with: shopctl up",
+                ExitCode.NOT_RUNNING,
+            )
+        await asyncio.sleep(0.2)
+
+
+async def _not_serving(names: Sequence[str], offset: int) -> list[str]:
+    checks = (GrpcHealth(topology.address(name, offset)).check(2.0) for name in names)
+    states = await asyncio.gather(*checks)
+    return [name for name, state in zip(names, states, strict=True) if state is not State.SERVING]

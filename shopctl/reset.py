@@ -1,0 +1,57 @@
+"""`shopctl reset`."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from shopctl.common import DEFAULT_HOME, HomeOption
+from shopctl.errors import CommandError
+from shopctl.exit_codes import ExitCode
+
+MARKS: Final = ("lock", "run.json", "nats", "nats.token", "logs")
+"""A folder with none of these was not made by `shopctl up`."""
+
+
+def reset(
+    home: HomeOption = DEFAULT_HOME,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete the state of the shop: databases, the broker's messages, logs.
+
+    A PostgreSQL database is not touched. Refuses while the shop runs.
+    """
+    from shopctl import lock
+
+    if not home.is_dir():
+        typer.echo(f"{home} does not exist: nothing to delete")
+        return
+    if not _looks_like_ours(home):
+        raise CommandError(f"{home} was not made by shopctl up; delete it yourself if you mean it")
+    try:
+        with lock.held(home):
+            if not yes:
+                typer.confirm(f"Delete everything in {home.resolve()}?", abort=True)
+            for entry in home.iterdir():
+                if entry.name != lock.FILE:
+                    _delete(entry)
+            (home / lock.FILE).unlink()  # last: until then nobody else can start here
+            _delete(home)
+    except lock.LockHeldError as error:
+        raise CommandError(
+            f"the shop runs (process {error.pid}); stop it first: shopctl down", ExitCode.IN_USE
+        ) from None
+    typer.echo(f"deleted {home}")
+
+
+def _looks_like_ours(home: Path) -> bool:
+    entries = {entry.name for entry in home.iterdir()}
+    return not entries or not entries.isdisjoint(MARKS)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

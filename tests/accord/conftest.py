@@ -1,0 +1,21 @@
+"""What holds for every test of the library."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+async def no_task_left() -> AsyncIterator[None]:
+    """A test that leaves a task behind fails: every call must end completely."""
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(200):
+        left = asyncio.all_tasks() - before - {asyncio.current_task()}
+        if not left:
+            return
+        gc.collect(0)
+        await asyncio.sleep(0.01)
+    pytest.fail(f"tasks were left behind: {left}")

@@ -1,0 +1,146 @@
+"""Real servers and clients for the test contract, compiled when the tests start."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from grpc_tools import protoc
+
+import accord
+from accord.v1 import policy_pb2
+
+HERE = Path(__file__).parent
+SERVICE = "accordtest.v1.EchoService"
+
+Handlers = Mapping[str, Callable[..., Any]]
+
+
+def _compile() -> None:
+    """Add the test contract to the default pool, as importing generated code would."""
+    vocabulary = HERE.parents[1] / "protos"
+    wellknown = resources.files("grpc_tools") / "_proto"
+    with tempfile.NamedTemporaryFile() as out:
+        arguments = [
+            "protoc",
+            f"-I{HERE / 'protos'}",
+            f"-I{vocabulary}",
+            f"-I{wellknown}",
+            f"--descriptor_set_out={out.name}",
+            "accordtest/v1/echo.proto",
+        ]
+        if protoc.main(arguments) != 0:
+            raise RuntimeError("the test contract does not compile")
+        files = descriptor_pb2.FileDescriptorSet.FromString(Path(out.name).read_bytes())
+    assert policy_pb2.DESCRIPTOR  # what the contract imports is in the pool
+    for file in files.file:
+        descriptor_pool.Default().Add(file)  # type: ignore[no-untyped-call]
+
+
+_compile()
+_POOL = descriptor_pool.Default()
+_METHODS = {method.name: method for method in _POOL.FindServiceByName(SERVICE).methods}
+Message: Any = message_factory.GetMessageClass(_POOL.FindMessageTypeByName("accordtest.v1.Message"))
+
+
+def path(method: str) -> str:
+    """The full name of a test method."""
+    return f"/{SERVICE}/{method}"
+
+
+def _arity(method: str) -> str:
+    found = _METHODS[method]
+    request = "stream" if found.client_streaming else "unary"
+    response = "stream" if found.server_streaming else "unary"
+    return f"{request}_{response}"
+
+
+class Stub:
+    """A client of the test service: `stub.Unary(Message(...))`."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+
+    def __getattr__(self, method: str) -> Any:
+        call = getattr(self._channel, _arity(method))
+        return call(
+            path(method),
+            request_serializer=Message.SerializeToString,
+            response_deserializer=Message.FromString,
+        )
+
+    def raw(self, method: str) -> Any:
+        """A method that sends bytes."""
+        call = getattr(self._channel, _arity(method))
+        return call(path(method), response_deserializer=Message.FromString)
+
+
+def handlers(behaviours: Handlers) -> Any:
+    """A generic handler of some of the test methods."""
+    return grpc.method_handlers_generic_handler(
+        SERVICE,
+        {
+            method: getattr(grpc, f"{_arity(method)}_rpc_method_handler")(
+                behaviour,
+                request_deserializer=Message.FromString,
+                response_serializer=Message.SerializeToString,
+            )
+            for method, behaviour in behaviours.items()
+        },
+    )
+
+
+@asynccontextmanager
+async def serving(
+    mesh: accord.Mesh, behaviours: Handlers, *, port: int = 0, **server: Any
+) -> AsyncIterator[str]:
+    """A server of the mesh on a loopback port; yields its address."""
+    running = mesh.server(**server)
+    running.add_generic_rpc_handlers((handlers(behaviours),))
+    bound = running.add_insecure_port(f"127.0.0.1:{port}")
+    await running.start()
+    try:
+        yield f"127.0.0.1:{bound}"
+    finally:
+        await running.stop(None)
+
+
+@asynccontextmanager
+async def echo(behaviours: Handlers, **mesh: Any) -> AsyncIterator[Stub]:
+    """A server and a client, each with a mesh of its own; `mesh` goes to both."""
+    callee, caller = accord.Mesh("callee", **mesh), accord.Mesh("caller", **mesh)
+    async with serving(callee, behaviours) as address:
+        try:
+            yield Stub(caller.channel(address))
+        finally:
+            await caller.close()
+            await callee.close()
+
+
+async def failure(awaitable: Any) -> accord.ServiceError:
+    """The parsed error of a call that must fail."""
+    try:
+        result = await awaitable
+    except grpc.aio.AioRpcError as error:
+        found = accord.failure_of(error)
+        assert found is not None
+        return found
+    raise AssertionError(f"the call succeeded: {result}")
+
+
+async def collect(call: Any) -> list[Any]:
+    """All messages of a stream."""
+    return [message async for message in call]
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 3.0) -> None:
+    """Wait until something has happened; fail if it does not."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)

@@ -1,0 +1,47 @@
+"""Short ways to say things about stock."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from services.inventory import reservations, store
+from services.inventory.domain import Line, Price, Product, State
+from services.inventory.store import MIGRATIONS
+from services.runtime.database import Database
+from services.runtime.migrations import migrate
+
+PRICE: Final = Price(1999, "EUR")
+
+
+def lines(wanted: Mapping[str, int], price: Price = PRICE) -> list[Line]:
+    return [Line(sku, quantity, price) for sku, quantity in wanted.items()]
+
+
+async def open_store(database: Database, stock: Mapping[str, int]) -> None:
+    """Make the tables, and a product at the usual price for each SKU."""
+    await migrate(database, "inventory", MIGRATIONS)
+    for sku, on_hand in stock.items():
+        await upsert(database, sku, on_hand)
+
+
+async def upsert(database: Database, sku: str, on_hand: int, price: Price = PRICE) -> Product:
+    return await database.write(lambda tx: store.upsert(tx, sku, f"A {sku}", price, on_hand))
+
+
+async def reserve(
+    database: Database, order_id: str, wanted: Sequence[Line], key: str | None = None
+) -> State:
+    return await database.write(lambda tx: reservations.reserve(tx, order_id, wanted, key))
+
+
+async def release(database: Database, order_id: str) -> State:
+    return await database.write(lambda tx: reservations.release(tx, order_id))
+
+
+async def commit(database: Database, order_id: str) -> State:
+    return await database.write(lambda tx: reservations.commit(tx, order_id))
+
+
+async def stock(database: Database) -> dict[str, tuple[int, int]]:
+    """SKU -> (on hand, reserved)."""
+    found = await database.read(lambda tx: store.page(tx, "", 1000))
+    return {product.sku: (product.on_hand, product.reserved) for product in found}

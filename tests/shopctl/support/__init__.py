@@ -1,0 +1,1 @@
+"""Small real processes and helpers for the tests of the command line."""
