@@ -1,5 +1,7 @@
 """Options that several commands share, and what is needed to act on them."""
 
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -53,10 +55,13 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def wants_colour() -> bool:
+    """Whether to print in colour: on a terminal, unless NO_COLOR is set (no-color.org)."""
+    return is_terminal() and not os.environ.get("NO_COLOR")
+
+
 def width() -> int:
     """Columns to print within."""
     if not is_terminal():
         return FALLBACK_WIDTH
-    import shutil
-
     return shutil.get_terminal_size().columns

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from shopctl import hints, runfile, table
-from shopctl.common import is_terminal, width
+from shopctl.common import is_terminal, wants_colour, width
 from shopctl.console import Console
 from shopctl.exit_codes import ExitCode
 from shopctl.health import State
@@ -71,8 +71,7 @@ class Foreground:
         finally:
             welcome.cancel()
             runfile.remove(self._home)
-            for file in self._files.values():
-                file.close()
+            self._close_files()
             self._say("stopped", "stopped")
             self._console.close()
         return ExitCode.INTERRUPTED if self._killed else ExitCode.OK
@@ -83,7 +82,7 @@ class Foreground:
             return
         rows = await survey(self._run())
         if not self._as_json:
-            picture = table.render(rows, colour=is_terminal(), width=width())
+            picture = table.render(rows, colour=wants_colour(), width=width())
             self._console.print(f"\n{picture}\n")
         seconds = time.time() - self._started
         event, text = "ready", f"ready in {seconds:.1f} s"
@@ -92,10 +91,20 @@ class Foreground:
         self._say(event, text, offset=self._offset, processes=table.as_json(rows))
         if not self._as_json:
             if ready:
-                self._console.print("\n" + hints.text(self._home, self._offset) + "\n")
+                self._console.print("\n" + self._hints() + "\n")
             else:
                 self._print_tails()
         self._following = not self._quiet
+
+    def _hints(self) -> str:
+        return hints.text(self._home, self._offset, tuple(self._plan.left_out))
+
+    def _close_files(self) -> None:
+        for name, file in self._files.items():
+            file.close()
+            if file.lost:
+                text = f"{file.lost} bytes of {name}'s log could not be written"
+                self._say("log lost", text, program=name, bytes=file.lost)
 
     def _print_tails(self) -> None:
         for child in self._supervisor.children:
@@ -170,4 +179,4 @@ class Foreground:
         if self._as_json:
             return JsonLines()
         longest = max(len(program.name) for program in self._plan.programs)
-        return Human(longest) if is_terminal() else Raw(longest)
+        return Human(longest, wants_colour()) if is_terminal() else Raw(longest)

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from services.runtime import topology
@@ -12,8 +13,14 @@ from shopctl.common import DEFAULT_HOME
 _ADDRESS = '"line1": "Unter den Linden 1", "city": "Berlin", "country_code": "DE"'
 
 
-def text(home: Path, offset: int) -> str:
-    """What to do next with the shop in `home` that was started with this port offset."""
+def text(home: Path, offset: int, left_out: Sequence[str] = ()) -> str:
+    """What to do next.
+
+    Args:
+        home: absolute path of the shop's state folder.
+        offset: port offset with which it was started.
+        left_out: services that the user wants to run.
+    """
     shopctl, grpcurl = tool("shopctl"), tool("grpcurl")
     lines = ["In another terminal:", ""]
     if home != DEFAULT_HOME.resolve():
@@ -29,6 +36,7 @@ def text(home: Path, offset: int) -> str:
         "",
         *_session(grpcurl, offset),
         "",
+        *_by_hand(home, offset, left_out),
         f"Logs are in {_short(home / 'logs')}. Ctrl-C stops the shop.",
     ]
     return "\n".join(lines)
@@ -40,6 +48,20 @@ def tool(name: str) -> str:
         return name
     beside = Path(sys.executable).with_name(name)
     return shlex.quote(_short(beside)) if beside.exists() else name
+
+
+def _by_hand(home: Path, offset: int, left_out: Sequence[str]) -> list[str]:
+    python = shlex.quote(_short(Path(sys.executable)))
+    environment = f"MESH_HOME={shlex.quote(str(home))} MESH_PORT_OFFSET={offset} LOG_FORMAT=text"
+    services = [name for name in left_out if name in topology.SERVICES]
+    if not services:
+        return []
+    return [
+        "Run what was left out yourself:",
+        "",
+        *(f"  {environment} {python} -m services.{name}" for name in services),
+        "",
+    ]
 
 
 def _session(grpcurl: str, offset: int) -> list[str]:

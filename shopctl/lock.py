@@ -42,8 +42,13 @@ def held(home: Path) -> Iterator[None]:
 
 def holder(home: Path) -> int | None:
     """Pid of the process that holds the lock of a state folder; None when nobody does."""
+    return holder_of(home / FILE)
+
+
+def holder_of(path: Path) -> int | None:
+    """As `holder`, for any lock file that a process locks and writes its pid to."""
     try:
-        descriptor = os.open(home / FILE, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:

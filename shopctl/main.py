@@ -7,9 +7,11 @@ from typing import NoReturn
 import typer
 
 from shopctl import customer, order, product
+from shopctl.demo import demo
 from shopctl.down import down
 from shopctl.errors import CommandError
 from shopctl.exit_codes import ExitCode
+from shopctl.replay.command import replay
 from shopctl.reset import reset
 from shopctl.status import status
 from shopctl.up import up
@@ -20,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Run the shop and talk to it.",
 )
-for command in (up, status, down, reset):
+for command in (up, status, down, reset, replay, demo):
     app.command()(command)
 app.add_typer(order.app, name="order")
 app.add_typer(customer.app, name="customer")

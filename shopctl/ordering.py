@@ -138,7 +138,7 @@ def check_outcome(order: Order) -> None:
     """Ends the command with 5 if the order has ended badly."""
     if order.status in ENDED_BADLY:
         raise CommandError(
-            f"order {order.order_id} is {status_name(order.status)}: {_failure(order.failure)}",
+            f"order {order.order_id} is {status_name(order.status)} ({_failure(order.failure)})",
             ExitCode.REFUSED,
         )
 

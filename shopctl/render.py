@@ -70,7 +70,7 @@ class Human:
     """For a person: time, level, message and the remaining fields, in colour."""
 
     width: int
-    colour: bool = True
+    colour: bool
 
     def __call__(self, program: str, line: bytes) -> str | None:
         """See `Renderer`. What the broker says below a warning is left to its log file."""

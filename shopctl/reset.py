@@ -31,6 +31,7 @@ def reset(
         raise CommandError(f"{home} was not made by shopctl up; delete it yourself if you mean it")
     try:
         with lock.held(home):
+            _check_databases(home)
             if not yes:
                 typer.confirm(f"Delete everything in {home.resolve()}?", abort=True)
             for entry in home.iterdir():
@@ -43,6 +44,17 @@ def reset(
             f"the shop runs (process {error.pid}); stop it first: shopctl down", ExitCode.IN_USE
         ) from None
     typer.echo(f"deleted {home}")
+
+
+def _check_databases(home: Path) -> None:
+    """A service that was left out and started by hand locks its database too."""
+    from shopctl import lock
+
+    for path in home.glob("*.db.lock"):
+        if (pid := lock.holder_of(path)) is not None:
+            raise CommandError(
+                f"process {pid} still uses {path.stem}; end it first", ExitCode.IN_USE
+            )
 
 
 def _looks_like_ours(home: Path) -> bool:

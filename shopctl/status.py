@@ -5,7 +5,7 @@ import json
 
 import typer
 
-from shopctl.common import DEFAULT_HOME, HomeOption, JsonOption, is_terminal, width
+from shopctl.common import DEFAULT_HOME, HomeOption, JsonOption, wants_colour, width
 from shopctl.errors import CommandError
 from shopctl.exit_codes import ExitCode
 
@@ -36,6 +36,6 @@ def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
         }
         typer.echo(json.dumps(report))
     else:
-        typer.echo(table.render(rows, colour=is_terminal(), width=width()))
+        typer.echo(table.render(rows, colour=wants_colour(), width=width()))
     if not serving:
         raise typer.Exit(ExitCode.NOT_SERVING)

@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - named as gRPC names its codes: `raise NotFound(...)` says it all
 """Errors as they travel: google.rpc.Status with ErrorInfo and its companions.
 
 A handler raises one of these; the server interceptor turns it into a status with details in the

@@ -1,10 +1,9 @@
 """How the customers service is put together."""
 
-from shop.customers.v1.customers_pb2_grpc import add_CustomerServiceServicer_to_server
-
 from services.customers.servicer import Customers
 from services.customers.store import MIGRATIONS
 from services.runtime.serve import Runtime, Service
+from shop.customers.v1.customers_pb2_grpc import add_CustomerServiceServicer_to_server
 
 
 def build(runtime: Runtime) -> None:

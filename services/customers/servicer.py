@@ -5,13 +5,12 @@ from functools import partial
 from typing import Any, Final
 
 from accord.errors import AlreadyExists, NotFound
-from shop.customers.v1 import customers_pb2 as pb
-from shop.customers.v1.customers_pb2_grpc import CustomerServiceServicer
-
 from services.customers import store
 from services.runtime.database import Database, Tx
 from services.runtime.idempotency import commit
 from services.runtime.ids import uuid7
+from shop.customers.v1 import customers_pb2 as pb
+from shop.customers.v1.customers_pb2_grpc import CustomerServiceServicer
 
 PAGE: Final = 200  # Customers read at a time; no transaction is open while they are sent.
 

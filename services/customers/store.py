@@ -2,10 +2,9 @@
 
 from typing import Final
 
+from services.runtime.database import Row, Tx
 from shop.common.v1.address_pb2 import Address
 from shop.customers.v1.customers_pb2 import Customer
-
-from services.runtime.database import Row, Tx
 
 MIGRATIONS: Final = [
     """

@@ -5,12 +5,15 @@ products by SKU. As all of them take rows in this order, none can wait for anoth
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from accord.errors import FailedPrecondition, InvalidArgument, Precondition
-
 from services.inventory.domain import Line, Price, Problem, Product, State, problems
 from services.inventory.store import to_product
 from services.runtime.database import Tx
+
+NAMED: Final = 20
+"""Lines that a refusal names, the worst ones; an error with more would not fit the trailers."""
 
 
 def reserve(tx: Tx, order_id: str, lines: Sequence[Line], key: str | None) -> State:
@@ -162,5 +165,5 @@ def _refusal(found: Sequence[Problem]) -> FailedPrecondition:
     return FailedPrecondition(
         found[0].reason,
         text,
-        *(Precondition(each.reason, each.sku, each.description) for each in found),
+        *(Precondition(each.reason, each.sku, each.description) for each in found[:NAMED]),
     )

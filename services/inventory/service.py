@@ -1,10 +1,9 @@
 """How the inventory service is put together."""
 
-from shop.inventory.v1.inventory_pb2_grpc import add_InventoryServiceServicer_to_server
-
 from services.inventory.servicer import Inventory
 from services.inventory.store import MIGRATIONS
 from services.runtime.serve import Runtime, Service
+from shop.inventory.v1.inventory_pb2_grpc import add_InventoryServiceServicer_to_server
 
 
 def build(runtime: Runtime) -> None:

@@ -6,14 +6,13 @@ from typing import Any, Final
 
 from accord.context import current
 from accord.errors import NotFound
-from shop.common.v1.money_pb2 import Money
-from shop.inventory.v1 import inventory_pb2 as pb
-from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceServicer
-
 from services.inventory import reservations, store
 from services.inventory.domain import Line, Price, Product, State
 from services.runtime.database import Database, Tx
 from services.runtime.idempotency import commit
+from shop.common.v1.money_pb2 import Money
+from shop.inventory.v1 import inventory_pb2 as pb
+from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceServicer
 
 PAGE: Final = 200
 """Products read at a time; no transaction is open while they are sent."""

@@ -3,7 +3,6 @@
 from typing import Final
 
 from accord.errors import FailedPrecondition, Precondition
-
 from services.inventory.domain import Price, Product
 from services.runtime.database import Row, Tx
 

@@ -29,7 +29,8 @@ def compose(notification: Notification) -> EmailMessage:
     It is the same each time, Message-ID included: a mail server that took it before recognises it.
     Header values that contain line breaks are refused by `EmailMessage`.
     """
-    message = EmailMessage(policy=policy.SMTP)
+    # Encoded in seven bits, for not every mail server takes eight.
+    message = EmailMessage(policy=policy.SMTP.clone(cte_type="7bit"))
     message["Message-ID"] = f"<{notification.notification_id}@{DOMAIN}>"
     message["Date"] = format_datetime(datetime.fromtimestamp(notification.created_at.seconds, UTC))
     message["From"] = SENDER

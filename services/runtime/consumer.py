@@ -115,7 +115,7 @@ class Consumer:
         try:
             while True:
                 try:
-                    messages = await subscription.fetch(PREFETCH, timeout=5, heartbeat=1)
+                    messages = await subscription.fetch(PREFETCH, timeout=5)
                 except TimeoutError:
                     # Also how a consumer that has gone shows; _ensure makes it again.
                     await self._ensure(jetstream)

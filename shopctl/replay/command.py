@@ -9,7 +9,7 @@ from shopctl.common import DEFAULT_HOME, HomeOption, JsonOption, ShopOffsetOptio
 from shopctl.exit_codes import ExitCode
 
 ConcurrencyOption = Annotated[
-    int, typer.Option("--concurrency", "-c", min=1, max=256, help="Orders placed at a time.")
+    int, typer.Option("--concurrency", "-c", min=1, max=256, help="Orders under way at a time.")
 ]
 DeclinedOption = Annotated[
     float,

@@ -11,11 +11,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from shopctl.replay.tally import Tally
+from shopctl.replay.tally import DRIVING, Tally
 
 PER_SECOND: Final = 10
 STEPS: Final = 20
-"""Plain lines per stage."""
+"""Plain lines while orders are under way."""
 
 STYLES: Final = {"confirmed": "green", "rejected": "yellow", "failed": "yellow"}
 
@@ -48,7 +48,11 @@ def live(tally: Tally, render: Callable[[Tally], RenderableType] = panel) -> Ite
 
 @contextmanager
 def lines(tally: Tally, stream: TextIO) -> Iterator[None]:
-    """Prints a line per stage and per twentieth of it while the block runs."""
+    """Prints plain lines while the block runs.
+
+    One when a stage begins and one when it ends, and one per twentieth of the orders that have
+    ended, so that a program can tell how far it is.
+    """
     printer = _Lines(tally, stream)
     tally.on_change = printer.changed
     try:
@@ -70,16 +74,15 @@ class _Lines:
 
     def changed(self) -> None:
         tally = self._tally
-        part = STEPS * tally.done // tally.total if tally.total else 0
+        steps = STEPS if tally.stage == DRIVING else 1
+        part = steps * tally.done // tally.total if tally.total else 0
         if self._printed == (tally.stage, part):
             return
         self._printed = (tally.stage, part)
-        text = tally.stage
-        if tally.total:
-            text += f" {tally.done}/{tally.total}"
-        if tally.placed:
-            counts = ", ".join(f"{name} {number}" for name, number in tally.by_status().items())
-            text += f"; placed {tally.placed}, {counts}"
+        text = f"{tally.stage} {tally.done}/{tally.total}" if tally.total else tally.stage
+        if tally.stage == DRIVING:
+            counts = [f"{name} {number}" for name, number in tally.by_status().items()]
+            text += "; " + ", ".join([f"placed {tally.placed}", *counts])
         if tally.retries:
             text += f"; {sum(tally.retries.values())} calls repeated"
         print(text, file=self._stream, flush=True)

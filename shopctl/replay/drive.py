@@ -7,16 +7,12 @@ from typing import Final
 
 from accord.context import idempotency_key
 from shop.orders.v1.orders_pb2 import CreateOrderRequest, OrderItem, StreamOrderUpdatesRequest
-from shopctl.errors import CommandError
 from shopctl.replay.clients import Clients
 from shopctl.replay.load import address, cents
-from shopctl.replay.parallel import first
+from shopctl.replay.parallel import for_each
 from shopctl.replay.patience import Patience
 from shopctl.replay.plan import Fate, Plan, PlannedOrder
-from shopctl.replay.tally import ENDED, Tally
-
-WATCHERS: Final = 64
-"""Streams of updates that are open at a time."""
+from shopctl.replay.tally import DRIVING, ENDED, Tally
 
 PAUSE: Final = 0.1
 """Seconds before a stream that ended early, but without an error, is opened again."""
@@ -61,32 +57,22 @@ class Driver:
         self._tally = tally
 
     async def drive(self, concurrency: int) -> Mapping[int, Followed]:
-        """Places all orders, at most `concurrency` at a time; returns when all have ended.
+        """Sees all orders through, at most `concurrency` of them under way at a time.
 
-        Returns number in the replay -> order.
+        Returns number in the replay -> order, once all have ended.
 
         Raises:
             CommandError: a service refused.
         """
-        placing = asyncio.Semaphore(concurrency)
-        watching = asyncio.Semaphore(WATCHERS)
         followed: dict[int, Followed] = {}
 
         async def one(order: PlannedOrder) -> None:
-            async with placing:
-                order_id = await self._place(order)
-            async with watching:
-                misnumbered = await self._follow(order, order_id)
-            followed[order.number] = Followed(order_id, misnumbered)
+            order_id = await self._place(order)
+            followed[order.number] = Followed(order_id, await self._follow(order, order_id))
             self._tally.step()
 
-        self._tally.begin("placing orders", len(self._plan.orders))
-        try:
-            async with asyncio.TaskGroup() as group:
-                for order in self._plan.orders:
-                    group.create_task(one(order))
-        except* CommandError as errors:
-            raise first(errors) from None
+        self._tally.begin(DRIVING, len(self._plan.orders))
+        await for_each(self._plan.orders, concurrency, one)
         return followed
 
     async def _place(self, order: PlannedOrder) -> str:

@@ -35,7 +35,7 @@ class Settings:
 
     Attributes:
         orders: how many, at least 1.
-        concurrency: CreateOrder calls, and reads of the books, at a time.
+        concurrency: orders under way, and calls that load or read the books, at a time.
         declined: share of orders whose card is declined, in percent.
         short: share of orders that lack stock, in percent.
         seed: of the draw.
@@ -127,11 +127,12 @@ async def _run(
 
 
 async def _await_shop(offset: int, seconds: float) -> None:
-    """Lets a restart pass, but does not wait minutes for a shop that nobody started."""
-    waiting = [name for name in topology.SERVICES if name not in topology.RESERVED]
+    """Lets restarts pass, but does not wait for a shop that nobody started."""
+    names = [name for name in topology.SERVICES if name not in topology.RESERVED]
+    waiting = names
     deadline = time.monotonic() + seconds
     while waiting := await _not_serving(waiting, offset):
-        if time.monotonic() > deadline:
+        if waiting == names or time.monotonic() > deadline:
             raise CommandError(
                 f"{', '.join(waiting)} cannot be reached at {topology.HOST} with port offset "
                 f"{offset}; start the shop with: shopctl up",

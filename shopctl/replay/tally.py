@@ -25,6 +25,9 @@ ENDED: Final = frozenset(
 )
 """States that an order never leaves."""
 
+DRIVING: Final = "placing orders"
+"""The stage in which orders are placed and followed; `done` counts those that have ended."""
+
 
 def status_name(status: int) -> str:
     """`confirmed` for ORDER_STATUS_CONFIRMED; the number for one that is not known."""

@@ -187,11 +187,14 @@ class Tpch:
                 f"use --scale-factor {needed:.2g} or more"
             )
         source.shuffle(fates)
-        drawn = zip(source.sample(keys, count), fates, strict=True)
         self._database.execute("DELETE FROM chosen")
-        self._database.executemany(
-            "INSERT INTO chosen VALUES (?, ?, ?)",
-            [(number, key, fate.value) for number, (key, fate) in enumerate(drawn, 1)],
+        self._database.execute(
+            "INSERT INTO chosen SELECT unnest($numbers), unnest($keys), unnest($fates)",
+            {
+                "numbers": list(range(1, count + 1)),
+                "keys": source.sample(keys, count),
+                "fates": [fate.value for fate in fates],
+            },
         )
 
     def _rows(self, query: str) -> list[Any]:
@@ -204,9 +207,10 @@ def sku_prefix(run: str) -> str:
 
 
 def _fates(count: int, declined: float, short: float) -> list[Fate]:
-    numbers = [round(count * percent / 100) for percent in (declined, short)]
-    if sum(numbers) > count:
+    if declined + short > 100:
         raise CommandError("--declined and --short-stock make more than 100 % together")
+    numbers = [round(count * percent / 100) for percent in (declined, short)]
+    numbers[1] = min(numbers[1], count - numbers[0])  # two halves may both have been rounded up
     unlucky = [Fate.DECLINED] * numbers[0] + [Fate.SHORT] * numbers[1]
     return unlucky + [Fate.GOOD] * (count - len(unlucky))
 

@@ -193,22 +193,25 @@ async def test_late_call_is_not_sent() -> None:
 
 
 async def test_expired_work_is_refused_before_the_handler() -> None:
-    """A call whose deadline passed while it waited for the loop does not reach its handler."""
+    """A call whose deadline passed while it waited for the loop does not reach its handler.
+
+    A client stream, because gRPC itself starts its handler without having received anything.
+    """
     calls = 0
 
-    async def handler(request: Any, context: Any) -> Any:
+    async def handler(requests: Any, context: Any) -> Any:
         nonlocal calls
         calls += 1
-        return request
+        return Message()
 
-    async with echo({"Unary": handler}) as stub:
-        await stub.Unary(Message())
-        late = asyncio.ensure_future(failure(stub.Unary(Message(), timeout=0.05)))
+    async with echo({"ClientStream": handler}) as stub:
+        await stub.ClientStream(iter(()))
+        late = asyncio.ensure_future(failure(stub.ClientStream(iter(()), timeout=0.05)))
         for _ in range(5):
             await asyncio.sleep(0)  # let it be sent, but not answered
         time.sleep(0.2)  # noqa: ASYNC251 - the loop is what must be late
         assert (await late).code is grpc.StatusCode.DEADLINE_EXCEEDED
-        await stub.Unary(Message())
+        await stub.ClientStream(iter(()))
     assert calls == 2
 
 

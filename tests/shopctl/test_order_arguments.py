@@ -119,3 +119,5 @@ def test_hints_use_the_right_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert f"export MESH_HOME='{tmp_path}/other place'" in text
     assert "127.0.0.1:50151" in text
     assert "127.0.0.1:50051" not in text
+    assert "-m services" not in text
+    assert "-m services.orders" in hints.text(tmp_path, 0, ["orders", "broker"])

@@ -72,4 +72,4 @@ def test_nothing_commands_the_terminal(value: str | bytes, as_field: bool) -> No
 @given(st.dictionaries(st.text(), st.none() | st.booleans() | st.floats() | st.text()))
 def test_any_object_can_be_shown(fields: dict[str, object]) -> None:
     """No JSON object, however odd its fields, is too much."""
-    assert Human(width=8)("orders", line(**{"level": 3, "ts": None, **fields}))
+    assert Human(8, colour=True)("orders", line(**{"level": 3, "ts": None, **fields}))

@@ -1,5 +1,6 @@
 """`shopctl up`, `status`, `down` and `reset` as a user runs them, over real processes."""
 
+import fcntl
 import json
 import os
 import pty
@@ -8,7 +9,6 @@ import socket
 import subprocess
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -119,10 +119,10 @@ def test_port_in_use(shop: Shop) -> None:
 def test_restart_is_said_and_counted(shop: Shop) -> None:
     """A service that is killed comes back; the event and `status` tell of it."""
     shop.start_and_wait(*FEW)
-    before = _row(shop, "orders")
+    before = shop.row("orders")
     os.kill(before["pid"], signal.SIGKILL)
-    until_sync(lambda: _row(shop, "orders")["state"] == "serving", "orders to serve again")
-    after = _row(shop, "orders")
+    until_sync(lambda: shop.row("orders")["state"] == "serving", "orders to serve again")
+    after = shop.row("orders")
     assert after["restarts"] == 1
     assert after["pid"] != before["pid"]
     (event,) = shop.events("died")
@@ -143,7 +143,7 @@ def test_left_out(shop: Shop) -> None:
     """`--except` leaves a service to the user; `status` shows it and does not count it."""
     process = shop.start_and_wait(*FEW)
     assert len(descendants(process.pid)) == 2
-    row = _row(shop, "payments")
+    row = shop.row("payments")
     assert (row["managed"], row["pid"], row["state"]) == (False, None, "unreachable")
     assert row["address"] == topology.address("payments", shop.offset)
     assert shop.run("status").returncode == ExitCode.OK
@@ -188,6 +188,17 @@ def test_state_survives_until_reset(shop: Shop) -> None:
     assert shop.home.exists()
     assert shop.run("reset", answer="y\n").returncode == ExitCode.OK
     assert not shop.home.exists()
+
+
+def test_reset_spares_a_database_in_use(shop: Shop) -> None:
+    """A service that was started by hand holds the lock of its database: nothing is deleted."""
+    stop(shop.start_and_wait(*FEW))
+    with (shop.home / "orders.db.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = shop.run("reset", "--yes")
+    assert result.returncode == ExitCode.IN_USE
+    assert "orders.db" in result.stderr
+    assert (shop.home / "nats.token").exists()
 
 
 def test_reset_keeps_off_other_folders(shop: Shop) -> None:
@@ -267,9 +278,3 @@ def test_usage(shop: Shop, arguments: tuple[str, ...]) -> None:
     result = shop.run(*arguments)
     assert result.returncode == ExitCode.USAGE
     assert "Traceback" not in result.stderr
-
-
-def _row(shop: Shop, name: str) -> dict[str, Any]:
-    report = json.loads(shop.run("status", "--json").stdout)
-    rows: dict[str, dict[str, Any]] = {row["name"]: row for row in report["processes"]}
-    return rows[name]

@@ -85,16 +85,15 @@ class Prepared:
         """A local refusal as gRPC's own error."""
         code = grpc.StatusCode[step.code.name]
         self.finish(code.name)
-        error = grpc.aio.AioRpcError(
-            code, grpc.aio.Metadata(), grpc.aio.Metadata(), step.message, step.message
+        return self.mark(
+            grpc.aio.AioRpcError(
+                code, grpc.aio.Metadata(), grpc.aio.Metadata(), step.message, step.message
+            )
         )
-        setattr(error, DEPENDENCY, self.policy.method)
-        return error
 
-    def failure(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """`error`, which ends the call, marked with the method that failed."""
+    def mark(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """`error`, which ends the call, with the name of the method that failed."""
         setattr(error, DEPENDENCY, self.policy.method)
-        self.finish(error.code().name)
         return error
 
     def finish(self, code: str) -> None:
@@ -141,7 +140,7 @@ class UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg
             except grpc.aio.AioRpcError as error:
                 step = call.failed(errors.code_of(error))
                 if not isinstance(step, engine.Again):
-                    prepared.failure(error)
+                    prepared.finish(prepared.mark(error).code().name)
                     raise
                 await asyncio.sleep(step.delay)
             except BaseException as error:
@@ -164,17 +163,17 @@ class UnaryStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-a
     ) -> Any:
         """See the class."""
         call, prepared = self._driver.begin(client_call_details, request)
-        if call.resumption is not None:
-            from accord.aio.resumable import ResumableCall
+        from accord.aio.resumable import ResumableCall  # late: it is built on this module
+        from accord.aio.stream import StreamCall
 
-            resumable = ResumableCall(
-                continuation, request, call, call.resumption, prepared, self._driver.on_resume
-            )
-            await resumable.open()
-            return resumable
-        rpc = await continuation(prepared.attempt(call.admit()), request)
-        prepared.finish_with(rpc)
-        return rpc
+        if call.resumption is None:
+            details = prepared.attempt(call.admit())
+            return StreamCall(prepared).over(await continuation(details, request))
+        resumable = ResumableCall(
+            continuation, request, call, call.resumption, prepared, self._driver.on_resume
+        )
+        await resumable.open()
+        return resumable
 
 
 class StreamUnary(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-arg]
@@ -189,6 +188,7 @@ class StreamUnary(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-a
         """See the class."""
         call, prepared = self._driver.begin(client_call_details)
         rpc = await continuation(prepared.attempt(call.admit()), request_iterator)
+        rpc.add_done_callback(_stop_requests)
         prepared.finish_with(rpc)
         return rpc
 
@@ -205,6 +205,7 @@ class StreamStream(grpc.aio.StreamStreamClientInterceptor):  # type: ignore[type
         """See the class."""
         call, prepared = self._driver.begin(client_call_details)
         rpc = await continuation(prepared.attempt(call.admit()), request_iterator)
+        rpc.add_done_callback(_stop_requests)
         prepared.finish_with(rpc)
         return rpc
 
@@ -212,6 +213,13 @@ class StreamStream(grpc.aio.StreamStreamClientInterceptor):  # type: ignore[type
 def interceptors(driver: Driver) -> list[Any]:
     """One interceptor per arity."""
     return [UnaryUnary(driver), UnaryStream(driver), StreamUnary(driver), StreamStream(driver)]
+
+
+def _stop_requests(rpc: Any) -> None:
+    """Stop the task in which gRPC waits for requests even after the server has ended the call."""
+    poller = getattr(rpc, "_async_request_poller", None)
+    if poller is not None:
+        poller.cancel()
 
 
 def _text(method: str | bytes) -> str:

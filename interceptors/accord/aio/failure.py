@@ -22,7 +22,7 @@ _PASSED_ON: Final = frozenset(
 )
 
 
-class Answered(Exception):  # noqa: N818 (not an error: an answer)
+class Answered(Exception):
     """The call was answered before, with this status."""
 
     def __init__(self, status: bytes) -> None:

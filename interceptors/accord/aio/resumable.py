@@ -1,29 +1,27 @@
 """A server stream that survives its connection.
 
 To the caller it is one call: it may be iterated, read, cancelled and asked for its status. Behind
-it, attempts come and go. It works only while it is read, has no task of its own, and cancels the
-attempt in hand when it is cancelled, closed early or collected.
+it, attempts come and go. It works only while it is read and has no task of its own.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
 import grpc.aio
 
 from accord import engine, errors, telemetry
-from accord.aio import EOF
 from accord.aio.client import Continuation, OnResume, Prepared
-from accord.policies.codes import Code
+from accord.aio.stream import StreamCall
 from accord.policies.resume import Resumption
 
 OPEN_KEY: Final = "accord-stream"
 """Initial metadata by which a server says that it has accepted a resumable stream."""
 
 
-class ResumableCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
+class ResumableCall(StreamCall):
     """The call object of a resumable stream."""
 
     def __init__(
@@ -35,24 +33,22 @@ class ResumableCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
         prepared: Prepared,
         on_resume: OnResume | None,
     ) -> None:
+        super().__init__(prepared)
         assert prepared.policy.resume is not None
         self._fields = prepared.policy.resume
         self._continuation = continuation
         self._request = request
         self._call = call
         self._resumption = resumption
-        self._prepared = prepared
         self._on_resume = on_resume
-        self._rpc: Any = None
-        self._reader: AsyncIterator[Any] | None = None
         self._started = False
         self._cancel_requested = False
         self._error: grpc.aio.AioRpcError | None = None
         loop = asyncio.get_running_loop()
-        # A future rather than an event: it says both that the call has ended and how.
+        # Futures rather than events: they say how the call has ended and can be waited for with a
+        # timeout without a task.
         self._ended: asyncio.Future[grpc.StatusCode] = loop.create_future()
         self._woken: asyncio.Future[None] = loop.create_future()
-        self._callbacks: list[Callable[[Any], None]] = []
 
     async def open(self) -> None:
         """Make an attempt from the last token delivered. Raises the engine's refusal."""
@@ -66,26 +62,12 @@ class ResumableCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
         if self._cancel_requested:
             self._rpc.cancel()
 
-    def __aiter__(self) -> AsyncIterator[Any]:
-        # A fresh generator that nobody else holds: when the consumer drops it, it is closed, and
-        # closing it cancels the attempt.
-        return self._messages()
-
-    async def read(self) -> Any:
-        """The next message, or EOF."""
-        if self._reader is None:
-            self._reader = self._messages()
-        try:
-            return await self._reader.__anext__()
-        except StopAsyncIteration:
-            return EOF
-
     async def _messages(self) -> AsyncIterator[Any]:
         self._started = True
         try:
             while not self._ended.done():
                 try:
-                    await self._opened()
+                    await self._notice_opening()
                     async for message in self._rpc:
                         if self._wanted(message):
                             yield message
@@ -95,13 +77,12 @@ class ResumableCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
                     await self._resume_after(error)
             if self._error is not None:
                 raise self._error
-            if self._ended.result() is grpc.StatusCode.CANCELLED:
+            if self.cancelled():
                 raise asyncio.CancelledError
         finally:
-            if not self._ended.done():
-                self.cancel()
+            self.cancel()  # nothing to cancel if it has ended
 
-    async def _opened(self) -> None:
+    async def _notice_opening(self) -> None:
         for key, _ in await self._rpc.initial_metadata() or ():
             if key == OPEN_KEY:
                 self._resumption.opened()
@@ -138,7 +119,7 @@ class ResumableCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
             telemetry.log(logging.ERROR, "on_resume failed", error=problem)
 
     def _fail(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        self._error = self._prepared.failure(error)
+        self._error = self._prepared.mark(error)
         self._end(error.code())
         return error
 
@@ -147,9 +128,7 @@ class ResumableCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
             return
         self._ended.set_result(code)
         self._prepared.finish(code.name)
-        for callback in self._callbacks:
-            callback(self)
-        self._callbacks.clear()
+        self.call_back()
 
     def cancel(self) -> bool:
         """End the call and the attempt in hand; False if it has ended."""
@@ -170,59 +149,42 @@ class ResumableCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
         """Whether the call has ended."""
         return self._ended.done()
 
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call back when the call has ended, at once if it has."""
-        if self._ended.done():
-            callback(self)
-        else:
-            self._callbacks.append(callback)
-
     def time_remaining(self) -> float | None:
         """Seconds left of the whole call, attempts and waits included; None: no bound."""
         return self._call.remaining()
-
-    async def initial_metadata(self) -> Any:
-        """Initial metadata of the attempt in hand."""
-        return await self._rpc.initial_metadata()
 
     async def trailing_metadata(self) -> Any:
         """Trailing metadata of the last attempt, once the call has ended."""
         await self.code()
         if self._error is not None:
             return self._error.trailing_metadata()
-        return await self._rpc.trailing_metadata()
+        return await super().trailing_metadata()
 
     async def code(self) -> grpc.StatusCode:
         """Status code, once the call has ended."""
         if not self._started and not self._ended.done():
             # Nobody reads, so nothing will be resumed: the attempt's status is the call's.
-            code = await self._rpc.code()
+            code = await super().code()
             if not self._started:
-                return code  # type: ignore[no-any-return]
+                return code
         return await asyncio.shield(self._ended)
 
     async def details(self) -> str:
         """Status message, once the call has ended."""
-        code = await self.code()
+        await self.code()
         if self._error is not None:
             return self._error.details() or ""
-        if code is grpc.StatusCode.CANCELLED:
-            return "Locally cancelled by application!"
-        return str(await self._rpc.details())
+        return await super().details()
 
     async def debug_error_string(self) -> str:
-        """GRPC's own description of the failure."""
+        """What gRPC itself says of the failure."""
         await self.code()
         return self._error.debug_error_string() if self._error is not None else ""
-
-    async def wait_for_connection(self) -> None:
-        """Wait until the attempt in hand is connected."""
-        await self._rpc.wait_for_connection()
 
 
 def _broken(error: grpc.aio.AioRpcError) -> bool:
     """Whether the transport broke below the status: nobody's answer, so nobody's decision."""
     text = error.details() or ""
     return (error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in text) or (
-        errors.code_of(error) is Code.UNKNOWN and text == "Stream removed"
+        error.code() is grpc.StatusCode.UNKNOWN and text == "Stream removed"
     )

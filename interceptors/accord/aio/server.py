@@ -156,7 +156,7 @@ class Pipeline:
         code = "CANCELLED"
         try:
             # The one who asked has gone: work that is late already is not begun.
-            if False:
+            if remaining is not None and remaining <= 0:
                 raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
             outer = ServerContext(grpc_context, self._codec, watchdog)
             result = await body(call, outer)

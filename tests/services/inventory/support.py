@@ -6,7 +6,7 @@ from typing import Final
 from services.inventory import reservations, store
 from services.inventory.domain import Line, Price, Product, State
 from services.inventory.store import MIGRATIONS
-from services.runtime.database import Database
+from services.runtime.database import Database, open_database
 from services.runtime.migrations import migrate
 
 PRICE: Final = Price(1999, "EUR")
@@ -45,3 +45,11 @@ async def stock(database: Database) -> dict[str, tuple[int, int]]:
     """SKU -> (on hand, reserved)."""
     found = await database.read(lambda tx: store.page(tx, "", 1000))
     return {product.sku: (product.on_hand, product.reserved) for product in found}
+
+
+async def forget(database_url: str, service: str) -> None:
+    """Remove what earlier tests have left in a service's schema of the shared server."""
+    if database_url.startswith("postgresql"):
+        database = await open_database(database_url, service)
+        await database.write(lambda tx: tx.execute(f"DROP SCHEMA {service} CASCADE"))
+        await database.close()

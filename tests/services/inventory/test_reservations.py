@@ -217,27 +217,44 @@ async def test_same_order_at_once(replicas: list[Database]) -> None:
 
 
 async def test_ends_compete(replicas: list[Database]) -> None:
-    """Reserve, release and commit of one order at once leave one end and the stock to match."""
-    await open_store(replicas[0], {"a": 1000})
-    orders = [f"o{number}" for number in range(30)]
+    """Of release and commit that arrive together one wins, and the stock moves once."""
+    first, second = replicas
+    await open_store(first, {"a": 1000})
+    orders = [f"o{number}" for number in range(50)]
+    for order in orders:
+        await reserve(first, order, lines({"a": 2}))
 
-    await asyncio.gather(
-        *(
-            step
-            for order in orders
-            for step in (
-                reserve(replicas[0], order, lines({"a": 1})),
-                release(replicas[1], order),
-                commit(replicas[0], order),
-                commit(replicas[1], order),
-                release(replicas[0], order),
-            )
-        ),
-        return_exceptions=True,
-    )
-    rows = await replicas[0].read(lambda tx: tx.all("SELECT state FROM reservation"))
+    for order in orders:
+        await asyncio.gather(
+            commit(first, order),
+            release(second, order),
+            commit(second, order),
+            release(first, order),
+            return_exceptions=True,
+        )
 
-    states = [row["state"] for row in rows]
+    states = await _states(first)
     assert len(states) == len(orders)
     assert "RESERVED" not in states
-    assert await stock(replicas[0]) == {"a": (1000 - states.count("COMMITTED"), 0)}
+    assert await stock(first) == {"a": (1000 - 2 * states.count("COMMITTED"), 0)}
+
+
+async def test_undo_competes_with_request(replicas: list[Database]) -> None:
+    """A release that arrives with its request leaves no stock behind, whichever is first."""
+    first, second = replicas
+    await open_store(first, {"a": 1000})
+
+    for number in range(50):
+        await asyncio.gather(
+            reserve(first, f"o{number}", lines({"a": 2})),
+            release(second, f"o{number}"),
+            return_exceptions=True,
+        )
+
+    assert await _states(first) == ["RELEASED"] * 50
+    assert await stock(first) == {"a": (1000, 0)}
+
+
+async def _states(database: Database) -> list[str]:
+    rows = await database.read(lambda tx: tx.all("SELECT state FROM reservation"))
+    return [row["state"] for row in rows]

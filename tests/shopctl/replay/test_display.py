@@ -13,7 +13,7 @@ from shop.orders.v1.orders_pb2 import (
 from shopctl.replay import display
 from shopctl.replay.reconcile import Check, Difference, Unit, Verdict
 from shopctl.replay.report import MAX_DIFFERENCES, amount, table
-from shopctl.replay.tally import Tally
+from shopctl.replay.tally import DRIVING, Tally
 
 
 def shown(renderable: object) -> str:
@@ -25,25 +25,29 @@ def shown(renderable: object) -> str:
 
 
 def test_plain_lines() -> None:
-    """Without a terminal there is a line per stage and per twentieth of it, and no more."""
+    """Without a terminal: two lines per stage, and one per twentieth of the orders."""
     tally, output = Tally(100), io.StringIO()
     with display.lines(tally, output):
-        tally.begin("placing orders", 100)
+        tally.begin("creating customers", 50)
+        for _ in range(50):
+            tally.step()
+        tally.begin(DRIVING, 100)
         for number in range(1, 101):
             tally.placed_one()
             tally.updated(number, StreamOrderUpdatesResponse(status=ORDER_STATUS_CONFIRMED))
             tally.step()
     lines = output.getvalue().splitlines()
-    assert len(lines) == 21
-    assert lines[0] == "placing orders 0/100"
-    assert lines[10] == "placing orders 50/100; placed 50, confirmed 50"
+    assert len(lines) == 2 + 21
+    assert lines[:2] == ["creating customers 0/50", "creating customers 50/50"]
+    assert lines[2] == "placing orders 0/100; placed 0"
+    assert lines[12] == "placing orders 50/100; placed 50, confirmed 50"
     assert lines[-1] == "placing orders 100/100; placed 100, confirmed 100"
 
 
 def test_panel_counts_by_status() -> None:
     """The panel shows the stage and how many orders are in which state."""
     tally = Tally(3)
-    tally.begin("placing orders", 3)
+    tally.begin(DRIVING, 3)
     for number, status in ((1, ORDER_STATUS_CREATED), (2, ORDER_STATUS_REJECTED)):
         tally.placed_one()
         tally.updated(number, StreamOrderUpdatesResponse(status=status))

@@ -103,8 +103,9 @@ def test_runs_do_not_share_names(tpch: Tpch) -> None:
 
 def test_parts_ordered_twice_are_merged(tpch: Tpch) -> None:
     """An order that has a part in two lines, as some of TPC-H have, gets one line for it."""
-    plan = tpch.draw(15_000, declined=0, short=0, seed=1, run=RUN)
-    assert sum(len(order.lines) for order in plan.orders) < 60_175
+    plan = tpch.draw(5_000, declined=0, short=0, seed=1, run=RUN)
+    largest = max(line.quantity for order in plan.orders for line in order.lines)
+    assert largest > 50, "a line of TPC-H has 50 units at most"
     for order in plan.orders:
         assert len({line.sku for line in order.lines}) == len(order.lines)
     assert sum(line.quantity for o in plan.orders for line in o.lines) == tpch.expected().shipped

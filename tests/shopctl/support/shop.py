@@ -33,22 +33,27 @@ class _Gone:
 
 
 class Shop:
-    """A working folder with tiny services in it.
+    """A working folder, and a shop in it.
 
-    `python -m services.orders` finds these first, because it is run in this folder; `shopctl`
-    itself is a script and uses the real packages.
+    With `tiny_services` there are tiny services in the folder, and `python -m services.orders`
+    finds these first, because it is run there; `shopctl` itself is a script and uses the real
+    packages.
     """
 
-    def __init__(self, folder: Path, offset: int) -> None:
+    def __init__(self, folder: Path, offset: int, *, tiny_services: bool) -> None:
         self.folder = folder
         self.home = folder / ".mesh"
         self.offset = offset
         self.started: list[subprocess.Popen[bytes]] = []
+        if tiny_services:
+            self._write_services()
+
+    def _write_services(self) -> None:
         for name, port in topology.SERVICES.items():
-            package = folder / "services" / name
+            package = self.folder / "services" / name
             package.mkdir(parents=True)
             (package / "__main__.py").write_text(_MAIN.format(port=port, tiny=tiny.__file__))
-        (folder / "services" / "__init__.py").touch()
+        (self.folder / "services" / "__init__.py").touch()
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         kept = {
@@ -113,6 +118,12 @@ class Shop:
         )
         assert process.poll() is None, self.output()
         return process
+
+    def row(self, name: str) -> dict[str, Any]:
+        """What `status` says of one process."""
+        report = json.loads(self.run("status", "--json").stdout)
+        rows: dict[str, dict[str, Any]] = {row["name"]: row for row in report["processes"]}
+        return rows[name]
 
     def clean_up(self) -> None:
         """Ends what a test left running."""

@@ -1,0 +1,120 @@
+"""A server stream that ends when its consumer goes away.
+
+gRPC's own stream calls refer to themselves: one that is dropped half read keeps its server at work
+until the deadline. This one is cancelled when its iterator is closed or collected.
+"""
+
+import weakref
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from accord.aio import EOF
+from accord.aio.client import Prepared
+
+
+class StreamCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
+    """One attempt of a server stream, as a call object."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._rpc: Any = None
+        self._reader: AsyncIterator[Any] | None = None
+        self._callbacks: list[Callable[[Any], None]] = []
+
+    def over(self, rpc: Any) -> "StreamCall":
+        """This call, with `rpc` as what it delegates to."""
+        self._rpc = rpc
+        # Weak: gRPC keeps callbacks where the collector cannot see them, and one of them is the
+        # channel's, which holds the consumer's own call object.
+        me = weakref.ref(self)
+
+        def ended(_: Any) -> None:
+            call = me()
+            if call is not None:
+                call.call_back()
+
+        rpc.add_done_callback(ended)
+        self._prepared.finish_with(rpc)
+        return self
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        # A fresh generator that nobody else holds: when the consumer drops it, it is closed, and
+        # closing it cancels the attempt.
+        return self._messages()
+
+    async def read(self) -> Any:
+        """The next message, or EOF."""
+        if self._reader is None:
+            self._reader = self._messages()
+        try:
+            return await anext(self._reader)
+        except StopAsyncIteration:
+            return EOF
+
+    async def _messages(self) -> AsyncIterator[Any]:
+        try:
+            async for message in self._rpc:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            self._prepared.mark(error)
+            raise
+        finally:
+            self.cancel()  # nothing to cancel if it has ended
+
+    def cancel(self) -> bool:
+        """End the call; False if it has ended."""
+        return bool(self._rpc.cancel())
+
+    def cancelled(self) -> bool:
+        """Whether the call has ended by cancellation."""
+        return bool(self._rpc.cancelled())
+
+    def done(self) -> bool:
+        """Whether the call has ended."""
+        return bool(self._rpc.done())
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call back when the call has ended, at once if it has."""
+        if self.done():
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    def call_back(self) -> None:
+        """Tell everybody that the call has ended."""
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+    def time_remaining(self) -> float | None:
+        """Seconds left of the call; None: no bound."""
+        left: float | None = self._rpc.time_remaining()
+        return left
+
+    async def initial_metadata(self) -> Any:
+        """Initial metadata of the attempt in hand."""
+        return await self._rpc.initial_metadata()
+
+    async def trailing_metadata(self) -> Any:
+        """Trailing metadata, once the call has ended."""
+        return await self._rpc.trailing_metadata()
+
+    async def code(self) -> grpc.StatusCode:
+        """Status code, once the call has ended."""
+        code: grpc.StatusCode = await self._rpc.code()
+        return code
+
+    async def details(self) -> str:
+        """Status message, once the call has ended."""
+        return str(await self._rpc.details())
+
+    async def debug_error_string(self) -> str:
+        """What gRPC itself says of the failure."""
+        return str(await self._rpc.debug_error_string())
+
+    async def wait_for_connection(self) -> None:
+        """Wait until the attempt in hand is connected."""
+        await self._rpc.wait_for_connection()

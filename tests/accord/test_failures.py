@@ -1,0 +1,269 @@
+"""What a caller learns of a failure: always a status, never UNKNOWN, never internals."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc import status_pb2
+
+import accord
+from accord import errors
+from tests.accord.kit import Message, Stub, collect, echo, failure, serving
+
+VIOLATION = accord.FieldViolation("text", "must not be empty")
+
+ERRORS: list[tuple[accord.ServiceError, grpc.StatusCode, str, bool]] = [
+    (
+        accord.InvalidArgument(VIOLATION),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_ARGUMENT",
+        False,
+    ),
+    (accord.NotFound("order", "o1"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND", True),
+    (
+        accord.AlreadyExists("customer", "c1", reason="EMAIL_TAKEN"),
+        grpc.StatusCode.ALREADY_EXISTS,
+        "EMAIL_TAKEN",
+        True,
+    ),
+    (
+        accord.FailedPrecondition(
+            "OUT_OF_STOCK", "sold out", accord.Precondition("STOCK", "sku", "0 left")
+        ),
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "OUT_OF_STOCK",
+        True,
+    ),
+    (
+        accord.OutOfRange("POSITION_IN_FUTURE"),
+        grpc.StatusCode.OUT_OF_RANGE,
+        "POSITION_IN_FUTURE",
+        True,
+    ),
+    (accord.Aborted("LOST_RACE", retry_after=0.5), grpc.StatusCode.ABORTED, "LOST_RACE", False),
+    (
+        accord.ResourceExhausted("QUOTA", 1.5, "too much"),
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "QUOTA",
+        False,
+    ),
+    (accord.Unavailable("AWAY", 2.0), grpc.StatusCode.UNAVAILABLE, "AWAY", False),
+    (accord.PermissionDenied("NOT_YOURS"), grpc.StatusCode.PERMISSION_DENIED, "NOT_YOURS", False),
+]
+
+
+def raising(error: BaseException) -> Any:
+    """A unary handler that raises."""
+
+    async def handler(request: Any, context: Any) -> Any:
+        raise error
+
+    return handler
+
+
+@pytest.mark.parametrize(("sent", "code", "reason", "refusal"), ERRORS)
+async def test_round_trip(
+    sent: accord.ServiceError, code: grpc.StatusCode, reason: str, refusal: bool
+) -> None:
+    """Every error arrives with everything it was raised with."""
+    async with echo({"Unary": raising(sent)}) as stub:
+        got = await failure(stub.Unary(Message()))
+    assert (code, reason, refusal) == (got.code, got.reason, got.refusal)
+    for name in ("message", "metadata", "violations", "preconditions", "resource", "retry_after"):
+        assert getattr(sent, name) == getattr(got, name)
+    assert got.domain == "callee"
+
+
+async def test_message_names_code_and_text() -> None:
+    """The status of gRPC itself carries code and message, so that any client can show it."""
+    async with echo({"Unary": raising(accord.NotFound("order", "o1"))}) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Unary(Message())
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert caught.value.details() == "order 'o1' does not exist"
+
+
+@pytest.mark.parametrize("method", ["Unary", "ServerStream"])
+async def test_unexpected_error_tells_nothing(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception is INTERNAL with a reference; the log has the exception under it."""
+
+    async def unary(request: Any, context: Any) -> Any:
+        raise KeyError("secret")
+
+    async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+        yield Message()
+        raise KeyError("secret")
+
+    async with echo({"Unary": unary, "ServerStream": stream}) as stub:
+        call = getattr(stub, method)(Message())
+        with caplog.at_level(logging.ERROR, logger="accord"):
+            error = await failure(call if method == "Unary" else collect(call))
+    assert error.code is grpc.StatusCode.INTERNAL
+    assert "secret" not in error.message
+    assert "KeyError" not in error.message
+    (record,) = [record for record in caplog.records if record.name == "accord"]
+    assert error.metadata["reference"] == record.__dict__["reference"]
+    assert record.__dict__["reference"] in error.message
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], KeyError)
+
+
+async def test_response_that_cannot_be_encoded() -> None:
+    """A handler that returns something else than its response is INTERNAL, not UNKNOWN."""
+
+    async def nothing(request: Any, context: Any) -> Any:
+        return None
+
+    async def wrong(request: Any, context: Any) -> AsyncIterator[Any]:
+        yield "text"
+
+    async with echo({"Unary": nothing, "ServerStream": wrong}) as stub:
+        first = await failure(stub.Unary(Message()))
+        second = await failure(collect(stub.ServerStream(Message())))
+    assert first.code is second.code is grpc.StatusCode.INTERNAL
+
+
+async def test_never_unknown() -> None:
+    """UNKNOWN becomes INTERNAL, whichever way a handler says it."""
+
+    async def abort(request: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.UNKNOWN, "eh")
+
+    async def set_code(request: Any, context: Any) -> Any:
+        context.set_code(grpc.StatusCode.UNKNOWN)
+        context.set_details("eh")
+
+    unknown = accord.ServiceError(grpc.StatusCode.UNKNOWN, "EH")
+    for handler in (abort, set_code, raising(unknown)):
+        async with echo({"Unary": handler}) as stub:
+            assert (await failure(stub.Unary(Message()))).code is grpc.StatusCode.INTERNAL
+
+
+async def test_grpc_ways_to_fail() -> None:
+    """`context.abort` and `set_code` do what they do without the library."""
+
+    async def abort(request: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.NOT_FOUND, "no", (("left", "right"),))
+
+    def abort_in_thread(request: Any, context: Any) -> Any:
+        context.abort(grpc.StatusCode.NOT_FOUND, "no", (("left", "right"),))
+
+    async def set_code(request: Any, context: Any) -> Any:
+        context.set_code(grpc.StatusCode.NOT_FOUND)
+        context.set_details("no")
+        context.set_trailing_metadata((("left", "right"),))
+
+    for handler in (abort, abort_in_thread, set_code):
+        async with echo({"Unary": handler}) as stub:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.Unary(Message())
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert caught.value.details() == "no"
+        assert dict(caught.value.trailing_metadata() or ())["left"] == "right"
+
+
+async def test_handler_that_cancels_itself() -> None:
+    """A handler that raises CancelledError gives the caller a status at once (grpc #29248)."""
+    async with asyncio.timeout(1), echo({"Unary": raising(asyncio.CancelledError())}) as stub:
+        error = await failure(stub.Unary(Message()))
+    assert error.code is grpc.StatusCode.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer"),
+    [
+        (accord.Unavailable("AWAY", 2.0), grpc.StatusCode.UNAVAILABLE),
+        (accord.ResourceExhausted("QUOTA", 2.0), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (accord.NotFound("thing", "1"), grpc.StatusCode.INTERNAL),
+        (accord.PermissionDenied(), grpc.StatusCode.INTERNAL),
+        (accord.InvalidArgument(VIOLATION), grpc.StatusCode.INTERNAL),
+    ],
+)
+async def test_nested_failure(inner: accord.ServiceError, outer: grpc.StatusCode) -> None:
+    """What a nested call says is passed on only if it is the caller's business."""
+    mesh = accord.Mesh("middle")
+    async with serving(accord.Mesh("leaf"), {"Unary": raising(inner)}) as leaf:
+
+        async def relay(request: Any, context: Any) -> Any:
+            return await Stub(mesh.channel(leaf)).Unary(Message())
+
+        async with echo({"Relay": relay}) as stub:
+            error = await failure(stub.Relay(Message()))
+        await mesh.close()
+    assert error.code is outer
+    if outer is grpc.StatusCode.INTERNAL:
+        assert "reference" in error.metadata
+    else:
+        assert error.metadata["dependency"] == "accordtest.v1.EchoService/Unary"
+        assert "accordtest.v1.EchoService/Unary" in error.message
+        assert (inner.reason, inner.retry_after) == (error.reason, error.retry_after)
+
+
+async def test_nested_deadline() -> None:
+    """A dependency that is too slow is DEADLINE_EXCEEDED for the caller, and named."""
+    mesh = accord.Mesh("middle")
+
+    async def slow(request: Any, context: Any) -> Any:
+        await asyncio.sleep(60)
+
+    async with serving(accord.Mesh("leaf"), {"Unary": slow}) as leaf:
+
+        async def relay(request: Any, context: Any) -> Any:
+            return await Stub(mesh.channel(leaf)).Unary(Message(), timeout=0.1)
+
+        async with echo({"Relay": relay}) as stub:
+            error = await failure(stub.Relay(Message()))
+        await mesh.close()
+    assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "EchoService/Unary" in error.message
+
+
+async def test_translated_exception() -> None:
+    """A process may say what its own exceptions mean; the rest stays INTERNAL."""
+
+    def translate(error: Exception) -> accord.ServiceError | None:
+        return accord.Unavailable("DATABASE_AWAY") if isinstance(error, OSError) else None
+
+    for raised, code in (
+        (OSError(), grpc.StatusCode.UNAVAILABLE),
+        (ValueError(), grpc.StatusCode.INTERNAL),
+    ):
+        async with echo({"Unary": raising(raised)}, translate=translate) as stub:
+            assert (await failure(stub.Unary(Message()))).code is code
+
+
+async def test_large_details_are_cut() -> None:
+    """Thousands of violations still arrive as INVALID_ARGUMENT: trailers are bounded."""
+    many = accord.InvalidArgument(*[("field" * 100, "wrong" * 100)] * 1000)
+    async with echo({"Unary": raising(many)}) as stub:
+        error = await failure(stub.Unary(Message()))
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("details", [b"", b"\xff\xff\xff", status_pb2.Status().SerializeToString()])
+async def test_foreign_details(details: bytes) -> None:
+    """Garbled or empty details from a stranger do not hide the status."""
+
+    async def abort(request: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.NOT_FOUND, "no", ((errors.DETAILS_KEY, details),))
+
+    async with echo({"Unary": abort}) as stub:
+        error = await failure(stub.Unary(Message()))
+    assert (
+        error.code,
+        error.reason,
+        error.message,
+    ) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND", "no")
+
+
+def test_failure_of() -> None:
+    """Anything that is no failed call is none."""
+    assert accord.failure_of(ValueError()) is None
+    refusal = accord.NotFound("order", "o1")
+    assert accord.failure_of(refusal) is refusal

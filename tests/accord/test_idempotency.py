@@ -1,0 +1,354 @@
+"""Idempotency: a repeat gets the first answer, whatever happens around it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import accord
+from accord.policies.idempotency import key_problem
+from tests.accord.kit import Message, Stub, collect, echo, failure, path, serving
+
+
+class Store:
+    """Records in memory, shared by "processes"; `write` is what a handler's transaction does."""
+
+    def __init__(self) -> None:
+        self.records: dict[accord.Scope, accord.StoredAnswer] = {}
+        self.lookups = 0
+
+    async def lookup(self, scope: accord.Scope) -> accord.StoredAnswer | None:
+        self.lookups += 1
+        await asyncio.sleep(0)
+        return self.records.get(scope)
+
+    def begin(self, call: accord.Idempotency) -> None:
+        self.records[call.scope] = accord.StoredAnswer(call.fingerprint, pending=True)
+
+    def write(self, answer: Any) -> None:
+        """Record an answer of the call being handled; losing the race is a conflict."""
+        current = accord.current()
+        assert current is not None
+        if current.idempotency is None:
+            return
+        call = current.idempotency
+        known = self.records.get(call.scope)
+        if known is not None and not known.pending:
+            raise accord.IdempotencyConflict
+        if isinstance(answer, accord.ServiceError):
+            status = answer.to_status().SerializeToString()
+            self.records[call.scope] = accord.StoredAnswer(call.fingerprint, status=status)
+        else:
+            response = answer.SerializeToString()
+            self.records[call.scope] = accord.StoredAnswer(call.fingerprint, response=response)
+
+
+class Bank:
+    """Handlers with an effect that can be counted."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.effects = 0
+        self.runs = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.failing = 0
+
+    async def charge(self, request: Any, context: Any) -> Any:
+        self.runs += 1
+        await self.gate.wait()
+        if self.failing:
+            self.failing -= 1
+            raise accord.Unavailable("AWAY")
+        if request.text == "poor":
+            refusal = accord.FailedPrecondition("DECLINED", f"declined {self.runs}")
+            self.store.write(refusal)
+            raise refusal
+        answer = Message(text=f"charge {self.effects + 1}")
+        self.store.write(answer)
+        self.effects += 1
+        return answer
+
+
+@asynccontextmanager
+async def bank(store: Store | None = None) -> AsyncIterator[tuple[Stub, Bank]]:
+    """A server with a bank, and a client."""
+    store = store or Store()
+    handlers = Bank(store)
+    behaviours = {"Charge": handlers.charge, "Put": handlers.charge}
+    async with echo(behaviours, idempotency=store) as stub:
+        yield stub, handlers
+
+
+KEY = accord.idempotency_key("k1")
+
+
+async def test_repeat_gets_the_stored_answer() -> None:
+    """The same key and request twice: one effect, one answer."""
+    async with bank() as (stub, handlers):
+        first = await stub.Charge(Message(text="a"), metadata=KEY)
+        second = await stub.Charge(Message(text="a"), metadata=KEY)
+    assert first == second
+    assert (handlers.effects, handlers.runs) == (1, 1)
+
+
+async def test_equal_requests_are_the_same_request() -> None:
+    """The order of a map's entries does not make another request."""
+    async with bank() as (stub, handlers):
+        for order in (range(20), reversed(range(20))):
+            message = Message(tags={str(n): "v" for n in order})
+            await stub.Charge(message, metadata=KEY)
+    assert handlers.effects == 1
+
+
+async def test_key_reused_for_another_request() -> None:
+    """The same key for a different request is INVALID_ARGUMENT, without an effect."""
+    async with bank() as (stub, handlers):
+        await stub.Charge(Message(text="a"), metadata=KEY)
+        error = await failure(stub.Charge(Message(text="b"), metadata=KEY))
+    assert (
+        error.code,
+        error.reason,
+    ) == (grpc.StatusCode.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED")
+    assert handlers.effects == 1
+
+
+async def test_keys_belong_to_a_method() -> None:
+    """The same key for another method is another call."""
+    async with bank() as (stub, handlers):
+        await stub.Charge(Message(), metadata=KEY)
+        await stub.Put(Message(), metadata=KEY)
+    assert handlers.effects == 2
+
+
+async def test_refusal_is_an_answer() -> None:
+    """A business refusal is repeated with identical code, message and details."""
+    async with bank() as (stub, handlers):
+        errors = [await failure(stub.Charge(Message(text="poor"), metadata=KEY)) for _ in range(3)]
+    assert {"declined 1"} == {error.message for error in errors}
+    assert {("DECLINED", "callee")} == {(error.reason, error.domain) for error in errors}
+    assert len({error.to_status().SerializeToString() for error in errors}) == 1
+    assert handlers.runs == 1
+
+
+async def test_transient_failure_is_no_answer() -> None:
+    """A call that failed for the moment is made again by its repeat."""
+    async with bank() as (stub, handlers):
+        handlers.failing = 1
+        assert (await failure(stub.Charge(Message(), metadata=KEY))).reason == "AWAY"
+        assert (await stub.Charge(Message(), metadata=KEY)).text == "charge 1"
+    assert (handlers.effects, handlers.runs) == (1, 2)
+
+
+async def test_concurrent_duplicates_wait() -> None:
+    """Twenty at once: one runs, the others get its answer."""
+    async with bank() as (stub, handlers):
+        handlers.gate.clear()
+        calls = [
+            asyncio.ensure_future(_answer(stub.Charge(Message(), metadata=KEY))) for _ in range(20)
+        ]
+        await asyncio.sleep(0.1)
+        assert handlers.runs == 1
+        handlers.gate.set()
+        answers = await asyncio.gather(*calls)
+    assert {"charge 1"} == set(answers)
+    assert (handlers.effects, handlers.runs) == (1, 1)
+
+
+async def _answer(call: Any) -> str:
+    return str((await call).text)
+
+
+async def test_waiting_duplicate_of_another_request() -> None:
+    """A different request does not wait for the first: its key is taken."""
+    async with bank() as (stub, handlers):
+        handlers.gate.clear()
+        first = asyncio.ensure_future(_answer(stub.Charge(Message(text="a"), metadata=KEY)))
+        await asyncio.sleep(0.05)
+        error = await failure(stub.Charge(Message(text="b"), metadata=KEY))
+        assert error.reason == "IDEMPOTENCY_KEY_REUSED"
+        handlers.gate.set()
+        assert await first == "charge 1"
+
+
+async def test_next_in_line_after_a_failure() -> None:
+    """When the first fails for the moment, one of those who wait has the effect."""
+    async with bank() as (stub, handlers):
+        handlers.gate.clear()
+        handlers.failing = 1
+        calls = [
+            asyncio.ensure_future(_answer(stub.Charge(Message(), metadata=KEY))) for _ in range(10)
+        ]
+        await asyncio.sleep(0.05)
+        handlers.gate.set()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(result, BaseException) for result in results) == 1
+    assert (handlers.effects, handlers.runs) == (1, 2)
+
+
+async def test_first_is_cancelled() -> None:
+    """When the first caller goes away, its repeat is served."""
+    async with bank() as (stub, handlers):
+        handlers.gate.clear()
+        first = stub.Charge(Message(), metadata=KEY)
+        waiting = asyncio.ensure_future(_answer(first))
+        await asyncio.sleep(0.05)
+        second = asyncio.ensure_future(_answer(stub.Charge(Message(), metadata=KEY)))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        handlers.gate.set()
+        assert await second == "charge 1"
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert handlers.effects == 1
+
+
+async def test_waiting_ends_with_the_own_deadline() -> None:
+    """A duplicate that cannot wait any longer is ABORTED and told when to come back."""
+    async with bank() as (stub, handlers):
+        handlers.gate.clear()
+        first = asyncio.ensure_future(_answer(stub.Charge(Message(), metadata=KEY)))
+        await asyncio.sleep(0.05)
+        error = await failure(stub.Charge(Message(), metadata=KEY, timeout=0.3))
+        assert error.code is grpc.StatusCode.ABORTED
+        assert error.retry_after is not None
+        handlers.gate.set()
+        assert await first == "charge 1"
+
+
+async def test_pending_in_another_process() -> None:
+    """A record that another process has not settled yet is waited for."""
+    store = Store()
+    async with bank(store) as (stub, handlers):
+        scope = accord.Scope("anonymous", path("Charge"), "k1")
+        mark = accord.fingerprint(path("Charge"), Message(text="a"))
+        store.begin(accord.Idempotency(scope, mark))
+        waiting = asyncio.ensure_future(
+            _answer(stub.Charge(Message(text="a"), metadata=KEY, timeout=5))
+        )
+        await asyncio.sleep(0.15)
+        response = Message(text="theirs").SerializeToString()
+        store.records[scope] = accord.StoredAnswer(mark, response=response)
+        assert await waiting == "theirs"
+
+        store.begin(accord.Idempotency(scope, mark))
+        late = await failure(stub.Charge(Message(text="a"), metadata=KEY, timeout=0.3))
+        assert (late.code, late.retry_after is not None) == (grpc.StatusCode.ABORTED, True)
+    assert handlers.runs == 0
+
+
+async def test_lost_race_between_processes() -> None:
+    """Two processes handle the same key at once: the one that lost answers with the winner's."""
+    store = Store()
+    async with bank(store) as (one, first), bank(store) as (two, second):
+        first.gate.clear()
+        second.gate.clear()
+        calls = [
+            asyncio.ensure_future(_answer(stub.Charge(Message(), metadata=KEY)))
+            for stub in (one, two)
+        ]
+        await asyncio.sleep(0.1)
+        assert (first.runs, second.runs) == (1, 1)
+        first.gate.set()
+        second.gate.set()
+        answers = await asyncio.gather(*calls)
+    assert answers[0] == answers[1]
+    assert first.effects + second.effects == 1
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ((), "IDEMPOTENCY_KEY_REQUIRED"),
+        (accord.idempotency_key(""), "IDEMPOTENCY_KEY_INVALID"),
+        (accord.idempotency_key("x" * 256), "IDEMPOTENCY_KEY_INVALID"),
+        (accord.idempotency_key("a b"), "IDEMPOTENCY_KEY_INVALID"),
+    ],
+)
+async def test_bad_keys(metadata: tuple[tuple[str, str], ...], reason: str) -> None:
+    """A missing or malformed key is INVALID_ARGUMENT and names the metadata."""
+    async with bank() as (stub, handlers):
+        error = await failure(stub.Charge(Message(), metadata=metadata))
+    assert (grpc.StatusCode.INVALID_ARGUMENT, reason) == (error.code, error.reason)
+    assert error.violations[0].field == "metadata.idempotency-key"
+    assert handlers.runs == 0
+
+
+async def test_natural_method_without_a_key() -> None:
+    """Where the request says it all, a key is not needed, and nothing is looked up."""
+    async with bank() as (stub, handlers):
+        await stub.Put(Message())
+        await stub.Put(Message())
+    assert (handlers.effects, handlers.store.lookups) == (2, 0)
+
+
+async def test_key_is_not_inherited() -> None:
+    """A nested call does not take the key of the call being handled."""
+    mesh = accord.Mesh("relay")
+
+    async def leaf(request: Any, context: Any) -> Any:
+        call = accord.current()
+        assert call is not None
+        return Message(text=str(call.idempotency))
+
+    async with serving(mesh, {"Put": leaf}) as address:
+
+        async def relay(request: Any, context: Any) -> Any:
+            return await Stub(mesh.channel(address)).Put(Message())
+
+        async with echo({"Charge": relay}) as stub:
+            assert (await stub.Charge(Message(), metadata=KEY)).text == "None"
+        await mesh.close()
+
+
+async def test_client_stream_has_item_scopes() -> None:
+    """A client stream needs a key; its handler derives a scope per item."""
+    seen: list[accord.Scope] = []
+
+    async def upload(requests: Any, context: Any) -> Any:
+        call = accord.current()
+        assert call is not None
+        assert call.idempotency is not None
+        index = 0
+        async for _ in requests:
+            seen.append(call.idempotency.scope.item(index))
+            index += 1
+        return Message()
+
+    async with echo({"Import": upload}) as stub:
+        await stub.Import(iter([Message(), Message()]), metadata=KEY)
+        error = await failure(stub.Import(iter([Message()])))
+    assert [scope.key for scope in seen] == ["k1 0", "k1 1"]
+    assert error.reason == "IDEMPOTENCY_KEY_REQUIRED"
+
+
+async def test_streams_without_keys() -> None:
+    """A method that promises nothing ignores a key."""
+
+    async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+        call = accord.current()
+        assert call is not None
+        yield Message(text=str(call.idempotency))
+
+    async with echo({"ServerStream": stream}) as stub:
+        (message,) = await collect(stub.ServerStream(Message(), metadata=KEY))
+    assert message.text == "None"
+
+
+@given(st.text(max_size=300))
+def test_key_rule(key: str) -> None:
+    """A key is valid exactly if it is 1 to 255 visible ASCII characters."""
+    valid = 1 <= len(key) <= 255 and all(33 <= ord(char) <= 126 for char in key)
+    assert valid == (key_problem(key) is None)
+
+
+@given(st.binary(), st.binary(), st.text(), st.text())
+def test_fingerprint(one: bytes, two: bytes, first: str, second: str) -> None:
+    """Fingerprints are equal exactly for the same request of the same method."""
+    first, second = first.replace("\0", ""), second.replace("\0", "")
+    same = (first, one) == (second, two)
+    assert same == (accord.fingerprint(first, one) == accord.fingerprint(second, two))

@@ -1,0 +1,159 @@
+"""What a process holds: channels, servers, and gRPC's own services behind the pipeline."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+import accord
+from tests.accord.kit import SERVICE, Message, Stub, collect, eventually, failure, handlers
+
+
+async def _echo(request: Any, context: Any) -> Any:
+    return request
+
+
+@asynccontextmanager
+async def healthy() -> AsyncIterator[tuple[str, Any]]:
+    """A server with a health service; yields its address and that service."""
+    server = accord.Mesh("callee").server()
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    server.add_generic_rpc_handlers((handlers({"Unary": _echo}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}", servicer
+    finally:
+        await server.stop(None)
+
+
+async def test_channels_are_kept() -> None:
+    """A target has one channel, found by name, by function, or by being an address itself."""
+    mesh = accord.Mesh("orders", targets={"payments": "127.0.0.1:1"})
+    assert mesh.channel("payments") is mesh.channel("payments")
+    assert mesh.address("payments") == "127.0.0.1:1"
+    assert mesh.address("127.0.0.1:2") == "127.0.0.1:2"
+    assert accord.Mesh("orders", targets=str.upper).address("x") == "X"
+    await mesh.close()
+    await mesh.close()
+
+
+async def test_nobody_there() -> None:
+    """A target that does not answer is UNAVAILABLE, with the method's name."""
+    mesh = accord.Mesh("orders", targets={"payments": "127.0.0.1:1"})
+    error = await failure(Stub(mesh.channel("payments")).Unary(Message()))
+    assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+    await mesh.close()
+
+
+async def test_health_goes_through_the_pipeline() -> None:
+    """GRPC's health service, whose Watch writes by itself, works behind the interceptor."""
+    mesh = accord.Mesh("caller")
+    async with healthy() as (address, servicer):
+        stub = health_pb2_grpc.HealthStub(mesh.channel(address))
+        request = health_pb2.HealthCheckRequest()
+        serving = health_pb2.HealthCheckResponse.SERVING
+        assert (await stub.Check(request)).status == serving
+        watch = stub.Watch(request)
+        assert (await watch.read()).status == serving  # type: ignore[attr-defined]
+        await servicer.enter_graceful_shutdown()
+        changed = await watch.read()  # type: ignore[attr-defined]
+        assert changed.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()  # type: ignore[attr-defined]
+        await mesh.close()
+
+
+async def test_unhealthy_server_gets_no_calls() -> None:
+    """Channels check the health of their servers: one that does not serve is UNAVAILABLE."""
+    mesh = accord.Mesh("caller")
+    async with healthy() as (address, servicer):
+        stub = Stub(mesh.channel(address))
+        assert (await stub.Unary(Message(text="a"))).text == "a"
+        await servicer.enter_graceful_shutdown()
+        codes: set[grpc.StatusCode] = set()
+
+        async def refused() -> bool:
+            try:
+                await stub.Unary(Message())
+            except grpc.aio.AioRpcError as error:
+                codes.add(error.code())
+            return bool(codes)
+
+        async with asyncio.timeout(3):
+            while not await refused():
+                await asyncio.sleep(0.01)
+        assert codes == {grpc.StatusCode.UNAVAILABLE}
+        await mesh.close()
+
+
+async def test_taken_port_is_refused() -> None:
+    """A second server on a port fails instead of sharing it."""
+    mesh = accord.Mesh("callee")
+    async with healthy() as (address, _):
+        second = mesh.server()
+        try:
+            assert second.add_insecure_port(address) == 0
+        except RuntimeError:
+            pass  # how gRPC says it depends on its version
+        await second.stop(None)
+
+
+async def test_own_channel_and_server() -> None:
+    """The interceptors work on a channel and a server that somebody else makes."""
+    mesh = accord.Mesh("any")
+    server = grpc.aio.server(interceptors=mesh.server_interceptors())
+    server.add_generic_rpc_handlers((handlers({"Unary": _echo}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(
+        f"127.0.0.1:{port}", interceptors=mesh.client_interceptors()
+    ) as channel:
+        assert (await Stub(channel).Unary(Message(text="a"))).text == "a"
+        assert (await failure(Stub(channel).Unary(Message(), timeout=0))).reason
+    await server.stop(None)
+
+
+async def test_method_that_is_not_served() -> None:
+    """A method that nobody serves stays UNIMPLEMENTED."""
+    mesh = accord.Mesh("caller")
+    async with healthy() as (address, _):
+        error = await failure(Stub(mesh.channel(address)).Relay(Message()))
+        assert error.code is grpc.StatusCode.UNIMPLEMENTED
+        await mesh.close()
+
+
+async def test_server_stop_ends_streams() -> None:
+    """Stopping a server cancels its streams, whose callers see UNAVAILABLE."""
+    cancelled = asyncio.Event()
+
+    async def endless(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            yield Message()
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    mesh = accord.Mesh("any")
+    server = mesh.server()
+    server.add_generic_rpc_handlers((handlers({"ServerStream": endless}),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    call = Stub(mesh.channel(address)).ServerStream(Message())
+    reading = asyncio.ensure_future(failure(collect(call)))
+    await asyncio.sleep(0.1)
+    await server.stop(0)
+    assert (await reading).code is grpc.StatusCode.UNAVAILABLE
+    await eventually(cancelled.is_set)
+    await mesh.close()
+
+
+@pytest.mark.parametrize("service", [SERVICE, "grpc.health.v1.Health"])
+def test_contracts_are_checked(service: str) -> None:
+    """Every service, with or without options, passes the check at start-up."""
+    assert accord.check_service(service)

@@ -1,0 +1,89 @@
+"""Nothing is lost, charged twice or shipped twice, whatever is killed meanwhile."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+import pytest
+
+from tests.shopctl.support.ports import free_offset
+from tests.support.mesh_process import SHOPCTL, MeshProcess, running_mesh
+from tests.support.postgres import running_postgres
+
+ORDERS: Final = int(os.environ.get("REPLAY_ORDERS", "100"))
+"""Enough for the processes to be killed one after the other; 500 and more find rarer mistakes."""
+
+CONCURRENCY: Final = 4
+TIMEOUT: Final = 120 + ORDERS
+
+VICTIMS: Final = (
+    "orders",
+    "payments",
+    "broker",
+    "inventory",
+    "shipping",
+    "sandbox",
+    "customers",
+    "notifications",
+)
+
+PROGRESS: Final = re.compile(r"placing orders (\d+)/(\d+)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """Both databases: a file per service, and one server for all."""
+    if request.param == "sqlite":
+        yield None
+    else:
+        with running_postgres() as url:
+            yield url
+
+
+@pytest.mark.slow
+def test_replay_reconciles_under_kills(database_url: str | None, tmp_path: Path) -> None:
+    """Real orders reconcile to the cent while each process is killed once along the way."""
+    with running_mesh(tmp_path / "mesh", free_offset(), database_url) as mesh:
+        command = [*SHOPCTL, "replay", "--json", "--home", str(mesh.home)]
+        options = {"orders": ORDERS, "concurrency": CONCURRENCY, "timeout": TIMEOUT}
+        for name, value in options.items():
+            command += [f"--{name}", str(value)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as replay:
+            assert replay.stderr is not None
+            said: list[str] = []
+            killed = kill_along_the_way(mesh, replay.stderr, said)
+            report, _ = replay.communicate()
+        story = "".join(said)
+        assert replay.returncode == 0, f"{report}\n{story}\n{mesh.logs()}"
+        assert killed.keys() == set(VICTIMS), story
+        mesh.wait_until_serving()
+        for name, record in mesh.records().items():
+            assert record.restarts == 1, f"{name} was started again {record.restarts} times"
+            assert record.pid != killed[name]
+        assert json.loads(report)["retries"], "nobody noticed that anything was killed"
+
+
+def kill_along_the_way(mesh: MeshProcess, progress: IO[str], said: list[str]) -> dict[str, int]:
+    """Kills one victim each time another share of the orders has ended; returns their pids.
+
+    It goes by progress and not by time, so that every kill hits orders that are under way. What
+    the replay says is added to `said`.
+    """
+    killed: dict[str, int] = {}
+    for line in progress:
+        said.append(line)
+        match = PROGRESS.match(line)
+        if match is None:
+            continue
+        done, total = map(int, match.groups())
+        due = min(done * (len(VICTIMS) + 2) // total, len(VICTIMS)) if done < total else 0
+        for name in VICTIMS[len(killed) : due]:
+            killed[name] = mesh.kill(name)
+            said.append(f"--- kill -9 {name}\n")
+    return killed

@@ -1,0 +1,83 @@
+"""The wheels, environments that have them, and a small copy of the repository."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.contracts.consumer import Consumer, install
+from tools import contracts, wheels
+
+Git = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the two wheels."""
+    out = tmp_path_factory.mktemp("wheels")
+    for project in wheels.PROJECTS:
+        wheels.build(project, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def library_user(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Consumer:
+    """Somebody who has installed `accord` and nothing else."""
+    return install(tmp_path_factory.mktemp("library"), built, "accord")
+
+
+@pytest.fixture(scope="session")
+def client_user(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Consumer:
+    """Somebody who has installed the generated clients, with types."""
+    return install(tmp_path_factory.mktemp("clients"), built, "accord-shop-clients[types]")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the contracts, their code and the tools; 0.1.0 is released."""
+    root = tmp_path_factory.mktemp("template")
+    leave = shutil.ignore_patterns("__pycache__")
+    for folder in ("protos", "generated", "interceptors/accord/v1", "tools"):
+        shutil.copytree(contracts.ROOT / folder, root / folder, ignore=leave)
+    shutil.copy(contracts.ROOT / "buf.yaml", root)
+    (root / "interceptors/accord/py.typed").touch()
+    (root / "CHANGELOG.md").write_text("# Changelog\n\n## 0.1.0 - 2026-11-21\n\n- The first.\n")
+    git = _git(root)
+    git("init", "--quiet", "--initial-branch=main")
+    git("add", ".")
+    git("commit", "--quiet", "--message=contracts")
+    contracts.release(root, "0.1.0")
+    git("add", ".")
+    git("commit", "--quiet", "--message=release")
+    return root
+
+
+@pytest.fixture
+def repository(template: Path, tmp_path: Path) -> Path:
+    """A repository of the test's own, see `template`."""
+    return shutil.copytree(template, tmp_path / "repository")
+
+
+@pytest.fixture
+def git(repository: Path) -> Git:
+    """Runs git in the repository."""
+    return _git(repository)
+
+
+def _git(root: Path) -> Git:
+    who = {"NAME": "Ada", "EMAIL": "ada@example.com"}
+    identity = {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in who.items()}
+    environment = {
+        **os.environ,
+        **identity,
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+    }
+
+    def run(*arguments: str) -> None:
+        subprocess.run(("git", *arguments), cwd=root, env=environment, check=True)
+
+    return run

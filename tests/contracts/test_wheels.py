@@ -1,0 +1,140 @@
+"""The two wheels: what is in them, and that they stand alone."""
+
+import tomllib
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+from zipfile import ZipFile
+
+from grpc_tools import protoc
+
+from accord.protos import include
+from tests.contracts.consumer import Consumer, block
+from tools import wheels
+
+MODULES = """
+import importlib, pkgutil
+import accord
+names = [module.name for module in pkgutil.walk_packages(accord.__path__, "accord.")]
+for name in names:
+    if not name.endswith("__main__") and not name.startswith("accord.testing"):
+        importlib.import_module(name)
+print("\\n".join(names))
+"""
+
+STRANGERS = """
+import importlib.util
+for name in ("services", "shopctl", "tests", "tools", "protovalidate", "nats", "psycopg"):
+    assert importlib.util.find_spec(name) is None, name
+"""
+
+LIGHT = """
+import sys
+import accord
+heavy = {"asyncio", "grpc", "google.protobuf", "opentelemetry"} & set(sys.modules)
+assert not heavy, heavy
+assert "Mesh" in dir(accord)
+"""
+
+
+def names(wheel: Path) -> set[str]:
+    with ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def metadata(wheel: Path) -> Message:
+    with ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        return Parser().parsestr(archive.read(name).decode())
+
+
+def wheel(built: Path, name: str) -> Path:
+    (found,) = built.glob(f"{name}-*.whl")
+    return found
+
+
+def test_wheels_hold_the_typed_packages_and_nothing_else(built: Path) -> None:
+    """Each wheel has its package with py.typed, a licence, and no test, service or build leftover."""
+    for name, package in (("accord", "accord"), ("accord_shop_clients", "shop")):
+        files = names(wheel(built, name))
+        assert f"{package}/py.typed" in files
+        roots = {file.split("/")[0] for file in files}
+        assert {root for root in roots if not root.endswith(".dist-info")} == {package}
+        assert any(file.endswith("/licenses/LICENSE") for file in files)
+        assert not [file for file in files if "test_" in file or "__pycache__" in file]
+
+
+def test_the_vocabulary_is_in_the_library_and_the_rules_of_validation_are_not(built: Path) -> None:
+    """`accord` brings its own .proto files; two copies of buf/validate would crash a process."""
+    files = names(wheel(built, "accord"))
+    assert "accord/protos/accord/v1/policy.proto" in files
+    assert "accord/v1/policy_pb2.pyi" in files
+    assert not [file for file in files if "validate" in file]
+
+
+def test_one_version_everywhere(built: Path) -> None:
+    """The repository, the library and the clients carry one version, and the clients need it."""
+    project = tomllib.loads((wheels.ROOT / "pyproject.toml").read_text())["project"]
+    library = metadata(wheel(built, "accord"))
+    clients = metadata(wheel(built, "accord_shop_clients"))
+    assert library["Version"] == clients["Version"] == project["version"]
+    assert f"accord=={library['Version']}" in clients.get_all("Requires-Dist", [])
+
+
+def test_the_library_needs_nothing_of_the_shop(built: Path) -> None:
+    """`accord` requires gRPC, its status, protobuf and the OpenTelemetry API: no SDK, no more."""
+    needed = metadata(wheel(built, "accord")).get_all("Requires-Dist", [])
+    required = {line.split(">")[0].split("<")[0] for line in needed if "extra ==" not in line}
+    assert required == {"grpcio", "grpcio-status", "protobuf", "opentelemetry-api"}
+
+
+def test_builds_are_reproducible(built: Path, tmp_path: Path) -> None:
+    """A second build has the same bytes."""
+    for project in wheels.PROJECTS:
+        again = wheels.build(project, tmp_path)
+        assert again.read_bytes() == (built / again.name).read_bytes()
+
+
+def test_the_library_stands_alone(library_user: Consumer) -> None:
+    """Every module of `accord` imports where only its own requirements are installed."""
+    library_user.run("-I", "-c", STRANGERS)
+    assert "accord.mesh" in library_user.run("-I", "-c", MODULES).split()
+
+
+def test_importing_the_library_is_light(library_user: Consumer) -> None:
+    """`import accord` loads neither gRPC nor protobuf nor OpenTelemetry."""
+    library_user.run("-I", "-c", LIGHT)
+
+
+def test_own_contracts_with_the_library_alone(library_user: Consumer) -> None:
+    """The README's example works: own contract, compiled with the wheel's vocabulary, then served.
+
+    Its policy is in force: what the contract says is what the library reads.
+    """
+    readme = wheels.ROOT / "interceptors" / "README.md"
+    contract = library_user.folder / "protos" / "parcels" / "v1" / "parcels.proto"
+    contract.parent.mkdir(parents=True)
+    contract.write_text(block(readme, "proto"))
+    vocabulary = library_user.run("-m", "accord.protos").strip()
+    assert Path(vocabulary).is_relative_to(library_user.python.parent.parent)
+    well_known = Path(protoc.__file__).parent / "_proto"
+    out = library_user.folder
+    arguments = [f"-I{vocabulary}", f"-I{out / 'protos'}", f"-I{well_known}"]
+    outputs = [f"--python_out={out}", f"--grpc_python_out={out}"]
+    assert protoc.main(["protoc", *arguments, *outputs, str(contract)]) == 0
+
+    program = block(readme, "python").replace("127.0.0.1:50070", "unix:parcels.sock")
+    (out / "program.py").write_text(program)
+    assert library_user.run("program.py") == "Hamburg\n"
+
+    read = (
+        "import accord; from parcels.v1 import parcels_pb2;"
+        "p = accord.method_policy('/parcels.v1.ParcelService/GetParcel');"
+        "print(p.timeout, p.retry.max_attempts)"
+    )
+    assert library_user.run("-c", read) == "2.0 3\n"
+
+
+def test_the_checkout_names_its_own_protos() -> None:
+    """In a checkout, too, `accord.protos` names a folder that holds the vocabulary."""
+    assert (include() / "accord" / "v1" / "policy.proto").is_file()
