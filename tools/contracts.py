@@ -28,7 +28,13 @@ SCRIPTS: Final = Path(sys.executable).parent
 RELEASED: Final = Path("contracts", "released")
 CHANGELOG: Final = Path("CHANGELOG.md")
 # What has to be committed before it can be released.
-SOURCES: Final = ("buf.yaml", "protos", "generated", "interceptors/accord/v1")
+SOURCES: Final = (
+    "buf.yaml",
+    "protos",
+    "generated",
+    "interceptors/accord/v1",
+    "interceptors/accord/ops",
+)
 
 _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", re.ASCII)
 
@@ -162,9 +168,9 @@ def _git(root: Path, *arguments: str) -> bytes:
 
 
 def section(changelog: str, version: str) -> str | None:
-    """The text below `## VERSION - date` (or `## [VERSION]`), or None if there is no such heading."""
+    """The text below `## VERSION - date` or `## [VERSION]`; None without such a heading."""
     found = re.search(
-        rf"^## \[?{re.escape(version)}\]?(?: .*)?$(?P<text>.*?)(?=^## |\Z)",
+        rf"^## \[?{re.escape(version)}\]?(?: [^\n]*)?$(?P<text>.*?)(?=^## |\Z)",
         changelog,
         re.MULTILINE | re.DOTALL,
     )
@@ -182,7 +188,7 @@ def refusals(root: Path, version: str) -> Iterator[str]:
         yield f"{version} is not more than {released[max(released)].stem}, the last release"
     log = root / CHANGELOG
     if not (section(log.read_text(), version) if log.exists() else None):
-        yield f"{CHANGELOG} says nothing about it: write `## {version} - YYYY-MM-DD` and what is new"
+        yield f"{CHANGELOG} says nothing about it: write `## {version} - YYYY-MM-DD`, what is new"
     if changes := _git(root, "status", "--porcelain", "--", *SOURCES).decode().rstrip():
         yield f"there are changes that are not committed:\n{textwrap.indent(changes, '  ')}"
 

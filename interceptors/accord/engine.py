@@ -18,6 +18,9 @@ from accord.policies.resume import Drop, ResumeLimits, Resumption
 LIFETIME_GRACE: Final = 2.0
 """Seconds that a client gives a stream beyond its lifetime, so that the server ends it in order."""
 
+TIMER_SLACK: Final = 0.1
+"""Seconds by which an attempt may seem to end before its time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Send:
@@ -125,12 +128,14 @@ class Call:
         """
         if self.resumption is None:
             return RAISE
-        now = self._clock()
-        if self.deadline is not None and now >= self.deadline:
-            return RAISE
         # gRPC's timer and this clock are not the same one.
-        lifetime = code is Code.DEADLINE_EXCEEDED and now >= self._attempt_deadline - 0.1
+        over = self._clock() >= self._attempt_deadline - TIMER_SLACK
+        lifetime = code is Code.DEADLINE_EXCEEDED and over and self.remaining() != 0
         delay = self.resumption.dropped(
             Drop(code, reason=reason, transport=transport, lifetime=lifetime)
         )
-        return RAISE if delay is None else Again(delay)
+        if delay is None:
+            return RAISE
+        # When the deadline comes first, `admit` ends the call, with the deadline's own status.
+        left = self.remaining()
+        return Again(delay if left is None else min(delay, left))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf import duration_pb2
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from accord.hooks import FieldViolation
@@ -39,6 +39,7 @@ _REFUSALS: Final = frozenset(
 _NOT_AN_ERROR: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.OK})
 _MAX_VIOLATIONS: Final = 20
 _MAX_TEXT: Final = 200
+_MAX_LIST: Final = 2048
 _MAX_DETAILS: Final = 4096
 
 
@@ -126,14 +127,14 @@ class ServiceError(Exception):
                 bad.field_violations.add(
                     field=violation.field[:_MAX_TEXT], description=violation.description[:_MAX_TEXT]
                 )
-            add().Pack(bad)
+            add().Pack(_bounded(bad, bad.field_violations))
         if self.preconditions:
             failed = error_details_pb2.PreconditionFailure()
             for item in self.preconditions:
                 failed.violations.add(
                     type=item.type, subject=item.subject, description=item.description
                 )
-            add().Pack(failed)
+            add().Pack(_bounded(failed, failed.violations))
         if self.resource is not None:
             add().Pack(
                 error_details_pb2.ResourceInfo(
@@ -180,6 +181,13 @@ class ServiceError(Exception):
         found.reason = found.reason or code.name
         found.message = found.message or details
         return found
+
+
+def _bounded(detail: Message, items: Any) -> Message:
+    """A detail with as many of its items as fit: some of them say more than none."""
+    while len(items) > 1 and detail.ByteSize() > _MAX_LIST:
+        del items[-1]
+    return detail
 
 
 def _read_detail(error: ServiceError, detail: Any) -> None:

@@ -130,7 +130,7 @@ class Watching:
         """The events of this service beyond a position; see ReadEvents."""
         pace = Pace()
         with self._hub.watching() as watch:
-            head = await self._database.read(events.head)
+            head = await self._database.read(events.committed)
             if after > head:
                 raise OutOfRange(
                     "POSITION_IN_FUTURE", f"after_position is {after}, the last event is {head}"

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import nats
 from nats.aio.client import Client
@@ -90,13 +91,31 @@ async def ensure_stream(jetstream: JetStreamContext, service: str) -> None:
         await jetstream.add_stream(config)
 
 
-async def persistently(what: str, attempt: Callable[[], Awaitable[None]]) -> None:
+async def persistently(what: str, attempt: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Repeat something that ends only when the broker fails or the task is cancelled."""
     while True:
         try:
-            await attempt()
+            await abortable(attempt())
         except asyncio.CancelledError:
             raise
         except Exception as error:
             log.warning("%s: %s: %s; trying again", what, type(error).__name__, error)
         await asyncio.sleep(_RETRY)
+
+
+async def abortable(work: Coroutine[Any, Any, None]) -> None:
+    """Await something so that a cancellation surely ends it.
+
+    Up to Python 3.11 `asyncio.wait_for`, which the broker's client uses in every
+    request, can lose a cancellation that meets a result (python/cpython#81839).
+    So the cancellation is repeated until it has been heard.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)
+        raise
+    task.result()

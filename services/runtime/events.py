@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from accord.contract import event_policy
 from accord.telemetry import trace_headers
-from services.runtime.database import Row, Tx
+from services.runtime.database import Conflict, Row, Tx
 from services.runtime.ids import uuid7
 from shop.common.v1 import event_pb2
 
@@ -38,6 +38,7 @@ MIGRATIONS: Final = [
     """,
     "CREATE UNIQUE INDEX events_position ON events (position)",
     "CREATE INDEX events_new ON events (event_id) WHERE position IS NULL",
+    "CREATE INDEX events_next ON events (key, sequence) WHERE position IS NULL",
 ]
 
 COLUMNS: Final = (
@@ -111,15 +112,18 @@ def append(tx: Tx, event: Message, *, sequence: int, now: float, causation_id: s
 
     Raises:
         Conflict: somebody else has appended this sequence; decide again.
-        ValueError: the message is no event.
+        ValueError: the message is no event, or its key cannot travel in a header.
     """
     policy = event_policy(event)
     if policy is None:
         raise ValueError(f"{event.DESCRIPTOR.full_name} is no event")
+    key = str(getattr(event, policy.key))
+    if not key or key != key.strip() or not (key.isascii() and key.isprintable()):
+        raise ValueError(f"{event.DESCRIPTOR.full_name} has the key {key!r}")
     written = Event(
         event_id=uuid7(),
         position=None,
-        key=str(getattr(event, policy.key)),
+        key=key,
         sequence=sequence,
         type=event.DESCRIPTOR.full_name,
         version=policy.version,
@@ -162,6 +166,12 @@ def head(tx: Tx) -> int:
     return int(row["head"] or 0) if row else 0
 
 
+def committed(tx: Tx) -> int:
+    """How many events there are: the position that the last of them has, or will be given."""
+    row = tx.one("SELECT COUNT(*) AS waiting FROM events WHERE position IS NULL")
+    return head(tx) + (int(row["waiting"]) if row else 0)
+
+
 def keys_after(tx: Tx, position: int) -> tuple[int, list[str]]:
     """The highest position given, and the keys with events between `position` and it."""
     last = head(tx)
@@ -178,22 +188,25 @@ def number(tx: Tx, most: int = 1000) -> int:
 
     Events of one key get positions in the order of their sequence. Only one
     process of a database may call it at a time: the holder of the relay's lock.
+
+    Raises:
+        Conflict: another process numbers at the same time; nothing was written.
     """
     rows = tx.all(
-        "SELECT event_id, key, sequence FROM events WHERE position IS NULL"
-        " ORDER BY event_id LIMIT :most",
+        "SELECT key FROM events WHERE position IS NULL ORDER BY event_id LIMIT :most",
         {"most": most},
     )
-    # Ids of different processes may disagree by their clocks: within a key the
-    # sequence decides, and fills the places that the key has in the batch.
-    in_order: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: int(row["sequence"]), reverse=True):
-        in_order.setdefault(row["key"], []).append(row)
     position = head(tx)
     for row in rows:
         position += 1
-        tx.execute(
-            "UPDATE events SET position = :position WHERE event_id = :event_id",
-            {"position": position, "event_id": in_order[row["key"]].pop()["event_id"]},
+        # Ids of different processes may disagree by their clocks: the id gives the place to the
+        # key, the sequence decides which of the key's events takes it.
+        written = tx.execute(
+            "UPDATE events SET position = :position WHERE position IS NULL AND event_id ="
+            " (SELECT event_id FROM events WHERE key = :key AND position IS NULL"
+            " ORDER BY sequence LIMIT 1)",
+            {"position": position, "key": row["key"]},
         )
+        if not written:
+            raise Conflict("another process is numbering events")
     return len(rows)

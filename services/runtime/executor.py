@@ -15,6 +15,7 @@ on.
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ MIGRATIONS: Final = [
     )
     """,
     "CREATE INDEX work_key ON work (queue, key, seq, id)",
-    "CREATE INDEX work_due ON work (state, due_at)",
+    "CREATE INDEX work_due ON work (queue, state, due_at)",
 ]
 
 DELAYS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
@@ -168,6 +169,12 @@ _READY: Final = """
 def claim(tx: Tx, queue: Queue, owner: str, now: float, most: int) -> list[Work]:
     """Lease up to `most` rows of a queue that may run now."""
     lease_until = now + queue.timeout + _LEASE_RESERVE
+    if tx.postgres:
+        # One at a time: who does not see another's lease could take a second row of its key.
+        tx.execute(
+            "SELECT pg_advisory_xact_lock(hashtext(current_schema()), hashtext(:queue))",
+            {"queue": queue.name},
+        )
     rows = tx.all(
         _READY + tx.skip_locked.replace("UPDATE", "UPDATE OF w"),
         {"now": now, "queue": queue.name, "most": most},
@@ -178,6 +185,28 @@ def claim(tx: Tx, queue: Queue, owner: str, now: float, most: int) -> list[Work]
             {"owner": owner, "lease_until": lease_until, "id": row["id"]},
         )
     return [Work(**dict(row), lease_until=lease_until) for row in rows]
+
+
+def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], float]:
+    """Which of these queues may have work that can run now, and when more becomes due."""
+    due: list[str] = []
+    next_due = math.inf
+    for queue in queues:
+        values = {"queue": queue, "now": now}
+        if tx.one(
+            "SELECT 1 AS found FROM work WHERE queue = :queue AND state = 'ready'"
+            " AND due_at <= :now AND lease_until <= :now LIMIT 1",
+            values,
+        ):
+            due.append(queue)
+        later = tx.one(
+            "SELECT MIN(due_at) AS due_at FROM work WHERE queue = :queue AND state = 'ready'"
+            " AND due_at > :now",
+            values,
+        )
+        if later is not None and later["due_at"] is not None:
+            next_due = min(next_due, float(later["due_at"]))
+    return due, next_due
 
 
 class Executor:
@@ -200,6 +229,7 @@ class Executor:
         self._running: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._looking = asyncio.Lock()
         self._draining = False
 
     def register(
@@ -236,14 +266,20 @@ class Executor:
             payload: what to do.
             due_at: not before this time, Unix seconds.
             seq: order among the rows of a key; rows of equal `seq` run as enqueued.
+
+        Raises:
+            ValueError: nobody has registered the queue.
         """
+        if queue not in self._queues:
+            raise ValueError(f"queue {queue!r} has no handler")
         enqueue(tx, queue, key, payload, now=self._clock(), due_at=due_at, seq=seq)
         tx.after_commit(self.wake)
 
     def enqueue_held(self, tx: Tx, queue: str, key: str, payload: bytes = b"") -> Work:
         """Add work that this process will `run` itself, right after the commit.
 
-        If it does not live to do so, the work is found like any other.
+        If it does not live to do so, the work is found like any other. The key must be new: held
+        work does not wait for other rows of its key.
         """
         lease = self._queues[queue].timeout + _LEASE_RESERVE
         return enqueue(tx, queue, key, payload, now=self._clock(), owner=self._owner, lease=lease)
@@ -288,50 +324,40 @@ class Executor:
     async def drain(self) -> None:
         """Start nothing more and wait for what is running."""
         self._draining = True
+        async with self._looking:
+            pass  # What was being claimed is running now.
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _round(self) -> float:
         """Start what may run; return the seconds until the next look."""
-        if self._draining:
-            return POLL
-        now = self._clock()
-        claimed = 0
-        for queue in self._queues.values():
-            free = queue.concurrency - self._running[queue.name]
-            if free <= 0 or not await self._due(queue, now):
-                continue
-            batch = await self._database.write(
-                lambda tx, queue=queue, free=free: claim(tx, queue, self._owner, now, free)  # type: ignore[misc]
-            )
-            for work in batch:
-                self._running[queue.name] += 1
-                task = asyncio.create_task(self._work(queue, work), name=f"{queue.name}:{work.key}")
-                self._keep(task)
-            claimed += len(batch)
-        if claimed:
-            return 0.0
-        return min(POLL, max(0.0, await self._next_due(now) - now))
+        async with self._looking:
+            if self._draining:
+                return POLL
+            now = self._clock()
+            free = {
+                name: queue.concurrency - self._running[name]
+                for name, queue in self._queues.items()
+                if self._running[name] < queue.concurrency
+            }
+            # Reading first keeps an idle look from being a write transaction.
+            due, next_due = await self._database.read(lambda tx: look(tx, list(free), now))
+            if due:
+                claimed = await self._database.write(
+                    lambda tx: [
+                        work
+                        for name in due
+                        for work in claim(tx, self._queues[name], self._owner, now, free[name])
+                    ]
+                )
+                for work in claimed:
+                    self._start(work)
+            return min(POLL, max(0.0, next_due - now))
 
-    async def _due(self, queue: Queue, now: float) -> bool:
-        """Whether a look with a write transaction is worth it."""
-        row = await self._database.read(
-            lambda tx: tx.one(
-                "SELECT 1 AS found FROM work WHERE state = 'ready' AND due_at <= :now"
-                " AND queue = :queue AND lease_until <= :now LIMIT 1",
-                {"now": now, "queue": queue.name},
-            )
-        )
-        return row is not None
-
-    async def _next_due(self, now: float) -> float:
-        row = await self._database.read(
-            lambda tx: tx.one(
-                "SELECT MIN(due_at) AS due_at FROM work WHERE state = 'ready' AND due_at > :now",
-                {"now": now},
-            )
-        )
-        return now + POLL if row is None or row["due_at"] is None else float(row["due_at"])
+    def _start(self, work: Work) -> None:
+        self._running[work.queue] += 1
+        coroutine = self._work(self._queues[work.queue], work)
+        self._keep(asyncio.create_task(coroutine, name=f"{work.queue}:{work.key}"))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
@@ -354,8 +380,7 @@ class Executor:
 
     async def _attempt(self, queue: Queue, work: Work, *, held: bool = False) -> None:
         try:
-            async with asyncio.timeout(queue.timeout):
-                effect = await queue.handler(work)
+            effect = await _handle(queue, work)
             await self._database.write(lambda tx: complete(tx, work, self._owner, effect))
         except LeaseLost:
             log.warning("%s %s took longer than its lease", work.queue, work.key)
@@ -401,20 +426,35 @@ class Executor:
             log.warning("a failure of %s %s could not be noted: %s", queue.name, work.key, problem)
 
 
+async def _handle(queue: Queue, work: Work) -> Effect | None:
+    try:
+        async with asyncio.timeout(queue.timeout):
+            return await queue.handler(work)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Not this task was cancelled but something that the handler waited for.
+        raise RuntimeError("the handler was cancelled") from error
+
+
 def complete(tx: Tx, work: Work, owner: str, effect: Effect | None) -> None:
-    """Remove a row and apply its effect, in one transaction.
+    """Apply the effect of a row and remove it, in one transaction.
+
+    The row is touched last, as in transactions that change state and then `expedite` its work:
+    in the opposite order the two would wait for each other.
 
     Raises:
         LeaseLost: the row is not this process's any more; nothing is applied.
     """
+    if effect is not None:
+        effect(tx)
     removed = tx.execute(
         "DELETE FROM work WHERE id = :id AND owner = :owner AND lease_until = :lease_until",
         {"id": work.id, "owner": owner, "lease_until": work.lease_until},
     )
     if removed == 0:
         raise LeaseLost
-    if effect is not None:
-        effect(tx)
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,8 +498,9 @@ def discard(tx: Tx, id: str) -> bool:  # noqa: A002
 
 
 def expedite(tx: Tx, queue: str, key: str, now: float) -> None:
-    """Let the waiting or parked rows of a key run now."""
+    """Let the waiting rows of a key run now, and try its parked ones again from the beginning."""
     tx.execute(
-        "UPDATE work SET state = 'ready', due_at = :now WHERE queue = :queue AND key = :key",
+        "UPDATE work SET attempts = CASE WHEN state = 'parked' THEN 0 ELSE attempts END,"
+        " state = 'ready', due_at = :now WHERE queue = :queue AND key = :key",
         {"queue": queue, "key": key, "now": now},
     )

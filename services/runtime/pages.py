@@ -38,10 +38,13 @@ def decode_token(filters: Mapping[str, str], token: str) -> str | None:
         return None
     try:
         version, digest, last = json.loads(base64.urlsafe_b64decode(token.encode("ascii")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InvalidArgument(("page_token", "is not a token of this list")) from error
-    if version != _VERSION or digest != _digest(filters) or not isinstance(last, str):
+    if version != _VERSION or digest != _digest(filters):
         raise InvalidArgument(("page_token", "was given out for other filters"))
+    # A forged id may hold what no database can store, such as half a surrogate pair.
+    if not isinstance(last, str) or not last.isascii() or not last.isprintable():
+        raise InvalidArgument(("page_token", "is not a token of this list"))
     return last
 
 

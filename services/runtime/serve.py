@@ -179,6 +179,7 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
         await runtime.server.start()
         stack.push_async_callback(_stop, runtime.server, health_servicer)
 
+        background.start("server", lambda: _watch(runtime.server))
         background.start("executor", runtime.executor.serve)
         background.start("relay", publisher.serve)
         background.start("hub", lambda: hub.serve(database))
@@ -197,6 +198,16 @@ def _introspection(server: grpc.aio.Server, contracts: Sequence[str]) -> HealthS
     channelz.add_channelz_servicer(channelz_server)
     reflection.enable(server, [*contracts, "grpc.health.v1.Health", "grpc.channelz.v1.Channelz"])
     return health_servicer
+
+
+async def _watch(server: grpc.aio.Server) -> None:
+    """Raise what has broken the server: it would take no calls, and the process would live on.
+
+    A request whose path is not UTF-8 does so, as of gRPC 1.85. While calls are running only a wait
+    that times out tells of it.
+    """
+    while await server.wait_for_termination(1.0):
+        pass
 
 
 async def _stop(server: grpc.aio.Server, health_servicer: HealthServicer) -> None:

@@ -4,9 +4,13 @@ The rules are protovalidate's (`buf.validate`); its library evaluates them.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import protovalidate
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from accord.hooks import FieldViolation
 
@@ -16,6 +20,14 @@ MAX_VIOLATIONS = 20
 
 def violations(message: Message) -> Sequence[FieldViolation]:
     """What is wrong with a request; empty when all its rules hold."""
+    # Looking at every item of an endless list would take minutes, in which nobody else is served.
+    overlong = [
+        FieldViolation(name, f"must contain no more than {most} item(s)")
+        for name, most in _limits(message.DESCRIPTOR)
+        if len(getattr(message, name)) > most
+    ]
+    if overlong:
+        return overlong
     try:
         found = protovalidate.collect_violations(message)
     except protovalidate.EvaluationError as error:
@@ -31,6 +43,25 @@ def warm(messages: Sequence[type[Message]]) -> None:
     """Compile the rules of request messages, so that the first call does not pay for it."""
     for message in messages:
         violations(message())
+
+
+@cache
+def _limits(descriptor: Descriptor) -> tuple[tuple[str, int], ...]:
+    """The lists of a message, and how many items the contract allows each."""
+    found = ((field.name, _max_items(field)) for field in descriptor.fields if field.is_repeated)
+    return tuple((name, most) for name, most in found if most is not None)
+
+
+def _max_items(field: FieldDescriptor) -> int | None:
+    """`(buf.validate.field).repeated.max_items`, read without the generated code of the rules."""
+    raw: object = field.GetOptions().SerializeToString()
+    for number in (1159, 18, 2):
+        if not isinstance(raw, bytes):
+            return None
+        fields = UnknownFieldSet(Empty.FromString(raw))
+        found = (fields[index] for index in range(len(fields)))
+        raw = next((item.data for item in found if item.field_number == number), None)
+    return raw if isinstance(raw, int) else None
 
 
 def _path(violation: protovalidate.ViolationPb) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import accord
 from accord.policies.idempotency import key_problem
-from tests.accord.kit import Message, Stub, collect, echo, failure, path, serving
+from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, path, serving
 
 
 class Store:
@@ -58,6 +58,16 @@ class Bank:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failing = 0
+        self.arrived = 0
+
+    def arrive(self, request: Any) -> list[accord.FieldViolation]:
+        """Count a request: validation comes before idempotency."""
+        self.arrived += 1
+        return []
+
+    async def queued(self, calls: int, runs: int) -> None:
+        """Wait until so many calls have arrived and so many handlers run."""
+        await eventually(lambda: self.arrived == calls and self.runs == runs)
 
     async def charge(self, request: Any, context: Any) -> Any:
         self.runs += 1
@@ -81,7 +91,7 @@ async def bank(store: Store | None = None) -> AsyncIterator[tuple[Stub, Bank]]:
     store = store or Store()
     handlers = Bank(store)
     behaviours = {"Charge": handlers.charge, "Put": handlers.charge}
-    async with echo(behaviours, idempotency=store) as stub:
+    async with echo(behaviours, idempotency=store, validator=handlers.arrive) as stub:
         yield stub, handlers
 
 
@@ -152,8 +162,7 @@ async def test_concurrent_duplicates_wait() -> None:
         calls = [
             asyncio.ensure_future(_answer(stub.Charge(Message(), metadata=KEY))) for _ in range(20)
         ]
-        await asyncio.sleep(0.1)
-        assert handlers.runs == 1
+        await handlers.queued(20, 1)
         handlers.gate.set()
         answers = await asyncio.gather(*calls)
     assert {"charge 1"} == set(answers)
@@ -169,7 +178,7 @@ async def test_waiting_duplicate_of_another_request() -> None:
     async with bank() as (stub, handlers):
         handlers.gate.clear()
         first = asyncio.ensure_future(_answer(stub.Charge(Message(text="a"), metadata=KEY)))
-        await asyncio.sleep(0.05)
+        await handlers.queued(1, 1)
         error = await failure(stub.Charge(Message(text="b"), metadata=KEY))
         assert error.reason == "IDEMPOTENCY_KEY_REUSED"
         handlers.gate.set()
@@ -184,7 +193,7 @@ async def test_next_in_line_after_a_failure() -> None:
         calls = [
             asyncio.ensure_future(_answer(stub.Charge(Message(), metadata=KEY))) for _ in range(10)
         ]
-        await asyncio.sleep(0.05)
+        await handlers.queued(10, 1)
         handlers.gate.set()
         results = await asyncio.gather(*calls, return_exceptions=True)
     assert sum(isinstance(result, BaseException) for result in results) == 1
@@ -197,9 +206,9 @@ async def test_first_is_cancelled() -> None:
         handlers.gate.clear()
         first = stub.Charge(Message(), metadata=KEY)
         waiting = asyncio.ensure_future(_answer(first))
-        await asyncio.sleep(0.05)
+        await handlers.queued(1, 1)
         second = asyncio.ensure_future(_answer(stub.Charge(Message(), metadata=KEY)))
-        await asyncio.sleep(0.05)
+        await handlers.queued(2, 1)
         first.cancel()
         handlers.gate.set()
         assert await second == "charge 1"
@@ -212,7 +221,7 @@ async def test_waiting_ends_with_the_own_deadline() -> None:
     async with bank() as (stub, handlers):
         handlers.gate.clear()
         first = asyncio.ensure_future(_answer(stub.Charge(Message(), metadata=KEY)))
-        await asyncio.sleep(0.05)
+        await handlers.queued(1, 1)
         error = await failure(stub.Charge(Message(), metadata=KEY, timeout=0.3))
         assert error.code is grpc.StatusCode.ABORTED
         assert error.retry_after is not None
@@ -230,7 +239,7 @@ async def test_pending_in_another_process() -> None:
         waiting = asyncio.ensure_future(
             _answer(stub.Charge(Message(text="a"), metadata=KEY, timeout=5))
         )
-        await asyncio.sleep(0.15)
+        await eventually(lambda: store.lookups >= 3)
         response = Message(text="theirs").SerializeToString()
         store.records[scope] = accord.StoredAnswer(mark, response=response)
         assert await waiting == "theirs"
@@ -251,8 +260,7 @@ async def test_lost_race_between_processes() -> None:
             asyncio.ensure_future(_answer(stub.Charge(Message(), metadata=KEY)))
             for stub in (one, two)
         ]
-        await asyncio.sleep(0.1)
-        assert (first.runs, second.runs) == (1, 1)
+        await eventually(lambda: (first.runs, second.runs) == (1, 1))
         first.gate.set()
         second.gate.set()
         answers = await asyncio.gather(*calls)

@@ -17,7 +17,6 @@ from tests.support.postgres import running_postgres
 ORDERS: Final = int(os.environ.get("REPLAY_ORDERS", "100"))
 """Enough for the processes to be killed one after the other; 500 and more find rarer mistakes."""
 
-CONCURRENCY: Final = 4
 TIMEOUT: Final = 120 + ORDERS
 
 VICTIMS: Final = (
@@ -49,7 +48,7 @@ def test_replay_reconciles_under_kills(database_url: str | None, tmp_path: Path)
     """Real orders reconcile to the cent while each process is killed once along the way."""
     with running_mesh(tmp_path / "mesh", free_offset(), database_url) as mesh:
         command = [*SHOPCTL, "replay", "--json", "--home", str(mesh.home)]
-        options = {"orders": ORDERS, "concurrency": CONCURRENCY, "timeout": TIMEOUT}
+        options = {"orders": ORDERS, "timeout": TIMEOUT}
         for name, value in options.items():
             command += [f"--{name}", str(value)]
         with subprocess.Popen(

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,15 @@ from tests.contracts.consumer import Consumer, install
 from tools import contracts, wheels
 
 Git = Callable[..., None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_git_of_somebody_else() -> Iterator[None]:
+    """In a git hook, GIT_DIR and its like would lead from a test's repository to the real one."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("GIT_")]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -40,10 +49,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with the contracts, their code and the tools; 0.1.0 is released."""
     root = tmp_path_factory.mktemp("template")
     leave = shutil.ignore_patterns("__pycache__")
-    for folder in ("protos", "generated", "interceptors/accord/v1", "tools"):
+    for folder in ("protos", "generated", "interceptors/accord", "tools"):
         shutil.copytree(contracts.ROOT / folder, root / folder, ignore=leave)
     shutil.copy(contracts.ROOT / "buf.yaml", root)
-    (root / "interceptors/accord/py.typed").touch()
     (root / "CHANGELOG.md").write_text("# Changelog\n\n## 0.1.0 - 2026-11-21\n\n- The first.\n")
     git = _git(root)
     git("init", "--quiet", "--initial-branch=main")

@@ -59,7 +59,7 @@ def test_format_and_lint_are_checked_and_all_checks_run(repository: Path) -> Non
 def test_a_base_branch_is_compared_from_where_the_change_left_it(
     repository: Path, git: Git
 ) -> None:
-    """A pull request may not break what its base has, released or not; later work there is none of it."""
+    """A pull request may not break what it began with; what its base got later does not count."""
     edit(repository / CUSTOMERS, NAME, NAME + NICKNAME)
     git("commit", "--quiet", "--all", "--message=unreleased")
     git("switch", "--quiet", "--create=change")

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 from google.protobuf import descriptor as pb
-from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf import descriptor_pb2
 
 import shop
-from accord.contract import Key, MethodPolicy, event_policy, method_policy
+from accord.contract import Key, event_policy, method_policy
 from accord.policies.codes import Code
 from accord.v1 import policy_pb2
 
@@ -45,6 +45,8 @@ METHODS = [
     for service in file.services_by_name.values()
     for method in service.methods
 ]
+# The outside world is called by one service of ours each, which tries again as a whole.
+OWN = [method for method in METHODS if method.containing_service.file.package != "shop.sandbox.v1"]
 MESSAGES = [message for file in files() for message in file.message_types_by_name.values()]
 EVENTS = [
     message
@@ -57,7 +59,7 @@ def full(method: pb.MethodDescriptor) -> str:
     return f"/{method.containing_service.full_name}/{method.name}"
 
 
-def stated(method: pb.MethodDescriptor) -> Iterator[policy_pb2.MethodPolicy]:
+def written(method: pb.MethodDescriptor) -> Iterator[policy_pb2.MethodPolicy]:
     """What the contract itself says, the library's defaults aside."""
     yield method.GetOptions().Extensions[policy_pb2.policy]
     yield method.containing_service.GetOptions().Extensions[policy_pb2.service].defaults
@@ -68,13 +70,14 @@ every_method = pytest.mark.parametrize("method", METHODS, ids=full)
 
 @every_method
 def test_every_rpc_states_how_long_it_may_take(method: pb.MethodDescriptor) -> None:
-    """A timeout, or for a stream that the server writes its longest life, is in the contract."""
+    """A timeout is in the contract; a stream that the server writes has a longest life instead."""
+    policy = method_policy(full(method))
     if method.server_streaming:
-        assert any(policy.stream.HasField("max_lifetime") for policy in stated(method))
-        assert method_policy(full(method)).timeout is None
+        assert policy.timeout is None
+        assert 0 < policy.stream.max_lifetime <= 3600
     else:
-        assert any(policy.HasField("timeout") for policy in stated(method))
-        assert method_policy(full(method)).timeout is not None
+        assert any(stated.HasField("timeout") for stated in written(method))
+        assert policy.timeout is not None
 
 
 @every_method
@@ -96,9 +99,9 @@ def test_every_rpc_is_owned_and_names_its_callers(method: pb.MethodDescriptor) -
     assert method_policy(full(method)).allow
 
 
-@every_method
+@pytest.mark.parametrize("method", OWN, ids=full)
 def test_every_retry_is_the_agreed_one(method: pb.MethodDescriptor) -> None:
-    """3 attempts, from 100 ms to at most 10 s, on UNAVAILABLE only, and only if repeats are safe."""
+    """3 attempts, 100 ms growing to at most 10 s, on UNAVAILABLE only, where repeats are safe."""
     policy = method_policy(full(method))
     assert policy.retry is not None
     assert policy.retry.max_attempts == 3
@@ -141,11 +144,8 @@ def test_agreed_keepalive(method: str) -> None:
     assert policy.stream.keepalive == 30
 
 
-@pytest.mark.parametrize(
-    ("method", "writes"),
-    [(GET_ORDER, {CREATE_ORDER}), (GET_CUSTOMER, {"CreateCustomer"})],
-)
-def test_agreed_caching(method: str, writes: set[str]) -> None:
+@pytest.mark.parametrize("method", [GET_ORDER, GET_CUSTOMER])
+def test_agreed_caching(method: str) -> None:
     """GetOrder and GetCustomer may be kept for 30 s, and every write of theirs drops them."""
     cache = method_policy(method).cache
     assert cache is not None
@@ -154,10 +154,8 @@ def test_agreed_caching(method: str, writes: set[str]) -> None:
     assert set(cache.invalidated_by) == {
         full(other)
         for other in METHODS
-        if full(other).startswith(f"{service}/")
-        and other.GetOptions().idempotency_level != READS
+        if full(other).startswith(f"{service}/") and other.GetOptions().idempotency_level != READS
     }
-    assert writes
 
 
 def test_agreed_undoing() -> None:
@@ -189,11 +187,3 @@ def test_no_two_events_share_a_subject() -> None:
     subjects = [policy.subject for message in EVENTS if (policy := event_policy(message))]
     assert len(subjects) >= 10
     assert len(subjects) == len(set(subjects))
-
-
-def test_every_service_is_in_the_default_pool() -> None:
-    """What these tests look at is what a process that imports the clients enforces."""
-    pool = descriptor_pool.Default()
-    for method in METHODS:
-        assert pool.FindMethodByName(method.full_name) is method
-        assert isinstance(method_policy(full(method)), MethodPolicy)

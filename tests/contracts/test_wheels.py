@@ -54,7 +54,7 @@ def wheel(built: Path, name: str) -> Path:
 
 
 def test_wheels_hold_the_typed_packages_and_nothing_else(built: Path) -> None:
-    """Each wheel has its package with py.typed, a licence, and no test, service or build leftover."""
+    """Each wheel has its package with py.typed and a licence, and no test, service or leftover."""
     for name, package in (("accord", "accord"), ("accord_shop_clients", "shop")):
         files = names(wheel(built, name))
         assert f"{package}/py.typed" in files

@@ -50,14 +50,19 @@ class ResumableCall(StreamCall):
         self._ended: asyncio.Future[grpc.StatusCode] = loop.create_future()
         self._woken: asyncio.Future[None] = loop.create_future()
 
-    async def open(self) -> None:
-        """Make an attempt from the last token delivered. Raises the engine's refusal."""
+    async def open(self, error: grpc.aio.AioRpcError | None = None) -> None:
+        """Make an attempt from the last token delivered; `error` ended the one before.
+
+        Raises the engine's refusal.
+        """
         request = self._request
         if self._rpc is not None:
             request = type(self._request)()
             request.CopyFrom(self._request)
             setattr(request, self._fields.request_field, self._resumption.token)
         details = self._prepared.attempt(self._call.admit())
+        if error is not None:
+            self._announce(error)
         self._rpc = await self._continuation(details, request)
         if self._cancel_requested:
             self._rpc.cancel()
@@ -101,12 +106,11 @@ class ResumableCall(StreamCall):
         )
         if self._cancel_requested or not isinstance(step, engine.Again):
             raise self._fail(error)
-        self._announce(error)
         await asyncio.wait((self._woken,), timeout=step.delay)
         if self._cancel_requested:
             raise asyncio.CancelledError
         try:
-            await self.open()
+            await self.open(error)
         except grpc.aio.AioRpcError as refusal:  # no time is left for another attempt
             raise self._fail(refusal) from error
 

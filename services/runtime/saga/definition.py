@@ -22,6 +22,9 @@ class Step:
     """Raises a refusal (`ServiceError.refusal`) to say "never", anything else to be tried again."""
     compensation: Action | None = None
     """Undoes the action. Must accept that there is nothing to undo, and that it comes first."""
+    skipped: Callable[[Tx, str], None] | None = None
+    """Written, given the saga's id, when an operator has done the step by other means and skips it;
+    without it the step may not be skipped. Undoing a step may always be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Definition:
     """Written when a step has refused: transaction, saga id, step, why."""
     undone: Callable[[Tx, str], None]
     """Written when everything has been undone: transaction, saga id."""
+    cancelled: Callable[[Tx, str, str], None] = lambda tx, id, reason: None  # noqa: A006
+    """Written when an operator has it undone: transaction, saga id, why. May raise a refusal."""
 
     @property
     def shape(self) -> Shape:

@@ -31,6 +31,8 @@ class Phase(StrEnum):
     """Ended: every step has succeeded."""
     UNDONE = "undone"
     """Ended: every step that may have had an effect was undone."""
+    ABANDONED = "abandoned"
+    """Ended: an operator has given it up as it stood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Position:
     @property
     def ended(self) -> bool:
         """Whether nothing is left to do."""
-        return self.phase in (Phase.DONE, Phase.UNDONE)
+        return self.phase not in (Phase.FORWARD, Phase.BACKWARD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,17 @@ def refused(shape: Shape, position: Position) -> Position:
 def turned_back(shape: Shape, position: Position) -> Position:
     """The saga was cancelled before the outcome of its step was known: that is undone as well."""
     return _back_from(shape, position.step)
+
+
+def abandoned(position: Position) -> Position:
+    """An operator has given the saga up: nothing more is done or undone.
+
+    Raises:
+        ValueError: it has ended.
+    """
+    if position.ended:
+        raise ValueError(f"a saga that is {position.phase} cannot be abandoned")
+    return Position(Phase.ABANDONED, position.step)
 
 
 def _back_from(shape: Shape, step: int) -> Position:

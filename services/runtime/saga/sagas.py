@@ -174,12 +174,14 @@ class Sagas:
         """The effect of a step's outcome: what it writes, the next position, the next work."""
 
         def write(tx: Tx) -> None:
+            # First what the step is about and then the saga, as those do who cancel one: in the
+            # opposite order the two would wait for each other.
+            if effect is not None:
+                effect(tx)
             saga = load(tx, before.id, lock=True)
             # Only `cancelled` can have changed: positions move under this work's lease alone.
             assert saga is not None
             assert saga.position == before.position
-            if effect is not None:
-                effect(tx)
             after = transition(definition, saga)
             now = self._clock()
             entry = {

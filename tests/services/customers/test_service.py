@@ -15,8 +15,6 @@ from shop.customers.v1 import customers_pb2 as pb
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from tests.support.shop import running_shop
 
-FOLDER = Path(servicer.__file__).parent
-
 
 @pytest.fixture
 async def stub(tmp_path: Path) -> AsyncIterator[CustomerServiceStub]:
@@ -126,10 +124,3 @@ async def test_slow_reader_holds_nothing(
 
     for reading in lists:
         reading.cancel()
-
-
-def test_smallest_service() -> None:
-    """The service that others are copied from stays below 150 lines."""
-    lines = sum(len(file.read_text().splitlines()) for file in FOLDER.glob("*.py"))
-
-    assert lines < 150

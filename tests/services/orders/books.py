@@ -1,5 +1,7 @@
 """What the outside world and the other services say about an order."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from shop.inventory.v1.inventory_pb2 import GetStockRequest
@@ -50,16 +52,16 @@ async def stock(shop: Shop, sku: str) -> tuple[int, int]:
     return product.on_hand, product.reserved
 
 
-async def behave(shop: Shop, party: int, behavior: int, calls: int = 0) -> None:
+async def behave(
+    shop: Shop,
+    party: sandbox_pb2.Party.ValueType,
+    behavior: sandbox_pb2.Behavior.ValueType,
+    calls: int = 0,
+) -> None:
     """Tell the card processor or the carrier how to behave."""
     stub = SandboxServiceStub(shop.channel("sandbox"))
-    await stub.SetBehavior(
-        sandbox_pb2.SetBehaviorRequest(
-            party=sandbox_pb2.Party.Name(party),
-            behavior=sandbox_pb2.Behavior.Name(behavior),  # type: ignore[arg-type]
-            calls=calls,
-        )
-    )
+    request = sandbox_pb2.SetBehaviorRequest(party=party, behavior=behavior, calls=calls)
+    await stub.SetBehavior(request)
 
 
 async def updates(shop: Shop, order_id: str) -> list[pb.StreamOrderUpdatesResponse]:

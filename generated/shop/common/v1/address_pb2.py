@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cshop/common/v1/address.proto\x12\x0eshop.common.v1\"\xea\x01\n\x07\x41\x64\x64ress\x12\x1e\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x04name\x12 \n\x05line1\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x05line1\x12\x1e\n\x05line2\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x05line2\x12\x1d\n\x04\x63ity\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64R\x04\x63ity\x12(\n\x0bpostal_code\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x14R\npostalCode\x12\x34\n\x0c\x63ountry_code\x18\x06 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{2}$R\x0b\x63ountryCodeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cshop/common/v1/address.proto\x12\x0eshop.common.v1\"\xbf\x02\n\x07\x41\x64\x64ress\x12/\n\x04name\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x04name\x12\x31\n\x05line1\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x05line1\x12/\n\x05line2\x18\x03 \x01(\tB\x19\xbaH\x16r\x14\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x05line2\x12.\n\x04\x63ity\x18\x04 \x01(\tB\x1a\xbaH\x17r\x15\x10\x01\x18\x64\x32\x0f^[^[:cntrl:]]*$R\x04\x63ity\x12\x39\n\x0bpostal_code\x18\x05 \x01(\tB\x18\xbaH\x15r\x13\x18\x14\x32\x0f^[^[:cntrl:]]*$R\npostalCode\x12\x34\n\x0c\x63ountry_code\x18\x06 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{2}$R\x0b\x63ountryCodeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,17 +32,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shop.common.v1.address_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ADDRESS'].fields_by_name['name']._loaded_options = None
-  _globals['_ADDRESS'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
+  _globals['_ADDRESS'].fields_by_name['name']._serialized_options = b'\272H\030r\026\020\001\030\310\0012\017^[^[:cntrl:]]*$'
   _globals['_ADDRESS'].fields_by_name['line1']._loaded_options = None
-  _globals['_ADDRESS'].fields_by_name['line1']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
+  _globals['_ADDRESS'].fields_by_name['line1']._serialized_options = b'\272H\030r\026\020\001\030\310\0012\017^[^[:cntrl:]]*$'
   _globals['_ADDRESS'].fields_by_name['line2']._loaded_options = None
-  _globals['_ADDRESS'].fields_by_name['line2']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_ADDRESS'].fields_by_name['line2']._serialized_options = b'\272H\026r\024\030\310\0012\017^[^[:cntrl:]]*$'
   _globals['_ADDRESS'].fields_by_name['city']._loaded_options = None
-  _globals['_ADDRESS'].fields_by_name['city']._serialized_options = b'\272H\006r\004\020\001\030d'
+  _globals['_ADDRESS'].fields_by_name['city']._serialized_options = b'\272H\027r\025\020\001\030d2\017^[^[:cntrl:]]*$'
   _globals['_ADDRESS'].fields_by_name['postal_code']._loaded_options = None
-  _globals['_ADDRESS'].fields_by_name['postal_code']._serialized_options = b'\272H\004r\002\030\024'
+  _globals['_ADDRESS'].fields_by_name['postal_code']._serialized_options = b'\272H\025r\023\030\0242\017^[^[:cntrl:]]*$'
   _globals['_ADDRESS'].fields_by_name['country_code']._loaded_options = None
   _globals['_ADDRESS'].fields_by_name['country_code']._serialized_options = b'\272H\016r\0142\n^[A-Z]{2}$'
   _globals['_ADDRESS']._serialized_start=49
-  _globals['_ADDRESS']._serialized_end=283
+  _globals['_ADDRESS']._serialized_end=368
 # @@protoc_insertion_point(module_scope)

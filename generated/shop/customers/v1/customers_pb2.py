@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from shop.common.v1 import address_pb2 as shop_dot_common_dot_v1_dot_address__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!shop/customers/v1/customers.proto\x12\x11shop.customers.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshop/common/v1/address.proto\"\xc3\x01\n\x08\x43ustomer\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n\x05\x65mail\x18\x03 \x01(\tR\x05\x65mail\x12\x31\n\x07\x61\x64\x64ress\x18\x04 \x01(\x0b\x32\x17.shop.common.v1.AddressR\x07\x61\x64\x64ress\x12\x39\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\x8c\x01\n\x15\x43reateCustomerRequest\x12\x1e\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x04name\x12 \n\x05\x65mail\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x18\xfe\x01`\x01R\x05\x65mail\x12\x31\n\x07\x61\x64\x64ress\x18\x03 \x01(\x0b\x32\x17.shop.common.v1.AddressR\x07\x61\x64\x64ress\"Q\n\x16\x43reateCustomerResponse\x12\x37\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.shop.customers.v1.CustomerR\x08\x63ustomer\"?\n\x12GetCustomerRequest\x12)\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncustomerId\"N\n\x13GetCustomerResponse\x12\x37\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.shop.customers.v1.CustomerR\x08\x63ustomer\"B\n\x14ListCustomersRequest\x12*\n\x0c\x61\x66ter_number\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0b\x61\x66terNumber\"h\n\x15ListCustomersResponse\x12\x16\n\x06number\x18\x01 \x01(\x03R\x06number\x12\x37\n\x08\x63ustomer\x18\x02 \x01(\x0b\x32\x1b.shop.customers.v1.CustomerR\x08\x63ustomer2\xfb\x03\n\x0f\x43ustomerService\x12|\n\x0e\x43reateCustomer\x12(.shop.customers.v1.CreateCustomerRequest\x1a).shop.customers.v1.CreateCustomerResponse\"\x15\x92\xf4\x18\x11j\x02\x08\x01r\x0b\x45MAIL_TAKEN\x12\xa1\x01\n\x0bGetCustomer\x12%.shop.customers.v1.GetCustomerRequest\x1a&.shop.customers.v1.GetCustomerResponse\"C\x90\x02\x01\x92\xf4\x18<2\x02\x08\x01J6\n\x02\x08\x1e\x12\x30shop.customers.v1.CustomerService/CreateCustomer\x12\x94\x01\n\rListCustomers\x12\'.shop.customers.v1.ListCustomersRequest\x1a(.shop.customers.v1.ListCustomersResponse\".\x90\x02\x01\x92\xf4\x18\'2\x02\x08\x03Z\x16\n\x0c\x61\x66ter_number\x12\x06numberb\t\n\x03\x08\xd8\x04\x1a\x02\x08\x1e\x30\x01\x1a/\x92\xf4\x18+\n\x0eteam-customers\x12\x19\n\x02\x08\x02\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!shop/customers/v1/customers.proto\x12\x11shop.customers.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshop/common/v1/address.proto\"\xc3\x01\n\x08\x43ustomer\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n\x05\x65mail\x18\x03 \x01(\tR\x05\x65mail\x12\x31\n\x07\x61\x64\x64ress\x18\x04 \x01(\x0b\x32\x17.shop.common.v1.AddressR\x07\x61\x64\x64ress\x12\x39\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\x9d\x01\n\x15\x43reateCustomerRequest\x12/\n\x04name\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x04name\x12 \n\x05\x65mail\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x18\xfe\x01`\x01R\x05\x65mail\x12\x31\n\x07\x61\x64\x64ress\x18\x03 \x01(\x0b\x32\x17.shop.common.v1.AddressR\x07\x61\x64\x64ress\"Q\n\x16\x43reateCustomerResponse\x12\x37\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.shop.customers.v1.CustomerR\x08\x63ustomer\"?\n\x12GetCustomerRequest\x12)\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncustomerId\"N\n\x13GetCustomerResponse\x12\x37\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.shop.customers.v1.CustomerR\x08\x63ustomer\"B\n\x14ListCustomersRequest\x12*\n\x0c\x61\x66ter_number\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0b\x61\x66terNumber\"h\n\x15ListCustomersResponse\x12\x16\n\x06number\x18\x01 \x01(\x03R\x06number\x12\x37\n\x08\x63ustomer\x18\x02 \x01(\x0b\x32\x1b.shop.customers.v1.CustomerR\x08\x63ustomer2\xfb\x03\n\x0f\x43ustomerService\x12|\n\x0e\x43reateCustomer\x12(.shop.customers.v1.CreateCustomerRequest\x1a).shop.customers.v1.CreateCustomerResponse\"\x15\x92\xf4\x18\x11j\x02\x08\x01r\x0b\x45MAIL_TAKEN\x12\xa1\x01\n\x0bGetCustomer\x12%.shop.customers.v1.GetCustomerRequest\x1a&.shop.customers.v1.GetCustomerResponse\"C\x90\x02\x01\x92\xf4\x18<2\x02\x08\x01J6\n\x02\x08\x1e\x12\x30shop.customers.v1.CustomerService/CreateCustomer\x12\x94\x01\n\rListCustomers\x12\'.shop.customers.v1.ListCustomersRequest\x1a(.shop.customers.v1.ListCustomersResponse\".\x90\x02\x01\x92\xf4\x18\'2\x02\x08\x03Z\x16\n\x0c\x61\x66ter_number\x12\x06numberb\t\n\x03\x08\xd8\x04\x1a\x02\x08\x1e\x30\x01\x1a/\x92\xf4\x18+\n\x0eteam-customers\x12\x19\n\x02\x08\x02\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shop.customers.v1.customers
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATECUSTOMERREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_CREATECUSTOMERREQUEST'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
+  _globals['_CREATECUSTOMERREQUEST'].fields_by_name['name']._serialized_options = b'\272H\030r\026\020\001\030\310\0012\017^[^[:cntrl:]]*$'
   _globals['_CREATECUSTOMERREQUEST'].fields_by_name['email']._loaded_options = None
   _globals['_CREATECUSTOMERREQUEST'].fields_by_name['email']._serialized_options = b'\272H\007r\005\030\376\001`\001'
   _globals['_GETCUSTOMERREQUEST'].fields_by_name['customer_id']._loaded_options = None
@@ -53,17 +53,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CUSTOMER']._serialized_start=144
   _globals['_CUSTOMER']._serialized_end=339
   _globals['_CREATECUSTOMERREQUEST']._serialized_start=342
-  _globals['_CREATECUSTOMERREQUEST']._serialized_end=482
-  _globals['_CREATECUSTOMERRESPONSE']._serialized_start=484
-  _globals['_CREATECUSTOMERRESPONSE']._serialized_end=565
-  _globals['_GETCUSTOMERREQUEST']._serialized_start=567
-  _globals['_GETCUSTOMERREQUEST']._serialized_end=630
-  _globals['_GETCUSTOMERRESPONSE']._serialized_start=632
-  _globals['_GETCUSTOMERRESPONSE']._serialized_end=710
-  _globals['_LISTCUSTOMERSREQUEST']._serialized_start=712
-  _globals['_LISTCUSTOMERSREQUEST']._serialized_end=778
-  _globals['_LISTCUSTOMERSRESPONSE']._serialized_start=780
-  _globals['_LISTCUSTOMERSRESPONSE']._serialized_end=884
-  _globals['_CUSTOMERSERVICE']._serialized_start=887
-  _globals['_CUSTOMERSERVICE']._serialized_end=1394
+  _globals['_CREATECUSTOMERREQUEST']._serialized_end=499
+  _globals['_CREATECUSTOMERRESPONSE']._serialized_start=501
+  _globals['_CREATECUSTOMERRESPONSE']._serialized_end=582
+  _globals['_GETCUSTOMERREQUEST']._serialized_start=584
+  _globals['_GETCUSTOMERREQUEST']._serialized_end=647
+  _globals['_GETCUSTOMERRESPONSE']._serialized_start=649
+  _globals['_GETCUSTOMERRESPONSE']._serialized_end=727
+  _globals['_LISTCUSTOMERSREQUEST']._serialized_start=729
+  _globals['_LISTCUSTOMERSREQUEST']._serialized_end=795
+  _globals['_LISTCUSTOMERSRESPONSE']._serialized_start=797
+  _globals['_LISTCUSTOMERSRESPONSE']._serialized_end=901
+  _globals['_CUSTOMERSERVICE']._serialized_start=904
+  _globals['_CUSTOMERSERVICE']._serialized_end=1411
 # @@protoc_insertion_point(module_scope)

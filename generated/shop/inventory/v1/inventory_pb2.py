@@ -26,7 +26,7 @@ from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
 from shop.common.v1 import money_pb2 as shop_dot_common_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!shop/inventory/v1/inventory.proto\x12\x11shop.inventory.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1ashop/common/v1/money.proto\"\xaf\x01\n\x07Product\x12\x10\n\x03sku\x18\x01 \x01(\tR\x03sku\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12+\n\x05price\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x05price\x12\x17\n\x07on_hand\x18\x04 \x01(\x03R\x06onHand\x12\x1a\n\x08reserved\x18\x05 \x01(\x03R\x08reserved\x12\x1c\n\tavailable\x18\x06 \x01(\x03R\tavailable\"\xd7\x02\n\x14UpsertProductRequest\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12\x1e\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x04name\x12\xba\x01\n\x05price\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyB\x8c\x01\xbaH\x88\x01\xba\x01\x81\x01\n\x0bprice.range\x12\x38must be more than 0 and at most 100000000000 minor units\x1a\x38this.minor_units > 0 && this.minor_units <= 100000000000\xc8\x01\x01R\x05price\x12&\n\x07on_hand\x18\x04 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00R\x06onHand\"M\n\x15UpsertProductResponse\x12\x34\n\x07product\x18\x01 \x01(\x0b\x32\x1a.shop.inventory.v1.ProductR\x07product\"\xaf\x01\n\x0bReserveLine\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12&\n\x08quantity\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N \x00R\x08quantity\x12<\n\nunit_price\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\tunitPrice\"\xf3\x01\n\x13ReserveStockRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12@\n\x05lines\x18\x02 \x03(\x0b\x32\x1e.shop.inventory.v1.ReserveLineB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64R\x05lines:u\xbaHr\x1ap\n\x10lines.unique_sku\x12\x1flines: each SKU may appear once\x1a;size(this.lines) > 100 || this.lines.map(l, l.sku).unique()\"X\n\x14ReserveStockResponse\x12@\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.shop.inventory.v1.ReservationR\x0breservation\"c\n\x0bReservation\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x39\n\x05state\x18\x02 \x01(\x0e\x32#.shop.inventory.v1.ReservationStateR\x05state\":\n\x13ReleaseStockRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"X\n\x14ReleaseStockResponse\x12@\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.shop.inventory.v1.ReservationR\x0breservation\"9\n\x12\x43ommitStockRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"W\n\x13\x43ommitStockResponse\x12@\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.shop.inventory.v1.ReservationR\x0breservation\"M\n\x0fGetStockRequest\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\"H\n\x10GetStockResponse\x12\x34\n\x07product\x18\x01 \x01(\x0b\x32\x1a.shop.inventory.v1.ProductR\x07product\"8\n\x10ListStockRequest\x12$\n\tafter_sku\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x08\x61\x66terSku\"I\n\x11ListStockResponse\x12\x34\n\x07product\x18\x01 \x01(\x0b\x32\x1a.shop.inventory.v1.ProductR\x07product*\x96\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aRESERVATION_STATE_RESERVED\x10\x01\x12\x1e\n\x1aRESERVATION_STATE_RELEASED\x10\x02\x12\x1f\n\x1bRESERVATION_STATE_COMMITTED\x10\x03\x32\x98\x08\n\x10InventoryService\x12\x94\x01\n\rUpsertProduct\x12\'.shop.inventory.v1.UpsertProductRequest\x1a(.shop.inventory.v1.UpsertProductResponse\"0\x90\x02\x02\x92\xf4\x18)j\x02\x08\x02r\x11STOCK_IS_RESERVEDr\x10\x43URRENCY_CHANGED\x12\xa1\x02\n\x0cReserveStock\x12&.shop.inventory.v1.ReserveStockRequest\x1a\'.shop.inventory.v1.ReserveStockResponse\"\xbf\x01\x92\xf4\x18\xba\x01\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersRO\n/shop.inventory.v1.InventoryService/ReleaseStock\x12\x1c\n\x08order_id\x12\x10request.order_idj\x02\x08\x01r\x0cOUT_OF_STOCKr\x0fUNKNOWN_PRODUCTr\rPRICE_CHANGEDr\x12RESERVATION_CLOSED\x12\xa6\x01\n\x0cReleaseStock\x12&.shop.inventory.v1.ReleaseStockRequest\x1a\'.shop.inventory.v1.ReleaseStockResponse\"E\x90\x02\x02\x92\xf4\x18>2\x02\x08\x01:\x1dspiffe://shop.internal/ordersj\x02\x08\x02r\x15RESERVATION_COMMITTED\x12\x9a\x01\n\x0b\x43ommitStock\x12%.shop.inventory.v1.CommitStockRequest\x1a&.shop.inventory.v1.CommitStockResponse\"<\x90\x02\x02\x92\xf4\x18\x35\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersj\x02\x08\x02r\x0cNOT_RESERVED\x12`\n\x08GetStock\x12\".shop.inventory.v1.GetStockRequest\x1a#.shop.inventory.v1.GetStockResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x02\x12p\n\tListStock\x12#.shop.inventory.v1.ListStockRequest\x1a$.shop.inventory.v1.ListStockResponse\"\x16\x90\x02\x01\x92\xf4\x18\x0f\x32\x02\x08\x03\x62\t\n\x03\x08\xd8\x04\x1a\x02\x08\x1e\x30\x01\x1a/\x92\xf4\x18+\n\x0eteam-inventory\x12\x19\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!shop/inventory/v1/inventory.proto\x12\x11shop.inventory.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1ashop/common/v1/money.proto\"\xaf\x01\n\x07Product\x12\x10\n\x03sku\x18\x01 \x01(\tR\x03sku\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12+\n\x05price\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x05price\x12\x17\n\x07on_hand\x18\x04 \x01(\x03R\x06onHand\x12\x1a\n\x08reserved\x18\x05 \x01(\x03R\x08reserved\x12\x1c\n\tavailable\x18\x06 \x01(\x03R\tavailable\"\xe8\x02\n\x14UpsertProductRequest\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12/\n\x04name\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x04name\x12\xba\x01\n\x05price\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyB\x8c\x01\xbaH\x88\x01\xba\x01\x81\x01\n\x0bprice.range\x12\x38must be more than 0 and at most 100000000000 minor units\x1a\x38this.minor_units > 0 && this.minor_units <= 100000000000\xc8\x01\x01R\x05price\x12&\n\x07on_hand\x18\x04 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00R\x06onHand\"M\n\x15UpsertProductResponse\x12\x34\n\x07product\x18\x01 \x01(\x0b\x32\x1a.shop.inventory.v1.ProductR\x07product\"\xaf\x01\n\x0bReserveLine\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12&\n\x08quantity\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N \x00R\x08quantity\x12<\n\nunit_price\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\tunitPrice\"\xdf\x01\n\x13ReserveStockRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12\xa2\x01\n\x05lines\x18\x02 \x03(\x0b\x32\x1e.shop.inventory.v1.ReserveLineBl\xbaHi\x92\x01\x04\x08\x01\x10\x64\xba\x01_\n\x10lines.unique_sku\x12\x1amust contain each SKU once\x1a/size(this) > 100 || this.map(l, l.sku).unique()R\x05lines\"X\n\x14ReserveStockResponse\x12@\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.shop.inventory.v1.ReservationR\x0breservation\"c\n\x0bReservation\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x39\n\x05state\x18\x02 \x01(\x0e\x32#.shop.inventory.v1.ReservationStateR\x05state\":\n\x13ReleaseStockRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"X\n\x14ReleaseStockResponse\x12@\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.shop.inventory.v1.ReservationR\x0breservation\"9\n\x12\x43ommitStockRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"W\n\x13\x43ommitStockResponse\x12@\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.shop.inventory.v1.ReservationR\x0breservation\"M\n\x0fGetStockRequest\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\"H\n\x10GetStockResponse\x12\x34\n\x07product\x18\x01 \x01(\x0b\x32\x1a.shop.inventory.v1.ProductR\x07product\"\\\n\x10ListStockRequest\x12H\n\tafter_sku\x18\x01 \x01(\tB+\xbaH(r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\xd8\x01\x01R\x08\x61\x66terSku\"I\n\x11ListStockResponse\x12\x34\n\x07product\x18\x01 \x01(\x0b\x32\x1a.shop.inventory.v1.ProductR\x07product*\x96\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aRESERVATION_STATE_RESERVED\x10\x01\x12\x1e\n\x1aRESERVATION_STATE_RELEASED\x10\x02\x12\x1f\n\x1bRESERVATION_STATE_COMMITTED\x10\x03\x32\x98\x08\n\x10InventoryService\x12\x94\x01\n\rUpsertProduct\x12\'.shop.inventory.v1.UpsertProductRequest\x1a(.shop.inventory.v1.UpsertProductResponse\"0\x90\x02\x02\x92\xf4\x18)j\x02\x08\x02r\x11STOCK_IS_RESERVEDr\x10\x43URRENCY_CHANGED\x12\xa1\x02\n\x0cReserveStock\x12&.shop.inventory.v1.ReserveStockRequest\x1a\'.shop.inventory.v1.ReserveStockResponse\"\xbf\x01\x92\xf4\x18\xba\x01\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersRO\n/shop.inventory.v1.InventoryService/ReleaseStock\x12\x1c\n\x08order_id\x12\x10request.order_idj\x02\x08\x01r\x0cOUT_OF_STOCKr\x0fUNKNOWN_PRODUCTr\rPRICE_CHANGEDr\x12RESERVATION_CLOSED\x12\xa6\x01\n\x0cReleaseStock\x12&.shop.inventory.v1.ReleaseStockRequest\x1a\'.shop.inventory.v1.ReleaseStockResponse\"E\x90\x02\x02\x92\xf4\x18>2\x02\x08\x01:\x1dspiffe://shop.internal/ordersj\x02\x08\x02r\x15RESERVATION_COMMITTED\x12\x9a\x01\n\x0b\x43ommitStock\x12%.shop.inventory.v1.CommitStockRequest\x1a&.shop.inventory.v1.CommitStockResponse\"<\x90\x02\x02\x92\xf4\x18\x35\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersj\x02\x08\x02r\x0cNOT_RESERVED\x12`\n\x08GetStock\x12\".shop.inventory.v1.GetStockRequest\x1a#.shop.inventory.v1.GetStockResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x02\x12p\n\tListStock\x12#.shop.inventory.v1.ListStockRequest\x1a$.shop.inventory.v1.ListStockResponse\"\x16\x90\x02\x01\x92\xf4\x18\x0f\x32\x02\x08\x03\x62\t\n\x03\x08\xd8\x04\x1a\x02\x08\x1e\x30\x01\x1a/\x92\xf4\x18+\n\x0eteam-inventory\x12\x19\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPSERTPRODUCTREQUEST'].fields_by_name['sku']._loaded_options = None
   _globals['_UPSERTPRODUCTREQUEST'].fields_by_name['sku']._serialized_options = b'\272H%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
   _globals['_UPSERTPRODUCTREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_UPSERTPRODUCTREQUEST'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
+  _globals['_UPSERTPRODUCTREQUEST'].fields_by_name['name']._serialized_options = b'\272H\030r\026\020\001\030\310\0012\017^[^[:cntrl:]]*$'
   _globals['_UPSERTPRODUCTREQUEST'].fields_by_name['price']._loaded_options = None
   _globals['_UPSERTPRODUCTREQUEST'].fields_by_name['price']._serialized_options = b'\272H\210\001\272\001\201\001\n\013price.range\0228must be more than 0 and at most 100000000000 minor units\0328this.minor_units > 0 && this.minor_units <= 100000000000\310\001\001'
   _globals['_UPSERTPRODUCTREQUEST'].fields_by_name['on_hand']._loaded_options = None
@@ -50,9 +50,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESERVESTOCKREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_RESERVESTOCKREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_RESERVESTOCKREQUEST'].fields_by_name['lines']._loaded_options = None
-  _globals['_RESERVESTOCKREQUEST'].fields_by_name['lines']._serialized_options = b'\272H\007\222\001\004\010\001\020d'
-  _globals['_RESERVESTOCKREQUEST']._loaded_options = None
-  _globals['_RESERVESTOCKREQUEST']._serialized_options = b'\272Hr\032p\n\020lines.unique_sku\022\037lines: each SKU may appear once\032;size(this.lines) > 100 || this.lines.map(l, l.sku).unique()'
+  _globals['_RESERVESTOCKREQUEST'].fields_by_name['lines']._serialized_options = b'\272Hi\222\001\004\010\001\020d\272\001_\n\020lines.unique_sku\022\032must contain each SKU once\032/size(this) > 100 || this.map(l, l.sku).unique()'
   _globals['_RELEASESTOCKREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_RELEASESTOCKREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_COMMITSTOCKREQUEST'].fields_by_name['order_id']._loaded_options = None
@@ -60,7 +58,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTOCKREQUEST'].fields_by_name['sku']._loaded_options = None
   _globals['_GETSTOCKREQUEST'].fields_by_name['sku']._serialized_options = b'\272H%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
   _globals['_LISTSTOCKREQUEST'].fields_by_name['after_sku']._loaded_options = None
-  _globals['_LISTSTOCKREQUEST'].fields_by_name['after_sku']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTSTOCKREQUEST'].fields_by_name['after_sku']._serialized_options = b'\272H(r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\330\001\001'
   _globals['_INVENTORYSERVICE']._loaded_options = None
   _globals['_INVENTORYSERVICE']._serialized_options = b'\222\364\030+\n\016team-inventory\022\031\n\002\010\005\032\020\010\003\022\005\020\200\302\327/\032\002\010\n\"\001\016:\001*'
   _globals['_INVENTORYSERVICE'].methods_by_name['UpsertProduct']._loaded_options = None
@@ -75,38 +73,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVENTORYSERVICE'].methods_by_name['GetStock']._serialized_options = b'\220\002\001\222\364\030\004\n\002\010\002'
   _globals['_INVENTORYSERVICE'].methods_by_name['ListStock']._loaded_options = None
   _globals['_INVENTORYSERVICE'].methods_by_name['ListStock']._serialized_options = b'\220\002\001\222\364\030\0172\002\010\003b\t\n\003\010\330\004\032\002\010\036'
-  _globals['_RESERVATIONSTATE']._serialized_start=1911
-  _globals['_RESERVATIONSTATE']._serialized_end=2061
+  _globals['_RESERVATIONSTATE']._serialized_start=1944
+  _globals['_RESERVATIONSTATE']._serialized_end=2094
   _globals['_PRODUCT']._serialized_start=109
   _globals['_PRODUCT']._serialized_end=284
   _globals['_UPSERTPRODUCTREQUEST']._serialized_start=287
-  _globals['_UPSERTPRODUCTREQUEST']._serialized_end=630
-  _globals['_UPSERTPRODUCTRESPONSE']._serialized_start=632
-  _globals['_UPSERTPRODUCTRESPONSE']._serialized_end=709
-  _globals['_RESERVELINE']._serialized_start=712
-  _globals['_RESERVELINE']._serialized_end=887
-  _globals['_RESERVESTOCKREQUEST']._serialized_start=890
-  _globals['_RESERVESTOCKREQUEST']._serialized_end=1133
-  _globals['_RESERVESTOCKRESPONSE']._serialized_start=1135
-  _globals['_RESERVESTOCKRESPONSE']._serialized_end=1223
-  _globals['_RESERVATION']._serialized_start=1225
-  _globals['_RESERVATION']._serialized_end=1324
-  _globals['_RELEASESTOCKREQUEST']._serialized_start=1326
-  _globals['_RELEASESTOCKREQUEST']._serialized_end=1384
-  _globals['_RELEASESTOCKRESPONSE']._serialized_start=1386
-  _globals['_RELEASESTOCKRESPONSE']._serialized_end=1474
-  _globals['_COMMITSTOCKREQUEST']._serialized_start=1476
-  _globals['_COMMITSTOCKREQUEST']._serialized_end=1533
-  _globals['_COMMITSTOCKRESPONSE']._serialized_start=1535
-  _globals['_COMMITSTOCKRESPONSE']._serialized_end=1622
-  _globals['_GETSTOCKREQUEST']._serialized_start=1624
-  _globals['_GETSTOCKREQUEST']._serialized_end=1701
-  _globals['_GETSTOCKRESPONSE']._serialized_start=1703
-  _globals['_GETSTOCKRESPONSE']._serialized_end=1775
-  _globals['_LISTSTOCKREQUEST']._serialized_start=1777
-  _globals['_LISTSTOCKREQUEST']._serialized_end=1833
-  _globals['_LISTSTOCKRESPONSE']._serialized_start=1835
-  _globals['_LISTSTOCKRESPONSE']._serialized_end=1908
-  _globals['_INVENTORYSERVICE']._serialized_start=2064
-  _globals['_INVENTORYSERVICE']._serialized_end=3112
+  _globals['_UPSERTPRODUCTREQUEST']._serialized_end=647
+  _globals['_UPSERTPRODUCTRESPONSE']._serialized_start=649
+  _globals['_UPSERTPRODUCTRESPONSE']._serialized_end=726
+  _globals['_RESERVELINE']._serialized_start=729
+  _globals['_RESERVELINE']._serialized_end=904
+  _globals['_RESERVESTOCKREQUEST']._serialized_start=907
+  _globals['_RESERVESTOCKREQUEST']._serialized_end=1130
+  _globals['_RESERVESTOCKRESPONSE']._serialized_start=1132
+  _globals['_RESERVESTOCKRESPONSE']._serialized_end=1220
+  _globals['_RESERVATION']._serialized_start=1222
+  _globals['_RESERVATION']._serialized_end=1321
+  _globals['_RELEASESTOCKREQUEST']._serialized_start=1323
+  _globals['_RELEASESTOCKREQUEST']._serialized_end=1381
+  _globals['_RELEASESTOCKRESPONSE']._serialized_start=1383
+  _globals['_RELEASESTOCKRESPONSE']._serialized_end=1471
+  _globals['_COMMITSTOCKREQUEST']._serialized_start=1473
+  _globals['_COMMITSTOCKREQUEST']._serialized_end=1530
+  _globals['_COMMITSTOCKRESPONSE']._serialized_start=1532
+  _globals['_COMMITSTOCKRESPONSE']._serialized_end=1619
+  _globals['_GETSTOCKREQUEST']._serialized_start=1621
+  _globals['_GETSTOCKREQUEST']._serialized_end=1698
+  _globals['_GETSTOCKRESPONSE']._serialized_start=1700
+  _globals['_GETSTOCKRESPONSE']._serialized_end=1772
+  _globals['_LISTSTOCKREQUEST']._serialized_start=1774
+  _globals['_LISTSTOCKREQUEST']._serialized_end=1866
+  _globals['_LISTSTOCKRESPONSE']._serialized_start=1868
+  _globals['_LISTSTOCKRESPONSE']._serialized_end=1941
+  _globals['_INVENTORYSERVICE']._serialized_start=2097
+  _globals['_INVENTORYSERVICE']._serialized_end=3145
 # @@protoc_insertion_point(module_scope)

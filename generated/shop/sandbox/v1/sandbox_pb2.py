@@ -29,7 +29,7 @@ from shop.common.v1 import address_pb2 as shop_dot_common_dot_v1_dot_address__pb
 from shop.common.v1 import money_pb2 as shop_dot_common_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/sandbox/v1/sandbox.proto\x12\x0fshop.sandbox.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshop/common/v1/address.proto\x1a\x1ashop/common/v1/money.proto\"\xcf\x01\n\x0e\x43\x61ptureRequest\x12\x1c\n\x03key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03key\x12(\n\treference\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\treference\x12\x35\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\x06\x61mount\x12>\n\ncard_token\x18\x04 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^tok_[A-Za-z0-9_]{1,60}$R\tcardToken\"0\n\x0f\x43\x61ptureResponse\x12\x1d\n\ncapture_id\x18\x01 \x01(\tR\tcaptureId\"X\n\x0eReverseRequest\x12\x1c\n\x03key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03key\x12(\n\treference\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\treference\"@\n\x0fReverseResponse\x12-\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x06\x61mount\"\xb8\x01\n\x11\x42ookParcelRequest\x12\x1c\n\x03key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03key\x12(\n\treference\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\treference\x12\x38\n\x07ship_to\x18\x03 \x01(\x0b\x32\x17.shop.common.v1.AddressB\x06\xbaH\x03\xc8\x01\x01R\x06shipTo\x12!\n\x05units\x18\x04 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84= \x00R\x05units\"=\n\x12\x42ookParcelResponse\x12\'\n\x0ftracking_number\x18\x01 \x01(\tR\x0etrackingNumber\"]\n\x13\x43\x61ncelParcelRequest\x12\x1c\n\x03key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03key\x12(\n\treference\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\treference\",\n\x14\x43\x61ncelParcelResponse\x12\x14\n\x05units\x18\x01 \x01(\x03R\x05units\"\xca\x02\n\x12SetBehaviorRequest\x12\x38\n\x05party\x18\x01 \x01(\x0e\x32\x16.shop.sandbox.v1.PartyB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05party\x12\x41\n\x08\x62\x65havior\x18\x02 \x01(\x0e\x32\x19.shop.sandbox.v1.BehaviorB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x08\x62\x65havior\x12!\n\x05\x63\x61lls\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00R\x05\x63\x61lls\x12\x93\x01\n\x05\x64\x65lay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationBb\xbaH_\xba\x01\\\n\x0b\x64\x65lay.range\x12\x1amust be between 0 and 60 s\x1a\x31this >= duration(\'0s\') && this <= duration(\'60s\')R\x05\x64\x65lay\"\x15\n\x13SetBehaviorResponse\"g\n\x11ReadLedgerRequest\x12*\n\x0c\x61\x66ter_number\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0b\x61\x66terNumber\x12&\n\treference\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\treference\"\xfd\x01\n\x12ReadLedgerResponse\x12\x16\n\x06number\x18\x01 \x01(\x03R\x06number\x12.\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.shop.sandbox.v1.EntryKindR\x04kind\x12\x10\n\x03key\x18\x03 \x01(\tR\x03key\x12\x1c\n\treference\x18\x04 \x01(\tR\treference\x12-\n\x06\x61mount\x18\x05 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x06\x61mount\x12\x14\n\x05units\x18\x06 \x01(\x03R\x05units\x12*\n\x02\x61t\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t*K\n\x05Party\x12\x15\n\x11PARTY_UNSPECIFIED\x10\x00\x12\x18\n\x14PARTY_CARD_PROCESSOR\x10\x01\x12\x11\n\rPARTY_CARRIER\x10\x02*\xa3\x01\n\x08\x42\x65havior\x12\x18\n\x14\x42\x45HAVIOR_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x42\x45HAVIOR_NORMAL\x10\x01\x12\x14\n\x10\x42\x45HAVIOR_DECLINE\x10\x02\x12\x12\n\x0e\x42\x45HAVIOR_DELAY\x10\x03\x12\x11\n\rBEHAVIOR_FAIL\x10\x04\x12\x11\n\rBEHAVIOR_HANG\x10\x05\x12\x18\n\x14\x42\x45HAVIOR_LOSE_ANSWER\x10\x06*\x8a\x01\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45NTRY_KIND_CAPTURED\x10\x01\x12\x17\n\x13\x45NTRY_KIND_REVERSED\x10\x02\x12\x15\n\x11\x45NTRY_KIND_BOOKED\x10\x03\x12\x18\n\x14\x45NTRY_KIND_CANCELLED\x10\x04\x32\x9f\x02\n\x14\x43\x61rdProcessorService\x12v\n\x07\x43\x61pture\x12\x1f.shop.sandbox.v1.CaptureRequest\x1a .shop.sandbox.v1.CaptureResponse\"(\x90\x02\x02\x92\xf4\x18!j\x02\x08\x02r\rCARD_DECLINEDr\x0cKEY_REVERSED\x12Y\n\x07Reverse\x12\x1f.shop.sandbox.v1.ReverseRequest\x1a .shop.sandbox.v1.ReverseResponse\"\x0b\x90\x02\x02\x92\xf4\x18\x04j\x02\x08\x02\x1a\x34\x92\xf4\x18\x30\n\x07outside\x12%\n\x02\x08\x08:\x1fspiffe://shop.internal/payments2\xbc\x02\n\x0e\x43\x61rrierService\x12\x89\x01\n\nBookParcel\x12\".shop.sandbox.v1.BookParcelRequest\x1a#.shop.sandbox.v1.BookParcelResponse\"2\x90\x02\x02\x92\xf4\x18+j\x02\x08\x02r\x16\x44\x45STINATION_NOT_SERVEDr\rKEY_CANCELLED\x12h\n\x0c\x43\x61ncelParcel\x12$.shop.sandbox.v1.CancelParcelRequest\x1a%.shop.sandbox.v1.CancelParcelResponse\"\x0b\x90\x02\x02\x92\xf4\x18\x04j\x02\x08\x02\x1a\x34\x92\xf4\x18\x30\n\x07outside\x12%\n\x02\x08\x04:\x1fspiffe://shop.internal/shipping2\x89\x02\n\x0eSandboxService\x12\x65\n\x0bSetBehavior\x12#.shop.sandbox.v1.SetBehaviorRequest\x1a$.shop.sandbox.v1.SetBehaviorResponse\"\x0b\x90\x02\x02\x92\xf4\x18\x04j\x02\x08\x02\x12x\n\nReadLedger\x12\".shop.sandbox.v1.ReadLedgerRequest\x1a#.shop.sandbox.v1.ReadLedgerResponse\"\x1f\x90\x02\x01\x92\xf4\x18\x18Z\x16\n\x0c\x61\x66ter_number\x12\x06number0\x01\x1a\x16\x92\xf4\x18\x12\n\x07outside\x12\x07\n\x02\x08\x05:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/sandbox/v1/sandbox.proto\x12\x0fshop.sandbox.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshop/common/v1/address.proto\x1a\x1ashop/common/v1/money.proto\"\xf1\x01\n\x0e\x43\x61ptureRequest\x12-\n\x03key\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\x80\x01\x32\x0f^[^[:cntrl:]]*$R\x03key\x12\x39\n\treference\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\x80\x01\x32\x0f^[^[:cntrl:]]*$R\treference\x12\x35\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\x06\x61mount\x12>\n\ncard_token\x18\x04 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^tok_[A-Za-z0-9_]{1,60}$R\tcardToken\"0\n\x0f\x43\x61ptureResponse\x12\x1d\n\ncapture_id\x18\x01 \x01(\tR\tcaptureId\"z\n\x0eReverseRequest\x12-\n\x03key\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\x80\x01\x32\x0f^[^[:cntrl:]]*$R\x03key\x12\x39\n\treference\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\x80\x01\x32\x0f^[^[:cntrl:]]*$R\treference\"@\n\x0fReverseResponse\x12-\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x06\x61mount\"\xda\x01\n\x11\x42ookParcelRequest\x12-\n\x03key\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\x80\x01\x32\x0f^[^[:cntrl:]]*$R\x03key\x12\x39\n\treference\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\x80\x01\x32\x0f^[^[:cntrl:]]*$R\treference\x12\x38\n\x07ship_to\x18\x03 \x01(\x0b\x32\x17.shop.common.v1.AddressB\x06\xbaH\x03\xc8\x01\x01R\x06shipTo\x12!\n\x05units\x18\x04 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84= \x00R\x05units\"=\n\x12\x42ookParcelResponse\x12\'\n\x0ftracking_number\x18\x01 \x01(\tR\x0etrackingNumber\"\x7f\n\x13\x43\x61ncelParcelRequest\x12-\n\x03key\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\x80\x01\x32\x0f^[^[:cntrl:]]*$R\x03key\x12\x39\n\treference\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\x80\x01\x32\x0f^[^[:cntrl:]]*$R\treference\",\n\x14\x43\x61ncelParcelResponse\x12\x14\n\x05units\x18\x01 \x01(\x03R\x05units\"\xf3\x01\n\x12SetBehaviorRequest\x12\x38\n\x05party\x18\x01 \x01(\x0e\x32\x16.shop.sandbox.v1.PartyB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05party\x12\x41\n\x08\x62\x65havior\x18\x02 \x01(\x0e\x32\x19.shop.sandbox.v1.BehaviorB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x08\x62\x65havior\x12!\n\x05\x63\x61lls\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00R\x05\x63\x61lls\x12=\n\x05\x64\x65lay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08<2\x00R\x05\x64\x65lay\"\x15\n\x13SetBehaviorResponse\"x\n\x11ReadLedgerRequest\x12*\n\x0c\x61\x66ter_number\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0b\x61\x66terNumber\x12\x37\n\treference\x18\x02 \x01(\tB\x19\xbaH\x16r\x14\x18\x80\x01\x32\x0f^[^[:cntrl:]]*$R\treference\"\xfd\x01\n\x12ReadLedgerResponse\x12\x16\n\x06number\x18\x01 \x01(\x03R\x06number\x12.\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.shop.sandbox.v1.EntryKindR\x04kind\x12\x10\n\x03key\x18\x03 \x01(\tR\x03key\x12\x1c\n\treference\x18\x04 \x01(\tR\treference\x12-\n\x06\x61mount\x18\x05 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x06\x61mount\x12\x14\n\x05units\x18\x06 \x01(\x03R\x05units\x12*\n\x02\x61t\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t*K\n\x05Party\x12\x15\n\x11PARTY_UNSPECIFIED\x10\x00\x12\x18\n\x14PARTY_CARD_PROCESSOR\x10\x01\x12\x11\n\rPARTY_CARRIER\x10\x02*\xa3\x01\n\x08\x42\x65havior\x12\x18\n\x14\x42\x45HAVIOR_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x42\x45HAVIOR_NORMAL\x10\x01\x12\x14\n\x10\x42\x45HAVIOR_DECLINE\x10\x02\x12\x12\n\x0e\x42\x45HAVIOR_DELAY\x10\x03\x12\x11\n\rBEHAVIOR_FAIL\x10\x04\x12\x11\n\rBEHAVIOR_HANG\x10\x05\x12\x18\n\x14\x42\x45HAVIOR_LOSE_ANSWER\x10\x06*\x8a\x01\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45NTRY_KIND_CAPTURED\x10\x01\x12\x17\n\x13\x45NTRY_KIND_REVERSED\x10\x02\x12\x15\n\x11\x45NTRY_KIND_BOOKED\x10\x03\x12\x18\n\x14\x45NTRY_KIND_CANCELLED\x10\x04\x32\x9f\x02\n\x14\x43\x61rdProcessorService\x12v\n\x07\x43\x61pture\x12\x1f.shop.sandbox.v1.CaptureRequest\x1a .shop.sandbox.v1.CaptureResponse\"(\x90\x02\x02\x92\xf4\x18!j\x02\x08\x02r\rCARD_DECLINEDr\x0cKEY_REVERSED\x12Y\n\x07Reverse\x12\x1f.shop.sandbox.v1.ReverseRequest\x1a .shop.sandbox.v1.ReverseResponse\"\x0b\x90\x02\x02\x92\xf4\x18\x04j\x02\x08\x02\x1a\x34\x92\xf4\x18\x30\n\x07outside\x12%\n\x02\x08\x08:\x1fspiffe://shop.internal/payments2\xd0\x02\n\x0e\x43\x61rrierService\x12\x89\x01\n\nBookParcel\x12\".shop.sandbox.v1.BookParcelRequest\x1a#.shop.sandbox.v1.BookParcelResponse\"2\x90\x02\x02\x92\xf4\x18+j\x02\x08\x02r\x16\x44\x45STINATION_NOT_SERVEDr\rKEY_CANCELLED\x12|\n\x0c\x43\x61ncelParcel\x12$.shop.sandbox.v1.CancelParcelRequest\x1a%.shop.sandbox.v1.CancelParcelResponse\"\x1f\x90\x02\x02\x92\xf4\x18\x18j\x02\x08\x02r\x12PARCEL_HANDED_OVER\x1a\x34\x92\xf4\x18\x30\n\x07outside\x12%\n\x02\x08\x04:\x1fspiffe://shop.internal/shipping2\x89\x02\n\x0eSandboxService\x12\x65\n\x0bSetBehavior\x12#.shop.sandbox.v1.SetBehaviorRequest\x1a$.shop.sandbox.v1.SetBehaviorResponse\"\x0b\x90\x02\x02\x92\xf4\x18\x04j\x02\x08\x02\x12x\n\nReadLedger\x12\".shop.sandbox.v1.ReadLedgerRequest\x1a#.shop.sandbox.v1.ReadLedgerResponse\"\x1f\x90\x02\x01\x92\xf4\x18\x18Z\x16\n\x0c\x61\x66ter_number\x12\x06number0\x01\x1a\x16\x92\xf4\x18\x12\n\x07outside\x12\x07\n\x02\x08\x05:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,29 +37,29 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shop.sandbox.v1.sandbox_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CAPTUREREQUEST'].fields_by_name['key']._loaded_options = None
-  _globals['_CAPTUREREQUEST'].fields_by_name['key']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_CAPTUREREQUEST'].fields_by_name['key']._serialized_options = b'\272H\030r\026\020\001\030\200\0012\017^[^[:cntrl:]]*$'
   _globals['_CAPTUREREQUEST'].fields_by_name['reference']._loaded_options = None
-  _globals['_CAPTUREREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_CAPTUREREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\030r\026\020\001\030\200\0012\017^[^[:cntrl:]]*$'
   _globals['_CAPTUREREQUEST'].fields_by_name['amount']._loaded_options = None
   _globals['_CAPTUREREQUEST'].fields_by_name['amount']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CAPTUREREQUEST'].fields_by_name['card_token']._loaded_options = None
   _globals['_CAPTUREREQUEST'].fields_by_name['card_token']._serialized_options = b'\272H\034r\0322\030^tok_[A-Za-z0-9_]{1,60}$'
   _globals['_REVERSEREQUEST'].fields_by_name['key']._loaded_options = None
-  _globals['_REVERSEREQUEST'].fields_by_name['key']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_REVERSEREQUEST'].fields_by_name['key']._serialized_options = b'\272H\030r\026\020\001\030\200\0012\017^[^[:cntrl:]]*$'
   _globals['_REVERSEREQUEST'].fields_by_name['reference']._loaded_options = None
-  _globals['_REVERSEREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_REVERSEREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\030r\026\020\001\030\200\0012\017^[^[:cntrl:]]*$'
   _globals['_BOOKPARCELREQUEST'].fields_by_name['key']._loaded_options = None
-  _globals['_BOOKPARCELREQUEST'].fields_by_name['key']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_BOOKPARCELREQUEST'].fields_by_name['key']._serialized_options = b'\272H\030r\026\020\001\030\200\0012\017^[^[:cntrl:]]*$'
   _globals['_BOOKPARCELREQUEST'].fields_by_name['reference']._loaded_options = None
-  _globals['_BOOKPARCELREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_BOOKPARCELREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\030r\026\020\001\030\200\0012\017^[^[:cntrl:]]*$'
   _globals['_BOOKPARCELREQUEST'].fields_by_name['ship_to']._loaded_options = None
   _globals['_BOOKPARCELREQUEST'].fields_by_name['ship_to']._serialized_options = b'\272H\003\310\001\001'
   _globals['_BOOKPARCELREQUEST'].fields_by_name['units']._loaded_options = None
   _globals['_BOOKPARCELREQUEST'].fields_by_name['units']._serialized_options = b'\272H\010\"\006\030\300\204= \000'
   _globals['_CANCELPARCELREQUEST'].fields_by_name['key']._loaded_options = None
-  _globals['_CANCELPARCELREQUEST'].fields_by_name['key']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_CANCELPARCELREQUEST'].fields_by_name['key']._serialized_options = b'\272H\030r\026\020\001\030\200\0012\017^[^[:cntrl:]]*$'
   _globals['_CANCELPARCELREQUEST'].fields_by_name['reference']._loaded_options = None
-  _globals['_CANCELPARCELREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_CANCELPARCELREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\030r\026\020\001\030\200\0012\017^[^[:cntrl:]]*$'
   _globals['_SETBEHAVIORREQUEST'].fields_by_name['party']._loaded_options = None
   _globals['_SETBEHAVIORREQUEST'].fields_by_name['party']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_SETBEHAVIORREQUEST'].fields_by_name['behavior']._loaded_options = None
@@ -67,11 +67,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETBEHAVIORREQUEST'].fields_by_name['calls']._loaded_options = None
   _globals['_SETBEHAVIORREQUEST'].fields_by_name['calls']._serialized_options = b'\272H\010\032\006\030\300\204=(\000'
   _globals['_SETBEHAVIORREQUEST'].fields_by_name['delay']._loaded_options = None
-  _globals['_SETBEHAVIORREQUEST'].fields_by_name['delay']._serialized_options = b'\272H_\272\001\\\n\013delay.range\022\032must be between 0 and 60 s\0321this >= duration(\'0s\') && this <= duration(\'60s\')'
+  _globals['_SETBEHAVIORREQUEST'].fields_by_name['delay']._serialized_options = b'\272H\t\252\001\006\"\002\010<2\000'
   _globals['_READLEDGERREQUEST'].fields_by_name['after_number']._loaded_options = None
   _globals['_READLEDGERREQUEST'].fields_by_name['after_number']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_READLEDGERREQUEST'].fields_by_name['reference']._loaded_options = None
-  _globals['_READLEDGERREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_READLEDGERREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\026r\024\030\200\0012\017^[^[:cntrl:]]*$'
   _globals['_CARDPROCESSORSERVICE']._loaded_options = None
   _globals['_CARDPROCESSORSERVICE']._serialized_options = b'\222\364\0300\n\007outside\022%\n\002\010\010:\037spiffe://shop.internal/payments'
   _globals['_CARDPROCESSORSERVICE'].methods_by_name['Capture']._loaded_options = None
@@ -83,47 +83,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CARRIERSERVICE'].methods_by_name['BookParcel']._loaded_options = None
   _globals['_CARRIERSERVICE'].methods_by_name['BookParcel']._serialized_options = b'\220\002\002\222\364\030+j\002\010\002r\026DESTINATION_NOT_SERVEDr\rKEY_CANCELLED'
   _globals['_CARRIERSERVICE'].methods_by_name['CancelParcel']._loaded_options = None
-  _globals['_CARRIERSERVICE'].methods_by_name['CancelParcel']._serialized_options = b'\220\002\002\222\364\030\004j\002\010\002'
+  _globals['_CARRIERSERVICE'].methods_by_name['CancelParcel']._serialized_options = b'\220\002\002\222\364\030\030j\002\010\002r\022PARCEL_HANDED_OVER'
   _globals['_SANDBOXSERVICE']._loaded_options = None
   _globals['_SANDBOXSERVICE']._serialized_options = b'\222\364\030\022\n\007outside\022\007\n\002\010\005:\001*'
   _globals['_SANDBOXSERVICE'].methods_by_name['SetBehavior']._loaded_options = None
   _globals['_SANDBOXSERVICE'].methods_by_name['SetBehavior']._serialized_options = b'\220\002\002\222\364\030\004j\002\010\002'
   _globals['_SANDBOXSERVICE'].methods_by_name['ReadLedger']._loaded_options = None
   _globals['_SANDBOXSERVICE'].methods_by_name['ReadLedger']._serialized_options = b'\220\002\001\222\364\030\030Z\026\n\014after_number\022\006number'
-  _globals['_PARTY']._serialized_start=1721
-  _globals['_PARTY']._serialized_end=1796
-  _globals['_BEHAVIOR']._serialized_start=1799
-  _globals['_BEHAVIOR']._serialized_end=1962
-  _globals['_ENTRYKIND']._serialized_start=1965
-  _globals['_ENTRYKIND']._serialized_end=2103
+  _globals['_PARTY']._serialized_start=1787
+  _globals['_PARTY']._serialized_end=1862
+  _globals['_BEHAVIOR']._serialized_start=1865
+  _globals['_BEHAVIOR']._serialized_end=2028
+  _globals['_ENTRYKIND']._serialized_start=2031
+  _globals['_ENTRYKIND']._serialized_end=2169
   _globals['_CAPTUREREQUEST']._serialized_start=198
-  _globals['_CAPTUREREQUEST']._serialized_end=405
-  _globals['_CAPTURERESPONSE']._serialized_start=407
-  _globals['_CAPTURERESPONSE']._serialized_end=455
-  _globals['_REVERSEREQUEST']._serialized_start=457
-  _globals['_REVERSEREQUEST']._serialized_end=545
-  _globals['_REVERSERESPONSE']._serialized_start=547
-  _globals['_REVERSERESPONSE']._serialized_end=611
-  _globals['_BOOKPARCELREQUEST']._serialized_start=614
-  _globals['_BOOKPARCELREQUEST']._serialized_end=798
-  _globals['_BOOKPARCELRESPONSE']._serialized_start=800
-  _globals['_BOOKPARCELRESPONSE']._serialized_end=861
-  _globals['_CANCELPARCELREQUEST']._serialized_start=863
-  _globals['_CANCELPARCELREQUEST']._serialized_end=956
-  _globals['_CANCELPARCELRESPONSE']._serialized_start=958
-  _globals['_CANCELPARCELRESPONSE']._serialized_end=1002
-  _globals['_SETBEHAVIORREQUEST']._serialized_start=1005
-  _globals['_SETBEHAVIORREQUEST']._serialized_end=1335
-  _globals['_SETBEHAVIORRESPONSE']._serialized_start=1337
-  _globals['_SETBEHAVIORRESPONSE']._serialized_end=1358
-  _globals['_READLEDGERREQUEST']._serialized_start=1360
-  _globals['_READLEDGERREQUEST']._serialized_end=1463
-  _globals['_READLEDGERRESPONSE']._serialized_start=1466
-  _globals['_READLEDGERRESPONSE']._serialized_end=1719
-  _globals['_CARDPROCESSORSERVICE']._serialized_start=2106
-  _globals['_CARDPROCESSORSERVICE']._serialized_end=2393
-  _globals['_CARRIERSERVICE']._serialized_start=2396
-  _globals['_CARRIERSERVICE']._serialized_end=2712
-  _globals['_SANDBOXSERVICE']._serialized_start=2715
-  _globals['_SANDBOXSERVICE']._serialized_end=2980
+  _globals['_CAPTUREREQUEST']._serialized_end=439
+  _globals['_CAPTURERESPONSE']._serialized_start=441
+  _globals['_CAPTURERESPONSE']._serialized_end=489
+  _globals['_REVERSEREQUEST']._serialized_start=491
+  _globals['_REVERSEREQUEST']._serialized_end=613
+  _globals['_REVERSERESPONSE']._serialized_start=615
+  _globals['_REVERSERESPONSE']._serialized_end=679
+  _globals['_BOOKPARCELREQUEST']._serialized_start=682
+  _globals['_BOOKPARCELREQUEST']._serialized_end=900
+  _globals['_BOOKPARCELRESPONSE']._serialized_start=902
+  _globals['_BOOKPARCELRESPONSE']._serialized_end=963
+  _globals['_CANCELPARCELREQUEST']._serialized_start=965
+  _globals['_CANCELPARCELREQUEST']._serialized_end=1092
+  _globals['_CANCELPARCELRESPONSE']._serialized_start=1094
+  _globals['_CANCELPARCELRESPONSE']._serialized_end=1138
+  _globals['_SETBEHAVIORREQUEST']._serialized_start=1141
+  _globals['_SETBEHAVIORREQUEST']._serialized_end=1384
+  _globals['_SETBEHAVIORRESPONSE']._serialized_start=1386
+  _globals['_SETBEHAVIORRESPONSE']._serialized_end=1407
+  _globals['_READLEDGERREQUEST']._serialized_start=1409
+  _globals['_READLEDGERREQUEST']._serialized_end=1529
+  _globals['_READLEDGERRESPONSE']._serialized_start=1532
+  _globals['_READLEDGERRESPONSE']._serialized_end=1785
+  _globals['_CARDPROCESSORSERVICE']._serialized_start=2172
+  _globals['_CARDPROCESSORSERVICE']._serialized_end=2459
+  _globals['_CARRIERSERVICE']._serialized_start=2462
+  _globals['_CARRIERSERVICE']._serialized_end=2798
+  _globals['_SANDBOXSERVICE']._serialized_start=2801
+  _globals['_SANDBOXSERVICE']._serialized_end=3066
 # @@protoc_insertion_point(module_scope)

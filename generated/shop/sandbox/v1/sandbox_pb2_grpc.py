@@ -207,7 +207,7 @@ class CarrierServiceServicer:
     def CancelParcel(self, request, context):
         """Cancels a parcel; a key that is not known yet is blocked.
 
-        Errors: INVALID_ARGUMENT.
+        Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (PARCEL_HANDED_OVER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -87,7 +87,7 @@ class CarrierServiceStub:
     CancelParcel: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.CancelParcelRequest, _sandbox_pb2.CancelParcelResponse]
     """Cancels a parcel; a key that is not known yet is blocked.
 
-    Errors: INVALID_ARGUMENT.
+    Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (PARCEL_HANDED_OVER).
     """
 
 class CarrierServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -115,7 +115,7 @@ class CarrierServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_sandbox_pb2.CancelParcelResponse]:
         """Cancels a parcel; a key that is not known yet is blocked.
 
-        Errors: INVALID_ARGUMENT.
+        Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (PARCEL_HANDED_OVER).
         """
 
 def add_CarrierServiceServicer_to_server(servicer: CarrierServiceServicer, server: _aio.Server) -> None: ...

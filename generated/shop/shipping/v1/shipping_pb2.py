@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from shop.common.v1 import address_pb2 as shop_dot_common_dot_v1_dot_address__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/shipping/v1/shipping.proto\x12\x10shop.shipping.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshop/common/v1/address.proto\"\x9e\x02\n\x08Shipment\x12\x1f\n\x0bshipment_id\x18\x01 \x01(\tR\nshipmentId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32\x1f.shop.shipping.v1.ShipmentStateR\x05state\x12\'\n\x0ftracking_number\x18\x04 \x01(\tR\x0etrackingNumber\x12\x14\n\x05units\x18\x05 \x01(\x03R\x05units\x12%\n\x0erefusal_reason\x18\x06 \x01(\tR\rrefusalReason\x12\x39\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\"p\n\nParcelLine\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12&\n\x08quantity\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N \x00R\x08quantity\"\xb6\x01\n\x15\x43reateShipmentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12\x38\n\x07ship_to\x18\x02 \x01(\x0b\x32\x17.shop.common.v1.AddressB\x06\xbaH\x03\xc8\x01\x01R\x06shipTo\x12>\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.shop.shipping.v1.ParcelLineB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64R\x05lines\"P\n\x16\x43reateShipmentResponse\x12\x36\n\x08shipment\x18\x01 \x01(\x0b\x32\x1a.shop.shipping.v1.ShipmentR\x08shipment\"<\n\x15\x43\x61ncelShipmentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"P\n\x16\x43\x61ncelShipmentResponse\x12\x36\n\x08shipment\x18\x01 \x01(\x0b\x32\x1a.shop.shipping.v1.ShipmentR\x08shipment\"9\n\x12GetShipmentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"M\n\x13GetShipmentResponse\x12\x36\n\x08shipment\x18\x01 \x01(\x0b\x32\x1a.shop.shipping.v1.ShipmentR\x08shipment*\xbf\x01\n\rShipmentState\x12\x1e\n\x1aSHIPMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SHIPMENT_STATE_PENDING\x10\x01\x12\x19\n\x15SHIPMENT_STATE_BOOKED\x10\x02\x12\x1a\n\x16SHIPMENT_STATE_REFUSED\x10\x03\x12\x1d\n\x19SHIPMENT_STATE_CANCELLING\x10\x04\x12\x1c\n\x18SHIPMENT_STATE_CANCELLED\x10\x05\x32\x9f\x05\n\x0fShippingService\x12\x91\x02\n\x0e\x43reateShipment\x12\'.shop.shipping.v1.CreateShipmentRequest\x1a(.shop.shipping.v1.CreateShipmentResponse\"\xab\x01\x92\xf4\x18\xa6\x01\x42/\n)shop.sandbox.v1.CarrierService/BookParcel\x12\x02\x08\x04RO\n/shop.shipping.v1.ShippingService/CancelShipment\x12\x1c\n\x08order_id\x12\x10request.order_idj\x02\x08\x01r\nNO_CARRIERr\x12SHIPMENT_CANCELLED\x12\xb7\x01\n\x0e\x43\x61ncelShipment\x12\'.shop.shipping.v1.CancelShipmentRequest\x1a(.shop.shipping.v1.CancelShipmentResponse\"R\x90\x02\x02\x92\xf4\x18KB1\n+shop.sandbox.v1.CarrierService/CancelParcel\x12\x02\x08\x04j\x02\x08\x02r\x12PARCEL_HANDED_OVER\x12n\n\x0bGetShipment\x12$.shop.shipping.v1.GetShipmentRequest\x1a%.shop.shipping.v1.GetShipmentResponse\"\x12\x90\x02\x01\x92\xf4\x18\x0b\n\x02\x08\x02\x32\x02\x08\x02:\x01*\x1aN\x92\xf4\x18J\n\rteam-shipping\x12\x39\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/shipping/v1/shipping.proto\x12\x10shop.shipping.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshop/common/v1/address.proto\"\x9e\x02\n\x08Shipment\x12\x1f\n\x0bshipment_id\x18\x01 \x01(\tR\nshipmentId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32\x1f.shop.shipping.v1.ShipmentStateR\x05state\x12\'\n\x0ftracking_number\x18\x04 \x01(\tR\x0etrackingNumber\x12\x14\n\x05units\x18\x05 \x01(\x03R\x05units\x12%\n\x0erefusal_reason\x18\x06 \x01(\tR\rrefusalReason\x12\x39\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\"p\n\nParcelLine\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12&\n\x08quantity\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N \x00R\x08quantity\"\x99\x02\n\x15\x43reateShipmentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12\x38\n\x07ship_to\x18\x02 \x01(\x0b\x32\x17.shop.common.v1.AddressB\x06\xbaH\x03\xc8\x01\x01R\x06shipTo\x12\xa0\x01\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.shop.shipping.v1.ParcelLineBl\xbaHi\x92\x01\x04\x08\x01\x10\x64\xba\x01_\n\x10lines.unique_sku\x12\x1amust contain each SKU once\x1a/size(this) > 100 || this.map(l, l.sku).unique()R\x05lines\"P\n\x16\x43reateShipmentResponse\x12\x36\n\x08shipment\x18\x01 \x01(\x0b\x32\x1a.shop.shipping.v1.ShipmentR\x08shipment\"<\n\x15\x43\x61ncelShipmentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"P\n\x16\x43\x61ncelShipmentResponse\x12\x36\n\x08shipment\x18\x01 \x01(\x0b\x32\x1a.shop.shipping.v1.ShipmentR\x08shipment\"9\n\x12GetShipmentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"M\n\x13GetShipmentResponse\x12\x36\n\x08shipment\x18\x01 \x01(\x0b\x32\x1a.shop.shipping.v1.ShipmentR\x08shipment*\xbf\x01\n\rShipmentState\x12\x1e\n\x1aSHIPMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SHIPMENT_STATE_PENDING\x10\x01\x12\x19\n\x15SHIPMENT_STATE_BOOKED\x10\x02\x12\x1a\n\x16SHIPMENT_STATE_REFUSED\x10\x03\x12\x1d\n\x19SHIPMENT_STATE_CANCELLING\x10\x04\x12\x1c\n\x18SHIPMENT_STATE_CANCELLED\x10\x05\x32\x9f\x05\n\x0fShippingService\x12\x91\x02\n\x0e\x43reateShipment\x12\'.shop.shipping.v1.CreateShipmentRequest\x1a(.shop.shipping.v1.CreateShipmentResponse\"\xab\x01\x92\xf4\x18\xa6\x01\x42/\n)shop.sandbox.v1.CarrierService/BookParcel\x12\x02\x08\x04RO\n/shop.shipping.v1.ShippingService/CancelShipment\x12\x1c\n\x08order_id\x12\x10request.order_idj\x02\x08\x01r\nNO_CARRIERr\x12SHIPMENT_CANCELLED\x12\xb7\x01\n\x0e\x43\x61ncelShipment\x12\'.shop.shipping.v1.CancelShipmentRequest\x1a(.shop.shipping.v1.CancelShipmentResponse\"R\x90\x02\x02\x92\xf4\x18KB1\n+shop.sandbox.v1.CarrierService/CancelParcel\x12\x02\x08\x04j\x02\x08\x02r\x12PARCEL_HANDED_OVER\x12n\n\x0bGetShipment\x12$.shop.shipping.v1.GetShipmentRequest\x1a%.shop.shipping.v1.GetShipmentResponse\"\x12\x90\x02\x01\x92\xf4\x18\x0b\n\x02\x08\x02\x32\x02\x08\x02:\x01*\x1aN\x92\xf4\x18J\n\rteam-shipping\x12\x39\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,7 +43,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESHIPMENTREQUEST'].fields_by_name['ship_to']._loaded_options = None
   _globals['_CREATESHIPMENTREQUEST'].fields_by_name['ship_to']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CREATESHIPMENTREQUEST'].fields_by_name['lines']._loaded_options = None
-  _globals['_CREATESHIPMENTREQUEST'].fields_by_name['lines']._serialized_options = b'\272H\007\222\001\004\010\001\020d'
+  _globals['_CREATESHIPMENTREQUEST'].fields_by_name['lines']._serialized_options = b'\272Hi\222\001\004\010\001\020d\272\001_\n\020lines.unique_sku\022\032must contain each SKU once\032/size(this) > 100 || this.map(l, l.sku).unique()'
   _globals['_CANCELSHIPMENTREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_CANCELSHIPMENTREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_GETSHIPMENTREQUEST'].fields_by_name['order_id']._loaded_options = None
@@ -56,24 +56,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHIPPINGSERVICE'].methods_by_name['CancelShipment']._serialized_options = b'\220\002\002\222\364\030KB1\n+shop.sandbox.v1.CarrierService/CancelParcel\022\002\010\004j\002\010\002r\022PARCEL_HANDED_OVER'
   _globals['_SHIPPINGSERVICE'].methods_by_name['GetShipment']._loaded_options = None
   _globals['_SHIPPINGSERVICE'].methods_by_name['GetShipment']._serialized_options = b'\220\002\001\222\364\030\013\n\002\010\0022\002\010\002:\001*'
-  _globals['_SHIPMENTSTATE']._serialized_start=1093
-  _globals['_SHIPMENTSTATE']._serialized_end=1284
+  _globals['_SHIPMENTSTATE']._serialized_start=1192
+  _globals['_SHIPMENTSTATE']._serialized_end=1383
   _globals['_SHIPMENT']._serialized_start=141
   _globals['_SHIPMENT']._serialized_end=427
   _globals['_PARCELLINE']._serialized_start=429
   _globals['_PARCELLINE']._serialized_end=541
   _globals['_CREATESHIPMENTREQUEST']._serialized_start=544
-  _globals['_CREATESHIPMENTREQUEST']._serialized_end=726
-  _globals['_CREATESHIPMENTRESPONSE']._serialized_start=728
-  _globals['_CREATESHIPMENTRESPONSE']._serialized_end=808
-  _globals['_CANCELSHIPMENTREQUEST']._serialized_start=810
-  _globals['_CANCELSHIPMENTREQUEST']._serialized_end=870
-  _globals['_CANCELSHIPMENTRESPONSE']._serialized_start=872
-  _globals['_CANCELSHIPMENTRESPONSE']._serialized_end=952
-  _globals['_GETSHIPMENTREQUEST']._serialized_start=954
-  _globals['_GETSHIPMENTREQUEST']._serialized_end=1011
-  _globals['_GETSHIPMENTRESPONSE']._serialized_start=1013
-  _globals['_GETSHIPMENTRESPONSE']._serialized_end=1090
-  _globals['_SHIPPINGSERVICE']._serialized_start=1287
-  _globals['_SHIPPINGSERVICE']._serialized_end=1958
+  _globals['_CREATESHIPMENTREQUEST']._serialized_end=825
+  _globals['_CREATESHIPMENTRESPONSE']._serialized_start=827
+  _globals['_CREATESHIPMENTRESPONSE']._serialized_end=907
+  _globals['_CANCELSHIPMENTREQUEST']._serialized_start=909
+  _globals['_CANCELSHIPMENTREQUEST']._serialized_end=969
+  _globals['_CANCELSHIPMENTRESPONSE']._serialized_start=971
+  _globals['_CANCELSHIPMENTRESPONSE']._serialized_end=1051
+  _globals['_GETSHIPMENTREQUEST']._serialized_start=1053
+  _globals['_GETSHIPMENTREQUEST']._serialized_end=1110
+  _globals['_GETSHIPMENTRESPONSE']._serialized_start=1112
+  _globals['_GETSHIPMENTRESPONSE']._serialized_end=1189
+  _globals['_SHIPPINGSERVICE']._serialized_start=1386
+  _globals['_SHIPPINGSERVICE']._serialized_end=2057
 # @@protoc_insertion_point(module_scope)

@@ -148,7 +148,7 @@ class CreateShipmentRequest(_message.Message):
 
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParcelLine]:
-        """What is in it, 1 to 100 lines."""
+        """What is in it, 1 to 100 lines, each SKU once."""
 
     def __init__(
         self,

@@ -1,0 +1,139 @@
+"""The contracts of the shop as they are compiled: every RPC, and every field of its request."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import walk_packages
+from typing import Any, Final
+
+from google.protobuf import symbol_database
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+
+import shop
+from accord.contract import Key, MethodPolicy, method_policy
+
+LENGTH_DELIMITED: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """One RPC."""
+
+    descriptor: MethodDescriptor
+
+    @property
+    def name(self) -> str:
+        """Name to call it by, e.g. "shop.orders.v1.OrderService/GetOrder"."""
+        return f"{self.descriptor.containing_service.full_name}/{self.descriptor.name}"
+
+    @property
+    def process(self) -> str:
+        """Name of the process that serves it, e.g. "orders"."""
+        return str(self.descriptor.containing_service.full_name.split(".")[1])
+
+    @property
+    def policy(self) -> MethodPolicy:
+        """What its contract says."""
+        return method_policy(f"/{self.name}")
+
+    @property
+    def keyed(self) -> bool:
+        """Whether it cannot be called without an idempotency key."""
+        return self.policy.key is Key.REQUIRED
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the caller may send any number of requests."""
+        return bool(self.descriptor.client_streaming)
+
+    @property
+    def request(self) -> type[Message]:
+        """The class of its request."""
+        return class_of(self.descriptor.input_type)
+
+    @property
+    def places(self) -> tuple["Place", ...]:
+        """Every field of its request, those of nested messages included."""
+        return tuple(_places(self.descriptor.input_type, ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A field somewhere in a request; of a list that lies on the way, in its first item."""
+
+    path: tuple[FieldDescriptor, ...]
+
+    @property
+    def field(self) -> FieldDescriptor:
+        """The field itself."""
+        return self.path[-1]
+
+    @property
+    def name(self) -> str:
+        """Its path as violations write it, e.g. "items[0].unit_price.currency_code"."""
+        parents = (f"{field.name}{'[0]' if field.is_repeated else ''}" for field in self.path[:-1])
+        return ".".join((*parents, self.field.name))
+
+    def get(self, message: Any) -> Any:
+        """Its value in a request."""
+        return getattr(self._parent(message), self.field.name)
+
+    def put(self, message: Any, value: object) -> None:
+        """Give it another value; of a list, other items."""
+        parent = self._parent(message)
+        if self.field.is_repeated:
+            parent.ClearField(self.field.name)
+            getattr(parent, self.field.name).extend(value)
+        else:
+            setattr(parent, self.field.name, value)
+
+    def encode(self, payload: bytes) -> bytes:
+        """A request with nothing but this field, with these bytes for its value."""
+        for field in reversed(self.path):
+            tag = field.number << 3 | LENGTH_DELIMITED
+            payload = varint(tag) + varint(len(payload)) + payload
+        return payload
+
+    def _parent(self, message: Any) -> Any:
+        for field in self.path[:-1]:
+            message = getattr(message, field.name)
+            message = message[0] if field.is_repeated else message
+        return message
+
+
+def varint(value: int) -> bytes:
+    """A number of 0 or more as protobuf writes it."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def class_of(descriptor: Descriptor) -> type[Message]:
+    """The generated class of a message."""
+    found: type[Message] = symbol_database.Default().GetSymbol(descriptor.full_name)
+    return found
+
+
+def _places(
+    message: Descriptor, path: tuple[FieldDescriptor, ...], *, depth: int = 6
+) -> Iterator[Place]:
+    for field in message.fields:
+        yield Place((*path, field))
+        if field.message_type is not None and depth and field.message_type.file.package != "":
+            if not field.message_type.full_name.startswith("google.protobuf."):
+                yield from _places(field.message_type, (*path, field), depth=depth - 1)
+
+
+def _rpcs() -> Iterator[Rpc]:
+    for module in walk_packages(shop.__path__, "shop."):
+        if module.name.endswith("_pb2"):
+            for service in import_module(module.name).DESCRIPTOR.services_by_name.values():
+                for method in service.methods:
+                    yield Rpc(method)
+
+
+RPCS: Final = {rpc.name: rpc for rpc in _rpcs()}
+"""Every RPC of every service of the shop, by name."""
