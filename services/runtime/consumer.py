@@ -3,11 +3,16 @@
 The inbox is work of the executor: one row per event and handler. A handler that
 fails holds up the later events of its own key and nothing else; the broker's
 redelivery is never used for retries. An event that comes twice is recognised by
-its id, and its number, for as long as the broker could send it again.
+its id for as long as the broker could send it again.
+
+One process of a database receives at a time, and whatever it did not get to keep
+is asked for again before anything later: events of a key enter the inbox in
+their order.
 """
 
 import json
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +22,7 @@ from google.protobuf.message import DecodeError, Message
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
 
 from accord.contract import event_policy
 from accord.telemetry import HEADERS, use_trace
@@ -42,6 +48,7 @@ PREFETCH: Final = 100
 """Messages asked of the broker at once; it never has more unacknowledged ones out."""
 
 _SWEEP: Final = 3600.0
+_NUMBER: Final = re.compile("[0-9]{1,18}")
 
 M = TypeVar("M", bound=Message)
 
@@ -86,6 +93,7 @@ class Consumer:
     ) -> None:
         self._service = service
         self._source = source
+        self._stream = source.upper()
         self._queue = f"inbox:{source}"
         self._database = database
         self._broker = broker
@@ -103,23 +111,33 @@ class Consumer:
 
     async def serve(self) -> None:
         """Receive until cancelled, whenever the broker is there."""
-        await persistently(f"receiving from {self._source}", self._receive)
+        await persistently(f"receiving from {self._source}", self._hold)
+
+    async def _hold(self) -> None:
+        async with self._database.exclusive(self._queue):
+            await persistently(f"receiving from {self._source}", self._receive)
 
     async def _receive(self) -> None:
         jetstream = await self._broker.jetstream()
-        await self._ensure(jetstream)
+        delivered = await self._resume(jetstream)
         subscription = await jetstream.pull_subscribe_bind(
-            durable=self._service, stream=self._source.upper()
+            durable=self._service, stream=self._stream
         )
         swept = 0.0
         try:
             while True:
                 try:
+                    # Without heartbeats, which let nats-py 2.16 leave a second pull request behind:
+                    # the next event would wait for seconds.
                     messages = await subscription.fetch(PREFETCH, timeout=5)
                 except TimeoutError:
-                    # Also how a consumer that has gone shows; _ensure makes it again.
-                    await self._ensure(jetstream)
+                    # Raises when the consumer has gone; _resume makes it again.
+                    await jetstream.consumer_info(self._stream, self._service)
                     continue
+                for message in messages:
+                    delivered += 1
+                    if message.metadata.sequence.consumer != delivered:
+                        raise LookupError("messages were lost on their way; asking again")
                 await self._database.write(lambda tx, batch=messages: self._take(tx, batch))  # type: ignore[misc]
                 for message in messages:
                     await message.ack()
@@ -129,26 +147,49 @@ class Consumer:
         finally:
             await subscription.unsubscribe()
 
-    async def _ensure(self, jetstream: JetStreamContext) -> None:
+    async def _resume(self, jetstream: JetStreamContext) -> int:
+        """Make the durable consumer what it should be; return how many messages it has sent.
+
+        Where messages are out that were not acknowledged, it is made anew behind the last one
+        that was: else they would come again in half a minute, and later ones before them.
+        """
         await ensure_stream(jetstream, self._source)
+        acknowledged = 0
+        try:
+            info = await jetstream.consumer_info(self._stream, self._service)
+        except NotFoundError:
+            pass
+        else:
+            assert info.delivered is not None
+            assert info.ack_floor is not None
+            same = sorted(info.config.filter_subjects or [info.config.filter_subject or ""])
+            if not info.num_ack_pending and same == sorted(self._subjects):
+                return int(info.delivered.consumer_seq)
+            # A stream that has lost its tail ends before what was acknowledged.
+            stream = await jetstream.stream_info(self._stream)
+            acknowledged = min(info.ack_floor.stream_seq, stream.state.last_seq)
+            await jetstream.delete_consumer(self._stream, self._service)
         await jetstream.add_consumer(
-            self._source.upper(),
+            self._stream,
             ConsumerConfig(
                 durable_name=self._service,
                 filter_subjects=self._subjects,
-                deliver_policy=DeliverPolicy.ALL,
+                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=acknowledged + 1,
                 ack_policy=AckPolicy.EXPLICIT,
                 ack_wait=30,
                 max_ack_pending=PREFETCH,
                 max_deliver=-1,
             ),
         )
+        return 0
 
     def _take(self, tx: Tx, messages: list[Msg]) -> None:
         for message in messages:
             headers = message.headers or {}
             event_id, kind = headers.get("ce-id", ""), headers.get("ce-type", "")
-            if kind not in self._handlers or not event_id:
+            sequence = headers.get("ce-sequence", "")
+            if kind not in self._handlers or not event_id or not _NUMBER.fullmatch(sequence):
                 log.warning("a message on %s is no event of the contract", message.subject)
                 continue
             new = tx.execute(
@@ -157,6 +198,11 @@ class Consumer:
                 {"consumer": self._source, "id": event_id, "now": self._clock()},
             )
             if not new:
+                tx.execute(
+                    "UPDATE inbox SET received_at = :now WHERE consumer = :consumer"
+                    " AND event_id = :id",
+                    {"consumer": self._source, "id": event_id, "now": self._clock()},
+                )
                 continue
             with use_trace({name: headers[name] for name in HEADERS if name in headers}):
                 self._executor.enqueue(
@@ -164,7 +210,7 @@ class Consumer:
                     self._queue,
                     headers.get("ce-subject", ""),
                     _pack(headers, message.data),
-                    seq=int(headers.get("ce-sequence", "0")),
+                    seq=int(sequence),
                 )
 
     def _sweep(self, tx: Tx) -> None:
@@ -180,7 +226,7 @@ class Consumer:
             event = message.FromString(payload)
         except DecodeError as error:
             raise Permanent(f"not a {headers['ce-type']}: {error}") from error
-        received = Received(headers["ce-id"], work.key, int(headers.get("ce-sequence", "0")), event)
+        received = Received(headers["ce-id"], work.key, int(headers["ce-sequence"]), event)
         return await handler(received)
 
 

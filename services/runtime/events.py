@@ -7,6 +7,7 @@ position; a hub wakes them (hub.py).
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -160,9 +161,13 @@ def after_position(tx: Tx, position: int, most: int) -> list[Event]:
     return [Event.of(row) for row in rows]
 
 
-def head(tx: Tx) -> int:
-    """The highest position given; 0 when there is none."""
-    row = tx.one("SELECT MAX(position) AS head FROM events")
+def head(tx: Tx, *, before: float = math.inf) -> int:
+    """The highest position given to an event of before a time; 0 when there is none."""
+    row = tx.one(
+        "SELECT MAX(position) AS head FROM events"
+        + (" WHERE occurred_at < :before" if before < math.inf else ""),
+        {"before": before},
+    )
     return int(row["head"] or 0) if row else 0
 
 

@@ -187,6 +187,14 @@ def claim(tx: Tx, queue: Queue, owner: str, now: float, most: int) -> list[Work]
     return [Work(**dict(row), lease_until=lease_until) for row in rows]
 
 
+def take_back(tx: Tx, owner: str) -> int:
+    """End all leases of an owner that has died; return how many."""
+    return tx.execute(
+        "UPDATE work SET lease_until = 0 WHERE owner = :owner AND lease_until > 0",
+        {"owner": owner},
+    )
+
+
 def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], float]:
     """Which of these queues may have work that can run now, and when more becomes due."""
     due: list[str] = []
@@ -302,12 +310,7 @@ class Executor:
 
     async def serve(self) -> None:
         """Work until cancelled. Takes back what an earlier life of this process had leased."""
-        await self._database.write(
-            lambda tx: tx.execute(
-                "UPDATE work SET lease_until = 0 WHERE owner = :owner AND lease_until > 0",
-                {"owner": self._owner},
-            )
-        )
+        await self._database.write(lambda tx: take_back(tx, self._owner))
         while True:
             self._wake.clear()
             try:
@@ -481,11 +484,11 @@ def parked(tx: Tx, *, after: str = "", most: int = 100) -> list[Parked]:
 
 
 def unpark(tx: Tx, id: str, now: float) -> bool:  # noqa: A002
-    """Try a parked row again, from its first attempt. False when there is none."""
+    """Try a parked or waiting row now, from its first attempt. False when there is none."""
     return (
         tx.execute(
             "UPDATE work SET state = 'ready', attempts = 0, due_at = :now"
-            " WHERE id = :id AND state = 'parked'",
+            " WHERE id = :id AND lease_until <= :now",
             {"id": id, "now": now},
         )
         > 0

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+from urllib.parse import quote
 
 from nats.js import JetStreamContext
 
 from services.runtime import events
-from services.runtime.broker import Broker, ensure_stream, persistently
+from services.runtime.broker import MAX_AGE, Broker, ensure_stream, persistently
 from services.runtime.database import Database, Tx
 from services.runtime.events import Event
 from services.runtime.hub import Hub
@@ -49,6 +50,10 @@ CHECK: Final = 10.0
 """Seconds between looks at the stream's identity and length."""
 
 
+class StreamChanged(Exception):
+    """The broker has acknowledged with a sequence that it had given before: it has lost events."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """How far the broker has got."""
@@ -61,7 +66,7 @@ class Mark:
     """The highest sequence of the stream that was acknowledged."""
 
 
-def recover(mark: Mark, created: str, last: int, at_last: int) -> Mark:
+def recover(mark: Mark, created: str, last: int, at_last: int, expired: int = 0) -> Mark:
     """Where to go on, given what the broker says of its stream now.
 
     Args:
@@ -70,14 +75,15 @@ def recover(mark: Mark, created: str, last: int, at_last: int) -> Mark:
         last: the stream's highest sequence now.
         at_last: the position that had been reached when the stream's highest
             acknowledged sequence was at most `last`.
+        expired: the position of the last event that is too old for the broker.
 
     Returns:
-        The mark, unless the stream was recreated (begin again from 0) or lost
-        its tail (go back to `at_last`). Publishing an event twice is harmless:
+        The mark, unless the stream was recreated (begin again behind `expired`)
+        or lost its tail (go back to `at_last`). Publishing an event twice is harmless:
         the broker knows its id, and so does every inbox.
     """
     if mark.created != created:
-        return Mark(created=created)
+        return Mark(created=created, position=expired)
     if last < mark.acknowledged:
         return Mark(created=created, position=at_last, acknowledged=last)
     return mark
@@ -175,7 +181,7 @@ class Relay:
         acks = await asyncio.gather(
             *(
                 jetstream.publish(
-                    f"{event.subject}.{event.key}",
+                    subject(event),
                     event.payload,
                     headers=headers(self._service, event),
                     timeout=5,
@@ -183,6 +189,8 @@ class Relay:
                 for event in batch
             )
         )
+        if any(not ack.duplicate and ack.seq <= mark.acknowledged for ack in acks):
+            raise StreamChanged
         position = batch[-1].position
         assert position is not None
         reached = Mark(mark.created, position, max(mark.acknowledged, *(ack.seq for ack in acks)))
@@ -207,7 +215,9 @@ class Relay:
                 {"stream": self._stream, "last": last},
             )
             at_last = int(earlier["position"] or 0) if earlier else 0
-            return noted, recover(noted, created, last, at_last)
+            new = noted.created != created
+            expired = events.head(tx, before=time.time() - MAX_AGE) if new else 0
+            return noted, recover(noted, created, last, at_last, expired)
 
         noted, mark = await self._database.read(compare)
         if mark != noted:
@@ -249,6 +259,11 @@ class Relay:
             " DO UPDATE SET position = excluded.position",
             coarse,
         )
+
+
+def subject(event: Event) -> str:
+    """Where an event is published: its kind, and its key as one token."""
+    return f"{event.subject}.{quote(event.key, safe='').replace('.', '%2E')}"
 
 
 def headers(service: str, event: Event) -> dict[str, str]:

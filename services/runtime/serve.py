@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -152,6 +153,7 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
             targets=settings.peers,
             validator=validation.violations,
             idempotency=SqlIdempotencyStore(database),
+            translate=_translate,
         )
         stack.push_async_callback(mesh.close)
         runtime = Runtime(
@@ -159,8 +161,9 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
             mesh=mesh,
             database=database,
             server=mesh.server(),
-            # The address is this process's own as long as it lives, and the next one's after it.
-            executor=Executor(database, owner=settings.address),
+            # The address is this process's own as long as it lives, and the next one's after it;
+            # replicas on other machines may well listen on the same one.
+            executor=Executor(database, owner=f"{socket.gethostname()}/{settings.address}"),
             outbox=Outbox(publisher, hub),
             hub=hub,
             broker=broker,
@@ -189,6 +192,13 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
         for name in ("", *service.contracts):
             await health_servicer.set(name, _SERVING)
         yield runtime
+
+
+def _translate(error: Exception) -> accord.ServiceError | None:
+    """A database that is away is the caller's to try again."""
+    if isinstance(error, DatabaseUnavailable):
+        return accord.Unavailable("DATABASE_UNAVAILABLE", 1.0, "the record cannot be reached")
+    return None
 
 
 def _introspection(server: grpc.aio.Server, contracts: Sequence[str]) -> HealthServicer:
@@ -244,9 +254,12 @@ class _Background:
             self._failed.set()
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = {task for task in self._tasks if not task.done()}
+        while running:
+            for task in running:
+                task.cancel()
+            # Again and again: a cancellation that meets an error is lost (asyncio.wait_for).
+            _, running = await asyncio.wait(running, timeout=1)
 
 
 async def _main(service: Service, settings: Settings) -> bool:

@@ -49,6 +49,8 @@ class Settings:
         log_format = environment.get("LOG_FORMAT", "") or "json"
         if log_format not in ("json", "text"):
             raise ValueError(f"LOG_FORMAT={log_format!r}: expected json or text")
+        # Raises for an offset that is too large and for overrides that cannot be read.
+        topology.targets(int(offset), environment.get("MESH_TARGETS", ""))
         return cls(
             name=name,
             home=Path(environment.get("MESH_HOME", "") or ".mesh"),

@@ -18,8 +18,8 @@ import grpc
 
 from accord.errors import ServiceError, failure_of
 from services.runtime import executor as executors
-from services.runtime.database import Database, Tx
-from services.runtime.executor import Effect, Executor, Work
+from services.runtime.database import Database, Row, Tx
+from services.runtime.executor import Effect, Executor, LeaseLost, Work
 from services.runtime.saga import machine
 from services.runtime.saga.definition import Definition, Step
 from services.runtime.saga.machine import START, Phase, Position
@@ -68,15 +68,41 @@ class Saga:
     updated_at: float
 
 
+_SAGA: Final = (
+    "SELECT id, definition, version, phase, step, cancelled, history, created_at, updated_at"
+    " FROM saga"
+)
+
+
 def load(tx: Tx, id: str, *, lock: bool = False) -> Saga | None:  # noqa: A002
     """The saga with this id; `lock` keeps others from changing it until the commit."""
-    row = tx.one(
-        "SELECT id, definition, version, phase, step, cancelled, history, created_at, updated_at"
-        " FROM saga WHERE id = :id" + (tx.for_update if lock else ""),
-        {"id": id},
+    row = tx.one(f"{_SAGA} WHERE id = :id" + (tx.for_update if lock else ""), {"id": id})
+    return None if row is None else _saga(row)
+
+
+def page(
+    tx: Tx, *, after: str, most: int, definition: str, phase: str, created_before: float
+) -> list[Saga]:
+    """Up to `most` sagas by id, beginning after one; of any definition or phase if it is ""."""
+    where = ["id > :after", "created_at <= :created_before"]
+    if definition:
+        where.append("definition = :definition")
+    if phase:
+        where.append("phase = :phase")
+    rows = tx.all(
+        f"{_SAGA} WHERE {' AND '.join(where)} ORDER BY id LIMIT :most",
+        {
+            "after": after,
+            "created_before": created_before,
+            "definition": definition,
+            "phase": phase,
+            "most": most,
+        },
     )
-    if row is None:
-        return None
+    return [_saga(row) for row in rows]
+
+
+def _saga(row: Row) -> Saga:
     values = dict(row)
     position = Position(Phase(values.pop("phase")), int(values.pop("step")))
     return Saga(**{**values, "position": position, "cancelled": bool(row["cancelled"])})
@@ -98,6 +124,10 @@ class Sagas:
         """Make a definition known. Old versions stay registered while sagas of them run."""
         definition.shape  # noqa: B018 - checks it
         self._definitions[(definition.name, definition.version)] = definition
+
+    def definition(self, saga: Saga) -> Definition | None:
+        """The definition that a saga began with; None if it is not known any more."""
+        return self._definitions.get((saga.definition, saga.version))
 
     def start(self, tx: Tx, definition: Definition, id: str) -> Work:  # noqa: A002
         """Begin a saga; its first step is held for the caller to `Executor.run` after the commit.
@@ -179,34 +209,43 @@ class Sagas:
             if effect is not None:
                 effect(tx)
             saga = load(tx, before.id, lock=True)
-            # Only `cancelled` can have changed: positions move under this work's lease alone.
-            assert saga is not None
-            assert saga.position == before.position
-            after = transition(definition, saga)
-            now = self._clock()
-            entry = {
-                "at": now,
-                "step": definition.steps[before.position.step].name,
-                "phase": before.position.phase,
-                "outcome": outcome,
-            }
-            tx.execute(
-                "UPDATE saga SET phase = :phase, step = :step, history = :history,"
-                " updated_at = :now WHERE id = :id",
-                {
-                    "phase": after.phase,
-                    "step": after.step,
-                    "history": json.dumps([*json.loads(saga.history), entry]),
-                    "now": now,
-                    "id": saga.id,
-                },
-            )
-            if after.phase is Phase.UNDONE:
-                definition.undone(tx, saga.id)
-            if not after.ended:
-                self._executor.enqueue(tx, QUEUE, saga.id)
+            # Positions move under this work's lease alone, unless an operator intervenes.
+            if saga is None or saga.position != before.position:
+                raise LeaseLost
+            self.advance(tx, saga, transition(definition, saga), outcome)
 
         return write
+
+    def advance(self, tx: Tx, saga: Saga, after: Position, outcome: str) -> None:
+        """Move a saga that was loaded with `lock`: its history, its next work, its end."""
+        definition = self.definition(saga)
+        now = self._clock()
+        entry = {
+            "at": now,
+            "step": step_name(definition, saga.position),
+            "phase": saga.position.phase,
+            "outcome": outcome,
+        }
+        tx.execute(
+            "UPDATE saga SET phase = :phase, step = :step, history = :history,"
+            " updated_at = :now WHERE id = :id",
+            {
+                "phase": after.phase,
+                "step": after.step,
+                "history": json.dumps([*json.loads(saga.history), entry]),
+                "now": now,
+                "id": saga.id,
+            },
+        )
+        if after.phase is Phase.UNDONE and definition is not None:
+            definition.undone(tx, saga.id)
+        if not after.ended:
+            self._executor.enqueue(tx, QUEUE, saga.id)
+
+
+def step_name(definition: Definition | None, position: Position) -> str:
+    """The step of a position; its number if the definition is not known."""
+    return str(position.step) if definition is None else definition.steps[position.step].name
 
 
 def _succeed(definition: Definition, saga: Saga) -> Position:

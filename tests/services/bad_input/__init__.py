@@ -1,1 +1,1 @@
-"""What test_bad_input.py is made of: the shop's contract, a way to call it wrongly, and the table."""
+"""What test_bad_input.py is made of: the contracts, a client for bad calls, and the tables."""

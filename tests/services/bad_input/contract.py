@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 import shop
 from accord.contract import Key, MethodPolicy, method_policy
 
+WELL_KNOWN: Final = "google.protobuf"
 LENGTH_DELIMITED: Final = 2
 
 
@@ -57,6 +58,10 @@ class Rpc:
         """Every field of its request, those of nested messages included."""
         return tuple(_places(self.descriptor.input_type, ()))
 
+    def place(self, name: str) -> "Place":
+        """The field with this name."""
+        return next(place for place in self.places if place.name == name)
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -79,13 +84,15 @@ class Place:
         """Its value in a request."""
         return getattr(self._parent(message), self.field.name)
 
-    def put(self, message: Any, value: object) -> None:
-        """Give it another value; of a list, other items."""
+    def put(self, message: Any, value: Any) -> None:
+        """Give it another value: of a list, other items; None to leave it out."""
         parent = self._parent(message)
+        parent.ClearField(self.field.name)
         if self.field.is_repeated:
-            parent.ClearField(self.field.name)
             getattr(parent, self.field.name).extend(value)
-        else:
+        elif isinstance(value, Message):
+            getattr(parent, self.field.name).CopyFrom(value)
+        elif value is not None:
             setattr(parent, self.field.name, value)
 
     def encode(self, payload: bytes) -> bytes:
@@ -117,14 +124,11 @@ def class_of(descriptor: Descriptor) -> type[Message]:
     return found
 
 
-def _places(
-    message: Descriptor, path: tuple[FieldDescriptor, ...], *, depth: int = 6
-) -> Iterator[Place]:
+def _places(message: Descriptor, path: tuple[FieldDescriptor, ...]) -> Iterator[Place]:
     for field in message.fields:
         yield Place((*path, field))
-        if field.message_type is not None and depth and field.message_type.file.package != "":
-            if not field.message_type.full_name.startswith("google.protobuf."):
-                yield from _places(field.message_type, (*path, field), depth=depth - 1)
+        if field.message_type is not None and field.message_type.file.package != WELL_KNOWN:
+            yield from _places(field.message_type, (*path, field))
 
 
 def _rpcs() -> Iterator[Rpc]:

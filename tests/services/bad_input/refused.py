@@ -1,0 +1,458 @@
+"""The second table: requests that their contract allows, and that the state of the shop refuses."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from google.protobuf.message import Message
+
+from services.runtime.pages import encode_token
+from shop.common.v1.money_pb2 import Money
+from shop.customers.v1 import customers_pb2 as customers
+from shop.inventory.v1 import inventory_pb2 as inventory
+from shop.notifications.v1 import notifications_pb2 as notifications
+from shop.orders.v1 import orders_pb2 as orders
+from shop.payments.v1 import payments_pb2 as payments
+from shop.sandbox.v1 import sandbox_pb2 as sandbox
+from shop.shipping.v1 import shipping_pb2 as shipping
+from tests.services.bad_input.world import EMAIL, USED_KEY, World, capture, parcel
+from tests.services.bad_input.wrong import ID
+from tests.support.shop import address, euros, order_request
+
+Requests = Callable[[World], Message | Sequence[Message]]
+
+INVALID: Final = grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND: Final = grpc.StatusCode.NOT_FOUND
+EXISTS: Final = grpc.StatusCode.ALREADY_EXISTS
+PRECONDITION: Final = grpc.StatusCode.FAILED_PRECONDITION
+RANGE: Final = grpc.StatusCode.OUT_OF_RANGE
+EXHAUSTED: Final = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A call that is refused."""
+
+    rpc: str
+    case: str
+    code: grpc.StatusCode
+    reason: str
+    requests: Requests
+    field: str | None = None
+    """The field that is named; None for none."""
+    key: str = ""
+    """Idempotency key; a new one by default where one is required."""
+
+
+CUSTOMERS: Final = "shop.customers.v1.CustomerService/"
+INVENTORY: Final = "shop.inventory.v1.InventoryService/"
+NOTIFICATIONS: Final = "shop.notifications.v1.NotificationService/"
+ORDERS: Final = "shop.orders.v1.OrderService/"
+PAYMENTS: Final = "shop.payments.v1.PaymentService/"
+SHIPPING: Final = "shop.shipping.v1.ShippingService/"
+CARDS: Final = "shop.sandbox.v1.CardProcessorService/"
+CARRIER: Final = "shop.sandbox.v1.CarrierService/"
+
+
+def _reuse(rpc: str, requests: Requests) -> Row:
+    return Row(
+        rpc,
+        "key of another request",
+        INVALID,
+        "IDEMPOTENCY_KEY_REUSED",
+        requests,
+        "metadata.idempotency-key",
+        USED_KEY,
+    )
+
+
+def _customer(email: str) -> Requests:
+    return lambda world: customers.CreateCustomerRequest(name="Eve", email=email)
+
+
+def _product(price: Money, on_hand: int) -> Requests:
+    return lambda world: inventory.UpsertProductRequest(
+        sku="tea", name="tea", price=price, on_hand=on_hand
+    )
+
+
+def _reserve(
+    order_id: str = ID,
+    sku: str = "tea",
+    quantity: int = 2,
+    price: Money = euros(499),  # noqa: B008 - nobody changes it
+) -> inventory.ReserveStockRequest:
+    line = inventory.ReserveLine(sku=sku, quantity=quantity, unit_price=price)
+    return inventory.ReserveStockRequest(order_id=order_id, lines=[line])
+
+
+def _charge(
+    order_id: str,
+    amount: Money = euros(499),
+    card: str = "tok_visa",  # noqa: B008
+) -> payments.ChargeRequest:
+    return payments.ChargeRequest(order_id=order_id, amount=amount, card_token=card)
+
+
+def _ship(order_id: str, country: str = "DE") -> shipping.CreateShipmentRequest:
+    line = shipping.ParcelLine(sku="tea", quantity=2)
+    return shipping.CreateShipmentRequest(order_id=order_id, ship_to=address(country), lines=[line])
+
+
+def _page_tokens(rpc: str, filters: dict[str, str], request: Callable[[str], Message]) -> list[Row]:
+    tokens = {
+        "no token": "?",
+        "not ASCII": "Ö",
+        "empty JSON": "e30=",
+        "no list": "MQ==",
+        "other filters": encode_token({"other": "filters"}, ID),
+        "half a surrogate": encode_token(filters, "\ud800"),
+        "a NUL": encode_token(filters, "\0"),
+    }
+    return [
+        Row(
+            rpc,
+            f"page token: {case}",
+            INVALID,
+            "INVALID_ARGUMENT",
+            lambda world, token=token: request(token),  # type: ignore[misc]
+            "page_token",
+        )
+        for case, token in tokens.items()
+    ]
+
+
+_DOLLARS: Final = Money(minor_units=499, currency_code="USD")
+
+REFUSED: Final[Sequence[Row]] = (
+    # Customers
+    Row(CUSTOMERS + "CreateCustomer", "taken", EXISTS, "EMAIL_TAKEN", _customer(EMAIL)),
+    Row(CUSTOMERS + "CreateCustomer", "case", EXISTS, "EMAIL_TAKEN", _customer(EMAIL.upper())),
+    _reuse(CUSTOMERS + "CreateCustomer", _customer("eve@example.com")),
+    Row(
+        CUSTOMERS + "GetCustomer",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: customers.GetCustomerRequest(customer_id=ID),
+    ),
+    # Inventory
+    Row(
+        INVENTORY + "UpsertProduct",
+        "other currency",
+        PRECONDITION,
+        "CURRENCY_CHANGED",
+        _product(_DOLLARS, 100),
+    ),
+    Row(
+        INVENTORY + "UpsertProduct",
+        "less than is reserved",
+        PRECONDITION,
+        "STOCK_IS_RESERVED",
+        _product(euros(499), 0),
+    ),
+    Row(
+        INVENTORY + "ReserveStock",
+        "too many",
+        PRECONDITION,
+        "OUT_OF_STOCK",
+        lambda world: _reserve(sku="rare"),
+    ),
+    Row(
+        INVENTORY + "ReserveStock",
+        "unknown product",
+        PRECONDITION,
+        "UNKNOWN_PRODUCT",
+        lambda world: _reserve(sku="unknown"),
+    ),
+    Row(
+        INVENTORY + "ReserveStock",
+        "other price",
+        PRECONDITION,
+        "PRICE_CHANGED",
+        lambda world: _reserve(price=euros(1)),
+    ),
+    Row(
+        INVENTORY + "ReserveStock",
+        "other currency",
+        PRECONDITION,
+        "PRICE_CHANGED",
+        lambda world: _reserve(price=_DOLLARS),
+    ),
+    Row(
+        INVENTORY + "ReserveStock",
+        "released",
+        PRECONDITION,
+        "RESERVATION_CLOSED",
+        lambda world: _reserve(world.released),
+    ),
+    Row(
+        INVENTORY + "ReserveStock",
+        "committed",
+        PRECONDITION,
+        "RESERVATION_CLOSED",
+        lambda world: _reserve(world.committed),
+    ),
+    Row(
+        INVENTORY + "ReserveStock",
+        "other lines",
+        INVALID,
+        "INVALID_ARGUMENT",
+        lambda world: _reserve(world.reserved, quantity=3),
+        "lines",
+    ),
+    _reuse(INVENTORY + "ReserveStock", lambda world: _reserve()),
+    Row(
+        INVENTORY + "ReleaseStock",
+        "committed",
+        PRECONDITION,
+        "RESERVATION_COMMITTED",
+        lambda world: inventory.ReleaseStockRequest(order_id=world.committed),
+    ),
+    Row(
+        INVENTORY + "CommitStock",
+        "unknown order",
+        PRECONDITION,
+        "NOT_RESERVED",
+        lambda world: inventory.CommitStockRequest(order_id=ID),
+    ),
+    Row(
+        INVENTORY + "CommitStock",
+        "released",
+        PRECONDITION,
+        "NOT_RESERVED",
+        lambda world: inventory.CommitStockRequest(order_id=world.released),
+    ),
+    Row(
+        INVENTORY + "GetStock",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: inventory.GetStockRequest(sku="unknown"),
+    ),
+    # Notifications
+    Row(
+        NOTIFICATIONS + "GetNotification",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: notifications.GetNotificationRequest(notification_id=ID),
+    ),
+    *_page_tokens(
+        NOTIFICATIONS + "ListNotifications",
+        {"order_id": ""},
+        lambda token: notifications.ListNotificationsRequest(page_token=token),
+    ),
+    # Orders
+    Row(
+        ORDERS + "CreateOrder",
+        "unknown customer",
+        PRECONDITION,
+        "UNKNOWN_CUSTOMER",
+        lambda world: order_request(ID, {"tea": 1}),
+    ),
+    _reuse(ORDERS + "CreateOrder", lambda world: order_request(world.customer, {"tea": 2})),
+    Row(
+        ORDERS + "GetOrder",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: orders.GetOrderRequest(order_id=ID),
+    ),
+    *_page_tokens(
+        ORDERS + "ListOrders",
+        {"customer_id": "", "status": "0"},
+        lambda token: orders.ListOrdersRequest(page_token=token),
+    ),
+    Row(
+        ORDERS + "ListOrders",
+        "page token of another status",
+        INVALID,
+        "INVALID_ARGUMENT",
+        lambda world: orders.ListOrdersRequest(
+            status=orders.ORDER_STATUS_PAID,
+            page_token=encode_token({"customer_id": "", "status": "0"}, ID),
+        ),
+        "page_token",
+    ),
+    Row(
+        ORDERS + "CancelOrder",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: orders.CancelOrderRequest(order_id=ID),
+    ),
+    Row(
+        ORDERS + "CancelOrder",
+        "after ship",
+        PRECONDITION,
+        "ORDER_ENDED",
+        lambda world: orders.CancelOrderRequest(order_id=world.confirmed),
+    ),
+    Row(
+        ORDERS + "CancelOrder",
+        "rejected",
+        PRECONDITION,
+        "ORDER_ENDED",
+        lambda world: orders.CancelOrderRequest(order_id=world.rejected),
+    ),
+    Row(
+        ORDERS + "StreamOrderUpdates",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: orders.StreamOrderUpdatesRequest(order_id=ID),
+    ),
+    Row(
+        ORDERS + "StreamOrderUpdates",
+        "from the future",
+        RANGE,
+        "SEQUENCE_IN_FUTURE",
+        lambda world: orders.StreamOrderUpdatesRequest(order_id=world.confirmed, after_sequence=99),
+    ),
+    Row(
+        ORDERS + "StreamOrderUpdates",
+        "from the end of time",
+        RANGE,
+        "SEQUENCE_IN_FUTURE",
+        lambda world: orders.StreamOrderUpdatesRequest(
+            order_id=world.confirmed, after_sequence=2**63 - 1
+        ),
+    ),
+    Row(
+        ORDERS + "BulkUpdateOrders",
+        "empty stream",
+        INVALID,
+        "INVALID_ARGUMENT",
+        lambda world: (),
+        "",
+    ),
+    Row(
+        ORDERS + "ReadEvents",
+        "from the future",
+        RANGE,
+        "POSITION_IN_FUTURE",
+        lambda world: orders.ReadEventsRequest(after_position=10**6),
+    ),
+    Row(
+        ORDERS + "ReadEvents",
+        "from the end of time, to stay",
+        RANGE,
+        "POSITION_IN_FUTURE",
+        lambda world: orders.ReadEventsRequest(after_position=2**63 - 1, follow=True),
+    ),
+    # Payments
+    Row(
+        PAYMENTS + "Charge",
+        "declined before",
+        PRECONDITION,
+        "CARD_DECLINED",
+        lambda world: _charge(world.declined),
+    ),
+    Row(
+        PAYMENTS + "Charge",
+        "refunded",
+        PRECONDITION,
+        "PAYMENT_REFUNDED",
+        lambda world: _charge(world.refunded),
+    ),
+    Row(
+        PAYMENTS + "Charge",
+        "other amount",
+        PRECONDITION,
+        "AMOUNT_CHANGED",
+        lambda world: _charge(world.captured, euros(500)),
+    ),
+    Row(
+        PAYMENTS + "Charge",
+        "other currency",
+        PRECONDITION,
+        "AMOUNT_CHANGED",
+        lambda world: _charge(world.captured, _DOLLARS),
+    ),
+    _reuse(PAYMENTS + "Charge", lambda world: _charge(ID)),
+    Row(
+        PAYMENTS + "GetPayment",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: payments.GetPaymentRequest(order_id=ID),
+    ),
+    # Shipping
+    Row(
+        SHIPPING + "CreateShipment",
+        "not served",
+        PRECONDITION,
+        "NO_CARRIER",
+        lambda world: _ship(world.not_served, "AQ"),
+    ),
+    Row(
+        SHIPPING + "CreateShipment",
+        "cancelled",
+        PRECONDITION,
+        "SHIPMENT_CANCELLED",
+        lambda world: _ship(world.cancelled),
+    ),
+    _reuse(SHIPPING + "CreateShipment", lambda world: _ship(ID)),
+    Row(
+        SHIPPING + "GetShipment",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: shipping.GetShipmentRequest(order_id=ID),
+    ),
+    # The outside world
+    Row(
+        CARDS + "Capture",
+        "declined before",
+        PRECONDITION,
+        "CARD_DECLINED",
+        lambda world: capture("declined"),
+    ),
+    Row(
+        CARDS + "Capture",
+        "reversed",
+        PRECONDITION,
+        "KEY_REVERSED",
+        lambda world: capture("reversed"),
+    ),
+    Row(
+        CARDS + "Capture",
+        "other amount",
+        INVALID,
+        "INVALID_ARGUMENT",
+        lambda world: capture("taken", 1),
+        "key",
+    ),
+    Row(
+        CARRIER + "BookParcel",
+        "not served",
+        PRECONDITION,
+        "DESTINATION_NOT_SERVED",
+        lambda world: parcel("not served"),
+    ),
+    Row(
+        CARRIER + "BookParcel",
+        "cancelled",
+        PRECONDITION,
+        "KEY_CANCELLED",
+        lambda world: parcel("cancelled"),
+    ),
+    Row(
+        CARRIER + "BookParcel",
+        "other units",
+        INVALID,
+        "INVALID_ARGUMENT",
+        lambda world: parcel("booked", 3),
+        "key",
+    ),
+    Row(
+        CARRIER + "CancelParcel",
+        "handed over",
+        PRECONDITION,
+        "PARCEL_HANDED_OVER",
+        lambda world: sandbox.CancelParcelRequest(key="handed over", reference="r"),
+    ),
+)
+"""Calls that are refused and change nothing."""

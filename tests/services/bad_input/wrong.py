@@ -1,0 +1,282 @@
+"""The first table: for every RPC, values that its contract does not allow.
+
+Each stands for a request that is good but for one field. What is wrong with a field of its kind
+anywhere - too long, not UTF-8, an enum value that nobody knows - is not listed: it is made from the
+contracts (everywhere.py).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from shop.common.v1.money_pb2 import Money
+from shop.customers.v1 import customers_pb2 as customers
+from shop.inventory.v1 import inventory_pb2 as inventory
+from shop.notifications.v1 import notifications_pb2 as notifications
+from shop.orders.v1 import orders_pb2 as orders
+from shop.payments.v1 import payments_pb2 as payments
+from shop.sandbox.v1 import sandbox_pb2 as sandbox
+from shop.shipping.v1 import shipping_pb2 as shipping
+from tests.services.bad_input.world import capture, parcel
+from tests.support.shop import address, euros
+
+ID: Final = "0197f000-0000-7000-8000-000000000000"
+"""An id that nothing has."""
+
+_ITEM: Final = orders.OrderItem(sku="tea", quantity=1, unit_price=euros(499))
+_LINE: Final = inventory.ReserveLine(sku="tea", quantity=1, unit_price=euros(499))
+_PARCEL_LINE: Final = shipping.ParcelLine(sku="tea", quantity=1)
+_DOLLARS: Final = Money(minor_units=499, currency_code="USD")
+
+GOOD: Final[Mapping[str, Message]] = {
+    "shop.customers.v1.CustomerService/CreateCustomer": customers.CreateCustomerRequest(
+        name="Bob", email="bob@example.com", address=address()
+    ),
+    "shop.customers.v1.CustomerService/GetCustomer": customers.GetCustomerRequest(customer_id=ID),
+    "shop.customers.v1.CustomerService/ListCustomers": customers.ListCustomersRequest(),
+    "shop.inventory.v1.InventoryService/UpsertProduct": inventory.UpsertProductRequest(
+        sku="pot", name="Pot", price=euros(1999), on_hand=5
+    ),
+    "shop.inventory.v1.InventoryService/ReserveStock": inventory.ReserveStockRequest(
+        order_id=ID, lines=[_LINE]
+    ),
+    "shop.inventory.v1.InventoryService/ReleaseStock": inventory.ReleaseStockRequest(order_id=ID),
+    "shop.inventory.v1.InventoryService/CommitStock": inventory.CommitStockRequest(order_id=ID),
+    "shop.inventory.v1.InventoryService/GetStock": inventory.GetStockRequest(sku="nothing"),
+    "shop.inventory.v1.InventoryService/ListStock": inventory.ListStockRequest(after_sku="a"),
+    "shop.notifications.v1.NotificationService/GetNotification": (
+        notifications.GetNotificationRequest(notification_id=ID)
+    ),
+    "shop.notifications.v1.NotificationService/ListNotifications": (
+        notifications.ListNotificationsRequest(order_id=ID)
+    ),
+    "shop.orders.v1.OrderService/CreateOrder": orders.CreateOrderRequest(
+        customer_id=ID, items=[_ITEM], card_token="tok_visa", ship_to=address()
+    ),
+    "shop.orders.v1.OrderService/GetOrder": orders.GetOrderRequest(order_id=ID),
+    "shop.orders.v1.OrderService/ListOrders": orders.ListOrdersRequest(customer_id=ID),
+    "shop.orders.v1.OrderService/CancelOrder": orders.CancelOrderRequest(
+        order_id=ID, reason="changed my mind"
+    ),
+    "shop.orders.v1.OrderService/StreamOrderUpdates": orders.StreamOrderUpdatesRequest(order_id=ID),
+    "shop.orders.v1.OrderService/BulkUpdateOrders": orders.BulkUpdateOrdersRequest(
+        order_id=ID, add_note="called twice"
+    ),
+    "shop.orders.v1.OrderService/TrackOrders": orders.TrackOrdersRequest(
+        add=orders.StreamOrderUpdatesRequest(order_id=ID)
+    ),
+    "shop.orders.v1.OrderService/ReadEvents": orders.ReadEventsRequest(),
+    "shop.payments.v1.PaymentService/Charge": payments.ChargeRequest(
+        order_id=ID, amount=euros(499), card_token="tok_visa"
+    ),
+    "shop.payments.v1.PaymentService/Refund": payments.RefundRequest(order_id=ID),
+    "shop.payments.v1.PaymentService/GetPayment": payments.GetPaymentRequest(order_id=ID),
+    "shop.sandbox.v1.CardProcessorService/Capture": capture("new"),
+    "shop.sandbox.v1.CardProcessorService/Reverse": sandbox.ReverseRequest(
+        key="new", reference="r"
+    ),
+    "shop.sandbox.v1.CarrierService/BookParcel": parcel("new"),
+    "shop.sandbox.v1.CarrierService/CancelParcel": sandbox.CancelParcelRequest(
+        key="new", reference="r"
+    ),
+    "shop.sandbox.v1.SandboxService/SetBehavior": sandbox.SetBehaviorRequest(
+        party=sandbox.PARTY_CARRIER, behavior=sandbox.BEHAVIOR_NORMAL
+    ),
+    "shop.sandbox.v1.SandboxService/ReadLedger": sandbox.ReadLedgerRequest(),
+    "shop.shipping.v1.ShippingService/CreateShipment": shipping.CreateShipmentRequest(
+        order_id=ID, ship_to=address(), lines=[_PARCEL_LINE]
+    ),
+    "shop.shipping.v1.ShippingService/CancelShipment": shipping.CancelShipmentRequest(order_id=ID),
+    "shop.shipping.v1.ShippingService/GetShipment": shipping.GetShipmentRequest(order_id=ID),
+}
+"""A request of every RPC that its contract allows."""
+
+
+def _values(field: str, *values: Any) -> list[tuple[str, Any]]:
+    return [(field, value) for value in values]
+
+
+def _id(field: str) -> list[tuple[str, Any]]:
+    return _values(field, "", "1", "null", ID[:-1], ID + "0", "{" + ID[1:-1] + "}", ID[:-1] + "g")
+
+
+def _key(field: str) -> list[tuple[str, Any]]:
+    return _values(field, "", "x" * 129, "two\nlines")
+
+
+def _sku(field: str) -> list[tuple[str, Any]]:
+    return _values(field, "", "x" * 65, "-tea", "green tea", "tea\n", "té", "'; DROP TABLE x;--")
+
+
+def _quantity(field: str) -> list[tuple[str, Any]]:
+    return _values(field, 0, -1, 10_001, 2**31 - 1, -(2**31))
+
+
+def _position(field: str) -> list[tuple[str, Any]]:
+    return _values(field, -1, -(2**63))
+
+
+def _page(field: str) -> list[tuple[str, Any]]:
+    return _values(field, -1, 501, 2**31 - 1)
+
+
+def _money(field: str, *, most: int = 10**17) -> list[tuple[str, Any]]:
+    return [
+        (field, None),
+        *_values(f"{field}.minor_units", -1, 10**17 + 1, 2**63 - 1, -(2**63)),
+        *_values(f"{field}.currency_code", "", "EU", "eur", "XXX", "EURO", "BTC", "EUR "),
+        *(_values(field, euros(most + 1)) if most < 10**17 else ()),
+    ]
+
+
+def _positive(field: str) -> list[tuple[str, Any]]:
+    return _values(field, euros(0))
+
+
+def _card(field: str) -> list[tuple[str, Any]]:
+    return _values(field, "", "4111111111111111", "tok_", "tok_" + "x" * 61, "tok_a b", "TOK_a")
+
+
+def _address(field: str) -> list[tuple[str, Any]]:
+    return [
+        *_values(f"{field}.name", "", "x" * 201, "a\nb"),
+        *_values(f"{field}.line1", "", "x" * 201, "a\rb"),
+        *_values(f"{field}.line2", "x" * 201, "a\tb"),
+        *_values(f"{field}.city", "", "x" * 101, "a\x7fb"),
+        *_values(f"{field}.postal_code", "x" * 21, "\x00"),
+        *_values(f"{field}.country_code", "", "D", "de", "DEU", "49", "ÄÖ"),
+    ]
+
+
+def _list(field: str, item: Any) -> list[tuple[str, Any]]:
+    def numbered(number: int) -> Any:
+        other = type(item)()
+        other.CopyFrom(item)
+        other.sku = f"sku{number}"
+        return other
+
+    return _values(field, [], [item, item], [numbered(number) for number in range(101)])
+
+
+_MOST: Final = 10**11
+"""The highest price of one unit, in minor units."""
+
+WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
+    "shop.customers.v1.CustomerService/CreateCustomer": [
+        *_values("name", "", "x" * 201, "two\nlines", "\x00"),
+        *_values("email", "", "ada", "@example.com", "ada@", "ada@@example.com", "a b@example.com"),
+        *_values("email", "a@b.c\r\nBcc: all@example.com", "x" * 251 + "@b.c", "Ada <ada@b.c>"),
+        *_address("address"),
+    ],
+    "shop.customers.v1.CustomerService/GetCustomer": _id("customer_id"),
+    "shop.customers.v1.CustomerService/ListCustomers": _position("after_number"),
+    "shop.inventory.v1.InventoryService/UpsertProduct": [
+        *_sku("sku"),
+        *_values("name", "", "x" * 201, "a\x00b"),
+        *_money("price", most=_MOST),
+        *_positive("price"),
+        *_values("on_hand", -1, 10**9 + 1, 2**63 - 1, -(2**63)),
+    ],
+    "shop.inventory.v1.InventoryService/ReserveStock": [
+        *_id("order_id"),
+        *_list("lines", _LINE),
+        *_sku("lines[0].sku"),
+        *_quantity("lines[0].quantity"),
+        *_money("lines[0].unit_price"),
+    ],
+    "shop.inventory.v1.InventoryService/ReleaseStock": _id("order_id"),
+    "shop.inventory.v1.InventoryService/CommitStock": _id("order_id"),
+    "shop.inventory.v1.InventoryService/GetStock": _sku("sku"),
+    "shop.inventory.v1.InventoryService/ListStock": _sku("after_sku")[1:],
+    "shop.notifications.v1.NotificationService/GetNotification": _id("notification_id"),
+    "shop.notifications.v1.NotificationService/ListNotifications": [
+        *_id("order_id")[1:],
+        *_page("page_size"),
+        *_values("page_token", "x" * 257),
+    ],
+    "shop.orders.v1.OrderService/CreateOrder": [
+        *_id("customer_id"),
+        *_list("items", _ITEM),
+        *_values("items", [_ITEM, orders.OrderItem(sku="pot", quantity=1, unit_price=_DOLLARS)]),
+        *_sku("items[0].sku"),
+        *_quantity("items[0].quantity"),
+        *_money("items[0].unit_price", most=_MOST),
+        *_positive("items[0].unit_price"),
+        *_card("card_token"),
+        *_values("ship_to", None),
+        *_address("ship_to"),
+    ],
+    "shop.orders.v1.OrderService/GetOrder": _id("order_id"),
+    "shop.orders.v1.OrderService/ListOrders": [
+        *_page("page_size"),
+        *_values("page_token", "x" * 257),
+        *_id("customer_id")[1:],
+        *_values("status", 11, -1),
+    ],
+    "shop.orders.v1.OrderService/CancelOrder": [
+        *_id("order_id"),
+        *_values("reason", "x" * 501, "a\x00b"),
+    ],
+    "shop.orders.v1.OrderService/StreamOrderUpdates": [
+        *_id("order_id"),
+        *_position("after_sequence"),
+    ],
+    "shop.orders.v1.OrderService/BulkUpdateOrders": [
+        *_id("order_id"),
+        *_values("cancel_reason", "x" * 501, "a\x00b"),
+        *_values("add_note", "", "x" * 501, "a\x00b"),
+    ],
+    "shop.orders.v1.OrderService/TrackOrders": [
+        *_id("add.order_id"),
+        *_position("add.after_sequence"),
+        *_id("remove"),
+    ],
+    "shop.orders.v1.OrderService/ReadEvents": _position("after_position"),
+    "shop.payments.v1.PaymentService/Charge": [
+        *_id("order_id"),
+        *_money("amount"),
+        *_positive("amount"),
+        *_card("card_token"),
+    ],
+    "shop.payments.v1.PaymentService/Refund": _id("order_id"),
+    "shop.payments.v1.PaymentService/GetPayment": _id("order_id"),
+    "shop.sandbox.v1.CardProcessorService/Capture": [
+        *_key("key"),
+        *_key("reference"),
+        *_money("amount"),
+        *_card("card_token"),
+    ],
+    "shop.sandbox.v1.CardProcessorService/Reverse": [*_key("key"), *_key("reference")],
+    "shop.sandbox.v1.CarrierService/BookParcel": [
+        *_key("key"),
+        *_key("reference"),
+        *_values("ship_to", None),
+        *_address("ship_to"),
+        *_values("units", 0, -1, 1_000_001, 2**63 - 1),
+    ],
+    "shop.sandbox.v1.CarrierService/CancelParcel": [*_key("key"), *_key("reference")],
+    "shop.sandbox.v1.SandboxService/SetBehavior": [
+        *_values("party", 0, 3, -1),
+        *_values("behavior", 0, 7, -1),
+        *_values("calls", -1, 1_000_001),
+        *_values("delay", Duration(seconds=-1), Duration(nanos=-1), Duration(seconds=60, nanos=1)),
+        *_values("delay", Duration(seconds=2**63 - 1), Duration(seconds=-(2**63))),
+    ],
+    "shop.sandbox.v1.SandboxService/ReadLedger": [
+        *_position("after_number"),
+        *_key("reference")[1:],
+    ],
+    "shop.shipping.v1.ShippingService/CreateShipment": [
+        *_id("order_id"),
+        *_values("ship_to", None),
+        *_address("ship_to"),
+        *_list("lines", _PARCEL_LINE),
+        *_sku("lines[0].sku"),
+        *_quantity("lines[0].quantity"),
+    ],
+    "shop.shipping.v1.ShippingService/CancelShipment": _id("order_id"),
+    "shop.shipping.v1.ShippingService/GetShipment": _id("order_id"),
+}
+"""RPC -> (field, value that is refused); None leaves a field out."""

@@ -1,0 +1,121 @@
+"""A real NATS server with JetStream for tests, which can be killed, restarted and robbed."""
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+from nats.js import JetStreamContext
+
+_START = 10.0
+
+
+class NatsServer:
+    """One server process at a time, always on the same port and the same store."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients find it, whether it runs or not."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        binary = shutil.which("nats-server", path=str(Path(sys.executable).parent))
+        assert binary is not None
+        command = [binary, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self._store)]
+        # In a thread it would be quicker for others, but tests have nothing else to do.
+        self._process = subprocess.Popen(  # noqa: ASYNC220
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        async with asyncio.timeout(_START):
+            while not await self._answers():
+                assert self._process.poll() is None, "nats-server has ended"
+                await asyncio.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it as a power cut of the process would (SIGKILL)."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    async def restart(self) -> None:
+        """Kill it and start it again."""
+        self.kill()
+        await self.start()
+
+    def stop(self) -> None:
+        """End it with everything written down (SIGTERM)."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+    def wipe(self) -> None:
+        """Remove everything it has stored; it must not run."""
+        assert self._process is None
+        shutil.rmtree(self._store)
+
+    def save(self) -> None:
+        """Keep a copy of the store; it must not run."""
+        assert self._process is None
+        shutil.copytree(self._store, self._copy)
+
+    def restore(self) -> None:
+        """Put the copy back: everything stored since then is lost. It must not run."""
+        assert self._process is None
+        shutil.rmtree(self._store)
+        shutil.copytree(self._copy, self._store)
+
+    @asynccontextmanager
+    async def jetstream(self) -> AsyncIterator[JetStreamContext]:
+        """A client of the test's own."""
+        client = await nats.connect(self.url)
+        try:
+            yield client.jetstream()
+        finally:
+            await client.close()
+
+    @property
+    def _store(self) -> Path:
+        return self._folder / "store"
+
+    @property
+    def _copy(self) -> Path:
+        return self._folder / "copy"
+
+    async def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            try:
+                return (await reader.readline()).startswith(b"INFO")
+            finally:
+                writer.close()
+        return False
+
+
+@asynccontextmanager
+async def nats_server(*, started: bool = True) -> AsyncIterator[NatsServer]:
+    """A server in a temporary folder, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="nats-") as folder:
+        server = NatsServer(Path(folder))
+        try:
+            if started:
+                await server.start()
+            yield server
+        finally:
+            server.kill()

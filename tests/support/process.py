@@ -1,0 +1,70 @@
+"""One service as a process of its own, to be killed."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.runtime.settings import Settings
+from shopctl import leash
+
+READY_SECONDS: Final = 30.0
+
+
+class ServiceProcess:
+    """`python -m services.<name>`, in the lives that a test gives it."""
+
+    def __init__(self, settings: Settings, log: Path) -> None:
+        self._settings = settings
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Begin a life, and wait until it serves."""
+        environment = {
+            **os.environ,
+            "MESH_HOME": str(self._settings.home),
+            "MESH_PORT_OFFSET": str(self._settings.port_offset),
+            "DATABASE_URL": self._settings.database_url,
+        }
+        command = [sys.executable, "-m", f"services.{self._settings.name}"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._wait()
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(READY_SECONDS)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        request = health_pb2.HealthCheckRequest()
+        with grpc.insecure_channel(self._settings.address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            while True:
+                try:
+                    if stub.Check(request, timeout=1).status == 1:
+                        return
+                except grpc.RpcError:
+                    pass
+                assert time.monotonic() < deadline, self._log.read_text()[-2000:]
+                time.sleep(0.02)
