@@ -10,6 +10,9 @@ from typing import Final
 import grpc
 
 import accord
+from accord.ops.v1.audit_pb2_grpc import AuditServiceStub
+from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
+from accord.ops.v1.work_pb2_grpc import WorkServiceStub
 from services.runtime import topology
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
@@ -47,6 +50,18 @@ class Shop:
     def orders(self) -> OrderServiceStub:
         """Client of the orders service."""
         return OrderServiceStub(self._mesh.channel("orders"))
+
+    def work(self, service: str) -> WorkServiceStub:
+        """Client for the background work of a service."""
+        return WorkServiceStub(self._mesh.channel(service))
+
+    def sagas(self, service: str) -> SagaServiceStub:
+        """Client for the sagas of a service that has any."""
+        return SagaServiceStub(self._mesh.channel(service))
+
+    def audit(self, service: str) -> AuditServiceStub:
+        """Client for the record of interventions in a service."""
+        return AuditServiceStub(self._mesh.channel(service))
 
     @asynccontextmanager
     async def calling(self, service: str, key: str = "") -> AsyncIterator[None]:

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
     from shopctl.replay.tally import Tally
 
-CONCURRENCY = 2
-"""Low, so that there is something to see."""
+CONCURRENCY = 4
+CARD = "tok_slow"
+"""A card that takes two seconds to be charged, so that there is something to see."""
 
 DECLINED = SHORT = 10.0
 SEED = 1
+HEIGHT = 10
 
 
 def demo(
@@ -40,6 +42,7 @@ def demo(
         concurrency=CONCURRENCY,
         declined=DECLINED,
         short=SHORT,
+        card=CARD,
         seed=SEED,
         timeout=120.0,
         scale_factor=0.01,
@@ -69,8 +72,8 @@ def two_panels(tally: "Tally") -> "RenderableType":
     both.add_column(ratio=3)
     both.add_column(ratio=2)
     both.add_row(
-        Panel(display.panel(tally), title="shopctl replay", height=12),
-        Panel(watch(tally), title="shopctl order watch", height=12),
+        Panel(display.panel(tally), title="shopctl replay", height=HEIGHT),
+        Panel(watch(tally), title="shopctl order watch", height=HEIGHT),
     )
     return both
 

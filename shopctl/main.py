@@ -6,7 +6,8 @@ from typing import NoReturn
 
 import typer
 
-from shopctl import customer, order, product
+from shopctl import customer, order, product, saga, work
+from shopctl.audit import audit
 from shopctl.demo import demo
 from shopctl.down import down
 from shopctl.errors import CommandError
@@ -22,11 +23,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Run the shop and talk to it.",
 )
-for command in (up, status, down, reset, replay, demo):
+for command in (up, status, down, reset, replay, demo, audit):
     app.command()(command)
 app.add_typer(order.app, name="order")
 app.add_typer(customer.app, name="customer")
 app.add_typer(product.app, name="product")
+app.add_typer(work.app, name="work")
+app.add_typer(saga.app, name="saga")
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
-def as_json(message: Message) -> None:
-    """One line of protobuf's JSON, with the field names of the contract.
+def as_json(message: Message, **more: str) -> None:
+    """One line of protobuf's JSON, with the field names of the contract, and `more` before them.
 
     Fields that are not set are there with their default, so that scripts can rely on them; an
     int64 is a string, as protobuf prescribes.
@@ -18,7 +18,7 @@ def as_json(message: Message) -> None:
     fields = MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    typer.echo(json.dumps(fields))
+    typer.echo(json.dumps({**more, **fields}))
 
 
 def moment(stamp: Timestamp) -> str:

@@ -18,7 +18,7 @@ def build(runtime: Runtime) -> None:
     steps = OrderSteps(
         runtime.database, orders, channel("inventory"), channel("payments"), channel("shipping")
     )
-    sagas = Sagas(runtime.database, runtime.executor, runtime.clock)
+    sagas = runtime.sagas = Sagas(runtime.database, runtime.executor, runtime.clock)
     definition = steps.definition()
     sagas.register(definition)
     servicer = OrderServicer(

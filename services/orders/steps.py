@@ -60,12 +60,13 @@ class OrderSteps:
                 Step("reserve", Kind.COMPENSATABLE, self._reserve, self._release),
                 Step("charge", Kind.COMPENSATABLE, self._charge, self._refund),
                 Step("start_shipping", Kind.COMPENSATABLE, self._start_shipping),
-                Step("ship", Kind.PIVOT, self._ship),
-                Step("commit_stock", Kind.RETRIABLE, self._commit_stock),
+                Step("ship", Kind.PIVOT, self._ship, skipped=self._shipped_by_hand),
+                Step("commit_stock", Kind.RETRIABLE, self._commit_stock, skipped=_nothing),
                 Step("confirm", Kind.RETRIABLE, self._confirm),
             ),
             refused=self._refused,
             undone=self._undone,
+            cancelled=self._cancelled,
         )
 
     async def _reserve(self, order_id: str, key: str) -> Effect:
@@ -129,6 +130,9 @@ class OrderSteps:
         )
         return self._then(order_id, pb.ORDER_STATUS_SHIPPING, shipped)
 
+    def _shipped_by_hand(self, tx: Tx, order_id: str) -> None:
+        self._then(order_id, pb.ORDER_STATUS_SHIPPING, events.OrderShipped(order_id=order_id))(tx)
+
     async def _commit_stock(self, order_id: str, key: str) -> None:
         await self._inventory.CommitStock(
             inventory_pb2.CommitStockRequest(order_id=order_id), metadata=idempotency_key(key)
@@ -157,6 +161,11 @@ class OrderSteps:
             event = events.OrderUndoing(order_id=order_id, failure=why)
         self._happened(tx, order, event)
 
+    def _cancelled(self, tx: Tx, order_id: str) -> None:
+        # The operator's reason is in the audit record; the order is shown to its customer.
+        order = store.lock(tx, order_id)
+        self._happened(tx, order, domain.cancel(order, "by the shop"))
+
     def _undone(self, tx: Tx, order_id: str) -> None:
         order = store.lock(tx, order_id)
         if order.status == pb.ORDER_STATUS_UNDOING:
@@ -179,3 +188,7 @@ class OrderSteps:
         self._orders.happened(tx, order, event)
         # The first outcome is what CreateOrder answers, now and to every repeat.
         idempotency.settle(tx, order.order_id, CreateOrderResponse(order=order))
+
+
+def _nothing(tx: Tx, order_id: str) -> None:
+    """A step that leaves no trace in the order."""

@@ -308,9 +308,12 @@ class Executor:
         self._keep(task)
         await asyncio.shield(task)
 
-    async def serve(self) -> None:
-        """Work until cancelled. Takes back what an earlier life of this process had leased."""
+    async def take_back(self) -> None:
+        """Find again what an earlier life of this process had leased. Before anything is held."""
         await self._database.write(lambda tx: take_back(tx, self._owner))
+
+    async def serve(self) -> None:
+        """Work until cancelled."""
         while True:
             self._wake.clear()
             try:

@@ -26,6 +26,7 @@ from services.runtime import (
     executor,
     idempotency,
     logs,
+    operations,
     reflection,
     relay,
     validation,
@@ -39,6 +40,7 @@ from services.runtime.idempotency import SqlIdempotencyStore
 from services.runtime.migrations import migrate
 from services.runtime.outbox import Outbox
 from services.runtime.relay import Relay
+from services.runtime.saga import Sagas
 from services.runtime.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ MIGRATIONS: Final = [
     *relay.MIGRATIONS,
     *executor.MIGRATIONS,
     *consumer.MIGRATIONS,
+    *operations.MIGRATIONS,
 ]
 
 LAME_DUCK: Final = 0.3
@@ -74,6 +77,8 @@ class Runtime:
     broker: Broker
     clock: Callable[[], float] = time.time
     """Unix time in seconds."""
+    sagas: Sagas | None = None
+    """What its operator sees of sagas; set by the `build` of a service that has any."""
     background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(
         default_factory=list
     )
@@ -136,7 +141,7 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
         DatabaseUnavailable: the database cannot be reached.
         OSError: the port is in use.
     """
-    for contract in service.contracts:
+    for contract in (*service.contracts, *operations.CONTRACTS, operations.SAGA_CONTRACT):
         accord.check_service(contract)
     async with contextlib.AsyncExitStack() as stack:
         database = await open_database(settings.database, service.name)
@@ -169,8 +174,9 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
             broker=broker,
         )
         service.build(runtime)
-        health_servicer = _introspection(runtime.server, service.contracts)
-        validation.warm(_requests(service.contracts))
+        contracts = (*service.contracts, *operations.serve(runtime))
+        health_servicer = _introspection(runtime.server, contracts)
+        validation.warm(_requests(contracts))
         if runtime.server.add_insecure_port(settings.address) == 0:
             raise OSError(f"{settings.address} is in use")
 
@@ -179,6 +185,7 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
         stack.push_async_callback(runtime.executor.drain)
         for work in runtime.closing:
             stack.push_async_callback(work)
+        await runtime.executor.take_back()
         await runtime.server.start()
         stack.push_async_callback(_stop, runtime.server, health_servicer)
 
@@ -189,7 +196,7 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
         background.start("sweeper", lambda: _sweep(database))
         for name, work in runtime.background:
             background.start(name, work)
-        for name in ("", *service.contracts):
+        for name in ("", *contracts):
             await health_servicer.set(name, _SERVING)
         yield runtime
 

@@ -21,6 +21,13 @@ ShortOption = Annotated[
         "--short-stock", min=0, max=100, metavar="PCT", help="Share of orders that lack stock."
     ),
 ]
+CardOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TOKEN",
+        help="Card of the others: tok_slow, tok_flaky and tok_lost work in the end, too.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="The same seed draws the same orders.")]
 TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds for everything.")]
 
@@ -30,6 +37,7 @@ def replay(
     concurrency: ConcurrencyOption = 16,
     declined: DeclinedOption = 5.0,
     short: ShortOption = 5.0,
+    card: CardOption = "tok_good",
     seed: SeedOption = 1,
     timeout: TimeoutOption = 300.0,
     scale_factor: Annotated[
@@ -58,6 +66,7 @@ def replay(
         concurrency=concurrency,
         declined=declined,
         short=short,
+        card=card,
         seed=seed,
         timeout=timeout,
         scale_factor=scale_factor,

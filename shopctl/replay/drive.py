@@ -17,8 +17,7 @@ from shopctl.replay.tally import DRIVING, ENDED, Tally
 PAUSE: Final = 0.1
 """Seconds before a stream that ended early, but without an error, is opened again."""
 
-CARDS: Final = {Fate.GOOD: "tok_good", Fate.SHORT: "tok_good", Fate.DECLINED: "tok_declined"}
-"""Fate -> token of the card."""
+DECLINED_CARD: Final = "tok_declined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +39,21 @@ class Driver:
 
     Args:
         customer_ids: customer key -> id in the shop.
+        card: token of the cards that are not meant to be declined.
     """
 
     def __init__(
         self,
         plan: Plan,
         customer_ids: Mapping[int, str],
+        card: str,
         clients: Clients,
         patience: Patience,
         tally: Tally,
     ) -> None:
         self._plan = plan
         self._customer_ids = customer_ids
+        self._card = card
         self._clients = clients
         self._patience = patience
         self._tally = tally
@@ -82,7 +84,7 @@ class Driver:
                 OrderItem(sku=line.sku, quantity=line.quantity, unit_price=cents(line.price))
                 for line in order.lines
             ],
-            card_token=CARDS[order.fate],
+            card_token=DECLINED_CARD if order.fate is Fate.DECLINED else self._card,
             ship_to=address(self._plan.buyers[order.custkey]),
         )
         key = idempotency_key(f"{self._plan.run}/order/{order.number}")

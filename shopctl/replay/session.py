@@ -38,6 +38,7 @@ class Settings:
         concurrency: orders under way, and calls that load or read the books, at a time.
         declined: share of orders whose card is declined, in percent.
         short: share of orders that lack stock, in percent.
+        card: token of the cards that are not meant to be declined.
         seed: of the draw.
         timeout: for everything, in seconds.
         scale_factor: of TPC-H.
@@ -48,6 +49,7 @@ class Settings:
     concurrency: int
     declined: float
     short: float
+    card: str
     seed: int
     timeout: float
     scale_factor: float
@@ -116,7 +118,7 @@ async def _run(
     patience = Patience(tally)
     customer_ids = await load(plan, clients, patience, tally, settings.concurrency)
     started = time.monotonic()
-    followed = await Driver(plan, customer_ids, clients, patience, tally).drive(
+    followed = await Driver(plan, customer_ids, settings.card, clients, patience, tally).drive(
         settings.concurrency
     )
     seconds = time.monotonic() - started

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from services.runtime.settings import Settings
 from shopctl import leash
@@ -57,12 +57,15 @@ class ServiceProcess:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        request = health_pb2.HealthCheckRequest()
         with grpc.insecure_channel(self._settings.address) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
+            check = channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                response_deserializer=health_pb2.HealthCheckResponse.FromString,
+            )
             while True:
                 try:
-                    if stub.Check(request, timeout=1).status == 1:
+                    if check(health_pb2.HealthCheckRequest(), timeout=1).status == 1:
                         return
                 except grpc.RpcError:
                     pass

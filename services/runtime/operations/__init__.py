@@ -5,20 +5,17 @@ AuditService, and SagaService if it has sagas. An intervention, its audit record
 and the answer to its idempotency key commit together.
 """
 
-from collections.abc import Callable
-from typing import Final
-
-import grpc
+from typing import TYPE_CHECKING, Final
 
 from accord.ops.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from accord.ops.v1.saga_pb2_grpc import add_SagaServiceServicer_to_server
 from accord.ops.v1.work_pb2_grpc import add_WorkServiceServicer_to_server
-from services.runtime.database import Database
-from services.runtime.executor import Executor
 from services.runtime.operations.audit import MIGRATIONS, AuditServicer
 from services.runtime.operations.sagas import SagaServicer
 from services.runtime.operations.work import WorkServicer
-from services.runtime.saga import Sagas
+
+if TYPE_CHECKING:
+    from services.runtime.serve import Runtime
 
 __all__ = ["CONTRACTS", "MIGRATIONS", "SAGA_CONTRACT", "serve"]
 
@@ -29,17 +26,14 @@ SAGA_CONTRACT: Final = "accord.ops.v1.SagaService"
 """What a service with sagas serves, too."""
 
 
-def serve(
-    server: grpc.aio.Server,
-    database: Database,
-    executor: Executor,
-    sagas: Sagas | None,
-    clock: Callable[[], float],
-) -> tuple[str, ...]:
+def serve(runtime: "Runtime") -> tuple[str, ...]:
     """Add the operator's services to a server, and return their contracts."""
+    server, database = runtime.server, runtime.database
+    executor, clock = runtime.executor, runtime.clock
     add_WorkServiceServicer_to_server(WorkServicer(database, executor, clock), server)
     add_AuditServiceServicer_to_server(AuditServicer(database), server)
-    if sagas is None:
+    if runtime.sagas is None:
         return CONTRACTS
-    add_SagaServiceServicer_to_server(SagaServicer(database, executor, sagas, clock), server)
+    sagas = SagaServicer(database, executor, runtime.sagas, clock)
+    add_SagaServiceServicer_to_server(sagas, server)
     return (*CONTRACTS, SAGA_CONTRACT)

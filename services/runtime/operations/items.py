@@ -54,11 +54,15 @@ class Item:
         """Why the last attempt failed; empty before the first failure."""
         return str(self.history[-1]["error"]) if self.history else ""
 
+    @property
+    def standing(self) -> str:
+        """Its state in words, for the audit record."""
+        if not self.attempts:
+            return self.state
+        return f"{self.state} after {self.attempts} failed attempts: {self.last_error}"
+
     def __str__(self) -> str:
-        """What the audit record says of it."""
-        tried = f", {self.attempts} failed attempts" if self.attempts else ""
-        error = f": {self.last_error}" if self.attempts and self.last_error else ""
-        return f"{self.queue} {self.key} {self.state}{tried}{error}"
+        return f"{self.queue} {self.key} {self.standing}"
 
     def message(self) -> pb.WorkItem:
         """This item in the contract's words."""
@@ -83,7 +87,9 @@ def find(tx: Tx, id: str, now: float, *, lock: bool = False) -> Item | None:  # 
 
 def first(tx: Tx, queue: str, key: str, now: float, *, lock: bool = False) -> Item | None:
     """The item of a key that comes first."""
-    sql = f"SELECT {_COLUMNS} FROM work WHERE queue = :queue AND key = :key ORDER BY seq, id LIMIT 1"
+    sql = (
+        f"SELECT {_COLUMNS} FROM work WHERE queue = :queue AND key = :key ORDER BY seq, id LIMIT 1"
+    )
     row = tx.one(sql + (tx.for_update if lock else ""), {"queue": queue, "key": key})
     return None if row is None else _item(row, now)
 

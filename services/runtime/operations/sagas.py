@@ -7,7 +7,9 @@ never wait for each other.
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
 
 from accord.errors import Aborted, FailedPrecondition, NotFound
 from accord.ops.v1 import saga_pb2 as pb
@@ -22,6 +24,8 @@ from services.runtime.operations.work import retry_item
 from services.runtime.pages import decode_token, encode_token, page_size
 from services.runtime.saga import Definition, Phase, Saga, Sagas, machine
 from services.runtime.saga.sagas import QUEUE, load, page, step_name
+
+M = TypeVar("M", bound=Message)
 
 
 class SagaServicer(SagaServiceServicer):
@@ -95,8 +99,7 @@ class SagaServicer(SagaServiceServicer):
                 retry_item(tx, item, self._clock())
                 tx.after_commit(self._executor.wake)
 
-        saga = await self._intervene(request.saga_id, request.reason, retry)
-        return pb.RetrySagaResponse(saga=saga)
+        return await self._intervene(request, retry, pb.RetrySagaResponse)
 
     async def SkipStep(self, request: pb.SkipStepRequest, context: Any) -> pb.SkipStepResponse:
         """Takes the current step for done, or undone, without calling it."""
@@ -127,8 +130,7 @@ class SagaServicer(SagaServiceServicer):
             self._sagas.advance(tx, saga, after, "skipped")
             tx.execute("DELETE FROM work WHERE id = :id", {"id": item.id})
 
-        saga = await self._intervene(request.saga_id, request.reason, skip)
-        return pb.SkipStepResponse(saga=saga)
+        return await self._intervene(request, skip, pb.SkipStepResponse)
 
     async def CompensateSaga(
         self, request: pb.CompensateSagaRequest, context: Any
@@ -137,12 +139,11 @@ class SagaServicer(SagaServiceServicer):
 
         def compensate(tx: Tx) -> None:
             definition = self._revocable(_load(tx, request.saga_id))
-            definition.cancelled(tx, request.saga_id, request.reason)
+            definition.cancelled(tx, request.saga_id)
             self._revocable(_load(tx, request.saga_id, lock=True))
             self._sagas.cancel(tx, request.saga_id)
 
-        saga = await self._intervene(request.saga_id, request.reason, compensate)
-        return pb.CompensateSagaResponse(saga=saga)
+        return await self._intervene(request, compensate, pb.CompensateSagaResponse)
 
     async def AbandonSaga(
         self, request: pb.AbandonSagaRequest, context: Any
@@ -157,23 +158,32 @@ class SagaServicer(SagaServiceServicer):
                 {"queue": QUEUE, "key": saga.id},
             )
 
-        saga = await self._intervene(request.saga_id, request.reason, abandon)
-        return pb.AbandonSagaResponse(saga=saga)
+        return await self._intervene(request, abandon, pb.AbandonSagaResponse)
 
     async def _intervene(
-        self, saga_id: str, reason: str, change: Callable[[Tx], None]
-    ) -> pb.Saga:
-        """Change a saga, and write down who did, in one transaction; return it as it is then."""
+        self, request: Any, change: Callable[[Tx], None], answer: Callable[..., M]
+    ) -> M:
+        """Change a saga, and write down who did, in one transaction; answer with what it is then.
+
+        Args:
+            request: has a `saga_id` and a `reason`.
+            change: may raise a refusal.
+            answer: the response; has a `saga`.
+        """
         now = self._clock()
 
-        def write(tx: Tx) -> pb.Saga:
-            before = self._describe(tx, saga_id)
+        def write(tx: Tx) -> M:
+            before = self._describe(tx, request.saga_id)
             change(tx)
-            after = self._describe(tx, saga_id)
             audit.record(
-                tx, target=saga_id, reason=reason, before=before, after=after, now=now
+                tx,
+                target=request.saga_id,
+                reason=request.reason,
+                before=before,
+                after=self._describe(tx, request.saga_id),
+                now=now,
             )
-            return self._message(_load(tx, saga_id))
+            return answer(saga=self._message(_load(tx, request.saga_id)))
 
         return await commit(self._database, write)
 
@@ -209,7 +219,7 @@ class SagaServicer(SagaServiceServicer):
         if saga.cancelled and saga.position.phase is Phase.FORWARD:
             text += ", to be undone"
         item = self._item(tx, saga_id)
-        return f"{text}; work: {'none' if item is None else item}"
+        return text if item is None else f"{text}, {item.standing}"
 
     def _message(self, saga: Saga) -> pb.Saga:
         undone = saga.position.phase is Phase.UNDONE

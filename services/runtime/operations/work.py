@@ -20,9 +20,7 @@ from services.runtime.saga.sagas import QUEUE as SAGA_QUEUE
 class WorkServicer(WorkServiceServicer):
     """The RPCs of `accord.ops.v1.WorkService`."""
 
-    def __init__(
-        self, database: Database, executor: Executor, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, database: Database, executor: Executor, clock: Callable[[], float]) -> None:
         self._database = database
         self._executor = executor
         self._clock = clock

@@ -38,8 +38,8 @@ class Definition:
     """Written when a step has refused: transaction, saga id, step, why."""
     undone: Callable[[Tx, str], None]
     """Written when everything has been undone: transaction, saga id."""
-    cancelled: Callable[[Tx, str, str], None] = lambda tx, id, reason: None  # noqa: A006
-    """Written when an operator has it undone: transaction, saga id, why. May raise a refusal."""
+    cancelled: Callable[[Tx, str], None] = lambda tx, id: None  # noqa: A006
+    """Written when an operator has it undone: transaction, saga id. May raise a refusal."""
 
     @property
     def shape(self) -> Shape:

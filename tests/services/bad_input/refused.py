@@ -45,6 +45,9 @@ class Row:
     """Idempotency key; a new one by default where one is required."""
 
 
+_PRICE: Final = euros(499)
+_DOLLARS: Final = Money(minor_units=499, currency_code="USD")
+
 CUSTOMERS: Final = "shop.customers.v1.CustomerService/"
 INVENTORY: Final = "shop.inventory.v1.InventoryService/"
 NOTIFICATIONS: Final = "shop.notifications.v1.NotificationService/"
@@ -81,7 +84,7 @@ def _reserve(
     order_id: str = ID,
     sku: str = "tea",
     quantity: int = 2,
-    price: Money = euros(499),  # noqa: B008 - nobody changes it
+    price: Money = _PRICE,
 ) -> inventory.ReserveStockRequest:
     line = inventory.ReserveLine(sku=sku, quantity=quantity, unit_price=price)
     return inventory.ReserveStockRequest(order_id=order_id, lines=[line])
@@ -89,8 +92,8 @@ def _reserve(
 
 def _charge(
     order_id: str,
-    amount: Money = euros(499),
-    card: str = "tok_visa",  # noqa: B008
+    amount: Money = _PRICE,
+    card: str = "tok_visa",
 ) -> payments.ChargeRequest:
     return payments.ChargeRequest(order_id=order_id, amount=amount, card_token=card)
 
@@ -122,8 +125,6 @@ def _page_tokens(rpc: str, filters: dict[str, str], request: Callable[[str], Mes
         for case, token in tokens.items()
     ]
 
-
-_DOLLARS: Final = Money(minor_units=499, currency_code="USD")
 
 REFUSED: Final[Sequence[Row]] = (
     # Customers

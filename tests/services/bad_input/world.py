@@ -7,7 +7,7 @@ service that is busy with a bad request does not hold up the test that sent it.
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -79,6 +79,14 @@ class World(Caller):
         request = order_request(self.customer, {sku: 1})
         name = "shop.orders.v1.OrderService/CreateOrder"
         return str(self.do(name, request, key).order.order_id)
+
+    def ids(self) -> Sequence[str]:
+        """Ids of the customer and of all orders."""
+        return (
+            *(self.customer, self.confirmed, self.rejected, self.reserved, self.released),
+            *(self.committed, self.captured, self.declined, self.refunded, self.booked),
+            *(self.not_served, self.cancelled),
+        )
 
     def furnish(self) -> None:
         """Put something of everything into the shop."""

@@ -122,7 +122,7 @@ async def test_track_orders_adds_removes_and_says_why(shop: Shop) -> None:
     await behave(shop, sandbox_pb2.PARTY_CARD_PROCESSOR, sandbox_pb2.BEHAVIOR_FAIL)
     held = await place(shop, order_request(await shop.customer(), {"tea": 1}))
     unknown = uuid7()
-    call: Any = shop.orders.TrackOrders(None)  # type: ignore[arg-type]
+    call: Any = shop.orders.TrackOrders(None)
 
     async def add(order_id: str, sequence: int = 0) -> None:
         request = pb.StreamOrderUpdatesRequest(order_id=order_id, after_sequence=sequence)
@@ -169,7 +169,7 @@ async def test_track_orders_is_bounded(shop: Shop, monkeypatch: pytest.MonkeyPat
     await behave(shop, sandbox_pb2.PARTY_CARD_PROCESSOR, sandbox_pb2.BEHAVIOR_FAIL)
     customer = await shop.customer()
     orders = [await place(shop, order_request(customer, {"tea": 1})) for _ in range(4)]
-    call: Any = shop.orders.TrackOrders(None)  # type: ignore[arg-type]
+    call: Any = shop.orders.TrackOrders(None)
     for order in orders:
         request = pb.StreamOrderUpdatesRequest(order_id=order.order_id)
         await call.write(pb.TrackOrdersRequest(add=request))

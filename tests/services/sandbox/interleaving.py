@@ -58,7 +58,9 @@ class Fate(Enum):
     LATE = "not done, but it may happen later"
 
 
-FATES = st.sampled_from([Fate.GO, Fate.GO, Fate.GO, Fate.GO, Fate.FAIL, Fate.LOSE, Fate.LATE, Fate.LATE])
+FATES = st.sampled_from(
+    [Fate.GO, Fate.GO, Fate.GO, Fate.GO, Fate.FAIL, Fate.LOSE, Fate.LATE, Fate.LATE]
+)
 
 
 class Lost(Exception):

@@ -1,0 +1,110 @@
+"""What can be wrong with any request: made from the contracts, for every RPC and every field."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from tests.services.bad_input.contract import RPCS, Place, Rpc, varint
+from tests.services.bad_input.wrong import GOOD, WRONG
+
+LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of the largest request that a server takes."""
+
+UNDECODABLE: Final = {
+    "no tag": b"\xff\xff\xff\xff",
+    "field number 0": b"\x00\x00",
+    "cut off": b"\x0a\x7f",
+    "longer than memory": b"\x0a\xff\xff\xff\xff\x07",
+    "endless number": b"\x08" + b"\xff" * 11,
+    "end of no group": b"\x0c",
+    "groups without end": b"\x0b" * 1000,
+    "a TLS handshake": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+"""Bytes that are no protobuf message."""
+
+MAY_BE_EMPTY: Final = frozenset(
+    {
+        "shop.customers.v1.CustomerService/ListCustomers",
+        "shop.inventory.v1.InventoryService/ListStock",
+        "shop.notifications.v1.NotificationService/ListNotifications",
+        "shop.orders.v1.OrderService/ListOrders",
+        "shop.orders.v1.OrderService/ReadEvents",
+        "shop.sandbox.v1.SandboxService/ReadLedger",
+    }
+)
+"""RPCs that are content with a request without any field."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRequest:
+    """A request that every service must refuse by its contract alone."""
+
+    rpc: Rpc
+    case: str
+    request: Message | bytes
+    field: str
+    """The field that is named."""
+    reason: str = "INVALID_ARGUMENT"
+
+    def __str__(self) -> str:
+        return f"{self.rpc.descriptor.name}-{self.field or 'request'}-{self.case}"
+
+
+def bad_requests() -> Iterator[BadRequest]:
+    """All of them."""
+    for name, rpc in RPCS.items():
+        for case, raw in UNDECODABLE.items():
+            yield BadRequest(rpc, case, raw, "", "UNDECODABLE")
+        for field, value in WRONG[name]:
+            yield BadRequest(
+                rpc, f"{value!r:.40}", with_value(rpc.place(field), name, value), field
+            )
+        for place in rpc.places:
+            yield from _of_field(rpc, place)
+
+
+def with_value(place: Place, rpc: str, value: object) -> Message:
+    """A request that is good but for one field."""
+    request = deepcopy(GOOD[rpc])
+    place.put(request, value)
+    return request
+
+
+def _of_field(rpc: Rpc, place: Place) -> Iterator[BadRequest]:
+    field = place.field
+    good = GOOD[rpc.name].SerializeToString()
+    if field.type == FieldDescriptor.TYPE_STRING:
+        for case, raw in (("lone byte", b"\xff"), ("overlong", b"\xc0\xaf"), ("cut", b"\xe2\x82")):
+            yield BadRequest(rpc, f"UTF-8 {case}", good + place.encode(raw), "", "UNDECODABLE")
+        surrogate = "\ud800".encode("utf-8", "surrogatepass")
+        yield BadRequest(rpc, "UTF-8 surrogate", place.encode(surrogate), "", "UNDECODABLE")
+        for case, text in (("giant", "x" * 1024 * 1024), ("NUL", "a\0b")):
+            yield BadRequest(rpc, case, with_value(place, rpc.name, text), place.name)
+    if field.type == FieldDescriptor.TYPE_ENUM:
+        for number in (-(2**31), -1, 99, 2**31 - 1):
+            request = with_value(place, rpc.name, number)
+            yield BadRequest(rpc, f"unknown {number}", request, place.name)
+    if field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64):
+        lowest = -(2**31) if field.type == FieldDescriptor.TYPE_INT32 else -(2**63)
+        for number in (-1, lowest):
+            yield BadRequest(
+                rpc, f"negative {number}", with_value(place, rpc.name, number), place.name
+            )
+    if field.message_type is not None:
+        yield BadRequest(rpc, "no message", good + place.encode(b"\xff"), "", "UNDECODABLE")
+    if field.is_repeated:
+        # As many items as fit; most of the cost of looking at them would be the server's.
+        for number in (10_000, LIMIT // 4):
+            items = good + place.encode(b"") * number
+            yield BadRequest(rpc, f"{number} items", items, place.name)
+
+
+def oversized() -> bytes:
+    """A well-formed request of any type that is one byte larger than a server takes."""
+    tag = varint(1000 << 3 | 2)  # A field that no contract has.
+    length = LIMIT + 1 - len(tag) - 4
+    return tag + varint(length) + bytes(length)
