@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Final, ParamSpec, TypeVar
 
 from accord.contract import MethodPolicy, Priority
+from accord.policies.depth import DEPTH_KEY, nested
 from accord.policies.idempotency import Scope
 
 P = ParamSpec("P")
@@ -20,13 +21,11 @@ T = TypeVar("T")
 ANONYMOUS: Final = "anonymous"
 """Principal of a caller without a certificate."""
 
-DEPTH_KEY: Final = "accord-depth"
 PRIORITY_KEY: Final = "accord-priority"
+ATTEMPT_KEY: Final = "accord-attempt"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 RESERVED_PREFIX: Final = "accord-"
 """Metadata under this prefix belongs to the library: what a caller sets there is dropped."""
-
-_MAX_DEPTH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +55,8 @@ class CallContext:
     depth: int = 0
     """Synchronous hops between the edge and this call."""
     priority: Priority = Priority.DEFAULT
+    attempt: int = 0
+    """Which attempt of its caller this is, from 0. A tier below a retry makes one attempt only."""
 
     @property
     def method(self) -> str:
@@ -113,10 +114,10 @@ def idempotency_key(key: str) -> tuple[tuple[str, str], ...]:
     return ((IDEMPOTENCY_KEY, key),)
 
 
-def read_depth(value: str | bytes | None) -> int:
-    """The depth that a caller claims; 0 for anything that is not a small number."""
+def read_attempt(value: str | bytes | None) -> int:
+    """The number of the attempt that a caller claims; 0 for anything that is not a small number."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 2:
-        return min(int(value), _MAX_DEPTH)
+        return int(value)
     return 0
 
 
@@ -131,7 +132,7 @@ def outgoing(call: CallContext | None) -> Iterable[tuple[str, str]]:
     """What travels from the call being handled to the calls it makes, trace excluded."""
     if call is None:
         return ()
-    depth = str(min(call.depth + 1, _MAX_DEPTH))
+    depth = str(nested(call.depth))
     if call.priority is Priority.DEFAULT:
         return ((DEPTH_KEY, depth),)
     return ((DEPTH_KEY, depth), (PRIORITY_KEY, call.priority.name))

@@ -9,8 +9,8 @@ and field; a server checks all its services at start-up with `check_service`.
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Final
@@ -19,7 +19,13 @@ from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2
 from google.protobuf.message import Message
 
+from accord.policies.breaker import BreakerPolicy
+from accord.policies.cache import CachePolicy
 from accord.policies.codes import Code
+from accord.policies.hedge import HedgePolicy
+from accord.policies.priority import Priority as Priority
+from accord.policies.ratelimit import RatePolicy
+from accord.policies.retry import RetryPolicy
 from accord.v1 import policy_pb2
 
 DEFAULT_TIMEOUT: Final = 10.0
@@ -28,10 +34,26 @@ DEFAULT_TIMEOUT: Final = 10.0
 DEFAULT_MAX_DEPTH: Final = 2
 """Synchronous hops between the edge and an RPC if its contract does not say."""
 
+LIVE_FIELDS: Final = frozenset(
+    {
+        "timeout",
+        "attempt_timeout",
+        "retry",
+        "hedge",
+        "breaker",
+        "limit",
+        "cache",
+        "stream",
+        "max_depth",
+    }
+)
+"""What live policy may change. The rest is meaning (keys, resume tokens) or security."""
+
 _MIN_TIMEOUT: Final = 0.001
 _MAX_TIMEOUT: Final = 3600.0
 _MAX_ATTEMPTS: Final = 5
 _MAX_DEPTH: Final = 8
+_DURATION: Final = duration_pb2.Duration.DESCRIPTOR.full_name
 _METHOD_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*/[A-Za-z_]\w*", re.ASCII)
 _REASON = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 _SUBJECT = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -59,51 +81,20 @@ class Key(Enum):
     """The request says it all; a key is obeyed when it is sent."""
 
 
-class Priority(IntEnum):
-    """Importance of a call when there is too much work. Smaller is served first."""
+class Dark(Enum):
+    """Policies that live policy may switch to dark mode: they decide and count, but do not act.
 
-    CRITICAL = 1
-    DEFAULT = 2
-    SHEDDABLE = 3
+    Authorisation, validation and idempotency are not among them: they may not be weakened.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Exponential back-off with full jitter; times in seconds."""
-
-    max_attempts: int
-    initial_backoff: float = 0.1
-    max_backoff: float = 10.0
-    codes: frozenset[Code] = frozenset({Code.UNAVAILABLE})
-
-
-@dataclass(frozen=True, slots=True)
-class HedgePolicy:
-    """A backup request after a percentile of the latency, not before `min_delay` seconds."""
-
-    percentile: float = 95.0
-    min_delay: float = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerPolicy:
-    """A circuit breaker over a sliding window; times in seconds."""
-
-    failure_percent: int = 50
-    min_calls: int = 10
-    window: float = 10.0
-    consecutive_failures: int = 5
-    open: float = 10.0
-    max_open: float = 30.0
-    probes: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class RatePolicy:
-    """A token bucket per caller."""
-
-    per_second: float
-    burst: int
+    DEPTH = 1
+    RATE_LIMIT = 2
+    CONCURRENCY_LIMIT = 3
+    BREAKER = 4
+    RETRY = 5
+    RETRY_BUDGET = 6
+    HEDGE = 7
+    CACHE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +103,6 @@ class LimitPolicy:
 
     priority: Priority = Priority.DEFAULT
     rate: RatePolicy | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CachePolicy:
-    """A cache in the caller's process; `ttl` in seconds, methods as "/pkg.Service/Method"."""
-
-    ttl: float
-    invalidated_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +155,7 @@ class MethodPolicy:
     attempt_timeout: float | None = None
     retry: RetryPolicy | None = None
     hedge: HedgePolicy | None = None
-    breaker: BreakerPolicy = BreakerPolicy()
+    breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     limit: LimitPolicy = LimitPolicy()
     allow: frozenset[str] = frozenset()
     calls: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -185,6 +168,8 @@ class MethodPolicy:
     errors: frozenset[str] = frozenset()
     max_depth: int = DEFAULT_MAX_DEPTH
     floor: FloorPolicy = FloorPolicy()
+    dark: frozenset[Dark] = frozenset()
+    """Policies that only decide and count; set by live policy alone."""
 
     @property
     def idempotent(self) -> bool:
@@ -217,6 +202,28 @@ def method_policy(method: str) -> MethodPolicy:
             return _stranger(method)  # not kept: its descriptor may still be imported
         policy = _policies[method] = _Reader(found).policy()
     return policy
+
+
+def live_policy(
+    method: str, changes: policy_pb2.MethodPolicy, dark: Iterable[Dark], source: str
+) -> MethodPolicy:
+    """The policy of a method with live changes on top, checked as a contract is.
+
+    Scalars and lists replace the contract's, messages are merged with it. One attempt is a valid
+    change ("no retries"). `source` names where the changes come from.
+
+    Raises:
+        ContractError: they contradict themselves, go below the contract's floor, or touch what is
+            not a matter of operation; the error names source, method and field.
+        KeyError: the process does not know the method.
+    """
+    found = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
+    for descriptor, _ in changes.ListFields():
+        if descriptor.name not in LIVE_FIELDS:
+            raise ContractError(
+                source, method[1:], descriptor.name, "cannot be changed by live policy"
+            )
+    return replace(_Reader(found, changes, source).policy(), dark=frozenset(dark))
 
 
 def check_service(service: str) -> tuple[MethodPolicy, ...]:
@@ -265,10 +272,16 @@ def _event(full_name: str) -> EventPolicy | None:
 class _Reader:
     """Reads one method's options; every refusal names file, method and field."""
 
-    def __init__(self, method: pb.MethodDescriptor) -> None:
+    def __init__(
+        self,
+        method: pb.MethodDescriptor,
+        live: policy_pb2.MethodPolicy | None = None,
+        source: str = "",
+    ) -> None:
         service = method.containing_service
         self._found = method
-        self._file = service.file.name
+        self._live = live
+        self._file = source or service.file.name
         self._full_name = f"{service.full_name}/{method.name}"
         options, service_options = method.GetOptions(), service.GetOptions()
         self._level = options.idempotency_level
@@ -281,6 +294,11 @@ class _Reader:
         for descriptor, _ in self._own.ListFields():
             self._raw.ClearField(descriptor.name)  # type: ignore[arg-type]
         self._raw.MergeFrom(self._own)
+        # A default of the service is meant for its unary RPCs: a stream has a lifetime.
+        self._own_timeout = self._own.HasField("timeout")
+        if live is not None:
+            self._own_timeout |= live.HasField("timeout")
+            merge_options(live, self._raw)
 
     def policy(self) -> MethodPolicy:
         raw = self._raw
@@ -332,8 +350,7 @@ class _Reader:
     def _timeout(self) -> float | None:
         if self._raw.HasField("timeout"):
             timeout = self._bounded("timeout", self._raw.timeout)
-            # A default of the service is meant for its unary RPCs: a stream has a lifetime.
-            if not self._found.server_streaming or self._own.HasField("timeout"):
+            if not self._found.server_streaming or self._own_timeout:
                 return timeout
         return None if self._found.server_streaming else DEFAULT_TIMEOUT
 
@@ -342,6 +359,8 @@ class _Reader:
             return None
         attempt = self._bounded("attempt_timeout", self._raw.attempt_timeout)
         if timeout is not None and attempt > timeout:
+            if self._live is not None and not self._live.HasField("attempt_timeout"):
+                return None  # the contract's, made needless by a shorter live timeout
             raise self._refuse("attempt_timeout", "must not be longer than timeout")
         return attempt
 
@@ -349,6 +368,8 @@ class _Reader:
         if not self._raw.HasField("retry"):
             return None
         raw = self._raw.retry
+        if raw.max_attempts == 1 and self._live is not None:
+            return None
         if not 2 <= raw.max_attempts <= _MAX_ATTEMPTS:
             raise self._refuse(
                 "retry.max_attempts",
@@ -516,6 +537,22 @@ class _Reader:
         if raw.max_attempts > (retry.max_attempts if retry else 1):
             raise self._refuse("floor.max_attempts", "must not be more than retry.max_attempts")
         return FloorPolicy(shortest, raw.max_attempts)
+
+
+def merge_options(changes: Message, into: Message) -> None:
+    """Put what `changes` states into `into`: messages are merged, all else is replaced."""
+    for descriptor, value in changes.ListFields():
+        name = descriptor.name
+        if descriptor.is_repeated:
+            into.ClearField(name)
+            getattr(into, name).extend(value)
+        elif descriptor.message_type is None:
+            setattr(into, name, value)
+        elif descriptor.message_type.full_name == _DURATION:
+            getattr(into, name).CopyFrom(value)
+        else:
+            getattr(into, name).SetInParent()
+            merge_options(value, getattr(into, name))
 
 
 def _has_path(message: pb.Descriptor | None, path: str) -> bool:

@@ -12,10 +12,14 @@ import grpc.aio
 
 from accord.aio import client
 from accord.aio import server as serving
+from accord.aio.channel import Channel
+from accord.control import Control, Limits
 from accord.engine import Environment
 from accord.errors import Translate
 from accord.hooks import IdempotencyStore, Validator
+from accord.policies.budget import BudgetPolicy
 from accord.policies.resume import ResumeLimits
+from accord.route import ClientSnapshot, Routes
 
 MAX_MESSAGE: Final = 4 * 1024 * 1024
 """Bytes of the largest message, both ways."""
@@ -55,6 +59,9 @@ _SERVER_OPTIONS: Final = (
     ("grpc.http2.max_pings_without_data", 0),
     # Two processes on one port would share its calls in silence.
     ("grpc.so_reuseport", 0),
+    # Between gRPC's own bounds (8 and 16 KiB) calls fail at random; what is read here is bounded.
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.absolute_max_metadata_size", 128 * 1024),
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
 )
@@ -67,7 +74,9 @@ class Mesh:
     listens; without an entry the name itself is the address. `validator` checks every request,
     `idempotency` finds stored answers, `translate` turns the process's own exceptions (a lost
     database, say) into errors a caller may see. `on_resume` is told before a broken stream is
-    opened again, which goes on for `resume_patience` seconds without progress. `clock` is
+    opened again, which goes on for `resume_patience` seconds without progress. `budget` bounds the
+    retries and hedges to each target. `limits` bounds
+    what its servers take on; `authorize` refuses callers without a verified identity. `clock` is
     monotonic, `random` uniform over [0, 1).
     """
 
@@ -81,14 +90,29 @@ class Mesh:
         translate: Translate | None = None,
         on_resume: client.OnResume | None = None,
         resume_patience: float = 60.0,
+        budget: BudgetPolicy | None = None,
+        limits: Limits | None = None,
+        authorize: bool = False,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = randomness.random,
     ) -> None:
         self.name = name
         self._targets = targets if targets is not None else {}
-        env = Environment(clock, random, ResumeLimits(patience=resume_patience))
+        self.control = Control(limits, clock=clock, random=random)
+        self._routes = Routes(
+            clock=clock, random=random, policy_of=self.control.overrides.policy, budget=budget
+        )
+        env = Environment(
+            clock,
+            random,
+            self._routes,
+            self.control.counts.add,
+            ResumeLimits(patience=resume_patience),
+        )
         self._driver = client.Driver(env, on_resume)
-        self._settings = serving.Settings(name, clock, validator, idempotency, translate)
+        self._settings = serving.Settings(
+            name, clock, self.control, validator, idempotency, translate, authorize
+        )
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     def address(self, target: str) -> str:
@@ -101,16 +125,31 @@ class Mesh:
         """The channel to a named service: made once, inside the running event loop, then kept."""
         channel = self._channels.get(target)
         if channel is None:
-            channel = self._channels[target] = grpc.aio.insecure_channel(
+            line = client.Line(self._driver, target, plain=True)
+            bare = grpc.aio.insecure_channel(
                 self.address(target),
                 options=_CHANNEL_OPTIONS,
-                interceptors=self.client_interceptors(target),
+                interceptors=client.interceptors(line),
             )
+            channel = self._channels[target] = Channel(bare, line)
         return channel
 
     def client_interceptors(self, target: str = "") -> list[Any]:
         """Interceptors for a channel of your own. `target` names what it leads to."""
-        return client.interceptors(self._driver)
+        return client.interceptors(client.Line(self._driver, target, plain=False))
+
+    def fallback(self, method: str, fn: client.Fallback) -> None:
+        """Answer calls of "pkg.Service/Method" by `fn(request, error)` when they cannot be made.
+
+        It is asked when a call of one request and one response has ended UNAVAILABLE (an open
+        breaker included) or DEADLINE_EXCEEDED, after all attempts. `fn` may be a coroutine
+        function; None, or an exception, lets the caller have the error.
+        """
+        self._driver.fallbacks[f"/{method.removeprefix('/')}"] = fn
+
+    def snapshot(self) -> ClientSnapshot:
+        """Breakers, budgets, hedge delays and caches of this process's clients."""
+        return self._routes.snapshot()
 
     def server_interceptors(self) -> list[Any]:
         """Interceptors for a server of your own; they go before any others."""

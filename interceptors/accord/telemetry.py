@@ -93,6 +93,29 @@ def client_span(method: str) -> trace.Span:
     return span
 
 
+def configured() -> bool:
+    """Whether spans go anywhere: false until an application installs an SDK."""
+    return trace._TRACER_PROVIDER is not None or not isinstance(_tracer, trace.ProxyTracer)
+
+
+def outgoing(method: str | bytes) -> tuple[trace.Span | None, tuple[tuple[str, str], ...]]:
+    """The span of an outgoing call, if one is recorded, and the metadata that it travels in.
+
+    Without an SDK the headers of the current trace are passed on. If there is none the call has no
+    headers, and the server that gets it begins the trace: a header of its own would cost as much as
+    all that is done for the call here.
+    """
+    if configured():
+        span = client_span(method.decode() if isinstance(method, bytes) else method)
+        headers = tuple(headers_of(span.get_span_context()).items())
+        return (span if span.is_recording() else None), headers
+    context = otel.get_current()
+    if not context:
+        return None, ()
+    current = trace.get_current_span(context).get_span_context()
+    return None, tuple(headers_of(current if current.is_valid else _random()).items())
+
+
 def end_span(span: trace.Span, method: str, code: str) -> None:
     """End a span with the name of its status code. Free when nothing records."""
     if not span.is_recording():

@@ -20,6 +20,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 import accord
+from accord import operations as mesh_operations
+from accord.overrides import FileSource, Layer
 from services.runtime import (
     consumer,
     events,
@@ -37,6 +39,7 @@ from services.runtime.database import Database, DatabaseLocked, DatabaseUnavaila
 from services.runtime.executor import Executor
 from services.runtime.hub import Hub
 from services.runtime.idempotency import SqlIdempotencyStore
+from services.runtime.live_policy import BrokerPolicyStore
 from services.runtime.migrations import migrate
 from services.runtime.outbox import Outbox
 from services.runtime.relay import Relay
@@ -141,7 +144,12 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
         DatabaseUnavailable: the database cannot be reached.
         OSError: the port is in use.
     """
-    for contract in (*service.contracts, *operations.CONTRACTS, operations.SAGA_CONTRACT):
+    for contract in (
+        *service.contracts,
+        *operations.CONTRACTS,
+        operations.SAGA_CONTRACT,
+        mesh_operations.CONTRACT,
+    ):
         accord.check_service(contract)
     async with contextlib.AsyncExitStack() as stack:
         database = await open_database(settings.database, service.name)
@@ -174,7 +182,14 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
             broker=broker,
         )
         service.build(runtime)
-        contracts = (*service.contracts, *operations.serve(runtime))
+        live_policy = BrokerPolicyStore(broker)
+        contracts = (
+            *service.contracts,
+            *operations.serve(runtime),
+            mesh_operations.serve(
+                mesh, runtime.server, store=live_policy, audit=operations.writes_to(runtime)
+            ),
+        )
         health_servicer = _introspection(runtime.server, contracts)
         validation.warm(_requests(contracts))
         if runtime.server.add_insecure_port(settings.address) == 0:
@@ -193,6 +208,8 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
         background.start("executor", runtime.executor.serve)
         background.start("relay", publisher.serve)
         background.start("hub", lambda: hub.serve(database))
+        background.start("live policy", lambda: mesh.control.overrides.follow(live_policy))
+        background.start("policy file", lambda: _follow_file(mesh, settings))
         background.start("sweeper", lambda: _sweep(database))
         for name, work in runtime.background:
             background.start(name, work)
@@ -232,6 +249,11 @@ async def _stop(server: grpc.aio.Server, health_servicer: HealthServicer) -> Non
     await health_servicer.enter_graceful_shutdown()
     await asyncio.sleep(LAME_DUCK)
     await server.stop(GRACE)
+
+
+async def _follow_file(mesh: accord.Mesh, settings: Settings) -> None:
+    """Apply `<home>/policy.json`, which may come, change and go at any time."""
+    await mesh.control.overrides.follow(FileSource(settings.home / "policy.json"), Layer.FILE)
 
 
 async def _sweep(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""Client interceptors: every call leaves with a deadline, a trace and what travels.
+"""Client interceptors: what the engine decides, done with gRPC.
 
 gRPC registers an interceptor for one arity only, so there are four thin adapters over one driver.
 Errors are not converted: the caller gets gRPC's `AioRpcError` and may parse it with
@@ -6,213 +6,342 @@ Errors are not converted: the caller gets gRPC's `AioRpcError` and may parse it 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from inspect import isawaitable
 from typing import Any, Final
 
 import grpc
 import grpc.aio
-from opentelemetry import trace
 
-from accord import context, engine, errors, telemetry
-from accord.contract import MethodPolicy, method_policy
+from accord import context, engine, telemetry
+from accord.aio.failure_marks import DEPENDENCY as DEPENDENCY
+from accord.aio.hedging import race
+from accord.aio.outgoing import (
+    AT_LEAST_KEY,
+    MAX_ATTEMPTS_KEY,
+    POSITION_KEY,
+    Outgoing,
+    ended,
+    failure_from,
+    read_failure,
+)
+from accord.contract import ContractError, MethodPolicy
+from accord.route import Route
 
 Continuation = Callable[[grpc.aio.ClientCallDetails, Any], Awaitable[Any]]
 OnResume = Callable[[str, int, grpc.aio.AioRpcError], None]
 """Told (method, number of the next attempt, error) before a stream is opened again."""
 
-DEPENDENCY: Final = "accord_dependency"
-"""Attribute of an `AioRpcError` that came through here: the method that failed."""
+Fallback = Callable[[Any, grpc.aio.AioRpcError], Any]
+"""Given a request and the error of its call, the response to use instead, or None for the error.
+
+May be a coroutine function. It should not call the same target again.
+"""
+
+_WORTH_A_FALLBACK: Final = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+)
 
 
 class Driver:
-    """What the four adapters of one channel share."""
+    """What the calls of one process share."""
 
     def __init__(self, env: engine.Environment, on_resume: OnResume | None = None) -> None:
         self.env = env
         self.on_resume = on_resume
-
-    def begin(
-        self, details: grpc.aio.ClientCallDetails, request: Any = None
-    ) -> tuple[engine.Call, "Prepared"]:
-        """The engine of a new call, and what its attempts are sent with. Raises ContractError."""
-        policy = method_policy(_text(details.method))
-        handled = context.current()
-        call = engine.Call(
-            policy,
-            self.env,
-            explicit=details.timeout,
-            declared=handled.policy.calls.get(policy.method) if handled is not None else None,
-            inherits=handled.deadline if handled is not None else None,
-            token=_token(policy, request),
-        )
-        return call, Prepared(policy, details, handled)
+        self.fallbacks: dict[str, Fallback] = {}
+        """By method as it travels, "/pkg.Service/Method"."""
 
 
-class Prepared:
-    """Call details that only lack the timeout of the attempt."""
+class Line:
+    """The way to one target."""
 
-    __slots__ = ("_details", "_span", "policy")
+    __slots__ = ("_plain", "_target", "driver")
 
-    def __init__(
-        self,
-        policy: MethodPolicy,
-        details: grpc.aio.ClientCallDetails,
-        handled: context.CallContext | None,
-    ) -> None:
-        self.policy = policy
-        self._span = telemetry.client_span(policy.method)
-        given: Any = details
-        metadata = grpc.aio.Metadata()
-        traced = False
-        for key, value in given.metadata or ():
-            if not key.startswith(context.RESERVED_PREFIX):
-                metadata.add(key, value)
-                traced = traced or key == telemetry.TRACEPARENT
-        if not traced:
-            for key, value in telemetry.headers_of(self._span.get_span_context()).items():
-                metadata.add(key, value)
-        for key, value in context.outgoing(handled):
-            metadata.add(key, value)
-        self._details = given._replace(metadata=metadata)
+    def __init__(self, driver: Driver, target: str, *, plain: bool) -> None:
+        self.driver = driver
+        """`plain`: no other interceptors follow."""
+        self._target = target
+        self._plain = plain
 
-    def attempt(self, step: engine.Send | engine.Refuse) -> grpc.aio.ClientCallDetails:
-        """The details of the next attempt. Raises the refusal, which ends the call."""
-        if isinstance(step, engine.Refuse):
-            raise self.refusal(step)
-        return self._details._replace(timeout=step.timeout)  # type: ignore[no-any-return]
+    def quick(self, method: str) -> Route | None:
+        """The route of a method whose calls need nothing before their first attempt."""
+        try:
+            route = self.driver.env.routes.find(self._target, method)
+        except ContractError:
+            return None  # to be raised when the call is awaited
+        if route.hedge is not None or route.caches or telemetry.configured():
+            return None
+        return route
 
-    def refusal(self, step: engine.Refuse) -> grpc.aio.AioRpcError:
-        """A local refusal as gRPC's own error."""
-        code = grpc.StatusCode[step.code.name]
-        self.finish(code.name)
-        return self.mark(
-            grpc.aio.AioRpcError(
-                code, grpc.aio.Metadata(), grpc.aio.Metadata(), step.message, step.message
+    def has_fallback(self, outgoing: Outgoing) -> bool:
+        """Whether the method has one."""
+        return outgoing.call.policy.method in self.driver.fallbacks
+
+    def begin(self, details: Any, request: Any = None, route: Route | None = None) -> Outgoing:
+        """A new call. Raises ContractError."""
+        env, method = self.driver.env, details.method
+        if route is None:
+            route = env.routes.find(
+                self._target, method.decode() if isinstance(method, bytes) else method
             )
+        handled = context.current()
+        outgoing = Outgoing(details, handled, plain=self._plain)
+        policy = route.policy
+        if handled is None:
+            outgoing.call = engine.Call(
+                route,
+                env,
+                explicit=details.timeout,
+                keyed=context.IDEMPOTENCY_KEY in outgoing.options,
+                max_attempts=outgoing.option(MAX_ATTEMPTS_KEY) or None,
+                token=None if policy.resume is None else _token(policy, request),
+            )
+        else:
+            outgoing.call = engine.Call(
+                route,
+                env,
+                explicit=details.timeout,
+                declared=handled.policy.calls.get(policy.method),
+                inherits=handled.deadline,
+                inherited_attempt=handled.attempt,
+                keyed=context.IDEMPOTENCY_KEY in outgoing.options,
+                max_attempts=outgoing.option(MAX_ATTEMPTS_KEY) or None,
+                token=None if policy.resume is None else _token(policy, request),
+            )
+        return outgoing
+
+    async def unary(self, continuation: Continuation, details: Any, request: Any) -> Any:
+        """One request, one response: gRPC's call object, or a response that was kept."""
+        outgoing = self.begin(details, request)
+        call = outgoing.call
+        if call.route.caches:
+            kept = _lookup(call, outgoing, request)
+            if kept is not None:
+                outgoing.finish("OK")
+                return kept
+        found = await self._settled(
+            self._attempts(continuation, outgoing, request), outgoing, request
         )
+        if call.route.caches and isinstance(found, grpc.aio.UnaryUnaryCall):
+            await _keep(call, found)
+        return found
 
-    def mark(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """`error`, which ends the call, with the name of the method that failed."""
-        setattr(error, DEPENDENCY, self.policy.method)
-        return error
+    async def recover(
+        self,
+        continuation: Continuation,
+        outgoing: Outgoing,
+        request: Any,
+        error: grpc.aio.AioRpcError,
+        step: engine.Again | engine.Raise,
+    ) -> Any:
+        """As `unary`, after a first attempt that has failed with `error`."""
 
-    def finish(self, code: str) -> None:
-        """The call has ended."""
-        telemetry.end_span(self._span, self.policy.method, code)
+        async def rest() -> Any:
+            if isinstance(step, engine.Raise):
+                raise error
+            await asyncio.sleep(step.delay)
+            return await self._attempts(continuation, outgoing, request)
 
-    def finish_with(self, rpc: Any) -> None:
-        """End the span when `rpc` ends; the call itself is handed on untouched."""
-        if self._span.is_recording():
-            rpc.add_done_callback(_Ending(self._span, self.policy.method))
+        return await self._settled(rest(), outgoing, request)
+
+    async def _settled(
+        self, attempts: Coroutine[Any, Any, Any], outgoing: Outgoing, request: Any
+    ) -> Any:
+        """What the attempts lead to, or the fallback instead."""
+        try:
+            rpc = await attempts
+        except grpc.aio.AioRpcError as error:
+            answer = None
+            if self.driver.fallbacks and error.code() in _WORTH_A_FALLBACK:
+                answer = await self._fall_back(outgoing, request, error)
+            outgoing.finish(error.code().name, fallback=answer is not None)
+            if answer is None:
+                raise
+            return answer
+        except BaseException as error:
+            cancelled = isinstance(error, asyncio.CancelledError)
+            outgoing.finish("CANCELLED" if cancelled else type(error).__name__)
+            raise
+        outgoing.finish("OK")
+        return rpc
+
+    async def _attempts(self, continuation: Continuation, outgoing: Outgoing, request: Any) -> Any:
+        """The call object of the attempt that was answered. Raises the error of the last one."""
+        call = outgoing.call
+        while True:
+            send = call.admit()
+            if isinstance(send, engine.Refuse):
+                raise outgoing.refusal(send)
+            rpc: Any = None
+            try:
+                rpc = await continuation(outgoing.attempt(send), request)
+                if call.route.hedge is not None and (delay := call.hedge_delay()) is not None:
+                    send, rpc = await race(
+                        call,
+                        send,
+                        rpc,
+                        delay,
+                        lambda backup: continuation(outgoing.attempt(backup), request),
+                    )
+                # Not `rpc.code()`: it would keep the caller's cancellation from the server.
+                await rpc
+            except grpc.aio.AioRpcError as error:
+                step = call.failed(send, failure_from(error))
+                if not isinstance(step, engine.Again):
+                    outgoing.mark(error, exhausted=step.exhausted)
+                    raise
+                delay = step.delay
+            except BaseException:
+                call.released(send)
+                raise
+            else:
+                call.succeeded(send)
+                return rpc
+            await asyncio.sleep(delay)
+
+    async def _fall_back(
+        self, outgoing: Outgoing, request: Any, error: grpc.aio.AioRpcError
+    ) -> Any:
+        """The answer of the method's fallback; None if it has none."""
+        route = outgoing.call.route
+        fallback = self.driver.fallbacks.get(route.policy.method)
+        if fallback is None:
+            return None
+        try:
+            answer = fallback(request, error)
+            if isawaitable(answer):
+                answer = await answer
+        except Exception as problem:
+            # The caller is told what happened to the call, not to its replacement.
+            telemetry.log(
+                logging.ERROR, "a fallback failed", error=problem, method=route.policy.method
+            )
+            return None
+        if answer is not None:
+            route.fallbacks += 1
+            self.driver.env.count(route.policy.method, "fallback")
+        return answer
+
+    async def streamed(
+        self, continuation: Continuation, details: Any, request_iterator: Any
+    ) -> Any:
+        """A call whose requests are streamed: handed on untouched, `write()` would deadlock.
+
+        It is one attempt: what a generator has yielded cannot be sent again.
+        """
+        outgoing = self.begin(details)
+        call = outgoing.call
+        send = call.admit()
+        if isinstance(send, engine.Refuse):
+            outgoing.finish(send.code.name)
+            raise outgoing.refusal(send)
+        try:
+            rpc = await continuation(outgoing.attempt(send), request_iterator)
+        except BaseException as error:
+            call.released(send)
+            outgoing.finish(type(error).__name__)
+            raise
+        rpc.add_done_callback(_stop_requests)
+        rpc.add_done_callback(Ending(outgoing, send))
+        return rpc
 
 
-class _Ending:
-    """Done callback: reads the code of an ended call and ends its span."""
+class Ending:
+    """Done callback: reports how a call ended that is not awaited here."""
 
-    def __init__(self, span: trace.Span, method: str) -> None:
-        self._span = span
-        self._method = method
+    __slots__ = ("_outgoing", "_send", "_task")
+
+    def __init__(self, outgoing: Outgoing, send: engine.Send) -> None:
+        self._outgoing = outgoing
+        self._send = send
         self._task: asyncio.Task[None] | None = None
 
     def __call__(self, rpc: Any) -> None:
-        self._task = asyncio.ensure_future(self._end(rpc))
+        """See the class."""
+        found = ended(rpc)
+        if found is not None:
+            self._report(*found)
+        else:
+            self._task = asyncio.ensure_future(self._wait(rpc))
 
-    async def _end(self, rpc: Any) -> None:
-        telemetry.end_span(self._span, self._method, (await rpc.code()).name)
+    async def _wait(self, rpc: Any) -> None:
+        self._report(await rpc.code(), await rpc.trailing_metadata())
+
+    def _report(self, code: grpc.StatusCode, trailers: Any) -> None:
+        call, send = self._outgoing.call, self._send
+        self._outgoing.finish(code.name)
+        if code is grpc.StatusCode.OK:
+            call.succeeded(send)
+        else:
+            call.recorded(send, read_failure(code, trailers))
 
 
 class UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
     """One request, one response."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def __init__(self, line: Line) -> None:
+        self._line = line
 
     async def intercept_unary_unary(
         self, continuation: Any, client_call_details: Any, request: Any
     ) -> Any:
         """See the class."""
-        call, prepared = self._driver.begin(client_call_details)
-        while True:
-            rpc = await continuation(prepared.attempt(call.admit()), request)
-            try:
-                # Not `rpc.code()`: it would keep the caller's cancellation from the server.
-                await rpc
-            except grpc.aio.AioRpcError as error:
-                step = call.failed(errors.code_of(error))
-                if not isinstance(step, engine.Again):
-                    prepared.finish(prepared.mark(error).code().name)
-                    raise
-                await asyncio.sleep(step.delay)
-            except BaseException as error:
-                cancelled = isinstance(error, asyncio.CancelledError)
-                prepared.finish("CANCELLED" if cancelled else type(error).__name__)
-                raise
-            else:
-                prepared.finish("OK")
-                return rpc
+        return await self._line.unary(continuation, client_call_details, request)
 
 
 class UnaryStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
-    """One request, many responses; resumed after a drop if the contract says how."""
+    """One request, many responses; tried again before the first of them, resumed after it."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def __init__(self, line: Line) -> None:
+        self._line = line
 
     async def intercept_unary_stream(
         self, continuation: Any, client_call_details: Any, request: Any
     ) -> Any:
         """See the class."""
-        call, prepared = self._driver.begin(client_call_details, request)
+        outgoing = self._line.begin(client_call_details, request)
         from accord.aio.resumable import ResumableCall  # late: it is built on this module
         from accord.aio.stream import StreamCall
 
-        if call.resumption is None:
-            details = prepared.attempt(call.admit())
-            return StreamCall(prepared).over(await continuation(details, request))
-        resumable = ResumableCall(
-            continuation, request, call, call.resumption, prepared, self._driver.on_resume
-        )
+        call = outgoing.call
+        if call.resumption is None and call.policy.retry is None:
+            return await StreamCall(outgoing).start(continuation, request)
+        resumable = ResumableCall(continuation, request, outgoing, self._line.driver.on_resume)
         await resumable.open()
         return resumable
 
 
 class StreamUnary(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-arg]
-    """Many requests, one response. Handed on untouched: `write()` would deadlock otherwise."""
+    """Many requests, one response."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def __init__(self, line: Line) -> None:
+        self._line = line
 
     async def intercept_stream_unary(
         self, continuation: Any, client_call_details: Any, request_iterator: Any
     ) -> Any:
         """See the class."""
-        call, prepared = self._driver.begin(client_call_details)
-        rpc = await continuation(prepared.attempt(call.admit()), request_iterator)
-        rpc.add_done_callback(_stop_requests)
-        prepared.finish_with(rpc)
-        return rpc
+        return await self._line.streamed(continuation, client_call_details, request_iterator)
 
 
 class StreamStream(grpc.aio.StreamStreamClientInterceptor):  # type: ignore[type-arg]
-    """Many requests, many responses. Handed on untouched, as above."""
+    """Many requests, many responses."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def __init__(self, line: Line) -> None:
+        self._line = line
 
     async def intercept_stream_stream(
         self, continuation: Any, client_call_details: Any, request_iterator: Any
     ) -> Any:
         """See the class."""
-        call, prepared = self._driver.begin(client_call_details)
-        rpc = await continuation(prepared.attempt(call.admit()), request_iterator)
-        rpc.add_done_callback(_stop_requests)
-        prepared.finish_with(rpc)
-        return rpc
+        return await self._line.streamed(continuation, client_call_details, request_iterator)
 
 
-def interceptors(driver: Driver) -> list[Any]:
+def interceptors(line: Line) -> list[Any]:
     """One interceptor per arity."""
-    return [UnaryUnary(driver), UnaryStream(driver), StreamUnary(driver), StreamStream(driver)]
+    return [UnaryUnary(line), UnaryStream(line), StreamUnary(line), StreamStream(line)]
 
 
 def _stop_requests(rpc: Any) -> None:
@@ -222,11 +351,29 @@ def _stop_requests(rpc: Any) -> None:
         poller.cancel()
 
 
-def _text(method: str | bytes) -> str:
-    return method.decode() if isinstance(method, bytes) else method
-
-
 def _token(policy: MethodPolicy, request: Any) -> int | None:
     if policy.resume is None or request is None:
         return None
     return int(getattr(request, policy.resume.request_field))
+
+
+def _lookup(call: engine.Call, outgoing: Outgoing, request: Any) -> Any:
+    """A copy of the kept answer, or None."""
+    handled = context.current()
+    kept = call.lookup(
+        request,
+        principal="" if handled is None else handled.principal,
+        at_least=outgoing.option(AT_LEAST_KEY),
+    )
+    return None if kept is None else type(kept).FromString(kept.SerializeToString())
+
+
+async def _keep(call: engine.Call, rpc: Any) -> None:
+    """Keep a copy of the answer: the caller may change its own."""
+    answer = await rpc
+    position = 0
+    for key, value in await rpc.trailing_metadata() or ():
+        if key == POSITION_KEY and isinstance(value, str) and value.isdecimal():
+            position = int(value)
+    raw = answer.SerializeToString()
+    call.keep(type(answer).FromString(raw), size=len(raw), position=position)

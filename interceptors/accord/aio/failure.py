@@ -1,7 +1,13 @@
-"""What a handler's exception says to its caller: a status, never UNKNOWN, never internals."""
+"""What a handler's exception says to its caller: a status, never UNKNOWN, never internals.
+
+And whether the caller may try again: `grpc-retry-pushback-ms` carries the wait that the error asks
+for, or -1 when the fault lies further down and has been retried there (only the tier nearest the
+fault retries).
+"""
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, Final
 
@@ -10,8 +16,11 @@ import grpc.aio
 from google.rpc import status_pb2
 
 from accord import errors, telemetry
-from accord.aio.client import DEPENDENCY
+from accord.aio.failure_marks import DEPENDENCY, EXHAUSTED
 from accord.context import CallContext
+from accord.policies.pushback import MARK, format_pushback
+
+_MAX_CHAIN: Final = 32
 
 _PASSED_ON: Final = frozenset(
     {
@@ -30,49 +39,82 @@ class Answered(Exception):
         self.status = status_pb2.Status.FromString(status)
 
 
-def status_of(
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a failed call is answered."""
+
+    status: status_pb2.Status
+    pushback: str | None
+    """Value of the trailer `grpc-retry-pushback-ms`."""
+
+
+def answer_to(
     error: BaseException, call: CallContext, translate: errors.Translate | None
-) -> status_pb2.Status | None:
-    """The status to answer with, or None if gRPC must see the exception itself."""
+) -> Answer | None:
+    """What to answer with, or None if gRPC must see the exception itself."""
+    if isinstance(error, Answered):
+        return Answer(error.status, None)
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() > 0:
+            return None  # the caller has gone, or the server stops
+    elif not isinstance(error, Exception) or _is_transport(error):
+        return None
+    meant = _meaning(error, call, translate) or _internal(error, call)
+    if exhausted(error):
+        pushback: str | None = MARK
+    else:
+        pushback = None if meant.retry_after is None else format_pushback(meant.retry_after)
+    return Answer(meant.to_status(call.service), pushback)
+
+
+def exhausted(error: BaseException | None) -> bool:
+    """Whether an error, or one that it is chained to, has been retried further down."""
+    waiting, looked_at = [error], 0
+    while waiting and looked_at < _MAX_CHAIN:
+        found = waiting.pop()
+        if found is None:
+            continue
+        if getattr(found, EXHAUSTED, False):
+            return True
+        looked_at += 1
+        waiting += (found.__cause__, found.__context__)
+        if isinstance(found, BaseExceptionGroup):
+            waiting += found.exceptions
+    return False
+
+
+def _is_transport(error: BaseException) -> bool:
+    """AbortError: the status is out already. Else: the caller has gone or the server stopped."""
+    return isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError)
+
+
+def _meaning(
+    error: BaseException, call: CallContext, translate: errors.Translate | None
+) -> errors.ServiceError | None:
+    """What the caller may know of an error; None: nothing."""
     match error:
-        case Answered():
-            return error.status
         case asyncio.CancelledError():
-            task = asyncio.current_task()
-            if task is not None and task.cancelling() > 0:
-                return None  # the caller has gone, or the server stops
             # The handler cancelled itself: without a status the caller would hang (grpc #29248).
             return errors.ServiceError(
                 grpc.StatusCode.CANCELLED, "CANCELLED", "the work was cancelled"
-            ).to_status(call.service)
-        case grpc.aio.AbortError():
-            return None  # the status is out already
-        case grpc.aio.UsageError():
-            pass  # a bug of the handler
-        case grpc.aio.BaseError():
-            return None  # the transport's own: the caller has gone, or the server has stopped
+            )
         case errors.ServiceError():
-            return error.to_status(call.service)
+            return error
         case grpc.aio.AioRpcError():
-            nested = _nested(error, call)
-            if nested is not None:
-                return nested.to_status(call.service)
+            return _nested(error, call)
         case errors.IdempotencyConflict():
             return errors.Aborted(
                 "IDEMPOTENCY_CONFLICT", "another call with this key is at work", retry_after=1.0
-            ).to_status(call.service)
+            )
         case TimeoutError() if call.remaining() == 0:
-            return errors.DeadlineExceeded("the deadline has passed").to_status(call.service)
+            return errors.DeadlineExceeded("the deadline has passed")
         case Exception():
-            translated = translate(error) if translate is not None else None
-            if translated is not None:
-                return translated.to_status(call.service)
-        case _:
-            return None
-    return internal(error, call)
+            return translate(error) if translate is not None else None
+    return None
 
 
-def internal(error: BaseException, call: CallContext) -> status_pb2.Status:
+def _internal(error: BaseException, call: CallContext) -> errors.ServiceError:
     """INTERNAL with a reference under which the log has everything."""
     reference = token_hex(8)
     telemetry.log(
@@ -88,7 +130,7 @@ def internal(error: BaseException, call: CallContext) -> status_pb2.Status:
         "INTERNAL",
         f"internal error, reference {reference}",
         metadata={"reference": reference},
-    ).to_status(call.service)
+    )
 
 
 def _nested(error: Any, call: CallContext) -> errors.ServiceError | None:

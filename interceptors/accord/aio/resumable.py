@@ -6,16 +6,17 @@ it, attempts come and go. It works only while it is read and has no task of its 
 
 import asyncio
 import logging
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
 import grpc.aio
 
-from accord import engine, errors, telemetry
-from accord.aio.client import Continuation, OnResume, Prepared
+from accord import engine, telemetry
+from accord.aio.client import Continuation, OnResume
+from accord.aio.outgoing import Outgoing, ended, failure_from, read_failure
 from accord.aio.stream import StreamCall
-from accord.policies.resume import Resumption
 
 OPEN_KEY: Final = "accord-stream"
 """Initial metadata by which a server says that it has accepted a resumable stream."""
@@ -28,20 +29,22 @@ class ResumableCall(StreamCall):
         self,
         continuation: Continuation,
         request: Any,
-        call: engine.Call,
-        resumption: Resumption,
-        prepared: Prepared,
+        outgoing: Outgoing,
         on_resume: OnResume | None,
     ) -> None:
-        super().__init__(prepared)
-        assert prepared.policy.resume is not None
-        self._fields = prepared.policy.resume
+        super().__init__(outgoing)
+        self._call = outgoing.call
+        self._resumption = outgoing.call.resumption
+        self._fields = outgoing.call.policy.resume
         self._continuation = continuation
         self._request = request
-        self._call = call
-        self._resumption = resumption
         self._on_resume = on_resume
         self._started = False
+        """Whether somebody reads."""
+        self._answered = False
+        """Whether the attempt in hand has been."""
+        self._delivered = False
+        """Whether the caller has seen a message."""
         self._cancel_requested = False
         self._error: grpc.aio.AioRpcError | None = None
         loop = asyncio.get_running_loop()
@@ -56,16 +59,41 @@ class ResumableCall(StreamCall):
         Raises the engine's refusal.
         """
         request = self._request
-        if self._rpc is not None:
+        if self._resumption is not None and self._fields is not None and self._rpc is not None:
             request = type(self._request)()
             request.CopyFrom(self._request)
             setattr(request, self._fields.request_field, self._resumption.token)
-        details = self._prepared.attempt(self._call.admit())
+        send = self._call.admit()
+        if isinstance(send, engine.Refuse):
+            self._outgoing.finish(send.code.name)
+            raise self._outgoing.refusal(send)
         if error is not None:
             self._announce(error)
-        self._rpc = await self._continuation(details, request)
+        self._send = send
+        self._answered = False
+        rpc = self._rpc = await self._sent(send, self._continuation, request)
+        me = weakref.ref(self)
+
+        def unread(_: Any) -> None:
+            call = me()
+            if call is not None and not call._started:
+                call._settle(rpc, send)
+
+        rpc.add_done_callback(unread)
         if self._cancel_requested:
-            self._rpc.cancel()
+            rpc.cancel()
+
+    def _settle(self, rpc: Any, send: engine.Send) -> None:
+        """An attempt has ended that nobody reads (yet): report it."""
+        found = ended(rpc)
+        if found is None:
+            return
+        code, trailers = found
+        if code is grpc.StatusCode.OK:
+            self._call.succeeded(send)
+        else:
+            self._call.recorded(send, read_failure(code, trailers))
+        self._outgoing.finish(code.name)
 
     async def _messages(self) -> AsyncIterator[Any]:
         self._started = True
@@ -74,9 +102,13 @@ class ResumableCall(StreamCall):
                 try:
                     await self._notice_opening()
                     async for message in self._rpc:
+                        self._answer()
                         if self._wanted(message):
+                            self._delivered = True
                             yield message
-                    self._resumption.ended()
+                    if self._resumption is not None:
+                        self._resumption.ended()
+                    self._answer()
                     self._end(grpc.StatusCode.OK)
                 except grpc.aio.AioRpcError as error:
                     await self._resume_after(error)
@@ -87,12 +119,23 @@ class ResumableCall(StreamCall):
         finally:
             self.cancel()  # nothing to cancel if it has ended
 
+    def _answer(self) -> None:
+        """The server has begun to answer the attempt in hand."""
+        if not self._answered and self._send is not None:
+            self._answered = True
+            self._call.succeeded(self._send)
+
     async def _notice_opening(self) -> None:
+        if self._resumption is None:
+            return
         for key, _ in await self._rpc.initial_metadata() or ():
             if key == OPEN_KEY:
                 self._resumption.opened()
+                self._answer()
 
     def _wanted(self, message: Any) -> bool:
+        if self._resumption is None or self._fields is None:
+            return True
         token = int(getattr(message, self._fields.response_field))
         if token == 0 and message.ByteSize() == 0:
             return False  # a keepalive: proof of life for the transport, nothing for the caller
@@ -100,12 +143,14 @@ class ResumableCall(StreamCall):
 
     async def _resume_after(self, error: grpc.aio.AioRpcError) -> None:
         """Wait and open the next attempt, or raise `error`."""
-        failure = errors.ServiceError.from_rpc(error)
+        if self._send is None:
+            raise self._fail(error)
         step = self._call.failed(
-            errors.code_of(error), reason=failure.reason, transport=_broken(error)
+            self._send, failure_from(error, transport=_broken(error), started=self._delivered)
         )
         if self._cancel_requested or not isinstance(step, engine.Again):
-            raise self._fail(error)
+            exhausted = isinstance(step, engine.Raise) and step.exhausted
+            raise self._fail(error, exhausted=exhausted)
         await asyncio.wait((self._woken,), timeout=step.delay)
         if self._cancel_requested:
             raise asyncio.CancelledError
@@ -115,15 +160,17 @@ class ResumableCall(StreamCall):
             raise self._fail(refusal) from error
 
     def _announce(self, error: grpc.aio.AioRpcError) -> None:
-        if self._on_resume is None:
+        if self._on_resume is None or self._resumption is None:
             return
         try:
-            self._on_resume(self._prepared.policy.method, self._resumption.attempt, error)
+            self._on_resume(self._call.policy.method, self._resumption.attempt, error)
         except Exception as problem:
             telemetry.log(logging.ERROR, "on_resume failed", error=problem)
 
-    def _fail(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        self._error = self._prepared.mark(error)
+    def _fail(
+        self, error: grpc.aio.AioRpcError, *, exhausted: bool = False
+    ) -> grpc.aio.AioRpcError:
+        self._error = self._outgoing.mark(error, exhausted=exhausted)
         self._end(error.code())
         return error
 
@@ -131,7 +178,7 @@ class ResumableCall(StreamCall):
         if self._ended.done():
             return
         self._ended.set_result(code)
-        self._prepared.finish(code.name)
+        self._outgoing.finish(code.name)
         self.call_back()
 
     def cancel(self) -> bool:
@@ -142,6 +189,8 @@ class ResumableCall(StreamCall):
         if not self._woken.done():
             self._woken.set_result(None)
         self._rpc.cancel()
+        if self._send is not None:
+            self._call.released(self._send)
         self._end(grpc.StatusCode.CANCELLED)
         return True
 

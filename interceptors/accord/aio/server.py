@@ -1,10 +1,14 @@
 """Server interceptor: one pipeline around every handler.
 
-context -> deadline -> (identity, rate, limit: to come) -> validation -> idempotency -> handler
+context -> deadline -> authorisation -> depth -> rate limit -> concurrency limit -> validation
+    -> idempotency -> fault injection -> handler
+
+What costs nothing to refuse comes first: a call is not even decoded before there is room for it.
 
 It goes first in a server's list of interceptors: to those before it, messages are bytes.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -14,20 +18,28 @@ import grpc.aio
 
 from accord import context, errors, telemetry
 from accord.aio import handlers
-from accord.aio.failure import status_of
+from accord.aio.admission import Admission
+from accord.aio.failure import Answer, answer_to
 from accord.aio.repeat import Repeats
 from accord.aio.resumable import OPEN_KEY
 from accord.aio.servicer import Codec, ServerContext
 from accord.aio.watchdog import Watchdog
 from accord.context import CallContext, Idempotency
 from accord.contract import ContractError, Key, MethodPolicy, method_policy
+from accord.control import Control
 from accord.hooks import FieldViolation, IdempotencyStore, Validator
 from accord.policies import idempotency
+from accord.policies.depth import DEPTH_KEY, read_depth
+from accord.policies.faults import FAULT_KEY, INJECTED
+from accord.policies.pushback import PUSHBACK_KEY
+from accord.policies.queue import Permit, Waiter
 
 T = TypeVar("T")
 
 _READ: Final = telemetry.HEADERS | {
-    context.DEPTH_KEY,
+    DEPTH_KEY,
+    FAULT_KEY,
+    context.ATTEMPT_KEY,
     context.PRIORITY_KEY,
     context.IDEMPOTENCY_KEY,
 }
@@ -41,9 +53,12 @@ class Settings:
 
     service: str
     clock: Callable[[], float]
+    control: Control
     validator: Validator | None = None
     idempotency: IdempotencyStore | None = None
     translate: errors.Translate | None = None
+    authorize: bool = False
+    """Whether every caller needs a verified identity. One that has it is checked in any case."""
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -79,7 +94,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             handler.response_serializer,
             self._settings.validator if handler.request_deserializer else None,
         )
-        pipeline = Pipeline(self._settings, self._repeats, policy, codec)
+        streaming = handler.request_streaming or handler.response_streaming
+        pipeline = Pipeline(self._settings, self._repeats, policy, codec, streaming=streaming)
         if handler.response_streaming:
             if handler.request_streaming:
                 return grpc.stream_stream_rpc_method_handler(
@@ -101,22 +117,40 @@ class Pipeline:
     """The stages of one method."""
 
     def __init__(
-        self, settings: Settings, repeats: Repeats | None, policy: MethodPolicy, codec: Codec
+        self,
+        settings: Settings,
+        repeats: Repeats | None,
+        policy: MethodPolicy,
+        codec: Codec,
+        *,
+        streaming: bool,
     ) -> None:
         self._settings = settings
+        self._control = settings.control
         self._repeats = repeats
-        self._policy = policy
+        self._method = policy.method
+        self._initial = policy
         self._codec = codec
+        self._admission = Admission(
+            policy.method,
+            settings.control,
+            streaming=streaming,
+            authorize=settings.authorize,
+        )
 
     def single(self, handle: handlers.Single, *, streamed: bool) -> Any:
         """A gRPC behaviour that answers with one response, as bytes."""
 
         async def behaviour(raw: Any, grpc_context: Any) -> bytes:
-            async def body(call: CallContext, outer: ServerContext) -> bytes:
+            async def body(active: Active, outer: ServerContext) -> bytes:
                 request = None if streamed else self._codec.decode(raw)
-                call.idempotency = self._identify(call, outer, request)
+                call = active.call
+                call.idempotency = self._identify(active, request)
 
                 async def run() -> bytes:
+                    if self._control.faults:
+                        await self._harm(active)
+                    active.begin()
                     response = await handle(request, outer)
                     return b"" if outer.failed() else self._codec.encode(response)
 
@@ -132,10 +166,13 @@ class Pipeline:
         """A gRPC behaviour that writes its responses."""
 
         async def behaviour(raw: Any, grpc_context: Any) -> None:
-            async def body(call: CallContext, outer: ServerContext) -> None:
+            async def body(active: Active, outer: ServerContext) -> None:
                 request = None if streamed else self._codec.decode(raw)
-                call.idempotency = self._identify(call, outer, request)
-                if self._policy.resume is not None:
+                active.call.idempotency = self._identify(active, request)
+                if self._control.faults:
+                    await self._harm(active)
+                active.begin()
+                if active.call.policy.resume is not None:
                     # A quiet stream and a dead one look the same until the server says "open".
                     await grpc_context.send_initial_metadata(((OPEN_KEY, "open"),))
                 await handle(request, outer)
@@ -145,21 +182,29 @@ class Pipeline:
         return behaviour
 
     async def _run(
-        self, grpc_context: Any, body: Callable[[CallContext, ServerContext], Awaitable[T]]
+        self, grpc_context: Any, body: Callable[["Active", ServerContext], Awaitable[T]]
     ) -> T:
         """Everything around the handler. Whatever happens inside, the caller gets a status."""
         headers = _headers(grpc_context)
         remaining = grpc_context.time_remaining()
-        span = telemetry.server_span(self._policy.method, headers)
+        span = telemetry.server_span(self._method, headers)
         call = self._enter(grpc_context, headers, remaining)
-        watchdog = Watchdog(self._policy, remaining)
+        watchdog = Watchdog(call.policy, remaining)
+        active = Active(call, headers)
+        permit: Permit | None = None
         code = "CANCELLED"
         try:
             # The one who asked has gone: work that is late already is not begun.
             if remaining is not None and remaining <= 0:
                 raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
+            self._admission.check(call)
+            admitted = self._admission.begin(call)
+            if isinstance(admitted, Waiter):
+                permit = await self._admission.wait(call, admitted)
+            else:
+                permit = admitted
             outer = ServerContext(grpc_context, self._codec, watchdog)
-            result = await body(call, outer)
+            result = await body(active, outer)
             late = watchdog.expired()
             if late is not None:
                 raise late
@@ -167,22 +212,31 @@ class Pipeline:
             return result
         except BaseException as error:
             watchdog.stop()
-            status = status_of(watchdog.expired() or error, call, self._settings.translate)
-            if status is None:
+            answer = answer_to(watchdog.expired() or error, call, self._settings.translate)
+            if answer is None:
                 raise
-            code = _code(status.code).name
-            trailers = tuple(grpc_context.trailing_metadata() or ())
-            trailers += ((errors.DETAILS_KEY, status.SerializeToString()),)
-            await grpc_context.abort(_code(status.code), status.message, trailers)
+            code = _code(answer.status.code).name
+            await grpc_context.abort(
+                _code(answer.status.code),
+                answer.status.message,
+                _trailers(grpc_context, answer),
+            )
             raise  # for the type checker: abort always raises
         finally:
             watchdog.stop()
-            telemetry.end_span(span, self._policy.method, code)
+            if permit is not None:
+                # A caller that lost patience says nothing of the load; a deadline does.
+                self._admission.end(
+                    permit,
+                    sample=active.begun and (code != "CANCELLED" or call.remaining() == 0),
+                )
+            telemetry.end_span(span, self._method, code)
 
     def _enter(
         self, grpc_context: Any, headers: dict[str, Any], remaining: float | None
     ) -> CallContext:
-        policy, clock = self._policy, self._settings.clock
+        clock = self._settings.clock
+        policy = self._policy()
         bounds = [seconds for seconds in (remaining, policy.timeout) if seconds is not None]
         call = CallContext(
             service=self._settings.service,
@@ -190,29 +244,70 @@ class Pipeline:
             deadline=clock() + min(bounds) if bounds else None,
             clock=clock,
             principal=_principal(grpc_context),
-            depth=context.read_depth(headers.get(context.DEPTH_KEY)),
+            depth=read_depth(headers.get(DEPTH_KEY)),
             priority=context.read_priority(
                 headers.get(context.PRIORITY_KEY), policy.limit.priority
             ),
+            attempt=context.read_attempt(headers.get(context.ATTEMPT_KEY)),
         )
         context.enter(call)
         return call
 
-    def _identify(self, call: CallContext, grpc_context: Any, request: Any) -> Idempotency | None:
+    def _policy(self) -> MethodPolicy:
+        """What holds now: live policy may have changed it."""
+        try:
+            return self._control.overrides.policy(self._method)
+        except ContractError:
+            return self._initial
+
+    def _identify(self, active: "Active", request: Any) -> Idempotency | None:
         """How a repeat of this call is recognised. Raises InvalidArgument for a bad key."""
-        if self._policy.key is Key.NONE:
+        needed = active.call.policy.key
+        if needed is Key.NONE:
             return None
-        key = _headers(grpc_context).get(context.IDEMPOTENCY_KEY)
+        key = active.headers.get(context.IDEMPOTENCY_KEY)
         if key is None:
-            if self._policy.key is Key.REQUIRED:
+            if needed is Key.REQUIRED:
                 raise _bad_key("is required", "IDEMPOTENCY_KEY_REQUIRED")
             return None
         problem = idempotency.key_problem(key)
         if problem is not None:
             raise _bad_key(problem, "IDEMPOTENCY_KEY_INVALID")
-        method = self._policy.method
-        seen = b"" if request is None else idempotency.fingerprint(method, request)
-        return Idempotency(idempotency.Scope(call.principal, method, key), seen)
+        seen = b"" if request is None else idempotency.fingerprint(self._method, request)
+        return Idempotency(idempotency.Scope(active.call.principal, self._method, key), seen)
+
+    async def _harm(self, active: "Active") -> None:
+        """The fault that an operator has injected: first a delay, then an abort."""
+        drawn = self._control.faults.draw(self._method, active.headers.get(FAULT_KEY))
+        if drawn is None:
+            return
+        fault, faults = drawn
+        if fault.delay > 0:
+            self._control.counts.add(self._method, "fault.delayed")
+            try:
+                await asyncio.sleep(fault.delay)
+            finally:
+                faults.done(fault)
+        if fault.abort is not None:
+            self._control.counts.add(self._method, "fault.aborted")
+            raise errors.ServiceError(_code(fault.abort), INJECTED, "a fault was injected")
+
+
+class Active:
+    """A call on its way through the pipeline."""
+
+    __slots__ = ("begun", "call", "headers")
+
+    def __init__(self, call: CallContext, headers: dict[str, Any]) -> None:
+        self.call = call
+        self.headers = headers
+        self.begun = False
+
+    def begin(self) -> None:
+        """Its handler is next. Raises DeadlineExceeded: it may have waited for too long."""
+        if self.call.remaining() == 0:
+            raise errors.DeadlineExceeded("the deadline passed before the work was begun")
+        self.begun = True
 
 
 def _headers(grpc_context: Any) -> dict[str, Any]:
@@ -221,10 +316,19 @@ def _headers(grpc_context: Any) -> dict[str, Any]:
     return {key: value for key, value in metadata if key in _READ}
 
 
+def _trailers(grpc_context: Any, answer: Answer) -> tuple[tuple[str, str | bytes], ...]:
+    trailers = tuple(grpc_context.trailing_metadata() or ())
+    if answer.pushback is not None:
+        # Two values of this trailer would mean "never".
+        trailers = tuple(item for item in trailers if item[0] != PUSHBACK_KEY)
+        trailers += ((PUSHBACK_KEY, answer.pushback),)
+    return (*trailers, (errors.DETAILS_KEY, answer.status.SerializeToString()))
+
+
 def _principal(grpc_context: Any) -> str:
     """Who calls, by certificate and nothing else."""
     found = grpc_context.auth_context().get(_SPIFFE)
-    return found[0].decode() if found else context.ANONYMOUS
+    return found[0].decode(errors="replace") if found else context.ANONYMOUS
 
 
 def _bad_key(problem: str, reason: str) -> errors.InvalidArgument:
@@ -243,5 +347,7 @@ def _broken_contract(method: str, settings: Settings, error: ContractError) -> A
     async def refuse(request: Any, outer: ServerContext) -> Any:
         raise error
 
-    pipeline = Pipeline(settings, None, MethodPolicy(method), Codec(None, None, None))
+    pipeline = Pipeline(
+        settings, None, MethodPolicy(method), Codec(None, None, None), streaming=False
+    )
     return grpc.unary_unary_rpc_method_handler(pipeline.single(refuse, streamed=False))

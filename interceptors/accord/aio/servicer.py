@@ -5,6 +5,7 @@ decode with INTERNAL and a response that it cannot encode with UNKNOWN.
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -12,9 +13,11 @@ import grpc
 import grpc.aio
 
 from accord.aio import EOF
+from accord.aio.failure import exhausted
 from accord.aio.watchdog import Watchdog
 from accord.errors import InvalidArgument
 from accord.hooks import FieldViolation, Validator
+from accord.policies.pushback import MARK, PUSHBACK_KEY
 
 _SILENT: Final = (None, 0, grpc.StatusCode.OK)
 
@@ -106,7 +109,11 @@ class ServerContext:
         self, code: Any, details: str = "", trailing_metadata: tuple[Any, ...] = ()
     ) -> None:
         """End the call with a status. Raises AbortError."""
-        await self._context.abort(known(code), details, tuple(trailing_metadata))
+        trailers = tuple(trailing_metadata)
+        # While a nested call's error is being handled, it is the reason for this one.
+        if exhausted(sys.exception()) and all(key != PUSHBACK_KEY for key, _ in trailers):
+            trailers += ((PUSHBACK_KEY, MARK),)
+        await self._context.abort(known(code), details, trailers)
 
     async def abort_with_status(self, status: Any) -> None:
         """As gRPC's own."""

@@ -11,22 +11,30 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from accord import engine
 from accord.aio import EOF
-from accord.aio.client import Prepared
+from accord.aio.client import Continuation, Ending
+from accord.aio.outgoing import Outgoing
 
 
 class StreamCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
     """One attempt of a server stream, as a call object."""
 
-    def __init__(self, prepared: Prepared) -> None:
-        self._prepared = prepared
+    def __init__(self, outgoing: Outgoing) -> None:
+        self._outgoing = outgoing
+        self._send: engine.Send | None = None
         self._rpc: Any = None
         self._reader: AsyncIterator[Any] | None = None
         self._callbacks: list[Callable[[Any], None]] = []
 
-    def over(self, rpc: Any) -> "StreamCall":
-        """This call, with `rpc` as what it delegates to."""
-        self._rpc = rpc
+    async def start(self, continuation: Continuation, request: Any) -> "StreamCall":
+        """Make the attempt. Raises the engine's refusal."""
+        send = self._outgoing.call.admit()
+        if isinstance(send, engine.Refuse):
+            self._outgoing.finish(send.code.name)
+            raise self._outgoing.refusal(send)
+        self._send = send
+        self._rpc = await self._sent(send, continuation, request)
         # Weak: gRPC keeps callbacks where the collector cannot see them, and one of them is the
         # channel's, which holds the consumer's own call object.
         me = weakref.ref(self)
@@ -36,9 +44,18 @@ class StreamCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
             if call is not None:
                 call.call_back()
 
-        rpc.add_done_callback(ended)
-        self._prepared.finish_with(rpc)
+        self._rpc.add_done_callback(ended)
+        self._rpc.add_done_callback(Ending(self._outgoing, send))
         return self
+
+    async def _sent(self, send: engine.Send, continuation: Continuation, request: Any) -> Any:
+        """GRPC's call object of an attempt, which is released if it cannot be made."""
+        try:
+            return await continuation(self._outgoing.attempt(send), request)
+        except BaseException as error:
+            self._outgoing.call.released(send)
+            self._outgoing.finish(type(error).__name__)
+            raise
 
     def __aiter__(self) -> AsyncIterator[Any]:
         # A fresh generator that nobody else holds: when the consumer drops it, it is closed, and
@@ -55,11 +72,16 @@ class StreamCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
             return EOF
 
     async def _messages(self) -> AsyncIterator[Any]:
+        answered = False
         try:
             async for message in self._rpc:
+                if not answered and self._send is not None:
+                    # Not at the end: a probe must not hold the breaker for as long as a stream.
+                    self._outgoing.call.succeeded(self._send)
+                    answered = True
                 yield message
         except grpc.aio.AioRpcError as error:
-            self._prepared.mark(error)
+            self._outgoing.fail(error)
             raise
         finally:
             self.cancel()  # nothing to cancel if it has ended

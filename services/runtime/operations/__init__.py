@@ -7,17 +7,18 @@ and the answer to its idempotency key commit together.
 
 from typing import TYPE_CHECKING, Final
 
+from accord.operations import Audit, Intervention
 from accord.ops.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from accord.ops.v1.saga_pb2_grpc import add_SagaServiceServicer_to_server
 from accord.ops.v1.work_pb2_grpc import add_WorkServiceServicer_to_server
-from services.runtime.operations.audit import MIGRATIONS, AuditServicer
+from services.runtime.operations.audit import MIGRATIONS, AuditServicer, record
 from services.runtime.operations.sagas import SagaServicer
 from services.runtime.operations.work import WorkServicer
 
 if TYPE_CHECKING:
     from services.runtime.serve import Runtime
 
-__all__ = ["CONTRACTS", "MIGRATIONS", "SAGA_CONTRACT", "serve"]
+__all__ = ["CONTRACTS", "MIGRATIONS", "SAGA_CONTRACT", "serve", "writes_to"]
 
 CONTRACTS: Final = ("accord.ops.v1.WorkService", "accord.ops.v1.AuditService")
 """What every service serves."""
@@ -37,3 +38,21 @@ def serve(runtime: "Runtime") -> tuple[str, ...]:
     sagas = SagaServicer(database, executor, runtime.sagas, clock)
     add_SagaServiceServicer_to_server(sagas, server)
     return (*CONTRACTS, SAGA_CONTRACT)
+
+
+def writes_to(runtime: "Runtime") -> Audit:
+    """Writes changes of the mesh's policies down, beside all other interventions."""
+
+    async def write(done: Intervention) -> None:
+        await runtime.database.write(
+            lambda tx: record(
+                tx,
+                target=done.target,
+                reason=done.reason,
+                before=done.before,
+                after=done.after,
+                now=runtime.clock(),
+            )
+        )
+
+    return write

@@ -1,0 +1,33 @@
+"""A server process with ten permits and a handler of 20 ms; prints its port."""
+
+import asyncio
+from typing import Any
+
+import accord
+from accord.control import Limits
+from accord.policies.gradient import GradientPolicy
+from accord.policies.queue import QueuePolicy
+from tests.accord.kit import handlers
+
+WORK = 0.020
+PERMITS = 10
+
+
+async def _work(request: Any, context: Any) -> Any:
+    await asyncio.sleep(WORK)
+    return request
+
+
+async def _main() -> None:
+    fixed = GradientPolicy(initial=PERMITS, minimum=PERMITS, maximum=PERMITS)
+    mesh = accord.Mesh("callee", limits=Limits(fixed, QueuePolicy(length=20, max_wait=0.5)))
+    server = mesh.server()
+    server.add_generic_rpc_handlers((handlers({"Unary": _work}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(port, flush=True)
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

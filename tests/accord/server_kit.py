@@ -1,0 +1,114 @@
+"""Servers of the mesh, called by bare gRPC clients: what is seen is the server's own doing."""
+
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+import accord
+from tests.accord.kit import Handlers, Stub, handlers, serving
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server's mesh and a bare client of it."""
+
+    mesh: accord.Mesh
+    stub: Stub
+    channel: grpc.aio.Channel
+
+    def counts(self, method: str) -> dict[str, int]:
+        """What the policies of a method have decided."""
+        return dict(self.mesh.control.counts.of(f"/accordtest.v1.EchoService/{method}"))
+
+    def idle(self) -> bool:
+        """Whether no permit is held and nobody waits for one."""
+        calls, streams = (
+            self.mesh.control.calls.snapshot(),
+            self.mesh.control.streams.snapshot(),
+        )
+        return not (calls.in_flight or calls.queued or streams.in_flight)
+
+
+@asynccontextmanager
+async def bare(behaviours: Handlers, **mesh: Any) -> AsyncIterator[Served]:
+    """A server of a mesh with these settings, and a client without interceptors."""
+    found = accord.Mesh("callee", **mesh)
+    async with (
+        serving(found, behaviours) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        yield Served(found, Stub(channel), channel)
+
+
+def trailers_of(error: grpc.aio.AioRpcError) -> dict[str, Any]:
+    """The trailers of a failed call."""
+    trailers: Any = error.trailing_metadata() or ()
+    return dict(trailers)
+
+
+async def rejected(call: Any) -> grpc.aio.AioRpcError:
+    """The error of a call that must fail."""
+    try:
+        answer = await call
+    except grpc.aio.AioRpcError as error:
+        return error
+    raise AssertionError(f"the call succeeded: {answer}")
+
+
+def certify(folder: Path, names: tuple[str, ...]) -> None:
+    """A test authority and a certificate per name, with its SPIFFE identity, below `folder`."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=ca", "-keyout", "ca.key",
+            "-out", "ca.pem")  # fmt: skip
+    for name in names:
+        (folder / f"{name}.ext").write_text(
+            f"subjectAltName=URI:spiffe://test.internal/{name},DNS:localhost\n"
+        )
+        openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out",
+                f"{name}.csr")  # fmt: skip
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+                "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext", "-out",
+                f"{name}.pem")  # fmt: skip
+
+
+@asynccontextmanager
+async def mutual(
+    mesh: accord.Mesh, behaviours: Handlers, folder: Path, callers: tuple[str, ...]
+) -> AsyncIterator[dict[str, Stub]]:
+    """A server with mutual TLS, and a bare client for each caller."""
+
+    def read(name: str) -> bytes:
+        return (folder / name).read_bytes()
+
+    server = mesh.server()
+    server.add_generic_rpc_handlers((handlers(behaviours),))
+    port = server.add_secure_port(
+        "localhost:0",
+        grpc.ssl_server_credentials(
+            [(read("server.key"), read("server.pem"))], read("ca.pem"), require_client_auth=True
+        ),
+    )
+    await server.start()
+    channels = {
+        name: grpc.aio.secure_channel(
+            f"localhost:{port}",
+            grpc.ssl_channel_credentials(read("ca.pem"), read(f"{name}.key"), read(f"{name}.pem")),
+        )
+        for name in callers
+    }
+    try:
+        yield {name: Stub(channel) for name, channel in channels.items()}
+    finally:
+        for channel in channels.values():
+            await channel.close(None)
+        await server.stop(None)
