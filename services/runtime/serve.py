@@ -177,8 +177,10 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
         contracts = (*service.contracts, *operations.serve(runtime))
         health_servicer = _introspection(runtime.server, contracts)
         validation.warm(_requests(contracts))
-        if runtime.server.add_insecure_port(settings.address) == 0:
-            raise OSError(f"{settings.address} is in use")
+        try:
+            runtime.server.add_insecure_port(settings.address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {settings.address}; is it in use?") from error
 
         background = _Background(runtime.failed)
         stack.push_async_callback(background.stop)

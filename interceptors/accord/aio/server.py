@@ -2,7 +2,8 @@
 
 context -> deadline -> (identity, rate, limit: to come) -> validation -> idempotency -> handler
 
-It goes first in a server's list of interceptors: to those before it, messages are bytes.
+It goes first in a server's list of interceptors: to those before it, messages are bytes and every
+call sends a stream of them.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ import grpc
 import grpc.aio
 
 from accord import context, errors, telemetry
-from accord.aio import handlers
+from accord.aio import EOF, handlers
 from accord.aio.failure import status_of
 from accord.aio.repeat import Repeats
 from accord.aio.resumable import OPEN_KEY
@@ -80,20 +81,17 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             self._settings.validator if handler.request_deserializer else None,
         )
         pipeline = Pipeline(self._settings, self._repeats, policy, codec)
+        # A single request is read like a stream of one: when gRPC reads it, a call without one is
+        # never answered, and none of our limits hold before it comes.
+        streamed = handler.request_streaming
         if handler.response_streaming:
-            if handler.request_streaming:
-                return grpc.stream_stream_rpc_method_handler(
-                    pipeline.many(handlers.many(handler.stream_stream), streamed=True)
-                )
-            return grpc.unary_stream_rpc_method_handler(
-                pipeline.many(handlers.many(handler.unary_stream), streamed=False)
+            handle = handler.stream_stream if streamed else handler.unary_stream
+            return grpc.stream_stream_rpc_method_handler(
+                pipeline.many(handlers.many(handle), streamed=streamed)
             )
-        if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(
-                pipeline.single(handlers.single(handler.stream_unary), streamed=True)
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            pipeline.single(handlers.single(handler.unary_unary), streamed=False)
+        handle = handler.stream_unary if streamed else handler.unary_unary
+        return grpc.stream_unary_rpc_method_handler(
+            pipeline.single(handlers.single(handle), streamed=streamed)
         )
 
 
@@ -111,9 +109,9 @@ class Pipeline:
     def single(self, handle: handlers.Single, *, streamed: bool) -> Any:
         """A gRPC behaviour that answers with one response, as bytes."""
 
-        async def behaviour(raw: Any, grpc_context: Any) -> bytes:
+        async def behaviour(requests: Any, grpc_context: Any) -> bytes:
             async def body(call: CallContext, outer: ServerContext) -> bytes:
-                request = None if streamed else self._codec.decode(raw)
+                request = None if streamed else await self._only(grpc_context)
                 call.idempotency = self._identify(call, outer, request)
 
                 async def run() -> bytes:
@@ -131,9 +129,9 @@ class Pipeline:
     def many(self, handle: handlers.Many, *, streamed: bool) -> Any:
         """A gRPC behaviour that writes its responses."""
 
-        async def behaviour(raw: Any, grpc_context: Any) -> None:
+        async def behaviour(requests: Any, grpc_context: Any) -> None:
             async def body(call: CallContext, outer: ServerContext) -> None:
-                request = None if streamed else self._codec.decode(raw)
+                request = None if streamed else await self._only(grpc_context)
                 call.idempotency = self._identify(call, outer, request)
                 if self._policy.resume is not None:
                     # A quiet stream and a dead one look the same until the server says "open".
@@ -143,6 +141,15 @@ class Pipeline:
             await self._run(grpc_context, body)
 
         return behaviour
+
+    async def _only(self, grpc_context: Any) -> Any:
+        """The request of a call that has one. Raises InvalidArgument for none or a bad one."""
+        raw = await grpc_context.read()
+        if raw is EOF:
+            raise errors.InvalidArgument(
+                FieldViolation("", "the call has no request"), reason="UNDECODABLE"
+            )
+        return self._codec.decode(raw)
 
     async def _run(
         self, grpc_context: Any, body: Callable[[CallContext, ServerContext], Awaitable[T]]
@@ -244,4 +251,4 @@ def _broken_contract(method: str, settings: Settings, error: ContractError) -> A
         raise error
 
     pipeline = Pipeline(settings, None, MethodPolicy(method), Codec(None, None, None))
-    return grpc.unary_unary_rpc_method_handler(pipeline.single(refuse, streamed=False))
+    return grpc.stream_unary_rpc_method_handler(pipeline.single(refuse, streamed=True))

@@ -1,0 +1,34 @@
+"""Depth guard: a bound on chains of synchronous calls.
+
+A call from the edge has depth 0 and every nested call one more, carried under `accord-depth`. A
+method refuses calls deeper than its contract's `max_depth`: each synchronous hop multiplies failure
+and adds latency. Events begin again at 0: nobody waits for them.
+"""
+
+from typing import Final
+
+DEPTH_KEY: Final = "accord-depth"
+"""Metadata: synchronous hops between the edge and the call."""
+
+TOO_DEEP: Final = "CALL_TOO_DEEP"
+"""ErrorInfo reason of a refusal, which is FAILED_PRECONDITION: it fails the same way every time."""
+
+DEEPEST: Final = 64
+"""A larger depth is not told apart."""
+
+
+def read_depth(value: str | bytes | None) -> int:
+    """The depth that a caller claims; 0 for anything that is not a small number."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
+        return min(int(value), DEEPEST)
+    return 0
+
+
+def nested(depth: int) -> int:
+    """The depth of a call that is made while one of `depth` is handled."""
+    return min(depth + 1, DEEPEST)
+
+
+def too_deep(depth: int, max_depth: int) -> bool:
+    """Whether a method with this `max_depth` refuses a call of `depth`."""
+    return depth > max_depth

@@ -1,0 +1,111 @@
+"""Hedging: a backup request when the first one takes longer than usual.
+
+The backup is sent after a percentile of the method's own latency (p95: one call in twenty is
+hedged), not before `min_delay`, at most one per call, and only within the target's retry budget.
+The first answer wins, the loser is cancelled. Idempotent methods only. Sources: gRFC A6 (hedging;
+not in Python's C-core), Finagle `BackupRequestFilter`, Dean and Barroso, "The Tail at Scale".
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final
+
+from accord.policies.budget import Budget
+from accord.policies.latency import LatencyDigest
+
+MAX_EXTRA: Final = 1
+"""Backup requests of one call."""
+
+MIN_SAMPLES: Final = 20
+"""Latencies that must be known before a call is hedged: a 95th percentile of fewer is a guess."""
+
+REFRESH: Final = 0.25
+"""Seconds for which a computed percentile is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class HedgePolicy:
+    """A backup request after a percentile of the latency, not before `min_delay` seconds."""
+
+    percentile: float = 95.0
+    min_delay: float = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeSnapshot:
+    """Hedging of one method at one moment."""
+
+    delay: float | None
+    """Seconds; None: too little is known to hedge."""
+    samples: int
+    sent: int
+    """Backup requests since the start."""
+    refused: int
+    """Those that the budget did not allow."""
+
+
+class Hedge:
+    """Hedging of one (target, method). Safe under threads."""
+
+    __slots__ = (
+        "_clock",
+        "_delay",
+        "_digest",
+        "_fresh_until",
+        "_lock",
+        "_policy",
+        "_refused",
+        "_sent",
+    )
+
+    def __init__(self, policy: HedgePolicy | None = None, *, clock: Callable[[], float]) -> None:
+        self._policy = policy or HedgePolicy()
+        self._clock = clock
+        self._lock = Lock()
+        self._digest = LatencyDigest(clock())
+        self._delay = 0.0
+        self._fresh_until = -math.inf
+        self._sent = 0
+        self._refused = 0
+
+    def record(self, latency: float) -> None:
+        """Seconds that an attempt took.
+
+        For attempts that succeeded, and for the loser of a hedge at the time it was cancelled: left
+        out, the slow ones would vanish from the digest and the delay would shrink ever further.
+        """
+        with self._lock:
+            self._digest.record(self._clock(), latency)
+
+    def delay(self) -> float | None:
+        """Seconds after which the backup is due; None: this call is not hedged."""
+        with self._lock:
+            now = self._clock()
+            if now < self._fresh_until:
+                return self._delay
+            self._digest.rotate(now)
+            if self._digest.count < MIN_SAMPLES:
+                return None
+            self._delay = max(
+                self._policy.min_delay, self._digest.percentile(self._policy.percentile)
+            )
+            self._fresh_until = now + REFRESH
+            return self._delay
+
+    def send(self, budget: Budget | None, *, sent: int = 0) -> bool:
+        """Whether the backup, which is due, may be sent; `sent` is how many this call has had."""
+        if sent >= MAX_EXTRA:
+            return False
+        granted = budget is None or budget.withdraw()
+        with self._lock:
+            self._sent += granted
+            self._refused += not granted
+        return granted
+
+    def snapshot(self) -> HedgeSnapshot:
+        """What it knows now."""
+        delay = self.delay()
+        with self._lock:
+            return HedgeSnapshot(delay, self._digest.count, self._sent, self._refused)
