@@ -332,13 +332,19 @@ class Executor:
             except TimeoutError:
                 pass
 
-    async def drain(self) -> None:
-        """Start nothing more and wait for what is running."""
+    async def drain(self, patience: float | None = None) -> None:
+        """Start nothing more and wait for what is running.
+
+        What takes longer than `patience` seconds is cut off; the next life of this process finds
+        it at once.
+        """
         self._draining = True
         async with self._looking:
             pass  # What was being claimed is running now.
         while self._tasks:
-            await asyncio.wait(self._tasks)
+            _, late = await asyncio.wait(self._tasks, timeout=patience)
+            for task in late:
+                task.cancel()
 
     async def _round(self) -> float:
         """Start what may run; return the seconds until the next look."""

@@ -60,6 +60,9 @@ LAME_DUCK: Final = 0.3
 GRACE: Final = 5.0
 """Seconds that running calls are given to end."""
 
+PATIENCE: Final = 3.0
+"""Seconds that background work is given to end. The three together are below shopctl's limit."""
+
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -184,7 +187,7 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
 
         background = _Background(runtime.failed)
         stack.push_async_callback(background.stop)
-        stack.push_async_callback(runtime.executor.drain)
+        stack.push_async_callback(runtime.executor.drain, PATIENCE)
         for work in runtime.closing:
             stack.push_async_callback(work)
         await runtime.executor.take_back()

@@ -16,7 +16,7 @@ from accord.hooks import FieldViolation
 
 MAX_BYTES = 64 * 1024
 """Bytes of a request. The rules of the contracts keep every request well below; what they do not
-bound are fields that this version does not know, which would travel on into databases and events."""
+bound are fields that this version does not know, which would go into databases and events."""
 
 MAX_VIOLATIONS = 20
 """Violations that an answer names; more help nobody and would not fit the trailers."""

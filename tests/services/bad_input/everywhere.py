@@ -28,6 +28,9 @@ UNKNOWN: Final = varint(1000 << 3 | LENGTH_DELIMITED) + varint(2 * 1024 * 1024) 
 
 MAY_BE_EMPTY: Final = frozenset(
     {
+        "accord.ops.v1.AuditService/ListAudit",
+        "accord.ops.v1.SagaService/ListSagas",
+        "accord.ops.v1.WorkService/ListWork",
         "shop.customers.v1.CustomerService/ListCustomers",
         "shop.inventory.v1.InventoryService/ListStock",
         "shop.notifications.v1.NotificationService/ListNotifications",
@@ -98,7 +101,7 @@ def _of_field(rpc: Rpc, place: Place) -> Iterator[BadRequest]:
             )
     if field.message_type is not None:
         yield BadRequest(rpc, "no message", good + place.encode(b"\xff"), "", "UNDECODABLE")
-        if not field.is_repeated:
+        if not any(parent.is_repeated for parent in place.path):
             yield BadRequest(
                 rpc, f"unknown field in {place.name}", good + place.encode(UNKNOWN), ""
             )

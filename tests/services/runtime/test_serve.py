@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -42,9 +43,11 @@ async def little(
 ) -> AsyncIterator[tuple[Runtime, grpc.aio.Channel]]:
     """The service, and a plain channel to it, which outlives it."""
     settings = settings_of(name, home, database_url=database_url)
-    async with grpc.aio.insecure_channel(settings.address) as channel:
-        async with running(little_service(name), settings) as runtime:
-            yield runtime, channel
+    async with (
+        grpc.aio.insecure_channel(settings.address) as channel,
+        running(little_service(name), settings) as runtime,
+    ):
+        yield runtime, channel
 
 
 def wanted(email: str = "ada@example.com") -> CreateCustomerRequest:
@@ -54,14 +57,20 @@ def wanted(email: str = "ada@example.com") -> CreateCustomerRequest:
 async def test_a_service_says_that_it_serves_and_that_it_ends(tmp_path: Path) -> None:
     """Health is SERVING as a whole and per contract, and NOT_SERVING as soon as the end begins."""
     async with little(tmp_path) as (_, channel):
-        health = health_pb2_grpc.HealthStub(channel)
+        health: Any = health_pb2_grpc.HealthStub(channel)  # The types know of grpc.Channel only.
         for name in ("", CONTRACT):
             answer = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
             assert answer.status == SERVING
         watch = health.Watch(health_pb2.HealthCheckRequest(service=CONTRACT), timeout=10)
         assert (await watch.read()).status == SERVING
-        told = asyncio.create_task(watch.read())
-    assert (await told).status == NOT_SERVING
+
+        async def told() -> int:
+            answer = await watch.read()
+            watch.cancel()
+            return int(answer.status)
+
+        end = asyncio.create_task(told())
+    assert await end == NOT_SERVING
 
 
 async def test_no_call_is_lost_at_the_end(tmp_path: Path) -> None:
@@ -200,7 +209,8 @@ async def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
 async def test_channelz_is_served(tmp_path: Path) -> None:
     """The server lists itself for those who look into a running process."""
     async with little(tmp_path) as (_, channel):
-        stub = channelz_pb2_grpc.ChannelzStub(channel)
+        plain: Any = channel  # The types know of grpc.Channel only.
+        stub = channelz_pb2_grpc.ChannelzStub(plain)
         answer = await stub.GetServers(channelz_pb2.GetServersRequest(), timeout=5)
     assert answer.server
 

@@ -35,7 +35,7 @@ class GatedCarrier:
 class BookingsAndCancellations(Interleaving):
     """Bookings and cancellations of two orders, and parcels that leave, in every order."""
 
-    variants = ["DE", "AQ"]  # noqa: RUF012
+    variants = ["DE", "FR", "US", "AQ"]  # noqa: RUF012
 
     def build(self, database: Database, executor: Executor) -> None:
         carrier = GatedCarrier(SandboxCarrier(self.bench.channel), self.gate)
@@ -107,7 +107,7 @@ class BookingsAndCancellations(Interleaving):
 def test_the_books_agree_with_the_ledger(tmp_path: Path) -> None:
     """After any interleaving, failure and crash, one parcel travels, if any, and we know it."""
     with running_bench(tmp_path, "", "shipping", store.MIGRATIONS) as bench:
-        explore(BookingsAndCancellations, bench, examples=150)
+        explore(BookingsAndCancellations, bench, examples=200)
 
 
 @pytest.mark.slow

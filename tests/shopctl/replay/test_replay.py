@@ -93,7 +93,7 @@ def test_cards_that_misbehave(mesh: MeshProcess, card: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("behavior", [BEHAVIOR_LOSE_ANSWER, BEHAVIOR_FAIL])
+@pytest.mark.parametrize("behavior", [BEHAVIOR_LOSE_ANSWER, BEHAVIOR_FAIL], ids=Behavior.Name)
 async def test_parties_that_misbehave(mesh: MeshProcess, behavior: Behavior.ValueType) -> None:
     """Ten answers that the processor and the carrier lose, or refuse to give, double nothing."""
     for party in (PARTY_CARD_PROCESSOR, PARTY_CARRIER):
