@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Final, ParamSpec, TypeVar
 
-from accord.contract import MethodPolicy, Priority
+from accord.contract import MethodPolicy
 from accord.policies.depth import DEPTH_KEY, nested
 from accord.policies.idempotency import Scope
+from accord.policies.priority import Priority
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,7 +23,6 @@ ANONYMOUS: Final = "anonymous"
 """Principal of a caller without a certificate."""
 
 PRIORITY_KEY: Final = "accord-priority"
-ATTEMPT_KEY: Final = "accord-attempt"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 RESERVED_PREFIX: Final = "accord-"
 """Metadata under this prefix belongs to the library: what a caller sets there is dropped."""
@@ -97,9 +97,14 @@ def carry(fn: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def detach() -> Iterator[None]:
-    """Work started inside outlives the request: it inherits no deadline and no idempotency key."""
+    """Work started inside outlives the request: it inherits no deadline and no idempotency key.
+
+    It is nobody's attempt either: its own calls may be retried.
+    """
     call = _current.get()
-    token = _current.set(None if call is None else replace(call, deadline=None, idempotency=None))
+    token = _current.set(
+        None if call is None else replace(call, deadline=None, idempotency=None, attempt=0)
+    )
     try:
         yield
     finally:
@@ -112,13 +117,6 @@ def idempotency_key(key: str) -> tuple[tuple[str, str], ...]:
     A key is never inherited: it is given, or derived from a business id and a step.
     """
     return ((IDEMPOTENCY_KEY, key),)
-
-
-def read_attempt(value: str | bytes | None) -> int:
-    """The number of the attempt that a caller claims; 0 for anything that is not a small number."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 2:
-        return int(value)
-    return 0
 
 
 def read_priority(value: str | bytes | None, default: Priority) -> Priority:

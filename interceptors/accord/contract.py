@@ -23,7 +23,7 @@ from accord.policies.breaker import BreakerPolicy
 from accord.policies.cache import CachePolicy
 from accord.policies.codes import Code
 from accord.policies.hedge import HedgePolicy
-from accord.policies.priority import Priority as Priority
+from accord.policies.priority import Priority
 from accord.policies.ratelimit import RatePolicy
 from accord.policies.retry import RetryPolicy
 from accord.v1 import policy_pb2

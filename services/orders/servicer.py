@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import accumulate
 from typing import Any
 
 import grpc
@@ -28,6 +29,10 @@ from shop.orders.v1.orders_pb2_grpc import OrderServiceServicer
 
 ANSWER_RESERVE = 0.2
 """Seconds before its deadline at which CreateOrder stops waiting for an outcome."""
+
+
+PAGE_BYTES = 2 * 1024 * 1024
+"""Bytes of a page of orders: half of what a message may have. A page of large orders is shorter."""
 
 
 class OrderServicer(OrderServiceServicer):
@@ -106,9 +111,10 @@ class OrderServicer(OrderServiceServicer):
                 status=request.status,
             )
         )
-        more = len(orders) > size
-        token = encode_token(filters, orders[size - 1].order_id) if more else ""
-        return pb.ListOrdersResponse(orders=orders[:size], next_page_token=token)
+        page = _fitting(orders[:size])
+        more = len(orders) > len(page)
+        token = encode_token(filters, page[-1].order_id) if more else ""
+        return pb.ListOrdersResponse(orders=page, next_page_token=token)
 
     async def CancelOrder(
         self, request: pb.CancelOrderRequest, context: Any
@@ -167,6 +173,12 @@ class OrderServicer(OrderServiceServicer):
         """The order as it was when its first outcome was known; None until then."""
         raw = await self._database.read(lambda tx: idempotency.settled(tx, order_id))
         return None if raw is None else pb.CreateOrderResponse.FromString(raw)
+
+
+def _fitting(orders: list[pb.Order]) -> list[pb.Order]:
+    """The first of some orders: as many as one message should carry, but one at least."""
+    sizes = accumulate(order.ByteSize() for order in orders)
+    return orders[: max(1, sum(size <= PAGE_BYTES for size in sizes))]
 
 
 def _patience() -> float:

@@ -180,8 +180,9 @@ class Tracking:
         self._hub = hub
         self._watch = watch
         self._followers: dict[str, Follower] = {}
-        self._fresh: list[Follower] = []
+        self._fresh: dict[str, Follower] = {}
         self._said: list[pb.TrackOrdersResponse] = []
+        self._taken = asyncio.Event()
         self._refused: ServiceError | None = None
 
     @property
@@ -193,6 +194,7 @@ class Tracking:
         """Do what the caller asks until it is done asking."""
         try:
             async for request in requests:
+                await self._room()
                 if request.WhichOneof("change") == "add":
                     self._add(request.add)
                 elif self._drop(request.remove):
@@ -211,24 +213,30 @@ class Tracking:
         """
         if self._refused is not None:
             raise self._refused
-        fresh, self._fresh = self._fresh, []
-        for follower in fresh:
+        fresh, self._fresh = self._fresh, {}
+        for follower in fresh.values():
             try:
                 updates = await self._database.read(follower.begin)
             except OutOfRange:
-                self._say(follower.order_id, pb.Untracked.CAUSE_OUT_OF_RANGE)
-                self._drop(follower.order_id)
+                self._end(follower, pb.Untracked.CAUSE_OUT_OF_RANGE)
             except NotFound:
-                self._say(follower.order_id, pb.Untracked.CAUSE_NOT_FOUND)
-                self._drop(follower.order_id)
+                self._end(follower, pb.Untracked.CAUSE_NOT_FOUND)
             else:
                 self._deliver(follower, updates)
-        for order_id in changed & self._followers.keys():
-            follower = self._followers[order_id]
-            if follower not in self._fresh:
-                self._deliver(follower, await self._database.read(follower.read))
+        for order_id in changed:
+            # The caller goes on adding and removing all the while.
+            known = self._followers.get(order_id)
+            if known is not None and order_id not in self._fresh:
+                self._deliver(known, await self._database.read(known.read))
         said, self._said = self._said, []
+        self._taken.set()
         return said
+
+    async def _room(self) -> None:
+        """Wait while there is much to say: a caller that does not listen is not listened to."""
+        while len(self._fresh) + len(self._said) >= MAX_TRACKED:
+            self._taken.clear()
+            await self._taken.wait()
 
     def _add(self, request: pb.StreamOrderUpdatesRequest) -> None:
         if request.order_id in self._followers:
@@ -239,18 +247,30 @@ class Tracking:
             )
         follower = Follower(request.order_id, request.after_sequence)
         self._followers[request.order_id] = follower
-        self._fresh.append(follower)
+        self._fresh[request.order_id] = follower
         self._hub.add(self._watch, request.order_id)
 
     def _drop(self, order_id: str) -> bool:
         self._hub.remove(self._watch, order_id)
+        self._fresh.pop(order_id, None)
         return self._followers.pop(order_id, None) is not None
 
     def _deliver(self, follower: Follower, updates: list[pb.StreamOrderUpdatesResponse]) -> None:
+        if not self._follows(follower):
+            return
         for update in updates:
             self._said.append(pb.TrackOrdersResponse(order_id=follower.order_id, update=update))
-        if follower.ended and self._drop(follower.order_id):
-            self._say(follower.order_id, pb.Untracked.CAUSE_ENDED)
+        if follower.ended:
+            self._end(follower, pb.Untracked.CAUSE_ENDED)
+
+    def _end(self, follower: Follower, cause: "pb.Untracked.Cause.ValueType") -> None:
+        if self._follows(follower):
+            self._drop(follower.order_id)
+            self._say(follower.order_id, cause)
+
+    def _follows(self, follower: Follower) -> bool:
+        """Whether it was not removed while its events were read."""
+        return self._followers.get(follower.order_id) is follower
 
     def _say(self, order_id: str, cause: "pb.Untracked.Cause.ValueType") -> None:
         self._said.append(

@@ -1,12 +1,12 @@
 """The card processor of the sandbox, as payments sees it."""
 
 import grpc
+
 from accord.errors import ServiceError
+from services.payments.domain import Outcome, PaymentState
 from shop.common.v1.money_pb2 import Money
 from shop.sandbox.v1 import sandbox_pb2 as pb
 from shop.sandbox.v1.sandbox_pb2_grpc import CardProcessorServiceStub
-
-from services.payments.domain import Outcome, PaymentState
 
 
 class SandboxProcessor:

@@ -2,11 +2,10 @@
 
 from typing import Final
 
-from shop.common.v1.money_pb2 import Money
-
 from services.payments.domain import Outcome, Payment, PaymentState
 from services.runtime.database import Row, Tx
 from services.runtime.ids import uuid7
+from shop.common.v1.money_pb2 import Money
 
 MIGRATIONS: Final = [
     # The key is kept for ever: generic idempotency records go after seven days, sagas may not.

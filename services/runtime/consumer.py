@@ -47,6 +47,9 @@ MIGRATIONS: Final = [
 PREFETCH: Final = 100
 """Messages asked of the broker at once; it never has more unacknowledged ones out."""
 
+PATIENCE: Final = 1.0
+"""Seconds after which the broker is asked anew: it forgets who waits when it is restarted."""
+
 _SWEEP: Final = 3600.0
 _NUMBER: Final = re.compile("[0-9]{1,18}")
 
@@ -129,7 +132,7 @@ class Consumer:
                 try:
                     # Without heartbeats, which let nats-py 2.16 leave a second pull request behind:
                     # the next event would wait for seconds.
-                    messages = await subscription.fetch(PREFETCH, timeout=5)
+                    messages = await subscription.fetch(PREFETCH, timeout=PATIENCE)
                 except TimeoutError:
                     # Raises when the consumer has gone; _resume makes it again.
                     await jetstream.consumer_info(self._stream, self._service)

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from accord.errors import failure_of
 from accord.telemetry import trace_headers, use_trace
 from services.runtime.database import Database, DatabaseError, Tx
 from services.runtime.ids import uuid7
@@ -239,6 +240,7 @@ class Executor:
         self._wake = asyncio.Event()
         self._looking = asyncio.Lock()
         self._draining = False
+        self._taken_back = False
 
     def register(
         self,
@@ -309,11 +311,14 @@ class Executor:
         await asyncio.shield(task)
 
     async def take_back(self) -> None:
-        """Find again what an earlier life of this process had leased. Before anything is held."""
+        """Find again what an earlier life of this process had leased; before anything is held."""
         await self._database.write(lambda tx: take_back(tx, self._owner))
+        self._taken_back = True
 
     async def serve(self) -> None:
         """Work until cancelled."""
+        if not self._taken_back:
+            await self.take_back()
         while True:
             self._wake.clear()
             try:
@@ -327,13 +332,19 @@ class Executor:
             except TimeoutError:
                 pass
 
-    async def drain(self) -> None:
-        """Start nothing more and wait for what is running."""
+    async def drain(self, patience: float | None = None) -> None:
+        """Start nothing more and wait for what is running.
+
+        What takes longer than `patience` seconds is cut off; the next life of this process finds
+        it at once.
+        """
         self._draining = True
         async with self._looking:
             pass  # What was being claimed is running now.
         while self._tasks:
-            await asyncio.wait(self._tasks)
+            _, late = await asyncio.wait(self._tasks, timeout=patience)
+            for task in late:
+                task.cancel()
 
     async def _round(self) -> float:
         """Start what may run; return the seconds until the next look."""
@@ -389,14 +400,14 @@ class Executor:
             effect = await _handle(queue, work)
             await self._database.write(lambda tx: complete(tx, work, self._owner, effect))
         except LeaseLost:
-            log.warning("%s %s took longer than its lease", work.queue, work.key)
+            log.warning("%s %s took longer than its lease, or was taken away", work.queue, work.key)
         except Exception as error:
             await self._failed(queue, work, error)
             if held:
                 raise
 
     async def _failed(self, queue: Queue, work: Work, error: Exception) -> None:
-        text = f"{type(error).__name__}: {error}"[:500]
+        text = _in_words(error)
         now = self._clock()
         final = isinstance(error, Permanent) or work.attempts >= len(queue.delays)
         retry_at = now if final else now + queue.delays[work.attempts]
@@ -442,6 +453,18 @@ async def _handle(queue: Queue, work: Work) -> Effect | None:
             raise
         # Not this task was cancelled but something that the handler waited for.
         raise RuntimeError("the handler was cancelled") from error
+
+
+def _in_words(error: Exception) -> str:
+    """What an operator reads of a failure: one line of at most 500 characters."""
+    failure = failure_of(error)
+    if failure is None:
+        text = f"{type(error).__name__}: {error}"
+    else:
+        text = f"{failure.code.name}: {failure.message}"
+        if failure.reason != failure.code.name:
+            text = f"{failure.reason}, {text}"
+    return " ".join(text.split())[:500]
 
 
 def complete(tx: Tx, work: Work, owner: str, effect: Effect | None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 from datetime import UTC, datetime
 from typing import Final
@@ -32,10 +33,15 @@ class JsonFormatter(logging.Formatter):
             line["trace_id"] = trace
         for name, value in vars(record).items():
             if name not in _STANDARD:
-                line[name] = value if isinstance(value, int | float | bool) else str(value)
+                line[name] = value if _is_number(value) else str(value)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+def _is_number(value: object) -> bool:
+    """Whether JSON has a number, or a truth value, for it."""
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def configure(service: str, style: str) -> None:

@@ -63,6 +63,9 @@ LAME_DUCK: Final = 0.3
 GRACE: Final = 5.0
 """Seconds that running calls are given to end."""
 
+PATIENCE: Final = 3.0
+"""Seconds that background work is given to end. The three together are below shopctl's limit."""
+
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -192,12 +195,14 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
         )
         health_servicer = _introspection(runtime.server, contracts)
         validation.warm(_requests(contracts))
-        if runtime.server.add_insecure_port(settings.address) == 0:
-            raise OSError(f"{settings.address} is in use")
+        try:
+            runtime.server.add_insecure_port(settings.address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {settings.address}; is it in use?") from error
 
         background = _Background(runtime.failed)
         stack.push_async_callback(background.stop)
-        stack.push_async_callback(runtime.executor.drain)
+        stack.push_async_callback(runtime.executor.drain, PATIENCE)
         for work in runtime.closing:
             stack.push_async_callback(work)
         await runtime.executor.take_back()

@@ -14,6 +14,10 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from accord.hooks import FieldViolation
 
+MAX_BYTES = 64 * 1024
+"""Bytes of a request. The rules of the contracts keep every request well below; what they do not
+bound are fields that this version does not know, which would go into databases and events."""
+
 MAX_VIOLATIONS = 20
 """Violations that an answer names; more help nobody and would not fit the trailers."""
 
@@ -33,6 +37,8 @@ def violations(message: Message) -> Sequence[FieldViolation]:
     except protovalidate.EvaluationError as error:
         # A rule that gave up, on input too large to look at: nobody may pass unseen.
         return [FieldViolation("", f"the request is too large to be checked: {error}"[:200])]
+    if not found and message.ByteSize() > MAX_BYTES:
+        return [FieldViolation("", f"the request is larger than {MAX_BYTES} bytes")]
     return [
         FieldViolation(_path(violation.proto), violation.proto.message)
         for violation in found[:MAX_VIOLATIONS]

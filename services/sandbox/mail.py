@@ -90,5 +90,8 @@ async def serve_mail(folder: Path, host: str, port: int) -> None:
         )
 
     server = await asyncio.get_running_loop().create_server(connection, host, port)
-    async with server:
-        await server.serve_forever()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        # Not waited for: idle connections may stay open for long.
+        server.close()

@@ -1,17 +1,16 @@
 """How the sandbox is put together."""
 
-from shop.sandbox.v1.sandbox_pb2_grpc import (
-    add_CardProcessorServiceServicer_to_server,
-    add_CarrierServiceServicer_to_server,
-    add_SandboxServiceServicer_to_server,
-)
-
 from services.runtime.serve import Runtime, Service
 from services.runtime.topology import HOST, smtp_port
 from services.sandbox.behavior import Behaviors
 from services.sandbox.mail import serve_mail
 from services.sandbox.servicer import CardProcessor, Carrier, Sandbox
 from services.sandbox.store import MIGRATIONS
+from shop.sandbox.v1.sandbox_pb2_grpc import (
+    add_CardProcessorServiceServicer_to_server,
+    add_CarrierServiceServicer_to_server,
+    add_SandboxServiceServicer_to_server,
+)
 
 
 def build(runtime: Runtime) -> None:

@@ -5,17 +5,16 @@ from functools import partial
 from typing import Any, Final
 
 from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
+from services.runtime.database import Database
+from services.sandbox import captures, domain, parcels, store
+from services.sandbox.behavior import Behaviors
+from services.sandbox.domain import Behavior, CaptureState, Conduct, ParcelState, Party
 from shop.sandbox.v1 import sandbox_pb2 as pb
 from shop.sandbox.v1.sandbox_pb2_grpc import (
     CardProcessorServiceServicer,
     CarrierServiceServicer,
     SandboxServiceServicer,
 )
-
-from services.runtime.database import Database
-from services.sandbox import captures, domain, parcels, store
-from services.sandbox.behavior import Behaviors
-from services.sandbox.domain import Behavior, CaptureState, Conduct, ParcelState, Party
 
 PAGE: Final = 500
 """Entries of the ledger read at a time; no transaction is open while they are sent."""

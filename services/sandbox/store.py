@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from shop.common.v1.money_pb2 import Money
-
 from services.runtime.database import Row, Tx
 from services.sandbox.domain import Entry, EntryKind
+from shop.common.v1.money_pb2 import Money
 
 MIGRATIONS = [
     """

@@ -1,12 +1,12 @@
 """The carrier of the sandbox, as shipping sees it."""
 
 import grpc
+
 from accord.errors import ServiceError
+from services.shipping.domain import Outcome, ShipmentState
 from shop.common.v1.address_pb2 import Address
 from shop.sandbox.v1 import sandbox_pb2 as pb
 from shop.sandbox.v1.sandbox_pb2_grpc import CarrierServiceStub
-
-from services.shipping.domain import Outcome, ShipmentState
 
 
 class SandboxCarrier:

@@ -1,11 +1,10 @@
 """How the shipping service is put together."""
 
-from shop.shipping.v1.shipping_pb2_grpc import add_ShippingServiceServicer_to_server
-
 from services.runtime.serve import Runtime, Service
 from services.shipping.carrier import SandboxCarrier
 from services.shipping.servicer import Shipping
 from services.shipping.store import MIGRATIONS
+from shop.shipping.v1.shipping_pb2_grpc import add_ShippingServiceServicer_to_server
 
 
 def build(runtime: Runtime) -> None:

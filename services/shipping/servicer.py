@@ -16,14 +16,13 @@ from accord.errors import (
     ServiceError,
     Unavailable,
 )
-from shop.shipping.v1 import shipping_pb2 as pb
-from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceServicer
-
 from services.runtime.database import Database, Tx
 from services.runtime.executor import Effect, Executor, Work, expedite
 from services.runtime.idempotency import commit, record
 from services.shipping import store
 from services.shipping.domain import Carrier, Refusal, Shipment, ShipmentState, refusal
+from shop.shipping.v1 import shipping_pb2 as pb
+from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceServicer
 
 CANCELLATIONS: Final = "cancellations"
 """Queue of the cancellations that the carrier has not confirmed; key: the order."""

@@ -49,7 +49,7 @@ def settle(tx: Tx, shipment: Shipment, outcome: Outcome, now: float) -> Shipment
         " WHERE shipment_id = :shipment_id AND state = 'PENDING'",
         answer,
     )
-    if not settled:
+    if not settled and outcome.tracking_number:
         # The carrier may yet refuse to cancel: then this is a booked parcel after all.
         tx.execute(
             "UPDATE shipment SET tracking_number = :tracking_number"

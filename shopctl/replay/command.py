@@ -49,8 +49,8 @@ def replay(
 ) -> None:
     """Put real orders (TPC-H) through the shop and reconcile every book to the cent.
 
-    Services may be killed meanwhile: every call is repeated with the same idempotency key until
-    it is answered. Needs the extra: pip install 'accord-shop[replay]'.
+    Services may be killed meanwhile: every call is repeated, with the same idempotency key, until
+    it is answered. Needs the extra "replay" of accord-shop.
 
     Exit code: 0 all books agree, 1 they do not, 4 the shop does not run, 7 time was up.
     """

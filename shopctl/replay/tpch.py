@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from shopctl.errors import CommandError
+from shopctl.exit_codes import ExitCode
 from shopctl.replay.expected import Expected, ExpectedOrder
 from shopctl.replay.plan import Buyer, Fate, Line, Plan, PlannedOrder, Ware
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 MARGIN: Final = 10
 """Units of every product beyond what the orders need; they have to be there in the end."""
 
-_ORDERS_OF_TPCH: Final = 1_500_000
-"""Orders at scale factor 1."""
+_ORDERS_PER_THOUSANDTH: Final = 1_500
+"""Orders at scale factor 0.001."""
 
 # `line` is what is ordered: a part once per order. The first part of an order that is to fall
 # short becomes a product of its own, which nobody else orders and of which one unit is missing:
@@ -181,10 +182,11 @@ class Tpch:
     def _choose(self, count: int, fates: list[Fate], source: random.Random) -> None:
         keys = [key for (key,) in self._rows("SELECT o_orderkey FROM orders ORDER BY o_orderkey")]
         if count > len(keys):
-            needed = count / _ORDERS_OF_TPCH
+            needed = -(-count // _ORDERS_PER_THOUSANDTH) / 1000
             raise CommandError(
                 f"there are only {len(keys)} orders at this scale factor; for {count} orders "
-                f"use --scale-factor {needed:.2g} or more"
+                f"use --scale-factor {needed:g} or more",
+                ExitCode.USAGE,
             )
         source.shuffle(fates)
         self._database.execute("DELETE FROM chosen")
@@ -208,7 +210,9 @@ def sku_prefix(run: str) -> str:
 
 def _fates(count: int, declined: float, short: float) -> list[Fate]:
     if declined + short > 100:
-        raise CommandError("--declined and --short-stock make more than 100 % together")
+        raise CommandError(
+            "--declined and --short-stock make more than 100 % together", ExitCode.USAGE
+        )
     numbers = [round(count * percent / 100) for percent in (declined, short)]
     numbers[1] = min(numbers[1], count - numbers[0])  # two halves may both have been rounded up
     unlucky = [Fate.DECLINED] * numbers[0] + [Fate.SHORT] * numbers[1]

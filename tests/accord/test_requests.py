@@ -8,7 +8,7 @@ import grpc.aio
 import pytest
 
 import accord
-from tests.accord.kit import Message, Stub, collect, echo, failure, serving
+from tests.accord.kit import Message, Stub, collect, echo, failure, path, serving
 
 GARBAGE = [b"\xff\xff\xff\xff", b"\x0a\x02\xff\xfe", b"\x0a\x7f"]
 """No protobuf, a string that is not UTF-8, a string that is longer than the message."""
@@ -50,6 +50,21 @@ async def test_undecodable(method: str, garbage: bytes) -> None:
     assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE")
     assert error.violations
     assert error.metadata == ({"item": "1"} if streamed else {})
+
+
+@pytest.mark.parametrize("method", ["Unary", "ServerStream"])
+async def test_no_request(method: str) -> None:
+    """A call that ends before its request is told so; gRPC itself would never answer it."""
+    mesh = accord.Mesh("callee")
+    async with (
+        serving(mesh, HANDLERS) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        untyped: Any = channel  # Its stubs ask for serializers; bytes need none.
+        call = untyped.stream_stream(path(method))
+        error = await failure(collect(call(iter(()), timeout=5)))
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE")
+    assert error.violations
 
 
 def short(message: Any) -> Sequence[accord.FieldViolation]:

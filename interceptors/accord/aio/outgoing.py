@@ -11,6 +11,7 @@ from accord import context, engine, errors, telemetry
 from accord.aio.failure_marks import DEPENDENCY, EXHAUSTED
 from accord.policies.codes import Code
 from accord.policies.pushback import NEVER, PUSHBACK_KEY, format_pushback, parse_pushback
+from accord.policies.retry import ATTEMPT_KEY
 
 MAX_ATTEMPTS_KEY: Final = "accord-max-attempts"
 """Metadata that a caller sets to make fewer attempts than the contract allows; it stays here."""
@@ -80,7 +81,7 @@ class Outgoing:
         """The details of an attempt."""
         metadata: Any = self._metadata
         if send.number:
-            metadata = (*metadata, (context.ATTEMPT_KEY, str(send.number)))
+            metadata = (*metadata, (ATTEMPT_KEY, str(send.number)))
         metadata = Flat(metadata) if self._plain else grpc.aio.Metadata(*metadata)
         details = self._details
         return grpc.aio.ClientCallDetails(

@@ -5,7 +5,8 @@ context -> deadline -> authorisation -> depth -> rate limit -> concurrency limit
 
 What costs nothing to refuse comes first: a call is not even decoded before there is room for it.
 
-It goes first in a server's list of interceptors: to those before it, messages are bytes.
+It goes first in a server's list of interceptors: to those before it, messages are bytes and every
+call sends a stream of them.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import grpc
 import grpc.aio
 
 from accord import context, errors, telemetry
-from accord.aio import handlers
+from accord.aio import EOF, handlers
 from accord.aio.admission import Admission
 from accord.aio.failure import Answer, answer_to
 from accord.aio.repeat import Repeats
@@ -33,13 +34,14 @@ from accord.policies.depth import DEPTH_KEY, read_depth
 from accord.policies.faults import FAULT_KEY, INJECTED
 from accord.policies.pushback import PUSHBACK_KEY
 from accord.policies.queue import Permit, Waiter
+from accord.policies.retry import ATTEMPT_KEY, read_attempt
 
 T = TypeVar("T")
 
 _READ: Final = telemetry.HEADERS | {
     DEPTH_KEY,
     FAULT_KEY,
-    context.ATTEMPT_KEY,
+    ATTEMPT_KEY,
     context.PRIORITY_KEY,
     context.IDEMPOTENCY_KEY,
 }
@@ -96,20 +98,17 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         )
         streaming = handler.request_streaming or handler.response_streaming
         pipeline = Pipeline(self._settings, self._repeats, policy, codec, streaming=streaming)
+        # A single request is read like a stream of one: when gRPC reads it, a call without one is
+        # never answered, and none of our limits hold before it comes.
+        streamed = handler.request_streaming
         if handler.response_streaming:
-            if handler.request_streaming:
-                return grpc.stream_stream_rpc_method_handler(
-                    pipeline.many(handlers.many(handler.stream_stream), streamed=True)
-                )
-            return grpc.unary_stream_rpc_method_handler(
-                pipeline.many(handlers.many(handler.unary_stream), streamed=False)
+            handle = handler.stream_stream if streamed else handler.unary_stream
+            return grpc.stream_stream_rpc_method_handler(
+                pipeline.many(handlers.many(handle), streamed=streamed)
             )
-        if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(
-                pipeline.single(handlers.single(handler.stream_unary), streamed=True)
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            pipeline.single(handlers.single(handler.unary_unary), streamed=False)
+        handle = handler.stream_unary if streamed else handler.unary_unary
+        return grpc.stream_unary_rpc_method_handler(
+            pipeline.single(handlers.single(handle), streamed=streamed)
         )
 
 
@@ -141,9 +140,9 @@ class Pipeline:
     def single(self, handle: handlers.Single, *, streamed: bool) -> Any:
         """A gRPC behaviour that answers with one response, as bytes."""
 
-        async def behaviour(raw: Any, grpc_context: Any) -> bytes:
+        async def behaviour(requests: Any, grpc_context: Any) -> bytes:
             async def body(active: Active, outer: ServerContext) -> bytes:
-                request = None if streamed else self._codec.decode(raw)
+                request = None if streamed else self._codec.decode(active.raw)
                 call = active.call
                 call.idempotency = self._identify(active, request)
 
@@ -158,16 +157,16 @@ class Pipeline:
                     return await run()
                 return await self._repeats.answer(call.idempotency, call.deadline, run)
 
-            return await self._run(grpc_context, body)
+            return await self._run(grpc_context, body, streamed=streamed)
 
         return behaviour
 
     def many(self, handle: handlers.Many, *, streamed: bool) -> Any:
         """A gRPC behaviour that writes its responses."""
 
-        async def behaviour(raw: Any, grpc_context: Any) -> None:
+        async def behaviour(requests: Any, grpc_context: Any) -> None:
             async def body(active: Active, outer: ServerContext) -> None:
-                request = None if streamed else self._codec.decode(raw)
+                request = None if streamed else self._codec.decode(active.raw)
                 active.call.idempotency = self._identify(active, request)
                 if self._control.faults:
                     await self._harm(active)
@@ -177,12 +176,16 @@ class Pipeline:
                     await grpc_context.send_initial_metadata(((OPEN_KEY, "open"),))
                 await handle(request, outer)
 
-            await self._run(grpc_context, body)
+            await self._run(grpc_context, body, streamed=streamed)
 
         return behaviour
 
     async def _run(
-        self, grpc_context: Any, body: Callable[["Active", ServerContext], Awaitable[T]]
+        self,
+        grpc_context: Any,
+        body: Callable[["Active", ServerContext], Awaitable[T]],
+        *,
+        streamed: bool,
     ) -> T:
         """Everything around the handler. Whatever happens inside, the caller gets a status."""
         headers = _headers(grpc_context)
@@ -198,6 +201,9 @@ class Pipeline:
             if remaining is not None and remaining <= 0:
                 raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
             self._admission.check(call)
+            if not streamed:
+                # Before there is a place for it: who never sends its request must not hold one.
+                active.raw = await _only_request(grpc_context)
             admitted = self._admission.begin(call)
             if isinstance(admitted, Waiter):
                 permit = await self._admission.wait(call, admitted)
@@ -248,7 +254,7 @@ class Pipeline:
             priority=context.read_priority(
                 headers.get(context.PRIORITY_KEY), policy.limit.priority
             ),
-            attempt=context.read_attempt(headers.get(context.ATTEMPT_KEY)),
+            attempt=read_attempt(headers.get(ATTEMPT_KEY)),
         )
         context.enter(call)
         return call
@@ -296,18 +302,30 @@ class Pipeline:
 class Active:
     """A call on its way through the pipeline."""
 
-    __slots__ = ("begun", "call", "headers")
+    __slots__ = ("begun", "call", "headers", "raw")
 
     def __init__(self, call: CallContext, headers: dict[str, Any]) -> None:
         self.call = call
         self.headers = headers
         self.begun = False
+        self.raw: Any = None
+        """The one request, as it came; None for a stream of them."""
 
     def begin(self) -> None:
         """Its handler is next. Raises DeadlineExceeded: it may have waited for too long."""
         if self.call.remaining() == 0:
             raise errors.DeadlineExceeded("the deadline passed before the work was begun")
         self.begun = True
+
+
+async def _only_request(grpc_context: Any) -> Any:
+    """The request of a call that has one, as bytes. Raises InvalidArgument for none."""
+    raw = await grpc_context.read()
+    if raw is EOF:
+        raise errors.InvalidArgument(
+            FieldViolation("", "the call has no request"), reason="UNDECODABLE"
+        )
+    return raw
 
 
 def _headers(grpc_context: Any) -> dict[str, Any]:
@@ -350,4 +368,4 @@ def _broken_contract(method: str, settings: Settings, error: ContractError) -> A
     pipeline = Pipeline(
         settings, None, MethodPolicy(method), Codec(None, None, None), streaming=False
     )
-    return grpc.unary_unary_rpc_method_handler(pipeline.single(refuse, streamed=False))
+    return grpc.stream_unary_rpc_method_handler(pipeline.single(refuse, streamed=True))

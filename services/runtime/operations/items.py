@@ -59,7 +59,7 @@ class Item:
         """Its state in words, for the audit record."""
         if not self.attempts:
             return self.state
-        return f"{self.state} after {self.attempts} failed attempts: {self.last_error}"
+        return f"{self.state}, failed {self.attempts}x: {self.last_error}"
 
     def __str__(self) -> str:
         return f"{self.queue} {self.key} {self.standing}"

@@ -1,4 +1,4 @@
-"""The contracts of the shop as they are compiled: every RPC, and every field of its request."""
+"""The contracts that the services serve, as compiled: every RPC, every field of its request."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from google.protobuf import symbol_database
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 
+import accord.ops
 import shop
 from accord.contract import Key, MethodPolicy, method_policy
 
@@ -31,7 +32,9 @@ class Rpc:
     @property
     def process(self) -> str:
         """Name of the process that serves it, e.g. "orders"."""
-        return str(self.descriptor.containing_service.full_name.split(".")[1])
+        package, process, *_ = self.descriptor.containing_service.full_name.split(".")
+        # Every process serves the operator; the orders' has everything that can be operated.
+        return str(process) if package == "shop" else "orders"
 
     @property
     def policy(self) -> MethodPolicy:
@@ -132,12 +135,12 @@ def _places(message: Descriptor, path: tuple[FieldDescriptor, ...]) -> Iterator[
 
 
 def _rpcs() -> Iterator[Rpc]:
-    for module in walk_packages(shop.__path__, "shop."):
-        if module.name.endswith("_pb2"):
-            for service in import_module(module.name).DESCRIPTOR.services_by_name.values():
-                for method in service.methods:
-                    yield Rpc(method)
+    for package in (shop, accord.ops):
+        for module in walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name.endswith("_pb2"):
+                for service in import_module(module.name).DESCRIPTOR.services_by_name.values():
+                    yield from map(Rpc, service.methods)
 
 
 RPCS: Final = {rpc.name: rpc for rpc in _rpcs()}
-"""Every RPC of every service of the shop, by name."""
+"""Every RPC of every service of the shop, and every RPC for its operator, by name."""

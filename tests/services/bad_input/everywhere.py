@@ -8,11 +8,8 @@ from typing import Final
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from tests.services.bad_input.contract import RPCS, Place, Rpc, varint
+from tests.services.bad_input.contract import LENGTH_DELIMITED, RPCS, Place, Rpc, varint
 from tests.services.bad_input.wrong import GOOD, WRONG
-
-LIMIT: Final = 4 * 1024 * 1024
-"""Bytes of the largest request that a server takes."""
 
 UNDECODABLE: Final = {
     "no tag": b"\xff\xff\xff\xff",
@@ -26,8 +23,14 @@ UNDECODABLE: Final = {
 }
 """Bytes that are no protobuf message."""
 
+UNKNOWN: Final = varint(1000 << 3 | LENGTH_DELIMITED) + varint(2 * 1024 * 1024) + bytes(2**21)
+"""A field that no contract has, with more in it than is worth keeping."""
+
 MAY_BE_EMPTY: Final = frozenset(
     {
+        "accord.ops.v1.AuditService/ListAudit",
+        "accord.ops.v1.SagaService/ListSagas",
+        "accord.ops.v1.WorkService/ListWork",
         "shop.customers.v1.CustomerService/ListCustomers",
         "shop.inventory.v1.InventoryService/ListStock",
         "shop.notifications.v1.NotificationService/ListNotifications",
@@ -63,6 +66,8 @@ def bad_requests() -> Iterator[BadRequest]:
             yield BadRequest(
                 rpc, f"{value!r:.40}", with_value(rpc.place(field), name, value), field
             )
+        good = GOOD[name].SerializeToString()
+        yield BadRequest(rpc, "unknown field", good + UNKNOWN, "")
         for place in rpc.places:
             yield from _of_field(rpc, place)
 
@@ -96,15 +101,17 @@ def _of_field(rpc: Rpc, place: Place) -> Iterator[BadRequest]:
             )
     if field.message_type is not None:
         yield BadRequest(rpc, "no message", good + place.encode(b"\xff"), "", "UNDECODABLE")
+        if not any(parent.is_repeated for parent in place.path):
+            yield BadRequest(
+                rpc, f"unknown field in {place.name}", good + place.encode(UNKNOWN), ""
+            )
     if field.is_repeated:
-        # As many items as fit; most of the cost of looking at them would be the server's.
-        for number in (10_000, LIMIT // 4):
+        # Empty items cost the caller two bytes each; looking at them costs the server minutes.
+        for number in (10_000, 300_000):
             items = good + place.encode(b"") * number
             yield BadRequest(rpc, f"{number} items", items, place.name)
 
 
 def oversized() -> bytes:
-    """A well-formed request of any type that is one byte larger than a server takes."""
-    tag = varint(1000 << 3 | 2)  # A field that no contract has.
-    length = LIMIT + 1 - len(tag) - 4
-    return tag + varint(length) + bytes(length)
+    """A well-formed request of any type that is larger than a server takes."""
+    return UNKNOWN * 2

@@ -1,77 +1,97 @@
-"""Requests by the thousand: well-formed, and otherwise whatever comes to mind."""
+"""Requests by the thousand: well-formed, and made of what is plausible and of what is not."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
 from tests.services.bad_input.contract import WELL_KNOWN, Rpc, class_of
-from tests.services.bad_input.world import World
+from tests.services.bad_input.world import EMAIL, World
 from tests.services.bad_input.wrong import ID
 
-MOST_REQUESTS: Final = 4
-_PLAUSIBLE: Final = (
-    *("", ID, ID.upper(), "tea", "rare", "pot", "tok_visa", "tok_declined", "EUR", "USD", "JPY"),
-    *("DE", "AQ", "Ada", "ada@example.com", "Main Street 1", "taken", "booked", "new", "r"),
-)
-_NUMBERS: Final = (0, 1, 2, 100, 499, 500, 10_000, 10**9, 10**11, 10**17)
+T = TypeVar("T")
+
+ODD: Final = 12
+"""One value in so many is anything at all: in most requests some field, in some requests none."""
+
+_USUAL: Final[Mapping[str, Sequence[Any]]] = {
+    "sku": ("tea", "rare", "pot"),
+    "after_sku": ("", "tea"),
+    "currency_code": ("EUR", "EUR", "JPY"),
+    "country_code": ("DE", "DE", "AQ"),
+    "card_token": ("tok_visa", "tok_declined"),
+    "email": ("bob@example.com", EMAIL),
+    "key": ("taken", "booked", "reversed", "new"),
+    "page_token": ("",),
+    "step": ("charge", "confirm"),
+    "definition": ("order", ""),
+    "queue": ("saga", ""),
+    "target": ("",),
+    "minor_units": (499, 499, 1, 10**11),
+    "quantity": (1, 2, 10_000),
+    "on_hand": (1_000_000, 5, 0),
+}
+"""What is usually in a field of a name."""
 
 
 def requests_of(rpc: Rpc, world: World) -> st.SearchStrategy[list[Message]]:
-    """Streams of requests of an RPC, which know their way about the shop; mostly of one request."""
-    known = (*_PLAUSIBLE, *world.ids())
-    request = _messages(rpc.descriptor.input_type, known)
-    return st.lists(
-        request, min_size=not rpc.streamed, max_size=MOST_REQUESTS if rpc.streamed else 1
-    )
+    """What is sent to an RPC: one request, or a stream of some."""
+    request = _messages(rpc.descriptor.input_type, (ID, *world.ids()))
+    return st.lists(request, min_size=1, max_size=4 if rpc.streamed else 1)
 
 
-def _messages(descriptor: Descriptor, known: Sequence[str]) -> st.SearchStrategy[Message]:
-    values = {field.name: _values(field, known) for field in descriptor.fields}
-    # Fields that are there most of the time get requests past the rules, to the handlers.
-    parts = {name: st.none() | value | value | value for name, value in values.items()}
-    return st.fixed_dictionaries(parts).map(lambda found: _message(descriptor, found))
+def _messages(descriptor: Descriptor, ids: Sequence[str]) -> st.SearchStrategy[Message]:
+    fields = {field.name: _mostly(_values(field, ids), st.none()) for field in descriptor.fields}
+    return st.fixed_dictionaries(fields).map(lambda values: _message(descriptor, values))
 
 
-def _message(descriptor: Descriptor, values: dict[str, Any]) -> Message:
-    present = {name: value for name, value in values.items() if value is not None}
-    for oneof in descriptor.oneofs:
-        chosen = [field.name for field in oneof.fields if field.name in present]
-        for name in chosen[1:]:
-            del present[name]
-    return class_of(descriptor)(**present)
+def _message(descriptor: Descriptor, values: Mapping[str, Any]) -> Message:
+    message = class_of(descriptor)()
+    for name, value in values.items():
+        if isinstance(value, Message):
+            getattr(message, name).CopyFrom(value)
+        elif isinstance(value, list):
+            getattr(message, name).extend(value)
+        elif value is not None:
+            setattr(message, name, value)  # The last field of a oneof wins.
+    return message
 
 
-def _values(field: FieldDescriptor, known: Sequence[str]) -> st.SearchStrategy[Any]:
+def _values(field: FieldDescriptor, ids: Sequence[str]) -> st.SearchStrategy[Any]:
     if field.is_repeated:
         assert field.message_type is not None
-        return st.lists(_messages(field.message_type, known), max_size=3)
+        return st.lists(_messages(field.message_type, ids), min_size=1, max_size=3)
     if field.message_type is not None:
         if field.message_type.file.package == WELL_KNOWN:
             return _durations(class_of(field.message_type))
-        return _messages(field.message_type, known)
+        return _messages(field.message_type, ids)
+    usual = _USUAL.get(field.name)
     match field.type:
         case FieldDescriptor.TYPE_STRING:
-            plausible = st.sampled_from(known)
-            return plausible | plausible | plausible | st.text(max_size=300)
+            usual = ids if field.name == "remove" or field.name.endswith("_id") else usual
+            return _mostly(st.sampled_from(usual or ("Ada", "r")), st.text(max_size=300))
         case FieldDescriptor.TYPE_INT32:
-            return _numbers(31)
+            return _mostly(st.sampled_from(usual or (0, 1, 3)), _whole(31))
         case FieldDescriptor.TYPE_INT64:
-            return _numbers(63)
+            return _mostly(st.sampled_from(usual or (0, 1, 3)), _whole(63))
         case FieldDescriptor.TYPE_ENUM:
-            return st.integers(0, 12) | st.integers(-(2**31), 2**31 - 1)
+            assert field.enum_type is not None
+            return _mostly(st.integers(0, len(field.enum_type.values) - 1), _whole(31))
         case FieldDescriptor.TYPE_BOOL:
             return st.booleans()
     raise AssertionError(f"{field.full_name}: teach the fuzzer this type")
 
 
-def _numbers(bits: int) -> st.SearchStrategy[int]:
-    small = st.sampled_from([number for number in _NUMBERS if number < 2**bits])
-    return small | small | st.integers(-(2**bits), 2**bits - 1)
+def _mostly(usual: st.SearchStrategy[T], odd: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
+    return st.integers(1, ODD).flatmap(lambda number: odd if number == ODD else usual)
+
+
+def _whole(bits: int) -> st.SearchStrategy[int]:
+    return st.integers(-(2**bits), 2**bits - 1)
 
 
 def _durations(duration: type[Message]) -> st.SearchStrategy[Message]:
-    seconds, nanos = st.integers(-1, 61) | _numbers(63), st.integers(0, 10**9) | _numbers(31)
+    seconds, nanos = _mostly(st.integers(0, 1), _whole(63)), _mostly(st.just(0), _whole(31))
     return st.builds(duration, seconds=seconds, nanos=nanos)

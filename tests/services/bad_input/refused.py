@@ -7,6 +7,9 @@ from typing import Final
 import grpc
 from google.protobuf.message import Message
 
+from accord.ops.v1 import audit_pb2 as audit
+from accord.ops.v1 import saga_pb2 as sagas
+from accord.ops.v1 import work_pb2 as work
 from services.runtime.pages import encode_token
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
@@ -44,10 +47,16 @@ class Row:
     key: str = ""
     """Idempotency key; a new one by default where one is required."""
 
+    def __str__(self) -> str:
+        return f"{self.rpc.rpartition('.')[2]}-{self.case}"
+
 
 _PRICE: Final = euros(499)
 _DOLLARS: Final = Money(minor_units=499, currency_code="USD")
 
+AUDIT: Final = "accord.ops.v1.AuditService/"
+SAGAS: Final = "accord.ops.v1.SagaService/"
+WORK: Final = "accord.ops.v1.WorkService/"
 CUSTOMERS: Final = "shop.customers.v1.CustomerService/"
 INVENTORY: Final = "shop.inventory.v1.InventoryService/"
 NOTIFICATIONS: Final = "shop.notifications.v1.NotificationService/"
@@ -101,6 +110,15 @@ def _charge(
 def _ship(order_id: str, country: str = "DE") -> shipping.CreateShipmentRequest:
     line = shipping.ParcelLine(sku="tea", quantity=2)
     return shipping.CreateShipmentRequest(order_id=order_id, ship_to=address(country), lines=[line])
+
+
+def _saga(rpc: str, request: Callable[[str], Message]) -> list[Row]:
+    """An operator's way out for a saga that is not there, and for one that needs none."""
+    name = SAGAS + rpc
+    return [
+        Row(name, "unknown", NOT_FOUND, "NOT_FOUND", lambda world: request(ID)),
+        Row(name, "ended", PRECONDITION, "SAGA_ENDED", lambda world: request(world.confirmed)),
+    ]
 
 
 def _page_tokens(rpc: str, filters: dict[str, str], request: Callable[[str], Message]) -> list[Row]:
@@ -402,6 +420,60 @@ REFUSED: Final[Sequence[Row]] = (
         NOT_FOUND,
         "NOT_FOUND",
         lambda world: shipping.GetShipmentRequest(order_id=ID),
+    ),
+    # The operator
+    *_page_tokens(
+        AUDIT + "ListAudit",
+        {"target": ""},
+        lambda token: audit.ListAuditRequest(page_token=token),
+    ),
+    *_page_tokens(
+        SAGAS + "ListSagas",
+        {"definition": "", "phase": "0", "min_age": "0.0"},
+        lambda token: sagas.ListSagasRequest(page_token=token),
+    ),
+    *_page_tokens(
+        WORK + "ListWork",
+        {"state": "0", "queue": "", "min_age": "0.0"},
+        lambda token: work.ListWorkRequest(page_token=token),
+    ),
+    Row(
+        SAGAS + "GetSaga",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: sagas.GetSagaRequest(saga_id="a saga"),
+    ),
+    *_saga("RetrySaga", lambda saga_id: sagas.RetrySagaRequest(saga_id=saga_id, reason="r")),
+    *_saga(
+        "SkipStep",
+        lambda saga_id: sagas.SkipStepRequest(saga_id=saga_id, reason="r", step="charge"),
+    ),
+    *_saga(
+        "CompensateSaga",
+        lambda saga_id: sagas.CompensateSagaRequest(saga_id=saga_id, reason="r"),
+    ),
+    *_saga("AbandonSaga", lambda saga_id: sagas.AbandonSagaRequest(saga_id=saga_id, reason="r")),
+    Row(
+        WORK + "GetWork",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: work.GetWorkRequest(work_id=ID),
+    ),
+    Row(
+        WORK + "RetryWork",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: work.RetryWorkRequest(work_id=ID, reason="r"),
+    ),
+    Row(
+        WORK + "DiscardWork",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: work.DiscardWorkRequest(work_id=ID, reason="r"),
     ),
     # The outside world
     Row(

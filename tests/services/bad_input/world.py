@@ -7,7 +7,7 @@ service that is busy with a bad request does not hold up the test that sent it.
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -45,11 +45,10 @@ class World(Caller):
 
     def until(self, order_id: str, status: "orders.OrderStatus.ValueType") -> None:
         """Wait until an order has a status."""
-        deadline = time.monotonic() + PATIENCE
-        while (found := self.order(order_id).status) != status:
-            assert time.monotonic() < deadline, orders.OrderStatus.Name(found)
-            time.sleep(0.01)
-        self._settle()
+        self._wait(lambda: self.order(order_id).status == status)
+        # The last thing that an order changes is the position of its events.
+        numbered = "SELECT COUNT(*) FROM events WHERE position IS NULL"
+        self._wait(lambda: self.count("orders", numbered) == 0)
 
     def behave(
         self,
@@ -70,6 +69,8 @@ class World(Caller):
         try:
             order_id = self.place("tea")
             self.until(order_id, orders.ORDER_STATUS_SHIPPING)
+            mine = f"SELECT COUNT(*) FROM shipment WHERE order_id = '{order_id}'"
+            self._wait(lambda: self.count("shipping", mine) == 1)
             yield order_id
         finally:
             self.behave(sandbox.PARTY_CARRIER, sandbox.BEHAVIOR_NORMAL)
@@ -179,10 +180,9 @@ class World(Caller):
         answer = self.call(rpc, request, metadata=metadata)
         assert answer.code is grpc.StatusCode.FAILED_PRECONDITION, answer
 
-    def _settle(self) -> None:
-        """Wait until every event has its position: the last thing that an order changes."""
+    def _wait(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE
-        while self.count("orders", "SELECT COUNT(*) FROM events WHERE position IS NULL"):
+        while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.01)
 

@@ -11,6 +11,9 @@ from typing import Any, Final
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
+from accord.ops.v1 import audit_pb2 as audit
+from accord.ops.v1 import saga_pb2 as sagas
+from accord.ops.v1 import work_pb2 as work
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
 from shop.inventory.v1 import inventory_pb2 as inventory
@@ -31,6 +34,21 @@ _PARCEL_LINE: Final = shipping.ParcelLine(sku="tea", quantity=1)
 _DOLLARS: Final = Money(minor_units=499, currency_code="USD")
 
 GOOD: Final[Mapping[str, Message]] = {
+    "accord.ops.v1.AuditService/ListAudit": audit.ListAuditRequest(target=ID),
+    "accord.ops.v1.SagaService/ListSagas": sagas.ListSagasRequest(definition="order"),
+    "accord.ops.v1.SagaService/GetSaga": sagas.GetSagaRequest(saga_id=ID),
+    "accord.ops.v1.SagaService/RetrySaga": sagas.RetrySagaRequest(saga_id=ID, reason="a test"),
+    "accord.ops.v1.SagaService/SkipStep": sagas.SkipStepRequest(
+        saga_id=ID, reason="a test", step="charge"
+    ),
+    "accord.ops.v1.SagaService/CompensateSaga": sagas.CompensateSagaRequest(
+        saga_id=ID, reason="a test"
+    ),
+    "accord.ops.v1.SagaService/AbandonSaga": sagas.AbandonSagaRequest(saga_id=ID, reason="a test"),
+    "accord.ops.v1.WorkService/ListWork": work.ListWorkRequest(queue="saga"),
+    "accord.ops.v1.WorkService/GetWork": work.GetWorkRequest(work_id=ID),
+    "accord.ops.v1.WorkService/RetryWork": work.RetryWorkRequest(work_id=ID, reason="a test"),
+    "accord.ops.v1.WorkService/DiscardWork": work.DiscardWorkRequest(work_id=ID, reason="a test"),
     "shop.customers.v1.CustomerService/CreateCustomer": customers.CreateCustomerRequest(
         name="Bob", email="bob@example.com", address=address()
     ),
@@ -102,6 +120,19 @@ def _id(field: str) -> list[tuple[str, Any]]:
     return _values(field, "", "1", "null", ID[:-1], ID + "0", "{" + ID[1:-1] + "}", ID[:-1] + "g")
 
 
+def _name(field: str) -> list[tuple[str, Any]]:
+    return _values(field, "", "x" * 201, "two\nlines")
+
+
+def _reason(field: str) -> list[tuple[str, Any]]:
+    return _values(field, "", "x" * 501, "two\nlines")
+
+
+def _age(field: str) -> list[tuple[str, Any]]:
+    tomorrow, long_ago = Duration(seconds=-86400), Duration(seconds=315360001)
+    return _values(field, tomorrow, long_ago, Duration(seconds=2**63 - 1))
+
+
 def _key(field: str) -> list[tuple[str, Any]]:
     return _values(field, "", "x" * 129, "two\nlines")
 
@@ -164,6 +195,33 @@ _MOST: Final = 10**11
 """The highest price of one unit, in minor units."""
 
 WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
+    "accord.ops.v1.AuditService/ListAudit": [
+        *_page("page_size"),
+        *_values("page_token", "x" * 257),
+        *_name("target")[1:],
+    ],
+    "accord.ops.v1.SagaService/ListSagas": [
+        *_page("page_size"),
+        *_values("page_token", "x" * 513),
+        *_name("definition")[1:],
+        *_values("phase", 6, -1),
+        *_age("min_age"),
+    ],
+    "accord.ops.v1.SagaService/GetSaga": _name("saga_id"),
+    "accord.ops.v1.SagaService/RetrySaga": [*_name("saga_id"), *_reason("reason")],
+    "accord.ops.v1.SagaService/SkipStep": [*_name("saga_id"), *_reason("reason"), *_name("step")],
+    "accord.ops.v1.SagaService/CompensateSaga": [*_name("saga_id"), *_reason("reason")],
+    "accord.ops.v1.SagaService/AbandonSaga": [*_name("saga_id"), *_reason("reason")],
+    "accord.ops.v1.WorkService/ListWork": [
+        *_page("page_size"),
+        *_values("page_token", "x" * 257),
+        *_values("state", 4, -1),
+        *_name("queue")[1:],
+        *_age("min_age"),
+    ],
+    "accord.ops.v1.WorkService/GetWork": _id("work_id"),
+    "accord.ops.v1.WorkService/RetryWork": [*_id("work_id"), *_reason("reason")],
+    "accord.ops.v1.WorkService/DiscardWork": [*_id("work_id"), *_reason("reason")],
     "shop.customers.v1.CustomerService/CreateCustomer": [
         *_values("name", "", "x" * 201, "two\nlines", "\x00"),
         *_values("email", "", "ada", "@example.com", "ada@", "ada@@example.com", "a b@example.com"),

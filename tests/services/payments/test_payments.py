@@ -8,13 +8,12 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from accord import idempotency_key
 from accord.errors import ServiceError
 from services.runtime.ids import uuid7
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
-from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
 from shop.sandbox.v1 import sandbox_pb2 as outside
+from tests.services.payments.client import PRICE, TAKEN, TAKEN_AND_BACK, Client, calling
 from tests.services.sandbox.world import (
     DEADLINE,
     UNAVAILABLE,
@@ -29,9 +28,6 @@ from tests.support.shop import Shop
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CARDS = outside.PARTY_CARD_PROCESSOR
-PRICE = Money(minor_units=1999, currency_code="EUR")
-TAKEN = [outside.ENTRY_KIND_CAPTURED]
-TAKEN_AND_BACK = [outside.ENTRY_KIND_CAPTURED, outside.ENTRY_KIND_REVERSED]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "postgres"])
@@ -56,64 +52,15 @@ def world(started: tuple[Shop, World]) -> World:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def payments(shop: Shop) -> AsyncIterator["Client"]:
+async def payments(shop: Shop) -> AsyncIterator[Client]:
     """A caller without interceptors, so that no attempt is hidden."""
-    address = shop.settings("payments").address
-    async with grpc.aio.insecure_channel(address) as channel:
-        yield Client(channel)
+    async with calling(shop.offset) as client:
+        yield client
 
 
 @pytest.fixture
 def order() -> str:
     return uuid7()
-
-
-class Client:
-    """Calls the payments service."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub = PaymentServiceStub(channel)
-
-    async def charge(
-        self,
-        order: str,
-        card: str = "tok_good",
-        *,
-        key: str | None = None,
-        amount: Money = PRICE,
-        timeout: float = DEADLINE,
-    ) -> pb.Payment:
-        """Charge an order, under its own key unless another is given."""
-        request = pb.ChargeRequest(order_id=order, amount=amount, card_token=card)
-        metadata = idempotency_key(key or f"{order}/charge")
-        return (await self._stub.Charge(request, metadata=metadata, timeout=timeout)).payment
-
-    async def refund(self, order: str, timeout: float = DEADLINE) -> pb.Payment:
-        request = pb.RefundRequest(order_id=order)
-        return (await self._stub.Refund(request, timeout=timeout)).payment
-
-    async def get(self, order: str) -> pb.Payment:
-        request = pb.GetPaymentRequest(order_id=order)
-        return (await self._stub.GetPayment(request, timeout=DEADLINE)).payment
-
-    async def state(self, order: str) -> pb.PaymentState.ValueType:
-        return (await self.get(order)).state
-
-    async def is_refunded(self, order: str) -> bool:
-        return await self.state(order) == pb.PAYMENT_STATE_REFUNDED
-
-    async def is_charged(self, order: str) -> bool:
-        """Try to charge an order."""
-        try:
-            return (await self.charge(order)).state == pb.PAYMENT_STATE_CAPTURED
-        except grpc.aio.AioRpcError:
-            return False
-
-    async def refusal(self, order: str, **options: object) -> tuple[grpc.StatusCode, str]:
-        """Code and reason of a charge that must not succeed."""
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await self.charge(order, **options)  # type: ignore[arg-type]
-        return failure(raised)
 
 
 async def forget_answers(shop: Shop) -> None:

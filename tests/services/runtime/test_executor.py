@@ -548,6 +548,21 @@ async def test_drain_waits_for_what_runs_and_starts_nothing(record: Database, cl
         assert len(held.started) == 2
 
 
+async def test_drain_does_not_wait_for_ever(record: Database, clock: Clock) -> None:
+    """Work that does not end in time is cut off, without a failure, and left to the next life."""
+    executor, held = Executor(record, "a", clock), Held()
+    executor.register("test", held)
+    async with at_work(executor):
+        await put(executor, record, "k")
+        await until(lambda: held.started, "the row")
+        await executor.drain(0.05)
+    assert (await row(record))["attempts"] == 0
+    following = Executor(record, "a", clock)
+    following.register("test", Hurdle())
+    async with at_work(following):
+        await until(empty(record), "the row, again")
+
+
 class Gate(Database):
     """A database whose writes can be held up, or fail."""
 

@@ -12,6 +12,7 @@ from services.runtime.executor import Effect, Executor
 @asynccontextmanager
 async def at_work(executor: Executor) -> AsyncIterator[Executor]:
     """Serve until the block is left; what is running then is left alone."""
+    await executor.take_back()
     serving = asyncio.create_task(executor.serve())
     try:
         yield executor

@@ -8,17 +8,17 @@ chooses every order of events, and which of them never happen.
 
 import asyncio
 import time
-from abc import abstractmethod
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import grpc
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from accord.errors import ServiceError
 from services.runtime import executor as runtime_executor
@@ -33,20 +33,17 @@ from services.runtime.database import (
 from services.runtime.executor import Executor
 from services.runtime.ids import uuid7
 from services.runtime.migrations import migrate
-from tests.services.sandbox.world import World
+from tests.services.sandbox.world import World, running_world
 
 T = TypeVar("T")
 Late = Callable[[], Awaitable[object]]
 
-SETTINGS = settings(
-    max_examples=200,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-)
+ORDERS = 5
+"""Orders in a story: most of what happens to an order happens before it is undone."""
 LIVE = 6
 """Calls in progress at most."""
+LONG = 20
+"""More steps than any call has."""
 
 
 class Fate(Enum):
@@ -58,9 +55,83 @@ class Fate(Enum):
     LATE = "not done, but it may happen later"
 
 
-FATES = st.sampled_from(
-    [Fate.GO, Fate.GO, Fate.GO, Fate.GO, Fate.FAIL, Fate.LOSE, Fate.LATE, Fate.LATE]
+@dataclass(frozen=True, slots=True)
+class Fates:
+    """What becomes of whoever is next: there is much to lose outside, and commits mostly work."""
+
+    inside: Fate
+    outside: Fate
+
+
+FATES = st.builds(
+    Fates,
+    inside=st.sampled_from([Fate.GO] * 10 + [Fate.FAIL, Fate.LOSE]),
+    outside=st.sampled_from([Fate.GO, Fate.GO, Fate.FAIL, Fate.LOSE, Fate.LATE, Fate.LATE]),
 )
+GOOD = Fates(Fate.GO, Fate.GO)
+
+
+class Kind(Enum):
+    """What may happen next."""
+
+    DO = "the step is asked for, and its call runs"
+    UNDO = "its undoing is asked for, and its call runs"
+    RUN = "somebody who waits runs: some steps without trouble, and then one with a fate"
+    LATE = "what was thought lost arrives outside"
+    OUTSIDE = "the outside does something by itself"
+    TIME = "time passes"
+    CRASH = "the process dies and is started again"
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One thing that happens; which of its numbers count is up to its kind."""
+
+    kind: Kind
+    order: int
+    choice: int
+    length: int
+    fates: Fates
+
+
+STORIES = st.lists(
+    st.builds(
+        Happening,
+        kind=st.sampled_from(
+            [Kind.DO] * 5
+            + [Kind.UNDO] * 4
+            + [Kind.RUN] * 2
+            + [Kind.LATE]
+            + [Kind.OUTSIDE, Kind.TIME, Kind.CRASH]
+        ),
+        order=st.integers(0, ORDERS - 1),
+        choice=st.integers(0, LIVE),
+        # Long runs end one call while another stands still.
+        length=st.sampled_from([0, 1, 1, 2, 2, 2, 3, 4, 5, LONG, LONG, LONG, LONG, LONG]),
+        fates=FATES,
+    ),
+    min_size=10,
+    max_size=40,
+)
+
+
+def _one(kind: Kind, length: int = LONG, outside: Fate = Fate.GO) -> Happening:
+    return Happening(kind, 0, 0, length, Fates(Fate.GO, outside))
+
+
+KNOWN = [
+    # Its answer is held back while it is undone.
+    [_one(Kind.DO, 2), _one(Kind.UNDO), _one(Kind.RUN)],
+    # It is done, nobody knows, and the outside lets nobody undo it any more.
+    [_one(Kind.DO, 2, Fate.LOSE), _one(Kind.OUTSIDE), _one(Kind.UNDO), _one(Kind.DO)],
+    # It reaches the outside after it was undone.
+    [_one(Kind.DO, 2, Fate.LATE), _one(Kind.UNDO), _one(Kind.LATE)],
+    # The process dies before the answer is written down; before the undoing is confirmed.
+    [_one(Kind.DO, 2), _one(Kind.CRASH), _one(Kind.UNDO, 4), _one(Kind.CRASH)],
+    # A repeat and its first call finish in the wrong order.
+    [_one(Kind.DO, 2), _one(Kind.DO), _one(Kind.UNDO), _one(Kind.DO), _one(Kind.RUN)],
+]
+"""Where mistakes are most likely: two of them are too rare to be left to chance."""
 
 
 class Lost(Exception):
@@ -73,14 +144,14 @@ class Gate:
 
     late: list[Late]
     """What may still reach the outside; it outlives a crash."""
-    tickets: list[asyncio.Future[Fate]] = field(default_factory=list)
+    tickets: list[asyncio.Future[Fates]] = field(default_factory=list)
     inflight: int = 0
     is_open: bool = False
     is_dead: bool = False
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
         """A call to the outside."""
-        fate = await self._permit()
+        fate = (await self._permit()).outside
         if fate is Fate.LATE:
             self.late.append(work)
         if fate in (Fate.FAIL, Fate.LATE):
@@ -93,8 +164,8 @@ class Gate:
 
     async def commit(self, work: Callable[[], Awaitable[T]]) -> T:
         """A transaction."""
-        fate = await self._permit()
-        if fate in (Fate.FAIL, Fate.LATE):
+        fate = (await self._permit()).inside
+        if fate is Fate.FAIL:
             raise DatabaseUnavailable("as decided")
         result = await self.count(work)
         if fate is Fate.LOSE:
@@ -109,24 +180,24 @@ class Gate:
         finally:
             self.inflight -= 1
 
-    async def _permit(self) -> Fate:
+    async def _permit(self) -> Fates:
         if self.is_dead:
             raise asyncio.CancelledError
         if self.is_open:
-            return Fate.GO
-        ticket: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
+            return GOOD
+        ticket: asyncio.Future[Fates] = asyncio.get_running_loop().create_future()
         self.tickets.append(ticket)
         return await ticket
 
-    def step(self, index: int, fate: Fate) -> None:
+    def step(self, index: int, fates: Fates) -> None:
         """Decide about one of those that wait."""
-        self.tickets.pop(index % len(self.tickets)).set_result(fate)
+        self.tickets.pop(index % len(self.tickets)).set_result(fates)
 
     def open(self) -> None:
         """Let everybody go on, from now on."""
         self.is_open = True
         while self.tickets:
-            self.step(0, Fate.GO)
+            self.step(0, GOOD)
 
     def kill(self) -> None:
         """End everybody who waits, and whoever comes."""
@@ -173,14 +244,39 @@ class Bench:
     channel: grpc.aio.Channel
     """Leads to the sandbox, with interceptors."""
     database: Database
+    outside: Database
+    """The sandbox's own."""
 
-    @staticmethod
-    async def open_books(url: str, name: str, migrations: list[str]) -> Database:
-        """The database of a service, with the runtime's tables."""
+
+@contextmanager
+def running_bench(home: Path, url: str, name: str, migrations: list[str]) -> Iterator[Bench]:
+    """A sandbox, and the database of a service at a URL; by default a file in `home`."""
+    url = url or f"sqlite:///{home}/{name}.db"
+
+    async def enter(stack: AsyncExitStack) -> Bench:
+        shop, world = await stack.enter_async_context(running_world(home))
         database = await open_database(url, name)
+        stack.push_async_callback(database.close)
         await migrate(database, "runtime", serve.MIGRATIONS)
         await migrate(database, name, migrations)
-        return database
+        outside = shop.runtimes["sandbox"].database
+        return Bench(runner, world, shop.channel("sandbox"), database, outside)
+
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        try:
+            yield runner.run(enter(stack))
+        finally:
+            runner.run(stack.aclose())
+
+
+class Standing(Enum):
+    """Where a step stands."""
+
+    OPEN = "not asked for, or without an answer"
+    DONE = "done"
+    UNDOING = "to be undone; not confirmed"
+    NOT_DONE = "undone, or refused"
 
 
 @dataclass
@@ -195,63 +291,133 @@ class Call:
     checked: bool = False
 
 
-class Interleaving(RuleBasedStateMachine):
-    """Does and undoes a step of two orders in every order of events."""
+class Interleaving(ABC):
+    """Does and undoes a step of some orders; one object plays one story."""
 
-    bench: ClassVar[Bench]
     variants: ClassVar[list[str]]
     """Ways to do the step."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.orders = [uuid7(), uuid7()]
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.orders = [uuid7() for _ in range(ORDERS)]
         self.chosen: dict[str, str] = {}
-        self.undone: set[str] = set()
+        self.made: dict[str, str] = {}
+        self.refused: set[str] = set()
         self.wanted_undone: set[str] = set()
+        self.undone: set[str] = set()
         self.calls: list[Call] = []
         self.late: list[Late] = []
         self.now = time.time()
-        self.run(self.boot())
 
     @abstractmethod
-    def build(self, gate: Gate, database: Database, executor: Executor) -> None:
-        """Make the servicer under test."""
+    def build(self, database: Database, executor: Executor) -> None:
+        """Make the servicer under test; what it asks outside goes through `self.gate.call`."""
 
     @abstractmethod
     async def perform(self, order: str, variant: str) -> str:
         """Do the step; returns the id of what it made."""
 
     @abstractmethod
-    async def undo(self, order: str) -> None:
-        """Undo the step."""
+    async def undo(self, order: str) -> bool:
+        """Undo the step; False when the outside refuses to."""
 
     @abstractmethod
-    async def check_books(self, order: str, variant: str, *, undone: bool) -> None:
-        """Compare our books with the outside's ledger once all is over."""
+    async def standing(self, order: str) -> Standing:
+        """Where the step of an order stands in our books."""
 
     @abstractmethod
-    async def is_unfinished(self, order: str) -> bool:
-        """Whether an undo was decided but not confirmed."""
+    async def check_books(self, order: str, variant: str, *, undone: bool | None) -> None:
+        """Compare our books with the outside's ledger once all is over.
 
-    def run(self, work: Any) -> Any:
-        return self.bench.runner.run(work)
+        `variant` is empty if the step was never asked for, and `undone` None if its undoing was
+        not; else it is what the last `undo` returned.
+        """
+
+    async def act_outside(self, order: str) -> None:  # noqa: B027 (not every outside acts)
+        """What the outside may do by itself."""
+
+    async def play(self, story: list[Happening]) -> None:
+        """Let it all happen, and see whether the end is right."""
+        await self.boot()
+        try:
+            for happening in story:
+                await self.happen(happening)
+            await self.finish()
+        finally:
+            await self.end_life()
 
     async def boot(self) -> None:
         """Begin a life of the process."""
         self.gate = Gate(self.late)
-        executor = Executor(
+        self.executor = Executor(
             GatedDatabase(self.bench.database, self.gate, reads=False), "me", lambda: self.now
         )
-        self.executor = executor
-        books = GatedDatabase(self.bench.database, self.gate, reads=True)
-        self.build(self.gate, books, executor)
-        self.background = asyncio.create_task(executor.serve())
+        self.build(GatedDatabase(self.bench.database, self.gate, reads=True), self.executor)
+        self.background = asyncio.create_task(self.executor.serve())
+        # It takes back its leases, before and after which nothing can happen yet.
+        for _ in range(2):
+            await self.gate.quiet()
+            self.gate.step(0, GOOD)
         await self.gate.quiet()
 
-    async def start(self, order: str, work: Awaitable[Any], *, undoes: bool) -> None:
+    async def end_life(self) -> None:
+        """End the process without warning."""
+        self.gate.kill()
+        tasks = [self.background, *(call.task for call in self.calls)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.settle()
+
+    async def happen(self, happening: Happening) -> None:
+        order, choice = self.orders[happening.order], happening.choice
+        busy = sum(not call.task.done() for call in self.calls) >= LIVE
+        match happening.kind:
+            case Kind.DO if not busy:
+                variant = self.variants[choice % len(self.variants)]
+                variant = self.chosen.setdefault(order, variant)
+                self.start(order, self.perform(order, variant), undoes=False)
+                await self.run(-1, happening)
+            case Kind.UNDO if not busy:
+                self.wanted_undone.add(order)
+                self.start(order, self.undo(order), undoes=True)
+                await self.run(-1, happening)
+            case Kind.RUN:
+                await self.run(choice, happening)
+            case Kind.LATE if self.late:
+                await self.deliver(choice % len(self.late))
+            case Kind.OUTSIDE:
+                await self.act_outside(order)
+            case Kind.TIME:
+                self.now += (1.0, 10.0, 60.0)[choice % 3]
+                self.executor.wake()
+            case Kind.CRASH:
+                await self.end_life()
+                await self.boot()
+        await self.settle()
+
+    def start(self, order: str, work: Awaitable[Any], *, undoes: bool) -> None:
         task = asyncio.ensure_future(work)
         self.calls.append(Call(task, order, undoes, order in self.undone))
+
+    async def run(self, index: int, happening: Happening) -> None:
+        """Let one of those at the gate go on, at most to the end of its call."""
         await self.settle()
+        ended = sum(call.checked for call in self.calls)
+        for fates in (*[GOOD] * happening.length, happening.fates):
+            if not self.gate.tickets or sum(call.checked for call in self.calls) > ended:
+                break
+            self.gate.step(index, fates)
+            await self.settle()
+            # Whoever has just moved is the last to have come to the gate.
+            index = -1
+
+    async def deliver(self, index: int) -> None:
+        try:
+            await self.late.pop(index)()
+        except grpc.aio.AioRpcError as error:
+            if not ServiceError.from_rpc(error).refusal:
+                raise
 
     async def settle(self) -> None:
         await self.gate.quiet()
@@ -266,76 +432,16 @@ class Interleaving(RuleBasedStateMachine):
             return
         error = call.task.exception()
         if error is None and call.undoes:
-            self.undone.add(call.order)
+            if call.task.result():
+                self.undone.add(call.order)
         elif error is None:
             assert not call.undone_before, "a step succeeded after it had been undone"
+            made = call.task.result()
+            assert self.made.setdefault(call.order, made) == made
         else:
             assert isinstance(error, Lost | DatabaseUnavailable | ServiceError), repr(error)
-
-    def is_busy(self) -> bool:
-        return sum(not call.task.done() for call in self.calls) >= LIVE
-
-    @precondition(lambda self: not self.is_busy())
-    @rule(index=st.integers(0, 1), choice=st.integers(0, 7))
-    def does(self, index: int, choice: int) -> None:
-        order = self.orders[index]
-        variant = self.chosen.setdefault(order, self.variants[choice % len(self.variants)])
-        self.run(self.start(order, self.perform(order, variant), undoes=False))
-
-    @precondition(lambda self: not self.is_busy())
-    @rule(index=st.integers(0, 1))
-    def undoes(self, index: int) -> None:
-        order = self.orders[index]
-        self.wanted_undone.add(order)
-        self.run(self.start(order, self.undo(order), undoes=True))
-
-    @precondition(lambda self: self.gate.tickets)
-    @rule(steps=st.lists(st.tuples(st.integers(0, 31), FATES), min_size=1, max_size=6))
-    def goes_on(self, steps: list[tuple[int, Fate]]) -> None:
-        for index, fate in steps:
-            if self.gate.tickets:
-                self.gate.step(index, fate)
-                self.run(self.settle())
-        if self.background.done():  # Without its executor the process ends, and is started again.
-            self.crashes()
-
-    @precondition(lambda self: self.late)
-    @rule(index=st.integers(0, 31))
-    def arrives_late(self, index: int) -> None:
-        self.run(self.deliver(index % len(self.late)))
-
-    @rule(seconds=st.sampled_from([1.0, 10.0, 60.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.now += seconds
-        self.executor.wake()
-        self.run(self.settle())
-
-    @precondition(lambda self: self.gate.tickets)
-    @rule()
-    def crashes(self) -> None:
-        self.run(self.end_life())
-        self.run(self.boot())
-
-    async def end_life(self) -> None:
-        self.gate.kill()
-        tasks = [self.background, *(call.task for call in self.calls)]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.settle()
-
-    async def deliver(self, index: int) -> None:
-        try:
-            await self.late.pop(index)()
-        except grpc.aio.AioRpcError as error:
-            if not ServiceError.from_rpc(error).refusal:
-                raise
-
-    def teardown(self) -> None:
-        try:
-            self.run(self.finish())
-        finally:
-            self.run(self.end_life())
+            if isinstance(error, ServiceError) and error.refusal and not call.undoes:
+                self.refused.add(call.order)
 
     async def finish(self) -> None:
         """Let everything end, ask again for what has no answer yet, and compare the books."""
@@ -344,26 +450,23 @@ class Interleaving(RuleBasedStateMachine):
         await self.settle()
         parked = await self.drain()
         for order in self.orders:
-            assert order in parked or not await self.is_unfinished(order)
-        # As the saga does: every step that was begun gets an answer, then the same for undoing.
+            standing = await self.standing(order)
+            assert order in parked or standing is not Standing.UNDOING
+            assert order not in self.undone or standing is Standing.NOT_DONE
+        # As the saga does: what was begun is asked for until there is an answer.
+        undone = {order: await self.undo(order) for order in sorted(self.wanted_undone)}
         for order, variant in self.chosen.items():
-            await self.answer(self.perform(order, variant), may_be_refused=True)
-        for order in self.wanted_undone:
-            await self.answer(self.undo(order), may_be_refused=False)
+            try:
+                await self.perform(order, variant)
+            except ServiceError as error:
+                if not error.refusal:
+                    raise
         while self.late:
             await self.deliver(0)
         await self.drain()
         for order in self.orders:
-            await self.check_books(
-                order, self.chosen.get(order, ""), undone=order in self.wanted_undone
-            )
-
-    async def answer(self, work: Awaitable[object], *, may_be_refused: bool) -> None:
-        try:
-            await work
-        except ServiceError as error:
-            if not (may_be_refused and error.refusal):
-                raise
+            assert order not in self.refused or await self.standing(order) is Standing.NOT_DONE
+            await self.check_books(order, self.chosen.get(order, ""), undone=undone.get(order))
 
     async def drain(self) -> set[str]:
         """Let the executor do all that is left; returns the keys that wait for an operator."""
@@ -384,8 +487,14 @@ def _ready(tx: Tx) -> list[Any]:
     return list(tx.all("SELECT id FROM work WHERE state = 'ready'"))
 
 
-def explore(machine: type[Interleaving], bench: Bench) -> None:
-    """Run a machine on a bench."""
-    run_state_machine_as_test(
-        type(machine.__name__, (machine,), {"bench": bench}), settings=SETTINGS
-    )
+def explore(machine: type[Interleaving], bench: Bench, *, examples: int) -> None:
+    """Play the known stories, and so many others, on a bench."""
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(story=STORIES)
+    def play(story: list[Happening]) -> None:
+        bench.runner.run(machine(bench).play(story))
+
+    for story in KNOWN:
+        play = example(story=story)(play)
+    play()

@@ -1,13 +1,9 @@
 """The sandbox as its callers see it, over gRPC."""
 
 import asyncio
-import os
-import signal
 import smtplib
-import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +28,7 @@ from tests.services.sandbox.world import (
     eventually,
     failure,
     refused,
+    running_process,
     running_world,
     world_at,
 )
@@ -303,7 +300,7 @@ def _send(port: int, key: str) -> None:
 async def test_commands_and_ledger_survive_a_kill(tmp_path: Path, key: str) -> None:
     """After SIGKILL, a new process has the same ledger and what is left of a command."""
     offset = free_offset()
-    async with _process(tmp_path, offset) as (process, world):
+    async with running_process("sandbox", tmp_path, offset) as process, world_at(offset) as world:
         await capture(world, key)
         await world.behave(CARDS, pb.BEHAVIOR_FAIL, calls=2)
         with pytest.raises(grpc.aio.AioRpcError):
@@ -311,7 +308,7 @@ async def test_commands_and_ledger_survive_a_kill(tmp_path: Path, key: str) -> N
         with pytest.raises(grpc.aio.AioRpcError):
             await capture(world, f"{key} flaky", "tok_flaky")
         before = await world.ledger()
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     async with running_world(tmp_path, offset=offset) as (_, world):
         assert await world.ledger() == before
         assert await capture(world, key)
@@ -332,31 +329,3 @@ async def test_numbers_are_those_of_the_contract(ours: type[domain.Party], their
     expected = {f"{prefix}_{member.name}": member.value for member in ours}
 
     assert {name: number for name, number in theirs.items() if number} == expected
-
-
-@asynccontextmanager
-async def _process(
-    home: Path, offset: int
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, World]]:
-    """A sandbox in a process of its own, which is killed at the end."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.sandbox"),
-        env={**os.environ, "MESH_HOME": str(home), "MESH_PORT_OFFSET": str(offset)},
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with world_at(offset) as world:
-            await eventually(partial(_answers, world))
-            yield process, world
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
-async def _answers(world: World) -> bool:
-    try:
-        await world.ledger()
-    except grpc.aio.AioRpcError:
-        return False
-    return True

@@ -1,14 +1,18 @@
 """The outside world for the tests of those who depend on it: a real sandbox, and commands to it."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from accord.errors import ServiceError
 from services.runtime.topology import address
@@ -83,6 +87,39 @@ async def running_world(
         world_at(shop.offset) as world,
     ):
         yield shop, world
+
+
+@asynccontextmanager
+async def running_process(
+    name: str, home: Path, offset: int
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A service in a process of its own, which is killed at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", f"services.{name}"),
+        env={**os.environ, "MESH_HOME": str(home), "MESH_PORT_OFFSET": str(offset)},
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with grpc.aio.insecure_channel(address(name, offset)) as channel:
+            await eventually(partial(_is_healthy, channel))
+            yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _is_healthy(channel: grpc.aio.Channel) -> bool:
+    check = channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=HealthCheckRequest.SerializeToString,
+        response_deserializer=HealthCheckResponse.FromString,
+    )
+    try:
+        answer = await check(HealthCheckRequest(), timeout=DEADLINE)
+    except grpc.aio.AioRpcError:
+        return False
+    return bool(answer.status == HealthCheckResponse.SERVING)
 
 
 def failure(raised: pytest.ExceptionInfo[grpc.aio.AioRpcError]) -> tuple[grpc.StatusCode, str]:

@@ -138,10 +138,15 @@ def test_requests_satisfy_the_contract(tpch: Tpch) -> None:
         )
 
 
-def test_too_many_orders(tpch: Tpch) -> None:
+@pytest.mark.parametrize(("count", "enough"), [(30_000, 0.02), (15_001, 0.011)])
+def test_too_many_orders(tpch: Tpch, count: int, enough: float) -> None:
     """More orders than TPC-H has at this size is an error that names a size that has them."""
-    with pytest.raises(CommandError, match=r"only 15000 orders .* --scale-factor 0\.02"):
-        draw(tpch, 30_000)
+    with pytest.raises(CommandError, match=rf"only 15000 orders .* --scale-factor {enough} "):
+        draw(tpch, count)
+    with Tpch(enough) as larger, pytest.raises(CommandError) as refused:
+        draw(larger, 10**6)
+    has = int(str(refused.value).split(" orders")[0].split()[-1])
+    assert count <= has < count + 1_500
 
 
 def test_shares_beyond_the_whole(tpch: Tpch) -> None:

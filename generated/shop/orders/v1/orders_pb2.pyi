@@ -318,7 +318,7 @@ class CreateOrderResponse(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> Global___Order:
-        """The order: CREATED or REJECTED."""
+        """The order: CREATED or REJECTED, or UNDOING when it was cancelled meanwhile."""
 
     def __init__(
         self,

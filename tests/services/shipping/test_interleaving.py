@@ -1,0 +1,117 @@
+"""No interleaving and no crash ships an order twice or lets our books lie."""
+
+from pathlib import Path
+
+import pytest
+
+from accord.errors import FailedPrecondition
+from services.runtime.database import Database
+from services.runtime.executor import Executor
+from services.shipping import store
+from services.shipping.carrier import SandboxCarrier
+from services.shipping.domain import Carrier, Outcome, ShipmentState
+from services.shipping.servicer import Shipping
+from shop.common.v1.address_pb2 import Address
+from shop.shipping.v1 import shipping_pb2 as pb
+from tests.services.sandbox.interleaving import Gate, Interleaving, Standing, explore, running_bench
+from tests.services.shipping.client import BOOKED, BOOKED_AND_CANCELLED, LINES
+from tests.support import shop
+
+
+class GatedCarrier:
+    """The real carrier, behind a gate."""
+
+    def __init__(self, inner: Carrier, gate: Gate) -> None:
+        self._inner = inner
+        self._gate = gate
+
+    async def book(self, key: str, reference: str, ship_to: Address, units: int) -> Outcome:
+        return await self._gate.call(lambda: self._inner.book(key, reference, ship_to, units))
+
+    async def cancel(self, key: str, reference: str) -> bool:
+        return await self._gate.call(lambda: self._inner.cancel(key, reference))
+
+
+class BookingsAndCancellations(Interleaving):
+    """Bookings and cancellations of two orders, and parcels that leave, in every order."""
+
+    variants = ["DE", "FR", "US", "AQ"]  # noqa: RUF012
+
+    def build(self, database: Database, executor: Executor) -> None:
+        carrier = GatedCarrier(SandboxCarrier(self.bench.channel), self.gate)
+        self.shipping = Shipping(database, executor, carrier, lambda: self.now)
+
+    async def act_outside(self, order: str) -> None:
+        """The carrier takes a booked parcel on its way."""
+        await self.bench.outside.write(
+            lambda tx: tx.execute(
+                "UPDATE parcels SET state = 'HANDED_OVER'"
+                " WHERE state = 'BOOKED' AND reference = :order",
+                {"order": order},
+            )
+        )
+
+    async def perform(self, order: str, variant: str) -> str:
+        request = pb.CreateShipmentRequest(
+            order_id=order, ship_to=shop.address(variant), lines=LINES
+        )
+        shipment = (await self.shipping.CreateShipment(request, None)).shipment
+        assert shipment.tracking_number
+        return shipment.shipment_id
+
+    async def undo(self, order: str) -> bool:
+        request = pb.CancelShipmentRequest(order_id=order)
+        try:
+            state = (await self.shipping.CancelShipment(request, None)).shipment.state
+        except FailedPrecondition as error:
+            if error.reason != "PARCEL_HANDED_OVER":
+                raise
+            return False
+        assert state in (pb.SHIPMENT_STATE_CANCELLED, pb.SHIPMENT_STATE_REFUSED)
+        return True
+
+    async def state(self, order: str) -> ShipmentState | None:
+        shipment = await self.bench.database.read(lambda tx: store.find(tx, order))
+        return shipment.state if shipment else None
+
+    async def standing(self, order: str) -> Standing:
+        return {
+            None: Standing.OPEN,
+            ShipmentState.PENDING: Standing.OPEN,
+            ShipmentState.BOOKED: Standing.DONE,
+            ShipmentState.REFUSED: Standing.NOT_DONE,
+            ShipmentState.CANCELLING: Standing.UNDOING,
+            ShipmentState.CANCELLED: Standing.NOT_DONE,
+        }[await self.state(order)]
+
+    async def check_books(self, order: str, variant: str, *, undone: bool | None) -> None:
+        state, kinds = await self.state(order), await self.bench.world.kinds(order)
+
+        if state is ShipmentState.BOOKED:
+            assert kinds == BOOKED
+        elif state is ShipmentState.CANCELLED:
+            assert not kinds or kinds == BOOKED_AND_CANCELLED
+        else:
+            assert state in (None, ShipmentState.REFUSED)
+            assert not kinds
+        if undone:
+            assert state in (ShipmentState.CANCELLED, ShipmentState.REFUSED)
+        elif undone is False:
+            assert state is ShipmentState.BOOKED
+        elif variant:
+            served = variant != "AQ"
+            assert state is (ShipmentState.BOOKED if served else ShipmentState.REFUSED)
+
+
+@pytest.mark.slow
+def test_the_books_agree_with_the_ledger(tmp_path: Path) -> None:
+    """After any interleaving, failure and crash, one parcel travels, if any, and we know it."""
+    with running_bench(tmp_path, "", "shipping", store.MIGRATIONS) as bench:
+        explore(BookingsAndCancellations, bench, examples=200)
+
+
+@pytest.mark.slow
+def test_the_books_agree_with_the_ledger_on_postgres(tmp_path: Path, postgres_url: str) -> None:
+    """The same on the other backend, shorter: gates lie between transactions, not inside them."""
+    with running_bench(tmp_path, postgres_url, "shipping_gated", store.MIGRATIONS) as bench:
+        explore(BookingsAndCancellations, bench, examples=30)

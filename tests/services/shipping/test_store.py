@@ -1,0 +1,167 @@
+"""Every transition of a shipment, on both backends."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Final
+
+import pytest
+
+from services.runtime.database import Database, Tx
+from services.runtime.migrations import migrate
+from services.shipping import store
+from services.shipping.domain import Outcome, Refusal, Shipment, ShipmentState, refusal
+
+ORDER: Final = "order"
+NOW: Final = 1.0
+LATER: Final = 2.0
+
+Step = Callable[[Tx], object]
+
+
+@pytest.fixture
+async def shipments(database: Database) -> Database:
+    """An empty shipping database, on each backend in turn."""
+    await migrate(database, "shipping", store.MIGRATIONS)
+    return database
+
+
+def book(tx: Tx) -> Shipment:
+    shipment = store.open_booking(tx, ORDER, 3, "key", NOW)
+    assert shipment is not None
+    return shipment
+
+
+def answered(outcome: Outcome) -> Step:
+    def step(tx: Tx) -> Shipment:
+        shipment = store.find(tx, ORDER)
+        assert shipment is not None
+        return store.settle(tx, shipment, outcome, LATER)
+
+    return step
+
+
+def cancel(tx: Tx) -> tuple[Shipment, bool]:
+    return store.begin_cancellation(tx, ORDER, LATER)
+
+
+BOOKED = answered(Outcome(ShipmentState.BOOKED, tracking_number="T1"))
+REFUSED = answered(Outcome(ShipmentState.REFUSED, refusal_reason="no"))
+BLOCKED = answered(Outcome(ShipmentState.CANCELLED))
+cancelled = partial(store.finish_cancellation, order_id=ORDER, now=LATER, cancelled=True)
+handed_over = partial(store.finish_cancellation, order_id=ORDER, now=LATER, cancelled=False)
+
+STEPS: Final[list[Step]] = [book, BOOKED, REFUSED, BLOCKED, cancel, cancelled, handed_over]
+
+MOVES: Final[list[tuple[list[Step], ShipmentState, dict[Step, ShipmentState]]]] = [
+    (
+        [book],
+        ShipmentState.PENDING,
+        {
+            BOOKED: ShipmentState.BOOKED,
+            REFUSED: ShipmentState.REFUSED,
+            BLOCKED: ShipmentState.CANCELLED,
+            cancel: ShipmentState.CANCELLING,
+        },
+    ),
+    ([book, BOOKED], ShipmentState.BOOKED, {cancel: ShipmentState.CANCELLING}),
+    ([book, REFUSED], ShipmentState.REFUSED, {}),
+    (
+        [book, cancel],
+        ShipmentState.CANCELLING,
+        {cancelled: ShipmentState.CANCELLED, handed_over: ShipmentState.PENDING},
+    ),
+    (
+        [book, BOOKED, cancel],
+        ShipmentState.CANCELLING,
+        {cancelled: ShipmentState.CANCELLED, handed_over: ShipmentState.BOOKED},
+    ),
+    (
+        [book, cancel, BOOKED],
+        ShipmentState.CANCELLING,
+        {cancelled: ShipmentState.CANCELLED, handed_over: ShipmentState.BOOKED},
+    ),
+    ([book, BLOCKED], ShipmentState.CANCELLED, {}),
+    ([cancel], ShipmentState.CANCELLED, {}),
+]
+"""A way into a state, that state, and where its steps lead; the others lead nowhere."""
+
+
+async def test_every_move_from_every_state(shipments: Database) -> None:
+    """Each step does in each state what the table says, and leaves the others as they are."""
+    for (way, start, ends), step in product(MOVES, STEPS):
+        end = ends.get(step, start)
+        await shipments.write(lambda tx: tx.execute("DELETE FROM shipment"))
+        for each in way:
+            await shipments.write(each)
+        before = await shipments.read(lambda tx: store.find(tx, ORDER))
+        await shipments.write(step)
+        after = await shipments.read(lambda tx: store.find(tx, ORDER))
+
+        assert before is not None
+        assert after is not None
+        assert (before.state, after.state) == (start, end)
+        if start is not end:
+            assert after.updated_at == LATER
+
+
+async def test_a_tracking_number_is_kept_while_cancelling(shipments: Database) -> None:
+    """A booking whose answer comes late is known, should the carrier refuse to cancel."""
+    for step in (book, cancel, BOOKED, handed_over):
+        await shipments.write(step)
+    shipment = await shipments.read(lambda tx: store.find(tx, ORDER))
+
+    assert shipment is not None
+    assert (shipment.state, shipment.tracking_number) == (ShipmentState.BOOKED, "T1")
+
+
+async def test_a_shipment_keeps_what_was_asked_for(shipments: Database) -> None:
+    """The first booking of an order decides its id and units; the last answer its reason."""
+    first = await shipments.write(book)
+    again = await shipments.write(lambda tx: store.open_booking(tx, ORDER, 9, "other", LATER))
+    refused = await shipments.write(REFUSED)
+
+    assert first == again
+    assert (first.units, first.updated_at) == (3, NOW)
+    assert isinstance(refused, Shipment)
+    assert (refused.shipment_id, refused.refusal_reason) == (first.shipment_id, "no")
+
+
+async def test_a_cancellation_that_comes_first_has_no_units(shipments: Database) -> None:
+    """It leaves a shipment that nothing was asked for and no work."""
+    shipment, begun = await shipments.write(cancel)
+
+    assert (shipment.state, shipment.units, begun) == (ShipmentState.CANCELLED, 0, False)
+
+
+async def test_only_one_cancellation_begins(shipments: Database) -> None:
+    """Of cancellations at the same moment one is told to do the work."""
+    await shipments.write(book)
+    began = await asyncio.gather(*(shipments.write(cancel) for _ in range(10)))
+
+    assert sorted(begun for _, begun in began) == [False] * 9 + [True]
+
+
+async def test_a_key_belongs_to_one_order(shipments: Database) -> None:
+    """A key that another order's shipment holds opens no shipment."""
+    await shipments.write(book)
+    opened = await shipments.write(lambda tx: store.open_booking(tx, "other", 3, "key", NOW))
+
+    assert opened is None
+    assert await shipments.read(lambda tx: store.find(tx, "other")) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (ShipmentState.PENDING, None),
+        (ShipmentState.BOOKED, None),
+        (ShipmentState.REFUSED, Refusal.NO_CARRIER),
+        (ShipmentState.CANCELLING, None),
+        (ShipmentState.CANCELLED, Refusal.SHIPMENT_CANCELLED),
+    ],
+)
+def test_what_a_booking_is_told(state: ShipmentState, expected: Refusal | None) -> None:
+    """Only final states refuse: one that is being cancelled may yet be a booking."""
+    assert refusal(Shipment("id", ORDER, 3, state, "", "", NOW)) is expected
