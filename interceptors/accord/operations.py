@@ -82,7 +82,7 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         self._audit = audit
 
     async def GetState(self, request: pb.GetStateRequest, context: Any) -> pb.GetStateResponse:
-        """Returns breakers, budgets, limits, overrides and counts."""
+        """Returns breakers, budgets, hedges, limits, overrides and counts."""
         control, clients = self._control, self._mesh.snapshot()
         calls, streams = control.calls.snapshot(), control.streams.snapshot()
         methods = control.overrides.methods() | control.faults.methods() | control.counts.methods()
@@ -113,6 +113,11 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
                     problem=item.problem,
                 )
                 for item in control.overrides.refused()
+                if item.method.startswith(request.method_prefix)
+            ],
+            hedges=[
+                item
+                for item in _hedges(clients.routes)
                 if item.method.startswith(request.method_prefix)
             ],
         )
@@ -278,6 +283,21 @@ def _breakers(routes: Iterable[RouteSnapshot]) -> list[pb.Breaker]:
         )
         for route in routes
         if route.breaker is not None
+    ]
+
+
+def _hedges(routes: Iterable[RouteSnapshot]) -> list[pb.Hedge]:
+    return [
+        pb.Hedge(
+            target=route.target,
+            method=route.method[1:],
+            delay=None if route.hedge.delay is None else _duration(route.hedge.delay),
+            samples=route.hedge.samples,
+            sent=route.hedge.sent,
+            refused=route.hedge.refused,
+        )
+        for route in routes
+        if route.hedge is not None
     ]
 
 

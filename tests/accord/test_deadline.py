@@ -149,6 +149,33 @@ async def test_detached_work_has_its_own_deadline() -> None:
             await mesh.close()
 
 
+async def test_detached_work_is_nobodys_attempt() -> None:
+    """Inside `detach` the calls of a handler that serves a retry may be retried themselves."""
+    seen: list[int] = []
+
+    async def leaf(request: Any, context: Any) -> Any:
+        call = accord.current()
+        assert call is not None
+        seen.append(call.attempt)
+        return request
+
+    mesh = accord.Mesh("relay")
+    async with serving(mesh, {"Unary": leaf}) as at:
+
+        async def relay(request: Any, context: Any) -> Any:
+            await Stub(mesh.channel(at)).Unary(request)
+            with accord.detach():
+                return await Stub(mesh.channel(at)).Unary(request)
+
+        async with (
+            serving(mesh, {"Forward": relay}) as middle,
+            grpc.aio.insecure_channel(middle) as channel,
+        ):
+            await Stub(channel).Forward(Message(), metadata=(("accord-attempt", "2"),))
+            await mesh.close()
+    assert seen == [2, 0]
+
+
 async def test_carry_takes_the_call_to_a_thread() -> None:
     """`carry` and `asyncio.to_thread` keep the call; a bare executor does not."""
 

@@ -87,7 +87,7 @@ def test_waiting_is_bounded(steps: list[tuple[bool, float, float]]) -> None:
             return
         assert wait is not None
         assert 0 <= wait <= min(limits.max_backoff, limits.first_backoff * 2.0**failures)
-        assert clock.now + wait <= since + limits.patience
+        assert clock.now + wait <= since + limits.patience + 1e-9
         failures += 1
         clock.now += wait
 

@@ -14,9 +14,10 @@ from accord.control import Limits
 from accord.ops.v1 import mesh_pb2 as ops
 from accord.policies.depth import TOO_DEEP
 from accord.policies.gradient import GradientPolicy
+from accord.policies.priority import Priority
 from accord.policies.pushback import PUSHBACK_KEY
 from accord.policies.queue import QueuePolicy
-from tests.accord.kit import Message, collect, echo, eventually, failure, path
+from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, path, serving
 from tests.accord.server_kit import Served, bare, certify, mutual, rejected, trailers_of
 
 Code = grpc.StatusCode
@@ -133,7 +134,7 @@ async def test_dark_mode() -> None:
             ops.DARK_POLICY_RATE_LIMIT,
             ops.DARK_POLICY_CONCURRENCY_LIMIT,
         )
-        permit = served.mesh.control.calls.acquire(accord.contract.Priority.DEFAULT)
+        permit = served.mesh.control.calls.acquire(Priority.DEFAULT)
         for _ in range(6):
             call = served.stub.Limited(Message(text="a"), metadata=(("accord-depth", "9"),))
             assert (await call).text == "a"
@@ -209,6 +210,28 @@ async def test_waiting_is_bounded() -> None:
         await eventually(served.idle)
 
 
+async def test_who_sends_no_request_holds_no_place() -> None:
+    """A call whose request never comes takes no permit from those who have sent theirs."""
+    arrived = asyncio.Event()
+
+    class Watch(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+        async def intercept_service(self, continuation: Any, details: Any) -> Any:
+            arrived.set()
+            return await continuation(details)
+
+    mesh = accord.Mesh("callee", limits=fixed(1))
+    async with (
+        serving(mesh, {"Unary": answer}, interceptors=[Watch()]) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        silent = channel.stream_unary(path("Unary"))()
+        await arrived.wait()
+        for _ in range(3):
+            await Stub(channel).Unary(Message())
+        assert mesh.control.calls.snapshot().in_flight == 0
+        silent.cancel()
+
+
 async def test_cancelled_while_waiting() -> None:
     """A caller that goes away while it waits leaves its place, and its handler never starts."""
     gate = Gate()
@@ -271,7 +294,7 @@ async def test_order_of_stages() -> None:
                 "Charge", '{"policy": {"limit": {"rate": {"per_second": 0.001, "burst": 1}}}}'
             ),
         )
-        permit = control.calls.acquire(accord.contract.Priority.DEFAULT)
+        permit = control.calls.acquire(Priority.DEFAULT)
         deep = (("accord-depth", "9"),)
 
         async def reason(request: Any, metadata: Any = ()) -> str:
@@ -332,7 +355,7 @@ async def test_attempt_is_read() -> None:
         return Message(text=str(call.attempt))
 
     async with bare({"Unary": handler}) as served:
-        for sent, read in (("0", "0"), ("3", "3"), ("x", "0"), ("100", "0")):
+        for sent, read in (("0", "0"), ("3", "3"), ("x", "0"), ("100", "99"), ("1" * 10, "0")):
             metadata = (("accord-attempt", sent),)
             assert (await served.stub.Unary(Message(), metadata=metadata)).text == read
 
@@ -342,7 +365,7 @@ async def test_health_is_never_shed() -> None:
     from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
     mesh = accord.Mesh("callee", limits=fixed(1))
-    permit = mesh.control.calls.acquire(accord.contract.Priority.DEFAULT)
+    permit = mesh.control.calls.acquire(Priority.DEFAULT)
     assert permit
     server = mesh.server()
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from accord import operations
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from accord.v1 import policy_pb2
-from tests.accord.kit import Message, Stub, failure, handlers, path
+from tests.accord.kit import SERVICE, Message, Stub, failure, handlers, path, serving
 from tests.accord.test_overrides import FLOORED, UNARY, Store
 
 
@@ -73,6 +73,29 @@ async def test_override_is_set_shown_and_cleared() -> None:
         assert (first.target, first.reason, first.before) == (UNARY, "slow", "as its contract says")
         assert first.after == second.before
         assert "timeout" in first.after
+
+
+async def test_state_shows_what_the_clients_have_learned() -> None:
+    """Breakers, budgets and hedges of a process's own calls are in its state, by prefix."""
+    async with operated() as found, serving(found.mesh, {"Hedged": _echo}) as address:
+        stub = Stub(found.mesh.channel(address))
+        for _ in range(25):
+            await stub.Hedged(Message())
+        state = await found.operator.GetState(pb.GetStateRequest())
+        [breaker], [budget], [hedge] = state.breakers, state.budgets, state.hedges
+        assert {breaker.target, budget.target, hedge.target} == {address}
+        assert breaker.method == hedge.method == f"{SERVICE}/Hedged"
+        assert (breaker.position, breaker.failures) == (pb.BREAKER_POSITION_CLOSED, 0)
+        assert (budget.calls, budget.retries) == (25, hedge.sent)
+        assert hedge.samples >= 20
+        assert hedge.HasField("delay")
+        other = await found.operator.GetState(pb.GetStateRequest(method_prefix=UNARY))
+        assert (len(other.breakers), len(other.hedges)) == (0, 0)
+        await found.mesh.close()
+
+
+async def _echo(request: Any, context: Any) -> Any:
+    return request
 
 
 async def test_override_is_refused() -> None:

@@ -279,6 +279,52 @@ class Budget(_message.Message):
 Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
+class Hedge(_message.Message):
+    """Backup requests for a method that this process's clients call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    SENT_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """Name of the target."""
+    method: _builtins.str
+    """Full name of the method, e.g. "shop.customers.v1.CustomerService/GetCustomer"."""
+    samples: _builtins.int
+    """Latencies that the delay is worked out from."""
+    sent: _builtins.int
+    """Backups sent since the process started."""
+    refused: _builtins.int
+    """Backups that the budget did not allow since then."""
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """How long a call waits before its backup is sent; absent while too little is
+        known of the method's latency.
+        """
+
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        method: _builtins.str = ...,
+        delay: _duration_pb2.Duration | None = ...,
+        samples: _builtins.int = ...,
+        sent: _builtins.int = ...,
+        refused: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "method", b"method", "refused", b"refused", "samples", b"samples", "sent", b"sent", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hedge: _TypeAlias = Hedge  # noqa: Y015
+
+@_typing.final
 class Limit(_message.Message):
     """The concurrency limit of this process."""
 
@@ -436,7 +482,7 @@ class GetStateRequest(_message.Message):
 
     METHOD_PREFIX_FIELD_NUMBER: _builtins.int
     method_prefix: _builtins.str
-    """Only methods and breakers whose full name begins so; empty for all."""
+    """Only methods whose full name begins so; empty for all."""
     def __init__(
         self,
         *,
@@ -462,6 +508,7 @@ class GetStateResponse(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    HEDGES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Name of the process's mesh, e.g. "orders"."""
     @_builtins.property
@@ -484,6 +531,10 @@ class GetStateResponse(_message.Message):
     def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refused]:
         """By name."""
 
+    @_builtins.property
+    def hedges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hedge]:
+        """By target and method: those that are hedged."""
+
     def __init__(
         self,
         *,
@@ -493,10 +544,11 @@ class GetStateResponse(_message.Message):
         limit: Global___Limit | None = ...,
         methods: _abc.Iterable[Global___Method] | None = ...,
         refused: _abc.Iterable[Global___Refused] | None = ...,
+        hedges: _abc.Iterable[Global___Hedge] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers", "budgets", b"budgets", "limit", b"limit", "methods", b"methods", "refused", b"refused", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers", "budgets", b"budgets", "hedges", b"hedges", "limit", b"limit", "methods", b"methods", "refused", b"refused", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,8 +74,8 @@ class MeshServiceServicer:
     """
 
     def GetState(self, request, context):
-        """Returns the breakers, budgets and limits of the process, and the overrides
-        and counts of its methods.
+        """Returns the breakers, budgets, hedges and limits of the process, and the
+        overrides and counts of its methods.
 
         Errors: INVALID_ARGUMENT.
         """

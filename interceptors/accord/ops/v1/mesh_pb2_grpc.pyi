@@ -26,8 +26,8 @@ class MeshServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetState: _aio.UnaryUnaryMultiCallable[_mesh_pb2.GetStateRequest, _mesh_pb2.GetStateResponse]
-    """Returns the breakers, budgets and limits of the process, and the overrides
-    and counts of its methods.
+    """Returns the breakers, budgets, hedges and limits of the process, and the
+    overrides and counts of its methods.
 
     Errors: INVALID_ARGUMENT.
     """
@@ -68,8 +68,8 @@ class MeshServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mesh_pb2.GetStateRequest,
         context: _aio.ServicerContext[_mesh_pb2.GetStateRequest, _abc.Awaitable[_mesh_pb2.GetStateResponse]],
     ) -> _abc.Awaitable[_mesh_pb2.GetStateResponse]:
-        """Returns the breakers, budgets and limits of the process, and the overrides
-        and counts of its methods.
+        """Returns the breakers, budgets, hedges and limits of the process, and the
+        overrides and counts of its methods.
 
         Errors: INVALID_ARGUMENT.
         """
