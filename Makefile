@@ -56,3 +56,7 @@ release-contracts: $(STAMP) ## make today's contracts the released ones; VERSION
 .PHONY: wheels
 wheels: $(STAMP) ## build the wheels accord and accord-shop-clients into dist/
 	@$(BIN)/python tools/wheels.py dist
+
+.PHONY: bench
+bench: $(STAMP) ## print the figures of benchmarks/README.md; ARGS=--json for machines
+	@for each in storm hedging overload call_overhead; do $(BIN)/python -m benchmarks.$$each $(ARGS) || exit 1; done

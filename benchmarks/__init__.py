@@ -1,0 +1,1 @@
+"""Programs that print figures and the command that found them. None of them is a test."""
