@@ -39,8 +39,8 @@ _REFUSALS: Final = frozenset(
 _NOT_AN_ERROR: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.OK})
 _MAX_VIOLATIONS: Final = 20
 _MAX_TEXT: Final = 200
-_MAX_LIST: Final = 2048
 _MAX_DETAILS: Final = 4096
+_WRAPPING: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +127,16 @@ class ServiceError(Exception):
                 bad.field_violations.add(
                     field=violation.field[:_MAX_TEXT], description=violation.description[:_MAX_TEXT]
                 )
-            add().Pack(_bounded(bad, bad.field_violations))
+            room = _MAX_DETAILS - _WRAPPING - status.ByteSize()
+            add().Pack(_bounded(bad, bad.field_violations, room))
         if self.preconditions:
             failed = error_details_pb2.PreconditionFailure()
             for item in self.preconditions:
                 failed.violations.add(
                     type=item.type, subject=item.subject, description=item.description
                 )
-            add().Pack(_bounded(failed, failed.violations))
+            room = _MAX_DETAILS - _WRAPPING - status.ByteSize()
+            add().Pack(_bounded(failed, failed.violations, room))
         if self.resource is not None:
             add().Pack(
                 error_details_pb2.ResourceInfo(
@@ -183,9 +185,9 @@ class ServiceError(Exception):
         return found
 
 
-def _bounded(detail: Message, items: Any) -> Message:
-    """A detail with as many of its items as fit: some of them say more than none."""
-    while len(items) > 1 and detail.ByteSize() > _MAX_LIST:
+def _bounded(detail: Message, items: Any, room: int) -> Message:
+    """A detail with as many of its items as fit into `room` bytes: some say more than none."""
+    while len(items) > 1 and detail.ByteSize() > room:
         del items[-1]
     return detail
 

@@ -37,15 +37,15 @@ class News:
 
 def confirmed(event: events_pb2.OrderConfirmed) -> News:
     """What to say of an order that was paid and shipped."""
-    amount = format_amount(event.total.minor_units, event.total.currency_code)
+    facts = [f"Paid: {format_amount(event.total.minor_units, event.total.currency_code)}"]
+    if event.tracking_number:  # An order that an operator shipped by hand has none.
+        facts.append(f"Tracking number: {one_line(event.tracking_number)}")
     return News(
         order_id=event.order_id,
         customer_id=event.customer_id,
         outcome="CONFIRMED",
         subject=f"Your order {event.order_id} is on its way",
-        text=f"Thank you! Your order {event.order_id} is on its way.\n\n"
-        f"Paid: {amount}\n"
-        f"Tracking number: {one_line(event.tracking_number)}",
+        text="\n".join([f"Thank you! Your order {event.order_id} is on its way.\n", *facts]),
     )
 
 

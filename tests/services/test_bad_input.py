@@ -60,7 +60,7 @@ OF_EACH_KIND: Final = [
 ]
 """For what is gRPC's own affair: one RPC of each kind stands for all."""
 
-EXAMPLES: Final = 100
+EXAMPLES: Final = 80
 """Random calls of each RPC."""
 
 

@@ -57,6 +57,14 @@ def test_confirmed() -> None:
     )
 
 
+def test_an_order_shipped_by_hand_has_no_tracking_number() -> None:
+    """A fact that is not known is left out, not shown as an empty line."""
+    event = events_pb2.OrderConfirmed(
+        order_id=ORDER, total=Money(minor_units=1999, currency_code="EUR")
+    )
+    assert domain.confirmed(event).text.endswith("\n\nPaid: 19.99 EUR")
+
+
 def test_bad_news_says_why() -> None:
     """Each kind of bad news has its own outcome, the reason in words, and one line per fact."""
     rejected = domain.rejected(events_pb2.OrderRejected(order_id=ORDER, failure=DECLINED))

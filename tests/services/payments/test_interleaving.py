@@ -33,7 +33,7 @@ class GatedProcessor:
 
 
 class ChargesAndRefunds(Interleaving):
-    """Charges and refunds of two orders, in every order of events."""
+    """Charges and refunds of some orders, in every order of events."""
 
     variants = ["tok_good", "tok_a", "tok_b", "tok_declined"]  # noqa: RUF012
 

@@ -33,7 +33,7 @@ class GatedCarrier:
 
 
 class BookingsAndCancellations(Interleaving):
-    """Bookings and cancellations of two orders, and parcels that leave, in every order."""
+    """Bookings and cancellations of some orders, and parcels that leave, in every order."""
 
     variants = ["DE", "FR", "US", "AQ"]  # noqa: RUF012
 
