@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Final, ParamSpec, TypeVar
 
-from accord.contract import MethodPolicy, Priority
+from accord.contract import MethodPolicy
 from accord.policies.idempotency import Scope
+from accord.policies.priority import Priority
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum
 from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Final
@@ -19,7 +19,13 @@ from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2
 from google.protobuf.message import Message
 
+from accord.policies.breaker import BreakerPolicy
+from accord.policies.cache import CachePolicy
 from accord.policies.codes import Code
+from accord.policies.hedge import HedgePolicy
+from accord.policies.priority import Priority
+from accord.policies.ratelimit import RatePolicy
+from accord.policies.retry import RetryPolicy
 from accord.v1 import policy_pb2
 
 DEFAULT_TIMEOUT: Final = 10.0
@@ -59,67 +65,12 @@ class Key(Enum):
     """The request says it all; a key is obeyed when it is sent."""
 
 
-class Priority(IntEnum):
-    """Importance of a call when there is too much work. Smaller is served first."""
-
-    CRITICAL = 1
-    DEFAULT = 2
-    SHEDDABLE = 3
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Exponential back-off with full jitter; times in seconds."""
-
-    max_attempts: int
-    initial_backoff: float = 0.1
-    max_backoff: float = 10.0
-    codes: frozenset[Code] = frozenset({Code.UNAVAILABLE})
-
-
-@dataclass(frozen=True, slots=True)
-class HedgePolicy:
-    """A backup request after a percentile of the latency, not before `min_delay` seconds."""
-
-    percentile: float = 95.0
-    min_delay: float = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerPolicy:
-    """A circuit breaker over a sliding window; times in seconds."""
-
-    failure_percent: int = 50
-    min_calls: int = 10
-    window: float = 10.0
-    consecutive_failures: int = 5
-    open: float = 10.0
-    max_open: float = 30.0
-    probes: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class RatePolicy:
-    """A token bucket per caller."""
-
-    per_second: float
-    burst: int
-
-
 @dataclass(frozen=True, slots=True)
 class LimitPolicy:
     """Server-side admission."""
 
     priority: Priority = Priority.DEFAULT
     rate: RatePolicy | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CachePolicy:
-    """A cache in the caller's process; `ttl` in seconds, methods as "/pkg.Service/Method"."""
-
-    ttl: float
-    invalidated_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +123,7 @@ class MethodPolicy:
     attempt_timeout: float | None = None
     retry: RetryPolicy | None = None
     hedge: HedgePolicy | None = None
-    breaker: BreakerPolicy = BreakerPolicy()
+    breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     limit: LimitPolicy = LimitPolicy()
     allow: frozenset[str] = frozenset()
     calls: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))

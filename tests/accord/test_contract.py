@@ -8,8 +8,9 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 
 import accord
-from accord.contract import Key, Priority, StreamPolicy
+from accord.contract import Key, StreamPolicy
 from accord.policies.codes import Code
+from accord.policies.priority import Priority
 from accord.v1 import policy_pb2
 from tests.accord.kit import SERVICE, path
 
