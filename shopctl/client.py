@@ -100,10 +100,18 @@ def run(home: Path, offset: int | None, command: Callable[[Shop], Awaitable[None
 
 
 def _targets(home: Path, offset: int | None) -> dict[str, str]:
+    elsewhere = os.environ.get("MESH_TARGETS", "")
     if offset is None:
         started = runfile.read(home)
+        if started is None and not elsewhere:
+            # Whoever listens on the usual ports may be another shop.
+            raise CommandError(
+                f"nothing runs in {home}; start the shop with: make up,"
+                " or name another: --home or --port-offset",
+                ExitCode.NOT_RUNNING,
+            )
         offset = started.offset if started else 0
     try:
-        return topology.targets(offset, os.environ.get("MESH_TARGETS", ""))
+        return topology.targets(offset, elsewhere)
     except ValueError as error:
         raise CommandError(str(error), ExitCode.USAGE) from None

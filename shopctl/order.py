@@ -83,7 +83,7 @@ def place(
         else:
             ordering.print_order(order, as_json)
         if watch:
-            order = await ordering.watch(shop, order.order_id, order.sequence, as_json)
+            order = await ordering.watch(shop, order.order_id, 0, as_json)
         ordering.check_outcome(order)
 
     client.run(home, offset, call)

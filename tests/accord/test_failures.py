@@ -218,6 +218,8 @@ async def test_nested_deadline() -> None:
         async def relay(request: Any, context: Any) -> Any:
             return await Stub(mesh.channel(leaf)).Unary(Message(), timeout=0.1)
 
+        # Connecting is not what is timed here, and may fail by itself.
+        await mesh.channel(leaf).channel_ready()
         async with echo({"Relay": relay}) as stub:
             error = await failure(stub.Relay(Message()))
         await mesh.close()

@@ -1,6 +1,8 @@
 """What the README says works, as it says it."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,32 +35,59 @@ def block(name: str, language: str, mesh: MeshProcess) -> str:
     return code
 
 
-def test_the_grpcurl_session(mesh: MeshProcess) -> None:
-    """Pasted into bash, it places an order and streams exactly the updates that are shown."""
-    script = block("session", "sh", mesh).replace(
-        '"$PWD/.venv/bin', f'"{Path(sys.executable).parent}'
-    )
+def paste(script: str, mesh: MeshProcess) -> str:
+    """Run a script in bash, as a user would beside the running shop; returns what it printed."""
     done = subprocess.run(
-        ["bash", "-euo", "pipefail"], input=script, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    shown = re.findall(r'"eventType": "(shop.*?)".*"status": "(\w+)"', README)
-    assert re.findall(r'"eventType": "(.*?)",\s+"status": "(\w+)"', done.stdout) == shown
-    assert len(shown) == 6
-
-
-def test_the_generated_client(mesh: MeshProcess, tmp_path: Path) -> None:
-    """Run as it stands, it creates a customer and reads the events of the shop."""
-    done = subprocess.run(
-        [sys.executable, "-c", block("client", "python", mesh)],
-        cwd=tmp_path,
+        ["bash", "-euo", "pipefail"],
+        input=script,
+        env={**os.environ, "MESH_HOME": str(mesh.home)},
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("customer ")
-    assert "1 shop.orders.v1.OrderPlaced" in done.stdout
+    return done.stdout
+
+
+def session(mesh: MeshProcess) -> str:
+    """The grpcurl session."""
+    scripts = Path(sys.executable).parent
+    return block("session", "sh", mesh).replace("$PWD/.venv/bin", str(scripts))
+
+
+def test_the_grpcurl_session(mesh: MeshProcess) -> None:
+    """Pasted into bash, it places an order and streams exactly the updates that are shown."""
+    printed = paste(session(mesh), mesh)
+    shown = re.findall(r'"eventType": "(shop.*?)".*"status": "(\w+)"', README)
+    assert re.findall(r'"eventType": "(.*?)",\s+"status": "(\w+)"', printed) == shown
+    assert len(shown) == 6
+
+
+def test_killing_orders_while_one_is_under_way(mesh: MeshProcess) -> None:
+    """Pasted after the session, the watch goes on over the death of its server, to the end."""
+    before = mesh.records()["orders"].pid
+    printed = paste(session(mesh) + block("kill", "sh", mesh), mesh)
+    assert re.findall(r"  (Order\w+)  ", printed)[-1] == "OrderConfirmed"
+    mesh.wait_until_serving()
+    assert mesh.records()["orders"].pid != before
+
+
+def test_the_generated_client(mesh: MeshProcess, tmp_path: Path) -> None:
+    """Run twice as it stands, it creates a customer, follows the events, and ends on Ctrl-C."""
+    for _ in range(2):
+        with subprocess.Popen(
+            [sys.executable, "-c", block("client", "python", mesh)],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as client:
+            assert client.stdout is not None
+            assert client.stderr is not None
+            assert client.stdout.readline().startswith("customer ")
+            assert client.stdout.readline() == "1 shop.orders.v1.OrderPlaced\n"
+            client.send_signal(signal.SIGINT)
+            assert client.wait(20) == 0, client.stderr.read()
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")) + sorted(ROOT.glob("*.md")))

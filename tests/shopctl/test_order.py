@@ -76,7 +76,7 @@ def test_a_rejected_order(real_shop: Shop, customer: str) -> None:
 
 
 def test_a_declined_card(real_shop: Shop, customer: str) -> None:
-    """`place --watch` ends with the order's own end."""
+    """`place --watch` shows every update, and ends with the order's own end."""
     result = real_shop.run(
         *("order", "place", "--customer", customer, "--item", "tea", "--watch", "--json"),
         *("--card", "tok_declined"),
@@ -84,6 +84,7 @@ def test_a_declined_card(real_shop: Shop, customer: str) -> None:
     assert result.returncode == ExitCode.REFUSED
     placed, *updates = objects(result.stdout)
     assert placed["status"] == "ORDER_STATUS_CREATED"
+    assert [int(update["sequence"]) for update in updates] == list(range(1, len(updates) + 1))
     assert updates[-1]["status"] == "ORDER_STATUS_FAILED"
     assert updates[-1]["failure"]["reason"] == "FAILURE_REASON_CARD_DECLINED"
 
@@ -165,6 +166,13 @@ def test_nobody_there(shop: Shop) -> None:
     result = shop.run("order", "list")
     assert result.returncode == ExitCode.NOT_RUNNING
     assert f"127.0.0.1:{50051 + shop.offset}" in result.stderr
+
+
+def test_an_empty_home_is_no_shop(shop: Shop) -> None:
+    """Without `--port-offset` a home in which nothing runs never means the usual ports."""
+    result = shop.run("order", "list", env={"MESH_PORT_OFFSET": ""})
+    assert result.returncode == ExitCode.NOT_RUNNING
+    assert "nothing runs in" in result.stderr
 
 
 def test_hints_can_be_pasted(real_shop: Shop) -> None:
