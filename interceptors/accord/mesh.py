@@ -10,9 +10,12 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from accord import service_config as balancing
 from accord.aio import client
-from accord.aio import server as serving
+from accord.aio import server as pipeline
 from accord.aio.channel import Channel
+from accord.aio.serving import LAME_DUCK, Server
+from accord.contract import check_service
 from accord.control import Control, Limits
 from accord.engine import Environment
 from accord.errors import Translate
@@ -27,17 +30,7 @@ MAX_MESSAGE: Final = 4 * 1024 * 1024
 Targets = Mapping[str, str] | Callable[[str], str]
 Options = Sequence[tuple[str, Any]]
 
-# No timeout and no retryPolicy: the core's timeout fires early and its retries know no budget, so
-# both are the interceptor's. What the core does well it does: balancing and health checking.
-_SERVICE_CONFIG: Final = json.dumps(
-    {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "healthCheckConfig": {"serviceName": ""},
-    }
-)
-
 _CHANNEL_OPTIONS: Final = (
-    ("grpc.service_config", _SERVICE_CONFIG),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -57,6 +50,9 @@ _SERVER_OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # New replicas get their share of long-lived channels. Calls end on the old connection, streams
+    # too, which have a lifetime of their own.
+    ("grpc.max_connection_age_ms", 30 * 60_000),
     # Two processes on one port would share its calls in silence.
     ("grpc.so_reuseport", 0),
     # Between gRPC's own bounds (8 and 16 KiB) calls fail at random; what is read here is bounded.
@@ -75,9 +71,13 @@ class Mesh:
     `idempotency` finds stored answers, `translate` turns the process's own exceptions (a lost
     database, say) into errors a caller may see. `on_resume` is told before a broken stream is
     opened again, which goes on for `resume_patience` seconds without progress. `budget` bounds the
-    retries and hedges to each target. `limits` bounds
-    what its servers take on; `authorize` refuses callers without a verified identity. `clock` is
-    monotonic, `random` uniform over [0, 1).
+    retries and hedges to each target. `limits` bounds what its servers take on; `authorize`
+    refuses callers without a verified identity. `service_config` replaces the one that channels
+    derive from the contracts (see `accord.service_config`). `clock` is monotonic, `random` uniform
+    over [0, 1).
+
+    Raises:
+        ServiceConfigError: `service_config` is one that gRPC would fail every call with.
     """
 
     def __init__(
@@ -93,10 +93,14 @@ class Mesh:
         budget: BudgetPolicy | None = None,
         limits: Limits | None = None,
         authorize: bool = False,
+        service_config: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = randomness.random,
     ) -> None:
+        if service_config is not None:
+            balancing.check(service_config)
         self.name = name
+        self._service_config = service_config
         self._targets = targets if targets is not None else {}
         self.control = Control(limits, clock=clock, random=random)
         self._routes = Routes(
@@ -110,7 +114,7 @@ class Mesh:
             ResumeLimits(patience=resume_patience),
         )
         self._driver = client.Driver(env, on_resume)
-        self._settings = serving.Settings(
+        self._settings = pipeline.Settings(
             name, clock, self.control, validator, idempotency, translate, authorize
         )
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -121,18 +125,28 @@ class Mesh:
             return self._targets(target)
         return self._targets.get(target, target)
 
-    def channel(self, target: str) -> grpc.aio.Channel:
-        """The channel to a named service: made once, inside the running event loop, then kept."""
+    def channel(self, target: str, *contracts: str) -> grpc.aio.Channel:
+        """The channel to a named service: made once, inside the running event loop, then kept.
+
+        `contracts` are the services called over it, "pkg.Service"; the channel's own settings
+        follow from them. Without any, the defaults hold.
+        """
         channel = self._channels.get(target)
         if channel is None:
             line = client.Line(self._driver, target, plain=True)
             bare = grpc.aio.insecure_channel(
                 self.address(target),
-                options=_CHANNEL_OPTIONS,
+                options=self._channel_options(contracts),
                 interceptors=client.interceptors(line),
             )
             channel = self._channels[target] = Channel(bare, line)
         return channel
+
+    def _channel_options(self, contracts: Sequence[str]) -> Options:
+        config = self._service_config or balancing.derive(
+            policy for name in contracts for policy in check_service(name)
+        )
+        return (*_CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(config)))
 
     def client_interceptors(self, target: str = "") -> list[Any]:
         """Interceptors for a channel of your own. `target` names what it leads to."""
@@ -153,21 +167,27 @@ class Mesh:
 
     def server_interceptors(self) -> list[Any]:
         """Interceptors for a server of your own; they go before any others."""
-        return [serving.ServerInterceptor(self._settings)]
+        return [pipeline.ServerInterceptor(self._settings)]
 
     def server(
-        self, *, interceptors: Sequence[Any] = (), options: Options = (), **kwargs: Any
-    ) -> grpc.aio.Server:
-        """A server that enforces the contracts of what it serves.
+        self,
+        *,
+        interceptors: Sequence[Any] = (),
+        options: Options = (),
+        lame_duck: float = LAME_DUCK,
+        **kwargs: Any,
+    ) -> Server:
+        """A server that enforces the contracts of what it serves, with health and drain.
 
-        `options` are added to the library's own and win over them; `kwargs` go to
-        `grpc.aio.server`.
+        `options` are added to the library's own and win over them; `lame_duck` as in
+        `accord.aio.serving.Server.stop`; `kwargs` go to `grpc.aio.server`.
         """
-        return grpc.aio.server(
+        server = grpc.aio.server(
             interceptors=[*self.server_interceptors(), *interceptors],
             options=tuple({**dict(_SERVER_OPTIONS), **dict(options)}.items()),
             **kwargs,
         )
+        return Server(server, lame_duck=lame_duck)
 
     async def close(self, grace: float | None = None) -> None:
         """Close all channels; calls in flight get `grace` seconds."""

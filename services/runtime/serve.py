@@ -16,8 +16,6 @@ import grpc
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
 from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 
 import accord
 from accord import operations as mesh_operations
@@ -57,16 +55,11 @@ MIGRATIONS: Final = [
     *operations.MIGRATIONS,
 ]
 
-LAME_DUCK: Final = 0.3
-"""Seconds between "not serving" and the stop, in which callers move away."""
-
 GRACE: Final = 5.0
 """Seconds that running calls are given to end."""
 
 PATIENCE: Final = 3.0
-"""Seconds that background work is given to end. The three together are below shopctl's limit."""
-
-_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+"""Seconds that background work is given to end. With `accord`'s lame duck below shopctl's limit."""
 
 
 @dataclass(slots=True)
@@ -193,7 +186,7 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
                 mesh, runtime.server, store=live_policy, audit=operations.writes_to(runtime)
             ),
         )
-        health_servicer = _introspection(runtime.server, contracts)
+        _introspection(runtime.server, contracts)
         validation.warm(_requests(contracts))
         try:
             runtime.server.add_insecure_port(settings.address)
@@ -206,10 +199,6 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
         for work in runtime.closing:
             stack.push_async_callback(work)
         await runtime.executor.take_back()
-        await runtime.server.start()
-        stack.push_async_callback(_stop, runtime.server, health_servicer)
-
-        background.start("server", lambda: _watch(runtime.server))
         background.start("executor", runtime.executor.serve)
         background.start("relay", publisher.serve)
         background.start("hub", lambda: hub.serve(database))
@@ -218,8 +207,9 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
         background.start("sweeper", lambda: _sweep(database))
         for name, work in runtime.background:
             background.start(name, work)
-        for name in ("", *contracts):
-            await health_servicer.set(name, _SERVING)
+        await runtime.server.start()
+        stack.push_async_callback(runtime.server.stop, GRACE)
+        background.start("server", lambda: _watch(runtime.server))
         yield runtime
 
 
@@ -230,13 +220,10 @@ def _translate(error: Exception) -> accord.ServiceError | None:
     return None
 
 
-def _introspection(server: grpc.aio.Server, contracts: Sequence[str]) -> HealthServicer:
-    health_servicer = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+def _introspection(server: grpc.aio.Server, contracts: Sequence[str]) -> None:
     channelz_server: Any = server  # The types know of grpc.Server only.
     channelz.add_channelz_servicer(channelz_server)
     reflection.enable(server, [*contracts, "grpc.health.v1.Health", "grpc.channelz.v1.Channelz"])
-    return health_servicer
 
 
 async def _watch(server: grpc.aio.Server) -> None:
@@ -247,13 +234,6 @@ async def _watch(server: grpc.aio.Server) -> None:
     """
     while await server.wait_for_termination(1.0):
         pass
-
-
-async def _stop(server: grpc.aio.Server, health_servicer: HealthServicer) -> None:
-    """Lame duck: say so first, for a call that is queued at the stop is lost (grpc/grpc#41785)."""
-    await health_servicer.enter_graceful_shutdown()
-    await asyncio.sleep(LAME_DUCK)
-    await server.stop(GRACE)
 
 
 async def _follow_file(mesh: accord.Mesh, settings: Settings) -> None:

@@ -23,7 +23,7 @@ async def healthy() -> AsyncIterator[tuple[str, Any]]:
     """A server with a health service; yields its address and that service."""
     server = accord.Mesh("callee").server()
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)  # one's own wins
     server.add_generic_rpc_handlers((handlers({"Unary": _echo}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
