@@ -1,17 +1,29 @@
-"""Overhead: CPU of client and server per unary call, bare gRPC against accord, interleaved.
+"""Overhead: CPU and latency of a unary call, accord against bare gRPC and against its rivals.
 
-One client process calls all variants in turn, a few hundred calls each, in an order that changes
-every round; each kind of server has a process of its own. A ratio compares client and server
-together with the bare variant of the same round: what the machine does besides hits both.
-Telemetry is not configured.
+One client process makes the calls of all variants in turn, a few hundred each, in an order that
+changes every round; each kind of server and each Envoy has a process of its own. A ratio compares a
+variant with another one of the same round: what the machine does besides hits both.
+
+    bare                      grpc.aio on both sides
+    accord                    on both sides, OpenTelemetry's SDK not installed
+    accord, client | server   on one side only
+    accord, sampled out       OpenTelemetry's SDK installed, spans not sampled
+    accord, traces | metrics  one of the two, exported to nowhere
+    accord, on                both
+    instrumentation           opentelemetry-instrumentation-grpc alone, spans to nowhere
+    envoy x 1 | envoy x 2     bare gRPC through one sidecar, or one on each side
 """
 
 import asyncio
 import os
+import random
 import statistics
+import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc.aio
@@ -19,6 +31,8 @@ import uvloop
 
 import accord
 from benchmarks import harness
+from benchmarks.envoy import sidecar
+from benchmarks.recording import METRICS, OFF, ON, SAMPLED_OUT, TRACES, Switch
 from tests.accord.kit import Message, Stub
 
 _WARM = 3
@@ -26,77 +40,152 @@ _WARM = 3
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A way to make a call, and the process that answers it."""
+    """A way to make a call, the processes that take part in it, and the telemetry it needs."""
 
     call: Any
     server: int
+    proxies: tuple[int, ...] = ()
+    state: str = OFF
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cost:
-    """Of one call in one round, in microseconds."""
+    """Of the calls of one batch: mean CPU and median latency, in microseconds."""
 
     client: float
     server: float
-    latency: float
+    proxy: float
+    p50: float
+    cpu: float = field(init=False)
 
-    @property
-    def cpu(self) -> float:
-        """Of both sides."""
-        return self.client + self.server
+    def __post_init__(self) -> None:
+        self.cpu = self.client + self.server + self.proxy
 
 
-async def batch(variant: Variant, request: Any, calls: int) -> Cost:
-    """The mean cost of some calls, one after the other."""
-    client, server = harness.cpu_seconds(os.getpid()), harness.cpu_seconds(variant.server)
-    began = time.perf_counter()
+async def batch(variant: Variant, switch: Switch, request: Any, calls: int) -> Cost:
+    """The cost of some calls, one after the other."""
+    clocks = (os.getpid(), variant.server, *variant.proxies)
+    switch.to(variant.state)
+    before = [harness.cpu_seconds(pid) for pid in clocks]
+    took = []
     for _ in range(calls):
+        began = time.perf_counter()
         await variant.call(request, timeout=5)
-    took = time.perf_counter() - began
-    client = harness.cpu_seconds(os.getpid()) - client
-    server = harness.cpu_seconds(variant.server) - server
-    return Cost(client / calls * 1e6, server / calls * 1e6, took / calls * 1e6)
+        took.append(time.perf_counter() - began)
+    switch.flush(variant.state)
+    client, server, *proxies = (
+        (harness.cpu_seconds(pid) - then) / calls * 1e6
+        for pid, then in zip(clocks, before, strict=True)
+    )
+    return Cost(client, server, sum(proxies), statistics.median(took) * 1e6)
+
+
+async def variants(stack: AsyncExitStack, switch: Switch) -> dict[str, Variant]:
+    """Start everything."""
+
+    async def server(kind: str, state: str = OFF) -> tuple[int, str]:
+        running = harness.server("benchmarks.echo_server", kind, state)
+        return await stack.enter_async_context(running)
+
+    async def bare(address: str, **options: Any) -> Any:
+        channel = grpc.aio.insecure_channel(address, **options)
+        return Stub(await stack.enter_async_context(channel)).Retried
+
+    def meshed(address: str) -> Any:
+        return Stub(mesh.channel(address)).Retried
+
+    async def envoy(address: str) -> tuple[int, str]:
+        return await stack.enter_async_context(sidecar(address))
+
+    mesh = accord.Mesh("caller")
+    stack.push_async_callback(mesh.close)
+    plain, plain_at = await server("bare")
+    off, off_at = await server("accord")
+    silent, silent_at = await server("accord", SAMPLED_OUT)
+    traced, traced_at = await server("accord", TRACES)
+    metered, metered_at = await server("accord", METRICS)
+    recorded, recorded_at = await server("accord", ON)
+    theirs, theirs_at = await server("instrumentation", ON)
+    one, one_at = await envoy(plain_at)
+    far, far_at = await envoy(plain_at)
+    near, near_at = await envoy(far_at)
+    return {
+        "bare": Variant(await bare(plain_at), plain),
+        "accord": Variant(meshed(off_at), off),
+        "accord, client": Variant(meshed(plain_at), plain),
+        "accord, server": Variant(await bare(off_at), off),
+        "accord, sampled out": Variant(meshed(silent_at), silent, state=SAMPLED_OUT),
+        "accord, traces": Variant(meshed(traced_at), traced, state=TRACES),
+        "accord, metrics": Variant(meshed(metered_at), metered, state=METRICS),
+        "accord, on": Variant(meshed(recorded_at), recorded, state=ON),
+        "instrumentation": Variant(
+            await bare(theirs_at, interceptors=_instrumentation(switch)), theirs, state=ON
+        ),
+        "envoy x 1": Variant(await bare(one_at), plain, (one,)),
+        "envoy x 2": Variant(await bare(near_at), plain, (near, far)),
+    }
+
+
+def _instrumentation(switch: Switch) -> list[Any]:
+    from opentelemetry.instrumentation.grpc import aio_client_interceptors
+
+    tracers = switch.tracers(ON)
+    found: list[Any] = aio_client_interceptors(tracers)  # type: ignore[no-untyped-call]
+    # In a process of its own, accord would not find it: nor should it here.
+    del sys.modules["opentelemetry.instrumentation.grpc"]
+    return found
 
 
 async def run(rounds: int, calls: int) -> dict[str, object]:
-    mesh = accord.Mesh("caller")
-    async with (
-        harness.server("benchmarks.echo_server", "bare") as (bare_pid, bare_at),
-        harness.server("benchmarks.echo_server", "accord") as (accord_pid, accord_at),
-        grpc.aio.insecure_channel(bare_at) as to_bare,
-        grpc.aio.insecure_channel(accord_at) as to_accord,
-    ):
-        variants = {
-            "bare": Variant(Stub(to_bare).Unary, bare_pid),
-            "server": Variant(Stub(to_accord).Unary, accord_pid),
-            "client": Variant(Stub(mesh.channel(bare_at)).Unary, bare_pid),
-            "both": Variant(Stub(mesh.channel(accord_at)).Unary, accord_pid),
-        }
-        costs: dict[str, list[Cost]] = defaultdict(list)
-        request = Message(text="x" * 190)
-        order = list(variants)
+    costs: dict[str, list[Cost]] = defaultdict(list)
+    switch, request = Switch(), Message(text="x" * 190)
+    async with AsyncExitStack() as stack:
+        found = await variants(stack, switch)
+        order = list(found)
         for turn in range(rounds + _WARM):
-            order = order[1:] + order[:1]
+            random.shuffle(order)
             for name in order:
-                cost = await batch(variants[name], request, calls)
+                cost = await batch(found[name], switch, request, calls)
                 if turn >= _WARM:
                     costs[name].append(cost)
-        await mesh.close()
-    return {name: summary(found, costs["bare"]) for name, found in costs.items()}
-
-
-def summary(costs: list[Cost], bare: list[Cost]) -> dict[str, float | list[float]]:
-    """Medians, and the median and quartiles of the ratios to the bare call of the same round."""
-    cpu = [one.cpu / base.cpu for one, base in zip(costs, bare, strict=True)]
-    low, middle, high = statistics.quantiles(cpu, n=4)
-    latency = [one.latency / base.latency for one, base in zip(costs, bare, strict=True)]
+        switch.to(OFF)
     return {
-        "client_us": round(statistics.median(cost.client for cost in costs), 1),
-        "server_us": round(statistics.median(cost.server for cost in costs), 1),
-        "cpu_ratio": round(middle, 3),
-        "cpu_ratio_quartiles": [round(low, 3), round(high, 3)],
-        "latency_ratio": round(statistics.median(latency), 3),
+        **{name: _summary(costs[name]) for name in found},
+        "CPU of both sides, against bare": {
+            name: _ratios(costs[name], costs["bare"], _cpu) for name in found if name != "bare"
+        },
+        "CPU of accord, on, against instrumentation": _ratios(
+            costs["accord, on"], costs["instrumentation"], _cpu
+        ),
+        "p50 against bare": {
+            name: _ratios(costs[name], costs["bare"], _p50) for name in found if name != "bare"
+        },
+        "p50 of accord against envoy x 1": _ratios(costs["accord"], costs["envoy x 1"], _p50),
+        "p50 of accord against envoy x 2": _ratios(costs["accord"], costs["envoy x 2"], _p50),
+        "CPU of accord against envoy x 2": _ratios(costs["accord"], costs["envoy x 2"], _cpu),
     }
+
+
+def _cpu(cost: Cost) -> float:
+    return cost.cpu
+
+
+def _p50(cost: Cost) -> float:
+    return cost.p50
+
+
+def _summary(costs: list[Cost]) -> dict[str, float]:
+    """Medians over the rounds, in microseconds per call."""
+    return {
+        name: round(statistics.median(getattr(cost, name) for cost in costs), 1)
+        for name in ("client", "server", "proxy", "cpu", "p50")
+    }
+
+
+def _ratios(costs: list[Cost], others: list[Cost], of: Callable[[Cost], float]) -> list[float]:
+    """First quartile, median and third quartile of the ratios of each round."""
+    ratios = [of(one) / of(other) for one, other in zip(costs, others, strict=True)]
+    return [round(each, 3) for each in statistics.quantiles(ratios, n=4)]
 
 
 def main() -> None:
@@ -106,7 +195,6 @@ def main() -> None:
     given = options.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         figures = runner.run(run(given.rounds, given.calls))
-    figures = dict(sorted(figures.items(), key=lambda item: item[0] != "bare"))
     harness.report("call_overhead", figures, as_json=given.json)
 
 

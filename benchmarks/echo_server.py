@@ -1,4 +1,7 @@
-"""A server process that answers with what it was asked, bare or with accord; prints its port."""
+"""A server process that answers with what it was asked; prints its port.
+
+Bare, with accord and telemetry off, sampled out or on, or with opentelemetry-instrumentation-grpc.
+"""
 
 import sys
 from typing import Any
@@ -14,9 +17,24 @@ async def _echo(request: Any, context: Any) -> Any:
     return request
 
 
-async def _main(kind: str) -> None:
-    server = accord.Mesh("callee").server() if kind == "accord" else grpc.aio.server()
-    server.add_generic_rpc_handlers((handlers({"Unary": _echo}),))
+def _server(kind: str, state: str) -> grpc.aio.Server:
+    if state != "off":
+        from benchmarks import recording
+
+        recording.install(state)
+    if kind == "accord":
+        return accord.Mesh("callee").server()
+    if kind == "bare":
+        return grpc.aio.server()
+    from opentelemetry.instrumentation.grpc import aio_server_interceptor
+
+    interceptor = aio_server_interceptor()  # type: ignore[no-untyped-call]
+    return grpc.aio.server(interceptors=[interceptor])
+
+
+async def _main(kind: str, state: str) -> None:
+    server = _server(kind, state)
+    server.add_generic_rpc_handlers((handlers({"Retried": _echo}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)
@@ -24,4 +42,4 @@ async def _main(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(sys.argv[1]))
+    uvloop.run(_main(*sys.argv[1:]))

@@ -6,7 +6,6 @@ from typing import Any
 import accord
 from accord.control import Limits
 from accord.policies.gradient import GradientPolicy
-from accord.policies.queue import QueuePolicy
 from tests.accord.kit import handlers
 
 WORK = 0.020
@@ -20,7 +19,7 @@ async def _work(request: Any, context: Any) -> Any:
 
 async def _main() -> None:
     fixed = GradientPolicy(initial=PERMITS, minimum=PERMITS, maximum=PERMITS)
-    mesh = accord.Mesh("callee", limits=Limits(fixed, QueuePolicy(length=20, max_wait=0.5)))
+    mesh = accord.Mesh("callee", limits=Limits(fixed))
     server = mesh.server()
     server.add_generic_rpc_handlers((handlers({"Unary": _work}),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -11,7 +11,9 @@ import grpc
 
 import accord
 from accord.ops.v1.audit_pb2_grpc import AuditServiceStub
+from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
+from accord.ops.v1.trace_pb2_grpc import TraceServiceStub
 from accord.ops.v1.work_pb2_grpc import WorkServiceStub
 from services.runtime import topology
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
@@ -62,6 +64,14 @@ class Shop:
     def audit(self, service: str) -> AuditServiceStub:
         """Client for the record of interventions in a service."""
         return AuditServiceStub(self._mesh.channel(service))
+
+    def traces(self, service: str) -> TraceServiceStub:
+        """Client for the last spans of a service."""
+        return TraceServiceStub(self._mesh.channel(service))
+
+    def mesh(self, service: str) -> MeshServiceStub:
+        """Client for the policies of a service."""
+        return MeshServiceStub(self._mesh.channel(service))
 
     @asynccontextmanager
     async def calling(self, service: str, key: str = "") -> AsyncIterator[None]:

@@ -36,7 +36,8 @@ def explain(error: grpc.RpcError, service: str, address: str, key: str = "") -> 
             f"out, repeat the command with --key {key}",
             ExitCode.UNKNOWN_OUTCOME,
         )
-    if failure.code in _NO_ANSWER:
+    # A reason of its own tells that a service has answered, if only that it cannot do it now.
+    if failure.code in _NO_ANSWER and failure.reason == failure.code.name:
         return CommandError(
             f"no answer from {service} at {address}; is the shop up? See: shopctl status",
             ExitCode.NOT_RUNNING,

@@ -6,12 +6,13 @@ from typing import NoReturn
 
 import typer
 
-from shopctl import customer, order, product, saga, work
+from shopctl import customer, fault, order, policy, product, saga, work
 from shopctl.audit import audit
 from shopctl.demo import demo
 from shopctl.down import down
 from shopctl.errors import CommandError
 from shopctl.exit_codes import ExitCode
+from shopctl.mesh import mesh
 from shopctl.replay.command import replay
 from shopctl.reset import reset
 from shopctl.status import status
@@ -23,13 +24,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Run the shop and talk to it.",
 )
-for command in (up, status, down, reset, replay, demo, audit):
+for command in (up, status, down, reset, replay, demo, audit, mesh):
     app.command()(command)
 app.add_typer(order.app, name="order")
 app.add_typer(customer.app, name="customer")
 app.add_typer(product.app, name="product")
 app.add_typer(work.app, name="work")
 app.add_typer(saga.app, name="saga")
+app.add_typer(policy.app, name="policy")
+app.add_typer(fault.app, name="fault")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import typer
 from services.runtime.topology import RESERVED, SERVICES
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DURATION: Final = re.compile(r"(\d{1,6})(ms|[smh])", re.ASCII)
 _AGE: Final = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
 
 NAMES: Final = tuple(name for name in SERVICES if name not in RESERVED)
@@ -41,6 +42,41 @@ def parse_age(text: str | timedelta) -> timedelta:
     return age
 
 
+def parse_duration(text: str | timedelta) -> timedelta:
+    """`200ms`, `2s`, `5m` or `1h` as a duration.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
+    if isinstance(text, timedelta):
+        return text
+    found = _DURATION.fullmatch(text)
+    if not found:
+        raise typer.BadParameter(f"{text!r} is not a time such as 200ms, 2s, 5m or 1h")
+    number = int(found[1])
+    return (
+        timedelta(milliseconds=number)
+        if found[2] == "ms"
+        else timedelta(**{_UNITS[found[2]]: number})
+    )
+
+
+def serving(method: str) -> str:
+    """The service that serves a method, by its full name.
+
+    Raises:
+        typer.BadParameter: it is not a method of the shop's own contracts.
+    """
+    package, _, rest = method.partition(".")
+    name = rest.partition(".")[0]
+    if package != "shop" or name not in NAMES or "/" not in method:
+        raise typer.BadParameter(
+            f"{method!r} is not a method such as shop.orders.v1.OrderService/GetOrder;"
+            " of other contracts: --through SERVICE"
+        )
+    return name
+
+
 ServiceOption = Annotated[
     str, typer.Option("--service", callback=check_name, metavar="NAME", help="Whose.")
 ]
@@ -52,6 +88,20 @@ AnyServiceOption = Annotated[
         metavar="NAME",
         show_default="every service",
         help="Of this service only.",
+    ),
+]
+MethodArgument = Annotated[
+    str,
+    typer.Argument(metavar="METHOD", help="Full name, e.g. shop.orders.v1.OrderService/GetOrder."),
+]
+ThroughOption = Annotated[
+    str | None,
+    typer.Option(
+        "--through",
+        callback=check_name,
+        metavar="NAME",
+        show_default="the one that serves the method",
+        help="The process that is asked to do it.",
     ),
 ]
 ReasonOption = Annotated[

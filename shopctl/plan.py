@@ -83,7 +83,8 @@ def _check_names(left_out: Sequence[str]) -> None:
 
 
 def _service(name: str, offset: int, env: Mapping[str, str]) -> Program:
-    ports = {"gRPC": topology.port(name, offset)}
+    port = topology.port(name, offset)
+    ports = {"gRPC": port, "metrics": port + topology.METRICS_DISTANCE}
     if name == "sandbox":
         ports["SMTP"] = topology.smtp_port(offset)
     address = topology.address(name, offset)

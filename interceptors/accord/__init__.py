@@ -44,7 +44,13 @@ if TYPE_CHECKING:
         Unavailable,
         failure_of,
     )
-    from accord.hooks import FieldViolation, IdempotencyStore, StoredAnswer, Validator
+    from accord.hooks import (
+        FieldViolation,
+        IdempotencyStore,
+        StoredAnswer,
+        SyncIdempotencyStore,
+        Validator,
+    )
     from accord.mesh import Mesh
     from accord.policies.idempotency import Scope, fingerprint
     from accord.telemetry import trace_headers, trace_id, use_trace
@@ -73,6 +79,7 @@ __all__ = [
     "Scope",
     "ServiceError",
     "StoredAnswer",
+    "SyncIdempotencyStore",
     "Unavailable",
     "Validator",
     "carry",
@@ -99,7 +106,7 @@ _HOMES = {
         " InvalidArgument NotFound OutOfRange PermissionDenied Precondition Resource"
         " ResourceExhausted ServiceError Unavailable failure_of"
     ),
-    "accord.hooks": "FieldViolation IdempotencyStore StoredAnswer Validator",
+    "accord.hooks": ("FieldViolation IdempotencyStore StoredAnswer SyncIdempotencyStore Validator"),
     "accord.mesh": "Mesh",
     "accord.policies.idempotency": "Scope fingerprint",
     "accord.telemetry": "trace_headers trace_id use_trace",

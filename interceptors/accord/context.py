@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
+from random import getrandbits
 from typing import Final, ParamSpec, TypeVar
 
 from accord.contract import MethodPolicy
@@ -57,6 +58,17 @@ class CallContext:
     priority: Priority = Priority.DEFAULT
     attempt: int = 0
     """Which attempt of its caller this is, from 0. A tier below a retry makes one attempt only."""
+    _trace: tuple[int, int] | None = None
+
+    def trace(self) -> tuple[int, int]:
+        """Trace and span id of a call that came without a trace, where no SDK makes spans.
+
+        They are drawn when first asked for: most calls log nothing and send nothing on.
+        """
+        if self._trace is None:
+            # "or 1": an id of zero is invalid, however unlikely it is.
+            self._trace = (getrandbits(128) or 1, getrandbits(64) or 1)
+        return self._trace
 
     @property
     def method(self) -> str:
@@ -102,9 +114,10 @@ def detach() -> Iterator[None]:
     It is nobody's attempt either: its own calls may be retried.
     """
     call = _current.get()
-    token = _current.set(
-        None if call is None else replace(call, deadline=None, idempotency=None, attempt=0)
-    )
+    if call is not None:
+        call.trace()  # goes with it
+        call = replace(call, deadline=None, idempotency=None, attempt=0)
+    token = _current.set(call)
     try:
         yield
     finally:

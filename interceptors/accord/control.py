@@ -35,7 +35,7 @@ class Limits:
 
 
 class Control:
-    """One per process. Used inside one event loop."""
+    """One per process. Used inside one event loop, or under the lock of `mesh.sync`."""
 
     def __init__(
         self,

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 
 
 class Counts:
-    """Counters since the start of the process. Used inside one event loop."""
+    """Counters since the start of the process.
+
+    Used inside one event loop, or under the lock of `mesh.sync`.
+    """
 
     __slots__ = ("_counts",)
 

@@ -12,8 +12,9 @@ and resume for the streams that know how. The sync and the aio driver share it.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from accord import waiting
 from accord.contract import Dark, Key, MethodPolicy
 from accord.policies import deadline as deadlines
 from accord.policies.breaker import CIRCUIT_OPEN, Permission
@@ -66,9 +67,10 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Wait `delay` seconds, then ask `admit` for another attempt."""
+    """Wait `delay` seconds, then ask `admit` for another attempt, which may resume a stream."""
 
     delay: float
+    resumes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,11 @@ class Raise:
     """Give the failure of the attempt to the caller.
 
     `exhausted`: it has been tried as often as it may be, here or below; the tiers above must not.
+    `why` says what has stopped the retries.
     """
 
     exhausted: bool = False
+    why: str = ""
 
 
 RAISE: Final = Raise()
@@ -102,6 +106,28 @@ class Failure:
     started: bool = False
 
 
+class Observer(Protocol):
+    """Told of the attempts of one call, to record them. Decides nothing and raises nothing."""
+
+    def sent(self, send: Send, *, hedge: bool = False) -> None:
+        """An attempt is made; `hedge`: beside another one."""
+
+    def succeeded(self, send: Send) -> None:
+        """It was answered in full. Not told of streams: they end with their call."""
+
+    def failed(self, send: Send, failure: Failure, step: Again | Raise | None) -> None:
+        """It has failed; `step` follows from that, if anything was to be decided."""
+
+    def released(self, send: Send, *, lost: bool) -> None:
+        """It was cancelled; `lost`: because the other one of a hedge has won."""
+
+    def refused(self, refusal: Refuse) -> None:
+        """No attempt is made."""
+
+    def kept(self) -> None:
+        """The call is answered from the cache."""
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """What the engine of a process decides with. `count` takes a method and what was decided."""
@@ -114,10 +140,14 @@ class Environment:
 
 
 class Call:
-    """The decisions of one call. `resumption` is set for a stream that can be resumed."""
+    """The decisions of one call. `resumption` is set for a stream that can be resumed.
+
+    `observer` may be set before the first attempt.
+    """
 
     __slots__ = ("_clock", "_env", "_hedged", "_inherited", "_key", "_keyed", "_max_attempts",
-                 "_retry", "_ticket", "deadline", "policy", "resumption", "route")  # fmt: skip
+                 "_retry", "_ticket", "deadline", "observer", "policy", "resumption",
+                 "route")  # fmt: skip
 
     def __init__(
         self,
@@ -147,6 +177,7 @@ class Call:
         """
         self.route = route
         self.policy: MethodPolicy = route.policy
+        self.observer: Observer | None = None
         self._env = env
         self._clock = env.clock
         self._inherited = inherited_attempt
@@ -186,6 +217,8 @@ class Call:
             self._ticket = route.target.cache.ask(method)
         else:
             route.hits += 1
+            if self.observer is not None:
+                self.observer.kept()
         return answer
 
     def keep(self, answer: Any, *, size: int, position: int) -> None:
@@ -200,11 +233,18 @@ class Call:
         now = self._clock()
         left = math.inf if self.deadline is None else self.deadline - now
         # gRPC takes a timeout of 0 for a chance: work that is late already is never sent.
+        step: Send | Refuse
         if left <= 0:
-            return Refuse(Code.DEADLINE_EXCEEDED, "deadline exceeded before the call was sent")
-        return self._admit(
-            now, left, self._inherited if self._retry is None else self._retry.attempt
-        )
+            step = Refuse(Code.DEADLINE_EXCEEDED, "deadline exceeded before the call was sent")
+        else:
+            attempt = self._inherited if self._retry is None else self._retry.attempt
+            step = self._admit(now, left, attempt)
+        if self.observer is not None:
+            if isinstance(step, Send):
+                self.observer.sent(step)
+            else:
+                self.observer.refused(step)
+        return step
 
     def _admit(self, now: float, left: float, number: int) -> Send | Refuse:
         policy, breaker = self.policy, self.route.breaker
@@ -238,7 +278,8 @@ class Call:
         hedge = self.route.hedge
         if hedge is None or self._inherited or self._hedged or not self._repeatable():
             return None
-        return hedge.delay()
+        delay = hedge.delay()
+        return None if delay is None else waiting.delay(delay)
 
     def admit_hedge(self) -> Send | None:
         """Make a second attempt beside the first, if budget, breaker and deadline allow."""
@@ -257,6 +298,8 @@ class Call:
             self.released(send)
             return None
         self._env.count(policy.method, "hedge.sent")
+        if self.observer is not None:
+            self.observer.sent(send, hedge=True)
         return send
 
     def _repeatable(self) -> bool:
@@ -270,6 +313,16 @@ class Call:
         """Seconds left of the call, not below 0; None: no bound."""
         return None if self.deadline is None else max(0.0, self.deadline - self._clock())
 
+    def accepted(self, send: Send) -> None:
+        """The server has begun to answer: a probe gives its place back before a long stream ends.
+
+        The attempt is still to be reported when it has ended.
+        """
+        route, permission = self.route, send.permission
+        if permission is not None and route.breaker is not None and permission.probe:
+            send.permission = None
+            route.breaker.record(permission, Outcome.SUCCESS)
+
     def succeeded(self, send: Send) -> None:
         """The attempt was answered; a stream, as soon as the server has begun to."""
         route, permission = self.route, send.permission
@@ -279,6 +332,8 @@ class Call:
         if route.hedge is not None:
             route.hedge.record(self._clock() - send.started)
         self._env.routes.written(self.policy.method)
+        if self.observer is not None and not self.policy.server_streaming:
+            self.observer.succeeded(send)
 
     def released(self, send: Send, *, lost: bool = False) -> None:
         """The attempt was cancelled; `lost`: because the other one of a hedge has won."""
@@ -289,9 +344,16 @@ class Call:
         if lost and route.hedge is not None:
             route.hedge.record(self._clock() - send.started)
         self._env.routes.written(self.policy.method)
+        if self.observer is not None:
+            self.observer.released(send, lost=lost)
 
     def recorded(self, send: Send, failure: Failure) -> None:
         """The attempt failed, and nothing is to be decided about it."""
+        self._record(send, failure)
+        if self.observer is not None:
+            self.observer.failed(send, failure, None)
+
+    def _record(self, send: Send, failure: Failure) -> None:
         route, permission = self.route, send.permission
         outcome = outcome_of(
             failure.code,
@@ -307,10 +369,14 @@ class Call:
 
     def failed(self, send: Send, failure: Failure) -> Again | Raise:
         """What to do after an attempt that ended with `failure`."""
-        self.recorded(send, failure)
-        if self.resumption is not None:
-            return self._resume(self.resumption, send, failure)
-        return self._again(failure)
+        self._record(send, failure)
+        if self.resumption is None:
+            step = self._again(failure)
+        else:
+            step = self._resume(self.resumption, send, failure)
+        if self.observer is not None:
+            self.observer.failed(send, failure, step)
+        return step
 
     def _again(self, failure: Failure) -> Again | Raise:
         policy, env = self.policy, self._env
@@ -337,13 +403,13 @@ class Call:
         )
         if not isinstance(step, float):
             env.count(policy.method, f"retry.stopped.{step.value}")
-            return EXHAUSTED if step.marks else RAISE
+            return Raise(exhausted=step.marks, why=step.value)
         if Dark.RETRY in policy.dark:
             env.count(policy.method, "retry.dark")
             return RAISE
         self.route.retries += 1
         env.count(policy.method, "retry.sent")
-        return Again(step)
+        return Again(waiting.backoff(step))
 
     def _resume(self, resumption: Resumption, send: Send, failure: Failure) -> Again | Raise:
         # gRPC's timer and this clock are not the same one.
@@ -362,4 +428,5 @@ class Call:
             return EXHAUSTED if told == NEVER else RAISE
         # When the deadline comes first, `admit` ends the call, with the deadline's own status.
         left = self.remaining()
-        return Again(delay if left is None else min(delay, left))
+        wait = waiting.backoff(delay if left is None else min(delay, left))
+        return Again(wait, resumes=True)

@@ -19,7 +19,7 @@ class Injected:
 
 
 class FaultTable:
-    """By method, as it travels. Used inside one event loop."""
+    """By method, as it travels. Used inside one event loop, or under the lock of `mesh.sync`."""
 
     __slots__ = ("_clock", "_injected", "_random")
 
@@ -44,7 +44,7 @@ class FaultTable:
         """The fault of a method, unless it has ended."""
         found = self._injected.get(method)
         if found is not None and self._clock() >= found.ends:
-            del self._injected[method]
+            self._injected.pop(method, None)
             return None
         return found
 

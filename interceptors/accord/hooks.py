@@ -39,3 +39,11 @@ class IdempotencyStore(Protocol):
     async def lookup(self, scope: Scope) -> StoredAnswer | None:
         """The record of this scope, or None if it was never used or has expired."""
         ...
+
+
+class SyncIdempotencyStore(Protocol):
+    """As `IdempotencyStore`, for servers whose handlers run in threads."""
+
+    def lookup(self, scope: Scope) -> StoredAnswer | None:
+        """The record of this scope, or None if it was never used or has expired."""
+        ...

@@ -5,13 +5,15 @@ import json
 import random as randomness
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
 
+from accord import metrics
 from accord import service_config as balancing
-from accord.aio import client
+from accord.aio import beneath, client
 from accord.aio import server as pipeline
 from accord.aio.channel import Channel
 from accord.aio.serving import LAME_DUCK, Server
@@ -20,9 +22,14 @@ from accord.control import Control, Limits
 from accord.engine import Environment
 from accord.errors import Translate
 from accord.hooks import IdempotencyStore, Validator
+from accord.incoming import Settings
+from accord.line import Driver, Fallback, OnResume
 from accord.policies.budget import BudgetPolicy
 from accord.policies.resume import ResumeLimits
 from accord.route import ClientSnapshot, Routes
+
+if TYPE_CHECKING:
+    from accord.sync.mesh import SyncMesh
 
 MAX_MESSAGE: Final = 4 * 1024 * 1024
 """Bytes of the largest message, both ways."""
@@ -73,8 +80,9 @@ class Mesh:
     opened again, which goes on for `resume_patience` seconds without progress. `budget` bounds the
     retries and hedges to each target. `limits` bounds what its servers take on; `authorize`
     refuses callers without a verified identity. `service_config` replaces the one that channels
-    derive from the contracts (see `accord.service_config`). `clock` is monotonic, `random` uniform
-    over [0, 1).
+    derive from the contracts (see `accord.service_config`). `message_sizes` has its servers record
+    the sizes of messages beside durations (see `accord.metrics`). `clock` is monotonic, `random`
+    uniform over [0, 1).
 
     Raises:
         ServiceConfigError: `service_config` is one that gRPC would fail every call with.
@@ -88,12 +96,13 @@ class Mesh:
         validator: Validator | None = None,
         idempotency: IdempotencyStore | None = None,
         translate: Translate | None = None,
-        on_resume: client.OnResume | None = None,
+        on_resume: OnResume | None = None,
         resume_patience: float = 60.0,
         budget: BudgetPolicy | None = None,
         limits: Limits | None = None,
         authorize: bool = False,
         service_config: Mapping[str, Any] | None = None,
+        message_sizes: bool = False,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = randomness.random,
     ) -> None:
@@ -113,8 +122,9 @@ class Mesh:
             self.control.counts.add,
             ResumeLimits(patience=resume_patience),
         )
-        self._driver = client.Driver(env, on_resume)
-        self._settings = pipeline.Settings(
+        self._watched = metrics.watch(self._routes, self.control, sizes=message_sizes)
+        self._driver = Driver(env, on_resume)
+        self._settings = Settings(
             name, clock, self.control, validator, idempotency, translate, authorize
         )
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -134,7 +144,7 @@ class Mesh:
         channel = self._channels.get(target)
         if channel is None:
             line = client.Line(self._driver, target, plain=True)
-            bare = grpc.aio.insecure_channel(
+            bare = beneath.insecure_channel(
                 self.address(target),
                 options=self._channel_options(contracts),
                 interceptors=client.interceptors(line),
@@ -152,7 +162,7 @@ class Mesh:
         """Interceptors for a channel of your own. `target` names what it leads to."""
         return client.interceptors(client.Line(self._driver, target, plain=False))
 
-    def fallback(self, method: str, fn: client.Fallback) -> None:
+    def fallback(self, method: str, fn: Fallback) -> None:
         """Answer calls of "pkg.Service/Method" by `fn(request, error)` when they cannot be made.
 
         It is asked when a call of one request and one response has ended UNAVAILABLE (an open
@@ -182,15 +192,38 @@ class Mesh:
         `options` are added to the library's own and win over them; `lame_duck` as in
         `accord.aio.serving.Server.stop`; `kwargs` go to `grpc.aio.server`.
         """
-        server = grpc.aio.server(
-            interceptors=[*self.server_interceptors(), *interceptors],
-            options=tuple({**dict(_SERVER_OPTIONS), **dict(options)}.items()),
+        pool, wrapper, ours = kwargs.get("migration_thread_pool"), None, []
+        if interceptors:
+            ours = [pipeline.ServerInterceptor(self._settings, pool), *interceptors]
+        else:
+            wrapper = pipeline.Wrapper(self._settings, pool)
+        server = beneath.server(
+            interceptors=ours,
+            options=_server_options(options),
             **kwargs,
         )
-        return Server(server, lame_duck=lame_duck)
+        return Server(server, wrapper=wrapper, lame_duck=lame_duck)
+
+    @cached_property
+    def sync(self) -> "SyncMesh":
+        """The same for gRPC with threads: `mesh.sync.channel(...)`, `mesh.sync.server()`."""
+        from accord.sync.mesh import SyncMesh  # late: most processes use one kind of gRPC
+
+        return SyncMesh(
+            self._driver,
+            self._settings,
+            address=self.address,
+            channel_options=self._channel_options,
+            server_options=_server_options,
+        )
 
     async def close(self, grace: float | None = None) -> None:
         """Close all channels; calls in flight get `grace` seconds."""
         channels = list(self._channels.values())
         self._channels.clear()
         await asyncio.gather(*(channel.close(grace) for channel in channels))
+
+
+def _server_options(options: Options) -> Options:
+    """The library's, and those that win over them."""
+    return tuple({**dict(_SERVER_OPTIONS), **dict(options)}.items())

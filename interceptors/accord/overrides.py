@@ -142,7 +142,10 @@ class Refusal:
 
 
 class Overrides:
-    """The policies of one process. Used inside one event loop; method names as they travel."""
+    """The policies of one process; method names as they travel.
+
+    Changed inside one event loop; any thread may ask for a policy.
+    """
 
     def __init__(self) -> None:
         self._layers: dict[Layer, dict[str, mesh_pb2.Override]] = {layer: {} for layer in Layer}

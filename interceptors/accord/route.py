@@ -127,6 +127,8 @@ class Routes:
         self._budget = budget or BudgetPolicy()
         self._targets: dict[str, Target] = {}
         self._routes: dict[tuple[str, str], Route] = {}
+        self._caching: tuple[Target, ...] = ()
+        """Targets of which answers are kept."""
 
     def find(self, target: str, method: str) -> Route:
         """The route, with the policy in force now. Raises ContractError."""
@@ -140,15 +142,21 @@ class Routes:
                 if len(self._targets) >= MAX_ROUTES:
                     del self._targets[next(iter(self._targets))]
                 shared = self._targets[target] = Target(target, self._budget, self._clock)
-            route = self._routes[target, method] = Route(shared)
-            route.follow(policy, self._clock, self._random)
+            route = Route(shared)
+            self._follow(route, policy)
+            self._routes[target, method] = route  # complete: others may look at it
         elif route.policy is not policy:
-            route.follow(policy, self._clock, self._random)
+            self._follow(route, policy)
         return route
+
+    def _follow(self, route: Route, policy: MethodPolicy) -> None:
+        route.follow(policy, self._clock, self._random)
+        if policy.cache is not None and route.target not in self._caching:
+            self._caching += (route.target,)
 
     def written(self, method: str) -> None:
         """A call of `method` has succeeded, or may have: kept answers that it voids are dropped."""
-        for target in self._targets.values():
+        for target in self._caching:
             target.cache.written(method)
 
     def snapshot(self) -> ClientSnapshot:
@@ -166,10 +174,10 @@ class Routes:
                     route.hits,
                     route.misses,
                 )
-                for (target, method), route in self._routes.items()
+                for (target, method), route in list(self._routes.items())
             ),
             tuple(
                 TargetSnapshot(name, target.budget.snapshot(), target.cache.snapshot())
-                for name, target in self._targets.items()
+                for name, target in list(self._targets.items())
             ),
         )

@@ -1,11 +1,12 @@
 """Trace propagation on the OpenTelemetry API, and the library's log.
 
 Without an SDK nothing is recorded, yet every call tree has a trace id: a call that comes without
-one gets a random, unsampled span context, which logs and events can name. With an SDK, each call is
-a span (rpc semantic conventions).
+one gets a random, unsampled span context, which logs and events can name. What is recorded with an
+SDK is made in `observation` (spans) and `metrics`.
 """
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from random import getrandbits
@@ -16,6 +17,8 @@ from opentelemetry import context as otel
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from accord.context import current as current_call
+
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 BAGGAGE: Final = "baggage"
@@ -23,8 +26,10 @@ HEADERS: Final = frozenset({TRACEPARENT, TRACESTATE, BAGGAGE})
 """Names under which a trace travels, in metadata and in event headers (W3C)."""
 
 _LIMITS: Final = {TRACEPARENT: 128, TRACESTATE: 512, BAGGAGE: 4096}
+_USUAL: Final = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _TRACE = TraceContextTextMapPropagator()
 _BAGGAGE = W3CBaggagePropagator()
+_EMPTY = otel.Context()
 _tracer = trace.get_tracer("accord")
 _log = logging.getLogger("accord")
 
@@ -36,14 +41,13 @@ def log(level: int, message: str, *, error: BaseException | None = None, **field
 
 def trace_id() -> str:
     """Trace id of the call being handled, 32 hexadecimal digits, or "" if there is none."""
-    found = trace.get_current_span().get_span_context()
-    return f"{found.trace_id:032x}" if found.is_valid else ""
+    found = _current()
+    return "" if found is None else f"{found.trace_id:032x}"
 
 
 def trace_headers() -> dict[str, str]:
     """The current trace as W3C headers; begins a trace if there is none."""
-    span = trace.get_current_span().get_span_context()
-    return headers_of(span if span.is_valid else _random())
+    return headers_of(_current() or _random())
 
 
 def headers_of(span: trace.SpanContext) -> dict[str, str]:
@@ -65,7 +69,7 @@ def headers_of(span: trace.SpanContext) -> dict[str, str]:
 @contextmanager
 def use_trace(headers: Mapping[str, str]) -> Iterator[None]:
     """Go on with the trace in these headers (an event's, say); begins one if there is none."""
-    context = _incoming(headers)
+    context = incoming(headers)
     if not trace.get_current_span(context).get_span_context().is_valid:
         context = trace.set_span_in_context(trace.NonRecordingSpan(_random()), context)
     token = otel.attach(context)
@@ -75,22 +79,17 @@ def use_trace(headers: Mapping[str, str]) -> Iterator[None]:
         otel.detach(token)
 
 
-def server_span(method: str, headers: Mapping[str, str]) -> trace.Span:
-    """Begin the span of a call being handled and make it current for the rest of this task."""
-    context = _incoming(headers)
-    span = _tracer.start_span(method[1:], context, trace.SpanKind.SERVER)
-    if not span.get_span_context().is_valid:
-        span = trace.NonRecordingSpan(_random())
-    otel.attach(trace.set_span_in_context(span, context))
-    return span
+def enter(context: otel.Context, span: trace.Span | None = None) -> None:
+    """Make what a call came with, and its span if it has one, current for the rest of a task."""
+    if span is not None:
+        otel.attach(trace.set_span_in_context(span, context))
+    elif context:
+        otel.attach(context)
 
 
-def client_span(method: str) -> trace.Span:
-    """Begin the span of an outgoing call. It is not made current: the call is what it covers."""
-    span = _tracer.start_span(method[1:], kind=trace.SpanKind.CLIENT)
-    if not span.get_span_context().is_valid:
-        span = trace.NonRecordingSpan(_random())
-    return span
+def tracer() -> trace.Tracer:
+    """The library's tracer."""
+    return _tracer
 
 
 def configured() -> bool:
@@ -98,40 +97,28 @@ def configured() -> bool:
     return trace._TRACER_PROVIDER is not None or not isinstance(_tracer, trace.ProxyTracer)
 
 
-def outgoing(method: str | bytes) -> tuple[trace.Span | None, tuple[tuple[str, str], ...]]:
-    """The span of an outgoing call, if one is recorded, and the metadata that it travels in.
+def inherited() -> tuple[tuple[str, str], ...]:
+    """Metadata in which the current trace travels to a call that has no span of its own.
 
-    Without an SDK the headers of the current trace are passed on. If there is none the call has no
-    headers, and the server that gets it begins the trace: a header of its own would cost as much as
-    all that is done for the call here.
+    If there is none the call has no headers, and the server that gets it begins the trace: a header
+    of its own would cost as much as all that is done for the call here.
     """
-    if configured():
-        span = client_span(method.decode() if isinstance(method, bytes) else method)
-        headers = tuple(headers_of(span.get_span_context()).items())
-        return (span if span.is_recording() else None), headers
-    context = otel.get_current()
-    if not context:
-        return None, ()
-    current = trace.get_current_span(context).get_span_context()
-    return None, tuple(headers_of(current if current.is_valid else _random()).items())
+    if not otel.get_current() and current_call() is None:
+        return ()
+    current = _current()
+    if current is not None:
+        return tuple(headers_of(current).items())
+    return tuple(headers_of(_random()).items()) if baggage.get_all() else ()
 
 
-def end_span(span: trace.Span, method: str, code: str) -> None:
-    """End a span with the name of its status code. Free when nothing records."""
-    if not span.is_recording():
-        return
-    service, _, name = method[1:].partition("/")
-    span.set_attribute("rpc.system.name", "grpc")
-    span.set_attribute("rpc.method", f"{service}/{name}")
-    span.set_attribute("rpc.response.status_code", code)
-    if code != "OK":
-        span.set_attribute("error.type", code)
-        span.set_status(trace.StatusCode.ERROR, code)
-    span.end()
-
-
-def _incoming(headers: Mapping[str, str]) -> otel.Context:
+def incoming(headers: Mapping[str, str]) -> otel.Context:
     """The context that bounded, well-formed headers describe; anything else is ignored."""
+    if HEADERS.isdisjoint(headers):
+        return _EMPTY
+    if TRACESTATE not in headers and BAGGAGE not in headers:
+        usual = _parent(headers[TRACEPARENT])
+        if usual is not None:
+            return usual
     usable = {
         name: value
         for name in HEADERS
@@ -140,14 +127,37 @@ def _incoming(headers: Mapping[str, str]) -> otel.Context:
         and value.isascii()
         and value.isprintable()
     }
-    if not usable:
-        return otel.Context()
-    context = otel.Context()
+    context = _EMPTY
     if TRACEPARENT in usable:
         context = _TRACE.extract(usable, context)
     if BAGGAGE in usable:
         context = _BAGGAGE.extract(usable, context)
     return context
+
+
+def _parent(value: object) -> otel.Context | None:
+    """The context of a usual traceparent, in a third of the time of the propagator.
+
+    None: the propagator decides.
+    """
+    match = _USUAL.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return None
+    trace_id, span_id = int(match[1], 16), int(match[2], 16)
+    if not trace_id or not span_id:
+        return None
+    flags = trace.TraceFlags(int(match[3], 16))
+    span = trace.SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags)
+    return trace.set_span_in_context(trace.NonRecordingSpan(span), _EMPTY)
+
+
+def _current() -> trace.SpanContext | None:
+    """The trace that this code is part of; None: there is none."""
+    found = trace.get_current_span().get_span_context()
+    if found.is_valid:
+        return found
+    call = current_call()
+    return None if call is None else trace.SpanContext(*call.trace(), is_remote=False)
 
 
 def _random() -> trace.SpanContext:

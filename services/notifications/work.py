@@ -10,6 +10,7 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import Message
 
+from accord.errors import ServiceError
 from services.notifications import domain, store
 from services.notifications.domain import News
 from services.notifications.mail import MailServer, RefusedError
@@ -33,7 +34,8 @@ PATIENCE: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, *[60.0] * 60, *[600.0] *
 SENDING: Final = 4
 """Mails sent at a time."""
 
-_HOPELESS: Final = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
+_HOPELESS: Final = ("NOT_FOUND", "INVALID_ARGUMENT")
+"""Reasons for which a customer cannot be looked up, now or later."""
 
 
 class Notifier:
@@ -126,7 +128,8 @@ class Notifier:
                 GetCustomerRequest(customer_id=customer_id)
             )
         except grpc.RpcError as error:
-            if isinstance(error, grpc.aio.AioRpcError) and error.code() in _HOPELESS:
-                raise Permanent(f"customer {customer_id}: {error.details()}") from error
+            failure = ServiceError.from_rpc(error)
+            if failure.reason in _HOPELESS:
+                raise Permanent(f"customer {customer_id}: {failure.message}") from error
             raise
         return response.customer

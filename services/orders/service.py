@@ -1,6 +1,7 @@
 """What the orders process is made of."""
 
-from services.orders import store
+from services.orders import customers, store
+from services.orders.customers import KnownCustomers
 from services.orders.servicer import OrderServicer
 from services.orders.steps import OrderSteps
 from services.orders.store import Orders
@@ -14,6 +15,7 @@ from shop.orders.v1.orders_pb2_grpc import add_OrderServiceServicer_to_server
 def build(runtime: Runtime) -> None:
     """Put it together."""
     channel = runtime.mesh.channel
+    runtime.mesh.fallback(customers.GET, KnownCustomers(runtime.database).fallback)
     orders = Orders(runtime.outbox, runtime.clock)
     steps = OrderSteps(
         runtime.database, orders, channel("inventory"), channel("payments"), channel("shipping")

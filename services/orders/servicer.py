@@ -154,7 +154,7 @@ class OrderServicer(OrderServiceServicer):
         try:
             await self._customers.GetCustomer(GetCustomerRequest(customer_id=customer_id))
         except grpc.RpcError as error:
-            if ServiceError.from_rpc(error).code is not grpc.StatusCode.NOT_FOUND:
+            if ServiceError.from_rpc(error).reason != "NOT_FOUND":
                 raise
 
             def refuse(tx: Tx) -> pb.CreateOrderResponse:
@@ -182,6 +182,8 @@ def _fitting(orders: list[pb.Order]) -> list[pb.Order]:
 
 
 def _patience() -> float:
+    """Seconds that the call being handled may still wait for an outcome."""
     call = accord.current()
     remaining = None if call is None else call.remaining()
-    return max(0.0, (5.0 if remaining is None else remaining) - ANSWER_RESERVE)
+    assert remaining is not None, "its contract bounds every call"
+    return max(0.0, remaining - ANSWER_RESERVE)

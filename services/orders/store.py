@@ -67,6 +67,12 @@ class Orders:
         domain.apply(order, event, written.sequence, written.occurred_at)
 
 
+def has_ordered(tx: Tx, customer_id: str) -> bool:
+    """Whether there is an order of this customer."""
+    row = tx.one("SELECT order_id FROM orders WHERE customer_id = :id LIMIT 1", {"id": customer_id})
+    return row is not None
+
+
 def get(tx: Tx, order_id: str) -> Order:
     """The order with this id.
 

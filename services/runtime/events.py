@@ -143,10 +143,12 @@ def append(tx: Tx, event: Message, *, sequence: int, now: float, causation_id: s
     return written
 
 
-def of_key(tx: Tx, key: str, *, after: int = 0) -> list[Event]:
-    """The events of a key beyond a sequence, in order."""
+def of_key(tx: Tx, key: str, *, after: int = 0, most: int | None = None) -> list[Event]:
+    """The events of a key beyond a sequence, in order; up to `most` of them."""
+    limit = "" if most is None else f" LIMIT {most:d}"
     rows = tx.all(
-        f"SELECT {COLUMNS} FROM events WHERE key = :key AND sequence > :after ORDER BY sequence",
+        f"SELECT {COLUMNS} FROM events WHERE key = :key AND sequence > :after ORDER BY sequence"
+        + limit,
         {"key": key, "after": after},
     )
     return [Event.of(row) for row in rows]

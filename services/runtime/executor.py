@@ -7,9 +7,9 @@ it is found again when its process dies. What a handler wants to write it
 returns as an `Effect`, which commits together with the completion of the row:
 handlers may run twice, their effects happen once.
 
-A failing row is tried again after its queue's delays and is then *parked*, the
-rows behind it with it, until an operator retries or discards it. Other keys go
-on.
+A failing row is tried again after its queue's delays - later, if the failure
+itself says when to come back - and is then *parked*, the rows behind it with
+it, until an operator retries or discards it. Other keys go on.
 """
 
 import asyncio
@@ -52,6 +52,9 @@ MIGRATIONS: Final = [
 
 DELAYS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each retry: at once, 1, 2, 4 and 8 s later; then parked."""
+
+MAX_TOLD: Final = 60.0
+"""Seconds up to which a failure is believed that says when to come back."""
 
 POLL: Final = 1.0
 """Seconds after which the table is looked at even if nobody said that it changed."""
@@ -410,7 +413,7 @@ class Executor:
         text = _in_words(error)
         now = self._clock()
         final = isinstance(error, Permanent) or work.attempts >= len(queue.delays)
-        retry_at = now if final else now + queue.delays[work.attempts]
+        retry_at = now if final else now + max(queue.delays[work.attempts], _told(error))
         if final:
             log.error("%s %s is parked: %s", work.queue, work.key, text)
         else:
@@ -453,6 +456,14 @@ async def _handle(queue: Queue, work: Work) -> Effect | None:
             raise
         # Not this task was cancelled but something that the handler waited for.
         raise RuntimeError("the handler was cancelled") from error
+
+
+def _told(error: Exception) -> float:
+    """Seconds that a failure asks to wait: an open breaker or a busy server would only refuse."""
+    failure = failure_of(error)
+    if failure is None or failure.retry_after is None:
+        return 0.0
+    return min(max(0.0, failure.retry_after), MAX_TOLD)
 
 
 def _in_words(error: Exception) -> str:

@@ -16,13 +16,16 @@ from services.runtime.broker import Broker
 
 BUCKET: Final = "live-policy"
 
-POLL_INTERVAL: Final = 0.5
+POLL_INTERVAL: Final = 0.25
 """Seconds between two looks at the bucket's last sequence.
 
 Not a watch: its consumer may be lost in silence when the broker restarts.
 """
 
-PATIENCE: Final = 2.0
+LOOK: Final = 1.0
+"""Seconds that a look may take: an answer that an outage has swallowed is not waited for."""
+
+PATIENCE: Final = 1.0
 """Seconds that a change may take to be kept; the broker may be away."""
 
 
@@ -37,9 +40,11 @@ class BrokerPolicyStore:
         bucket = await self._bucket()
         seen = None
         while True:
-            last = (await bucket.status()).stream_info.state.last_seq
-            if last != seen:
-                yield await _documents(bucket)
+            async with asyncio.timeout(LOOK):
+                last = (await bucket.status()).stream_info.state.last_seq
+                documents = None if last == seen else await _documents(bucket)
+            if documents is not None:
+                yield documents
                 seen = last
             await asyncio.sleep(POLL_INTERVAL)
 
@@ -54,11 +59,12 @@ class BrokerPolicyStore:
             await (await self._bucket()).delete(method)
 
     async def _bucket(self) -> KeyValue:
-        jetstream = await self._broker.jetstream()
-        try:
-            return await jetstream.key_value(BUCKET)
-        except BucketNotFoundError:
-            return await jetstream.create_key_value(KeyValueConfig(BUCKET, history=5))
+        jetstream = await self._broker.jetstream()  # waits for as long as there is no broker
+        async with asyncio.timeout(LOOK):
+            try:
+                return await jetstream.key_value(BUCKET)
+            except BucketNotFoundError:
+                return await jetstream.create_key_value(KeyValueConfig(BUCKET, history=5))
 
 
 async def _documents(bucket: KeyValue) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -29,6 +30,7 @@ from services.runtime import (
     operations,
     reflection,
     relay,
+    telemetry,
     validation,
 )
 from services.runtime.broker import Broker
@@ -43,6 +45,9 @@ from services.runtime.outbox import Outbox
 from services.runtime.relay import Relay
 from services.runtime.saga import Sagas
 from services.runtime.settings import Settings
+from services.runtime.telemetry import Telemetry
+from services.runtime.telemetry.scrape import ScrapeServer
+from services.runtime.topology import HOST
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +79,7 @@ class Runtime:
     outbox: Outbox
     hub: Hub
     broker: Broker
+    telemetry: Telemetry = field(default_factory=Telemetry)
     clock: Callable[[], float] = time.time
     """Unix time in seconds."""
     sagas: Sagas | None = None
@@ -131,8 +137,10 @@ def _requests(contracts: Sequence[str]) -> list[type[Message]]:
 
 
 @asynccontextmanager
-async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime]:
-    """Serve until the block is left, then drain.
+async def running(
+    service: Service, settings: Settings, recorded: Telemetry | None = None
+) -> AsyncIterator[Runtime]:
+    """Serve until the block is left, then drain. `recorded`: by the process.
 
     Raises:
         ContractError: a policy in the contract is invalid.
@@ -176,6 +184,7 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
             outbox=Outbox(publisher, hub),
             hub=hub,
             broker=broker,
+            telemetry=recorded or Telemetry(),
         )
         service.build(runtime)
         live_policy = BrokerPolicyStore(broker)
@@ -207,6 +216,8 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
         background.start("sweeper", lambda: _sweep(database))
         for name, work in runtime.background:
             background.start(name, work)
+        if runtime.telemetry.scrape is not None:
+            await _serve_metrics(runtime.telemetry.scrape, settings, stack)
         await runtime.server.start()
         stack.push_async_callback(runtime.server.stop, GRACE)
         background.start("server", lambda: _watch(runtime.server))
@@ -234,6 +245,19 @@ async def _watch(server: grpc.aio.Server) -> None:
     """
     while await server.wait_for_termination(1.0):
         pass
+
+
+async def _serve_metrics(
+    scrape: Callable[[], bytes], settings: Settings, stack: contextlib.AsyncExitStack
+) -> None:
+    """A port that is taken costs the metrics, not the service."""
+    server = ScrapeServer(scrape)
+    try:
+        await server.start(HOST, settings.metrics_port)
+    except (OSError, OverflowError) as error:
+        log.warning("no metrics are served on port %d: %s", settings.metrics_port, error)
+        return
+    stack.push_async_callback(server.close)
 
 
 async def _follow_file(mesh: accord.Mesh, settings: Settings) -> None:
@@ -276,12 +300,12 @@ class _Background:
             _, running = await asyncio.wait(running, timeout=1)
 
 
-async def _main(service: Service, settings: Settings) -> bool:
+async def _main(service: Service, settings: Settings, recorded: Telemetry) -> bool:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(service, settings) as runtime:
+    async with running(service, settings, recorded) as runtime:
         log.info("serving on %s", settings.address)
         waits = [asyncio.create_task(event.wait()) for event in (stop, runtime.failed)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -302,8 +326,11 @@ def main(service: Service) -> None:
         import uvloop
 
         uvloop.install()
+    recorded = telemetry.configure(service.name, os.environ)
     try:
-        sys.exit(0 if asyncio.run(_main(service, settings)) else 1)
+        sys.exit(0 if asyncio.run(_main(service, settings, recorded)) else 1)
     except (DatabaseLocked, DatabaseUnavailable, accord.ContractError, OSError) as error:
         log.critical("%s", error)
         sys.exit(1)
+    finally:
+        recorded.close()

@@ -70,6 +70,11 @@ class Settings:
         return self.listen or topology.address(self.name, self.port_offset)
 
     @property
+    def metrics_port(self) -> int:
+        """Port of `/metrics`, on loopback."""
+        return int(self.address.rpartition(":")[2]) + topology.METRICS_DISTANCE
+
+    @property
     def database(self) -> str:
         """URL of the service's own database."""
         return self.database_url or f"sqlite:///{self.home.absolute() / self.name}.db"

@@ -4,7 +4,7 @@ The rules are protovalidate's (`buf.validate`); its library evaluates them.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, reduce
 
 import protovalidate
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -26,9 +26,9 @@ def violations(message: Message) -> Sequence[FieldViolation]:
     """What is wrong with a request; empty when all its rules hold."""
     # Looking at every item of an endless list would take minutes, in which nobody else is served.
     overlong = [
-        FieldViolation(name, f"must contain no more than {most} item(s)")
-        for name, most in _limits(message.DESCRIPTOR)
-        if len(getattr(message, name)) > most
+        FieldViolation(".".join(path), f"must contain no more than {most} item(s)")
+        for path, most in _limits(message.DESCRIPTOR)
+        if len(reduce(getattr, path, message)) > most  # type: ignore[arg-type]
     ]
     if overlong:
         return overlong
@@ -52,10 +52,26 @@ def warm(messages: Sequence[type[Message]]) -> None:
 
 
 @cache
-def _limits(descriptor: Descriptor) -> tuple[tuple[str, int], ...]:
-    """The lists of a message, and how many items the contract allows each."""
-    found = ((field.name, _max_items(field)) for field in descriptor.fields if field.is_repeated)
-    return tuple((name, most) for name, most in found if most is not None)
+def _limits(descriptor: Descriptor) -> tuple[tuple[tuple[str, ...], int], ...]:
+    """Paths of the lists of a message, and how many items the contract allows each.
+
+    What lies in the items of a list is bounded by that list.
+    """
+    return tuple(_lists(descriptor, (), frozenset()))
+
+
+def _lists(
+    descriptor: Descriptor, path: tuple[str, ...], within: frozenset[str]
+) -> Iterator[tuple[tuple[str, ...], int]]:
+    for field in descriptor.fields:
+        if field.is_repeated:
+            most = _max_items(field)
+            if most is not None:
+                yield (*path, field.name), most
+        elif field.message_type is not None and field.message_type.full_name not in within:
+            yield from _lists(
+                field.message_type, (*path, field.name), within | {descriptor.full_name}
+            )
 
 
 def _max_items(field: FieldDescriptor) -> int | None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import grpc.aio
+import grpc
 
 import accord
 from services.runtime import topology
@@ -33,7 +33,7 @@ class Clients:
 
 @asynccontextmanager
 async def connect(
-    offset: int, on_resume: Callable[[str, int, grpc.aio.AioRpcError], None]
+    offset: int, on_resume: Callable[[str, int, grpc.RpcError], None]
 ) -> AsyncIterator[Clients]:
     """Clients of the shop with this port offset; policies come from its contracts.
 

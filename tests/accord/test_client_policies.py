@@ -11,9 +11,9 @@ import pytest
 
 import accord
 from accord import context
-from accord.aio.outgoing import AT_LEAST_KEY, MAX_ATTEMPTS_KEY, POSITION_KEY
 from accord.contract import method_policy
 from accord.ops.v1 import mesh_pb2
+from accord.outgoing import AT_LEAST_KEY, MAX_ATTEMPTS_KEY, POSITION_KEY
 from accord.policies.breaker import Breaker, BreakerPolicy, Permission, State
 from accord.policies.outcome import Outcome
 from tests.accord.kit import Message, Stub, collect, eventually, failure, path, serving

@@ -101,13 +101,17 @@ def test_every_rpc_is_owned_and_names_its_callers(method: pb.MethodDescriptor) -
 
 @pytest.mark.parametrize("method", OWN, ids=full)
 def test_every_retry_is_the_agreed_one(method: pb.MethodDescriptor) -> None:
-    """3 attempts, 100 ms growing to at most 10 s, on UNAVAILABLE only, where repeats are safe."""
+    """3 attempts, 100 ms growing to at most 10 s, where repeats are safe.
+
+    On UNAVAILABLE; ReserveStock, for which a customer waits, on RESOURCE_EXHAUSTED too.
+    """
     policy = method_policy(full(method))
     assert policy.retry is not None
     assert policy.retry.max_attempts == 3
     assert policy.retry.initial_backoff == 0.1
     assert policy.retry.max_backoff == 10.0
-    assert policy.retry.codes == {Code.UNAVAILABLE}
+    busy = {Code.RESOURCE_EXHAUSTED} if method.name == "ReserveStock" else set()
+    assert policy.retry.codes == {Code.UNAVAILABLE} | busy
     assert policy.idempotent
 
 

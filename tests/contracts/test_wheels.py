@@ -82,10 +82,11 @@ def test_one_version_everywhere(built: Path) -> None:
 
 
 def test_the_library_needs_nothing_of_the_shop(built: Path) -> None:
-    """`accord` requires gRPC, its status, protobuf and the OpenTelemetry API: no SDK, no more."""
+    """`accord` needs gRPC, its status and health, protobuf, the OpenTelemetry API: no SDK."""
     needed = metadata(wheel(built, "accord")).get_all("Requires-Dist", [])
     required = {line.split(">")[0].split("<")[0] for line in needed if "extra ==" not in line}
-    assert required == {"grpcio", "grpcio-status", "protobuf", "opentelemetry-api"}
+    grpc = {"grpcio", "grpcio-health-checking", "grpcio-status"}
+    assert required == {*grpc, "protobuf", "opentelemetry-api"}
 
 
 def test_builds_are_reproducible(built: Path, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from services.runtime.ids import uuid7
 from services.runtime.validation import violations
 from shop.inventory.v1 import inventory_pb2 as inventory
 from shop.orders.v1 import orders_pb2 as orders
-from shop.sandbox.v1 import sandbox_pb2 as sandbox
 from tests.services.bad_input.caller import Answer, Metadata
 from tests.services.bad_input.contract import RPCS, Rpc
 from tests.services.bad_input.everywhere import (
@@ -73,8 +72,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def rough_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A furnished shop in which anything may be done."""
-    with running_world(tmp_path_factory.mktemp("shop")) as world:
+    """A furnished shop with a broker, in which anything may be done."""
+    with running_world(tmp_path_factory.mktemp("shop"), broker=True) as world:
         yield world
 
 
@@ -406,8 +405,7 @@ def test_fuzz(rough_world: World, rpc: Rpc) -> None:
         assert world.complaints == []
 
     check()
-    for party in (sandbox.PARTY_CARD_PROCESSOR, sandbox.PARTY_CARRIER):
-        world.behave(party, sandbox.BEHAVIOR_NORMAL)
+    world.calm()
 
 
 def test_grpcurl(world: World) -> None:

@@ -62,7 +62,8 @@ async def answer() -> AsyncIterator[tuple[Answer, Channel]]:
             "orders refused: INVALID_ARGUMENT: email: must be an address; name: is empty",
         ),
         (Unavailable("BUSY"), "k7", ExitCode.UNKNOWN_OUTCOME, "repeat the command with --key k7"),
-        (Unavailable("BUSY"), "", ExitCode.NOT_RUNNING, "no answer from orders at here:1"),
+        (Unavailable("UNAVAILABLE"), "", ExitCode.NOT_RUNNING, "no answer from orders at here:1"),
+        (Unavailable("BUSY"), "", ExitCode.FAILED, "orders failed: BUSY"),
         (
             ServiceError(grpc.StatusCode.ABORTED, "RACE", "lost a race", retry_after=0.5),
             "k",

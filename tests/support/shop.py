@@ -29,7 +29,9 @@ ALL = ("sandbox", "customers", "inventory", "payments", "shipping", "notificatio
 
 def free_offset() -> int:
     """A port offset at which every port of the shop is free."""
-    ports = [*topology.SERVICES.values(), topology.BROKER_PORT, topology.SMTP_PORT]
+    services = topology.SERVICES.values()
+    metrics = [port + topology.METRICS_DISTANCE for port in services]
+    ports = [*services, *metrics, topology.BROKER_PORT, topology.SMTP_PORT]
     while True:
         offset = random.randrange(1000, 13000)
         if all(_free(port + offset) for port in ports):
@@ -48,18 +50,23 @@ def _free(port: int) -> bool:
 class Shop:
     """Running services, and what a test needs to use them."""
 
-    def __init__(self, home: Path, offset: int, database_url: str) -> None:
+    def __init__(self, home: Path, offset: int, database_url: str, nats_url: str) -> None:
         self.home = home
         self.offset = offset
         self.runtimes: dict[str, Runtime] = {}
         self._database_url = database_url
+        self._nats_url = nats_url
         self._stacks: dict[str, AsyncExitStack] = {}
         self.mesh = accord.Mesh("test", targets=topology.targets(offset))
 
     def settings(self, name: str) -> Settings:
         """The settings of one of its services."""
         return Settings(
-            name=name, home=self.home, port_offset=self.offset, database_url=self._database_url
+            name=name,
+            home=self.home,
+            port_offset=self.offset,
+            database_url=self._database_url,
+            nats_url=self._nats_url,
         )
 
     async def start(self, name: str) -> Runtime:
@@ -134,17 +141,22 @@ def order_request(
 
 @asynccontextmanager
 async def running_shop(
-    home: Path, *names: str, database_url: str = "", offset: int | None = None
+    home: Path,
+    *names: str,
+    database_url: str = "",
+    nats_url: str = "",
+    offset: int | None = None,
 ) -> AsyncIterator[Shop]:
-    """Start services (all of them by default), without a broker.
+    """Start services (all of them by default); without `nats_url` there is no broker.
 
     Args:
         home: folder for their state.
         names: which services, in the order to start them.
         database_url: a PostgreSQL server; SQLite files in `home` by default.
+        nats_url: a broker.
         offset: port offset; a free one by default.
     """
-    shop = Shop(home, free_offset() if offset is None else offset, database_url)
+    shop = Shop(home, free_offset() if offset is None else offset, database_url, nats_url)
     try:
         await asyncio.gather(*(shop.start(name) for name in names or ALL))
         yield shop

@@ -7,6 +7,7 @@ recording span), takes gRPC's way. Other arities take it always.
 """
 
 import asyncio
+import weakref
 from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Final
@@ -16,11 +17,16 @@ import grpc.aio
 from grpc.aio._interceptor import UnaryUnaryCallResponse
 
 from accord import engine
+from accord.aio.bidi import BidiCallable
 from accord.aio.client import Line
-from accord.aio.outgoing import Outgoing, failure_from
+from accord.aio.direct import active_calls, direct
+from accord.outgoing import failure_from
 from accord.route import Route
 
 CANCELLED: Final = grpc.StatusCode.CANCELLED
+
+Active = set["weakref.ref[UnaryCall]"]
+"""The calls of a channel that have not ended."""
 
 
 class Channel(grpc.aio.Channel):
@@ -29,6 +35,7 @@ class Channel(grpc.aio.Channel):
     def __init__(self, channel: Any, line: Line) -> None:
         self._channel = channel
         self._line = line
+        self._active: Active = set()
 
     async def __aenter__(self) -> "Channel":
         return self
@@ -43,6 +50,7 @@ class Channel(grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         """As gRPC's own."""
+        active_calls(self._channel).update(call for ref in self._active if (call := ref()))
         await self._channel.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
@@ -63,7 +71,7 @@ class Channel(grpc.aio.Channel):
         intercepted = self._channel.unary_unary(method, *args, **kwargs)
         bare = self._channel.unary_unary(method, *args, **kwargs)
         bare._interceptors = None
-        return UnaryCallable(self._line, method, bare, intercepted)
+        return UnaryCallable(self._line, method, bare, intercepted, self._active)
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
         """As gRPC's own."""
@@ -75,16 +83,20 @@ class Channel(grpc.aio.Channel):
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         """As gRPC's own."""
-        return self._channel.stream_stream(*args, **kwargs)
+        return BidiCallable(self._channel.stream_stream(*args, **kwargs))
 
 
 class UnaryCallable(grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
     """A method with one request and one response."""
 
-    def __init__(self, line: Line, method: str, bare: Any, intercepted: Any) -> None:
-        self._line = line
+    def __init__(
+        self, line: Line, method: str, bare: Any, intercepted: Any, active: "Active"
+    ) -> None:
+        self.line = line
+        self.bare = direct(bare)
+        self.loop = asyncio.get_running_loop()
+        self.active = active
         self._method = method
-        self._bare = bare
         self._intercepted = intercepted
 
     def __call__(
@@ -97,7 +109,7 @@ class UnaryCallable(grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         compression: Any = None,
     ) -> Any:
         """The call object. What goes wrong is raised when it is awaited."""
-        route = self._line.quick(self._method) if compression is None else None
+        route = self.line.quick(self._method) if compression is None else None
         if route is None:
             return self._intercepted(
                 request,
@@ -110,48 +122,58 @@ class UnaryCallable(grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         details = grpc.aio.ClientCallDetails(
             self._method, timeout, metadata, credentials, wait_for_ready
         )
-        return UnaryCall(self._line, self._bare, details, request, route)
+        return UnaryCall(self, details, request, route)
 
 
 class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
     """A call that whoever awaits it carries on; asked for anything else, it gets a task."""
 
-    def __init__(self, line: Line, bare: Any, details: Any, request: Any, route: Route) -> None:
-        self._line = line
-        self._bare = bare
+    # Of the class: most calls never set them.
+    _driven = _finished = _cancelled = False
+    _error: BaseException | None = None
+    _task: asyncio.Task[Any] | None = None
+    """Carries the call on when nobody awaits it."""
+    _rest: asyncio.Task[Any] | None = None
+    """Whatever comes after a first attempt that has failed."""
+    _waiting: asyncio.Future[None] | None = None
+    _callbacks: tuple[Callable[[Any], None], ...] = ()
+    _rpc: Any = None
+    """The first attempt, then whatever has the response."""
+
+    def __init__(self, made_by: UnaryCallable, details: Any, request: Any, route: Route) -> None:
+        self._made_by = made_by
         self._request = request
-        self._outgoing: Outgoing = line.begin(details, request, route)
-        self._driven = False
-        self._finished = False
-        self._cancelled = False
-        self._error: BaseException | None = None
-        self._task: asyncio.Task[Any] | None = None
-        """Carries the call on when nobody awaits it."""
-        self._rest: asyncio.Task[Any] | None = None
-        """Whatever comes after a first attempt that has failed."""
-        self._waiting: asyncio.Future[None] | None = None
-        self._callbacks: list[Callable[[Any], None]] = []
-        self._rpc: Any = None
-        """The first attempt, then whatever has the response."""
-        send = self._send = self._outgoing.call.admit()
+        self._noted = weakref.ref(self, made_by.active.discard)
+        made_by.active.add(self._noted)
+        outgoing = self._outgoing = made_by.line.begin(details, request, route)
+        send = self._send = outgoing.call.admit()
         if isinstance(send, engine.Send):
             try:
-                self._rpc = self._start(self._outgoing.attempt(send), request)
-            except BaseException:
-                self._outgoing.call.released(send)
+                self._rpc = made_by.bare(
+                    request,
+                    timeout=send.timeout,
+                    metadata=outgoing.metadata(send),
+                    credentials=details.credentials,
+                    wait_for_ready=details.wait_for_ready,
+                )
+            except BaseException as error:
+                outgoing.call.released(send)
+                outgoing.finish(type(error).__name__)
                 raise
 
-    def _start(self, details: Any, request: Any) -> Any:
-        return self._bare(
+    def __del__(self) -> None:
+        if not self._driven and self._rpc is not None and not self._made_by.loop.is_closed():
+            # Sent and forgotten: now the loop carries it on. The collector may be in any thread.
+            self._made_by.loop.call_soon_threadsafe(self._carry_on)
+
+    async def _continue(self, details: Any, request: Any) -> Any:
+        return self._made_by.bare(
             request,
             timeout=details.timeout,
             metadata=details.metadata,
             credentials=details.credentials,
             wait_for_ready=details.wait_for_ready,
         )
-
-    async def _continue(self, details: Any, request: Any) -> Any:
-        return self._start(details, request)
 
     def __await__(self) -> Generator[Any, None, Any]:
         if not self._driven:
@@ -176,34 +198,41 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
 
     async def _drive(self) -> Any:
         """The response. Runs once."""
-        call, send = self._outgoing.call, self._send
+        outgoing, send = self._outgoing, self._send
+        call = outgoing.call
         try:
             if isinstance(send, engine.Refuse):
-                return await self._recover(self._outgoing.refusal(send), engine.RAISE)
+                refusal = outgoing.refusal(send)
+                return await self._recover(refusal, engine.RAISE)
             try:
                 response = await self._rpc
             except grpc.aio.AioRpcError as error:
                 step = call.failed(send, failure_from(error))
                 if isinstance(step, engine.Raise):
-                    self._outgoing.mark(error, exhausted=step.exhausted)
+                    outgoing.mark(error, exhausted=step.exhausted)
                 return await self._recover(error, step)
             except BaseException:
                 call.released(send)
                 raise
             call.succeeded(send)
+            if outgoing.observed is not None:
+                outgoing.finish("OK")
             return response
         except asyncio.CancelledError:
             self._cancelled = True
+            outgoing.finish("CANCELLED")
             raise
         except BaseException as error:
             self._error = error
+            outgoing.finish(type(error).__name__)
             raise
         finally:
             self._end()
 
     async def _recover(self, error: grpc.aio.AioRpcError, step: engine.Again | engine.Raise) -> Any:
-        line, outgoing = self._line, self._outgoing
+        line, outgoing = self._made_by.line, self._outgoing
         if isinstance(step, engine.Raise) and not line.has_fallback(outgoing):
+            outgoing.finish(error.code().name)
             raise error
         self._rest = asyncio.ensure_future(
             line.recover(self._continue, outgoing, self._request, error, step)
@@ -216,11 +245,13 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
 
     def _end(self) -> None:
         self._finished = True
+        self._made_by.active.discard(self._noted)
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(self)
+        if self._callbacks:
+            callbacks, self._callbacks = self._callbacks, ()
+            for callback in callbacks:
+                callback(self)
 
     def _carry_on(self) -> None:
         """See that the call ends although nobody awaits it."""
@@ -252,6 +283,7 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
             self._driven = self._cancelled = True
             if isinstance(self._send, engine.Send):
                 self._outgoing.call.released(self._send)
+            self._outgoing.finish("CANCELLED")
             self._end()
         return True
 
@@ -270,7 +302,7 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
         if self._finished:
             callback(self)
         else:
-            self._callbacks.append(callback)
+            self._callbacks += (callback,)
             self._carry_on()
 
     def time_remaining(self) -> float | None:

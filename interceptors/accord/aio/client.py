@@ -14,44 +14,18 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from accord import context, engine, telemetry
-from accord.aio.failure_marks import DEPENDENCY as DEPENDENCY
+from accord import context, engine, observation, telemetry
 from accord.aio.hedging import race
-from accord.aio.outgoing import (
-    AT_LEAST_KEY,
-    MAX_ATTEMPTS_KEY,
-    POSITION_KEY,
-    Outgoing,
-    ended,
-    failure_from,
-    read_failure,
-)
-from accord.contract import ContractError, MethodPolicy
+from accord.aio.outgoing import Outgoing, ended
+from accord.contract import ContractError
+from accord.line import Driver, keep, lookup, new_call
+from accord.outgoing import WORTH_A_FALLBACK, failure_from, read_failure
 from accord.route import Route
 
+PROBE_SETTLES: Final = 0.05
+"""Seconds after which a stream that has been answered, and has not ended, was not refused."""
+
 Continuation = Callable[[grpc.aio.ClientCallDetails, Any], Awaitable[Any]]
-OnResume = Callable[[str, int, grpc.aio.AioRpcError], None]
-"""Told (method, number of the next attempt, error) before a stream is opened again."""
-
-Fallback = Callable[[Any, grpc.aio.AioRpcError], Any]
-"""Given a request and the error of its call, the response to use instead, or None for the error.
-
-May be a coroutine function. It should not call the same target again.
-"""
-
-_WORTH_A_FALLBACK: Final = frozenset(
-    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-)
-
-
-class Driver:
-    """What the calls of one process share."""
-
-    def __init__(self, env: engine.Environment, on_resume: OnResume | None = None) -> None:
-        self.env = env
-        self.on_resume = on_resume
-        self.fallbacks: dict[str, Fallback] = {}
-        """By method as it travels, "/pkg.Service/Method"."""
 
 
 class Line:
@@ -71,9 +45,20 @@ class Line:
             route = self.driver.env.routes.find(self._target, method)
         except ContractError:
             return None  # to be raised when the call is awaited
-        if route.hedge is not None or route.caches or telemetry.configured():
+        if route.hedge is not None or route.caches:
             return None
         return route
+
+    def alone(self, continuation: Continuation) -> Continuation:
+        """`continuation`, in which nobody else makes a span of the same call."""
+        if self._plain:
+            return continuation
+
+        async def go_on(details: Any, request: Any) -> Any:
+            with observation.suppressed():
+                return await continuation(details, request)
+
+        return go_on
 
     def has_fallback(self, outgoing: Outgoing) -> bool:
         """Whether the method has one."""
@@ -88,28 +73,9 @@ class Line:
             )
         handled = context.current()
         outgoing = Outgoing(details, handled, plain=self._plain)
-        policy = route.policy
-        if handled is None:
-            outgoing.call = engine.Call(
-                route,
-                env,
-                explicit=details.timeout,
-                keyed=context.IDEMPOTENCY_KEY in outgoing.options,
-                max_attempts=outgoing.option(MAX_ATTEMPTS_KEY) or None,
-                token=None if policy.resume is None else _token(policy, request),
-            )
-        else:
-            outgoing.call = engine.Call(
-                route,
-                env,
-                explicit=details.timeout,
-                declared=handled.policy.calls.get(policy.method),
-                inherits=handled.deadline,
-                inherited_attempt=handled.attempt,
-                keyed=context.IDEMPOTENCY_KEY in outgoing.options,
-                max_attempts=outgoing.option(MAX_ATTEMPTS_KEY) or None,
-                token=None if policy.resume is None else _token(policy, request),
-            )
+        outgoing.call = new_call(
+            route, env, outgoing, handled, timeout=details.timeout, request=request
+        )
         return outgoing
 
     async def unary(self, continuation: Continuation, details: Any, request: Any) -> Any:
@@ -117,7 +83,7 @@ class Line:
         outgoing = self.begin(details, request)
         call = outgoing.call
         if call.route.caches:
-            kept = _lookup(call, outgoing, request)
+            kept = lookup(call, outgoing, request)
             if kept is not None:
                 outgoing.finish("OK")
                 return kept
@@ -125,7 +91,7 @@ class Line:
             self._attempts(continuation, outgoing, request), outgoing, request
         )
         if call.route.caches and isinstance(found, grpc.aio.UnaryUnaryCall):
-            await _keep(call, found)
+            keep(call, await found, await found.trailing_metadata())
         return found
 
     async def recover(
@@ -154,7 +120,7 @@ class Line:
             rpc = await attempts
         except grpc.aio.AioRpcError as error:
             answer = None
-            if self.driver.fallbacks and error.code() in _WORTH_A_FALLBACK:
+            if self.driver.fallbacks and error.code() in WORTH_A_FALLBACK:
                 answer = await self._fall_back(outgoing, request, error)
             outgoing.finish(error.code().name, fallback=answer is not None)
             if answer is None:
@@ -245,6 +211,9 @@ class Line:
             raise
         rpc.add_done_callback(_stop_requests)
         rpc.add_done_callback(Ending(outgoing, send))
+        if send.permission is not None and send.permission.probe:
+            probe = asyncio.ensure_future(_answered(call, send, rpc))
+            rpc.add_done_callback(lambda _: probe.cancel())
         return rpc
 
 
@@ -271,11 +240,11 @@ class Ending:
 
     def _report(self, code: grpc.StatusCode, trailers: Any) -> None:
         call, send = self._outgoing.call, self._send
-        self._outgoing.finish(code.name)
         if code is grpc.StatusCode.OK:
             call.succeeded(send)
         else:
             call.recorded(send, read_failure(code, trailers))
+        self._outgoing.finish(code.name)
 
 
 class UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
@@ -288,6 +257,7 @@ class UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg
         self, continuation: Any, client_call_details: Any, request: Any
     ) -> Any:
         """See the class."""
+        continuation = self._line.alone(continuation)
         return await self._line.unary(continuation, client_call_details, request)
 
 
@@ -302,6 +272,7 @@ class UnaryStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-a
     ) -> Any:
         """See the class."""
         outgoing = self._line.begin(client_call_details, request)
+        continuation = self._line.alone(continuation)
         from accord.aio.resumable import ResumableCall  # late: it is built on this module
         from accord.aio.stream import StreamCall
 
@@ -323,6 +294,7 @@ class StreamUnary(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-a
         self, continuation: Any, client_call_details: Any, request_iterator: Any
     ) -> Any:
         """See the class."""
+        continuation = self._line.alone(continuation)
         return await self._line.streamed(continuation, client_call_details, request_iterator)
 
 
@@ -336,6 +308,7 @@ class StreamStream(grpc.aio.StreamStreamClientInterceptor):  # type: ignore[type
         self, continuation: Any, client_call_details: Any, request_iterator: Any
     ) -> Any:
         """See the class."""
+        continuation = self._line.alone(continuation)
         return await self._line.streamed(continuation, client_call_details, request_iterator)
 
 
@@ -344,36 +317,17 @@ def interceptors(line: Line) -> list[Any]:
     return [UnaryUnary(line), UnaryStream(line), StreamUnary(line), StreamStream(line)]
 
 
+async def _answered(call: engine.Call, send: engine.Send, rpc: Any) -> None:
+    """Report that the server has begun to answer a stream, whose messages are not seen here."""
+    await rpc.initial_metadata()
+    # A refusal has initial metadata as well, and its status comes with them.
+    await asyncio.sleep(PROBE_SETTLES)
+    if not rpc.done():
+        call.accepted(send)
+
+
 def _stop_requests(rpc: Any) -> None:
     """Stop the task in which gRPC waits for requests even after the server has ended the call."""
     poller = getattr(rpc, "_async_request_poller", None)
     if poller is not None:
         poller.cancel()
-
-
-def _token(policy: MethodPolicy, request: Any) -> int | None:
-    if policy.resume is None or request is None:
-        return None
-    return int(getattr(request, policy.resume.request_field))
-
-
-def _lookup(call: engine.Call, outgoing: Outgoing, request: Any) -> Any:
-    """A copy of the kept answer, or None."""
-    handled = context.current()
-    kept = call.lookup(
-        request,
-        principal="" if handled is None else handled.principal,
-        at_least=outgoing.option(AT_LEAST_KEY),
-    )
-    return None if kept is None else type(kept).FromString(kept.SerializeToString())
-
-
-async def _keep(call: engine.Call, rpc: Any) -> None:
-    """Keep a copy of the answer: the caller may change its own."""
-    answer = await rpc
-    position = 0
-    for key, value in await rpc.trailing_metadata() or ():
-        if key == POSITION_KEY and isinstance(value, str) and value.isdecimal():
-            position = int(value)
-    raw = answer.SerializeToString()
-    call.keep(type(answer).FromString(raw), size=len(raw), position=position)

@@ -1,151 +1,36 @@
-"""What a handler's exception says to its caller: a status, never UNKNOWN, never internals.
-
-And whether the caller may try again: `grpc-retry-pushback-ms` carries the wait that the error asks
-for, or -1 when the fault lies further down and has been retried there (only the tier nearest the
-fault retries).
-"""
+"""What an exception of a handler in `grpc.aio` says to its caller."""
 
 import asyncio
-import logging
-from dataclasses import dataclass
-from secrets import token_hex
-from typing import Any, Final
 
 import grpc
 import grpc.aio
-from google.rpc import status_pb2
 
-from accord import errors, telemetry
-from accord.aio.failure_marks import DEPENDENCY, EXHAUSTED
+from accord import errors, failure
 from accord.context import CallContext
-from accord.policies.pushback import MARK, format_pushback
-
-_MAX_CHAIN: Final = 32
-
-_PASSED_ON: Final = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-    }
-)
-
-
-class Answered(Exception):
-    """The call was answered before, with this status."""
-
-    def __init__(self, status: bytes) -> None:
-        super().__init__()
-        self.status = status_pb2.Status.FromString(status)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """How a failed call is answered."""
-
-    status: status_pb2.Status
-    pushback: str | None
-    """Value of the trailer `grpc-retry-pushback-ms`."""
+from accord.failure import Answer
 
 
 def answer_to(
     error: BaseException, call: CallContext, translate: errors.Translate | None
 ) -> Answer | None:
     """What to answer with, or None if gRPC must see the exception itself."""
-    if isinstance(error, Answered):
-        return Answer(error.status, None)
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         if task is not None and task.cancelling() > 0:
             return None  # the caller has gone, or the server stops
-    elif not isinstance(error, Exception) or _is_transport(error):
+        # The handler cancelled itself: without a status the caller would hang (grpc #29248).
+        cancelled = errors.ServiceError(
+            grpc.StatusCode.CANCELLED, "CANCELLED", "the work was cancelled"
+        )
+        cancelled.__cause__ = error
+        return failure.answer_to(cancelled, call, translate)
+    if isinstance(error, failure.Answered):
+        return failure.answer_to(error, call, translate)
+    if not isinstance(error, Exception) or _is_transport(error):
         return None
-    meant = _meaning(error, call, translate) or _internal(error, call)
-    if exhausted(error):
-        pushback: str | None = MARK
-    else:
-        pushback = None if meant.retry_after is None else format_pushback(meant.retry_after)
-    return Answer(meant.to_status(call.service), pushback)
-
-
-def exhausted(error: BaseException | None) -> bool:
-    """Whether an error, or one that it is chained to, has been retried further down."""
-    waiting, looked_at = [error], 0
-    while waiting and looked_at < _MAX_CHAIN:
-        found = waiting.pop()
-        if found is None:
-            continue
-        if getattr(found, EXHAUSTED, False):
-            return True
-        looked_at += 1
-        waiting += (found.__cause__, found.__context__)
-        if isinstance(found, BaseExceptionGroup):
-            waiting += found.exceptions
-    return False
+    return failure.answer_to(error, call, translate)
 
 
 def _is_transport(error: BaseException) -> bool:
     """AbortError: the status is out already. Else: the caller has gone or the server stopped."""
     return isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError)
-
-
-def _meaning(
-    error: BaseException, call: CallContext, translate: errors.Translate | None
-) -> errors.ServiceError | None:
-    """What the caller may know of an error; None: nothing."""
-    match error:
-        case asyncio.CancelledError():
-            # The handler cancelled itself: without a status the caller would hang (grpc #29248).
-            return errors.ServiceError(
-                grpc.StatusCode.CANCELLED, "CANCELLED", "the work was cancelled"
-            )
-        case errors.ServiceError():
-            return error
-        case grpc.aio.AioRpcError():
-            return _nested(error, call)
-        case errors.IdempotencyConflict():
-            return errors.Aborted(
-                "IDEMPOTENCY_CONFLICT", "another call with this key is at work", retry_after=1.0
-            )
-        case TimeoutError() if call.remaining() == 0:
-            return errors.DeadlineExceeded("the deadline has passed")
-        case Exception():
-            return translate(error) if translate is not None else None
-    return None
-
-
-def _internal(error: BaseException, call: CallContext) -> errors.ServiceError:
-    """INTERNAL with a reference under which the log has everything."""
-    reference = token_hex(8)
-    telemetry.log(
-        logging.ERROR,
-        "unexpected error in a handler",
-        error=error,
-        reference=reference,
-        method=call.method,
-        trace_id=telemetry.trace_id(),
-    )
-    return errors.ServiceError(
-        grpc.StatusCode.INTERNAL,
-        "INTERNAL",
-        f"internal error, reference {reference}",
-        metadata={"reference": reference},
-    )
-
-
-def _nested(error: Any, call: CallContext) -> errors.ServiceError | None:
-    """The failure of a nested call, as far as it is the caller's business."""
-    code = error.code()
-    dependency = getattr(error, DEPENDENCY, "").removeprefix("/") or "a dependency"
-    if code is grpc.StatusCode.CANCELLED and call.remaining() == 0:
-        return errors.DeadlineExceeded(f"the deadline passed while {dependency} was called")
-    if code not in _PASSED_ON:
-        return None
-    found = errors.ServiceError.from_rpc(error)
-    return errors.ServiceError(
-        code,
-        found.reason,
-        f"{dependency}: {code.name}",
-        metadata={"dependency": dependency},
-        retry_after=found.retry_after,
-    )

@@ -8,7 +8,8 @@ function that returns an iterator.
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Executor
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -23,9 +24,14 @@ Many = Callable[[Any, ServerContext], Awaitable[None]]
 _END: Final = object()
 
 
-def single(handler: Callable[..., Any]) -> Single:
-    """A handler with one response, whatever its shape. None as request: read from the context."""
+def single(handler: Callable[..., Any], pool: Executor, *, streamed: bool) -> Single:
+    """A handler with one response, whatever its shape; a function runs in `pool`.
+
+    `streamed`: requests are in the context.
+    """
     if inspect.iscoroutinefunction(handler):
+        if not streamed:
+            return handler
 
         async def in_loop(request: Any, context: ServerContext) -> Any:
             return await handler(_incoming(request, context), context)
@@ -33,14 +39,16 @@ def single(handler: Callable[..., Any]) -> Single:
         return in_loop
 
     async def in_thread(request: Any, context: ServerContext) -> Any:
-        sync = SyncContext(context, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        sync = SyncContext(context, loop)
         found = sync.requests() if request is None else request
-        return await asyncio.to_thread(handler, found, sync)
+        values = contextvars.copy_context()
+        return await loop.run_in_executor(pool, values.run, handler, found, sync)
 
     return in_thread
 
 
-def many(handler: Callable[..., Any]) -> Many:
+def many(handler: Callable[..., Any], pool: Executor) -> Many:
     """A handler with a stream of responses, whatever its shape. None as request: as above."""
     if inspect.isasyncgenfunction(handler):
 
@@ -64,18 +72,32 @@ def many(handler: Callable[..., Any]) -> Many:
         sync = SyncContext(context, loop)
         found = sync.requests() if request is None else request
         values = contextvars.copy_context()
-        responses = iter(await loop.run_in_executor(None, values.run, handler, found, sync))
+        responses = iter(await loop.run_in_executor(pool, values.run, handler, found, sync))
 
         def advance() -> Any:
             return next(responses, _END)
 
         while True:
-            response = await loop.run_in_executor(None, values.run, advance)
+            response = await loop.run_in_executor(pool, values.run, advance)
             if response is _END:
                 return
             await context.write(response)
 
     return iterate
+
+
+def generator(behaviour: Callable[..., Awaitable[None]]) -> Callable[..., AsyncIterator[Any]]:
+    """A behaviour that writes its responses, in the shape in which everybody knows how to call it.
+
+    opentelemetry-instrumentation-grpc, which may come before us, only iterates.
+    """
+
+    async def nothing(requests: Any, context: Any) -> AsyncIterator[Any]:
+        await behaviour(requests, context)
+        return
+        yield
+
+    return nothing
 
 
 def _incoming(request: Any, context: ServerContext) -> Any:

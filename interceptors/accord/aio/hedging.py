@@ -7,7 +7,7 @@ from typing import Any
 import grpc.aio
 
 from accord import engine
-from accord.aio.outgoing import failure_from
+from accord.outgoing import failure_from
 
 Start = Callable[[engine.Send], Awaitable[Any]]
 """Makes an attempt and returns gRPC's call object."""

@@ -7,18 +7,12 @@ no record: then the next one in line is the first.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
 
-from accord.aio.failure import Answered
 from accord.context import Idempotency
-from accord.errors import Aborted, IdempotencyConflict, InvalidArgument
+from accord.errors import IdempotencyConflict
 from accord.hooks import IdempotencyStore, StoredAnswer
-from accord.policies.deadline import hop_reserve
-from accord.policies.idempotency import POLL_INTERVAL, RETRY_AFTER, Scope
-
-KEY_REUSED: Final = "IDEMPOTENCY_KEY_REUSED"
-IN_PROGRESS: Final = "IDEMPOTENCY_IN_PROGRESS"
-_PATIENCE: Final = 10.0
+from accord.policies.idempotency import POLL_INTERVAL, Scope
+from accord.repeat import check_same, replay, still_running, wait_until
 
 
 class _Running:
@@ -47,28 +41,26 @@ class Repeats:
         Raises `Answered` for a stored refusal, InvalidArgument for a key that was used for another
         request, Aborted when the first call did not finish before this one's deadline.
         """
-        now = self._clock()
-        ends = now + _PATIENCE if deadline is None else deadline
-        until = ends - hop_reserve(ends - now)
+        until = wait_until(self._clock(), deadline)
         while (first := self._running.get(call.scope)) is not None:
-            _same(first.fingerprint, call)
+            check_same(first.fingerprint, call)
             try:
                 await asyncio.wait_for(first.done.wait(), until - self._clock())
             except TimeoutError:
-                raise _still_running() from None
+                raise still_running() from None
         mine = self._running[call.scope] = _Running(call.fingerprint)
         try:
             stored = await self._stored(call, until)
             if stored is not None:
-                return _replay(stored)
+                return replay(stored)
             try:
                 return await handle()
             except IdempotencyConflict:
                 # Another process has won; what it has done is the answer.
                 stored = await self._stored(call, until)
                 if stored is None:
-                    raise _still_running() from None
-                return _replay(stored)
+                    raise still_running() from None
+                return replay(stored)
         finally:
             del self._running[call.scope]
             mine.done.set()
@@ -78,29 +70,9 @@ class Repeats:
             stored = await self._store.lookup(call.scope)
             if stored is None:
                 return None
-            _same(stored.fingerprint, call)
+            check_same(stored.fingerprint, call)
             if not stored.pending:
                 return stored
             if self._clock() + POLL_INTERVAL >= until:
-                raise _still_running()
+                raise still_running()
             await asyncio.sleep(POLL_INTERVAL)
-
-
-def _same(fingerprint: bytes, call: Idempotency) -> None:
-    if fingerprint != call.fingerprint:
-        raise InvalidArgument(
-            ("metadata.idempotency-key", "was used before for a different request"),
-            reason=KEY_REUSED,
-        )
-
-
-def _replay(stored: StoredAnswer) -> bytes:
-    if stored.status is not None:
-        raise Answered(stored.status)
-    return stored.response or b""
-
-
-def _still_running() -> Aborted:
-    return Aborted(
-        IN_PROGRESS, "the first call with this key is still at work", retry_after=RETRY_AFTER
-    )

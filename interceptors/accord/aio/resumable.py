@@ -8,18 +8,17 @@ import asyncio
 import logging
 import weakref
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from accord import engine, telemetry
-from accord.aio.client import Continuation, OnResume
-from accord.aio.outgoing import Outgoing, ended, failure_from, read_failure
+from accord.aio.client import Continuation
+from accord.aio.outgoing import Outgoing, ended
 from accord.aio.stream import StreamCall
-
-OPEN_KEY: Final = "accord-stream"
-"""Initial metadata by which a server says that it has accepted a resumable stream."""
+from accord.line import OnResume
+from accord.outgoing import OPEN_KEY, broken, failure_from, read_failure
 
 
 class ResumableCall(StreamCall):
@@ -105,6 +104,7 @@ class ResumableCall(StreamCall):
                         self._answer()
                         if self._wanted(message):
                             self._delivered = True
+                            self._outgoing.received()
                             yield message
                     if self._resumption is not None:
                         self._resumption.ended()
@@ -146,7 +146,7 @@ class ResumableCall(StreamCall):
         if self._send is None:
             raise self._fail(error)
         step = self._call.failed(
-            self._send, failure_from(error, transport=_broken(error), started=self._delivered)
+            self._send, failure_from(error, transport=broken(error), started=self._delivered)
         )
         if self._cancel_requested or not isinstance(step, engine.Again):
             exhausted = isinstance(step, engine.Raise) and step.exhausted
@@ -233,11 +233,3 @@ class ResumableCall(StreamCall):
         """What gRPC itself says of the failure."""
         await self.code()
         return self._error.debug_error_string() if self._error is not None else ""
-
-
-def _broken(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the transport broke below the status: nobody's answer, so nobody's decision."""
-    text = error.details() or ""
-    return (error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in text) or (
-        error.code() is grpc.StatusCode.UNKNOWN and text == "Stream removed"
-    )

@@ -1,61 +1,18 @@
-"""What a handler sees of its call: messages in and out, and the servicer context.
-
-The interceptor takes serialisation over from gRPC, which would answer a request that it cannot
-decode with INTERNAL and a response that it cannot encode with UNKNOWN.
-"""
+"""What a handler sees of its call: messages in and out, and the servicer context."""
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, Final
-
-import grpc
-import grpc.aio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 from accord.aio import EOF
-from accord.aio.failure import exhausted
 from accord.aio.watchdog import Watchdog
+from accord.codec import Codec
 from accord.errors import InvalidArgument
-from accord.hooks import FieldViolation, Validator
+from accord.failure import exhausted
+from accord.incoming import SILENT, known
+from accord.observation import ServerCall
 from accord.policies.pushback import MARK, PUSHBACK_KEY
-
-_SILENT: Final = (None, 0, grpc.StatusCode.OK)
-
-
-class Codec:
-    """Decodes and validates the requests of one method, and encodes its responses."""
-
-    __slots__ = ("_deserialize", "_serialize", "_validate")
-
-    def __init__(
-        self,
-        deserialize: Callable[[bytes], Any] | None,
-        serialize: Callable[[Any], bytes] | None,
-        validate: Validator | None,
-    ) -> None:
-        self._deserialize = deserialize
-        self._serialize = serialize
-        self._validate = validate
-
-    def decode(self, raw: bytes) -> Any:
-        """The request. Raises InvalidArgument if it is garbage or breaks a rule."""
-        if self._deserialize is None:
-            return raw
-        try:
-            request = self._deserialize(raw)
-        except Exception:  # whatever a deserialiser raises, it is the bytes that are wrong
-            problem = FieldViolation("", "the request cannot be decoded")
-            raise InvalidArgument(problem, reason="UNDECODABLE") from None
-        violations: Sequence[FieldViolation] = self._validate(request) if self._validate else ()
-        if violations:
-            raise InvalidArgument(*violations)
-        return request
-
-    def encode(self, response: Any) -> bytes:
-        """The response's bytes. Raises TypeError or ValueError for what is no response."""
-        if self._serialize is None:
-            return response  # type: ignore[no-any-return]
-        return self._serialize(response)
 
 
 class Requests:
@@ -77,10 +34,15 @@ class Requests:
 class ServerContext:
     """gRPC's servicer context, with messages instead of bytes and without UNKNOWN."""
 
-    def __init__(self, context: Any, codec: Codec, watchdog: Watchdog) -> None:
+    __slots__ = ("_codec", "_context", "_observed", "_read", "_watchdog")
+
+    def __init__(
+        self, context: Any, codec: Codec, watchdog: Watchdog, observed: ServerCall | None
+    ) -> None:
         self._context = context
         self._codec = codec
         self._watchdog = watchdog
+        self._observed = observed
         self._read = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -92,6 +54,8 @@ class ServerContext:
         self._watchdog.touch()
         if raw is EOF:
             return raw
+        if self._observed is not None:
+            self._observed.received(len(raw))
         try:
             request = self._codec.decode(raw)
         except InvalidArgument as error:
@@ -102,8 +66,11 @@ class ServerContext:
 
     async def write(self, message: Any) -> None:
         """Send one response."""
-        await self._context.write(self._codec.encode(message))
+        raw = self._codec.encode(message)
+        await self._context.write(raw)
         self._watchdog.touch()
+        if self._observed is not None:
+            self._observed.sent(len(raw))
 
     async def abort(
         self, code: Any, details: str = "", trailing_metadata: tuple[Any, ...] = ()
@@ -125,7 +92,7 @@ class ServerContext:
 
     def failed(self) -> bool:
         """Whether the handler has set a status code that is not OK."""
-        return self._context.code() not in _SILENT
+        return self._context.code() not in SILENT
 
 
 class SyncContext:
@@ -168,10 +135,3 @@ class SyncContext:
         """The requests of a client stream, for a `for` loop in the thread."""
         while (request := self._wait(self._context.read())) is not EOF:
             yield request
-
-
-def known(code: Any) -> Any:
-    """`code`, but INTERNAL instead of UNKNOWN, which tells a caller nothing."""
-    if code in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNKNOWN.value[0]):
-        return grpc.StatusCode.INTERNAL
-    return code

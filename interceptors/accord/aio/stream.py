@@ -79,6 +79,7 @@ class StreamCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
                     # Not at the end: a probe must not hold the breaker for as long as a stream.
                     self._outgoing.call.succeeded(self._send)
                     answered = True
+                self._outgoing.received()
                 yield message
         except grpc.aio.AioRpcError as error:
             self._outgoing.fail(error)

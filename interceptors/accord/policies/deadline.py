@@ -42,12 +42,14 @@ def effective(
 
     Raises ValueError if a bound is not a number.
     """
-    bounds = [now + seconds for seconds in (explicit, contract, declared) if seconds is not None]
-    if inherits is not None:
-        bounds.append(inherited(now, inherits))
-    if not bounds:
-        return None
-    earliest = min(bounds)
-    if any(bound != bound for bound in bounds):
-        raise ValueError("a timeout is not a number")
+    earliest = None if inherits is None else inherited(now, inherits)
+    for seconds in (explicit, contract, declared):
+        if seconds is None:
+            continue
+        if seconds != seconds:
+            raise ValueError("a timeout is not a number")
+        if earliest is None or now + seconds < earliest:
+            earliest = now + seconds
+    if earliest != earliest:
+        raise ValueError("a deadline is not a number")
     return earliest

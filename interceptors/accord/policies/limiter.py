@@ -50,9 +50,9 @@ class Limiter:
     __slots__ = (
         "_calls",
         "_clock",
-        "_fixed",
         "_gradient",
         "_in_flight",
+        "_limit",
         "_lock",
         "_most",
         "_policy",
@@ -77,7 +77,7 @@ class Limiter:
         `gradient` finds the limit; None: it is `fixed`. `random` is uniform over [0, 1).
         """
         self._gradient = gradient
-        self._fixed = fixed
+        self._limit = fixed if gradient is None else int(gradient.limit)
         self._policy = queue or QueuePolicy()
         self._clock = clock
         self._random = random
@@ -94,12 +94,17 @@ class Limiter:
     @property
     def limit(self) -> int:
         """Calls that may be at work now."""
-        return self._fixed if self._gradient is None else int(self._gradient.limit)
+        return self._limit
 
     @property
     def max_wait(self) -> float:
         """Seconds that a driver lets a call wait in the queue."""
         return self._policy.max_wait
+
+    def grant(self) -> Permit | None:
+        """Leave to begin at once; None: ask `acquire`."""
+        with self._lock:
+            return self._grant() if self._in_flight < self._limit else None
 
     def acquire(
         self, priority: Priority, notify: Callable[[], None] | None = None
@@ -110,7 +115,7 @@ class Limiter:
         must not block or raise. Without it the call does not wait.
         """
         with self._lock:
-            if self._in_flight < self.limit:
+            if self._in_flight < self._limit:
                 return self._grant()
             if notify is None or self._policy.length <= 0:
                 return self._refuse()
@@ -139,6 +144,8 @@ class Limiter:
             if sample and self._gradient is not None:
                 self._sample(self._gradient, permit.started)
             self._in_flight -= 1
+            if not self._queue.length:
+                return
             ready = self._admit_waiters()
         for waiter in ready:
             waiter.notify()
@@ -166,7 +173,8 @@ class Limiter:
 
     def _grant(self) -> Permit:
         self._in_flight += 1
-        self._most = max(self._most, self._in_flight)
+        if self._in_flight > self._most:
+            self._most = self._in_flight
         return Permit(self._clock())
 
     def _admit_waiters(self) -> list[Waiter]:
@@ -189,7 +197,7 @@ class Limiter:
         self._calls += 1
         self._total += now - started
         if now >= self._sample_until and self._calls >= SAMPLE_CALLS:
-            gradient.update(self._total / self._calls, self._most)
+            self._limit = int(gradient.update(self._total / self._calls, self._most))
             self._calls, self._total = 0, 0.0
             self._most = self._in_flight
             self._sample_until = now + SAMPLE_TIME

@@ -49,35 +49,36 @@ class Waiter:
 class PriorityQueue:
     """Waiters in the order in which they are served. Its user bounds it and holds a lock."""
 
-    __slots__ = ("_by_priority", "_length")
+    __slots__ = ("_by_priority", "length")
 
     def __init__(self) -> None:
         self._by_priority: dict[Priority, deque[Waiter]] = {each: deque() for each in Priority}
-        self._length = 0
+        self.length = 0
+        """Waiters of all priorities."""
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def push(self, waiter: Waiter) -> None:
         """The last of its priority."""
         self._by_priority[waiter.priority].append(waiter)
-        self._length += 1
+        self.length += 1
 
     def pop(self) -> Waiter:
         """Takes out the one to be served next. Raises StopIteration if nobody waits."""
         waiter = next(queue for queue in self._by_priority.values() if queue).popleft()
-        self._length -= 1
+        self.length -= 1
         return waiter
 
     def remove(self, waiter: Waiter) -> None:
         """Takes out one that gives up. Raises ValueError if it does not wait."""
         self._by_priority[waiter.priority].remove(waiter)
-        self._length -= 1
+        self.length -= 1
 
     def shed(self, newcomer: Priority) -> Waiter | None:
         """Takes out the newest of the least important, if less important than a newcomer."""
         for priority in reversed(Priority):
             if priority > newcomer and self._by_priority[priority]:
-                self._length -= 1
+                self.length -= 1
                 return self._by_priority[priority].pop()
         return None

@@ -1,7 +1,7 @@
-"""What the operator of a service may see and do: parked work, sagas, and the record of it.
+"""What the operator of a service may see and do: parked work, sagas, traces, and the record.
 
-The contracts are `accord.ops.v1`. Every service serves WorkService and
-AuditService, and SagaService if it has sagas. An intervention, its audit record
+The contracts are `accord.ops.v1`. Every service serves WorkService,
+AuditService and TraceService, and SagaService if it has sagas. An intervention, its audit record
 and the answer to its idempotency key commit together.
 """
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Final
 from accord.operations import Audit, Intervention
 from accord.ops.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from accord.ops.v1.saga_pb2_grpc import add_SagaServiceServicer_to_server
+from accord.ops.v1.trace_pb2_grpc import add_TraceServiceServicer_to_server
 from accord.ops.v1.work_pb2_grpc import add_WorkServiceServicer_to_server
 from services.runtime.operations.audit import MIGRATIONS, AuditServicer, record
 from services.runtime.operations.sagas import SagaServicer
+from services.runtime.operations.traces import TraceServicer
 from services.runtime.operations.work import WorkServicer
 
 if TYPE_CHECKING:
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTRACTS", "MIGRATIONS", "SAGA_CONTRACT", "serve", "writes_to"]
 
-CONTRACTS: Final = ("accord.ops.v1.WorkService", "accord.ops.v1.AuditService")
+CONTRACTS: Final = (
+    "accord.ops.v1.WorkService",
+    "accord.ops.v1.AuditService",
+    "accord.ops.v1.TraceService",
+)
 """What every service serves."""
 
 SAGA_CONTRACT: Final = "accord.ops.v1.SagaService"
@@ -33,6 +39,8 @@ def serve(runtime: "Runtime") -> tuple[str, ...]:
     executor, clock = runtime.executor, runtime.clock
     add_WorkServiceServicer_to_server(WorkServicer(database, executor, clock), server)
     add_AuditServiceServicer_to_server(AuditServicer(database), server)
+    traces = TraceServicer(database, runtime.telemetry.recent)
+    add_TraceServiceServicer_to_server(traces, server)
     if runtime.sagas is None:
         return CONTRACTS
     sagas = SagaServicer(database, executor, runtime.sagas, clock)

@@ -15,7 +15,12 @@ import shop
 from accord.contract import Key, MethodPolicy, method_policy
 
 WELL_KNOWN: Final = "google.protobuf"
+VOCABULARY: Final = "accord.v1"
+"""Policies inside requests: no rules of validation but those of contracts hold for them."""
 LENGTH_DELIMITED: Final = 2
+
+METHOD: Final = "shop.orders.v1.OrderService/ReadEvents"
+"""The method that the operator's RPCs are tried with: nothing in the shop depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,10 @@ def class_of(descriptor: Descriptor) -> type[Message]:
 def _places(message: Descriptor, path: tuple[FieldDescriptor, ...]) -> Iterator[Place]:
     for field in message.fields:
         yield Place((*path, field))
-        if field.message_type is not None and field.message_type.file.package != WELL_KNOWN:
+        if field.message_type is not None and field.message_type.file.package not in (
+            WELL_KNOWN,
+            VOCABULARY,
+        ):
             yield from _places(field.message_type, (*path, field))
 
 

@@ -29,6 +29,7 @@ UNKNOWN: Final = varint(1000 << 3 | LENGTH_DELIMITED) + varint(2 * 1024 * 1024) 
 MAY_BE_EMPTY: Final = frozenset(
     {
         "accord.ops.v1.AuditService/ListAudit",
+        "accord.ops.v1.MeshService/GetState",
         "accord.ops.v1.SagaService/ListSagas",
         "accord.ops.v1.WorkService/ListWork",
         "shop.customers.v1.CustomerService/ListCustomers",
@@ -91,8 +92,9 @@ def _of_field(rpc: Rpc, place: Place) -> Iterator[BadRequest]:
             yield BadRequest(rpc, case, with_value(place, rpc.name, text), place.name)
     if field.type == FieldDescriptor.TYPE_ENUM:
         for number in (-(2**31), -1, 99, 2**31 - 1):
-            request = with_value(place, rpc.name, number)
-            yield BadRequest(rpc, f"unknown {number}", request, place.name)
+            wrong = [number] if field.is_repeated else number
+            name = f"{place.name}[0]" if field.is_repeated else place.name
+            yield BadRequest(rpc, f"unknown {number}", with_value(place, rpc.name, wrong), name)
     if field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64):
         lowest = -(2**31) if field.type == FieldDescriptor.TYPE_INT32 else -(2**63)
         for number in (-1, lowest):
@@ -108,7 +110,10 @@ def _of_field(rpc: Rpc, place: Place) -> Iterator[BadRequest]:
     if field.is_repeated:
         # Empty items cost the caller two bytes each; looking at them costs the server minutes.
         for number in (10_000, 300_000):
-            items = good + place.encode(b"") * number
+            if field.message_type is not None:
+                items = good + place.encode(b"") * number
+            else:
+                items = good + place.encode(bytes(number))  # packed
             yield BadRequest(rpc, f"{number} items", items, place.name)
 
 

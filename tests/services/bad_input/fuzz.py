@@ -7,7 +7,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from tests.services.bad_input.contract import WELL_KNOWN, Rpc, class_of
+from tests.services.bad_input.contract import METHOD, WELL_KNOWN, Rpc, class_of
 from tests.services.bad_input.world import EMAIL, World
 from tests.services.bad_input.wrong import ID
 
@@ -29,6 +29,11 @@ _USUAL: Final[Mapping[str, Sequence[Any]]] = {
     "definition": ("order", ""),
     "queue": ("saga", ""),
     "target": ("",),
+    "method": (METHOD,),
+    "method_prefix": ("", "shop."),
+    "invalidated_by": (METHOD,),
+    "max_attempts": (2, 3),
+    "percentile": (95.0,),
     "minor_units": (499, 499, 1, 10**11),
     "quantity": (1, 2, 10_000),
     "on_hand": (1_000_000, 5, 0),
@@ -60,9 +65,11 @@ def _message(descriptor: Descriptor, values: Mapping[str, Any]) -> Message:
 
 
 def _values(field: FieldDescriptor, ids: Sequence[str]) -> st.SearchStrategy[Any]:
-    if field.is_repeated:
-        assert field.message_type is not None
-        return st.lists(_messages(field.message_type, ids), min_size=1, max_size=3)
+    value = _value(field, ids)
+    return st.lists(value, min_size=1, max_size=3) if field.is_repeated else value
+
+
+def _value(field: FieldDescriptor, ids: Sequence[str]) -> st.SearchStrategy[Any]:
     if field.message_type is not None:
         if field.message_type.file.package == WELL_KNOWN:
             return _durations(class_of(field.message_type))
@@ -76,6 +83,10 @@ def _values(field: FieldDescriptor, ids: Sequence[str]) -> st.SearchStrategy[Any
             return _mostly(st.sampled_from(usual or (0, 1, 3)), _whole(31))
         case FieldDescriptor.TYPE_INT64:
             return _mostly(st.sampled_from(usual or (0, 1, 3)), _whole(63))
+        case FieldDescriptor.TYPE_UINT32:
+            return _mostly(st.sampled_from(usual or (0, 1, 3)), st.integers(0, 2**32 - 1))
+        case FieldDescriptor.TYPE_DOUBLE:
+            return _mostly(st.sampled_from(usual or (0.0, 1.0)), st.floats())
         case FieldDescriptor.TYPE_ENUM:
             assert field.enum_type is not None
             return _mostly(st.integers(0, len(field.enum_type.values) - 1), _whole(31))

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from accord.ops.v1 import audit_pb2 as audit
+from accord.ops.v1 import mesh_pb2 as mesh
 from accord.ops.v1 import saga_pb2 as sagas
+from accord.ops.v1 import trace_pb2 as trace
 from accord.ops.v1 import work_pb2 as work
+from accord.v1 import policy_pb2 as policy
 from services.runtime.pages import encode_token
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
@@ -19,8 +23,9 @@ from shop.orders.v1 import orders_pb2 as orders
 from shop.payments.v1 import payments_pb2 as payments
 from shop.sandbox.v1 import sandbox_pb2 as sandbox
 from shop.shipping.v1 import shipping_pb2 as shipping
+from tests.services.bad_input.contract import METHOD
 from tests.services.bad_input.world import EMAIL, USED_KEY, World, capture, parcel
-from tests.services.bad_input.wrong import ID
+from tests.services.bad_input.wrong import ID, TRACE_ID
 from tests.support.shop import address, euros, order_request
 
 Requests = Callable[[World], Message | Sequence[Message]]
@@ -55,7 +60,9 @@ _PRICE: Final = euros(499)
 _DOLLARS: Final = Money(minor_units=499, currency_code="USD")
 
 AUDIT: Final = "accord.ops.v1.AuditService/"
+MESH: Final = "accord.ops.v1.MeshService/"
 SAGAS: Final = "accord.ops.v1.SagaService/"
+TRACES: Final = "accord.ops.v1.TraceService/"
 WORK: Final = "accord.ops.v1.WorkService/"
 CUSTOMERS: Final = "shop.customers.v1.CustomerService/"
 INVENTORY: Final = "shop.inventory.v1.InventoryService/"
@@ -119,6 +126,44 @@ def _saga(rpc: str, request: Callable[[str], Message]) -> list[Row]:
         Row(name, "unknown", NOT_FOUND, "NOT_FOUND", lambda world: request(ID)),
         Row(name, "ended", PRECONDITION, "SAGA_ENDED", lambda world: request(world.confirmed)),
     ]
+
+
+UNKNOWN_METHOD: Final = "shop.orders.v1.OrderService/Unknown"
+
+_POLICIES: Final = {
+    "zero timeout": policy.MethodPolicy(timeout=Duration()),
+    "negative timeout": policy.MethodPolicy(timeout=Duration(seconds=-1)),
+    "timeout of centuries": policy.MethodPolicy(timeout=Duration(seconds=2**63 - 1)),
+    "99 attempts": policy.MethodPolicy(retry=policy.Retry(max_attempts=99)),
+    "no such code": policy.MethodPolicy(
+        retry=policy.Retry(max_attempts=2, codes=[99])  # type: ignore[list-item]
+    ),
+    "half a percentile": policy.MethodPolicy(hedge=policy.Hedge(percentile=0.5)),
+    "no percentile": policy.MethodPolicy(hedge=policy.Hedge(percentile=float("nan"))),
+    "more than all": policy.MethodPolicy(breaker=policy.Breaker(failure_percent=101)),
+    "no rate": policy.MethodPolicy(limit=policy.Limit(rate=policy.Rate(per_second=0))),
+    "rate that is no number": policy.MethodPolicy(
+        limit=policy.Limit(rate=policy.Rate(per_second=float("nan")))
+    ),
+    "bottomless": policy.MethodPolicy(max_depth=9),
+    "cache of no time": policy.MethodPolicy(cache=policy.Cache()),
+    "another caller": policy.MethodPolicy(allow=["spiffe://shop.internal/mallory"]),
+    "another key": policy.MethodPolicy(
+        idempotency=policy.Idempotency(key=policy.Idempotency.KEY_NATURAL)
+    ),
+    "another floor": policy.MethodPolicy(floor=policy.Floor(max_attempts=1)),
+}
+"""Live policies that contradict themselves, or touch what is not a matter of operation."""
+
+
+def _override(method: str, wanted: policy.MethodPolicy) -> mesh.SetOverrideRequest:
+    return mesh.SetOverrideRequest(method=method, override=mesh.Override(policy=wanted), reason="r")
+
+
+def _fault(fault: mesh.Fault, method: str = METHOD) -> mesh.InjectFaultRequest:
+    return mesh.InjectFaultRequest(
+        method=method, fault=fault, lasting=Duration(seconds=1), reason="r"
+    )
 
 
 def _page_tokens(rpc: str, filters: dict[str, str], request: Callable[[str], Message]) -> list[Row]:
@@ -426,6 +471,62 @@ REFUSED: Final[Sequence[Row]] = (
         AUDIT + "ListAudit",
         {"target": ""},
         lambda token: audit.ListAuditRequest(page_token=token),
+    ),
+    *_page_tokens(
+        TRACES + "ListSpans",
+        {"trace_id": TRACE_ID},
+        lambda token: trace.ListSpansRequest(trace_id=TRACE_ID, page_token=token),
+    ),
+    *(
+        Row(
+            MESH + "SetOverride",
+            case,
+            INVALID,
+            "OVERRIDE_REFUSED",
+            lambda world, wanted=wanted: _override(METHOD, wanted),  # type: ignore[misc]
+            "override",
+        )
+        for case, wanted in _POLICIES.items()
+    ),
+    Row(
+        MESH + "SetOverride",
+        "below the floor",
+        INVALID,
+        "OVERRIDE_REFUSED",
+        lambda world: _override(
+            ORDERS + "CreateOrder", policy.MethodPolicy(timeout=Duration(seconds=1))
+        ),
+        "override",
+    ),
+    Row(
+        MESH + "SetOverride",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: _override(UNKNOWN_METHOD, policy.MethodPolicy()),
+    ),
+    Row(
+        MESH + "InjectFault",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: _fault(mesh.Fault(), UNKNOWN_METHOD),
+    ),
+    Row(
+        MESH + "InjectFault",
+        "no delay",
+        INVALID,
+        "INVALID_ARGUMENT",
+        lambda world: _fault(mesh.Fault(delay_percent=1)),
+        "fault.delay",
+    ),
+    Row(
+        MESH + "InjectFault",
+        "no code",
+        INVALID,
+        "INVALID_ARGUMENT",
+        lambda world: _fault(mesh.Fault(abort_percent=1)),
+        "fault.abort_code",
     ),
     *_page_tokens(
         SAGAS + "ListSagas",

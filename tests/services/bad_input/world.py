@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
+from accord.ops.v1 import mesh_pb2 as mesh
 from services.runtime.ids import uuid7
 from shop.customers.v1 import customers_pb2 as customers
 from shop.inventory.v1 import inventory_pb2 as inventory
@@ -23,7 +25,8 @@ from shop.payments.v1 import payments_pb2 as payments
 from shop.sandbox.v1 import sandbox_pb2 as sandbox
 from shop.shipping.v1 import shipping_pb2 as shipping
 from tests.services.bad_input.caller import PATIENCE, Caller
-from tests.services.bad_input.contract import RPCS
+from tests.services.bad_input.contract import METHOD, RPCS
+from tests.support.nats import nats_server
 from tests.support.shop import Shop, address, euros, order_request, running_shop
 
 T = TypeVar("T")
@@ -74,6 +77,18 @@ class World(Caller):
             yield order_id
         finally:
             self.behave(sandbox.PARTY_CARRIER, sandbox.BEHAVIOR_NORMAL)
+
+    def calm(self) -> None:
+        """Take back what an operator or the outside world was told."""
+        service = "accord.ops.v1.MeshService"
+        end = mesh.InjectFaultRequest(
+            method=METHOD, fault=mesh.Fault(), lasting=Duration(seconds=1), reason="over"
+        )
+        self.do(f"{service}/InjectFault", end)
+        clear = mesh.ClearOverrideRequest(method=METHOD, reason="over")
+        self.do(f"{service}/ClearOverride", clear)
+        for party in (sandbox.PARTY_CARD_PROCESSOR, sandbox.PARTY_CARRIER):
+            self.behave(party, sandbox.BEHAVIOR_NORMAL)
 
     def place(self, sku: str, key: str = "") -> str:
         """Place an order for one of a product."""
@@ -198,13 +213,14 @@ def parcel(key: str, units: int = 2, country: str = "DE") -> sandbox.BookParcelR
 
 
 @contextmanager
-def running_world(home: Path) -> Iterator[World]:
-    """Start all services in a thread, and furnish the shop."""
+def running_world(home: Path, *, broker: bool = False) -> Iterator[World]:
+    """Start all services in a thread, with or without a broker, and furnish the shop."""
     with _event_loop() as run:
         stack = AsyncExitStack()
 
         async def start() -> Shop:
-            return await stack.enter_async_context(running_shop(home))
+            url = (await stack.enter_async_context(nats_server())).url if broker else ""
+            return await stack.enter_async_context(running_shop(home, nats_url=url))
 
         shop = run(start())
         try:

@@ -12,8 +12,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from accord.ops.v1 import audit_pb2 as audit
+from accord.ops.v1 import mesh_pb2 as mesh
 from accord.ops.v1 import saga_pb2 as sagas
+from accord.ops.v1 import trace_pb2 as trace
 from accord.ops.v1 import work_pb2 as work
+from accord.v1 import policy_pb2 as policy
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
 from shop.inventory.v1 import inventory_pb2 as inventory
@@ -22,6 +25,7 @@ from shop.orders.v1 import orders_pb2 as orders
 from shop.payments.v1 import payments_pb2 as payments
 from shop.sandbox.v1 import sandbox_pb2 as sandbox
 from shop.shipping.v1 import shipping_pb2 as shipping
+from tests.services.bad_input.contract import METHOD
 from tests.services.bad_input.world import capture, parcel
 from tests.support.shop import address, euros
 
@@ -31,10 +35,37 @@ ID: Final = "0197f000-0000-7000-8000-000000000000"
 _ITEM: Final = orders.OrderItem(sku="tea", quantity=1, unit_price=euros(499))
 _LINE: Final = inventory.ReserveLine(sku="tea", quantity=1, unit_price=euros(499))
 _PARCEL_LINE: Final = shipping.ParcelLine(sku="tea", quantity=1)
+_POLICY: Final = policy.MethodPolicy(
+    timeout=Duration(seconds=5),
+    retry=policy.Retry(max_attempts=2, codes=[policy.STATUS_CODE_UNAVAILABLE]),
+)
+_FAULT: Final = mesh.Fault(
+    delay=Duration(nanos=1),
+    delay_percent=1,
+    abort_code=policy.STATUS_CODE_ABORTED,
+    abort_percent=1,
+    guarded=True,
+)
 _DOLLARS: Final = Money(minor_units=499, currency_code="USD")
+
+TRACE_ID: Final = "0af7651916cd43dd8448eb211c80319c"
 
 GOOD: Final[Mapping[str, Message]] = {
     "accord.ops.v1.AuditService/ListAudit": audit.ListAuditRequest(target=ID),
+    "accord.ops.v1.TraceService/FindTraces": trace.FindTracesRequest(key=ID),
+    "accord.ops.v1.TraceService/ListSpans": trace.ListSpansRequest(trace_id=TRACE_ID),
+    "accord.ops.v1.MeshService/GetState": mesh.GetStateRequest(method_prefix="shop."),
+    "accord.ops.v1.MeshService/SetOverride": mesh.SetOverrideRequest(
+        method=METHOD,
+        override=mesh.Override(policy=_POLICY, dark=[mesh.DARK_POLICY_BREAKER]),
+        reason="a test",
+    ),
+    "accord.ops.v1.MeshService/ClearOverride": mesh.ClearOverrideRequest(
+        method=METHOD, reason="a test"
+    ),
+    "accord.ops.v1.MeshService/InjectFault": mesh.InjectFaultRequest(
+        method=METHOD, fault=_FAULT, lasting=Duration(seconds=1), reason="a test"
+    ),
     "accord.ops.v1.SagaService/ListSagas": sagas.ListSagasRequest(definition="order"),
     "accord.ops.v1.SagaService/GetSaga": sagas.GetSagaRequest(saga_id=ID),
     "accord.ops.v1.SagaService/RetrySaga": sagas.RetrySagaRequest(saga_id=ID, reason="a test"),
@@ -128,6 +159,17 @@ def _reason(field: str) -> list[tuple[str, Any]]:
     return _values(field, "", "x" * 501, "two\nlines")
 
 
+def _method(field: str) -> list[tuple[str, Any]]:
+    long = f"shop.{'x' * 300}/Get"
+    return _values(
+        field, "", "Get", "a.B/", "/Get", "/a.B/Get", "a.B/Get/it", "a..B/Get", "a.B /Get", long
+    )
+
+
+def _percent(field: str) -> list[tuple[str, Any]]:
+    return _values(field, -1, 101, 2**31 - 1)
+
+
 def _age(field: str) -> list[tuple[str, Any]]:
     tomorrow, long_ago = Duration(seconds=-86400), Duration(seconds=315360001)
     return _values(field, tomorrow, long_ago, Duration(seconds=2**63 - 1))
@@ -199,6 +241,30 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_page("page_size"),
         *_values("page_token", "x" * 257),
         *_name("target")[1:],
+    ],
+    "accord.ops.v1.TraceService/FindTraces": _name("key"),
+    "accord.ops.v1.TraceService/ListSpans": [
+        *_page("page_size"),
+        *_values("page_token", "x" * 257),
+        *_values("trace_id", "", TRACE_ID[1:], TRACE_ID + "0", TRACE_ID.upper(), "x" * 32),
+    ],
+    "accord.ops.v1.MeshService/GetState": _values("method_prefix", "x" * 301, "a b", "ü", "a*"),
+    "accord.ops.v1.MeshService/SetOverride": [
+        *_method("method"),
+        *_values("override", None),
+        *_values("override.dark", [mesh.DARK_POLICY_BREAKER] * 9),
+        *_reason("reason"),
+    ],
+    "accord.ops.v1.MeshService/ClearOverride": [*_method("method"), *_reason("reason")],
+    "accord.ops.v1.MeshService/InjectFault": [
+        *_method("method"),
+        *_values("fault", None),
+        *_values("fault.delay", Duration(seconds=-1), Duration(seconds=600, nanos=1)),
+        *_percent("fault.delay_percent"),
+        *_percent("fault.abort_percent"),
+        *_values("fault.abort_code", 17, -1),
+        *_values("lasting", None, Duration(), Duration(seconds=-1), Duration(seconds=3601)),
+        *_reason("reason"),
     ],
     "accord.ops.v1.SagaService/ListSagas": [
         *_page("page_size"),

@@ -124,3 +124,21 @@ async def test_slow_reader_holds_nothing(
 
     for reading in lists:
         reading.cancel()
+
+
+async def test_answers_are_kept_until_a_write(tmp_path: Path) -> None:
+    """A customer is asked for once in 30 s, unless the caller has written a customer since."""
+    async with running_shop(tmp_path, "customers") as shop:
+        stub = CustomerServiceStub(shop.channel("customers"))
+        customer_id = await shop.customer()
+
+        async def asked() -> int:
+            await stub.GetCustomer(pb.GetCustomerRequest(customer_id=customer_id))
+            (route,) = (
+                each for each in shop.mesh.snapshot().routes if each.method.endswith("/GetCustomer")
+            )
+            return route.cache_misses
+
+        assert [await asked() for _ in range(3)] == [1, 1, 1]
+        await shop.customer()
+        assert [await asked() for _ in range(2)] == [2, 2]

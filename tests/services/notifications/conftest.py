@@ -1,5 +1,6 @@
 """The parts around the notifications service: a broker, customers, orders and a mail server."""
 
+import json
 import os
 import shutil
 import socket
@@ -59,9 +60,12 @@ def mailbox() -> Iterator[Mailbox]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries come every tenth of a second, as often as usual."""
+def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries come every tenth of a second, as often as usual; circuits open for no longer."""
     monkeypatch.setattr(work, "PATIENCE", (0.1,) * len(work.PATIENCE))
+    breaker = {"open": "0.1s", "max_open": "0.1s"}
+    policy = {"shop.customers.v1.CustomerService/GetCustomer": {"policy": {"breaker": breaker}}}
+    (tmp_path / "policy.json").write_text(json.dumps(policy))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A caller of the payments service without interceptors, so that no attempt is hidden."""
+"""A caller of the payments service without interceptors: no attempt is hidden, here or below."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
 from shop.sandbox.v1 import sandbox_pb2 as outside
-from tests.services.sandbox.world import DEADLINE, failure
+from tests.services.sandbox.world import DEADLINE, SINGLE, failure
 
 PRICE = Money(minor_units=1999, currency_code="EUR")
 TAKEN = [outside.ENTRY_KIND_CAPTURED]
@@ -36,12 +36,12 @@ class Client:
     ) -> pb.Payment:
         """Charge an order, under its own key unless another is given."""
         request = pb.ChargeRequest(order_id=order, amount=amount, card_token=card)
-        metadata = idempotency_key(key or f"{order}/charge")
+        metadata = (*SINGLE, *idempotency_key(key or f"{order}/charge"))
         return (await self._stub.Charge(request, metadata=metadata, timeout=timeout)).payment
 
     async def refund(self, order: str, timeout: float = DEADLINE) -> pb.Payment:
         request = pb.RefundRequest(order_id=order)
-        return (await self._stub.Refund(request, timeout=timeout)).payment
+        return (await self._stub.Refund(request, metadata=SINGLE, timeout=timeout)).payment
 
     async def get(self, order: str) -> pb.Payment:
         request = pb.GetPaymentRequest(order_id=order)

@@ -14,9 +14,10 @@ from typing import TypeVar
 import pytest
 
 from accord import telemetry
+from accord.errors import Unavailable
 from services.runtime import executor as executors
 from services.runtime.database import Database, DatabaseUnavailable, Tx, open_database
-from services.runtime.executor import DELAYS, Effect, Executor, Permanent, Work
+from services.runtime.executor import DELAYS, MAX_TOLD, Effect, Executor, Permanent, Work
 from tests.services.runtime.working import (
     at_work,
     due,
@@ -254,6 +255,27 @@ async def test_retries_come_at_0_1_2_4_8_seconds_and_then_the_row_is_parked(
     assert [entry["attempt"] for entry in history] == [1, 2, 3, 4, 5, 6]
     assert history[0]["error"] == "RuntimeError: no k today"
     assert [b["at"] - a["at"] for a, b in itertools.pairwise(history)] == pytest.approx(DELAYS)
+
+
+@pytest.mark.parametrize(("told", "wait"), [(3.5, 3.5), (0.0, 1.0), (-5.0, 1.0), (1e9, MAX_TOLD)])
+async def test_a_retry_waits_as_long_as_it_was_told(
+    record: Database, clock: Clock, told: float, wait: float
+) -> None:
+    """A failure that says when to come back is believed, within bounds; delays never shrink."""
+    executor = Executor(record, "a", clock)
+
+    async def handle(work: Work) -> None:
+        raise Unavailable("BUSY", told)
+
+    executor.register("test", handle, delays=(1.0,))
+    async with at_work(executor):
+        await put(executor, record, "k")
+
+        async def failed() -> bool:
+            return bool((await row(record))["attempts"] == 1)
+
+        await until(failed, "the failure")
+        assert (await row(record))["due_at"] == clock() + wait
 
 
 async def test_a_permanent_failure_parks_at_once(record: Database, clock: Clock) -> None:

@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_reflection.v1alpha import reflection_pb2
 
 import accord
+from accord import operations as mesh_operations
 from accord.contract import Key, check_service
 from accord.errors import ServiceError
 from accord.ops.v1 import audit_pb2, saga_pb2, work_pb2
@@ -924,23 +925,28 @@ async def test_an_operator_ships_an_order_by_hand(impatient_shop: Shop) -> None:
 # The contracts.
 
 
-CONTRACTS = (*operations.CONTRACTS, operations.SAGA_CONTRACT)
+EVERYWHERE = (*operations.CONTRACTS, mesh_operations.CONTRACT)
 
 
 def test_every_rpc_is_for_operators_and_bounded() -> None:
     """Who may call, how long it may take, and that what changes something needs a key."""
-    for contract in CONTRACTS:
+    for contract in (*operations.CONTRACTS, operations.SAGA_CONTRACT):
         for policy in check_service(contract):
             assert policy.allow == {"spiffe://shop.internal/operator"}
             assert policy.timeout == 5
             assert (policy.key is Key.REQUIRED) == (not policy.safe)
-            assert policy.safe == policy.method.rpartition("/")[2].startswith(("Get", "List"))
+            assert policy.safe == policy.method.rpartition("/")[2].startswith(
+                ("Get", "List", "Find")
+            )
 
 
 async def test_services_say_what_they_serve(tmp_path: Path) -> None:
     """Reflection lists the operator's services; one without sagas does not serve SagaService."""
     async with running_shop(tmp_path, "customers", "orders") as shop:
-        for name, expected in (("customers", operations.CONTRACTS), ("orders", CONTRACTS)):
+        for name, expected in (
+            ("customers", EVERYWHERE),
+            ("orders", (*EVERYWHERE, operations.SAGA_CONTRACT)),
+        ):
             ask = shop.channel(name).stream_stream(
                 "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
                 request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,

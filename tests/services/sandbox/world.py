@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from accord.errors import ServiceError
+from accord.policies.retry import ATTEMPT_KEY
 from services.runtime.topology import address
 from shop.sandbox.v1 import sandbox_pb2 as pb
 from shop.sandbox.v1.sandbox_pb2_grpc import (
@@ -26,6 +27,10 @@ from tests.support.shop import Shop, running_shop
 
 DEADLINE = 10.0
 """Seconds within which every call of a test must end."""
+
+SINGLE = ((ATTEMPT_KEY, "1"),)
+"""Metadata of a caller that repeats its calls by itself: nobody below it does, so that no attempt
+is hidden from a test."""
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
 

@@ -1,4 +1,4 @@
-"""A caller of the shipping service without interceptors, so that no attempt is hidden."""
+"""A caller of the shipping service without interceptors: no attempt is hidden, here or below."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from services.runtime.topology import address
 from shop.sandbox.v1 import sandbox_pb2 as outside
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceStub
-from tests.services.sandbox.world import DEADLINE, failure
+from tests.services.sandbox.world import DEADLINE, SINGLE, failure
 from tests.support import shop
 
 LINES = [pb.ParcelLine(sku="bolt", quantity=3), pb.ParcelLine(sku="nut", quantity=2)]
@@ -38,13 +38,15 @@ class Client:
         request = pb.CreateShipmentRequest(
             order_id=order, ship_to=shop.address(country), lines=LINES
         )
-        metadata = idempotency_key(key or f"{order}/ship")
+        metadata = (*SINGLE, *idempotency_key(key or f"{order}/ship"))
         answer = await self._stub.CreateShipment(request, metadata=metadata, timeout=timeout)
         return answer.shipment
 
     async def cancel(self, order: str) -> pb.Shipment:
         request = pb.CancelShipmentRequest(order_id=order)
-        return (await self._stub.CancelShipment(request, timeout=DEADLINE)).shipment
+        return (
+            await self._stub.CancelShipment(request, metadata=SINGLE, timeout=DEADLINE)
+        ).shipment
 
     async def get(self, order: str) -> pb.Shipment:
         request = pb.GetShipmentRequest(order_id=order)

@@ -23,6 +23,7 @@ def free_offset() -> int:
     for _ in range(100):
         offset = random.randrange(11_000, topology.MAX_OFFSET)
         ports = [topology.port(name, offset) for name in (topology.BROKER, *topology.SERVICES)]
+        ports += [port + topology.METRICS_DISTANCE for port in ports]
         if all(_free(port) for port in [*ports, topology.smtp_port(offset)]):
             return offset
     raise AssertionError("no free ports")

@@ -145,6 +145,11 @@ class GetCustomerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CUSTOMER_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    fallback: _builtins.bool
+    """Never set by the service: a caller's substitute for the answer, made while
+    the service could not be asked. Of its customer only the id is known.
+    """
     @_builtins.property
     def customer(self) -> Global___Customer:
         """The customer."""
@@ -153,10 +158,11 @@ class GetCustomerResponse(_message.Message):
         self,
         *,
         customer: Global___Customer | None = ...,
+        fallback: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "fallback", b"fallback"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

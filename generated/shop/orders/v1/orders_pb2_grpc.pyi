@@ -24,7 +24,8 @@ class OrderServiceStub:
 
     An order whose stock cannot be reserved is REJECTED, and that is an answer,
     not an error. UNAVAILABLE or DEADLINE_EXCEEDED leave the outcome open:
-    repeat the call with the same idempotency key to learn it.
+    repeat the call with the same idempotency key to learn it. While customers
+    cannot be looked up, who has ordered before may order again.
 
     Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (UNKNOWN_CUSTOMER).
     """
@@ -92,7 +93,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
 
         An order whose stock cannot be reserved is REJECTED, and that is an answer,
         not an error. UNAVAILABLE or DEADLINE_EXCEEDED leave the outcome open:
-        repeat the call with the same idempotency key to learn it.
+        repeat the call with the same idempotency key to learn it. While customers
+        cannot be looked up, who has ordered before may order again.
 
         Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (UNKNOWN_CUSTOMER).
         """

@@ -1,0 +1,177 @@
+"""One outgoing call on its way to gRPC: what travels with it, and how its attempts are read.
+
+What the drivers share; each adds the call details and the errors of its own kind of gRPC.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
+
+from accord import context, engine, errors, observation, telemetry
+from accord.failure_marks import DEPENDENCY, EXHAUSTED
+from accord.policies.codes import Code
+from accord.policies.pushback import NEVER, PUSHBACK_KEY, format_pushback, parse_pushback
+from accord.policies.retry import ATTEMPT_KEY
+from accord.route import Route
+
+MAX_ATTEMPTS_KEY: Final = "accord-max-attempts"
+"""Metadata that a caller sets to make fewer attempts than the contract allows; it stays here."""
+
+AT_LEAST_KEY: Final = "accord-at-least"
+"""Metadata that a caller sets to a position that it has seen; an older kept answer is passed by."""
+
+POSITION_KEY: Final = "accord-position"
+"""Trailer in which a handler says the position of the state that its answer shows."""
+
+OPEN_KEY: Final = "accord-stream"
+"""Initial metadata by which a server says that it has accepted a resumable stream."""
+
+WORTH_A_FALLBACK: Final = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+)
+
+E = TypeVar("E", bound=grpc.RpcError)
+
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+_CODES: Final = {code: Code(code.value[0]) for code in grpc.StatusCode}
+
+
+class Outgoing:
+    """The call details that only lack the timeout and the number of the attempt."""
+
+    __slots__ = ("_details", "_metadata", "_traced", "call", "observed", "options")
+
+    def __init__(self, details: Any, handled: context.CallContext | None) -> None:
+        self._details = details
+        self.call: engine.Call
+        self.options: Mapping[str, Any] = _NONE
+        self.observed: observation.ClientCall | None = None
+        self._traced = False
+        given = details.metadata
+        if not given:
+            self._metadata = () if handled is None else tuple(context.outgoing(handled))
+            return
+        metadata: list[tuple[str, Any]] = []
+        options: dict[str, Any] = {}
+        for key, value in given:
+            if key == telemetry.TRACEPARENT:
+                self._traced = True
+            if key.startswith(context.RESERVED_PREFIX) or key == context.IDEMPOTENCY_KEY:
+                options[key] = value
+                if key != context.IDEMPOTENCY_KEY:
+                    continue
+            metadata.append((key, value))
+        self.options = options
+        if handled is not None:
+            metadata += context.outgoing(handled)
+        self._metadata = tuple(metadata)
+
+    def observe(self, route: Route, clock: Callable[[], float]) -> None:
+        """Begin to record the call, if it is, and let its trace travel with it."""
+        self.observed, headers = observation.outgoing(route, clock, traced=self._traced)
+        if headers:
+            self._metadata += headers
+
+    def metadata(self, send: engine.Send) -> tuple[tuple[str, Any], ...]:
+        """The metadata of an attempt."""
+        if send.number:
+            return (*self._metadata, (ATTEMPT_KEY, str(send.number)))
+        return self._metadata
+
+    def option(self, key: str) -> int:
+        """A small number that the caller has set for the library; 0 if not."""
+        value = self.options.get(key)
+        return int(value) if isinstance(value, str) and value.isdecimal() else 0
+
+    def mark(self, error: E, *, exhausted: bool = False) -> E:
+        """`error`, which ends the call, with what the server side needs to know of it."""
+        setattr(error, DEPENDENCY, self.call.policy.method)
+        if exhausted:
+            setattr(error, EXHAUSTED, True)
+        return error
+
+    def fail(self, error: grpc.RpcError) -> None:
+        """`error` ends a call of one attempt: pass on a mark that it carries."""
+        exhausted = failure_from(error).pushback == NEVER
+        self.mark(error, exhausted=exhausted)
+
+    def finish(self, code: str, *, fallback: bool = False) -> None:
+        """The call has ended; the first time counts. `code` as in `ClientCall.finish`."""
+        if self.observed is not None:
+            self.observed.finish(code, fallback=fallback)
+
+    def received(self) -> None:
+        """A message of a stream of responses has come."""
+        if self.observed is not None:
+            self.observed.received()
+
+
+def failure_from(error: Any, *, transport: bool = False, started: bool = False) -> engine.Failure:
+    """What a failed attempt says to the engine."""
+    return read_failure(
+        error.code(), error.trailing_metadata(), transport=transport, started=started
+    )
+
+
+def read_failure(
+    code: grpc.StatusCode, trailers: Any, *, transport: bool = False, started: bool = False
+) -> engine.Failure:
+    """What a status and its trailers say to the engine."""
+    pushbacks: list[Any] = []
+    reason, retry_info = "", None
+    for key, value in trailers or ():
+        if key == PUSHBACK_KEY:
+            pushbacks.append(value)
+        elif key == errors.DETAILS_KEY and isinstance(value, bytes):
+            try:
+                found = errors.ServiceError.from_status(status_pb2.Status.FromString(value))
+            except DecodeError:  # a garbled trailer must not hide the status itself
+                continue
+            reason, retry_info = found.reason, found.retry_after
+    return engine.Failure(
+        _CODES.get(code, Code.INTERNAL),
+        reason,
+        parse_pushback(*pushbacks),
+        retry_info,
+        transport,
+        started,
+    )
+
+
+def refusal_trailers(step: engine.Refuse) -> tuple[tuple[str, str | bytes], ...]:
+    """The trailers of a local refusal, as a server would have sent them."""
+    if step.retry_after is None:
+        return ()
+    status = errors.ServiceError(
+        grpc_code(step.code), step.reason, step.message, retry_after=step.retry_after
+    ).to_status()
+    return (
+        (errors.DETAILS_KEY, status.SerializeToString()),
+        (PUSHBACK_KEY, format_pushback(step.retry_after)),
+    )
+
+
+def position_of(trailers: Any) -> int:
+    """The position of the state that an answer shows; 0: unknown."""
+    position = 0
+    for key, value in trailers or ():
+        if key == POSITION_KEY and isinstance(value, str) and value.isdecimal():
+            position = int(value)
+    return position
+
+
+def broken(error: Any) -> bool:
+    """Whether the transport broke below the status: nobody's answer, so nobody's decision."""
+    text = error.details() or ""
+    return (error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in text) or (
+        error.code() is grpc.StatusCode.UNKNOWN and text == "Stream removed"
+    )
+
+
+def grpc_code(code: Code) -> grpc.StatusCode:
+    """A status code as gRPC has it."""
+    return errors.CODES[code.value]

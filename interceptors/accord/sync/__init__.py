@@ -1,0 +1,1 @@
+"""Drivers for gRPC with threads: the twins of `accord.aio`."""

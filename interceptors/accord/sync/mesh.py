@@ -1,0 +1,109 @@
+"""`mesh.sync`: what a mesh holds for gRPC with threads."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import RLock
+from typing import Any
+
+import grpc
+
+from accord.hooks import SyncIdempotencyStore
+from accord.incoming import WORKERS, Settings
+from accord.line import Driver
+from accord.sync import beneath, client
+from accord.sync.channel import Channel
+from accord.sync.client import Line
+from accord.sync.server import ServerInterceptor, Wrapper
+from accord.sync.serving import LAME_DUCK, Server
+
+Options = Sequence[tuple[str, Any]]
+
+
+class SyncMesh:
+    """Channels and servers with threads, on the budgets, breakers and limits of their mesh.
+
+    Safe under threads.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        settings: Settings,
+        *,
+        address: Callable[[str], str],
+        channel_options: Callable[[Sequence[str]], Options],
+        server_options: Callable[[Options], Options],
+    ) -> None:
+        """The functions are its mesh's."""
+        self._driver = driver
+        self._settings = settings
+        self._address = address
+        self._channel_options = channel_options
+        self._server_options = server_options
+        self._lock = RLock()
+        self._channels: dict[str, Channel] = {}
+
+    def channel(self, target: str, *contracts: str) -> grpc.Channel:
+        """The channel to a named service: made once, then kept. See `Mesh.channel`."""
+        with self._lock:
+            channel = self._channels.get(target)
+            if channel is None:
+                bare = beneath.insecure_channel(
+                    self._address(target), self._channel_options(contracts)
+                )
+                channel = self._channels[target] = Channel(bare, self._line(target))
+            return channel
+
+    def client_interceptors(self, target: str = "") -> list[Any]:
+        """Interceptors for a channel of your own (`grpc.intercept_channel`).
+
+        `target` names what it leads to. Calls that block are not hedged: only a channel of the mesh
+        can cancel the one that loses.
+        """
+        return client.interceptors(self._line(target))
+
+    def server_interceptors(self, *, idempotency: SyncIdempotencyStore | None = None) -> list[Any]:
+        """Interceptors for a server of your own; they go before any others.
+
+        `idempotency` finds stored answers; the mesh's own store is for servers of `grpc.aio`.
+        """
+        return [ServerInterceptor(Wrapper(self._settings, idempotency, self._lock))]
+
+    def server(
+        self,
+        *,
+        idempotency: SyncIdempotencyStore | None = None,
+        interceptors: Sequence[Any] = (),
+        options: Options = (),
+        max_workers: int = WORKERS,
+        lame_duck: float = LAME_DUCK,
+        **kwargs: Any,
+    ) -> Server:
+        """A server that enforces the contracts of what it serves, with health and drain.
+
+        `max_workers` threads handle as many calls at once; more are refused by gRPC. Each open
+        stream has one, but for those of handlers that send by themselves, such as gRPC's health
+        service. `idempotency` as in `server_interceptors`, `options` and `lame_duck` as in
+        `Mesh.server`; `kwargs` go to `grpc.server`.
+        """
+        pool = ThreadPoolExecutor(max_workers, thread_name_prefix="accord-server")
+        wrapper = Wrapper(self._settings, idempotency, self._lock)
+        server = beneath.server(
+            pool,
+            interceptors=[ServerInterceptor(wrapper), *interceptors] if interceptors else [],
+            options=tuple(self._server_options(options)),
+            maximum_concurrent_rpcs=kwargs.pop("maximum_concurrent_rpcs", max_workers),
+            **kwargs,
+        )
+        return Server(server, pool, wrapper=None if interceptors else wrapper, lame_duck=lame_duck)
+
+    def close(self) -> None:
+        """Close all channels, and end their calls."""
+        with self._lock:
+            channels = list(self._channels.values())
+            self._channels.clear()
+        for channel in channels:
+            channel.close()
+
+    def _line(self, target: str) -> Line:
+        return Line(self._driver, target, self._lock)

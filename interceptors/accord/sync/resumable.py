@@ -1,0 +1,247 @@
+"""A server stream that survives its connection.
+
+To the caller it is one call. Behind it, attempts come and go. It works only while it is read and
+has no thread of its own. The twin of `accord.aio.resumable`.
+"""
+
+import logging
+import weakref
+from collections.abc import Callable
+from functools import partial
+from threading import Event, Lock
+from typing import Any
+
+import grpc
+
+from accord import engine, telemetry
+from accord.line import OnResume
+from accord.outgoing import OPEN_KEY, broken, failure_from
+from accord.sync.outgoing import CANCELLED, Outgoing, Refusal, Start
+from accord.sync.stream import Ending, StreamCall
+
+
+class ResumableCall(StreamCall):
+    """The call object of a stream that is tried again, or resumed."""
+
+    def __init__(self, outgoing: Outgoing, on_resume: OnResume | None) -> None:
+        super().__init__(outgoing)
+        self._resumption = outgoing.call.resumption
+        self._fields = outgoing.call.policy.resume
+        self._on_resume = on_resume
+        self._start: Any = None
+        self._request: Any = None
+        self._reading = False
+        """Whether somebody reads."""
+        self._delivered = False
+        """Whether the caller has seen a message."""
+        self._lock = Lock()
+        self._cancelled = False
+        self._woken = Event()
+        self._over = Event()
+        self._code: grpc.StatusCode | None = None
+        self._error: Any = None
+        self._callbacks: list[Callable[[], None]] = []
+
+    def start(self, start: Start, request: Any) -> Any:
+        """Make the first attempt: this, or the engine's refusal. Raises as gRPC does."""
+        self._start, self._request = start, request
+        refusal = self._open(None)
+        if refusal is None:
+            return self
+        self._outgoing.finish(refusal.code().name)
+        return refusal
+
+    def _open(self, error: grpc.RpcError | None) -> Any:
+        """Make an attempt from the last token delivered; `error` ended the one before.
+
+        Returns the engine's refusal, or None.
+        """
+        request = self._request
+        if self._resumption is not None and self._fields is not None and self._rpc is not None:
+            request = type(self._request)()
+            request.CopyFrom(self._request)
+            setattr(request, self._fields.request_field, self._resumption.token)
+        send = self._call.admit()
+        if isinstance(send, engine.Refuse):
+            return self._outgoing.refusal(send)
+        if error is not None:
+            self._announce(error)
+        self._send = send
+        self._answered = False
+        rpc = self._sent(self._start, send, request)
+        with self._lock:
+            self._rpc = rpc
+            cancelled = self._cancelled
+        ending = Ending(self._outgoing, send)
+        seen = partial(_attempt_ended, weakref.ref(self), weakref.ref(rpc), ending)
+        if not rpc.add_callback(seen):
+            seen()
+        if cancelled:
+            rpc.cancel()
+        return None
+
+    def __next__(self) -> Any:
+        self._reading = True
+        while not self._over.is_set():
+            try:
+                self._notice_opening()
+                message = next(self._rpc)
+            except StopIteration:
+                if self._resumption is not None:
+                    self._resumption.ended()
+                self._answer()
+                self._end(grpc.StatusCode.OK)
+            except grpc.RpcError as error:
+                self._resume_after(error)
+            else:
+                self._answer()
+                if self._wanted(message):
+                    self._delivered = True
+                    self._outgoing.received()
+                    return message
+        if self._error is not None:
+            raise self._error
+        raise StopIteration
+
+    def _notice_opening(self) -> None:
+        if self._resumption is None or self._answered:
+            return
+        for key, _ in self._rpc.initial_metadata() or ():
+            if key == OPEN_KEY:
+                self._resumption.opened()
+                self._answer()
+
+    def _wanted(self, message: Any) -> bool:
+        if self._resumption is None or self._fields is None:
+            return True
+        token = int(getattr(message, self._fields.response_field))
+        if token == 0 and message.ByteSize() == 0:
+            return False  # a keepalive: proof of life for the transport, nothing for the caller
+        return self._resumption.delivered(token)
+
+    def _resume_after(self, error: grpc.RpcError) -> None:
+        """Wait and open the next attempt, or end with `error`."""
+        if self._cancelled or self._send is None:
+            self._give_back()
+            self._end_cancelled(error)
+            return
+        step = self._call.failed(
+            self._send, failure_from(error, transport=broken(error), started=self._delivered)
+        )
+        if isinstance(step, engine.Raise):
+            self._outgoing.mark(error, exhausted=step.exhausted)
+            self._end(error.code(), error)
+            return
+        if self._woken.wait(step.delay):
+            self._end_cancelled(error)
+            return
+        refusal = self._open(error)
+        if refusal is not None:  # no time is left for another attempt
+            refusal.__cause__ = error
+            self._end(refusal.code(), refusal)
+
+    def _announce(self, error: grpc.RpcError) -> None:
+        if self._on_resume is None or self._resumption is None:
+            return
+        try:
+            self._on_resume(self._call.policy.method, self._resumption.attempt, error)
+        except Exception as problem:
+            telemetry.log(logging.ERROR, "on_resume failed", error=problem)
+
+    def _give_back(self) -> None:
+        if self._send is not None:
+            self._call.released(self._send)
+
+    def _end_cancelled(self, error: grpc.RpcError) -> None:
+        """The caller has cancelled, whatever else has happened."""
+        if error.code() is not grpc.StatusCode.CANCELLED:
+            error = Refusal(grpc.StatusCode.CANCELLED, CANCELLED)
+        self._end(grpc.StatusCode.CANCELLED, error)
+
+    def _end(self, code: grpc.StatusCode, error: Any = None) -> None:
+        with self._lock:
+            if self._code is not None:
+                return
+            self._code, self._error = code, error
+            callbacks, self._callbacks = self._callbacks, []
+        self._outgoing.finish(code.name)
+        self._over.set()
+        for callback in callbacks:
+            callback()
+
+    def attempt_ended(self, rpc: Any, ending: Ending) -> None:
+        """An attempt has ended. While somebody reads, the reader sees to it."""
+        if not self._reading:
+            ending.report(rpc.code(), rpc.trailing_metadata())
+
+    def cancel(self) -> bool:
+        """End the call and the attempt in hand; False if it has ended."""
+        with self._lock:
+            if self._code is not None or self._cancelled:
+                return False
+            self._cancelled = True
+            rpc = self._rpc
+        self._woken.set()
+        rpc.cancel()
+        if not self._reading:
+            self._give_back()
+            self._end(grpc.StatusCode.CANCELLED, rpc)
+        return True
+
+    def cancelled(self) -> bool:
+        """Whether the caller has cancelled it."""
+        return self._cancelled
+
+    def is_active(self) -> bool:
+        """Whether it has not ended."""
+        return self._code is None and not self._cancelled
+
+    def time_remaining(self) -> Any:
+        """Seconds left of the whole call, attempts and waits included; None: no bound."""
+        return self._call.remaining()
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Call back when it has ended; False if it has."""
+        with self._lock:
+            if self._code is not None:
+                return False
+            self._callbacks.append(callback)
+            return True
+
+    def code(self) -> Any:
+        """Status code, once the call has ended."""
+        if not self._reading and not self._over.is_set():
+            # Nobody reads, so nothing will be resumed: the attempt's status is the call's.
+            code = self._rpc.code()
+            if not self._reading:
+                return code
+        if self._cancelled:
+            return grpc.StatusCode.CANCELLED
+        self._over.wait()
+        return self._code
+
+    def _last(self) -> Any:
+        self.code()
+        return self._rpc if self._error is None else self._error
+
+    def trailing_metadata(self) -> Any:
+        """Trailing metadata of the last attempt, once the call has ended."""
+        return self._last().trailing_metadata()
+
+    def details(self) -> Any:
+        """Status message, once the call has ended."""
+        return self._last().details()
+
+    def debug_error_string(self) -> Any:
+        """What gRPC itself says of the failure."""
+        return self._last().debug_error_string()
+
+
+def _attempt_ended(
+    call_of: "weakref.ref[ResumableCall]", rpc_of: "weakref.ref[Any]", ending: Ending
+) -> None:
+    call, rpc = call_of(), rpc_of()
+    if call is None:
+        ending.cancelled()  # the caller has dropped it
+    elif rpc is not None:  # else the reader has gone on to the next attempt
+        call.attempt_ended(rpc, ending)

@@ -1,0 +1,169 @@
+"""Context and shared state, where many threads are at work."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+import accord
+from accord.control import Limits
+from accord.policies.gradient import GradientPolicy
+from tests.accord.kit import Message, Stub, path
+from tests.accord.sync.kit import eventually, failure, serving
+
+
+def test_deadline_and_depth_travel() -> None:
+    """A nested call inherits deadline and depth; in another thread only by `carry`; see `detach`.
+
+    Measured in the leaf, which tells what it was given.
+    """
+    middle = accord.Mesh("middle")
+
+    def leaf(request: Any, context: Any) -> Any:
+        current = accord.current()
+        assert current is not None
+        return Message(text=f"{current.depth} {context.time_remaining()}")
+
+    def relay(request: Any, context: Any) -> Any:
+        stub, found = Stub(middle.sync.channel(leaf_at)), []
+
+        def call() -> None:
+            found.append(stub.Unary(Message()).text)
+
+        if request.text == "detach":
+            with accord.detach():
+                call()
+        elif request.text == "here":
+            call()
+        else:
+            target = accord.carry(call) if request.text == "carry" else call
+            thread = threading.Thread(target=target)
+            thread.start()
+            thread.join()
+        return Message(text=found[0])
+
+    with (
+        serving(accord.Mesh("leaf"), {"Unary": leaf}) as leaf_at,
+        serving(middle, {"Forward": relay}) as middle_at,
+        grpc.insecure_channel(middle_at) as channel,
+    ):
+        seen = {
+            text: Stub(channel).Forward(Message(text=text), timeout=0.8).text.split()
+            for text in ("here", "carry", "thread", "detach")
+        }
+        middle.sync.close()
+    assert {text: depth for text, (depth, _) in seen.items()} == {
+        "here": "1",
+        "carry": "1",
+        "thread": "0",
+        "detach": "1",
+    }
+    assert float(seen["here"][1]) < 0.8
+    assert float(seen["carry"][1]) < 0.8
+    assert float(seen["thread"][1]) > 1.5
+
+
+def test_concurrent_calls_keep_apart() -> None:
+    """Many calls at once each see their own context, also between two messages of a stream."""
+
+    def stream(request: Any, context: Any) -> Any:
+        before = accord.current()
+        for _ in range(3):
+            time.sleep(0.001)
+            assert accord.current() is before
+            yield request
+
+    mesh = accord.Mesh("caller")
+    with serving(accord.Mesh("callee"), {"ServerStream": stream}) as address:
+        stub = Stub(mesh.sync.channel(address))
+
+        def call(index: int) -> list[str]:
+            return [message.text for message in stub.ServerStream(Message(text=str(index)))]
+
+        with ThreadPoolExecutor(16) as threads:
+            found = list(threads.map(call, range(64)))
+        mesh.sync.close()
+    assert found == [[str(index)] * 3 for index in range(64)]
+
+
+def test_nothing_is_lost_between_threads() -> None:
+    """Counters, budget, breaker, limiter and routes are exact after a storm from many threads."""
+    calls, workers = 40, 16
+    caller = accord.Mesh("caller")
+    callee = accord.Mesh(
+        "callee", limits=Limits(GradientPolicy(initial=500, minimum=500, maximum=500))
+    )
+
+    def unary(request: Any, context: Any) -> Any:
+        if request.text == "refuse":
+            raise accord.NotFound("thing", "x")
+        return request
+
+    with serving(callee, {"Unary": unary, "Cached": unary, "Put": unary}) as address:
+        stub = Stub(caller.sync.channel(address))
+
+        def storm(worker: int) -> None:
+            for index in range(calls):
+                stub.Unary(Message(text="ok"))
+                failure(lambda: stub.Unary(Message(text="refuse")))
+                stub.Cached(Message(text=str(index % 3)))
+                if index % 10 == 0:
+                    stub.Put(Message())
+                stub.Unary.future(Message()).result()
+
+        with ThreadPoolExecutor(workers) as threads:
+            list(threads.map(storm, range(workers)))
+        snapshot = caller.snapshot()
+        found = {route.method: route for route in snapshot.routes}
+        assert found[path("Unary")].calls == workers * calls * 3
+        cached = found[path("Cached")]
+        assert cached.calls == cached.cache_hits + cached.cache_misses == workers * calls
+        assert found[path("Put")].calls == workers * calls / 10
+        assert snapshot.targets[0].budget.calls <= sum(route.calls for route in snapshot.routes)
+        served = callee.control.calls.snapshot()
+        assert (served.in_flight, served.queued, served.shed) == (0, 0, 0)
+        caller.sync.close()
+
+
+def test_one_mesh_for_both() -> None:
+    """Threads use routes of a mesh while its snapshot is taken and answers are dropped."""
+    mesh = accord.Mesh("both")
+    stop = threading.Event()
+    problems: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            while not stop.is_set():
+                mesh.snapshot()
+                mesh._routes.written(path("Put"))
+        except Exception as error:  # a table that changed while it was read
+            problems.append(error)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda n: mesh._routes.find(f"target-{n}", path("Unary")), range(3000)))
+    stop.set()
+    watcher.join()
+    assert problems == []
+
+
+def test_no_threads_grow() -> None:
+    """Futures that are retried and streams that are watched need no threads of their own."""
+
+    def down(request: Any, context: Any) -> Any:
+        raise accord.Unavailable("DOWN", retry_after=0.05)
+
+    mesh = accord.Mesh("caller")
+    with serving(accord.Mesh("callee"), {"Retried": down}, max_workers=8) as address:
+        stub = Stub(mesh.sync.channel(address))
+        futures = [stub.Retried.future(Message()) for _ in range(40)]
+        most = 0
+        while not all(call.done() for call in futures):
+            most = max(most, sum("accord-server" not in t.name for t in threading.enumerate()))
+            time.sleep(0.005)
+        assert most < 12  # gRPC's own for the channel and the server, the timers, and pytest's
+        mesh.sync.close()
+    eventually(lambda: all("accord-" not in t.name for t in threading.enumerate()), 5)
