@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests wait for brokers and processes most of the time: four at once keep two cores busy.
+JOBS ?= 4
 STAMP := $(VENV)/installed
 
 $(STAMP): pyproject.toml constraints.txt interceptors/pyproject.toml generated/pyproject.toml
@@ -29,11 +31,15 @@ demo: $(STAMP) ## place a few TPC-H orders against a running mesh beside a live 
 	@$(BIN)/shopctl demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## lint, types and all tests
+test: $(STAMP) ## lint, types and all tests; JOBS=4 files at once
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+
+.PHONY: chaos
+chaos: $(STAMP) ## the tests that kill processes, at full length (about ten minutes)
+	@CHAOS=full $(BIN)/pytest tests/chaos $(ARGS)
 
 .PHONY: format
 format: $(STAMP) ## format code and contracts

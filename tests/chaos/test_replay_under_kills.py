@@ -1,7 +1,6 @@
 """Nothing is lost, charged twice or shipped twice, whatever is killed meanwhile."""
 
 import json
-import os
 import re
 import subprocess
 from collections import Counter
@@ -11,12 +10,13 @@ from typing import IO, Final
 
 import pytest
 
+from tests.chaos.scale import FULL
 from tests.shopctl.support.ports import free_offset
 from tests.support.mesh_process import SHOPCTL, MeshProcess, running_mesh
 from tests.support.postgres import running_postgres
 
-ORDERS: Final = int(os.environ.get("REPLAY_ORDERS", "100"))
-"""Enough for the processes to be killed one after the other; 500 and more find rarer mistakes."""
+ORDERS: Final = 500 if FULL else 100
+"""Enough for the processes to be killed one after the other; more of them find rarer mistakes."""
 
 TIMEOUT: Final = 120 + ORDERS
 

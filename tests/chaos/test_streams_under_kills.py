@@ -13,12 +13,13 @@ from services.runtime.ids import uuid7
 from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.sandbox.v1 import sandbox_pb2
+from tests.chaos.scale import FULL
 from tests.services.orders.books import behave
 from tests.support.process import ServiceProcess
 from tests.support.shop import Shop, order_request, running_shop
 
-ORDERS = 1000
-KILLS = 20
+ORDERS = 1000 if FULL else 200
+KILLS = 20 if FULL else 4
 
 
 @asynccontextmanager
@@ -55,8 +56,8 @@ async def place(shop: Shop, request: pb.CreateOrderRequest) -> str:
 
 
 @pytest.mark.slow
-async def test_the_record_of_a_thousand_orders_under_twenty_kills(tmp_path: Path) -> None:
-    """Every event of 1,000 orders arrives once, in order, though the server is killed 20 times."""
+async def test_the_record_of_many_orders_under_kills(tmp_path: Path) -> None:
+    """Every event of every order arrives once, in order, through all kills of the server."""
     async with killable_orders(tmp_path) as (shop, process):
         await shop.product("tea", on_hand=10 * ORDERS)
         customer = await shop.customer()
@@ -78,7 +79,7 @@ async def test_the_record_of_a_thousand_orders_under_twenty_kills(tmp_path: Path
         positions: list[int] = []
         story: dict[str, list[int]] = {}
         ended = kills = 0
-        async with asyncio.timeout(240):
+        async with asyncio.timeout(60 + ORDERS):
             async for each in stub.ReadEvents(pb.ReadEventsRequest(follow=True)):
                 positions.append(each.position)
                 story.setdefault(each.event.key, []).append(each.event.sequence)
