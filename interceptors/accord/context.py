@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from random import getrandbits
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeGuard, TypeVar
 
 from accord.contract import MethodPolicy
 from accord.policies.depth import DEPTH_KEY, nested
@@ -134,9 +134,12 @@ def idempotency_key(key: str) -> tuple[tuple[str, str], ...]:
 
 def read_priority(value: str | bytes | None, default: Priority) -> Priority:
     """The priority that a caller claims, or the contract's."""
-    if isinstance(value, str) and value in Priority.__members__:
-        return Priority[value]
-    return default
+    return Priority[value] if known_priority(value) else default
+
+
+def known_priority(value: str | bytes | None) -> TypeGuard[str]:
+    """Whether this is the name of a priority."""
+    return isinstance(value, str) and value in Priority.__members__
 
 
 def outgoing(call: CallContext | None) -> Iterable[tuple[str, str]]:

@@ -11,13 +11,17 @@ from accord.context import CallContext, Idempotency
 from accord.contract import ContractError, Key, MethodPolicy
 from accord.control import Control
 from accord.hooks import FieldViolation, IdempotencyStore, Validator
-from accord.policies import idempotency
+from accord.policies import faults, idempotency
 from accord.policies.depth import DEPTH_KEY, read_depth
 from accord.policies.faults import FAULT_KEY
+from accord.policies.number import small_number
 from accord.policies.retry import ATTEMPT_KEY, read_attempt
 
 MAX_METHODS: Final = 4096
 """Pipelines kept by a server; only a generic handler that serves any name has so many."""
+
+IGNORED: Final = "metadata.ignored"
+"""Count of headers that could not be read; each is followed by its name."""
 
 WORKERS: Final = 320
 """Threads for handlers: more than the largest limit and its queue, so that nothing waits unseen.
@@ -35,6 +39,7 @@ _READ: Final = telemetry.HEADERS | {
     context.PRIORITY_KEY,
     context.IDEMPOTENCY_KEY,
 }
+_NUMBERS: Final = frozenset({DEPTH_KEY, ATTEMPT_KEY})
 _SPIFFE: Final = "peer_spiffe_id"
 
 
@@ -163,6 +168,22 @@ def read_headers(grpc_context: Any) -> dict[str, Any]:
     """The metadata that the library reads. Of several values the last one counts."""
     metadata = grpc_context.invocation_metadata() or ()
     return {key: value for key, value in metadata if key in _READ}
+
+
+def ignored(headers: dict[str, Any]) -> list[str]:
+    """Names of the headers that cannot be read, and count as absent."""
+    return [name for name, value in headers.items() if not _readable(name, value)]
+
+
+def _readable(name: str, value: Any) -> bool:
+    if name in telemetry.HEADERS:
+        return telemetry.readable(name, value)
+    if name in _NUMBERS:
+        return small_number(value) is not None
+    if name == context.PRIORITY_KEY:
+        return context.known_priority(value)
+    # A bad idempotency key is not passed over: it is an error.
+    return name != FAULT_KEY or faults.readable(value)
 
 
 def _bad_key(problem: str, reason: str) -> errors.InvalidArgument:

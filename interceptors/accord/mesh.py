@@ -16,7 +16,7 @@ from accord import service_config as balancing
 from accord.aio import beneath, client
 from accord.aio import server as pipeline
 from accord.aio.channel import Channel
-from accord.aio.serving import LAME_DUCK, Server
+from accord.aio.serving import Server
 from accord.contract import check_service
 from accord.control import Control, Limits
 from accord.engine import Environment
@@ -26,6 +26,7 @@ from accord.incoming import Settings
 from accord.line import Driver, Fallback, OnResume
 from accord.policies.budget import BudgetPolicy
 from accord.policies.resume import ResumeLimits
+from accord.registration import LAME_DUCK
 from accord.route import ClientSnapshot, Routes
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class Mesh:
             options=_server_options(options),
             **kwargs,
         )
-        return Server(server, wrapper=wrapper, lame_duck=lame_duck)
+        return Server(server, wrapping=wrapper, lame_duck=lame_duck)
 
     @cached_property
     def sync(self) -> "SyncMesh":

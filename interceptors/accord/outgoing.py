@@ -14,6 +14,7 @@ from google.rpc import status_pb2
 from accord import context, engine, errors, observation, telemetry
 from accord.failure_marks import DEPENDENCY, EXHAUSTED
 from accord.policies.codes import Code
+from accord.policies.faults import FAULT_KEY
 from accord.policies.pushback import NEVER, PUSHBACK_KEY, format_pushback, parse_pushback
 from accord.policies.retry import ATTEMPT_KEY
 from accord.route import Route
@@ -60,10 +61,11 @@ class Outgoing:
         for key, value in given:
             if key == telemetry.TRACEPARENT:
                 self._traced = True
-            if key.startswith(context.RESERVED_PREFIX) or key == context.IDEMPOTENCY_KEY:
+            if key == context.IDEMPOTENCY_KEY:
                 options[key] = value
-                if key != context.IDEMPOTENCY_KEY:
-                    continue
+            elif key.startswith(context.RESERVED_PREFIX) and key != FAULT_KEY:
+                options[key] = value
+                continue
             metadata.append((key, value))
         self.options = options
         if handled is not None:

@@ -162,7 +162,7 @@ class Overrides:
         if found is not None:
             return found.policy
         if method in self._unknown:
-            self._learn(method)  # its descriptor may have been imported since
+            self._settle(method)  # its descriptor may have been imported since
             found = self._in_force.get(method)
         return method_policy(method) if found is None else found.policy
 
@@ -208,21 +208,8 @@ class Overrides:
         self._refused.pop((layer, method[1:]), None)
         if self._layers[layer].pop(method, None) is None:
             return
-        try:
-            found = self._combine(method, {})
-        except UnknownMethod:
-            return
-        except OverrideRefused as refusal:
-            # What is left made sense only together with what was removed.
-            found = None
-            for other in Layer:
-                if self._layers[other].pop(method, None) is not None:
-                    self._refuse(other, method[1:], "", refusal.problem)
-        if found is None:
-            self._unknown.discard(method)
-            self._in_force.pop(method, None)
-        else:
-            self._in_force[method] = found
+        self._settle(method)
+        found = self._in_force.get(method)
         telemetry.log(
             logging.INFO,
             "the policy of a method has changed",
@@ -289,18 +276,22 @@ class Overrides:
             raise UnknownMethod(method[1:], "the process does not know the method") from None
         return InForce(policy, merged, top)
 
-    def _learn(self, method: str) -> None:
+    def _settle(self, method: str) -> None:
+        """Put what the layers say of a method into force."""
         try:
             found = self._combine(method, {})
         except UnknownMethod:
             return
         except OverrideRefused as refusal:
+            # It made sense only together with what was removed, or not for this contract.
             found = None
             for layer in Layer:
                 if self._layers[layer].pop(method, None) is not None:
                     self._refuse(layer, method[1:], "", refusal.problem)
         self._unknown.discard(method)
-        if found is not None:
+        if found is None:
+            self._in_force.pop(method, None)
+        else:
             self._in_force[method] = found
 
     def _refuse(self, layer: Layer, method: str, text: str, problem: str) -> None:

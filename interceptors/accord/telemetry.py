@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from random import getrandbits
-from typing import Final
+from typing import Final, TypeGuard
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel
@@ -119,20 +119,33 @@ def incoming(headers: Mapping[str, str]) -> otel.Context:
         usual = _parent(headers[TRACEPARENT])
         if usual is not None:
             return usual
-    usable = {
-        name: value
-        for name in HEADERS
-        if isinstance(value := headers.get(name), str)
-        and len(value) <= _LIMITS[name]
-        and value.isascii()
-        and value.isprintable()
-    }
+    usable = {name: value for name in HEADERS if _usable(value := headers.get(name), name)}
     context = _EMPTY
     if TRACEPARENT in usable:
         context = _TRACE.extract(usable, context)
     if BAGGAGE in usable:
         context = _BAGGAGE.extract(usable, context)
     return context
+
+
+def readable(name: str, value: object) -> bool:
+    """Whether `incoming` makes something of a header, which is one of `HEADERS`."""
+    if not _usable(value, name):
+        return False
+    if name == TRACESTATE:  # which says nothing without a parent
+        return bool(trace.TraceState.from_header([value]))
+    if name == TRACEPARENT and _parent(value) is not None:
+        return True
+    return bool(incoming({name: value}))
+
+
+def _usable(value: object, name: str) -> TypeGuard[str]:
+    return (
+        isinstance(value, str)
+        and len(value) <= _LIMITS[name]
+        and value.isascii()
+        and value.isprintable()
+    )
 
 
 def _parent(value: object) -> otel.Context | None:

@@ -9,6 +9,7 @@ import pytest
 
 import accord
 from tests.accord.kit import Message, Stub, collect, echo, failure, path, serving
+from tests.accord.server_kit import bare
 
 GARBAGE = [b"\xff\xff\xff\xff", b"\x0a\x02\xff\xfe", b"\x0a\x7f"]
 """No protobuf, a string that is not UTF-8, a string that is longer than the message."""
@@ -107,25 +108,44 @@ async def test_items_are_validated_one_by_one() -> None:
         ("accord-depth", "-1"),
         ("accord-depth", "9" * 100),
         ("accord-depth", "one"),
+        ("accord-attempt", "1.5"),
         ("accord-priority", "EMPEROR"),
+        ("accord-fault", "abort-percent=all"),
         ("grpc-accept-encoding", "nonsense"),
         ("unknown-bin", b"\x00\xff"),
     ],
 )
 async def test_garbage_metadata(key: str, value: str | bytes) -> None:
-    """No metadata of a caller breaks its call; what cannot be read counts as absent."""
+    """Metadata that cannot be read breaks no call: it is as good as absent, and counted."""
 
     async def handler(request: Any, context: Any) -> Any:
         call = accord.current()
         assert call is not None
         return Message(text=f"{call.depth} {call.priority.name} {len(accord.trace_id())}")
 
-    async with (
-        serving(accord.Mesh("callee"), {"Unary": handler}) as address,
-        grpc.aio.insecure_channel(address) as channel,
-    ):
-        answer = await Stub(channel).Unary(Message(), metadata=((key, value),))
+    async with bare({"Unary": handler}) as served:
+        answer = await served.stub.Unary(Message(), metadata=((key, value),))
+        counts = served.counts("Unary")
     assert answer.text == "0 DEFAULT 32"
+    theirs = key in ("grpc-accept-encoding", "unknown-bin")  # nothing that the library reads
+    assert counts == ({} if theirs else {f"metadata.ignored.{key}": 1})
+
+
+async def test_readable_metadata() -> None:
+    """What a caller of the mesh sends is never counted as garbage."""
+    metadata = (
+        ("traceparent", f"00-{'1' * 32}-{'2' * 16}-01"),
+        ("tracestate", "vendor=1"),
+        ("baggage", "tenant=blue"),
+        ("accord-depth", "0"),
+        ("accord-attempt", "0"),
+        ("accord-priority", "CRITICAL"),
+        ("accord-fault", "delay-ms=0"),
+        ("idempotency-key", "k"),
+    )
+    async with bare({"Unary": _echo}) as served:
+        await served.stub.Unary(Message(), metadata=metadata)
+        assert served.counts("Unary") == {}
 
 
 async def test_depth_grows_and_cannot_be_claimed() -> None:

@@ -11,7 +11,7 @@ import accord
 from accord.policies.codes import Code
 from accord.policies.faults import FaultPolicy
 from accord.policies.pushback import PUSHBACK_KEY
-from tests.accord.kit import Message, collect, eventually, failure, path
+from tests.accord.kit import Message, Stub, collect, eventually, failure, path, serving
 from tests.accord.server_kit import bare, rejected, trailers_of
 
 
@@ -60,6 +60,20 @@ async def test_guarded_fault() -> None:
         assert error.reason == "FAULT_INJECTED"
         lowered = (("accord-fault", "abort-percent=0"),)
         await served.stub.Unary(Message(), metadata=lowered)
+
+
+async def test_a_client_of_the_mesh_may_ask() -> None:
+    """The library's own clients send the header of a guarded fault on."""
+    callee, caller = accord.Mesh("callee"), accord.Mesh("caller")
+    fault = FaultPolicy(abort=Code.DATA_LOSS, abort_percent=100, guarded=True)
+    callee.control.faults.inject(path("Unary"), fault, 60)
+    async with serving(callee, {"Unary": answer}) as address:
+        stub = Stub(caller.channel(address))
+        await stub.Unary(Message())
+        asked = (("accord-fault", "delay-ms=0"),)
+        error = await failure(stub.Unary(Message(), metadata=asked))
+        assert error.reason == "FAULT_INJECTED"
+        await caller.close()
 
 
 async def test_deadline_during_delay() -> None:

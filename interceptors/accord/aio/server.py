@@ -28,7 +28,7 @@ from accord.context import CallContext
 from accord.contract import ContractError, Key, MethodPolicy, method_policy
 from accord.hooks import FieldViolation
 from accord.incoming import (
-    MAX_METHODS,
+    IGNORED,
     SILENT,
     WORKERS,
     Active,
@@ -36,12 +36,14 @@ from accord.incoming import (
     Peers,
     Settings,
     grpc_code,
+    ignored,
     own,
     read_headers,
 )
 from accord.outgoing import OPEN_KEY
 from accord.policies.faults import FAULT_KEY, INJECTED
 from accord.policies.queue import Permit, Waiter
+from accord.registration import Wrapping
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -58,7 +60,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return handler and self._wrapper.wrap(handler_call_details.method, handler)
 
 
-class Wrapper:
+class Wrapper(Wrapping):
     """Puts the handlers of one server into their pipelines."""
 
     def __init__(self, settings: Settings, pool: Executor | None = None) -> None:
@@ -66,22 +68,12 @@ class Wrapper:
 
         Not in the event loop's own pool: it is small, and others need it.
         """
-        self.peers = Peers()
+        super().__init__()
         self._pool = pool or ThreadPoolExecutor(WORKERS, thread_name_prefix="accord-handler")
         self._settings = settings
         self._repeats = (
             Repeats(settings.idempotency, settings.clock) if settings.idempotency else None
         )
-        self._wrapped: dict[str, tuple[Any, Any]] = {}
-
-    def wrap(self, method: str, handler: Any) -> Any:
-        """A handler inside its pipeline, which is built once."""
-        known = self._wrapped.get(method)
-        if known is None or known[0] is not handler:
-            if len(self._wrapped) >= MAX_METHODS:
-                self._wrapped.clear()  # a generic handler that serves any name
-            known = self._wrapped[method] = (handler, self._wrap(method, handler))
-        return known[1]
 
     def _wrap(self, method: str, handler: Any) -> Any:
         try:
@@ -253,6 +245,8 @@ class Pipeline:
         """A call has come in."""
         headers = read_headers(grpc_context)
         remaining = grpc_context.time_remaining()
+        for name in ignored(headers):
+            self._control.counts.add(self._method, f"{IGNORED}.{name}")
         observed = self._observation.begin(headers, self._settings.clock)
         call = self._entry.enter(grpc_context, headers, remaining)
         return Handling(call, headers, grpc_context, watch(call.policy, remaining), observed)

@@ -7,6 +7,8 @@ and adds latency. Events begin again at 0: nobody waits for them.
 
 from typing import Final
 
+from accord.policies.number import small_number
+
 DEPTH_KEY: Final = "accord-depth"
 """Metadata: synchronous hops between the edge and the call."""
 
@@ -19,9 +21,7 @@ DEEPEST: Final = 64
 
 def read_depth(value: str | bytes | None) -> int:
     """The depth that a caller claims; 0 for anything that is not a small number."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
-        return min(int(value), DEEPEST)
-    return 0
+    return min(small_number(value) or 0, DEEPEST)
 
 
 def nested(depth: int) -> int:

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Final
 
 from accord.policies.codes import Code
+from accord.policies.number import small_number
 
 FAULT_KEY: Final = "accord-fault"
 INJECTED: Final = "FAULT_INJECTED"
@@ -51,7 +52,7 @@ NO_FAULT: Final = Fault()
 
 def lowered(policy: FaultPolicy, header: str | bytes | None) -> FaultPolicy | None:
     """What a call with this header meets; None: nothing."""
-    asked = _read(header) if isinstance(header, str) else None
+    asked = _read(header)
     if asked is None:
         return None if policy.guarded else policy
     return FaultPolicy(
@@ -64,13 +65,21 @@ def lowered(policy: FaultPolicy, header: str | bytes | None) -> FaultPolicy | No
     )
 
 
-def _read(header: str) -> dict[str, float] | None:
+def readable(header: str | bytes) -> bool:
+    """Whether a call with this header has asked for something."""
+    return _read(header) is not None
+
+
+def _read(header: str | bytes | None) -> dict[str, float] | None:
+    if not isinstance(header, str):
+        return None
     asked: dict[str, float] = {}
     for part in header.split(","):
         name, _, value = part.strip().partition("=")
-        if name not in _FIELDS or not (value.isascii() and value.isdigit()) or len(value) > 9:
+        number = small_number(value)
+        if name not in _FIELDS or number is None:
             return None
-        asked[name] = float(value)
+        asked[name] = float(number)
     return asked
 
 

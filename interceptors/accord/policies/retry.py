@@ -17,6 +17,7 @@ from typing import Final
 
 from accord.policies.budget import Budget
 from accord.policies.codes import Code
+from accord.policies.number import small_number
 from accord.policies.pushback import NEVER, told_to_wait
 
 ATTEMPT_KEY: Final = "accord-attempt"
@@ -72,9 +73,7 @@ def max_backoff(policy: RetryPolicy, retry: int) -> float:
 
 def read_attempt(value: str | bytes | None) -> int:
     """The number under `accord-attempt`; 0 for anything that is not a small number."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
-        return min(int(value), _MAX_ATTEMPT)
-    return 0
+    return min(small_number(value) or 0, _MAX_ATTEMPT)
 
 
 class Retry:

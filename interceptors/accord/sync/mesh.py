@@ -10,11 +10,12 @@ import grpc
 from accord.hooks import SyncIdempotencyStore
 from accord.incoming import WORKERS, Settings
 from accord.line import Driver
+from accord.registration import LAME_DUCK
 from accord.sync import beneath, client
 from accord.sync.channel import Channel
 from accord.sync.client import Line
 from accord.sync.server import ServerInterceptor, Wrapper
-from accord.sync.serving import LAME_DUCK, Server
+from accord.sync.serving import Server
 
 Options = Sequence[tuple[str, Any]]
 
@@ -95,7 +96,7 @@ class SyncMesh:
             maximum_concurrent_rpcs=kwargs.pop("maximum_concurrent_rpcs", max_workers),
             **kwargs,
         )
-        return Server(server, pool, wrapper=None if interceptors else wrapper, lame_duck=lame_duck)
+        return Server(server, pool, wrapping=None if interceptors else wrapper, lame_duck=lame_duck)
 
     def close(self) -> None:
         """Close all channels, and end their calls."""

@@ -23,19 +23,21 @@ from accord.contract import ContractError, Key, MethodPolicy, method_policy
 from accord.failure import Answer
 from accord.hooks import FieldViolation, SyncIdempotencyStore
 from accord.incoming import (
-    MAX_METHODS,
+    IGNORED,
     SILENT,
     Active,
     Entry,
     Peers,
     Settings,
     grpc_code,
+    ignored,
     own,
     read_headers,
 )
 from accord.outgoing import OPEN_KEY
 from accord.policies.faults import FAULT_KEY, INJECTED
 from accord.policies.queue import Permit
+from accord.registration import Wrapping
 from accord.sync.admission import Admission
 from accord.sync.failure import answer_to
 from accord.sync.repeat import Repeats
@@ -59,7 +61,7 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
         return handler and self._wrapper.wrap(handler_call_details.method, handler)
 
 
-class Wrapper:
+class Wrapper(Wrapping):
     """Puts the handlers of a server into their pipelines."""
 
     def __init__(
@@ -71,20 +73,10 @@ class Wrapper:
         """
         if store is not None and inspect.iscoroutinefunction(store.lookup):
             raise TypeError("a sync server needs a SyncIdempotencyStore")
-        self.peers = Peers()
+        super().__init__()
         self._settings = settings
         self._lock = lock
         self._repeats = Repeats(store, settings.clock) if store is not None else None
-        self._wrapped: dict[str, tuple[Any, Any]] = {}
-
-    def wrap(self, method: str, handler: Any) -> Any:
-        """A handler inside its pipeline, which is built once."""
-        known = self._wrapped.get(method)
-        if known is None or known[0] is not handler:
-            if len(self._wrapped) >= MAX_METHODS:
-                self._wrapped.clear()  # a generic handler that serves any name
-            known = self._wrapped[method] = (handler, self._wrap(method, handler))
-        return known[1]
 
     def _wrap(self, method: str, handler: Any) -> Any:
         codec = Codec(
@@ -270,6 +262,9 @@ class Pipeline:
         headers = read_headers(grpc_context)
         left = grpc_context.time_remaining()
         remaining = None if left is None or left > FOREVER else left
+        for name in ignored(headers):
+            with self._lock:
+                self._control.counts.add(self._method, f"{IGNORED}.{name}")
         observed = self._observation.begin(headers, self._settings.clock)
         call = self._entry.enter(grpc_context, headers, remaining)
         return Handling(call, headers, grpc_context, remaining, observed)

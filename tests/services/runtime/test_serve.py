@@ -18,8 +18,8 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from accord import idempotency_key
-from accord.aio.serving import LAME_DUCK
 from accord.errors import ServiceError
+from accord.registration import LAME_DUCK
 from services.runtime.database import DatabaseLocked
 from services.runtime.ids import uuid7
 from services.runtime.serve import Runtime, running
