@@ -6,6 +6,7 @@ from the contract is worked out when the route is made, and again only when live
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any, Final
 
 from accord.contract import Dark, Key, MethodPolicy, method_policy
@@ -127,6 +128,9 @@ class Routes:
         self._budget = budget or BudgetPolicy()
         self._targets: dict[str, Target] = {}
         self._routes: dict[tuple[str, str], Route] = {}
+        # Calls of grpc.aio and of threads, metrics and operators use one table; what changes it is
+        # rare. Not even `list(table.items())` is safe without: it may collect garbage on its way.
+        self._lock = RLock()
         self._caching: tuple[Target, ...] = ()
         """Targets of which answers are kept."""
 
@@ -134,19 +138,24 @@ class Routes:
         """The route, with the policy in force now. Raises ContractError."""
         policy = self._policy_of(method)
         route = self._routes.get((target, method))
-        if route is None:
-            if len(self._routes) >= MAX_ROUTES:
-                del self._routes[next(iter(self._routes))]
-            shared = self._targets.get(target)
-            if shared is None:
-                if len(self._targets) >= MAX_ROUTES:
-                    del self._targets[next(iter(self._targets))]
-                shared = self._targets[target] = Target(target, self._budget, self._clock)
-            route = Route(shared)
-            self._follow(route, policy)
-            self._routes[target, method] = route  # complete: others may look at it
-        elif route.policy is not policy:
-            self._follow(route, policy)
+        if route is None or route.policy is not policy:
+            with self._lock:
+                route = self._routes.get((target, method)) or self._add(target, method, policy)
+                if route.policy is not policy:
+                    self._follow(route, policy)
+        return route
+
+    def _add(self, target: str, method: str, policy: MethodPolicy) -> Route:
+        shared = self._targets.get(target)
+        if shared is None:
+            if len(self._targets) >= MAX_ROUTES:
+                del self._targets[next(iter(self._targets))]
+            shared = self._targets[target] = Target(target, self._budget, self._clock)
+        route = Route(shared)
+        self._follow(route, policy)
+        if len(self._routes) >= MAX_ROUTES:
+            del self._routes[next(iter(self._routes))]
+        self._routes[target, method] = route  # complete: others may look at it
         return route
 
     def _follow(self, route: Route, policy: MethodPolicy) -> None:
@@ -161,6 +170,8 @@ class Routes:
 
     def snapshot(self) -> ClientSnapshot:
         """What is known now."""
+        with self._lock:
+            routes, targets = tuple(self._routes.items()), tuple(self._targets.items())
         return ClientSnapshot(
             tuple(
                 RouteSnapshot(
@@ -174,10 +185,10 @@ class Routes:
                     route.hits,
                     route.misses,
                 )
-                for (target, method), route in list(self._routes.items())
+                for (target, method), route in routes
             ),
             tuple(
                 TargetSnapshot(name, target.budget.snapshot(), target.cache.snapshot())
-                for name, target in list(self._targets.items())
+                for name, target in targets
             ),
         )

@@ -1,11 +1,14 @@
 """Context and shared state, where many threads are at work."""
 
+import gc
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import pytest
 
 import accord
 from accord.control import Limits
@@ -127,6 +130,26 @@ def test_nothing_is_lost_between_threads() -> None:
         caller.sync.close()
 
 
+class Yielding:
+    """Garbage that lets other threads run when it is collected, as gRPC's own objects do."""
+
+    def __init__(self) -> None:
+        self.myself = self
+
+    def __del__(self) -> None:
+        time.sleep(0)
+
+
+@pytest.fixture
+def collecting() -> Iterator[None]:
+    """Garbage is collected all the time."""
+    usual = gc.get_threshold()
+    gc.set_threshold(100)
+    yield
+    gc.set_threshold(*usual)
+
+
+@pytest.mark.usefixtures("collecting")
 def test_one_mesh_for_both() -> None:
     """Threads use routes of a mesh while its snapshot is taken and answers are dropped."""
     mesh = accord.Mesh("both")
@@ -136,6 +159,8 @@ def test_one_mesh_for_both() -> None:
     def look() -> None:
         try:
             while not stop.is_set():
+                for _ in range(10):
+                    Yielding()
                 mesh.snapshot()
                 mesh._routes.written(path("Put"))
         except Exception as error:  # a table that changed while it was read
