@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+import grpc.aio
 
 import accord
 from accord.ops.v1.audit_pb2_grpc import AuditServiceStub
@@ -23,7 +24,11 @@ from shopctl import failures, runfile
 from shopctl.errors import CommandError
 from shopctl.exit_codes import ExitCode
 
-CONNECT_SECONDS: Final = 2.0
+RESTART_SECONDS: Final = 2.0
+"""How long a service may refuse connections: it may be about to restart."""
+
+BUSY_SECONDS: Final = 10.0
+"""How long a service that is there may take to say that it serves."""
 
 
 class Shop:
@@ -81,18 +86,29 @@ class Shop:
         nothing, from a call whose answer was lost. `key` as in `failures.explain`.
         """
         address = self._targets[service]
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await self._mesh.channel(service).channel_ready()
-        except TimeoutError:
+        if not await serves(self._mesh.channel(service)):
             raise CommandError(
                 f"{service} does not serve at {address}; is the shop up? See: shopctl status",
                 ExitCode.NOT_RUNNING,
-            ) from None
+            )
         try:
             yield
         except grpc.RpcError as error:
             raise failures.explain(error, service, address, key) from None
+
+
+async def serves(channel: grpc.aio.Channel) -> bool:
+    """Whether the channel leads to a service that serves; may take `BUSY_SECONDS`."""
+    for seconds in (RESTART_SECONDS, BUSY_SECONDS - RESTART_SECONDS):
+        try:
+            async with asyncio.timeout(seconds):
+                await channel.channel_ready()
+        except TimeoutError:
+            if channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                return False
+        else:
+            return True
+    return False
 
 
 def run(home: Path, offset: int | None, command: Callable[[Shop], Awaitable[None]]) -> None:
