@@ -8,12 +8,16 @@ from typing import Any
 import grpc
 import pytest
 
-from accord.ops.v1 import mesh_pb2, mesh_pb2_grpc
+import accord
+from accord.ops.v1 import mesh_pb2, mesh_pb2_grpc, trace_pb2, trace_pb2_grpc
 from services.runtime import topology
+from services.runtime.ids import uuid7
+from shop.orders.v1 import orders_pb2_grpc
 from shopctl.exit_codes import ExitCode
 from shopctl.operator_options import NAMES
 from tests.shopctl.support.shop import Shop
 from tests.shopctl.support.wait import until_sync
+from tests.support.shop import order_request
 
 ADDRESS = ("--street", "Weg 1", "--city", "Berlin", "--country", "DE")
 STATUS = "rpc.response.status_code"
@@ -44,24 +48,35 @@ def order(real_shop: Shop) -> str:
         real_shop,
         *("customer", "create", "--id", "--name", "Ada", "--email", "ada@example.com", *ADDRESS),
     ).strip()
-    place = ("order", "place", "--id", "--customer", customer, "--item", "tea:2")
-    # Half of the calls fail: within a few orders, one is retried and none need be lost.
-    inject(real_shop, "inventory", "shop.inventory.v1.InventoryService/ReserveStock", 50)
-
+    method = "shop.inventory.v1.InventoryService/ReserveStock"
+    # Less than what opens a breaker: within a few orders, one is retried and none need be lost.
+    inject(real_shop, "inventory", method, 30)
     placed: list[str] = []
+    channel: Any = grpc.insecure_channel(topology.address("orders", real_shop.offset))
+    with channel:
+        orders = orders_pb2_grpc.OrderServiceStub(channel)
+        traces = trace_pb2_grpc.TraceServiceStub(channel)
 
-    def retried() -> bool:
-        result = real_shop.run(*place)
-        if result.returncode != ExitCode.OK:
-            return False  # all three attempts have failed; the saga goes on by itself
-        placed.append(result.stdout.strip())
-        spans = trace(real_shop, placed[-1])
-        # Once: a saga whose step has failed tries again while the caller waits.
-        asked = [span for span in spans if reserve(span)]
-        return len(asked) == 1 and len(attempts(asked[0])) > 1
+        def retried() -> bool:
+            try:
+                answer: Any = orders.CreateOrder(
+                    order_request(customer, {"tea": 2}, price=450),
+                    metadata=accord.idempotency_key(uuid7()),
+                    timeout=5,
+                )
+            except grpc.RpcError:
+                return False  # all three attempts have failed; the saga goes on by itself
+            placed.append(answer.order.order_id)
+            found: Any = traces.FindTraces(trace_pb2.FindTracesRequest(key=placed[-1]), timeout=5)
+            spans: Any = traces.ListSpans(
+                trace_pb2.ListSpansRequest(trace_id=found.traces[0].trace_id), timeout=5
+            )
+            # Once: a saga whose step has failed tries again while the caller waits.
+            asked = [span for span in spans.spans if span.name == method]
+            return len(asked) == 1 and len(asked[0].events) > 1
 
-    until_sync(retried, "an order whose stock was asked for more than once")
-    inject(real_shop, "inventory", "shop.inventory.v1.InventoryService/ReserveStock", 0)
+        until_sync(retried, "an order whose stock was asked for more than once")
+    inject(real_shop, "inventory", method, 0)
     output(real_shop, "order", "watch", placed[-1])
     return placed[-1]
 
