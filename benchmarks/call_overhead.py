@@ -11,6 +11,7 @@ variant with another one of the same round: what the machine does besides hits b
     accord, traces | metrics  one of the two, exported to nowhere
     accord, on                both
     instrumentation           opentelemetry-instrumentation-grpc alone, spans to nowhere
+    by hand                   OpenTelemetry's SDK called by hand, without any library between
     envoy x 1 | envoy x 2     bare gRPC through one sidecar, or one on each side
 """
 
@@ -30,7 +31,7 @@ import grpc.aio
 import uvloop
 
 import accord
-from benchmarks import harness
+from benchmarks import by_hand, harness
 from benchmarks.envoy import sidecar
 from benchmarks.recording import METRICS, OFF, ON, SAMPLED_OUT, TRACES, Switch
 from tests.accord.kit import Message, Stub
@@ -106,6 +107,7 @@ async def variants(stack: AsyncExitStack, switch: Switch) -> dict[str, Variant]:
     metered, metered_at = await server("accord", METRICS)
     recorded, recorded_at = await server("accord", ON)
     theirs, theirs_at = await server("instrumentation", ON)
+    least, least_at = await server("by hand", ON)
     one, one_at = await envoy(plain_at)
     far, far_at = await envoy(plain_at)
     near, near_at = await envoy(far_at)
@@ -121,6 +123,7 @@ async def variants(stack: AsyncExitStack, switch: Switch) -> dict[str, Variant]:
         "instrumentation": Variant(
             await bare(theirs_at, interceptors=_instrumentation(switch)), theirs, state=ON
         ),
+        "by hand": Variant(by_hand.caller(await bare(least_at), *switch.apis(ON)), least, state=ON),
         "envoy x 1": Variant(await bare(one_at), plain, (one,)),
         "envoy x 2": Variant(await bare(near_at), plain, (near, far)),
     }
@@ -157,6 +160,7 @@ async def run(rounds: int, calls: int) -> dict[str, object]:
         "CPU of accord, on, against instrumentation": _ratios(
             costs["accord, on"], costs["instrumentation"], _cpu
         ),
+        "CPU of accord, on, against by hand": _ratios(costs["accord, on"], costs["by hand"], _cpu),
         "p50 against bare": {
             name: _ratios(costs[name], costs["bare"], _p50) for name in found if name != "bare"
         },

@@ -1,6 +1,7 @@
 """A server process that answers with what it was asked; prints its port.
 
-Bare, with accord and telemetry off, sampled out or on, or with opentelemetry-instrumentation-grpc.
+Bare, with accord and telemetry off, sampled out or on, with opentelemetry-instrumentation-grpc, or
+with OpenTelemetry's SDK called by hand.
 """
 
 import sys
@@ -24,7 +25,7 @@ def _server(kind: str, state: str) -> grpc.aio.Server:
         recording.install(state)
     if kind == "accord":
         return accord.Mesh("callee").server()
-    if kind == "bare":
+    if kind in ("bare", "by hand"):
         return grpc.aio.server()
     from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
@@ -34,7 +35,12 @@ def _server(kind: str, state: str) -> grpc.aio.Server:
 
 async def _main(kind: str, state: str) -> None:
     server = _server(kind, state)
-    server.add_generic_rpc_handlers((handlers({"Retried": _echo}),))
+    handler: Any = _echo
+    if kind == "by hand":
+        from benchmarks import by_hand
+
+        handler = by_hand.handler(_echo)
+    server.add_generic_rpc_handlers((handlers({"Retried": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)

@@ -90,6 +90,13 @@ class Switch:
             self._tracers[state] = tracer_provider(sampled=state != SAMPLED_OUT)
         return self._tracers[state]
 
+    def apis(self, state: str) -> tuple[trace.Tracer, metrics.Meter]:
+        """What code that calls the SDK by hand uses in a state that records both."""
+        tracers = self.tracers(state)
+        assert tracers is not None
+        meters = MeterProvider([InMemoryMetricReader()])
+        return tracers.get_tracer("by hand"), meters.get_meter("by hand")
+
     def to(self, state: str) -> None:
         """From now on the process is in this state."""
         if state not in self._found:
