@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from random import getrandbits
-from typing import Final, ParamSpec, TypeGuard, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from accord.contract import MethodPolicy
 from accord.policies.depth import DEPTH_KEY, nested
@@ -132,14 +132,9 @@ def idempotency_key(key: str) -> tuple[tuple[str, str], ...]:
     return ((IDEMPOTENCY_KEY, key),)
 
 
-def read_priority(value: str | bytes | None, default: Priority) -> Priority:
-    """The priority that a caller claims, or the contract's."""
-    return Priority[value] if known_priority(value) else default
-
-
-def known_priority(value: str | bytes | None) -> TypeGuard[str]:
-    """Whether this is the name of a priority."""
-    return isinstance(value, str) and value in Priority.__members__
+def read_priority(value: str | bytes) -> Priority | None:
+    """The priority that a caller claims; None for what is not the name of one."""
+    return Priority.__members__.get(value) if isinstance(value, str) else None
 
 
 def outgoing(call: CallContext | None) -> Iterable[tuple[str, str]]:

@@ -51,10 +51,12 @@ LIVE_FIELDS: Final = frozenset(
 
 _MIN_TIMEOUT: Final = 0.001
 _MAX_TIMEOUT: Final = 3600.0
+_MAX_STREAM: Final = 86_400.0
 _MAX_ATTEMPTS: Final = 5
 _MAX_DEPTH: Final = 8
 _DURATION: Final = duration_pb2.Duration.DESCRIPTOR.full_name
 _METHOD_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*/[A-Za-z_]\w*", re.ASCII)
+_PURE: Final = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
 _REASON = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 _SUBJECT = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
@@ -217,13 +219,21 @@ def live_policy(
             not a matter of operation; the error names source, method and field.
         KeyError: the process does not know the method.
     """
+
+    def refuse(field: str, problem: str) -> ContractError:
+        return ContractError(source, method[1:], field, problem)
+
     found = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
     for descriptor, _ in changes.ListFields():
         if descriptor.name not in LIVE_FIELDS:
-            raise ContractError(
-                source, method[1:], descriptor.name, "cannot be changed by live policy"
-            )
-    return replace(_Reader(found, changes, source).policy(), dark=frozenset(dark))
+            raise refuse(descriptor.name, "cannot be changed by live policy")
+    policy = replace(_Reader(found, changes, source).policy(), dark=frozenset(dark))
+    shortest = min(policy.floor.timeout, method_policy(method).attempt_timeout or math.inf)
+    if (policy.attempt_timeout or math.inf) < shortest:
+        raise refuse("attempt_timeout", "must not be shorter than floor.timeout")
+    if Dark.RETRY in policy.dark and policy.floor.max_attempts > 1:
+        raise refuse("dark", "retries are needed for floor.max_attempts")
+    return policy
 
 
 def check_service(service: str) -> tuple[MethodPolicy, ...]:
@@ -330,6 +340,8 @@ class _Reader:
         )
         if policy.hedge is not None and not policy.idempotent:
             raise self._refuse("hedge", "only an idempotent RPC may be sent twice")
+        if policy.cache is not None and self._level != _PURE:
+            raise self._refuse("cache", "only an RPC with NO_SIDE_EFFECTS may be left out")
         return policy
 
     def _refuse(self, field: str, problem: str) -> ContractError:
@@ -387,11 +399,16 @@ class _Reader:
             raise self._refuse(field, f"{number} is not the code of a failure")
         return Code(number)
 
-    def _or(self, field: str, raw: Message, name: str, default: float) -> float:
+    def _or(
+        self, field: str, raw: Message, name: str, default: float, longest: float = math.inf
+    ) -> float:
         """A duration inside a message option, or its default."""
         if not raw.HasField(name):
             return default
-        return self._seconds(field, getattr(raw, name))
+        seconds = self._seconds(field, getattr(raw, name))
+        if seconds > longest:
+            raise self._refuse(field, f"must not be longer than {longest:g} s, not {seconds:g} s")
+        return seconds
 
     def _hedge(self) -> HedgePolicy | None:
         if not self._raw.HasField("hedge"):
@@ -505,9 +522,10 @@ class _Reader:
     def _stream(self) -> StreamPolicy:
         raw, default = self._raw.stream, StreamPolicy()
         return StreamPolicy(
-            self._or("stream.max_lifetime", raw, "max_lifetime", default.max_lifetime),
-            self._or("stream.idle", raw, "idle", default.idle),
-            self._or("stream.keepalive", raw, "keepalive", default.keepalive),
+            *(
+                self._or(f"stream.{name}", raw, name, getattr(default, name), _MAX_STREAM)
+                for name in ("max_lifetime", "idle", "keepalive")
+            )
         )
 
     def _key(self) -> Key:

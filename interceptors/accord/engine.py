@@ -145,9 +145,9 @@ class Call:
     `observer` may be set before the first attempt.
     """
 
-    __slots__ = ("_clock", "_env", "_hedged", "_inherited", "_key", "_keyed", "_max_attempts",
-                 "_retry", "_ticket", "deadline", "observer", "policy", "resumption",
-                 "route")  # fmt: skip
+    __slots__ = ("_clock", "_earns", "_env", "_hedged", "_inherited", "_key", "_keyed",
+                 "_max_attempts", "_retry", "_ticket", "deadline", "observer", "policy",
+                 "resumption", "route")  # fmt: skip
 
     def __init__(
         self,
@@ -199,10 +199,9 @@ class Call:
             if token is None
             else Resumption(token, limits=env.resume, clock=env.clock, random=env.random)
         )
+        # Once: an answer from the cache earns no retries, nor does somebody else's retry.
+        self._earns = inherited_attempt == 0
         route.calls += 1
-        if inherited_attempt == 0:
-            # Somebody else's retry earns no further ones.
-            route.target.budget.deposit()
 
     def lookup(self, request: Any, *, principal: str, at_least: int) -> Any:
         """The kept answer to a request of a cached method, to be copied; None: it must be asked.
@@ -230,6 +229,9 @@ class Call:
 
     def admit(self) -> Send | Refuse:
         """What to do now: make an attempt, or end the call without one."""
+        if self._earns:
+            self._earns = False
+            self.route.target.budget.deposit()
         now = self._clock()
         left = math.inf if self.deadline is None else self.deadline - now
         # gRPC takes a timeout of 0 for a chance: work that is late already is never sent.
@@ -414,18 +416,18 @@ class Call:
     def _resume(self, resumption: Resumption, send: Send, failure: Failure) -> Again | Raise:
         # gRPC's timer and this clock are not the same one.
         over = self._clock() >= send.started + send.timeout - TIMER_SLACK
-        lifetime = failure.code is Code.DEADLINE_EXCEEDED and over and self.remaining() != 0
-        delay = resumption.dropped(
-            Drop(
-                failure.code,
-                reason=failure.reason,
-                transport=failure.transport,
-                lifetime=lifetime,
-            )
+        drop = Drop(
+            failure.code,
+            reason=failure.reason,
+            told=told_to_wait(failure.pushback, failure.retry_info),
+            transport=failure.transport,
+            lifetime=failure.code is Code.DEADLINE_EXCEEDED and over and self.remaining() != 0,
         )
+        if not failure.started and (self._inherited or not drop.resumable):
+            return self._again(failure)  # before its first message it is a call as any other
+        delay = resumption.dropped(drop)
         if delay is None:
-            told = told_to_wait(failure.pushback, failure.retry_info)
-            return EXHAUSTED if told == NEVER else RAISE
+            return EXHAUSTED if drop.resumable or drop.told == NEVER else RAISE
         # When the deadline comes first, `admit` ends the call, with the deadline's own status.
         left = self.remaining()
         wait = waiting.backoff(delay if left is None else min(delay, left))

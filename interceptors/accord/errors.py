@@ -21,7 +21,7 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 """Trailer that carries a google.rpc.Status (gRPC's richer error model)."""
 
 MAX_MESSAGE: Final = 1024
-"""Characters of a status message; trailers are bounded by the peer (8 KiB by default)."""
+"""Bytes of a status message in UTF-8. Trailers are bounded by the peer, to 8 KiB by default."""
 
 CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 """gRPC's status codes by number."""
@@ -39,7 +39,9 @@ _REFUSALS: Final = frozenset(
 _NOT_AN_ERROR: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.OK})
 _MAX_VIOLATIONS: Final = 20
 _MAX_TEXT: Final = 200
-_MAX_DETAILS: Final = 4096
+# On the wire a byte of a message takes up to three (percent-encoding), three bytes of details take
+# four (base64, which some peers count), and the rest needs a few hundred: 8 KiB in all.
+_MAX_DETAILS: Final = 3500
 _WRAPPING: Final = 100
 
 
@@ -65,7 +67,7 @@ class ServiceError(Exception):
     """A failure that the caller may know of.
 
     `reason` is UPPER_SNAKE_CASE and what callers branch on; `message` is for people and at most
-    1,024 characters; `retry_after` is in seconds. `domain` names the service that decided; the
+    1,024 bytes of UTF-8; `retry_after` is in seconds. `domain` names the service that decided; the
     interceptor fills it in.
     """
 
@@ -112,7 +114,7 @@ class ServiceError(Exception):
         """
         # A status is never UNKNOWN: that would tell the caller nothing about trying again.
         code = grpc.StatusCode.INTERNAL if self.code in _NOT_AN_ERROR else self.code
-        status = status_pb2.Status(code=code.value[0], message=self.message[:MAX_MESSAGE])
+        status = status_pb2.Status(code=code.value[0], message=_cut(self.message))
         add = status.details.add
         add().Pack(
             error_details_pb2.ErrorInfo(
@@ -183,6 +185,11 @@ class ServiceError(Exception):
         found.reason = found.reason or code.name
         found.message = found.message or details
         return found
+
+
+def _cut(message: str) -> str:
+    """As much of a message as a status holds; what is no character becomes a question mark."""
+    return message.encode(errors="replace")[:MAX_MESSAGE].decode(errors="ignore")
 
 
 def _bounded(detail: Message, items: Any, room: int) -> Message:

@@ -16,7 +16,13 @@ from google.rpc import status_pb2
 from accord import errors, telemetry
 from accord.context import CallContext
 from accord.failure_marks import DEPENDENCY, EXHAUSTED
-from accord.policies.pushback import MARK, PUSHBACK_KEY, format_pushback
+from accord.policies.pushback import (
+    MARK,
+    NEVER,
+    PUSHBACK_KEY,
+    format_pushback,
+    parse_pushback,
+)
 
 _MAX_CHAIN: Final = 32
 
@@ -61,28 +67,45 @@ def answer_to(
     """What to answer an error of a handler with."""
     if isinstance(error, Answered):
         return Answer(error.status, None)
-    meant = _meaning(error, call, translate) or _internal(error, call)
+    try:
+        meant = _meaning(error, call, translate) or _internal(error, call)
+        status = meant.to_status(call.service)
+    except Exception as problem:  # of `translate`, or an error with parts that no status can hold
+        meant = _internal(problem, call)
+        status = meant.to_status(call.service)
     if exhausted(error):
         pushback: str | None = MARK
     else:
         pushback = None if meant.retry_after is None else format_pushback(meant.retry_after)
-    return Answer(meant.to_status(call.service), pushback)
+    return Answer(status, pushback)
 
 
 def exhausted(error: BaseException | None) -> bool:
-    """Whether an error, or one that it is chained to, has been retried further down."""
+    """Whether an error, or one that it is chained to, is not to be retried further up.
+
+    It has been retried further down, or it is a call whose server says so: gRPC makes the errors of
+    some calls so late that the client cannot mark them.
+    """
     waiting, looked_at = [error], 0
     while waiting and looked_at < _MAX_CHAIN:
         found = waiting.pop()
         if found is None:
             continue
-        if getattr(found, EXHAUSTED, False):
+        if getattr(found, EXHAUSTED, False) or _marked(found):
             return True
         looked_at += 1
         waiting += (found.__cause__, found.__context__)
         if isinstance(found, BaseExceptionGroup):
             waiting += found.exceptions
     return False
+
+
+def _marked(error: BaseException) -> bool:
+    """Whether it is the error of a call whose trailers forbid another attempt."""
+    if not (isinstance(error, grpc.RpcError) and hasattr(error, "trailing_metadata")):
+        return False
+    trailers: Any = error.trailing_metadata() or ()
+    return parse_pushback(*(value for key, value in trailers if key == PUSHBACK_KEY)) == NEVER
 
 
 def _meaning(

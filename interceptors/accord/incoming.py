@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
+from opentelemetry import context as otel
 
 from accord import context, errors, telemetry
 from accord.context import CallContext, Idempotency
@@ -14,11 +15,7 @@ from accord.hooks import FieldViolation, IdempotencyStore, Validator
 from accord.policies import faults, idempotency
 from accord.policies.depth import DEPTH_KEY, read_depth
 from accord.policies.faults import FAULT_KEY
-from accord.policies.number import small_number
 from accord.policies.retry import ATTEMPT_KEY, read_attempt
-
-MAX_METHODS: Final = 4096
-"""Pipelines kept by a server; only a generic handler that serves any name has so many."""
 
 IGNORED: Final = "metadata.ignored"
 """Count of headers that could not be read; each is followed by its name."""
@@ -39,7 +36,13 @@ _READ: Final = telemetry.HEADERS | {
     context.PRIORITY_KEY,
     context.IDEMPOTENCY_KEY,
 }
-_NUMBERS: Final = frozenset({DEPTH_KEY, ATTEMPT_KEY})
+_READERS: Final[tuple[tuple[str, Callable[[Any], Any]], ...]] = (
+    (DEPTH_KEY, read_depth),
+    (ATTEMPT_KEY, read_attempt),
+    (context.PRIORITY_KEY, context.read_priority),
+    (FAULT_KEY, lambda value: value if faults.readable(value) else None),
+)
+"""None for what cannot be read. A bad idempotency key is not passed over: it is an error."""
 _SPIFFE: Final = "peer_spiffe_id"
 
 
@@ -94,7 +97,7 @@ class Entry:
     ) -> CallContext:
         """The call, which is the current one from now on.
 
-        `remaining` is what the caller's deadline leaves, in seconds.
+        `headers` as from `read_headers`; `remaining`: seconds that the caller's deadline leaves.
         """
         settings, policy = self._settings, self._policy()
         left = policy.timeout
@@ -109,9 +112,9 @@ class Entry:
             priority=policy.limit.priority,
         )
         if headers:
-            call.depth = read_depth(headers.get(DEPTH_KEY))
-            call.priority = context.read_priority(headers.get(context.PRIORITY_KEY), call.priority)
-            call.attempt = read_attempt(headers.get(ATTEMPT_KEY))
+            call.depth = headers.get(DEPTH_KEY) or 0
+            call.priority = headers.get(context.PRIORITY_KEY) or call.priority
+            call.attempt = headers.get(ATTEMPT_KEY) or 0
         context.enter(call)
         return call
 
@@ -164,26 +167,20 @@ def own(method: str) -> bool:
     return method.startswith("/grpc.")
 
 
-def read_headers(grpc_context: Any) -> dict[str, Any]:
-    """The metadata that the library reads. Of several values the last one counts."""
+def read_headers(grpc_context: Any) -> tuple[dict[str, Any], otel.Context, list[str]]:
+    """The metadata that the library reads, its trace, and the names of what cannot be read.
+
+    Of several values the last one counts. What cannot be read counts as absent.
+    """
     metadata = grpc_context.invocation_metadata() or ()
-    return {key: value for key, value in metadata if key in _READ}
-
-
-def ignored(headers: dict[str, Any]) -> list[str]:
-    """Names of the headers that cannot be read, and count as absent."""
-    return [name for name, value in headers.items() if not _readable(name, value)]
-
-
-def _readable(name: str, value: Any) -> bool:
-    if name in telemetry.HEADERS:
-        return telemetry.readable(name, value)
-    if name in _NUMBERS:
-        return small_number(value) is not None
-    if name == context.PRIORITY_KEY:
-        return context.known_priority(value)
-    # A bad idempotency key is not passed over: it is an error.
-    return name != FAULT_KEY or faults.readable(value)
+    headers: dict[str, Any] = {key: value for key, value in metadata if key in _READ}
+    trace, ignored = telemetry.incoming(headers)
+    for name, read in _READERS:
+        if name in headers:
+            found = headers[name] = read(headers[name])
+            if found is None:
+                ignored.append(name)
+    return headers, trace, ignored
 
 
 def _bad_key(problem: str, reason: str) -> errors.InvalidArgument:
@@ -195,6 +192,17 @@ def _bad_key(problem: str, reason: str) -> errors.InvalidArgument:
 def grpc_code(number: int) -> grpc.StatusCode:
     """A status code as gRPC has it; INTERNAL for a number that is none."""
     return errors.CODES.get(number, grpc.StatusCode.INTERNAL)
+
+
+def sendable(trailers: Any) -> tuple[tuple[str, str | bytes], ...]:
+    """Trailers as they are. Raises TypeError for a wrong type: gRPC would never end the call."""
+    found = tuple(trailers or ())
+    for key, value in found:
+        if not isinstance(key, str) or not isinstance(
+            value, bytes if key.endswith("-bin") else (str, bytes)
+        ):
+            raise TypeError(f"{key!r} cannot be a trailer with a value of {type(value)}")
+    return found
 
 
 def known(code: Any) -> Any:

@@ -128,7 +128,7 @@ class Mesh:
         self._settings = Settings(
             name, clock, self.control, validator, idempotency, translate, authorize
         )
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels: dict[tuple[str, grpc.ChannelCredentials | None], grpc.aio.Channel] = {}
 
     def address(self, target: str) -> str:
         """Where a named service listens."""
@@ -136,21 +136,26 @@ class Mesh:
             return self._targets(target)
         return self._targets.get(target, target)
 
-    def channel(self, target: str, *contracts: str) -> grpc.aio.Channel:
+    def channel(
+        self, target: str, *contracts: str, credentials: grpc.ChannelCredentials | None = None
+    ) -> grpc.aio.Channel:
         """The channel to a named service: made once, inside the running event loop, then kept.
 
         `contracts` are the services called over it, "pkg.Service"; the channel's own settings
-        follow from them. Without any, the defaults hold.
+        follow from them. Without any, the defaults hold. `credentials` are those of mutual TLS, by
+        which servers know the caller; other credentials get a channel of their own, which makes way
+        for certificates that are renewed. None: without TLS.
         """
-        channel = self._channels.get(target)
+        channel = self._channels.get((target, credentials))
         if channel is None:
             line = client.Line(self._driver, target, plain=True)
-            bare = beneath.insecure_channel(
+            bare = beneath.channel(
                 self.address(target),
+                credentials,
                 options=self._channel_options(contracts),
                 interceptors=client.interceptors(line),
             )
-            channel = self._channels[target] = Channel(bare, line)
+            channel = self._channels[target, credentials] = Channel(bare, line)
         return channel
 
     def _channel_options(self, contracts: Sequence[str]) -> Options:
@@ -185,13 +190,15 @@ class Mesh:
         *,
         interceptors: Sequence[Any] = (),
         options: Options = (),
+        handlers: Sequence[Any] | None = None,
         lame_duck: float = LAME_DUCK,
         **kwargs: Any,
     ) -> Server:
         """A server that enforces the contracts of what it serves, with health and drain.
 
-        `options` are added to the library's own and win over them; `lame_duck` as in
-        `accord.aio.serving.Server.stop`; `kwargs` go to `grpc.aio.server`.
+        `options` are added to the library's own and win over them; `handlers` are as if they were
+        added to the server; `lame_duck` as in `accord.aio.serving.Server.stop`; `kwargs` go to
+        `grpc.aio.server`.
         """
         pool, wrapper, ours = kwargs.get("migration_thread_pool"), None, []
         if interceptors:
@@ -203,7 +210,9 @@ class Mesh:
             options=_server_options(options),
             **kwargs,
         )
-        return Server(server, wrapping=wrapper, lame_duck=lame_duck)
+        found = Server(server, wrapping=wrapper, lame_duck=lame_duck)
+        found.add_generic_rpc_handlers(handlers or ())
+        return found
 
     @cached_property
     def sync(self) -> "SyncMesh":
@@ -219,10 +228,12 @@ class Mesh:
         )
 
     async def close(self, grace: float | None = None) -> None:
-        """Close all channels; calls in flight get `grace` seconds."""
+        """Close all channels; calls in flight get `grace` seconds, those of `sync` none."""
         channels = list(self._channels.values())
         self._channels.clear()
         await asyncio.gather(*(channel.close(grace) for channel in channels))
+        if "sync" in self.__dict__:
+            self.sync.close()
 
 
 def _server_options(options: Options) -> Options:

@@ -402,7 +402,7 @@ def _decisions(watched: Watched) -> Iterator[Observation]:
     counts = watched.control.counts
     for method in sorted(counts.methods()):
         labels = {"grpc.method": method[1:] if described(method) else OTHER}
-        for decision, count in list(counts.of(method).items()):
+        for decision, count in counts.of(method).items():
             yield Observation(count, {**labels, "accord.decision": decision})
 
 

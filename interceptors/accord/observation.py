@@ -7,7 +7,7 @@ MeterProvider installed there is nothing to record, and a driver holds None inst
             observer: attempts, back-off, hedges, refusals and resumes come from the engine alone
             outgoing.finish(code) ends it, whichever way the call ends; the first time counts
             outgoing.received() for every message of a stream of responses
-    server  observed = ServerMethod(method).begin(headers, clock) when a call has come
+    server  observed = ServerMethod(method).begin(context, clock) when a call has come
             observed.received(bytes), observed.sent(bytes) for every message
             observed.finish(code) ends it
 
@@ -23,8 +23,9 @@ interceptors come first: its span is the call's, and is told what ours would hav
 come after ours, they are suppressed for the time of the call (`suppressed`).
 """
 
+import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
@@ -208,9 +209,8 @@ class ServerMethod:
         self._silent = method.startswith(_SILENT)
         self._name, self._attributes = _identity(method)
 
-    def begin(self, headers: Mapping[str, str], clock: Clock) -> "ServerCall | None":
-        """A call has come with these headers: make its trace the task's; None: not recorded."""
-        context = telemetry.incoming(headers)
+    def begin(self, context: otel.Context, clock: Clock) -> "ServerCall | None":
+        """A call has come with this trace: make it the task's; None: not recorded."""
         if self._silent:
             telemetry.enter(context)
             return None
@@ -386,7 +386,10 @@ def _end(span: trace.Span, code: str, status: str, *, error: bool, owned: bool) 
         span.set_attribute("error.type", code)
         span.set_status(trace.StatusCode.ERROR)
     if owned:
-        span.end()
+        try:
+            span.end()
+        except Exception as problem:  # a user's own span processor; the call has its answer
+            telemetry.log(logging.WARNING, "a span could not be ended", error=problem)
 
 
 def _describe(

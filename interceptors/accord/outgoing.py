@@ -15,6 +15,7 @@ from accord import context, engine, errors, observation, telemetry
 from accord.failure_marks import DEPENDENCY, EXHAUSTED
 from accord.policies.codes import Code
 from accord.policies.faults import FAULT_KEY
+from accord.policies.number import small_number
 from accord.policies.pushback import NEVER, PUSHBACK_KEY, format_pushback, parse_pushback
 from accord.policies.retry import ATTEMPT_KEY
 from accord.route import Route
@@ -30,6 +31,9 @@ POSITION_KEY: Final = "accord-position"
 
 OPEN_KEY: Final = "accord-stream"
 """Initial metadata by which a server says that it has accepted a resumable stream."""
+
+POSITION_DIGITS: Final = 19
+"""Those of the largest int64; what is longer counts as absent."""
 
 WORTH_A_FALLBACK: Final = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -85,9 +89,8 @@ class Outgoing:
         return self._metadata
 
     def option(self, key: str) -> int:
-        """A small number that the caller has set for the library; 0 if not."""
-        value = self.options.get(key)
-        return int(value) if isinstance(value, str) and value.isdecimal() else 0
+        """A number that the caller has set for the library; 0 if not."""
+        return small_number(self.options.get(key), POSITION_DIGITS) or 0
 
     def mark(self, error: E, *, exhausted: bool = False) -> E:
         """`error`, which ends the call, with what the server side needs to know of it."""
@@ -161,8 +164,8 @@ def position_of(trailers: Any) -> int:
     """The position of the state that an answer shows; 0: unknown."""
     position = 0
     for key, value in trailers or ():
-        if key == POSITION_KEY and isinstance(value, str) and value.isdecimal():
-            position = int(value)
+        if key == POSITION_KEY:
+            position = small_number(value, POSITION_DIGITS) or 0
     return position
 
 

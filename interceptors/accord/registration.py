@@ -8,7 +8,8 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from accord.contract import check_service
-from accord.incoming import MAX_METHODS, Peers
+from accord.counts import MAX_METHODS
+from accord.incoming import Peers
 
 LAME_DUCK: Final = 0.3
 """Seconds between "not serving" and the stop, in which callers move away."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from random import getrandbits
-from typing import Final, TypeGuard
+from typing import Final
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel
@@ -26,7 +26,23 @@ HEADERS: Final = frozenset({TRACEPARENT, TRACESTATE, BAGGAGE})
 """Names under which a trace travels, in metadata and in event headers (W3C)."""
 
 _LIMITS: Final = {TRACEPARENT: 128, TRACESTATE: 512, BAGGAGE: 4096}
-_USUAL: Final = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_USUAL: Final = re.compile("00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+
+# What the propagators can read, by the grammars of W3C. They would write all else to the log, part
+# by part, with the text of whoever has sent it. Possessive ("++"): read once, never tried again.
+_IDS: Final = "-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_STATE: Final = (
+    " *+(?:[a-z][_0-9a-z*/-]{0,255}|[a-z0-9][_0-9a-z*/-]{0,240}@[a-z][_0-9a-z*/-]{0,13})"
+    "=[^,=]{0,255}[^,= ] *+"
+)
+_NAME: Final = " *+[!#$%&'*+.^_`|~0-9A-Za-z-]++ *+"
+_VALUE: Final = r'= *+[^ ",;\\]*+ *+'
+_ENTRY: Final = f"{_NAME}{_VALUE}(?:;{_NAME}(?:{_VALUE})?)*+"
+_FORMS: Final = {
+    TRACEPARENT: re.compile(f"00{_IDS}|(?!00|ff)[0-9a-f]{{2}}{_IDS}(?:-.*)?"),
+    TRACESTATE: re.compile(f"{_STATE}(?:,{_STATE}){{0,31}}"),
+    BAGGAGE: re.compile(f"{_ENTRY}(?:,{_ENTRY}){{0,179}}"),
+}
 _TRACE = TraceContextTextMapPropagator()
 _BAGGAGE = W3CBaggagePropagator()
 _EMPTY = otel.Context()
@@ -69,7 +85,7 @@ def headers_of(span: trace.SpanContext) -> dict[str, str]:
 @contextmanager
 def use_trace(headers: Mapping[str, str]) -> Iterator[None]:
     """Go on with the trace in these headers (an event's, say); begins one if there is none."""
-    context = incoming(headers)
+    context, _ = incoming(headers)
     if not trace.get_current_span(context).get_span_context().is_valid:
         context = trace.set_span_in_context(trace.NonRecordingSpan(_random()), context)
     token = otel.attach(context)
@@ -88,7 +104,10 @@ def enter(context: otel.Context, span: trace.Span | None = None) -> None:
 
 
 def tracer() -> trace.Tracer:
-    """The library's tracer."""
+    """The library's tracer; that of the SDK, once there is one, without the proxy before it."""
+    global _tracer
+    if isinstance(_tracer, trace.ProxyTracer):
+        _tracer = trace.get_tracer("accord")
     return _tracer
 
 
@@ -111,40 +130,28 @@ def inherited() -> tuple[tuple[str, str], ...]:
     return tuple(headers_of(_random()).items()) if baggage.get_all() else ()
 
 
-def incoming(headers: Mapping[str, str]) -> otel.Context:
-    """The context that bounded, well-formed headers describe; anything else is ignored."""
+def incoming(headers: Mapping[str, str]) -> tuple[otel.Context, list[str]]:
+    """The context that bounded, well-formed headers describe, and the names of those ignored."""
     if HEADERS.isdisjoint(headers):
-        return _EMPTY
+        return _EMPTY, []
     if TRACESTATE not in headers and BAGGAGE not in headers:
         usual = _parent(headers[TRACEPARENT])
         if usual is not None:
-            return usual
-    usable = {name: value for name in HEADERS if _usable(value := headers.get(name), name)}
-    context = _EMPTY
-    if TRACEPARENT in usable:
-        context = _TRACE.extract(usable, context)
-    if BAGGAGE in usable:
-        context = _BAGGAGE.extract(usable, context)
-    return context
+            return usual, []
+    usable = {name: headers[name] for name in HEADERS if name in headers}
+    ignored = [name for name, value in usable.items() if not _usable(name, value)]
+    for name in ignored:
+        del usable[name]
+    return _BAGGAGE.extract(usable, _TRACE.extract(usable, _EMPTY)), ignored
 
 
-def readable(name: str, value: object) -> bool:
-    """Whether `incoming` makes something of a header, which is one of `HEADERS`."""
-    if not _usable(value, name):
-        return False
-    if name == TRACESTATE:  # which says nothing without a parent
-        return bool(trace.TraceState.from_header([value]))
-    if name == TRACEPARENT and _parent(value) is not None:
-        return True
-    return bool(incoming({name: value}))
-
-
-def _usable(value: object, name: str) -> TypeGuard[str]:
+def _usable(name: str, value: object) -> bool:
     return (
         isinstance(value, str)
         and len(value) <= _LIMITS[name]
         and value.isascii()
         and value.isprintable()
+        and _FORMS[name].fullmatch(value) is not None
     )
 
 
@@ -156,11 +163,12 @@ def _parent(value: object) -> otel.Context | None:
     match = _USUAL.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return None
-    trace_id, span_id = int(match[1], 16), int(match[2], 16)
-    if not trace_id or not span_id:
-        return None
-    flags = trace.TraceFlags(int(match[3], 16))
-    span = trace.SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags)
+    span = trace.SpanContext(
+        int(match[1], 16),
+        int(match[2], 16),
+        is_remote=True,
+        trace_flags=trace.TraceFlags(int(match[3], 16)),
+    )
     return trace.set_span_in_context(trace.NonRecordingSpan(span), _EMPTY)
 
 

@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,34 +81,43 @@ def certify(folder: Path, names: tuple[str, ...]) -> None:
                 f"{name}.pem")  # fmt: skip
 
 
+def _read(folder: Path, *names: str) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in names]
+
+
+def certificate_of(folder: Path, name: str) -> grpc.ChannelCredentials:
+    """What `name` shows to a server; `folder` as in `certify`."""
+    return grpc.ssl_channel_credentials(*_read(folder, "ca.pem", f"{name}.key", f"{name}.pem"))
+
+
+@asynccontextmanager
+async def secured(mesh: accord.Mesh, behaviours: Handlers, folder: Path) -> AsyncIterator[str]:
+    """A server with mutual TLS; yields its address."""
+    server = mesh.server()
+    server.add_generic_rpc_handlers((handlers(behaviours),))
+    authority, key, chain = _read(folder, "ca.pem", "server.key", "server.pem")
+    port = server.add_secure_port(
+        "localhost:0",
+        grpc.ssl_server_credentials([(key, chain)], authority, require_client_auth=True),
+    )
+    await server.start()
+    try:
+        yield f"localhost:{port}"
+    finally:
+        await server.stop(None)
+
+
 @asynccontextmanager
 async def mutual(
     mesh: accord.Mesh, behaviours: Handlers, folder: Path, callers: tuple[str, ...]
 ) -> AsyncIterator[dict[str, Stub]]:
     """A server with mutual TLS, and a bare client for each caller."""
-
-    def read(name: str) -> bytes:
-        return (folder / name).read_bytes()
-
-    server = mesh.server()
-    server.add_generic_rpc_handlers((handlers(behaviours),))
-    port = server.add_secure_port(
-        "localhost:0",
-        grpc.ssl_server_credentials(
-            [(read("server.key"), read("server.pem"))], read("ca.pem"), require_client_auth=True
-        ),
-    )
-    await server.start()
-    channels = {
-        name: grpc.aio.secure_channel(
-            f"localhost:{port}",
-            grpc.ssl_channel_credentials(read("ca.pem"), read(f"{name}.key"), read(f"{name}.pem")),
-        )
-        for name in callers
-    }
-    try:
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(secured(mesh, behaviours, folder))
+        channels = {
+            name: await stack.enter_async_context(
+                grpc.aio.secure_channel(address, certificate_of(folder, name))
+            )
+            for name in callers
+        }
         yield {name: Stub(channel) for name, channel in channels.items()}
-    finally:
-        for channel in channels.values():
-            await channel.close(None)
-        await server.stop(None)

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import grpc
@@ -12,6 +12,7 @@ import pytest
 
 import accord
 from tests.accord.kit import Message, Stub, collect, echo, eventually, failure
+from tests.accord.server_kit import bare
 
 METHODS = ["Unary", "ServerStream", "ClientStream", "Bidi"]
 
@@ -207,6 +208,51 @@ async def test_cancel(shape: str, method: str) -> None:
         assert await call.code() is grpc.StatusCode.CANCELLED
         assert call.cancelled()
         await eventually(lambda: log.cancelled == 1)
+
+
+@pytest.mark.parametrize("ending", ["cancel", "deadline"])
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_upload_that_is_cut_short(shape: str, ending: str) -> None:
+    """An upload whose caller has gone never looks complete to its handler."""
+    begun, ends = list[str](), list[str]()
+
+    @contextmanager
+    def noting() -> Iterator[None]:
+        begun.append("upload")
+        try:
+            yield
+        except (asyncio.CancelledError, grpc.RpcError):
+            ends.append("gone")
+            raise
+        ends.append("complete")
+
+    async def iterating(requests: Any, context: Any) -> Any:
+        with noting():
+            await collect(requests)
+        return Message()
+
+    async def reading(unused: Any, context: Any) -> Any:
+        with noting():
+            while await context.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
+                pass
+        return Message()
+
+    def in_thread(requests: Any, context: Any) -> Any:
+        with noting():
+            list(requests)
+        return Message()
+
+    upload = {"async": iterating, "reader-writer": reading, "sync": in_thread}[shape]
+    async with bare({"ClientStream": upload}) as served:
+        for _ in range(10 if ending == "cancel" else 1):
+            call = served.stub.ClientStream(timeout=5 if ending == "cancel" else 0.4)
+            await call.write(Message())
+            await eventually(lambda: len(begun) > len(ends))
+            if ending == "cancel":
+                call.cancel()
+            await eventually(lambda: len(begun) == len(ends))
+        await eventually(served.idle)
+    assert set(ends) == {"gone"}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -361,6 +361,8 @@ async def test_answers_are_kept() -> None:
         assert (await stub.Cached(Message(text="a"))).text == "answer 4"
         found = route(mesh, "Cached")
         assert (found.cache_hits, found.cache_misses) == (1, 3)
+        (target,) = mesh.snapshot().targets
+        assert target.budget.calls == flaky.calls == 4  # what was not sent earns no retries
 
 
 async def test_consistency_token_passes_old_answers_by() -> None:

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 
 import accord
-from accord.contract import Key, StreamPolicy
+from accord.contract import Key, StreamPolicy, live_policy
 from accord.policies.codes import Code
 from accord.policies.priority import Priority
 from accord.v1 import policy_pb2
@@ -104,6 +104,8 @@ def declare(
         ("floor { timeout { seconds: 60 } }", "floor.timeout"),
         ("floor { max_attempts: 2 }", "floor.max_attempts"),
         ("resume { request_field: 'token' response_field: 'token' }", "resume"),
+        ("cache { ttl { seconds: 1 } }", "cache"),
+        ("idempotency { key: KEY_REQUIRED } cache { ttl { seconds: 1 } }", "cache"),
     ],
 )
 def test_invalid_policy(policy: str, field: str) -> None:
@@ -136,10 +138,12 @@ def test_invalid_resume(names: tuple[str, str], field: str) -> None:
 
 
 def test_invalid_stream() -> None:
-    """Bounds of a stream are longer than nothing."""
+    """Bounds of a stream are longer than nothing, and no longer than a day."""
     for field in ("max_lifetime", "idle", "keepalive"):
-        with pytest.raises(accord.ContractError, match=field):
-            accord.method_policy(declare(f"stream {{ {field} {{}} }}", server_stream=True))
+        for seconds in (0, 86_401):
+            policy = f"stream {{ {field} {{ seconds: {seconds} }} }}"
+            with pytest.raises(accord.ContractError, match=field):
+                accord.method_policy(declare(policy, server_stream=True))
 
 
 def test_defaults_are_merged_field_by_field() -> None:
@@ -197,7 +201,7 @@ def test_everything_is_read() -> None:
         errors: ['SOLD_OUT'] max_depth: 0
         floor { timeout { seconds: 1 } max_attempts: 2 }
         """,
-        level="IDEMPOTENT",
+        level="NO_SIDE_EFFECTS",
     )
     policy = accord.method_policy(method)
     assert policy.method == method
@@ -220,6 +224,22 @@ def test_everything_is_read() -> None:
     assert {"SOLD_OUT"} == policy.errors
     assert policy.max_depth == 0
     assert (policy.floor.timeout, policy.floor.max_attempts) == (1.0, 2)
+
+
+def test_floor_of_an_attempt() -> None:
+    """A contract whose attempts are shorter than its floor keeps them, and lets none be shorter."""
+    method = declare(
+        "timeout { seconds: 5 } attempt_timeout { seconds: 1 } floor { timeout { seconds: 3 } }"
+    )
+
+    def live(text: str) -> float | None:
+        changes = text_format.Parse(text, policy_pb2.MethodPolicy())
+        return live_policy(method, changes, (), "live policy").attempt_timeout
+
+    assert live("timeout { seconds: 4 }") == 1.0
+    assert live("attempt_timeout { seconds: 2 }") == 2.0
+    with pytest.raises(accord.ContractError, match="attempt_timeout: "):
+        live("attempt_timeout { nanos: 900000000 }")
 
 
 def test_streams_have_a_lifetime_instead_of_the_default_timeout() -> None:

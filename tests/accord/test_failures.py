@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,8 @@ from google.rpc import status_pb2
 
 import accord
 from accord import errors
-from tests.accord.kit import Message, Stub, collect, echo, failure, serving
+from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, serving
+from tests.accord.server_kit import bare
 
 VIOLATION = accord.FieldViolation("text", "must not be empty")
 
@@ -112,6 +114,56 @@ async def test_unexpected_error_tells_nothing(
     assert record.__dict__["reference"] in error.message
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], KeyError)
+
+
+def _broken(error: Exception) -> accord.ServiceError | None:
+    raise KeyError("secret")
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        accord.NotFound("order", 42),  # type: ignore[arg-type]
+        accord.FailedPrecondition("X", metadata={"n": 3}),  # type: ignore[dict-item]
+        accord.FailedPrecondition("X", ValueError("secret")),  # type: ignore[arg-type]
+        accord.Unavailable("X", math.inf),
+        accord.InvalidArgument(("field", None), message="X"),  # type: ignore[arg-type]
+        RuntimeError("secret"),
+    ],
+    ids=["name", "metadata", "message", "delay", "violation", "translate"],
+)
+async def test_error_that_no_status_can_hold(
+    raised: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error with wrong parts, or a `translate` that fails, is INTERNAL; the log has both."""
+    async with bare({"Unary": raising(raised)}, translate=_broken) as served:
+        with caplog.at_level(logging.ERROR, logger="accord"):
+            error = await failure(served.stub.Unary(Message()))
+        await eventually(served.idle)
+    assert error.code is grpc.StatusCode.INTERNAL
+    assert "secret" not in error.message
+    (record,) = [record for record in caplog.records if record.name == "accord"]
+    assert error.metadata["reference"] == record.__dict__["reference"]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is not None
+    assert record.exc_info[1].__context__ is raised
+
+
+@pytest.mark.parametrize("way", ["set", "abort"])
+@pytest.mark.parametrize("trailer", [("x-bin", "text"), ("x", 1), (1, "x")])
+async def test_trailer_that_cannot_be_sent(trailer: Any, way: str) -> None:
+    """A trailer of a wrong type is INTERNAL at once; gRPC itself would never end the call."""
+
+    async def handler(request: Any, context: Any) -> Any:
+        if way == "abort":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "gone", (trailer,))
+        context.set_trailing_metadata((trailer,))
+        return request
+
+    async with bare({"Unary": handler}) as served:
+        error = await failure(served.stub.Unary(Message(), timeout=5))
+        await eventually(served.idle)
+    assert error.code is grpc.StatusCode.INTERNAL
 
 
 async def test_response_that_cannot_be_encoded() -> None:
@@ -247,6 +299,30 @@ async def test_large_details_are_cut() -> None:
     async with echo({"Unary": raising(many)}) as stub:
         error = await failure(stub.Unary(Message()))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("letter", ["a", "%", "\u00fc", "\u6f22", "\U0001f600"])
+async def test_status_fits_into_trailers(letter: str) -> None:
+    """The largest status, which is percent-encoded, fits into the 8 KiB that peers allow."""
+    text = letter * 2000
+    largest = accord.ServiceError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "QUOTA",
+        text,
+        metadata={"reference": "0" * 16},
+        violations=(accord.FieldViolation(text, text),) * 20,
+        retry_after=1e6,
+    )
+    strict = (("grpc.max_metadata_size", 8192), ("grpc.absolute_max_metadata_size", 8192))
+    async with (
+        serving(accord.Mesh("callee"), {"Unary": raising(largest)}) as address,
+        grpc.aio.insecure_channel(address, options=strict) as channel,
+    ):
+        error = await failure(Stub(channel).Unary(Message()))
+    assert error.reason == "QUOTA"
+    assert len(error.message.encode()) in range(errors.MAX_MESSAGE - 3, errors.MAX_MESSAGE + 1)
+    assert set(error.message) == {letter}
+    assert error.violations
 
 
 @pytest.mark.parametrize("details", [b"", b"\xff\xff\xff", status_pb2.Status().SerializeToString()])

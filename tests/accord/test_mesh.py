@@ -8,10 +8,11 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from grpc.aio import UsageError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 import accord
-from tests.accord.kit import SERVICE, Message, Stub, collect, eventually, failure, handlers
+from tests.accord.kit import SERVICE, Message, Stub, collect, eventually, failure, handlers, serving
 
 
 async def _echo(request: Any, context: Any) -> Any:
@@ -42,6 +43,20 @@ async def test_channels_are_kept() -> None:
     assert accord.Mesh("orders", targets=str.upper).address("x") == "X"
     await mesh.close()
     await mesh.close()
+
+
+async def test_close_ends_channels_of_both_kinds() -> None:
+    """A mesh that is closed leaves no channel open, those of `sync` neither."""
+    mesh = accord.Mesh("caller")
+    async with serving(accord.Mesh("callee"), {"Unary": _echo}) as address:
+        stubs = Stub(mesh.channel(address)), Stub(mesh.sync.channel(address))
+        await stubs[0].Unary(Message())
+        await asyncio.to_thread(stubs[1].Unary, Message())
+        await mesh.close()
+        with pytest.raises(UsageError):
+            await stubs[0].Unary(Message())
+        with pytest.raises(ValueError, match="closed"):
+            stubs[1].Unary(Message())
 
 
 async def test_nobody_there() -> None:
@@ -109,6 +124,21 @@ async def test_own_channel_and_server() -> None:
     ) as channel:
         assert (await Stub(channel).Unary(Message(text="a"))).text == "a"
         assert (await failure(Stub(channel).Unary(Message(), timeout=0))).reason
+    await server.stop(None)
+
+
+async def test_handlers_given_to_the_server() -> None:
+    """Handlers that a server is made with are in its pipeline, and its health knows them."""
+    mesh = accord.Mesh("callee", validator=lambda _: [accord.FieldViolation("text", "no")])
+    server = mesh.server(handlers=[handlers({"Unary": _echo})])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        error = await failure(Stub(channel).Unary(Message()))
+        assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+        health_stub: Any = health_pb2_grpc.HealthStub(channel)
+        checked = await health_stub.Check(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert checked.status == health_pb2.HealthCheckResponse.SERVING
     await server.stop(None)
 
 

@@ -90,6 +90,9 @@ def test_layers() -> None:
         ('{"policy": {"maxDepth": 9}}', "max_depth"),
         ('{"policy": {"limit": {"rate": {"perSecond": "NaN"}}}}', "limit.rate.per_second"),
         ('{"policy": {"breaker": {"failurePercent": 101}}}', "breaker.failure_percent"),
+        ('{"policy": {"attemptTimeout": "0.9s"}}', "attempt_timeout: must not be shorter than"),
+        ('{"dark": ["DARK_POLICY_RETRY"]}', "dark: retries are needed"),
+        ('{"policy": {"cache": {"ttl": "60s"}}}', "cache: only"),
     ],
 )
 def test_refused(text: str, problem: str, caplog: pytest.LogCaptureFixture) -> None:

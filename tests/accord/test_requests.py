@@ -8,6 +8,7 @@ import grpc.aio
 import pytest
 
 import accord
+from accord.counts import MAX_METHODS, OTHER, Counts
 from tests.accord.kit import Message, Stub, collect, echo, failure, path, serving
 from tests.accord.server_kit import bare
 
@@ -104,6 +105,7 @@ async def test_items_are_validated_one_by_one() -> None:
         ("traceparent", "x" * 5000),
         ("tracestate", "=,=; " * 50),
         ("baggage", ";;;,,,===%zz"),
+        ("baggage", ",".join(["="] * 170)),
         ("baggage", "k=" + "v" * 5000),
         ("accord-depth", "-1"),
         ("accord-depth", "9" * 100),
@@ -115,8 +117,10 @@ async def test_items_are_validated_one_by_one() -> None:
         ("unknown-bin", b"\x00\xff"),
     ],
 )
-async def test_garbage_metadata(key: str, value: str | bytes) -> None:
-    """Metadata that cannot be read breaks no call: it is as good as absent, and counted."""
+async def test_garbage_metadata(
+    key: str, value: str | bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Metadata that cannot be read breaks no call: it is as good as absent, counted, not logged."""
 
     async def handler(request: Any, context: Any) -> Any:
         call = accord.current()
@@ -129,6 +133,29 @@ async def test_garbage_metadata(key: str, value: str | bytes) -> None:
     assert answer.text == "0 DEFAULT 32"
     theirs = key in ("grpc-accept-encoding", "unknown-bin")  # nothing that the library reads
     assert counts == ({} if theirs else {f"metadata.ignored.{key}": 1})
+    assert not caplog.records
+
+
+def test_counted_methods_are_bounded() -> None:
+    """Callers who make names up fill no table: beyond the bound all methods are counted as one."""
+    counts = Counts()
+    for number in range(MAX_METHODS + 10):
+        counts.add(f"/made.Up/{number}", "depth.refused")
+    counts.add("/made.Up/0", "depth.refused")
+    assert len(counts.methods()) == MAX_METHODS + 1
+    assert (counts.of("/made.Up/0"), counts.of(OTHER)) == (
+        {"depth.refused": 2},
+        {"depth.refused": 10},
+    )
+
+
+def test_counting_goes_on_while_counts_are_read() -> None:
+    """What a collector of metrics reads does not change under it."""
+    counts = Counts()
+    counts.add("/a.B/C", "rate_limit.refused")
+    for name in counts.of("/a.B/C"):
+        counts.add("/a.B/C", f"{name}.again")
+    assert len(counts.of("/a.B/C")) == 2
 
 
 async def test_readable_metadata() -> None:

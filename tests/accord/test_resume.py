@@ -15,9 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import accord
+from accord import context
+from accord.failure import exhausted
+from accord.ops.v1 import mesh_pb2
 from accord.policies.codes import Code
+from accord.policies.pushback import NEVER, PUSHBACK_KEY
 from accord.policies.resume import SLOW_CONSUMER, Drop, ResumeLimits, Resumption
-from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, serving
+from accord.v1 import policy_pb2
+from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, path, serving
 
 AWAY = Drop(Code.UNAVAILABLE)
 
@@ -62,18 +67,25 @@ def test_no_gap_and_no_duplicate(head: int, start: int, cuts: list[tuple[int, in
 @settings(max_examples=300)
 @given(
     st.lists(
-        st.tuples(st.booleans(), st.floats(0, 5), st.floats(0, 0.999)), min_size=1, max_size=80
+        st.tuples(
+            st.booleans(),
+            st.floats(0, 5),
+            st.floats(0, 0.999),
+            st.none() | st.floats(0, 3) | st.just(NEVER),
+        ),
+        min_size=1,
+        max_size=80,
     )
 )
-def test_waiting_is_bounded(steps: list[tuple[bool, float, float]]) -> None:
-    """Waits are jittered below the growing ceiling, and without progress they end in time."""
+def test_waiting_is_bounded(steps: list[tuple[bool, float, float, float | None]]) -> None:
+    """Waits are jittered, or as long as the server says; without progress they end in time."""
     clock = Clock()
     draw = 0.0
     limits = ResumeLimits(patience=10.0)
     machine = Resumption(0, limits=limits, clock=clock, random=lambda: draw)
     token, since = 0, 0.0
     failures = 0
-    for progress, attempt_takes, draw in steps:  # noqa: B007 - the machine draws it
+    for progress, attempt_takes, draw, told in steps:  # noqa: B007 - the machine draws it
         clock.now += attempt_takes
         if progress:
             token += 1
@@ -81,12 +93,14 @@ def test_waiting_is_bounded(steps: list[tuple[bool, float, float]]) -> None:
             failures = 0
         if failures == 0:
             since = clock.now
-        wait = machine.dropped(AWAY)
-        if clock.now - since >= limits.patience:
+        wait = machine.dropped(Drop(Code.UNAVAILABLE, told=told))
+        least = told or 0.0
+        if limits.patience - (clock.now - since) <= least:
             assert wait is None
             return
         assert wait is not None
-        assert 0 <= wait <= min(limits.max_backoff, limits.first_backoff * 2.0**failures)
+        ceiling = min(limits.max_backoff, limits.first_backoff * 2.0**failures)
+        assert least <= wait <= max(ceiling, least)
         assert clock.now + wait <= since + limits.patience + 1e-9
         failures += 1
         clock.now += wait
@@ -107,6 +121,9 @@ def test_waiting_is_bounded(steps: list[tuple[bool, float, float]]) -> None:
         (Drop(Code.OUT_OF_RANGE), False),
         (Drop(Code.NOT_FOUND), False),
         (Drop(Code.UNAUTHENTICATED), False),
+        (Drop(Code.UNAVAILABLE, told=NEVER), False),
+        (Drop(Code.UNAVAILABLE, told=59.0), True),
+        (Drop(Code.UNAVAILABLE, told=61.0), False),
     ],
 )
 def test_what_is_worth_resuming(drop: Drop, resumes: bool) -> None:
@@ -201,6 +218,74 @@ async def test_resumes_after_errors(error: accord.ServiceError) -> None:
     assert [("/accordtest.v1.EchoService/Watch", n, error.code.name) for n in range(2, 12)] == told
 
 
+@pytest.mark.parametrize(("pushback", "opened"), [("-1", 1), ("soon", 1), ("99999", 1), ("50", 2)])
+async def test_pushback_is_obeyed(pushback: str, opened: int) -> None:
+    """A server says when to come back to it, or never, and what outlasts patience is not waited."""
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+
+    async def handler(request: Any, context: Any) -> AsyncIterator[Any]:
+        times.append(loop.time())
+        yield Message(sequence=request.after + 1)
+        if request.after == 0:
+            context.set_trailing_metadata(((PUSHBACK_KEY, pushback),))
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "later")
+
+    async with echo({"Watch": handler}, random=lambda: 0.0) as stub:
+        got: list[int] = []
+        if opened == 1:
+            await failure(consume(stub.Watch(Message()), got))
+        else:
+            await consume(stub.Watch(Message()), got)
+    assert (got, len(times)) == (list(range(1, opened + 1)), opened)
+    if pushback == "50":
+        assert times[1] - times[0] >= 0.045
+
+
+async def test_contract_retries_what_is_not_resumed() -> None:
+    """Before its first message a resumable stream is retried as its contract says."""
+    resumed: list[str] = []
+    callee = accord.Mesh("callee")
+    caller = accord.Mesh("caller", on_resume=lambda *told: resumed.append(told[0]))
+    retry = policy_pb2.Retry(max_attempts=2, codes=[policy_pb2.STATUS_CODE_RESOURCE_EXHAUSTED])
+    retry.initial_backoff.nanos = 1_000_000
+    override = mesh_pb2.Override(policy=policy_pb2.MethodPolicy(retry=retry))
+    caller.control.overrides.set(path("Watch"), override)
+    asked: list[int] = []
+
+    async def handler(request: Any, context: Any) -> AsyncIterator[Any]:
+        asked.append(request.after)
+        if len(asked) != 2:
+            raise accord.ResourceExhausted("FULL")
+        yield Message(sequence=request.after + 1)
+        raise accord.ResourceExhausted("FULL")
+
+    async with serving(callee, {"Watch": handler}) as address:
+        got: list[int] = []
+        error = await failure(consume(Stub(caller.channel(address)).Watch(Message(after=4)), got))
+        await caller.close()
+    assert (asked, got, error.reason) == ([4, 4], [5], "FULL")
+    assert resumed == []
+
+
+async def test_one_attempt_below_a_retry() -> None:
+    """A stream that a retried call opens is not opened again before its first message."""
+    asked: list[int] = []
+
+    async def handler(request: Any, context: Any) -> AsyncIterator[Any]:
+        asked.append(request.after)
+        raise accord.Unavailable("AWAY")
+        yield
+
+    async with echo({"Watch": handler}) as stub:
+        handled = accord.CallContext(
+            "caller", accord.method_policy(path("Relay")), None, lambda: 0.0, attempt=1
+        )
+        context.enter(handled)
+        assert (await failure(collect(stub.Watch(Message())))).reason == "AWAY"
+    assert asked == [0]
+
+
 async def test_other_errors_are_raised() -> None:
     """A decision of the server ends the stream where it happened, with its details."""
     handler = watch(30, every=3, error=accord.OutOfRange("POSITION_IN_FUTURE"))
@@ -215,7 +300,7 @@ async def test_other_errors_are_raised() -> None:
 
 
 async def test_patience_ends() -> None:
-    """Without progress the last error is raised when the patience is used up."""
+    """Without progress the last error is raised when patience is over; nobody above goes on."""
     handler = watch(30, every=3, error=accord.Unavailable("AWAY"))
 
     async def never(request: Any, context: Any) -> AsyncIterator[Any]:
@@ -226,9 +311,11 @@ async def test_patience_ends() -> None:
 
     async with echo({"Watch": never}, resume_patience=0.3) as stub:
         start = asyncio.get_running_loop().time()
-        error = await failure(collect(stub.Watch(Message())))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await collect(stub.Watch(Message()))
         took = asyncio.get_running_loop().time() - start
-    assert error.reason == "GONE"
+    assert accord.ServiceError.from_rpc(caught.value).reason == "GONE"
+    assert exhausted(caught.value)
     assert 0.25 < took < 2
 
 

@@ -18,7 +18,16 @@ from accord.policies.priority import Priority
 from accord.policies.pushback import PUSHBACK_KEY
 from accord.policies.queue import QueuePolicy
 from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, path, serving
-from tests.accord.server_kit import Served, bare, certify, mutual, rejected, trailers_of
+from tests.accord.server_kit import (
+    Served,
+    bare,
+    certificate_of,
+    certify,
+    mutual,
+    rejected,
+    secured,
+    trailers_of,
+)
 
 Code = grpc.StatusCode
 
@@ -80,6 +89,25 @@ async def test_allow_list(certificates: Path, authorize: bool) -> None:
         assert (await stubs["bob"].Limited(Message(text="b"))).text == "b"  # "*"
         nobody = await failure(stubs["alice"].Unary(Message()))  # its contract lists nobody
         assert nobody.code is Code.PERMISSION_DENIED
+
+
+async def test_identity_of_a_mesh_client(certificates: Path) -> None:
+    """Channels of a mesh, of both kinds, show the certificate that they are given, and keep it."""
+    caller = accord.Mesh("caller")
+    alice, bob = (certificate_of(certificates, name) for name in ("alice", "bob"))
+    async with secured(accord.Mesh("callee"), {"Guarded": answer}, certificates) as address:
+        channel = caller.channel(address, credentials=alice)
+        assert caller.channel(address, credentials=alice) is channel
+        assert (await Stub(channel).Guarded(Message(text="a"))).text == "a"
+        refused = await failure(Stub(caller.channel(address, credentials=bob)).Guarded(Message()))
+        assert (refused.code, refused.reason) == (Code.PERMISSION_DENIED, "NOT_ALLOWED")
+        plain = await failure(Stub(caller.channel(address)).Guarded(Message()))
+        assert plain.code is Code.UNAVAILABLE
+
+        threads = Stub(caller.sync.channel(address, credentials=alice))
+        text = (await asyncio.to_thread(threads.Guarded, Message(text="s"))).text
+        assert text == "s"
+        await caller.close()
 
 
 async def test_anonymous_on_loopback() -> None:

@@ -158,3 +158,30 @@ async def test_own_error_is_not_marked() -> None:
         error = await rejected(served.stub.Unary(Message(text="a")))
         assert trailers_of(error)[PUSHBACK_KEY] == "500"
         assert PUSHBACK_KEY not in trailers_of(await rejected(served.stub.Unary(Message())))
+
+
+@pytest.mark.parametrize("method", ["Unary", "ServerStream", "ClientStream", "Bidi"])
+@pytest.mark.parametrize("own", [True, False])
+async def test_mark_of_a_nested_call_travels_up(method: str, own: bool) -> None:
+    """A "never" from below is passed on in all arities, from a foreign channel as well."""
+
+    async def abort(request: Any, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "down", ((PUSHBACK_KEY, "-1"),))
+
+    middle = accord.Mesh("middle")
+    async with (
+        serving(accord.Mesh("leaf"), {method: abort}) as leaf,
+        grpc.aio.insecure_channel(leaf) as foreign,
+    ):
+        streamed = method in ("ClientStream", "Bidi")
+
+        async def relay(request: Any, context: Any) -> Any:
+            below = getattr(Stub(middle.channel(leaf) if own else foreign), method)
+            call = below(iter([request]) if streamed else request)
+            await (call if method in ("Unary", "ClientStream") else collect(call))
+
+        async with bare({"Relay": relay}) as served:
+            error = await rejected(served.stub.Relay(Message()))
+        await middle.close()
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert trailers_of(error)[PUSHBACK_KEY] == "-1"

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import Span
+from opentelemetry.sdk.trace import ReadableSpan, Span
 
 import accord
 from accord import observation
@@ -112,6 +112,18 @@ async def test_one_span_per_side(spans: Spans, method: str, text: str, code: str
     for attempt in attempts:
         assert attempt["rpc.response.status_code"] == code
         assert attempt["previous-rpc-attempts"] == 0
+
+
+async def test_span_processor_that_fails(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call is answered whatever the user's span processor does when its spans end."""
+
+    def broken(span: ReadableSpan) -> None:
+        raise KeyError("secret")
+
+    monkeypatch.setattr(spans, "on_end", broken)
+    async with echo({"Unary": _unary}) as stub:
+        assert (await stub.Unary(Message(text="ok"))).text == "ok"
+    assert len(spans.all) == 2
 
 
 @pytest.mark.parametrize("method", ["ServerStream", "Watch"])

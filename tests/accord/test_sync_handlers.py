@@ -9,10 +9,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 import accord
+from accord.ops.v1 import mesh_pb2
 from accord.policies.pushback import PUSHBACK_KEY
-from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, serving
+from accord.v1 import policy_pb2
+from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, path, serving
 from tests.accord.server_kit import bare, rejected, trailers_of
 
 METHODS = ["Unary", "ServerStream", "ClientStream", "Bidi"]
@@ -105,6 +108,103 @@ async def test_a_handler_is_told_that_its_call_has_ended(method: str) -> None:
             await eventually(lambda: len(work.closed) == 1)
 
 
+async def test_a_thread_keeps_what_its_call_holds() -> None:
+    """A place and a key are not free before the function has returned, whoever has gone."""
+    ran, release = [], threading.Event()
+
+    class Nothing:
+        async def lookup(self, scope: accord.Scope) -> None:
+            return None
+
+    def put(request: Any, context: Any) -> Any:
+        ran.append(request.text)
+        release.wait(5)
+        return request
+
+    key = accord.idempotency_key("k")
+    async with bare({"Put": put}, idempotency=Nothing()) as served:
+        first = await failure(served.stub.Put(Message(), timeout=0.2, metadata=key))
+        assert first.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        await failure(served.stub.Put(Message(), timeout=0.2, metadata=key))
+        assert len(ran) == 1
+        assert served.mesh.control.calls.snapshot().in_flight == 1
+        release.set()
+        await eventually(served.idle)
+        await served.stub.Put(Message(), metadata=key)
+    assert len(ran) == 2
+
+
+async def test_work_that_has_not_begun() -> None:
+    """A call that ends while it waits for a thread gives back its place, and is not worked on."""
+    ran, release = [], threading.Event()
+
+    def work(request: Any, context: Any) -> Any:
+        ran.append(request.text)
+        release.wait(5)
+        return request
+
+    mesh = accord.Mesh("callee")
+    with ThreadPoolExecutor(1) as pool:
+        async with (
+            serving(mesh, {"Unary": work}, migration_thread_pool=pool) as address,
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            first = Stub(channel).Unary(Message(text="first"))
+            await eventually(lambda: bool(ran))
+            await failure(Stub(channel).Unary(Message(text="second"), timeout=0.1))
+            await eventually(lambda: mesh.control.calls.snapshot().in_flight == 1)
+            release.set()
+            await first
+    assert ran == ["first"]
+
+
+async def test_thread_that_waits_for_a_request() -> None:
+    """A time limit ends an upload whose caller has fallen silent, and its function is told."""
+    ends: list[str] = []
+
+    def upload(requests: Any, context: Any) -> Any:
+        try:
+            ends.extend(request.text for request in requests)
+        except grpc.RpcError:
+            ends.append("gone" if not context.is_active() else "active")
+            raise
+        return Message()
+
+    async with bare({"ClientStream": upload}) as served:
+        policy = policy_pb2.MethodPolicy(timeout=Duration(nanos=200_000_000))
+        served.mesh.control.overrides.set(path("ClientStream"), mesh_pb2.Override(policy=policy))
+        call = served.stub.ClientStream()
+        await call.write(Message(text="a"))
+        error = await failure(call)
+        await eventually(served.idle)
+    assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert ends == ["a", "gone"]
+
+
+async def test_generator_is_closed_in_a_thread() -> None:
+    """A generator whose caller has gone runs its `finally` in a thread, and holds its place."""
+    closing, release = [], threading.Event()
+
+    def stream(request: Any, context: Any) -> Iterator[Any]:
+        try:
+            while True:
+                yield request
+        finally:
+            assert accord.current() is not None
+            closing.append(threading.current_thread())
+            release.wait(5)
+
+    async with bare({"ServerStream": stream}) as served:
+        call = served.stub.ServerStream(Message(text="x" * 100_000))
+        await call.read()
+        call.cancel()
+        await eventually(lambda: bool(closing))
+        assert not served.idle()
+        release.set()
+        await eventually(served.idle)
+    assert closing[0] is not threading.main_thread()
+
+
 async def test_context_and_nested_calls() -> None:
     """A thread's nested sync call inherits deadline and depth; its failure says not to retry."""
     middle = accord.Mesh("middle")
@@ -123,9 +223,15 @@ async def test_context_and_nested_calls() -> None:
         with accord.detach():
             return stub.Retried(request)
 
+    def forward(request: Any, context: Any) -> Any:
+        try:
+            return relay(request, context)
+        except grpc.RpcError:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "below")
+
     async with (
         serving(accord.Mesh("leaf"), {"Retried": leaf}) as leaf_at,
-        serving(middle, {"Unary": relay}) as middle_at,
+        serving(middle, {"Unary": relay, "Forward": forward}) as middle_at,
         grpc.aio.insecure_channel(middle_at) as channel,
     ):
         stub = Stub(channel)
@@ -134,8 +240,10 @@ async def test_context_and_nested_calls() -> None:
         assert float(left) < 0.7
         _, detached = (await stub.Unary(Message(text="detach"), timeout=0.7)).text.split()
         assert float(detached) > 1.5
-        error = await rejected(stub.Unary(Message(text="down")))
-        assert trailers_of(error)[PUSHBACK_KEY] == "-1"
+        for call in (stub.Unary, stub.Forward):
+            error = await rejected(call(Message(text="down")))
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert trailers_of(error)[PUSHBACK_KEY] == "-1"
         middle.sync.close()
 
 

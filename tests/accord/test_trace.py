@@ -1,13 +1,20 @@
 """Traces: every call tree has one id, from edge to leaf and into events."""
 
+import logging
 import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from opentelemetry import baggage, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import accord
+from accord import telemetry
 from tests.accord.kit import Message, Stub, collect, echo, serving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -100,6 +107,47 @@ def test_headers_round_trip() -> None:
         assert accord.trace_id() == TRACE
         assert baggage.get_baggage("k") == "v"
     assert accord.trace_id() == ""
+
+
+class Complaints(logging.Handler):
+    """What OpenTelemetry writes to the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+    def __enter__(self) -> "Complaints":
+        logging.getLogger("opentelemetry").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("opentelemetry").removeHandler(self)
+
+
+@settings(max_examples=500)
+@given(st.sampled_from(["baggage", "tracestate"]), st.text('ab1=;,@ %"', min_size=1, max_size=24))
+def test_only_what_can_be_read_is_parsed(name: str, text: str) -> None:
+    """OpenTelemetry gets a header if it has nothing to log about it; all others are ignored."""
+    assume(all(part.strip() for part in text.split(",")))
+    headers = {"traceparent": PARENT, name: text}
+    with Complaints() as theirs:
+        context = W3CBaggagePropagator().extract(
+            headers, TraceContextTextMapPropagator().extract(headers, Context())
+        )
+    with Complaints() as ours:
+        found, ignored = telemetry.incoming(headers)
+    assert ours.texts == []
+    assert ignored == ([name] if theirs.texts else [])
+    assert trace.get_current_span(found).get_span_context().trace_id == int(TRACE, 16)
+    if not ignored:
+        assert baggage.get_all(found) == baggage.get_all(context)
+        states = [
+            trace.get_current_span(c).get_span_context().trace_state for c in (found, context)
+        ]
+        assert states[0] == states[1]
 
 
 def test_events_without_a_trace_begin_one() -> None:

@@ -7,8 +7,14 @@ cancellation from the server (opentelemetry-python-contrib#3271) and break strea
 
 from typing import Any
 
+import grpc
 from grpc.aio import _channel, _server
 
-insecure_channel: Any = _channel.insecure_channel
-secure_channel: Any = _channel.secure_channel
 server: Any = _server.server
+
+
+def channel(target: str, credentials: grpc.ChannelCredentials | None, **settings: Any) -> Any:
+    """As `grpc.aio.secure_channel`, or `grpc.aio.insecure_channel` without credentials."""
+    if credentials is None:
+        return _channel.insecure_channel(target, **settings)
+    return _channel.secure_channel(target, credentials, **settings)

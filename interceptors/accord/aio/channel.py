@@ -346,7 +346,7 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
         return "" if self._cancelled else await self._rpc.debug_error_string()
 
     async def wait_for_connection(self) -> None:
-        """Wait until the first attempt is connected."""
+        """Wait until the first attempt has ended: gRPC's own does no less."""
         if self._rpc is not None:
             await self._rpc.wait_for_connection()
 

@@ -3,6 +3,9 @@
 A unary response comes from a coroutine or a function; a stream of responses from an asynchronous
 generator, from a coroutine that writes by itself (gRPC's own health service does), or from a
 function that returns an iterator.
+
+Functions run in threads, which cannot be interrupted: such a call that is cancelled, or takes
+longer than its contract allows, is over when its function has returned.
 """
 
 import asyncio
@@ -10,7 +13,7 @@ import contextvars
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from accord.aio.servicer import Requests, ServerContext, SyncContext
@@ -39,11 +42,8 @@ def single(handler: Callable[..., Any], pool: Executor, *, streamed: bool) -> Si
         return in_loop
 
     async def in_thread(request: Any, context: ServerContext) -> Any:
-        loop = asyncio.get_running_loop()
-        sync = SyncContext(context, loop)
-        found = sync.requests() if request is None else request
-        values = contextvars.copy_context()
-        return await loop.run_in_executor(pool, values.run, handler, found, sync)
+        thread = _Thread(pool, context)
+        return await thread.run(handler, thread.incoming(request), thread.context)
 
     return in_thread
 
@@ -68,20 +68,18 @@ def many(handler: Callable[..., Any], pool: Executor) -> Many:
         return write
 
     async def iterate(request: Any, context: ServerContext) -> None:
-        loop = asyncio.get_running_loop()
-        sync = SyncContext(context, loop)
-        found = sync.requests() if request is None else request
-        values = contextvars.copy_context()
-        responses = iter(await loop.run_in_executor(pool, values.run, handler, found, sync))
-
-        def advance() -> Any:
-            return next(responses, _END)
-
-        while True:
-            response = await loop.run_in_executor(pool, values.run, advance)
-            if response is _END:
-                return
-            await context.write(response)
+        thread = _Thread(pool, context)
+        found = await thread.run(handler, thread.incoming(request), thread.context)
+        responses = iter(found)
+        try:
+            while (response := await thread.run(next, responses, _END)) is not _END:
+                await context.write(response)
+        finally:
+            thread.context.end()
+            # Here and now, not whenever the collector finds it: it may hold resources.
+            close = getattr(responses, "close", None)
+            if close is not None:
+                await thread.run(close)
 
     return iterate
 
@@ -102,3 +100,31 @@ def generator(behaviour: Callable[..., Awaitable[None]]) -> Callable[..., AsyncI
 
 def _incoming(request: Any, context: ServerContext) -> Any:
     return Requests(context) if request is None else request
+
+
+class _Thread:
+    """Where the functions of one call run: in threads of a pool, one after the other."""
+
+    def __init__(self, pool: Executor, context: ServerContext) -> None:
+        self._pool = pool
+        self._values = contextvars.copy_context()
+        self.context = SyncContext(context, asyncio.get_running_loop())
+
+    def incoming(self, request: Any) -> Any:
+        """What the handler is given as its request."""
+        return self.context.requests() if request is None else request
+
+    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function returns. It has ended when this has, cancelled or not."""
+        work = self._pool.submit(self._values.run, function, *arguments)
+        running = asyncio.wrap_future(work)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self.context.end()
+            work.cancel()  # if it has not begun
+            # A place or an idempotency key that it works under is not free before it has ended.
+            while not running.done():
+                with suppress(Exception, asyncio.CancelledError):
+                    await asyncio.shield(running)
+            raise

@@ -53,7 +53,7 @@ class ResumableCall(StreamCall):
         self._woken: asyncio.Future[None] = loop.create_future()
 
     async def open(self, error: grpc.aio.AioRpcError | None = None) -> None:
-        """Make an attempt from the last token delivered; `error` ended the one before.
+        """Make an attempt from the last token delivered; `error` is what it resumes after.
 
         Raises the engine's refusal.
         """
@@ -155,7 +155,7 @@ class ResumableCall(StreamCall):
         if self._cancel_requested:
             raise asyncio.CancelledError
         try:
-            await self.open(error)
+            await self.open(error if step.resumes else None)
         except grpc.aio.AioRpcError as refusal:  # no time is left for another attempt
             raise self._fail(refusal) from error
 

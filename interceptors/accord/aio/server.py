@@ -36,7 +36,6 @@ from accord.incoming import (
     Peers,
     Settings,
     grpc_code,
-    ignored,
     own,
     read_headers,
 )
@@ -243,11 +242,11 @@ class Pipeline:
 
     def _begin(self, grpc_context: Any) -> "Handling":
         """A call has come in."""
-        headers = read_headers(grpc_context)
+        headers, trace, ignored = read_headers(grpc_context)
         remaining = grpc_context.time_remaining()
-        for name in ignored(headers):
+        for name in ignored:
             self._control.counts.add(self._method, f"{IGNORED}.{name}")
-        observed = self._observation.begin(headers, self._settings.clock)
+        observed = self._observation.begin(trace, self._settings.clock)
         call = self._entry.enter(grpc_context, headers, remaining)
         return Handling(call, headers, grpc_context, watch(call.policy, remaining), observed)
 

@@ -3,14 +3,17 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import CancelledError, Future
 from typing import Any
+
+import grpc
 
 from accord.aio import EOF
 from accord.aio.watchdog import Watchdog
 from accord.codec import Codec
 from accord.errors import InvalidArgument
 from accord.failure import exhausted
-from accord.incoming import SILENT, known
+from accord.incoming import SILENT, known, sendable
 from accord.observation import ServerCall
 from accord.policies.pushback import MARK, PUSHBACK_KEY
 
@@ -53,7 +56,9 @@ class ServerContext:
         raw = await self._context.read()
         self._watchdog.touch()
         if raw is EOF:
-            return raw
+            # A call that has been cancelled, or whose deadline has passed, ends like this as well.
+            # gRPC reports both in order: by the end of another read, the call's task is cancelled.
+            return await self._context.read()
         if self._observed is not None:
             self._observed.received(len(raw))
         try:
@@ -76,15 +81,15 @@ class ServerContext:
         self, code: Any, details: str = "", trailing_metadata: tuple[Any, ...] = ()
     ) -> None:
         """End the call with a status. Raises AbortError."""
-        trailers = tuple(trailing_metadata)
-        # While a nested call's error is being handled, it is the reason for this one.
-        if exhausted(sys.exception()) and all(key != PUSHBACK_KEY for key, _ in trailers):
-            trailers += ((PUSHBACK_KEY, MARK),)
-        await self._context.abort(known(code), details, trailers)
+        await self._context.abort(known(code), details, sendable(_with_mark(trailing_metadata)))
 
     async def abort_with_status(self, status: Any) -> None:
         """As gRPC's own."""
         await self.abort(status.code, status.details, status.trailing_metadata)
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        """As gRPC's own, which would never end a call with trailers of a wrong type."""
+        self._context.set_trailing_metadata(sendable(trailing_metadata))
 
     def set_code(self, code: Any) -> None:
         """Set the status code of the answer."""
@@ -101,37 +106,68 @@ class SyncContext:
     def __init__(self, context: ServerContext, loop: asyncio.AbstractEventLoop) -> None:
         self._context = context
         self._loop = loop
+        self._ended: Future[None] = Future()
+        self._reading: Future[Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
-    def _wait(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+    def end(self) -> None:
+        """The call has ended, for its caller: tell the thread, which may wait for a request."""
+        if not self._ended.done():
+            self._ended.set_result(None)
+            if self._reading is not None:
+                self._reading.cancel()
+
+    def _start(self, coroutine: Any) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def abort(self, code: Any, details: str = "", trailing_metadata: tuple[Any, ...] = ()) -> None:
         """End the call with a status. Raises AbortError."""
-        self._wait(self._context.abort(code, details, trailing_metadata))
+        # The loop's thread does not see the error that is being handled in this one.
+        self._start(self._context.abort(code, details, _with_mark(trailing_metadata))).result()
 
     def abort_with_status(self, status: Any) -> None:
         """As gRPC's own."""
-        self._wait(self._context.abort_with_status(status))
+        self.abort(status.code, status.details, status.trailing_metadata)
 
     def send_initial_metadata(self, metadata: Any) -> None:
         """As gRPC's own."""
-        self._wait(self._context.send_initial_metadata(metadata))
+        self._start(self._context.send_initial_metadata(metadata)).result()
 
     def is_active(self) -> bool:
         """Whether the call has not ended yet."""
-        return not self._context.done()
+        return not (self._ended.done() or self._context.done())
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Call `callback` when the call has ended; False if it has."""
-        if self._context.done():
+        if not self.is_active():
             return False
-        self._context.add_done_callback(lambda _: callback())
+        self._ended.add_done_callback(lambda _: callback())
+        self._context.add_done_callback(lambda _: self.end())
         return True
 
     def requests(self) -> Iterator[Any]:
-        """The requests of a client stream, for a `for` loop in the thread."""
-        while (request := self._wait(self._context.read())) is not EOF:
+        """The requests of a client stream, for a `for` loop in the thread.
+
+        Raises RpcError, as gRPC's own: the call has ended.
+        """
+        while (request := self._read()) is not EOF:
             yield request
+
+    def _read(self) -> Any:
+        self._reading = self._start(self._context.read())
+        if self._ended.done():
+            self._reading.cancel()
+        try:
+            return self._reading.result()
+        except CancelledError:
+            raise grpc.RpcError("the call has ended") from None
+
+
+def _with_mark(trailers: Any) -> tuple[Any, ...]:
+    """The trailers of an abort: while a nested call's error is handled, it is the reason for it."""
+    found = tuple(trailers)
+    if exhausted(sys.exception()) and all(key != PUSHBACK_KEY for key, _ in found):
+        found += ((PUSHBACK_KEY, MARK),)
+    return found

@@ -59,7 +59,7 @@ class Budget:
         self._refused = 0
 
     def deposit(self) -> None:
-        """A call has begun. Not for its retries and hedges."""
+        """A call has begun, and no cache has answered it. Not for its retries and hedges."""
         with self._lock:
             self._window.add(self._clock(), 1, 0)
 

@@ -19,9 +19,10 @@ DEEPEST: Final = 64
 """A larger depth is not told apart."""
 
 
-def read_depth(value: str | bytes | None) -> int:
-    """The depth that a caller claims; 0 for anything that is not a small number."""
-    return min(small_number(value) or 0, DEEPEST)
+def read_depth(value: str | bytes) -> int | None:
+    """The depth that a caller claims; None for anything that is not a small number."""
+    depth = small_number(value)
+    return None if depth is None else min(depth, DEEPEST)
 
 
 def nested(depth: int) -> int:

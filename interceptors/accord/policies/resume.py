@@ -3,7 +3,8 @@
 After a drop that is worth it, the stream is opened again behind the last token that the consumer
 has got, after an exponential back-off with full jitter (AWS Architecture Blog, "Exponential Backoff
 and Jitter"). No gap, because the request names the last token delivered; no duplicate, because what
-lies behind that token is dropped. The waiting without progress is bounded.
+lies behind that token is dropped. The waiting without progress is bounded. A server may ask for a
+longer wait, or for none to come back (gRFC A6).
 """
 
 from collections.abc import Callable
@@ -22,13 +23,15 @@ _RESUMABLE: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED})
 class Drop:
     """Why an attempt ended.
 
-    `reason` is that of the ErrorInfo, if any. `transport` says that the connection broke below the
-    status (RST_STREAM). `lifetime` says that only this attempt's time was up, not the call's.
+    `reason` is that of the ErrorInfo, if any. `told`: seconds that the server asks to wait (from
+    `told_to_wait`). `transport` says that the connection broke below the status (RST_STREAM).
+    `lifetime` says that only this attempt's time was up, not the call's.
     CANCELLED always means that the server's side did it: the consumer's own cancel ends the call.
     """
 
     code: Code
     reason: str = ""
+    told: float | None = None
     transport: bool = False
     lifetime: bool = False
 
@@ -131,7 +134,8 @@ class Resumption:
         if self._outage_since is None:
             self._outage_since = now
         left = self._limits.patience - (now - self._outage_since)
-        if left <= 0:
+        told = drop.told or 0.0
+        if left <= told:  # always, if it says never
             self.finished = True
             return None
         ceiling = min(
@@ -140,4 +144,4 @@ class Resumption:
         self._failures += 1
         self.attempt += 1
         self._boundary = self.token
-        return min(self._random() * ceiling, left)
+        return max(told, min(self._random() * ceiling, left))

@@ -71,9 +71,10 @@ def max_backoff(policy: RetryPolicy, retry: int) -> float:
     return min(policy.max_backoff, policy.initial_backoff * 2.0 ** min(retry, _MAX_EXPONENT))
 
 
-def read_attempt(value: str | bytes | None) -> int:
-    """The number under `accord-attempt`; 0 for anything that is not a small number."""
-    return min(small_number(value) or 0, _MAX_ATTEMPT)
+def read_attempt(value: str | bytes) -> int | None:
+    """The number under `accord-attempt`; None for anything that is not a small number."""
+    attempt = small_number(value)
+    return None if attempt is None else min(attempt, _MAX_ATTEMPT)
 
 
 class Retry:

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 from grpc import _channel, _server
 
 Options = Sequence[tuple[str, Any]]
 
 
-def insecure_channel(target: str, options: Options, compression: Any = None) -> Any:
-    """As `grpc.insecure_channel`."""
-    return _channel.Channel(target, options, None, compression)
+def channel(target: str, credentials: grpc.ChannelCredentials | None, options: Options) -> Any:
+    """As `grpc.secure_channel`, or `grpc.insecure_channel` without credentials."""
+    found = None if credentials is None else credentials._credentials  # type: ignore[attr-defined]
+    return _channel.Channel(target, options, found, None)
 
 
 def server(
@@ -20,11 +22,10 @@ def server(
     interceptors: Sequence[Any],
     options: Options,
     maximum_concurrent_rpcs: int | None,
-    handlers: Sequence[Any] = (),
     compression: Any = None,
     xds: bool = False,
 ) -> Any:
     """As `grpc.server`."""
     return _server.create_server(
-        pool, handlers, interceptors, options, maximum_concurrent_rpcs, compression, xds
+        pool, (), interceptors, options, maximum_concurrent_rpcs, compression, xds
     )

@@ -66,7 +66,7 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             if kept is not None:
                 self._end(Answer(kept), "OK")
                 return self
-        self._attempt()
+        self._guarded(self._attempt)
         if isinstance(self._outcome, BaseException) and not isinstance(
             self._outcome, grpc.RpcError
         ):
@@ -123,7 +123,7 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
     def _follow(self, started: tuple[engine.Send, Any] | None) -> None:
         if started is not None:
             send, rpc = started
-            rpc.add_done_callback(partial(self._ended, send))
+            rpc.add_done_callback(partial(self._guarded, self._ended, send))
         self._tell()
 
     def _ended(self, send: engine.Send, rpc: Any) -> None:
@@ -185,7 +185,17 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         self._attempt()
 
     def _carried(self, action: Callable[..., None]) -> Callable[..., None]:
-        return partial(self._context.copy().run, action)
+        return partial(self._context.copy().run, self._guarded, action)
+
+    def _guarded(self, action: Callable[..., None], *args: Any) -> None:
+        """Do what may raise where nobody would see it: then the call ends with that."""
+        try:
+            action(*args)
+        except BaseException as problem:
+            with self._condition:
+                self._drop_rivals()
+                self._set(problem, type(problem).__name__)
+            self._tell()
 
     # How it ends.
 
@@ -215,8 +225,8 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             for timer in (self._timer, self._hedge_timer):
                 if timer is not None:
                     timer.cancel()
-            self._outgoing.finish(code, fallback=fallback)
             self._condition.notify_all()
+            self._outgoing.finish(code, fallback=fallback)
 
     def _tell(self) -> None:
         """Call back whoever wants to know, if it has ended."""

@@ -42,17 +42,20 @@ class SyncMesh:
         self._channel_options = channel_options
         self._server_options = server_options
         self._lock = RLock()
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[tuple[str, grpc.ChannelCredentials | None], Channel] = {}
 
-    def channel(self, target: str, *contracts: str) -> grpc.Channel:
+    def channel(
+        self, target: str, *contracts: str, credentials: grpc.ChannelCredentials | None = None
+    ) -> grpc.Channel:
         """The channel to a named service: made once, then kept. See `Mesh.channel`."""
         with self._lock:
-            channel = self._channels.get(target)
+            channel = self._channels.get((target, credentials))
             if channel is None:
-                bare = beneath.insecure_channel(
-                    self._address(target), self._channel_options(contracts)
+                bare = beneath.channel(
+                    self._address(target), credentials, self._channel_options(contracts)
                 )
-                channel = self._channels[target] = Channel(bare, self._line(target))
+                channel = Channel(bare, self._line(target))
+                self._channels[target, credentials] = channel
             return channel
 
     def client_interceptors(self, target: str = "") -> list[Any]:
@@ -76,7 +79,8 @@ class SyncMesh:
         idempotency: SyncIdempotencyStore | None = None,
         interceptors: Sequence[Any] = (),
         options: Options = (),
-        max_workers: int = WORKERS,
+        handlers: Sequence[Any] | None = None,
+        max_workers: int | None = None,
         lame_duck: float = LAME_DUCK,
         **kwargs: Any,
     ) -> Server:
@@ -84,9 +88,13 @@ class SyncMesh:
 
         `max_workers` threads handle as many calls at once; more are refused by gRPC. Each open
         stream has one, but for those of handlers that send by themselves, such as gRPC's health
-        service. `idempotency` as in `server_interceptors`, `options` and `lame_duck` as in
-        `Mesh.server`; `kwargs` go to `grpc.server`.
+        service. None: as many as the mesh admits streams, and 320 for other calls; with fewer,
+        streams can take them all. They are started when they are needed. `idempotency` as in
+        `server_interceptors`, `options`, `handlers` and `lame_duck` as in `Mesh.server`; `kwargs`
+        go to `grpc.server`.
         """
+        if max_workers is None:
+            max_workers = WORKERS + self._settings.control.streams.limit
         pool = ThreadPoolExecutor(max_workers, thread_name_prefix="accord-server")
         wrapper = Wrapper(self._settings, idempotency, self._lock)
         server = beneath.server(
@@ -96,7 +104,11 @@ class SyncMesh:
             maximum_concurrent_rpcs=kwargs.pop("maximum_concurrent_rpcs", max_workers),
             **kwargs,
         )
-        return Server(server, pool, wrapping=None if interceptors else wrapper, lame_duck=lame_duck)
+        found = Server(
+            server, pool, wrapping=None if interceptors else wrapper, lame_duck=lame_duck
+        )
+        found.add_generic_rpc_handlers(handlers or ())
+        return found
 
     def close(self) -> None:
         """Close all channels, and end their calls."""

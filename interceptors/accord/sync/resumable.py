@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from threading import Event, Lock
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -18,6 +18,10 @@ from accord.line import OnResume
 from accord.outgoing import OPEN_KEY, broken, failure_from
 from accord.sync.outgoing import CANCELLED, Outgoing, Refusal, Start
 from accord.sync.stream import Ending, StreamCall
+from accord.sync.timers import TIMERS
+
+DROPPED: Final = 1.0
+"""Seconds after which a call whose attempt has ended unseen is looked at: it may be dropped."""
 
 
 class ResumableCall(StreamCall):
@@ -52,7 +56,7 @@ class ResumableCall(StreamCall):
         return refusal
 
     def _open(self, error: grpc.RpcError | None) -> Any:
-        """Make an attempt from the last token delivered; `error` ended the one before.
+        """Make an attempt from the last token delivered; `error` is what it resumes after.
 
         Returns the engine's refusal, or None.
         """
@@ -68,16 +72,16 @@ class ResumableCall(StreamCall):
             self._announce(error)
         self._send = send
         self._answered = False
-        rpc = self._sent(self._start, send, request)
+        rpc, ending = self._sent(self._start, send, request), Ending(self._outgoing, send)
         with self._lock:
-            self._rpc = rpc
+            self._rpc, self._ending = rpc, ending
             cancelled = self._cancelled
-        ending = Ending(self._outgoing, send)
         seen = partial(_attempt_ended, weakref.ref(self), weakref.ref(rpc), ending)
         if not rpc.add_callback(seen):
             seen()
         if cancelled:
             rpc.cancel()
+            ending.cancelled()
         return None
 
     def __next__(self) -> Any:
@@ -87,6 +91,7 @@ class ResumableCall(StreamCall):
                 self._notice_opening()
                 message = next(self._rpc)
             except StopIteration:
+                self._take()
                 if self._resumption is not None:
                     self._resumption.ended()
                 self._answer()
@@ -122,9 +127,9 @@ class ResumableCall(StreamCall):
     def _resume_after(self, error: grpc.RpcError) -> None:
         """Wait and open the next attempt, or end with `error`."""
         if self._cancelled or self._send is None:
-            self._give_back()
-            self._end_cancelled(error)
+            self._end_cancelled()
             return
+        self._take()
         step = self._call.failed(
             self._send, failure_from(error, transport=broken(error), started=self._delivered)
         )
@@ -133,9 +138,9 @@ class ResumableCall(StreamCall):
             self._end(error.code(), error)
             return
         if self._woken.wait(step.delay):
-            self._end_cancelled(error)
+            self._end_cancelled()
             return
-        refusal = self._open(error)
+        refusal = self._open(error if step.resumes else None)
         if refusal is not None:  # no time is left for another attempt
             refusal.__cause__ = error
             self._end(refusal.code(), refusal)
@@ -148,15 +153,14 @@ class ResumableCall(StreamCall):
         except Exception as problem:
             telemetry.log(logging.ERROR, "on_resume failed", error=problem)
 
-    def _give_back(self) -> None:
-        if self._send is not None:
-            self._call.released(self._send)
+    def _take(self) -> None:
+        """The reader has seen the end of the attempt in hand, and reports it."""
+        if self._ending is not None:
+            self._ending.taken()
 
-    def _end_cancelled(self, error: grpc.RpcError) -> None:
+    def _end_cancelled(self) -> None:
         """The caller has cancelled, whatever else has happened."""
-        if error.code() is not grpc.StatusCode.CANCELLED:
-            error = Refusal(grpc.StatusCode.CANCELLED, CANCELLED)
-        self._end(grpc.StatusCode.CANCELLED, error)
+        self._end(grpc.StatusCode.CANCELLED, Refusal(grpc.StatusCode.CANCELLED, CANCELLED))
 
     def _end(self, code: grpc.StatusCode, error: Any = None) -> None:
         with self._lock:
@@ -164,13 +168,13 @@ class ResumableCall(StreamCall):
                 return
             self._code, self._error = code, error
             callbacks, self._callbacks = self._callbacks, []
+            self._over.set()
         self._outgoing.finish(code.name)
-        self._over.set()
         for callback in callbacks:
             callback()
 
     def attempt_ended(self, rpc: Any, ending: Ending) -> None:
-        """An attempt has ended. While somebody reads, the reader sees to it."""
+        """An attempt has ended. When there is a reader, it sees to it."""
         if not self._reading:
             ending.report(rpc.code(), rpc.trailing_metadata())
 
@@ -180,12 +184,12 @@ class ResumableCall(StreamCall):
             if self._code is not None or self._cancelled:
                 return False
             self._cancelled = True
-            rpc = self._rpc
+            rpc, ending = self._rpc, self._ending
         self._woken.set()
         rpc.cancel()
-        if not self._reading:
-            self._give_back()
-            self._end(grpc.StatusCode.CANCELLED, rpc)
+        if ending is not None:
+            ending.cancelled()
+        self._end_cancelled()
         return True
 
     def cancelled(self) -> bool:
@@ -243,5 +247,10 @@ def _attempt_ended(
     call, rpc = call_of(), rpc_of()
     if call is None:
         ending.cancelled()  # the caller has dropped it
-    elif rpc is not None:  # else the reader has gone on to the next attempt
+        return
+    if rpc is not None:  # else the reader has gone on to the next attempt
         call.attempt_ended(rpc, ending)
+    if ending.missing():
+        # The reader may come back, or drop the call. Nothing can be reported while it is collected:
+        # that happens in any thread, under any lock.
+        TIMERS.after(DROPPED, partial(_attempt_ended, call_of, rpc_of, ending))

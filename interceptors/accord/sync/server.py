@@ -19,7 +19,7 @@ import grpc
 from accord import errors, failure, observation
 from accord.codec import Codec
 from accord.context import CallContext
-from accord.contract import ContractError, Key, MethodPolicy, method_policy
+from accord.contract import DEFAULT_TIMEOUT, ContractError, Key, MethodPolicy, method_policy
 from accord.failure import Answer
 from accord.hooks import FieldViolation, SyncIdempotencyStore
 from accord.incoming import (
@@ -30,7 +30,6 @@ from accord.incoming import (
     Peers,
     Settings,
     grpc_code,
-    ignored,
     own,
     read_headers,
 )
@@ -42,7 +41,9 @@ from accord.sync.admission import Admission
 from accord.sync.failure import answer_to
 from accord.sync.repeat import Repeats
 from accord.sync.servicer import CallEnded, Requests, Responses, ServerContext, put
+from accord.sync.timers import TIMERS
 from accord.sync.watchdog import ASLEEP, Watchdog, watch
+from accord.time_limits import TIMEOUT_GRACE
 
 FOREVER: Final = 1e9
 """Seconds; where there is no deadline, gRPC says that more than this is left."""
@@ -189,8 +190,8 @@ class Pipeline:
             active = self._begin(grpc_context)
             responses = Responses(grpc_context, send)
             sender = Sender(self, active, responses)
-            active.watchdog = watch(active.call.policy, active.remaining, sender.expired)
             try:
+                active.watchdog = watch(active.call.policy, active.remaining, sender.expired)
                 request = self._admit(active, requests, streamed=streamed)
                 self._prepare(active)
                 if active.call.policy.resume is not None:
@@ -259,13 +260,13 @@ class Pipeline:
 
     def _begin(self, grpc_context: Any) -> "Handling":
         """A call has come in."""
-        headers = read_headers(grpc_context)
+        headers, trace, ignored = read_headers(grpc_context)
         left = grpc_context.time_remaining()
         remaining = None if left is None or left > FOREVER else left
-        for name in ignored(headers):
+        for name in ignored:
             with self._lock:
                 self._control.counts.add(self._method, f"{IGNORED}.{name}")
-        observed = self._observation.begin(headers, self._settings.clock)
+        observed = self._observation.begin(trace, self._settings.clock)
         call = self._entry.enter(grpc_context, headers, remaining)
         return Handling(call, headers, grpc_context, remaining, observed)
 
@@ -278,7 +279,7 @@ class Pipeline:
         self._admission.check(call)
         if not streamed:
             # Before there is a place for it: who never sends its request must not hold one.
-            raw = next(requests, None)
+            raw = self._read(active, requests)
             if raw is None:
                 raise _no_request()
             if active.observed is not None:
@@ -293,6 +294,17 @@ class Pipeline:
         if call.policy.key is not Key.NONE:
             call.idempotency = self._entry.identify(active, request)
         return request
+
+    def _read(self, active: "Handling", requests: Any) -> bytes | None:
+        """The one request. Its thread waits as long for it as a unary call may take, no longer."""
+        longest = (active.call.policy.timeout or DEFAULT_TIMEOUT) + TIMEOUT_GRACE
+        if active.remaining is not None and active.remaining <= longest:
+            return next(requests, None)
+        timer = TIMERS.after(longest, active.grpc_context.cancel)
+        try:
+            return next(requests, None)
+        finally:
+            timer.cancel()
 
     def _prepare(self, active: "Handling") -> None:
         """What comes right before the handler."""
@@ -431,10 +443,12 @@ class Sender:
         if not self._once.acquire(blocking=False):
             return
         active = self._active
-        answer = None if error is None else self._pipeline.answer(error, active)
-        if active.grpc_context.is_active() and self._responses.close(answer):
-            active.answered = True
-        self._pipeline.end(active)
+        try:
+            answer = None if error is None else self._pipeline.answer(error, active)
+            if active.grpc_context.is_active() and self._responses.close(answer):
+                active.answered = True
+        finally:
+            self._pipeline.end(active)
 
     def expired(self, error: errors.ServiceError) -> None:
         """A time limit is reached: tell the caller. The handler's thread is told when it asks."""

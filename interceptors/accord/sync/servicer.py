@@ -10,7 +10,7 @@ import grpc
 from accord.codec import Codec
 from accord.errors import InvalidArgument
 from accord.failure import Answer, exhausted
-from accord.incoming import SILENT, grpc_code, known
+from accord.incoming import SILENT, grpc_code, known, sendable
 from accord.observation import ServerCall
 from accord.policies.pushback import MARK, PUSHBACK_KEY
 from accord.sync.watchdog import Watchdog
@@ -37,13 +37,15 @@ class Requests:
 
     def __next__(self) -> Any:
         """The next request. Raises InvalidArgument, which names the item."""
-        try:
-            raw = next(self._requests)
-        except StopIteration:
+        raw = next(self._requests, None)
+        if raw is None:
+            # A call that has been cancelled, or whose deadline has passed, may end like this as
+            # well. gRPC reports both in order: another read raises its RpcError then.
+            next(self._requests, None)
             if self._watchdog.error is not None:
                 # Not the caller's end of the stream: a handler must not take it for all there is.
                 raise self._watchdog.error from None
-            raise
+            raise StopIteration
         self._watchdog.touch()
         if self._observed is not None:
             self._observed.received(len(raw))
@@ -74,13 +76,18 @@ class ServerContext:
             trailers = tuple(self._context.trailing_metadata() or ())
             if all(key != PUSHBACK_KEY for key, _ in trailers):
                 self._context.set_trailing_metadata((*trailers, (PUSHBACK_KEY, MARK)))
+        self._context.set_details(details)  # what is no text fails here, as an error of the handler
         self.aborted = True
         self._context.abort(known(code), details)
 
     def abort_with_status(self, status: Any) -> None:
         """As gRPC's own."""
-        self._context.set_trailing_metadata(status.trailing_metadata)
+        self.set_trailing_metadata(status.trailing_metadata)
         self.abort(status.code, status.details)
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        """Set the trailers of the answer. Raises TypeError."""
+        self._context.set_trailing_metadata(sendable(trailing_metadata))
 
     def set_code(self, code: Any) -> None:
         """Set the status code of the answer."""

@@ -56,6 +56,14 @@ class Ending:
             self._outgoing.call.released(self._send)
             self._outgoing.finish("CANCELLED")
 
+    def taken(self) -> None:
+        """Its reader reports it, and decides what follows."""
+        self._first()
+
+    def missing(self) -> bool:
+        """Whether nobody has reported it yet."""
+        return not self._reported
+
     def _first(self) -> bool:
         with self._lock:
             first, self._reported = not self._reported, True

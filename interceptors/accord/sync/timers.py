@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from threading import Condition, Thread
+from threading import TIMEOUT_MAX, Condition, Thread
 from typing import Final
 
 from accord import telemetry
@@ -42,15 +42,18 @@ class Timers:
         self._running = False
 
     def after(self, seconds: float, action: Callable[[], None]) -> Timer:
-        """Do `action` in `seconds`, in the thread of the timers."""
+        """Do `action` in `seconds`, in the thread of the timers.
+
+        Raises RuntimeError when that thread cannot be started; the next timer tries again.
+        """
         timer = Timer(action)
         with self._condition:
+            if not self._running:
+                Thread(target=self._run, name="accord-timers", daemon=True).start()
+                self._running = True
             entry = (time.monotonic() + seconds, next(self._order), timer)
             heapq.heappush(self._waiting, entry)
-            if not self._running:
-                self._running = True
-                Thread(target=self._run, name="accord-timers", daemon=True).start()
-            elif self._waiting[0] is entry:
+            if self._waiting[0] is entry:
                 self._condition.notify()
         return timer
 
@@ -78,7 +81,7 @@ class Timers:
                 due = self._waiting[0][0] - time.monotonic()
                 if due <= 0:
                     return heapq.heappop(self._waiting)[2]
-                self._condition.wait(due)
+                self._condition.wait(min(due, TIMEOUT_MAX))
 
 
 TIMERS: Final = Timers()

@@ -51,7 +51,7 @@ class Attempt:
     @property
     def number(self) -> int:
         """What came as `accord-attempt`: the attempts that were made before it."""
-        return read_attempt(self.metadata.get(ATTEMPT_KEY))
+        return read_attempt(self.metadata.get(ATTEMPT_KEY, "")) or 0
 
     @property
     def request(self) -> Any:

@@ -247,7 +247,7 @@ class MethodPolicy(_message.Message):
     @_builtins.property
     def cache(self) -> Global___Cache:
         """Whether answers may be kept by the caller. Default: no. Enforced by the
-        client.
+        client. RPCs with NO_SIDE_EFFECTS only.
         """
 
     @_builtins.property
@@ -625,7 +625,7 @@ Global___Resume: _TypeAlias = Resume  # noqa: Y015
 
 @_typing.final
 class Stream(_message.Message):
-    """Bounds of a streaming RPC."""
+    """Bounds of a streaming RPC, each at most 24 h."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -725,10 +725,14 @@ class Floor(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     max_attempts: _builtins.int
-    """Live policy may not set fewer attempts."""
+    """Live policy may not set fewer attempts, nor put retries into dark mode if
+    this is more than one.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Live policy may not set a shorter timeout."""
+        """Live policy may not set a shorter timeout, nor an attempt_timeout that is
+        shorter than this and the contract's own.
+        """
 
     def __init__(
         self,

@@ -27,10 +27,10 @@ def test_every_hop_counts() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (None, 0), ("", 0), ("0", 0), ("3", 3), ("64", 64), ("65", 64), ("1000", 64),
-        ("9999999999", 0), ("-1", 0), ("+1", 0), ("1.0", 0), ("x", 0), ("٣", 0), (b"3", 0),
+        ("", None), ("0", 0), ("3", 3), ("64", 64), ("65", 64), ("1000", 64), ("9999999999", None),
+        ("-1", None), ("+1", None), ("1.0", None), ("x", None), ("٣", None), (b"3", None),
     ],
 )  # fmt: skip
-def test_reading_the_depth(value: str | bytes | None, expected: int) -> None:
-    """What is not a small number counts as the edge."""
+def test_reading_the_depth(value: str | bytes, expected: int | None) -> None:
+    """What is not a small number is no depth."""
     assert expected == read_depth(value)

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.trace import SpanKind
 
 import accord
 from accord.ops.v1 import mesh_pb2
@@ -17,6 +18,7 @@ from accord.policies.breaker import State
 from accord.policies.budget import BudgetPolicy
 from tests.accord.kit import Message, Stub, path
 from tests.accord.sync.kit import Hold, echo, eventually, failure, serving
+from tests.support.telemetry import Spans
 
 DOWN = accord.Unavailable("DOWN")
 NO_BREAKER = mesh_pb2.Override(dark=[mesh_pb2.DARK_POLICY_BREAKER])
@@ -364,3 +366,37 @@ def test_what_cannot_be_sent_is_raised() -> None:
         with pytest.raises((TypeError, ValueError)):
             stub.Fragile(Message(), metadata=(("x", 1),))
         assert stub.Fragile(Message()) is not None
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_garbled_position(call: str) -> None:
+    """A position with more digits than a number has is none, and the answer counts."""
+
+    def cached(request: Any, context: Any) -> Any:
+        context.set_trailing_metadata(((POSITION_KEY, "9" * 5000),))
+        return Message(text="answer")
+
+    with served({"Cached": cached}) as (stub, _):
+        assert CALLS[call](stub, "Cached").text == "answer"
+
+
+def test_future_ends_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is raised in a thread of gRPC's or of the library's ends the call it was raised for."""
+
+    class Broken(Spans):
+        def on_end(self, span: Any) -> None:
+            if span.kind is SpanKind.CLIENT:
+                raise RuntimeError("the exporter is broken")
+
+    def fallback(request: Any, error: grpc.RpcError) -> Any:
+        raise SystemExit
+
+    flaky = Flaky(DOWN)
+    with served({"Unary": flaky.unary}) as (stub, mesh):
+        mesh.fallback("accordtest.v1.EchoService/Unary", fallback)
+        with pytest.raises(SystemExit):
+            stub.Unary.future(Message()).result(3)
+        Broken(monkeypatch)
+        call, answers = stub.Unary.future(Message()), []
+        threading.Thread(target=lambda: answers.append(call.result()), daemon=True).start()
+        eventually(lambda: [answer.text for answer in answers] == ["answer 2"])

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -12,12 +12,14 @@ import pytest
 
 import accord
 from accord.control import Limits
+from accord.ops.v1 import mesh_pb2
 from accord.policies.codes import Code
 from accord.policies.faults import FaultPolicy
 from accord.policies.gradient import GradientPolicy
 from accord.policies.pushback import PUSHBACK_KEY
 from accord.policies.queue import QueuePolicy
-from tests.accord.kit import Message, Stub, path
+from accord.v1 import policy_pb2
+from tests.accord.kit import Message, Stub, handlers, path
 from tests.accord.sync.kit import Hold, eventually, failure, serving, trailers_of
 
 KEY = accord.idempotency_key("k1")
@@ -134,6 +136,18 @@ def test_streams_have_a_limit_of_their_own() -> None:
         assert failure(lambda: list(stub.ServerStream(Message()))).reason == "OVERLOADED"
         call.cancel()
         eventually(lambda: idle(mesh))
+
+
+def test_handlers_given_to_the_server() -> None:
+    """Handlers that a server is made with are in its pipeline."""
+    mesh = accord.Mesh("callee", validator=lambda _: [accord.FieldViolation("text", "no")])
+    server = mesh.sync.server(handlers=[handlers({"Unary": answer})])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        error = failure(lambda: Stub(channel).Unary(Message()))
+    server.stop(None).wait(5)
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_validation() -> None:
@@ -304,6 +318,40 @@ def test_upload_is_bounded() -> None:
     assert seen == ["a"]
 
 
+@pytest.mark.parametrize("ending", ["cancel", "deadline"])
+def test_upload_that_is_cut_short(ending: str) -> None:
+    """An upload whose caller has gone never looks complete to its handler."""
+    begun, ends = list[str](), list[str]()
+
+    def upload(requests: Any, context: Any) -> Any:
+        begun.append("upload")
+        try:
+            list(requests)
+        except grpc.RpcError:
+            ends.append("gone")
+            raise
+        ends.append("complete")
+        return Message()
+
+    def sending() -> Iterator[Any]:
+        yield Message()
+        over.wait(10)
+
+    over = threading.Event()
+    with bare({"ClientStream": upload}) as (stub, _):
+        # gRPC says it late in one of ten or twenty calls.
+        for _ in range(100 if ending == "cancel" else 10):
+            call = stub.ClientStream.future(sending(), timeout=5 if ending == "cancel" else 0.1)
+            if ending == "cancel":
+                eventually(lambda: len(begun) > len(ends))
+                call.cancel()
+            else:
+                assert call.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            eventually(lambda: len(begun) == len(ends))
+        over.set()
+    assert set(ends) == {"gone"}
+
+
 def test_mark_travels_up() -> None:
     """A nested failure that was retried is answered with "never"; the handler may abort for it."""
     calls: list[str] = []
@@ -334,3 +382,106 @@ def test_mark_travels_up() -> None:
                 assert trailers_of(caught.value)[PUSHBACK_KEY] == "-1"
         middle.sync.close()
     assert len(calls) >= 4
+
+
+WRONG: dict[str, Callable[[Any], None]] = {
+    "number": lambda context: context.set_trailing_metadata((("x-note", 3),)),
+    "text": lambda context: context.set_trailing_metadata((("x-note-bin", "abc"),)),
+    "mapping": lambda context: context.set_trailing_metadata({"x-note": "abc"}),
+    "message": lambda context: context.abort(grpc.StatusCode.NOT_FOUND, 42),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("method", ["Unary", "ServerStream"])
+def test_what_cannot_be_sent(method: str, wrong: str) -> None:
+    """Trailers and a message of a wrong type are the handler's error, and it is told at once."""
+
+    def unary(request: Any, context: Any) -> Any:
+        WRONG[wrong](context)
+        return request
+
+    def stream(request: Any, context: Any) -> Iterator[Any]:
+        yield unary(request, context)
+
+    def call() -> Any:
+        found = getattr(stub, method)(Message(), timeout=2)
+        return found if method == "Unary" else list(found)
+
+    with bare({"Unary": unary, "ServerStream": stream}) as (stub, mesh):
+        error = failure(call)
+        assert (error.code, error.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+        eventually(lambda: idle(mesh))
+
+
+class Careless(grpc.ServerInterceptor):  # type: ignore[type-arg]
+    """Sets trailers that cannot be sent."""
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handle = continuation(handler_call_details).stream_stream
+
+        def behaviour(requests: Any, context: Any, send: Any) -> None:
+            context.set_trailing_metadata((("x-note", 3),))
+            handle(requests, context, send)
+
+        behaviour.experimental_non_blocking = True  # type: ignore[attr-defined]
+        return grpc.stream_stream_rpc_method_handler(behaviour)
+
+
+def test_place_is_given_back() -> None:
+    """A stream that cannot even be ended holds no place when its handler has returned."""
+
+    def stream(request: Any, context: Any) -> Iterator[Any]:
+        yield request
+
+    mesh = accord.Mesh("callee")
+    server = grpc.server(
+        ThreadPoolExecutor(2), interceptors=[Careless(), *mesh.sync.server_interceptors()]
+    )
+    server.add_generic_rpc_handlers((handlers({"ServerStream": stream}),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    with grpc.insecure_channel(address) as channel:
+        call = Stub(channel).ServerStream(Message(), timeout=5)
+        next(call)
+        eventually(lambda: idle(mesh))
+    server.stop(None).wait(3)
+
+
+def test_request_that_never_comes() -> None:
+    """A caller without a deadline that sends no request has a thread for the contract's time."""
+    never = threading.Event()
+
+    def sending() -> Iterator[Any]:
+        never.wait(10)
+        yield from ()
+
+    mesh = accord.Mesh("callee")
+    short = policy_pb2.MethodPolicy()
+    short.timeout.nanos = 50_000_000
+    mesh.control.overrides.set(path("Unary"), mesh_pb2.Override(policy=short))
+    with (
+        serving(mesh, {"Unary": answer}, max_workers=1, maximum_concurrent_rpcs=None) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        silent: Any = channel.stream_unary
+        call = silent(path("Unary")).future(sending())
+        assert call.code() is grpc.StatusCode.CANCELLED
+        assert Stub(channel).Unary(Message(text="b"), timeout=3).text == "b"
+        never.set()
+
+
+def test_streams_leave_threads_for_other_calls() -> None:
+    """As many streams as are admitted are open, and a call is answered still."""
+    done = threading.Event()
+
+    def stream(request: Any, context: Any) -> Iterator[Any]:
+        yield request
+        done.wait(10)
+
+    with bare({"ServerStream": stream, "Unary": answer}, limits=fixed(5, streams=330)) as (stub, _):
+        calls = [stub.ServerStream(Message()) for _ in range(330)]
+        for call in calls:
+            next(call)
+        assert stub.Unary(Message(text="a")).text == "a"
+        done.set()
