@@ -136,7 +136,8 @@ class Supervisor:
             self._on_notice(Notice(Event.DIED, text, child, code, delay))
             self._child_changed(child)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._stopping.wait()
         child.state = State.STOPPED
         self._child_changed(child)
 

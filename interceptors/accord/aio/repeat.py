@@ -45,7 +45,8 @@ class Repeats:
         while (first := self._running.get(call.scope)) is not None:
             check_same(first.fingerprint, call)
             try:
-                await asyncio.wait_for(first.done.wait(), until - self._clock())
+                async with asyncio.timeout(until - self._clock()):
+                    await first.done.wait()
             except TimeoutError:
                 raise still_running() from None
         mine = self._running[call.scope] = _Running(call.fingerprint)

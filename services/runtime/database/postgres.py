@@ -366,7 +366,10 @@ async def _guarded(crew: Crew, check: Callable[[Tx], bool], name: str) -> AsyncI
         while not lost:
             await asyncio.sleep(LOCK_POLL)
             try:
-                lost = not await asyncio.wait_for(crew.submit(check), LOCK_ANSWER)
+                # Not wait_for, which loses a cancellation that comes together with the answer: the
+                # watcher would outlive the body and cancel whatever its task does next.
+                async with asyncio.timeout(LOCK_ANSWER):
+                    lost = not await crew.submit(check)
             except (DatabaseError, TimeoutError):
                 lost = True
         body.cancel()

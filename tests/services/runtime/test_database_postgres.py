@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,6 +23,7 @@ from services.runtime.database import (
     open_database,
 )
 from services.runtime.database import postgres as module
+from services.runtime.database.crew import Crew
 from services.runtime.database.postgres import translate
 from tests.services.runtime.test_database import PAIRS, pair, whole_pairs
 
@@ -364,6 +366,27 @@ async def test_a_lost_lock_ends_its_body(db: Database, kick: Callable[[], int]) 
     assert cancelled
     async with asyncio.timeout(10), db.exclusive("relay"):
         await db.write(pair(1))
+
+
+async def test_a_check_that_ends_together_with_its_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock whose check is answered in the moment in which it is given up cancels nobody."""
+    monkeypatch.setattr(module, "LOCK_POLL", 0)
+    asked = asyncio.Event()
+    answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    class Answering(Crew):
+        async def submit(self, fn: Any, *, read_only: bool = False) -> Any:
+            if answer.done():
+                raise DatabaseUnavailable("the database is closed")
+            asked.set()
+            return await answer
+
+    crew = Answering("lock", lambda: pytest.fail("no thread is needed"), threads=1, backlog=1)
+    async with module._guarded(crew, lambda tx: True, "relay"):
+        await asked.wait()
+        answer.set_result(True)
+    for _ in range(10):  # whatever was left behind has its turn
+        await asyncio.sleep(0)
 
 
 async def test_a_cancelled_holder_stays_cancelled(db: Database) -> None:
