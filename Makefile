@@ -4,8 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Tests wait for brokers and processes most of the time: four at once keep two cores busy.
-JOBS ?= 4
+# Tests wait for brokers and processes most of the time: three at once keep two cores busy.
+JOBS ?= 3
 STAMP := $(VENV)/installed
 
 $(STAMP): pyproject.toml constraints.txt interceptors/pyproject.toml generated/pyproject.toml tests/contracts/export/node/package-lock.json
@@ -32,7 +32,7 @@ demo: $(STAMP) ## place a few TPC-H orders against a running mesh beside a live 
 	@$(BIN)/shopctl demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## lint, types and all tests; JOBS=4 files at once
+test: $(STAMP) ## lint, types and all tests; JOBS=3 files at once
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
