@@ -4,15 +4,16 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Tests wait for brokers and processes most of the time: four at once keep two cores busy.
-JOBS ?= 4
+# Tests wait for brokers and processes most of the time: three at once keep two cores busy.
+JOBS ?= 3
 STAMP := $(VENV)/installed
 
-$(STAMP): pyproject.toml constraints.txt interceptors/pyproject.toml generated/pyproject.toml
+$(STAMP): pyproject.toml constraints.txt interceptors/pyproject.toml generated/pyproject.toml tests/contracts/export/node/package-lock.json
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing (once, a minute or two) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@$(BIN)/python tools/wheelhouse.py
+	@$(BIN)/python tools/node_modules.py
 	@touch $@
 
 .PHONY: help
@@ -31,7 +32,7 @@ demo: $(STAMP) ## place a few TPC-H orders against a running mesh beside a live 
 	@$(BIN)/shopctl demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## lint, types and all tests; JOBS=4 files at once
+test: $(STAMP) ## lint, types and all tests; JOBS=3 files at once
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -52,12 +53,33 @@ generate: $(STAMP) ## generate the code of the contracts
 	@$(BIN)/python tools/generate.py
 
 .PHONY: contracts
-contracts: $(STAMP) ## check the contracts: format, lint, breaking changes, drift of the generated code
+contracts: $(STAMP) ## check the contracts: format, lint, breaking changes, generated code, both directions against the last release, exports
 	@$(BIN)/python tools/contracts.py check
+	@$(BIN)/python tools/contracts.py try
 
 .PHONY: release-contracts
 release-contracts: $(STAMP) ## make today's contracts the released ones; VERSION=0.2.0, needs its CHANGELOG entry
 	@$(BIN)/python tools/contracts.py release $(VERSION)
+
+EXPORT := $(BIN)/accord contracts export
+EXPORTS := dist/contracts
+IMAGE := $(EXPORTS)/contracts.protoset
+.PHONY: exports
+exports: $(STAMP) ## write the contracts for other tools into dist/contracts/: gRPC, Envoy, AsyncAPI, grpcurl, browser
+	@$(EXPORT) protoset -o $(IMAGE)
+	@$(EXPORT) service-config $(IMAGE) -o $(EXPORTS)/service-config.json
+	@$(EXPORT) service-config $(IMAGE) --no-timeouts -o $(EXPORTS)/service-config.core.json
+	@$(EXPORT) envoy $(IMAGE) -o $(EXPORTS)/envoy-routes.json
+	@$(EXPORT) asyncapi $(IMAGE) --title "Events of the shop" --release $$($(BIN)/python -c 'from importlib.metadata import version; print(version("accord-shop"))') -o $(EXPORTS)/asyncapi.json
+	@$(EXPORT) reference $(IMAGE) --title "Contracts of the shop" -o $(EXPORTS)/reference.html
+	@echo "wrote into $(EXPORTS)/ (docs/exports.md shows how each is used):"
+	@printf '  %-25s %s\n' \
+		service-config.json "gRPC clients in Node, Java, Go: timeouts and retries" \
+		service-config.core.json "the same for C++, Ruby, PHP: retries only" \
+		envoy-routes.json "Envoy: routes, timeouts, retries" \
+		asyncapi.json "the events, as AsyncAPI 3" \
+		contracts.protoset "grpcurl -protoset" \
+		reference.html "people: open it in a browser"
 
 .PHONY: wheels
 wheels: $(STAMP) ## build the wheels accord and accord-shop-clients into dist/

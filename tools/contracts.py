@@ -1,12 +1,15 @@
 """Check the contracts, and release them.
 
-`check` runs every check even when one fails, says what to do about each, and exits 1 if any failed:
+`check` runs every check, even when one fails, says what to do about each and exits 1 if any failed:
 format, lint, breaking changes since the last release (and, where `ACCORD_BASE` or GitHub's
-`GITHUB_BASE_REF` names the branch that a change is meant for, since it left that branch), and the
-generated code. All of it works offline.
+`GITHUB_BASE_REF` names the branch that a change is meant for, since it left that branch), the
+generated code, and whether all that was released is as it was. `try` runs the tests that need
+servers and other tools: clients and servers of the last release and of today against each other,
+and the exports under the tools that they are for. All of it works offline.
 
 `release VERSION` makes today's contracts the ones that later changes are compared with: it writes
-them to `contracts/released/VERSION.binpb`, a file that `buf` and `protoc` read.
+them to `contracts/released/VERSION.binpb`, a file that `buf` and `protoc` read, and keeps clients,
+servers and fixtures of that version beside it (`releases.py`).
 """
 
 import argparse
@@ -18,8 +21,11 @@ import sys
 import tarfile
 import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -32,8 +38,8 @@ SOURCES: Final = (
     "buf.yaml",
     "protos",
     "generated",
-    "interceptors/accord/v1",
-    "interceptors/accord/ops",
+    "interceptors",
+    "services",
 )
 
 _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", re.ASCII)
@@ -64,6 +70,7 @@ class Result:
     output: str
     """What its command said; may be empty."""
     remedy: str
+    seconds: float = 0.0
 
 
 def parse(version: str) -> Version | None:
@@ -82,6 +89,7 @@ def run(root: Path, step: Step) -> Result:
     """Run one check in the repository at `root`."""
     # Plugins of buf are found beside buf itself, whether or not the environment is activated.
     path = os.pathsep.join((str(SCRIPTS), os.environ.get("PATH", os.defpath)))
+    begin = time.monotonic()
     done = subprocess.run(
         step.command,
         cwd=root,
@@ -91,7 +99,8 @@ def run(root: Path, step: Step) -> Result:
         text=True,
         check=False,
     )
-    return Result(step.name, done.returncode == 0, done.stdout.strip(), step.remedy)
+    seconds = time.monotonic() - begin
+    return Result(step.name, done.returncode == 0, done.stdout.strip(), step.remedy, seconds)
 
 
 def breaking(since: str, against: Path) -> Step:
@@ -99,7 +108,8 @@ def breaking(since: str, against: Path) -> Step:
     return Step(
         f"breaking changes since {since}",
         (SCRIPTS / "buf", "breaking", "--against", against),
-        "keep the old element and add a new one beside it, or begin a new package (v2)",
+        "keep the old element and add a new one beside it, or begin a new package (v2); a change "
+        "of policy that is meant is accepted by a comment (docs/contract-rules.md)",
     )
 
 
@@ -136,25 +146,64 @@ def _since_base(root: Path, branch: str) -> Result:
 def check(
     root: Path, environment: Mapping[str, str] = os.environ, *, first: bool = False
 ) -> Iterator[Result]:
-    """Run every check, one after the other; the `first` release has none before it to compare."""
-    buf = SCRIPTS / "buf"
-    fix = "run `make format`"
-    yield run(root, Step("format", (buf, "format", "--diff", "--exit-code"), fix))
-    advice = "change the contract at the place named; the rules are in buf.yaml"
-    yield run(root, Step("lint", (buf, "lint"), advice))
+    """Run every check, side by side; the `first` release has none before it to compare with."""
+    buf, python = SCRIPTS / "buf", sys.executable
+    steps = [
+        Step("format", (buf, "format", "--diff", "--exit-code"), "run `make format`"),
+        Step(
+            "lint",
+            (buf, "lint"),
+            "change the contract at the place named; docs/contract-rules.md explains each rule",
+        ),
+        Step(
+            "generated code",
+            (python, Path("tools", "generate.py"), "--check"),
+            "run `make generate` and commit what it wrote",
+        ),
+        Step(
+            "released files",
+            (python, Path("tools", "releases.py"), "check"),
+            f"restore it: `git checkout -- {RELEASED}`; what was released does not change",
+        ),
+    ]
+    checks = [partial(run, root, step) for step in steps]
     if not first:
-        yield _since_release(root)
+        checks.append(partial(_since_release, root))
     if branch := _base(environment):
-        yield _since_base(root, branch)
-    command = (sys.executable, Path("tools", "generate.py"), "--check")
-    yield run(root, Step("generated code", command, "run `make generate` and commit what it wrote"))
+        checks.append(partial(_since_base, root, branch))
+    yield from _side_by_side(checks)
+
+
+def trials(root: Path) -> Iterator[Result]:
+    """Run the tests of the contracts that need servers and other people's tools, side by side."""
+    tests = Path("tests", "contracts")
+    pytest = (SCRIPTS / "pytest", "-q", "--no-header")
+    steps = (
+        Step(
+            "the last release and today's code, in both directions",
+            (*pytest, tests / "compat"),
+            "keep what the last release relies on: docs/contract-compatibility.md",
+        ),
+        Step(
+            "exports, under the tools that they are for",
+            (*pytest, tests / "export"),
+            "docs/exports.md says what each has to hold",
+        ),
+    )
+    yield from _side_by_side([partial(run, root, step) for step in steps])
+
+
+def _side_by_side(checks: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(lambda check: check(), checks)
 
 
 def report(results: Iterator[Result]) -> bool:
     """Print each result as it comes; whether all are well."""
     well = True
     for result in results:
-        print(f"contracts: {result.name} ... {'ok' if result.ok else 'FAILED'}", flush=True)
+        outcome = "ok" if result.ok else "FAILED"
+        print(f"contracts: {result.name} ... {outcome} ({result.seconds:.1f} s)", flush=True)
         if not result.ok:
             well = False
             if result.output:
@@ -217,18 +266,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="run every check")
+    commands.add_parser("try", help="run the tests that need servers and other tools")
     commands.add_parser("release", help="release today's contracts").add_argument("version")
     arguments = parser.parse_args()
     if arguments.command == "check":
         return 0 if report(check(ROOT)) else 1
+    if arguments.command == "try":
+        return 0 if report(trials(ROOT)) else 1
     try:
         image = release(ROOT, arguments.version)
     except Refused as refused:
         print(f"contracts: {arguments.version} was not released:", file=sys.stderr)
         print(textwrap.indent(str(refused), "    "), file=sys.stderr)
         return 1
-    print(f"contracts: released as {image.relative_to(ROOT)}; commit it")
-    return 0
+    print(
+        f"contracts: released as {image.relative_to(ROOT)}; its code and fixtures follow",
+        flush=True,
+    )
+    kept = subprocess.run((sys.executable, ROOT / "tools" / "releases.py", "keep", image.stem))
+    if kept.returncode:
+        image.unlink()
+        print(f"contracts: {image.stem} was not released", file=sys.stderr)
+    return kept.returncode
 
 
 if __name__ == "__main__":

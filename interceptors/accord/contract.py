@@ -130,6 +130,18 @@ class StreamPolicy:
     max_lifetime: float = 3600.0
     idle: float = 90.0
     keepalive: float = 30.0
+    not_resumable: str = ""
+    """Why a stream that breaks cannot be continued; empty if nobody says."""
+
+
+@dataclass(frozen=True, slots=True)
+class SagaPolicy:
+    """The steps that an RPC sets off: full method names, in order. Times are seconds."""
+
+    timeout: float
+    steps: tuple[str, ...]
+    pivot: str = ""
+    """The step after which there is no way back; empty if every step can be undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +176,7 @@ class MethodPolicy:
     """Full method name -> seconds that this RPC allows for a nested call of it."""
     cache: CachePolicy | None = None
     compensation: CompensationPolicy | None = None
+    saga: SagaPolicy | None = None
     resume: ResumePolicy | None = None
     stream: StreamPolicy = StreamPolicy()
     key: Key = Key.NONE
@@ -251,6 +264,59 @@ def event_policy(message: Message | type[Message] | pb.Descriptor) -> EventPolic
     return _event(found.full_name)
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A method's options as they are written, and what they come to."""
+
+    written: policy_pb2.MethodPolicy
+    """The method's own options merged with the defaults of its service, right or wrong."""
+    policy: MethodPolicy
+    """What they come to; a field that is wrong counts as not written."""
+    problems: tuple[ContractError, ...]
+    """What is wrong, at most one for each field of the policy."""
+
+
+def read_method(method: pb.MethodDescriptor) -> Reading:
+    """Read a method of any descriptor pool, valid or not. Nothing is kept."""
+    reader = _Reader(method)
+    written = policy_pb2.MethodPolicy()
+    written.CopyFrom(reader._raw)
+    problems: list[ContractError] = []
+    while True:
+        try:
+            return Reading(written, reader.policy(), tuple(problems))
+        except ContractError as problem:
+            if any(problem.field == known.field for known in problems):
+                raise
+            problems.append(problem)
+            reader._forget(problem.field.partition(".")[0])
+
+
+def read_event(message: pb.Descriptor) -> EventPolicy | None:
+    """The event options of a message of any descriptor pool; None if it is not an event.
+
+    Raises ContractError. Nothing is kept.
+    """
+    options = message.GetOptions()
+    if not options.HasExtension(policy_pb2.event):
+        return None
+    raw = options.Extensions[policy_pb2.event]
+
+    def refuse(field: str, problem: str) -> ContractError:
+        return ContractError(message.file.name, message.full_name, f"event.{field}", problem)
+
+    if not _SUBJECT.fullmatch(raw.subject):
+        raise refuse("subject", f"{raw.subject!r} is not a subject such as 'orders.order.created'")
+    if raw.version < 1:
+        raise refuse("version", "must be at least 1")
+    key = message.fields_by_name.get(raw.key)
+    if key is None:
+        raise refuse("key", f"{message.full_name} has no field {raw.key!r}")
+    if key.is_repeated or key.type == pb.FieldDescriptor.TYPE_MESSAGE:
+        raise refuse("key", f"field {raw.key!r} is not a single value")
+    return EventPolicy(raw.subject, raw.version, raw.key)
+
+
 @lru_cache(maxsize=1024)
 def _stranger(method: str) -> MethodPolicy:
     return MethodPolicy(method, stream=StreamPolicy(idle=math.inf))
@@ -258,25 +324,7 @@ def _stranger(method: str) -> MethodPolicy:
 
 @cache
 def _event(full_name: str) -> EventPolicy | None:
-    found = descriptor_pool.Default().FindMessageTypeByName(full_name)
-    options = found.GetOptions()
-    if not options.HasExtension(policy_pb2.event):
-        return None
-    raw = options.Extensions[policy_pb2.event]
-
-    def refuse(field: str, problem: str) -> ContractError:
-        return ContractError(found.file.name, full_name, f"event.{field}", problem)
-
-    if not _SUBJECT.fullmatch(raw.subject):
-        raise refuse("subject", f"{raw.subject!r} is not a subject such as 'orders.order.created'")
-    if raw.version < 1:
-        raise refuse("version", "must be at least 1")
-    key = found.fields_by_name.get(raw.key)
-    if key is None:
-        raise refuse("key", f"{full_name} has no field {raw.key!r}")
-    if key.is_repeated or key.type == pb.FieldDescriptor.TYPE_MESSAGE:
-        raise refuse("key", f"field {raw.key!r} is not a single value")
-    return EventPolicy(raw.subject, raw.version, raw.key)
+    return read_event(descriptor_pool.Default().FindMessageTypeByName(full_name))
 
 
 class _Reader:
@@ -331,6 +379,7 @@ class _Reader:
             calls=self._calls(),
             cache=self._cache(),
             compensation=self._compensation(),
+            saga=self._saga(),
             resume=self._resume(),
             stream=self._stream() if raw.HasField("stream") else limits,
             key=self._key(),
@@ -343,6 +392,10 @@ class _Reader:
         if policy.cache is not None and self._level != _PURE:
             raise self._refuse("cache", "only an RPC with NO_SIDE_EFFECTS may be left out")
         return policy
+
+    def _forget(self, field: str) -> None:
+        """Go on as if a field were not written."""
+        self._raw.ClearField(field)  # type: ignore[arg-type]
 
     def _refuse(self, field: str, problem: str) -> ContractError:
         return ContractError(self._file, self._full_name, field, problem)
@@ -501,9 +554,24 @@ class _Reader:
             tuple((fill.field, getattr(fill, "from")) for fill in raw.fill),
         )
 
+    def _saga(self) -> SagaPolicy | None:
+        if not self._raw.HasField("saga"):
+            return None
+        raw = self._raw.saga
+        steps = tuple(self._method("saga.steps", step) for step in raw.steps)
+        if not steps:
+            raise self._refuse("saga.steps", "is empty")
+        if raw.pivot and raw.pivot not in raw.steps:
+            raise self._refuse("saga.pivot", f"{raw.pivot!r} is not one of the steps")
+        return SagaPolicy(
+            self._seconds("saga.timeout", raw.timeout), steps, f"/{raw.pivot}" if raw.pivot else ""
+        )
+
     def _resume(self) -> ResumePolicy | None:
         if not self._raw.HasField("resume"):
             return None
+        if self._own.stream.not_resumable:
+            raise self._refuse("resume", "contradicts stream.not_resumable")
         if self._found.client_streaming or not self._found.server_streaming:
             raise self._refuse("resume", "only a server stream with a single request is resumable")
         raw = self._raw.resume
@@ -522,10 +590,10 @@ class _Reader:
     def _stream(self) -> StreamPolicy:
         raw, default = self._raw.stream, StreamPolicy()
         return StreamPolicy(
-            *(
-                self._or(f"stream.{name}", raw, name, getattr(default, name), _MAX_STREAM)
-                for name in ("max_lifetime", "idle", "keepalive")
-            )
+            self._or("stream.max_lifetime", raw, "max_lifetime", default.max_lifetime, _MAX_STREAM),
+            self._or("stream.idle", raw, "idle", default.idle, _MAX_STREAM),
+            self._or("stream.keepalive", raw, "keepalive", default.keepalive, _MAX_STREAM),
+            raw.not_resumable.strip(),
         )
 
     def _key(self) -> Key:

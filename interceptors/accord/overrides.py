@@ -37,7 +37,7 @@ RETRY_INTERVAL: Final = 0.5
 """Seconds before a source that failed is opened again."""
 
 MAX_DOCUMENT: Final = 64 * 1024
-"""Characters of the largest override."""
+"""Characters of the largest override, in its JSON form."""
 
 _METHOD: Final = re.compile(r"[A-Za-z_][\w.]*/[A-Za-z_]\w*", re.ASCII)
 
@@ -184,8 +184,9 @@ class Overrides:
         ]
 
     def check(self, method: str, override: mesh_pb2.Override) -> None:
-        """Raise OverrideRefused if `override` could not be in force as live policy."""
+        """Raise OverrideRefused if `override` could not be kept, or be in force as live policy."""
         self._combine(method, {Layer.LIVE: override})
+        _fits(method[1:], document(override))
 
     def set(self, method: str, override: mesh_pb2.Override, layer: Layer = Layer.LIVE) -> None:
         """Put an override into force. Raises OverrideRefused, and then nothing has changed."""
@@ -309,8 +310,7 @@ class Overrides:
 
 def parse(method: str, text: str) -> mesh_pb2.Override:
     """The override in a JSON document. Raises OverrideRefused."""
-    if len(text) > MAX_DOCUMENT:
-        raise OverrideRefused(method, f"is longer than {MAX_DOCUMENT} characters")
+    _fits(method, text)
     if not text.lstrip().startswith("{"):
         raise OverrideRefused(method, "does not parse: is not a JSON object")  # "[]" would
     try:
@@ -322,6 +322,11 @@ def parse(method: str, text: str) -> mesh_pb2.Override:
 def document(override: mesh_pb2.Override) -> str:
     """An override as its JSON document."""
     return json_format.MessageToJson(override, indent=None, preserving_proto_field_name=True)
+
+
+def _fits(method: str, text: str) -> None:
+    if len(text) > MAX_DOCUMENT:
+        raise OverrideRefused(method, f"is longer than {MAX_DOCUMENT} characters")
 
 
 def _dark(method: str, override: mesh_pb2.Override) -> list[Dark]:

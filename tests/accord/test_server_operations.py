@@ -13,6 +13,7 @@ import accord
 from accord import operations
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
+from accord.overrides import MAX_DOCUMENT
 from accord.v1 import policy_pb2
 from tests.accord.kit import SERVICE, Message, Stub, failure, handlers, path, serving
 from tests.accord.test_overrides import FLOORED, UNARY, Store
@@ -118,6 +119,27 @@ async def test_override_is_refused() -> None:
         assert error.code is grpc.StatusCode.NOT_FOUND
         assert found.mesh.control.overrides.methods() == set()
         assert found.audit == []
+
+
+async def test_override_that_is_too_long_is_refused() -> None:
+    """What no replica would read back is refused, and reaches neither the store nor the process."""
+    store = Store()
+    async with operated(store) as found:
+        override = timeout(1)
+        override.policy.stream.not_resumable = "x" * MAX_DOCUMENT
+        request = pb.SetOverrideRequest(method=UNARY, override=override, reason="slow")
+        error = await failure(found.operator.SetOverride(request))
+        assert (error.code, error.reason) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "OVERRIDE_REFUSED",
+        )
+        [violation] = error.violations
+        assert (violation.field, violation.description) == (
+            "override",
+            "is longer than 65536 characters",
+        )
+        assert store.documents == {}
+        assert found.mesh.control.overrides.methods() == set()
 
 
 async def test_override_goes_to_the_store() -> None:

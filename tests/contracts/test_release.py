@@ -1,15 +1,19 @@
 """`make release-contracts VERSION=...`: what it refuses, and what it writes."""
 
+import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2
 
+from tests.contracts.compat.record import WAYS
 from tests.contracts.conftest import Git
 from tests.contracts.test_checks import CUSTOMERS, NAME, edit
-from tools import contracts
+from tools import contracts, releases
 from tools.contracts import Refused
 
 
@@ -37,17 +41,17 @@ def test_release_writes_an_image_beside_the_older_ones(repository: Path) -> None
 def test_later_changes_are_compared_with_the_newest_release(repository: Path) -> None:
     """Versions are compared as numbers: 0.10.0 follows 0.9.0."""
     for version in ("0.9.0", "0.10.0"):
-        announce(repository, version)
-        contracts.release(repository, version)
+        released = repository / contracts.RELEASED
+        shutil.copy(released / "0.1.0.binpb", released / f"{version}.binpb")
     checked = [result.name for result in contracts.check(repository, {})]
     assert "breaking changes since 0.10.0" in checked
 
 
 @pytest.mark.parametrize("version", ["1", "0.2", "v0.2.0", "0.2.0rc1", "00.2.0", "latest", ""])
-def test_refuses_what_is_no_version(repository: Path, version: str) -> None:
+def test_refuses_what_is_no_version(template: Path, version: str) -> None:
     """A version is three numbers."""
     with pytest.raises(Refused, match="is not a version"):
-        contracts.release(repository, version)
+        contracts.release(template, version)
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.0.9"])
@@ -115,3 +119,26 @@ def test_the_command_gives_every_reason_and_exits_1(repository: Path) -> None:
 def test_section_of_the_change_log(changelog: str, text: str | None) -> None:
     """The text of a version is what stands below its heading, up to the next."""
     assert contracts.section(changelog, "0.2.0") == text
+
+
+def test_todays_code_can_be_kept(tmp_path: Path) -> None:
+    """A release of today's code has everything in it: it is run, and its orders are recorded."""
+    version = tomllib.loads((releases.ROOT / "pyproject.toml").read_text())["project"]["version"]
+    image = tmp_path / f"{version}.binpb"
+    build = (contracts.SCRIPTS / "buf", "build", "--exclude-source-info", "-o", image)
+    subprocess.run(build, cwd=releases.ROOT, check=True)
+    folder = releases.keep(version, released=tmp_path)
+    assert list(releases.findings(folder)) == []
+    assert {file.stem for file in (folder / "events").iterdir()} == WAYS.keys()
+    assert {path.name.split("-")[0] for path in folder.glob("*.whl")} == {
+        "accord",
+        "accord_shop_clients",
+    }
+    releases.unpack(folder, tmp_path / "code")
+    assert {path.name for path in (tmp_path / "code").iterdir() if path.suffix == ""} == {
+        "accord",
+        "services",
+        "shop",
+    }
+    with zipfile.ZipFile(folder / releases.SERVICES) as servers:
+        assert "services/orders/__main__.py" in servers.namelist()

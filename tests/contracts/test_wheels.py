@@ -139,3 +139,11 @@ def test_own_contracts_with_the_library_alone(library_user: Consumer) -> None:
 def test_the_checkout_names_its_own_protos() -> None:
     """In a checkout, too, `accord.protos` names a folder that holds the vocabulary."""
     assert (include() / "accord" / "v1" / "policy.proto").is_file()
+
+
+def test_the_library_brings_its_checks_of_contracts(library_user: Consumer) -> None:
+    """`accord` and the plugin of buf are installed with the library and need nothing else."""
+    scripts = library_user.python.parent
+    explained = library_user.run(scripts / "accord", "contracts", "explain", "ACCORD_CALL_CYCLE")
+    assert "Good:" in explained
+    assert library_user.run(scripts / "buf-plugin-accord", "--protocol") == "1\n"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,3 +96,29 @@ def test_links_lead_somewhere(page: Path) -> None:
     """A relative link to a file that is not there helps nobody."""
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_findings(tmp_path: Path) -> None:
+    """A payments service with less time gets the findings that are shown, to the letter."""
+    for name in ("protos", "contracts", "buf.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "protos").unlink()
+    shutil.copytree(ROOT / "protos", tmp_path / "protos")
+    payments = tmp_path / "protos/shop/payments/v1/payments.proto"
+    before, rest = payments.read_text().split("timeout: {seconds: 10}", 1)
+    payments.write_text(f"{before}timeout: {{seconds: 4}}{rest}")
+    match = re.search(r"<!-- findings -->\n```text\n(.*?)```", README, re.DOTALL)
+    assert match
+    for part in match[1].split("$ .venv/bin/buf ")[1:]:
+        command, shown = part.split("\n", 1)
+        scripts = Path(sys.executable).parent
+        done = subprocess.run(
+            [scripts / "buf", *command.split()],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        expected = re.sub(r"\n +", " ", shown).strip().removesuffix("...").strip()
+        assert expected in done.stdout

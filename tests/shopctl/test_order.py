@@ -107,7 +107,7 @@ def test_watch_survives_a_restart(real_shop: Shop, customer: str) -> None:
         cwd=real_shop.folder,
         env=real_shop.environment(),
         stdout=subprocess.PIPE,
-        text=True,
+        bufsize=0,  # what is read ahead of a line would be lost to `communicate`
     )
     assert watch.stdout is not None
     first = json.loads(watch.stdout.readline())
@@ -115,7 +115,7 @@ def test_watch_survives_a_restart(real_shop: Shop, customer: str) -> None:
     os.kill(killed, signal.SIGKILL)
     rest, _ = watch.communicate(timeout=DEADLINE)
     assert watch.returncode == ExitCode.OK
-    updates = [first, *objects(rest)]
+    updates = [first, *objects(rest.decode())]
     assert [int(update["sequence"]) for update in updates] == list(range(1, len(updates) + 1))
     assert updates[-1]["status"] == "ORDER_STATUS_CONFIRMED"
     until_sync(lambda: real_shop.row("orders")["state"] == "serving", "orders to serve again")

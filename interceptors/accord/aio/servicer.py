@@ -120,7 +120,11 @@ class SyncContext:
                 self._reading.cancel()
 
     def _start(self, coroutine: Any) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:  # the loop has been closed under a thread that went on
+            coroutine.close()
+            raise grpc.RpcError("the server has ended") from None
 
     def abort(self, code: Any, details: str = "", trailing_metadata: tuple[Any, ...] = ()) -> None:
         """End the call with a status. Raises AbortError."""

@@ -188,6 +188,7 @@ class MethodPolicy(_message.Message):
     ERRORS_FIELD_NUMBER: _builtins.int
     MAX_DEPTH_FIELD_NUMBER: _builtins.int
     FLOOR_FIELD_NUMBER: _builtins.int
+    SAGA_FIELD_NUMBER: _builtins.int
     max_depth: _builtins.int
     """How many synchronous hops may lie between the edge and this RPC. Range: 0
     (may only be called from the edge) to 8. Default: 2. Enforced by the server.
@@ -280,6 +281,12 @@ class MethodPolicy(_message.Message):
     def floor(self) -> Global___Floor:
         """What live policy may not go below. Default: nothing is protected."""
 
+    @_builtins.property
+    def saga(self) -> Global___Saga:
+        """The saga that this RPC sets off: steps that go on after it has answered.
+        Default: none. Checked in CI against the contracts of the steps.
+        """
+
     def __init__(
         self,
         *,
@@ -299,10 +306,11 @@ class MethodPolicy(_message.Message):
         errors: _abc.Iterable[_builtins.str] | None = ...,
         max_depth: _builtins.int | None = ...,
         floor: Global___Floor | None = ...,
+        saga: Global___Saga | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_depth", b"_max_depth", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cache", b"cache", "compensation", b"compensation", "floor", b"floor", "hedge", b"hedge", "idempotency", b"idempotency", "limit", b"limit", "max_depth", b"max_depth", "resume", b"resume", "retry", b"retry", "stream", b"stream", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_depth", b"_max_depth", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cache", b"cache", "compensation", b"compensation", "floor", b"floor", "hedge", b"hedge", "idempotency", b"idempotency", "limit", b"limit", "max_depth", b"max_depth", "resume", b"resume", "retry", b"retry", "saga", b"saga", "stream", b"stream", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_depth", b"_max_depth", "allow", b"allow", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cache", b"cache", "calls", b"calls", "compensation", b"compensation", "errors", b"errors", "floor", b"floor", "hedge", b"hedge", "idempotency", b"idempotency", "limit", b"limit", "max_depth", b"max_depth", "resume", b"resume", "retry", b"retry", "stream", b"stream", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_depth", b"_max_depth", "allow", b"allow", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cache", b"cache", "calls", b"calls", "compensation", b"compensation", "errors", b"errors", "floor", b"floor", "hedge", b"hedge", "idempotency", b"idempotency", "limit", b"limit", "max_depth", b"max_depth", "resume", b"resume", "retry", b"retry", "saga", b"saga", "stream", b"stream", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_depth: _TypeAlias = _typing.Literal["max_depth"]  # noqa: Y015
     _WhichOneofArgType__max_depth: _TypeAlias = _typing.Literal["_max_depth", b"_max_depth"]  # noqa: Y015
@@ -598,6 +606,46 @@ class Fill(_message.Message):
 Global___Fill: _TypeAlias = Fill  # noqa: Y015
 
 @_typing.final
+class Saga(_message.Message):
+    """RPCs that are called one after the other, each undone by its `compensation`
+    when a later one fails for good.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    PIVOT_FIELD_NUMBER: _builtins.int
+    pivot: _builtins.str
+    """The step after which there is only the way forward: it and the steps after
+    it need no compensation. One of `steps`. Default: all steps can be undone.
+    """
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """What the steps may take in all when each needs the whole of its own
+        `timeout`; durable retries and the way back come on top. Range: > 0.
+        """
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Full method names of the steps, in order; at least one."""
+
+    def __init__(
+        self,
+        *,
+        timeout: _duration_pb2.Duration | None = ...,
+        steps: _abc.Iterable[_builtins.str] | None = ...,
+        pivot: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pivot", b"pivot", "steps", b"steps", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Saga: _TypeAlias = Saga  # noqa: Y015
+
+@_typing.final
 class Resume(_message.Message):
     """The resume token of a server stream."""
 
@@ -632,6 +680,11 @@ class Stream(_message.Message):
     MAX_LIFETIME_FIELD_NUMBER: _builtins.int
     IDLE_FIELD_NUMBER: _builtins.int
     KEEPALIVE_FIELD_NUMBER: _builtins.int
+    NOT_RESUMABLE_FIELD_NUMBER: _builtins.int
+    not_resumable: _builtins.str
+    """Why a stream that breaks cannot be continued, for a server stream without
+    `resume`: one sentence that says what its callers do instead.
+    """
     @_builtins.property
     def max_lifetime(self) -> _duration_pb2.Duration:
         """A stream is ended by its server after this time. Default: 1 h."""
@@ -654,10 +707,11 @@ class Stream(_message.Message):
         max_lifetime: _duration_pb2.Duration | None = ...,
         idle: _duration_pb2.Duration | None = ...,
         keepalive: _duration_pb2.Duration | None = ...,
+        not_resumable: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "keepalive", b"keepalive", "max_lifetime", b"max_lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "keepalive", b"keepalive", "max_lifetime", b"max_lifetime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "keepalive", b"keepalive", "max_lifetime", b"max_lifetime", "not_resumable", b"not_resumable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -280,6 +280,7 @@ async def test_what_a_dead_process_had_fetched_comes_first(
         async with receiving(record, broker_server.url, {OrderNoteAdded: notes}):
             await send(jetstream, "k", 1)
             await until(has(record, 1), "the first event")
+        await until(lambda: _is_left_alone(jetstream), "the broker to see that nobody asks")
         for sequence in (2, 3):
             await send(jetstream, "k", sequence)
         await _steal(jetstream, 2)
@@ -356,6 +357,11 @@ async def test_replicas_keep_the_order_of_keys(
 
 async def _has_length(jetstream: JetStreamContext, count: int) -> bool:
     return await length(jetstream) >= count
+
+
+async def _is_left_alone(jetstream: JetStreamContext) -> bool:
+    """Whether no request of a consumer is open, which would be served before any later one."""
+    return not (await jetstream.consumer_info(STREAM, "shipping")).num_waiting
 
 
 async def _steal(jetstream: JetStreamContext, count: int) -> None:

@@ -87,9 +87,9 @@ class MeshServiceServicer:
         """Replaces the live policy of a method.
 
         Errors: INVALID_ARGUMENT (OVERRIDE_REFUSED: the policy contradicts itself,
-        goes below the contract's floor, or touches what is not a matter of
-        operation); NOT_FOUND (the process does not know the method); UNAVAILABLE
-        (POLICY_STORE_UNAVAILABLE).
+        goes below the contract's floor, touches what is not a matter of operation,
+        or is longer than 65,536 characters of JSON); NOT_FOUND (the process does
+        not know the method); UNAVAILABLE (POLICY_STORE_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,9 +35,9 @@ class MeshServiceStub:
     """Replaces the live policy of a method.
 
     Errors: INVALID_ARGUMENT (OVERRIDE_REFUSED: the policy contradicts itself,
-    goes below the contract's floor, or touches what is not a matter of
-    operation); NOT_FOUND (the process does not know the method); UNAVAILABLE
-    (POLICY_STORE_UNAVAILABLE).
+    goes below the contract's floor, touches what is not a matter of operation,
+    or is longer than 65,536 characters of JSON); NOT_FOUND (the process does
+    not know the method); UNAVAILABLE (POLICY_STORE_UNAVAILABLE).
     """
     ClearOverride: _aio.UnaryUnaryMultiCallable[_mesh_pb2.ClearOverrideRequest, _mesh_pb2.ClearOverrideResponse]
     """Removes the live policy of a method; without one, nothing happens. What the
@@ -83,9 +83,9 @@ class MeshServiceServicer(metaclass=_abc_1.ABCMeta):
         """Replaces the live policy of a method.
 
         Errors: INVALID_ARGUMENT (OVERRIDE_REFUSED: the policy contradicts itself,
-        goes below the contract's floor, or touches what is not a matter of
-        operation); NOT_FOUND (the process does not know the method); UNAVAILABLE
-        (POLICY_STORE_UNAVAILABLE).
+        goes below the contract's floor, touches what is not a matter of operation,
+        or is longer than 65,536 characters of JSON); NOT_FOUND (the process does
+        not know the method); UNAVAILABLE (POLICY_STORE_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod

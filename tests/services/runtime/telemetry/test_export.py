@@ -38,10 +38,13 @@ async def little(home: Path, environment: Mapping[str, str]) -> AsyncIterator[in
     )
     try:
         mesh = accord.Mesh("test")
-        stub = CustomerServiceStub(mesh.channel(settings.address))
+        channel = mesh.channel(settings.address)
+        async with asyncio.timeout(30):  # a start takes longer than a call may
+            await channel.channel_ready()
+        stub = CustomerServiceStub(channel)
         request = CreateCustomerRequest(name="Ada", email="ada@example.com")
         key = accord.idempotency_key(uuid7())
-        await stub.CreateCustomer(request, metadata=key, wait_for_ready=True)
+        await stub.CreateCustomer(request, metadata=key)
         await mesh.close()
         yield settings.metrics_port
         process.send_signal(signal.SIGTERM)

@@ -1,0 +1,50 @@
+"""The command line `accord`: what can be done with contracts besides serving them.
+
+Each command is a module with `register(commands)`, which adds its parser and names the function
+that runs it: `parser.set_defaults(run=...)`, given the parsed arguments, answering the exit code.
+What cannot be done is raised as `Refused` and becomes one line and exit code 1.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from accord.contracts.refused import Refused
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
+Run: TypeAlias = Callable[[argparse.Namespace], int]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    from accord.contracts import diff, explain
+    from accord.contracts.export import command as export
+
+    found = argparse.ArgumentParser(prog="accord", description="The service mesh in your contract.")
+    areas = found.add_subparsers(required=True, metavar="AREA")
+    contracts = areas.add_parser("contracts", help="compare, explain and export contracts")
+    commands = contracts.add_subparsers(required=True, metavar="COMMAND")
+    diff.register(commands)
+    explain.register(commands)
+    export.register(commands)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is its answer, 1 when it could not be done."""
+    chosen = parser().parse_args(arguments)
+    run: Run = chosen.run
+    try:
+        answer = run(chosen)
+        sys.stdout.flush()
+        return answer
+    except Refused as refused:
+        print(f"accord: {refused}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read it, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

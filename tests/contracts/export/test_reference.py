@@ -1,0 +1,93 @@
+"""The reference, in a real browser that opened it from disk."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from accord.contracts.export.catalog import Catalog
+from accord.contracts.export.reference import page
+from accord.contracts.export.reference.calls import Calls, Kind
+from tests.contracts.export import kit
+
+SEEN = {
+    "shop": ("unknown_customer create", "shop.orders.v1.OrderService/CreateOrder"),
+    "foreign": ("things import", "acme.deep.er.v1.Things/Import"),
+    "large": ("large.p7.v1.s7 do3", "large.p7.v1.S7/Do3"),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the packed browser is for Linux")
+async def test_reader_finds_everything(tmp_path: Path) -> None:
+    """The page opens without network or error, and search and links work.
+
+    It is accessible in both themes, fits a telephone and can be read without scripts.
+    """
+    pages = []
+    for name, (search, link) in SEEN.items():
+        file = tmp_path / f"{name}.html"
+        file.write_text(page.export(kit.catalogs()[name], title=f"Contracts: {name}"))
+        # The small one has every part that there is; judging the others takes long.
+        rules = ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"] if name == "foreign" else []
+        pages.append({"page": str(file), "search": search, "link": link, "rules": rules})
+    read = await kit.node("reference.cjs", {"home": str(tmp_path), "pages": pages})
+    for given, seen in zip(pages, read, strict=True):
+        _check(given, seen)
+
+
+def _check(given: dict[str, Any], seen: dict[str, Any]) -> None:
+    """What a reader has seen of a page is as it should be."""
+    assert set(seen["requests"]) == {f"file://{given['page']}"}
+    assert seen["errors"] == []
+    assert seen["broken"] == []
+    assert seen["repeated"] == []
+    assert given["link"] in seen["found"]
+    assert len(seen["found"]) < 10 < seen["all"]
+    assert seen["said"] == f"{len(seen['found'])} found"
+    assert seen["cleared"] == seen["all"]
+    assert seen["nothing"] == []
+    assert seen["arrived"]
+    assert seen["axe"] == {"light": [], "dark": []}
+    assert seen["light"] != seen["dark"] == seen["kept"]
+    assert seen["overflow"] <= 0
+    assert seen["withoutScript"]
+
+
+def test_everything_of_the_contracts_is_on_the_page() -> None:
+    """Every RPC, event, error reason and caller of the shop is there, with what it states."""
+    catalog = Catalog(kit.shop_image())
+    html = page.export(catalog)
+    for method in catalog.methods():
+        assert f'id="{method.policy.method[1:]}"' in html
+        for reason in method.policy.errors:
+            assert f'id="error-{reason}"' in html
+    for event in catalog.events:
+        assert event.policy.subject in html
+    create = html.split('<article id="shop.orders.v1.OrderService/CreateOrder"')[1]
+    create = create.split("</article>")[0]
+    assert "<dt>Timeout</dt><dd>5 s</dd>" in create
+    assert "InventoryService/ReserveStock</code></a> (3 s)" in create
+    assert "3 attempts on <code>UNAVAILABLE</code>" in create
+
+
+def test_what_contracts_say_cannot_become_markup() -> None:
+    """A comment with tags, quotes and ampersands is shown, not obeyed."""
+    html = page.export(Catalog(kit.foreign_image()))
+    assert "Things &amp; &lt;others&gt;." in html
+    assert '<code>a &lt; b &amp;&amp; "c"</code>' in html
+    assert "<others>" not in html
+
+
+def test_edges_say_who_calls_whom() -> None:
+    """Calls, callers and compensations become edges, also where they go round in circles."""
+    calls = Calls(Catalog(kit.foreign_image()))
+    made = {(edge.kind, edge.target) for edge in calls.made_by("/acme.calls.v1.A/Do")}
+    assert made == {
+        (Kind.CALL, "/acme.calls.v1.B/Do"),
+        (Kind.CALL, "/acme.calls.v1.A/Again"),
+        (Kind.CALL, "/elsewhere.v1.Stranger/Do"),
+        (Kind.UNDO, "/acme.calls.v1.A/Again"),
+    }
+    taken = {edge.source for edge in calls.made_to("/acme.calls.v1.A/Do")}
+    assert taken == {"/acme.calls.v1.C/Do", "spiffe://acme.test/web", "plain-name"}
