@@ -11,8 +11,8 @@ from typing import IO, Final
 import pytest
 
 from tests.chaos.scale import FULL
-from tests.shopctl.support.ports import free_offset
 from tests.support.mesh_process import SHOPCTL, MeshProcess, running_mesh
+from tests.support.ports import free_offset
 from tests.support.postgres import running_postgres
 
 ORDERS: Final = 500 if FULL else 100

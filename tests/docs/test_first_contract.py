@@ -15,7 +15,7 @@ import pytest
 
 from tests.contracts.consumer import install
 from tests.docs.pages import ROOT, missing
-from tests.support.mesh import free_port
+from tests.support.ports import free_port
 from tools import wheels
 
 PAGE = (ROOT / "docs" / "first-contract.md").read_text()

@@ -18,7 +18,7 @@ from accord.protos import include
 from accord.v1 import policy_pb2
 from tests.docs.pages import ROOT, blocks, missing, paste, section
 from tests.support.mesh_process import MeshProcess, running_mesh
-from tests.support.shop import free_offset
+from tests.support.ports import free_offset
 
 FOLDER = ROOT / "docs" / "policies"
 INDEX = (FOLDER / "README.md").read_text()

@@ -13,7 +13,7 @@ import pytest
 
 from services.runtime import topology
 from tests.support.mesh_process import MeshProcess, running_mesh
-from tests.support.shop import free_offset
+from tests.support.ports import free_offset
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from shopctl.exit_codes import ExitCode
-from tests.shopctl.support.ports import free_offset
 from tests.shopctl.support.shop import Shop
 from tests.shopctl.support.wait import DEADLINE
+from tests.support.ports import free_offset
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from shopctl.health import GrpcHealth, State
 from shopctl.program import Program
 from shopctl.supervisor import Event, Notice, Supervisor, describe_exit
 from tests.shopctl.support import tiny
-from tests.shopctl.support.ports import free_port
 from tests.shopctl.support.wait import DEADLINE, runs, until
+from tests.support.ports import free_port
 
 TINY = str(Path(tiny.__file__))
 

@@ -1,17 +1,9 @@
 """Settings of a service under test: a folder of its own, free ports, nothing shared."""
 
-import socket
 from pathlib import Path
 
 from services.runtime.settings import Settings
-
-
-def free_port() -> int:
-    """A port that nothing listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from tests.support.ports import free_port
 
 
 def settings_of(

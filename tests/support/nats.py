@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from pathlib import Path
 import nats
 from nats.js import JetStreamContext
 
+from tests.support.ports import free_port
+
 _START = 10.0
 
 
@@ -21,9 +22,7 @@ class NatsServer:
     """One server process at a time, always on the same port and the same store."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port: int = free_port()
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -1,8 +1,6 @@
 """The real shop for tests: every service in this process, on free ports."""
 
 import asyncio
-import random
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
@@ -23,28 +21,9 @@ from shop.inventory.v1.inventory_pb2 import Product, UpsertProductRequest
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.orders.v1 import orders_pb2
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
+from tests.support.ports import free_offset
 
 ALL = ("sandbox", "customers", "inventory", "payments", "shipping", "notifications", "orders")
-
-
-def free_offset() -> int:
-    """A port offset at which every port of the shop is free."""
-    services = topology.SERVICES.values()
-    metrics = [port + topology.METRICS_DISTANCE for port in services]
-    ports = [*services, *metrics, topology.BROKER_PORT, topology.SMTP_PORT]
-    while True:
-        offset = random.randrange(1000, 13000)
-        if all(_free(port + offset) for port in ports):
-            return offset
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((topology.HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 class Shop:

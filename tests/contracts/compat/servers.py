@@ -15,7 +15,8 @@ from grpc_health.v1 import health_pb2
 from services.runtime import topology
 from tests.contracts.compat.version import Version
 from tests.support.nats import NatsServer
-from tests.support.shop import ALL, free_offset
+from tests.support.ports import free_offset
+from tests.support.shop import ALL
 
 PATIENCE: Final = 30.0
 """Seconds for a process to start or to end."""

@@ -16,7 +16,7 @@ import pytest
 from accord.contracts.export import envoy
 from accord.contracts.export.catalog import Catalog, Method
 from tests.contracts.export import kit
-from tests.support.mesh import free_port
+from tests.support.ports import free_port
 
 MANAGER = (
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3"

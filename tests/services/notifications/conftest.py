@@ -21,7 +21,7 @@ from shop.customers.v1.customers_pb2 import CreateCustomerRequest, Customer
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from tests.services.notifications.mailbox import Mailbox
 from tests.services.notifications.serving import channel_to, serving
-from tests.shopctl.support.ports import free_port
+from tests.support.ports import free_port
 
 ORDERS = Service(name="orders", contracts=(), build=lambda runtime: None)
 """As much of the orders as is needed to publish what happened to them."""

@@ -9,7 +9,7 @@ import grpc
 import accord
 from services.runtime.serve import Runtime, Service, running
 from services.runtime.settings import Settings
-from tests.shopctl.support.ports import free_port
+from tests.support.ports import free_port
 
 
 @asynccontextmanager

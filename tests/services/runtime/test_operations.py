@@ -34,7 +34,7 @@ from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
 from shop.sandbox.v1 import sandbox_pb2
 from tests.services.orders.books import Ledger, behave, kinds, ledger, stock, updates
 from tests.services.orders.conftest import new_database
-from tests.shopctl.support.ports import free_port
+from tests.support.ports import free_port
 from tests.support.shop import Shop, order_request, running_shop
 
 T = TypeVar("T")

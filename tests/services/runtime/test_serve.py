@@ -31,7 +31,8 @@ from shop.customers.v1.customers_pb2 import (
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from tests.services.runtime.little_service import service as little_service
 from tests.services.runtime.working import put, results
-from tests.support.mesh import free_port, settings_of
+from tests.support.mesh import settings_of
+from tests.support.ports import free_port
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

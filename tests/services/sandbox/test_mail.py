@@ -2,7 +2,6 @@
 
 import asyncio
 import smtplib
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from email.message import EmailMessage
@@ -13,15 +12,9 @@ from pathlib import Path
 import pytest
 
 from services.sandbox.mail import MAX_BYTES, file_name, keep, serve_mail
+from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

@@ -32,7 +32,8 @@ from tests.services.sandbox.world import (
     running_world,
     world_at,
 )
-from tests.support.shop import Shop, free_offset
+from tests.support.ports import free_offset
+from tests.support.shop import Shop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -24,8 +24,8 @@ from shop.sandbox.v1.sandbox_pb2 import (
 )
 from shop.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
 from shopctl.exit_codes import ExitCode
-from tests.shopctl.support.ports import free_offset
 from tests.support.mesh_process import SHOPCTL, MeshProcess, running_mesh
+from tests.support.ports import free_offset
 
 DEADLINE = 60.0
 

@@ -1,0 +1,7 @@
+"""What holds for all tests."""
+
+from hypothesis import settings
+
+# No test is timed: on a busy machine any of them may stand still for a second.
+settings.register_profile("accord", deadline=None)
+settings.load_profile("accord")

@@ -1,0 +1,44 @@
+"""Free ports.
+
+They lie above the range from which the kernel takes ports for outgoing connections and for whoever
+does not say which: nobody gets one of them by accident before it is listened on.
+"""
+
+import random
+import socket
+from typing import Final
+
+from services.runtime import topology
+
+_FIRST: Final = 61_000
+_TRIES: Final = 1000
+
+
+def free_port() -> int:
+    """A port that nothing listens on right now."""
+    for _ in range(_TRIES):
+        port = random.randrange(_FIRST, 65_536)
+        if _free(port):
+            return port
+    raise AssertionError("no free port")
+
+
+def free_offset() -> int:
+    """A port offset with which every port of the shop is free."""
+    for _ in range(_TRIES):
+        offset = random.randrange(_FIRST - min(topology.SERVICES.values()), topology.MAX_OFFSET)
+        ports = [topology.port(name, offset) for name in (topology.BROKER, *topology.SERVICES)]
+        ports += [port + topology.METRICS_DISTANCE for port in ports]
+        if all(_free(port) for port in [*ports, topology.smtp_port(offset)]):
+            return offset
+    raise AssertionError("no free ports")
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((topology.HOST, port))
+        except OSError:
+            return False
+    return True
