@@ -9,6 +9,7 @@ import pytest
 
 import accord
 from accord.aio import EOF
+from accord.overrides import parse
 from accord.testing import Clock, FaultyServer, drop, fail, hang, reply
 from tests.accord.kit import SERVICE, Message, Stub, collect, eventually, failure, path
 
@@ -97,8 +98,13 @@ async def test_a_delayed_answer(stub: Stub, accord_faulty: FaultyServer) -> None
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_a_dropped_connection_is_made_again(stub: Stub, accord_faulty: FaultyServer) -> None:
+async def test_a_dropped_connection_is_made_again(
+    stub: Stub, accord_mesh: accord.Mesh, accord_faulty: FaultyServer
+) -> None:
     """The call is UNAVAILABLE below, and answered above: the attempt is made again."""
+    # The contract's few milliseconds may all pass before gRPC has another connection.
+    patient = '{"policy": {"retry": {"initial_backoff": "0.5s", "max_backoff": "2s"}}}'
+    accord_mesh.control.overrides.set(path("Retried"), parse(RETRIED, patient))
     accord_faulty.script(RETRIED, drop(), Message(text="again"))
     assert (await stub.Retried(Message())).text == "again"
     accord_faulty.assert_attempts(2)
