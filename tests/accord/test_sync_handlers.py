@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
@@ -12,12 +13,14 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 import accord
+from accord.aio import handlers
 from accord.ops.v1 import mesh_pb2
 from accord.policies.pushback import PUSHBACK_KEY
 from accord.v1 import policy_pb2
 from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, path, serving
 from tests.accord.server_kit import bare, rejected, trailers_of
 
+CALLER: ContextVar[str] = ContextVar("caller", default="nobody")
 METHODS = ["Unary", "ServerStream", "ClientStream", "Bidi"]
 
 
@@ -203,6 +206,36 @@ async def test_generator_is_closed_in_a_thread() -> None:
         release.set()
         await eventually(served.idle)
     assert closing[0] is not threading.main_thread()
+
+
+async def test_generator_is_closed_by_a_busy_pool() -> None:
+    """A generator is closed even if its call is cancelled again before a thread is free for it."""
+    closed, waiting, gate = [], asyncio.Event(), threading.Event()
+
+    def stream(request: Any, context: Any) -> Iterator[Any]:
+        try:
+            yield request
+        finally:
+            closed.append(CALLER.get())
+
+    class Context:
+        async def write(self, message: Any) -> None:
+            waiting.set()
+            await asyncio.Event().wait()
+
+    CALLER.set("me")
+    with ThreadPoolExecutor(1) as pool:
+        call: Any = handlers.many(stream, pool)(Message(), Context())  # type: ignore[arg-type]
+        task = asyncio.create_task(call)
+        await waiting.wait()
+        pool.submit(gate.wait)
+        for _ in range(2):
+            task.cancel()
+            await asyncio.wait({task}, timeout=0.01)
+        gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert closed == ["me"]  # not by the collector, which knows nothing of the call
 
 
 async def test_context_and_nested_calls() -> None:

@@ -79,7 +79,7 @@ def many(handler: Callable[..., Any], pool: Executor) -> Many:
             # Here and now, not whenever the collector finds it: it may hold resources.
             close = getattr(responses, "close", None)
             if close is not None:
-                await thread.run(close)
+                await thread.run(close, needed=True)
 
     return iterate
 
@@ -114,15 +114,19 @@ class _Thread:
         """What the handler is given as its request."""
         return self.context.requests() if request is None else request
 
-    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function returns. It has ended when this has, cancelled or not."""
+    async def run(self, function: Callable[..., Any], *arguments: Any, needed: bool = False) -> Any:
+        """What a function returns. It has ended when this has, cancelled or not.
+
+        `needed`: it is run even if the call is cancelled before it has begun.
+        """
         work = self._pool.submit(self._values.run, function, *arguments)
         running = asyncio.wrap_future(work)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             self.context.end()
-            work.cancel()  # if it has not begun
+            if not needed:
+                work.cancel()  # if it has not begun
             # A place or an idempotency key that it works under is not free before it has ended.
             while not running.done():
                 with suppress(Exception, asyncio.CancelledError):
