@@ -99,6 +99,17 @@ def test_an_added_field_is_not_breaking(repository: Path) -> None:
     assert set(failed(repository)) == {"generated code"}
 
 
+def test_a_promise_that_grows_is_not_breaking(repository: Path) -> None:
+    """An RPC may become idempotent for all clients; one that was may not stop being so."""
+    promise = "    option (accord.v1.policy) = {\n      idempotency: {key: KEY_%s}"
+    level = "    option idempotency_level = IDEMPOTENT;\n"
+    edit(repository / CUSTOMERS, promise % "REQUIRED", level + promise % "NATURAL")
+    assert set(failed(repository)) == {"generated code"}
+    edit(repository / CUSTOMERS, "    option idempotency_level = NO_SIDE_EFFECTS;\n", "")
+    found = failed(repository)["breaking changes since 0.1.0"].output
+    assert "GetCustomer went from NO_SIDE_EFFECTS to IDEMPOTENCY_UNKNOWN" in found
+
+
 def test_a_base_branch_is_compared_from_where_the_change_left_it(
     repository: Path, git: Git
 ) -> None:

@@ -9,12 +9,15 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from accord.contracts.refused import Refused
 
 if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_INTERRUPTED: Final = 130
+"""What a shell says of a program that Ctrl-C has ended: 128 and the number of SIGINT."""
 
 Run: TypeAlias = Callable[[argparse.Namespace], int]
 
@@ -35,16 +38,34 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is its answer, 1 when it could not be done."""
-    chosen = parser().parse_args(arguments)
-    run: Run = chosen.run
+    """Run a command; the exit code is its answer, 1 when it could not be done, 130 for Ctrl-C."""
     try:
+        chosen = parser().parse_args(arguments)
+        run: Run = chosen.run
         answer = run(chosen)
-        sys.stdout.flush()
+        _flush()
         return answer
     except Refused as refused:
         print(f"accord: {refused}", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # whoever read it, such as `head`, has seen enough
+        _drop()
+    except OSError as error:
+        file = f"{error.filename}: " if error.filename else ""
+        print(f"accord: {file}{error.strerror or error}", file=sys.stderr)
+        _drop()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 1
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # `>&-` closes it
+        sys.stdout.flush()
+
+
+def _drop() -> None:
+    """Throw away what could not be written: the interpreter would try again, and show a trace."""
+    try:
+        _flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1

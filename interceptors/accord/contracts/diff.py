@@ -68,6 +68,12 @@ def worst(changes: Iterable[Change]) -> Risk:
     return next((risk for risk in Risk if risk in risks), Risk.SAFE)
 
 
+def _count(risk: Risk, changes: Sequence[Change]) -> str:
+    """How many, and how many of them do not count: "**2 breaking** (1 accepted)"."""
+    accepted = sum(change.accepted for change in changes)
+    return f"**{len(changes)} {risk.value}**" + (f" ({accepted} accepted)" if accepted else "")
+
+
 @dataclass(frozen=True, slots=True)
 class _Versions:
     then: Contracts
@@ -76,7 +82,7 @@ class _Versions:
     def where(self, change: Change) -> tuple[str, int | None]:
         """File and line: today's, or that of what is gone."""
         contracts, place = self.now, change.place
-        if place is None:
+        if place is None or not place.path:
             contracts, place = self.then, change.before
         if place is None:
             return "", None
@@ -109,12 +115,12 @@ class _Versions:
         if not changes:
             yield "No policy, event or error reason has changed."
             return
-        counts = [(risk, sum(change.risk is risk for change in changes)) for risk in Risk]
-        yield ", ".join(f"**{count} {risk.value}**" for risk, count in counts if count) + "."
-        for risk, count in counts:
-            if count:
+        by_risk = {risk: [change for change in changes if change.risk is risk] for risk in Risk}
+        yield ", ".join(_count(risk, found) for risk, found in by_risk.items() if found) + "."
+        for risk, found in by_risk.items():
+            if found:
                 yield from ("", f"### {_HEADINGS[risk]}", "")
-                yield from (self._item(change) for change in changes if change.risk is risk)
+                yield from map(self._item, found)
 
     def _item(self, change: Change) -> str:
         file, line = self.where(change)

@@ -18,6 +18,12 @@ _METHOD_OPTIONS: Final = descriptor_pb2.MethodDescriptorProto.OPTIONS_FIELD_NUMB
 _SERVICE_OPTIONS: Final = descriptor_pb2.ServiceDescriptorProto.OPTIONS_FIELD_NUMBER
 _MESSAGE_OPTIONS: Final = descriptor_pb2.DescriptorProto.OPTIONS_FIELD_NUMBER
 _DEFAULTS: Final = policy_pb2.ServicePolicy.DEFAULTS_FIELD_NUMBER
+_KINDS: Final = {
+    (False, False): "unary",
+    (True, False): "a client stream",
+    (False, True): "a server stream",
+    (True, True): "a stream both ways",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,11 @@ class Service:
         return self.file.place((*self.path, _SERVICE_OPTIONS, _NUMBER), len(self.path))
 
     @property
+    def comment(self) -> str:
+        """The comment above it."""
+        return self.file.locations.comment(self.path)
+
+    @property
     def stated(self) -> bool:
         """Whether it, or one of its RPCs, states a policy."""
         return self.policy is not None or any(rpc.own is not None for rpc in self.rpcs)
@@ -130,9 +141,19 @@ class Rpc:
         return not (self.descriptor.client_streaming or self.descriptor.server_streaming)
 
     @property
+    def kind(self) -> str:
+        """Which side streams: "unary", "a server stream" and so on."""
+        return _KINDS[self.descriptor.client_streaming, self.descriptor.server_streaming]
+
+    @property
     def place(self) -> Place:
         """Where it begins."""
         return self.service.file.place(self.path)
+
+    @property
+    def comments(self) -> tuple[str, str]:
+        """The comments above it and above its service."""
+        return self.service.file.locations.comment(self.path), self.service.comment
 
     def at(self, *steps: str | int, inherited: bool = True) -> Place:
         """Where a field of its policy is written: names of fields and indexes of list elements.
@@ -148,6 +169,12 @@ class Rpc:
             prefix = (*self.service.path, _SERVICE_OPTIONS, _NUMBER, _DEFAULTS)
             return self._inside(prefix, len(self.service.path), steps)
         return self.place
+
+    def holder(self, *options: str) -> str:
+        """Who states options of its policy: itself if it states one, or its service's defaults."""
+        if self.own is not None and any(_has(self.own, option) for option in options):
+            return self.short
+        return f"the defaults of {self.service.descriptor.name}"
 
     @property
     def option_place(self) -> Place:
@@ -198,6 +225,16 @@ class Event:
     def place(self) -> Place:
         """Where the message begins."""
         return self.file.place(self.path)
+
+    @property
+    def option_place(self) -> Place:
+        """Where its option is written."""
+        return self.file.place((*self.path, _MESSAGE_OPTIONS, _NUMBER), len(self.path))
+
+    @property
+    def comment(self) -> str:
+        """The comment above the message."""
+        return self.file.locations.comment(self.path)
 
     def at(self, name: str) -> Place:
         """Where a field of the option is written, or the option itself."""

@@ -25,8 +25,12 @@ same changes for reviewers, and the safe ones too.
 
 A finding of `buf lint` is left out with a comment above the element, and a change that is meant is
 accepted the same way: `// buf:lint:ignore RULE: why`. (`disallow_comment_ignores: true` in buf.yaml
-forbids the former only.) The rules of ACCORD judge only services that state a policy, except
-ACCORD_POLICY_STATED, which asks for one.
+forbids the former only.) A comment accepts the change that brings it: a line that the version
+before has too accepts nothing more. For an event whose message is gone it stands above `syntax` or
+`package` of the file; where the file is gone too, use `ignore_only` in buf.yaml.
+
+The rules of ACCORD judge only services that state a policy, except ACCORD_POLICY_STATED, which asks
+for one.
 
 Every finding is one line at the option at fault: what is wrong, why it matters, what to write
 instead. `accord contracts explain RULE` shows the section of a rule.

@@ -1,26 +1,25 @@
 """Who calls whom, as contracts declare it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from accord.contracts.elements import Rpc
-from accord.contracts.model import Contracts
 
 
 class CallGraph:
     """The declared calls between RPCs that are known."""
 
-    def __init__(self, contracts: Contracts) -> None:
+    def __init__(self, rpcs: Mapping[str, Rpc]) -> None:
         self._calls: dict[str, list[tuple[int, Rpc]]] = {}
         self._callers: dict[str, list[Rpc]] = {}
-        for rpc in contracts.rpcs.values():
+        for rpc in rpcs.values():
             for index, call in enumerate(rpc.written.calls):
-                callee = contracts.rpcs.get(call.method)
+                callee = rpcs.get(call.method)
                 if callee is not None:
                     self._calls.setdefault(rpc.name, []).append((index, callee))
                     self._callers.setdefault(callee.name, []).append(rpc)
         # How deep an RPC lies below the edge, and who calls it there; none on or below a circle.
         self._deepest: dict[str, tuple[int, Rpc | None]] = {}
-        self._measure(contracts)
+        self._measure(rpcs)
 
     def calls(self, rpc: Rpc) -> list[tuple[int, Rpc]]:
         """What an RPC calls, each with its place in the list as it is written."""
@@ -39,10 +38,10 @@ class CallGraph:
             caller = self._deepest[caller.name][1]
         return chain[::-1]
 
-    def _measure(self, contracts: Contracts) -> None:
+    def _measure(self, rpcs: Mapping[str, Rpc]) -> None:
         """Kahn's algorithm: an RPC is looked at after all of its callers."""
-        missing = {name: len(self._callers.get(name, ())) for name in contracts.rpcs}
-        waiting = [rpc for rpc in contracts.rpcs.values() if not missing[rpc.name]]
+        missing = {name: len(self._callers.get(name, ())) for name in rpcs}
+        waiting = [rpc for rpc in rpcs.values() if not missing[rpc.name]]
         for rpc in waiting:
             callers = self._callers.get(rpc.name, ())
             deepest = max(callers, key=lambda caller: self._deepest[caller.name][0], default=None)

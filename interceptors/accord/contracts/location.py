@@ -5,11 +5,18 @@ around them nor each element of a list. `Locations.nearest` finds the best that 
 """
 
 from collections.abc import Collection, Iterator
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from google.protobuf import descriptor_pb2
 
 SourcePath: TypeAlias = tuple[int, ...]
+
+_File = descriptor_pb2.FileDescriptorProto
+_HEAD: Final = (
+    _File.SYNTAX_FIELD_NUMBER,
+    _File.EDITION_FIELD_NUMBER,
+    _File.PACKAGE_FIELD_NUMBER,
+)
 
 
 class Locations:
@@ -47,6 +54,10 @@ class Locations:
     def comment(self, path: SourcePath) -> str:
         """The comment above a recorded path; empty if there is none."""
         return self._comments.get(path, "")
+
+    def head(self) -> list[str]:
+        """The comments above `syntax`, `edition` and `package`."""
+        return [self.comment((number,)) for number in _HEAD]
 
 
 def _candidates(path: SourcePath, floor: int, indexes: Collection[int]) -> Iterator[SourcePath]:

@@ -22,8 +22,9 @@ from accord.contract import (
     read_method,
 )
 from accord.contracts.elements import Event, File, Place, Rpc, Service
+from accord.contracts.graph import CallGraph
 from accord.contracts.location import SourcePath
-from accord.contracts.messages import message_path, messages, reachable
+from accord.contracts.messages import message_path, messages
 from accord.contracts.refused import Refused
 from accord.v1 import policy_pb2
 
@@ -87,13 +88,9 @@ class Contracts:
         return (event for event in self.events.values() if not event.file.imported)
 
     @cached_property
-    def requests(self) -> dict[str, Rpc]:
-        """The messages that RPCs of judged services receive, each with the first RPC that does."""
-        found: dict[str, Rpc] = {}
-        for rpc in self.own_rpcs:
-            for message in reachable(rpc.descriptor.input_type):
-                found.setdefault(message.full_name, rpc)
-        return found
+    def calls(self) -> CallGraph:
+        """Who calls whom."""
+        return CallGraph(self.rpcs)
 
     def extension(self, name: str) -> pb.FieldDescriptor | None:
         """An extension that the files declare, by its full name."""

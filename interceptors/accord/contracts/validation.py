@@ -12,6 +12,7 @@ from typing import Any, Final
 from google.protobuf import descriptor as pb
 from google.protobuf import message_factory
 
+from accord.contracts.elements import File
 from accord.contracts.model import Contracts
 
 _STRING_BOUNDS: Final = frozenset({"const", "in", "len", "max_len", "len_bytes", "max_bytes"})
@@ -38,16 +39,18 @@ class Validation:
             options = contracts.message("google.protobuf.FieldOptions")
             self._options = message_factory.GetMessageClass(options)
 
-    @property
-    def spoken(self) -> bool:
-        """Whether the contracts can state bounds at all."""
-        return self._extension is not None
+    def spoken(self, file: File) -> bool:
+        """Whether a file can state bounds: it imports what it needs for them."""
+        if self._extension is None:
+            return False
+        needed: str = self._extension.file.name  # type: ignore[attr-defined]
+        return needed in file.proto.dependency
 
     def unbounded(self, field: pb.FieldDescriptor) -> str | None:
         """The bound that a string, bytes, list or map lacks, as an example; None if it has one."""
         rules = self._rules(field)
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            return None if "max_pairs" in _written(rules, "map") else "map.max_pairs = 100"
+            return self._unbounded_map(field.message_type, rules)
         if field.is_repeated:
             if not {"max_items"} & _written(rules, "repeated"):
                 return "repeated.max_items = 100"
@@ -55,6 +58,17 @@ class Validation:
             missing = _scalar(field, inner)
             return f"repeated.items.{missing}" if missing else None
         return _scalar(field, rules)
+
+    def _unbounded_map(self, entry: pb.Descriptor, rules: Any) -> str | None:
+        written = _written(rules, "map")
+        if "max_pairs" not in written:
+            return "map.max_pairs = 100"
+        for part, name in (("key", "keys"), ("value", "values")):
+            inner = getattr(rules.map, name) if name in written else None
+            missing = _scalar(entry.fields_by_name[part], inner)
+            if missing:
+                return f"map.{name}.{missing}"
+        return None
 
     def refuses_empty(self, field: pb.FieldDescriptor) -> bool:
         """Whether a request in which this field is not set is refused."""

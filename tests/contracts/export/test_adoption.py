@@ -4,10 +4,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import google.protobuf
 import pytest
 import yaml
 
@@ -17,6 +19,17 @@ PAGE = kit.ROOT / "docs" / "contract-checks.md"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"(?://|#) (\S+\.\w+)\n")
 HERE = "https://github.com/OWNER/accord"
+# In place of protoc-gen-go, which refuses a file without `go_package`: writes down what it is told.
+GO = """
+import sys
+from google.protobuf.compiler import plugin_pb2
+request = plugin_pb2.CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
+with open({told!r}, "a") as out:
+    for name in request.file_to_generate:
+        (file,) = (file for file in request.proto_file if file.name == name)
+        print(name, file.options.go_package or "none", file=out)
+sys.stdout.buffer.write(plugin_pb2.CodeGeneratorResponse().SerializeToString())
+"""
 
 
 @dataclass(frozen=True)
@@ -105,13 +118,90 @@ def test_page_can_be_followed(adopted: Repository) -> None:
     assert adopted.done("buf breaking --against '.git#branch=main'") == ""
 
 
+def test_first_policies_are_a_break_to_buf(adopted: Repository) -> None:
+    """Without the page's `except`, `buf` refuses in step 4 what ACCORD asks for."""
+    first = adopted.done("git rev-list main | tail -1").strip()
+    strict = (adopted.root / "buf.yaml").read_text().replace("except:", "# except:")
+    against = f"--against '.git#ref={first}' --config '{strict}'"
+    ran = adopted.run(f"buf breaking '.git#branch=main' {against}")
+    assert ran.returncode == 100
+    assert ran.stdout.count("\n") == 1
+    assert 'changed option "idempotency_level"' in ran.stdout
+
+
+def test_vocabulary_is_generated_with_the_contracts(adopted: Repository, tmp_path: Path) -> None:
+    """Go's plugin is told the package of every file; Python needs the vocabulary or `accord`."""
+    plugin = tmp_path / "bin" / "protoc-gen-go"
+    plugin.parent.mkdir()
+    told = tmp_path / "told"
+    plugin.write_text(f"#!{sys.executable}\n{GO.format(told=str(told))}")
+    plugin.chmod(0o755)
+    path = os.pathsep.join((str(plugin.parent), str(kit.SCRIPTS), os.environ["PATH"]))
+    adopted.done("buf generate", PATH=path)
+    assert dict(line.split() for line in told.read_text().splitlines()) == {
+        "accord/v1/policy.proto": "example.com/acme/gen/accord/v1;accordv1",
+        "acme/billing/v1/billing.proto": "example.com/acme/gen/acme/billing/v1;billingv1",
+    }
+
+    compiler = f"{sys.executable} -m grpc_tools.protoc -Iprotos --python_out"
+    billing = "acme/billing/v1/billing.proto"
+    for name, files in (("alone", billing), ("both", f"{billing} accord/v1/policy.proto")):
+        adopted.done(f"mkdir {tmp_path / name} && {compiler}={tmp_path / name} {files}")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "google").symlink_to(Path(google.protobuf.__file__).parents[1])
+    imported = f"{sys.executable} -S -c 'import acme.billing.v1.billing_pb2'"
+    lib = str(tmp_path / "lib")
+    adopted.done(imported, PYTHONPATH=f"{lib}:{tmp_path / 'both'}")
+    ran = adopted.run(imported, PYTHONPATH=f"{lib}:{tmp_path / 'alone'}")
+    assert "No module named 'accord'" in ran.stdout
+    with_accord = f"{sys.executable} -c 'import acme.billing.v1.billing_pb2, accord.contracts'"
+    for name in ("alone", "both"):
+        adopted.done(with_accord, PYTHONPATH=str(tmp_path / name))
+
+
+def test_configuration_that_is_there_already(adopted: Repository, tmp_path: Path) -> None:
+    """ACCORD and POLICY join what somebody uses: another style stays, stated services pass."""
+    (configuration,) = (block.text for block in blocks() if block.text.startswith("# It had"))
+    shutil.copytree(adopted.root, tmp_path / "acme")
+    repository = Repository(tmp_path / "acme")
+    repository.write("buf.yaml", configuration)
+    repository.write(
+        "protos/acme/shelf/v1/shelf.proto",
+        'syntax = "proto3";\n\npackage acme.shelf.v1;\n\nservice Shelves {\n'
+        "  rpc GetShelf(Shelf) returns (Shelf);\n}\n\nmessage Shelf {}\n",
+    )
+    ran = repository.run("buf lint")
+    place = "protos/acme/shelf/v1/shelf.proto:5:1"
+    assert ran.stdout.startswith(f"{place}:Shelves states no policy")
+    assert ran.stdout.count("\n") == 1
+    first = repository.done("git rev-list main | tail -1").strip()
+    repository.done(f"buf breaking --against '.git#ref={first}'")
+
+
+def test_first_configuration_is_merged_by_itself(adopted: Repository, tmp_path: Path) -> None:
+    """A base without buf.yaml cannot be compared with, as the page says."""
+    base = Repository(tmp_path / "base")
+    bare = next(block for block in blocks() if block.kind == "proto")
+    base.write(bare.file or "", bare.text)
+    ran = adopted.run(f"buf breaking --against {base.root}")
+    assert ran.returncode == 100
+    said = " ".join(PAGE.read_text().split())
+    (message,) = re.findall(r"and says `([^`]+)`", said)
+    assert message in ran.stdout
+
+
 def test_workflow_judges_a_pull_request(adopted: Repository, tmp_path: Path) -> None:
-    """The steps of the workflow pass a good change, and stop a bad one with its line."""
+    """The steps of the workflow pass a good change, and stop a bad one with its line.
+
+    What others have merged meanwhile is not laid at its door.
+    """
     shutil.copytree(adopted.root, tmp_path / "origin")
     origin = Repository(tmp_path / "origin")
     origin.done("git add . && git commit --quiet --message accepted")
     origin.done("git clone --quiet . ../clone")
     clone = Repository(tmp_path / "clone")
+    origin.done("sed -i.old 's/seconds: 2}/seconds: 4}/' protos/acme/billing/v1/billing.proto")
+    origin.done("git commit --quiet --all --message slower && git -C ../clone fetch --quiet")
     workflow = yaml.safe_load((adopted.root / ".github/workflows/contracts.yml").read_text())
     steps = [step["run"] for step in workflow["jobs"]["contracts"]["steps"] if "run" in step]
     summary = tmp_path / "summary.md"

@@ -76,6 +76,20 @@ def test_protoc_does_where_buf_is_not(tmp_path: Path) -> None:
     assert done.stdout.decode() == envoy.export(Catalog(kit.foreign_image()))
 
 
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [("", ".: Is a directory"), ("/dev/null/x", "/dev/null: ")],
+)
+def test_file_that_cannot_be_written_is_one_line(tmp_path: Path, out: str, said: str) -> None:
+    """A folder and a path that cannot be: one line, and exit code 1."""
+    image = tmp_path / "image.binpb"
+    image.write_bytes(kit.foreign_image().SerializeToString())
+    done = kit.run("contracts", "export", "reference", image, "-o", out)
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith(f"accord: {said}")
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_imports_are_not_exported() -> None:
     """Services of files that buf marks as imported are somebody else's to export."""
     image = descriptor_pb2.FileDescriptorSet()

@@ -52,3 +52,14 @@ def test_a_chain_runs_from_left_to_right() -> None:
     assert columns == sorted(set(columns))
     assert len(layout.links["a", "d"]) == 4
     assert layout.links["d", "b"][0][0] > layout.links["d", "b"][-1][0]
+
+
+def test_groups_that_have_nothing_to_do_with_each_other_lie_close() -> None:
+    """A large group does not push a small one away: they are put below each other."""
+    nodes = dict.fromkeys(["x", "a", "b", "c", "d", "e", "y"], Size(50.0, 30.0))
+    links = [("x", "y"), *((name, "e") for name in "abcd")]
+    layout = layered(nodes, links)
+    tops = {name: layout.nodes[name][1] for name in nodes}
+    assert tops["x"] == tops["y"] == 0
+    below = min(tops[name] for name in "abcde")
+    assert 30 < below < 30 + 50

@@ -51,6 +51,7 @@ def _check(given: dict[str, Any], seen: dict[str, Any]) -> None:
     assert seen["axe"] == {"light": [], "dark": []}
     assert seen["light"] != seen["dark"] == seen["kept"]
     assert seen["overflow"] <= 0
+    assert seen["picture"] <= 0
     assert seen["withoutScript"]
 
 
@@ -69,6 +70,60 @@ def test_everything_of_the_contracts_is_on_the_page() -> None:
     assert "<dt>Timeout</dt><dd>5 s</dd>" in create
     assert "InventoryService/ReserveStock</code></a> (3 s)" in create
     assert "3 attempts on <code>UNAVAILABLE</code>" in create
+
+
+def test_what_is_deprecated_is_marked(tmp_path: Path) -> None:
+    """A service, an RPC, a message, a field, an enum, a value and an event, each at its place."""
+    (tmp_path / "old.proto").write_text(
+        """syntax = "proto3"; package old.v1; import "accord/v1/policy.proto";
+        service OldService { option deprecated = true;
+          rpc Get(Old) returns (Young) { option deprecated = true; } }
+        service YoungService { rpc Get(Young) returns (Young); }
+        message Old { option deprecated = true;
+          option (accord.v1.event) = {subject: "old" version: 1 key: "id"};
+          string id = 1; Kind kind = 2 [deprecated = true]; }
+        message Young { string id = 1; }
+        enum Kind { option deprecated = true; KIND_NEW = 0; KIND_OLD = 1 [deprecated = true]; }
+        """
+    )
+    html = page.export(Catalog(kit.compiled(tmp_path)))
+    badge = '<span class="badge">deprecated</span>'
+    marked = (
+        "<h2>old.v1.OldService",
+        "<h3>Get",
+        "<h3>old.v1.Old",
+        "<td><code>kind</code>",
+        "<h3>old.v1.Kind",
+        "<td><code>KIND_OLD</code>",
+        "<h3>old",
+    )
+    for place in marked:
+        assert place + badge in html
+    assert html.count(badge) == len(marked)
+
+
+def test_only_a_stream_of_responses_has_limits_of_a_stream(tmp_path: Path) -> None:
+    """A stream of requests alone has a timeout, and is never repeated because nobody keeps it."""
+    (tmp_path / "up.proto").write_text(
+        """syntax = "proto3"; package up.v1; import "accord/v1/policy.proto";
+        service UpService {
+          option (accord.v1.service) = {defaults: {retry: {max_attempts: 3}}};
+          rpc Upload(stream M) returns (M) { option idempotency_level = IDEMPOTENT; }
+          rpc Watch(M) returns (stream M) { option idempotency_level = IDEMPOTENT; }
+          rpc Do(M) returns (M); }
+        message M {}
+        """
+    )
+    html = page.export(Catalog(kit.compiled(tmp_path)))
+    shown = {
+        name: html.split(f'id="up.v1.UpService/{name}"')[1].split("</article>")[0]
+        for name in ("Upload", "Watch", "Do")
+    }
+    assert "<dt>Timeout</dt><dd>10 s</dd>" in shown["Upload"]
+    assert "<dt>Stream</dt>" not in shown["Upload"]
+    assert "lives up to 1 h" in shown["Watch"]
+    assert "<dt>Retry</dt><dd>never: a stream of requests is not kept</dd>" in shown["Upload"]
+    assert "<dt>Retry</dt><dd>never: a repeat is not safe</dd>" in shown["Do"]
 
 
 def test_what_contracts_say_cannot_become_markup() -> None:

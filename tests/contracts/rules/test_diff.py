@@ -1,7 +1,11 @@
 """`accord contracts diff`: what it compares, what it reports, how it exits; nothing is missed."""
 
+import errno
 import json
+import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +94,131 @@ def test_a_change_of_defaults_is_one_line(
     (change,) = json.loads(capsys.readouterr().out)["changes"]
     assert change["element"] == "foreign.v1.GreetService"
     assert change["what"].startswith("the timeout of Greet, Greet0, Greet1 and 2 more went from")
+
+
+def test_a_default_that_is_taken_away_is_one_line(
+    before: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said at the service whose default it was; what each RPC stated itself, at each."""
+    rpcs = STATED.partition("  rpc Greet(")[2].partition("\n}\n")[0]
+    text = STATED.replace(rpcs, rpcs + f"\n  rpc Hail({rpcs}")
+    default, own = "      retry: {max_attempts: 2}\n", 'policy) = {errors: ["GONE"]};'
+    with_default = text.replace("      timeout", default + "      timeout")
+    level = "NO_SIDE_EFFECTS;"
+    with_own = text.replace(level, f"{level}\n    option (accord.v1.{own}")
+    now = kit.write(tmp_path / "now", {"stated.proto": text})
+    for text, places in ((with_default, [6]), (with_own, [13, 16])):
+        assert diff(kit.write(tmp_path / "then", {"stated.proto": text}), now, "--json") == 20
+        changes = json.loads(capsys.readouterr().out)["changes"]
+        assert [change["line"] for change in changes] == places
+
+
+HALF = """syntax = "proto3";
+package half.v1;
+import "accord/v1/policy.proto";
+service HalfService {%s
+  rpc Greet(Thing) returns (Thing) {
+    option (accord.v1.policy) = {allow: ["*"]};
+  }
+  rpc Hail(Thing) returns (Thing);
+}
+message Thing {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "shut_out"),
+    [
+        ('{owner: "a"}', True),
+        ('{defaults: {allow: ["spiffe://acme.org/web"]}}', True),
+        ('{defaults: {allow: ["*"]}}', False),
+    ],
+)
+def test_an_rpc_that_gets_its_first_policy_shuts_callers_out(
+    option: str, shut_out: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a policy an RPC admits everybody, with one that lists nobody it admits nobody."""
+    then = kit.write(tmp_path / "then", {"half.proto": HALF % ""})
+    now = kit.write(
+        tmp_path / "now", {"half.proto": HALF % f"\n  option (accord.v1.service) = {option};"}
+    )
+    assert diff(then, now) == (20 if shut_out else 0)
+    said = capsys.readouterr().out
+    assert ("any verified identity may no longer call Hail" in said) == shut_out
+    assert "may call" not in said
+    diff(now, then)
+    assert ("any verified identity may call Hail now" in capsys.readouterr().out) == shut_out
+
+
+def test_bounds_of_a_stream_are_nothing_to_a_unary_rpc(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A default for streams that gets shorter or longer concerns only what the server writes."""
+    bounded = STATED.replace("      timeout", "      stream: {idle: {seconds: 60}}\n      timeout")
+    then = kit.write(tmp_path / "then", {"stated.proto": bounded})
+    for other in ("{seconds: 30}", "{seconds: 600}"):
+        text = bounded.replace("{seconds: 60}", other)
+        assert diff(then, kit.write(tmp_path / "now", {"stated.proto": text})) == 0
+        assert "No policy" in capsys.readouterr().out
+
+
+def test_another_kind_of_streaming_is_breaking_and_the_only_thing_said(
+    before: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its policies mean something else: a timeout that seems to be gone is no change of its own."""
+    text = STATED.replace("returns (Greet", "returns (stream Greet")
+    assert diff(before, kit.write(tmp_path / "after", {"stated.proto": text}), "--json") == 20
+    (change,) = json.loads(capsys.readouterr().out)["changes"]
+    assert change["what"] == "Greet was unary and is a server stream now"
+
+
+def test_a_promise_about_repeats_is_shown_as_it_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A level that goes while the key stays is shown by its name."""
+    key = "option (accord.v1.policy) = {idempotency: {key: KEY_NATURAL}};"
+    level = "option idempotency_level = "
+    both = STATED.replace(f"{level}NO_SIDE_EFFECTS;", f"{level}IDEMPOTENT; {key}")
+    then = kit.write(tmp_path / "then", {"stated.proto": both})
+    now = kit.write(tmp_path / "now", {"stated.proto": both.replace(f"{level}IDEMPOTENT;", "")})
+    assert diff(then, now) == 0
+    said = "went from IDEMPOTENT with KEY_NATURAL to IDEMPOTENCY_UNKNOWN with KEY_NATURAL"
+    assert said in capsys.readouterr().out
+
+
+def test_a_map_of_an_event_is_named_by_its_field(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message that protobuf makes for its entries is nobody's name."""
+    event = """
+message Greeted {
+  option (accord.v1.event) = {subject: "greeted" version: 1 key: "id"};
+  string id = 1;
+  map<string, int32> counts = 2;
+}
+"""
+    then = kit.write(tmp_path / "then", {"stated.proto": STATED + event})
+    for other in ("map<string, int64>", "map<int32, int32>", "repeated GreetRequest"):
+        text = STATED + event.replace("map<string, int32>", other)
+        assert diff(then, kit.write(tmp_path / "now", {"stated.proto": text}), "--json") == 20
+        (change,) = json.loads(capsys.readouterr().out)["changes"]
+        what = "Greeted.counts, which Greeted carries, has another type now"
+        assert change["what"] == what
+
+
+def test_an_event_that_is_gone_is_shown_where_it_was(
+    before: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file is there, its line is not: a reviewer is led to the version before."""
+    event = """message Greeted {
+  option (accord.v1.event) = {subject: "greeted" version: 1 key: "id"};
+  string id = 1;
+}
+"""
+    then = kit.write(tmp_path / "then", {"stated.proto": STATED + event})
+    assert diff(then, before, "--json") == 20
+    (change,) = json.loads(capsys.readouterr().out)["changes"]
+    assert change["line"] == STATED.count("\n") + 1
 
 
 def test_json_is_for_programs(
@@ -306,3 +435,168 @@ def test_the_command_is_installed(before: Path, tmp_path: Path) -> None:
     after = kit.write(tmp_path / "after", {"stated.proto": LONGER})
     command = (SCRIPTS / "accord", "contracts", "diff", before, "--input", after)
     assert subprocess.run(command, capture_output=True, check=False).returncode == 10
+
+
+def test_the_headline_says_how_much_is_accepted(
+    before: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever reads "1 breaking" and sees a green check learns why."""
+    comment = "// buf:lint:ignore POLICY_TIMEOUT_SHORTENED: agreed\nservice GreetService"
+    text = SHORTER.replace("service GreetService", comment).replace("team-greetings", "team-hello")
+    assert diff(before, kit.write(tmp_path / "after", {"stated.proto": text})) == 0
+    assert capsys.readouterr().out.splitlines()[2] == "**1 breaking** (1 accepted), **1 safe**."
+
+
+def test_an_empty_name_is_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty variable of a script does not compare this folder with itself."""
+    assert cli.main(["contracts", "diff", ""]) == 1
+    assert capsys.readouterr().err.startswith("accord: an empty name is neither a folder")
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with one contract in its module, and that is where we are."""
+    root = tmp_path / "small"
+    (root / "protos" / "greet").mkdir(parents=True)
+    (root / "buf.yaml").write_text("version: v2\nmodules:\n  - path: protos\n")
+    (root / "protos/common.proto").write_text('syntax = "proto3";\nmessage Common {}\n')
+    (root / "protos/greet/greet.proto").write_text(
+        'syntax = "proto3";\npackage greet;\nimport "common.proto";\n'
+        "message Name { Common common = 1; }\n"
+    )
+    monkeypatch.chdir(root)
+    _git("init", "--quiet", "--initial-branch=main")
+    _commit("contracts")
+    return root
+
+
+def _git(*arguments: str) -> None:
+    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+    subprocess.run(("git", *who, *arguments), check=True)
+
+
+def _commit(message: str) -> None:
+    _git("add", ".")
+    _git("commit", "--quiet", f"--message={message}")
+
+
+def test_a_name_of_two_things_is_refused(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A branch that is called like a folder: it is said how to name either."""
+    _git("branch", "protos")
+    assert cli.main(["contracts", "diff", "protos"]) == 1
+    assert capsys.readouterr().err == (
+        "accord: 'protos' is both a path and a git revision: write ./protos, or "
+        "refs/heads/protos for the branch\n"
+    )
+    for name in ("./protos", "refs/heads/protos"):
+        assert cli.main(["contracts", "diff", name]) == 0
+
+
+def test_a_link_out_of_the_repository_is_one_line(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A revision whose contracts are partly somewhere else cannot be read, and it is said why."""
+    (tmp_path / "shared.proto").write_text('syntax = "proto3";\n')
+    (small / "protos/shared.proto").symlink_to(tmp_path / "shared.proto")
+    _commit("link")
+    assert cli.main(["contracts", "diff", "HEAD"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("accord: HEAD cannot be read: 'protos/shared.proto' is a link to")
+    assert error.count("\n") == 1
+
+
+def test_a_revision_that_does_not_compile_is_called_by_its_name(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not by that of a temporary folder; below buf.yaml, where imports are not found, it helps."""
+    monkeypatch.chdir(small / "protos" / "greet")
+    assert cli.main(["contracts", "diff", "HEAD"]) == 1
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "accord: HEAD does not compile (where there is a buf.yaml, run it beside that): "
+        "greet.proto:3:1:imported file does not exist"
+    )
+    monkeypatch.chdir(small)
+    (small / "protos/common.proto").write_text("syntax = ")
+    _commit("broken")
+    assert cli.main(["contracts", "diff", "HEAD"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("accord: HEAD does not compile: protos/common.proto:1:")
+
+
+def test_an_image_with_an_option_of_accord_s_number_is_one_line(
+    before: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An image gives the same reason as the folder that it was built of."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "odd.proto").write_text(
+        'syntax = "proto3";\nimport "google/protobuf/descriptor.proto";\n'
+        "extend google.protobuf.MessageOptions { string mine = 51010; }\n"
+        'message Other { option (mine) = "not a message of Accord\\\'s"; }\n'
+    )
+    ref = tmp_path / "odd.binpb"
+    kit.buf(tmp_path / "other", "build", "-o", str(ref)).check_returncode()
+    assert diff(ref, before) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"accord: {ref} has an option of its own with the number 51010")
+    assert error.count("\n") == 1
+
+
+def shell(command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `accord contracts`, with redirections as a shell makes them."""
+    script = f'exec "$0" contracts {command}'
+    return subprocess.run(
+        ("bash", "-c", script, SCRIPTS / "accord", *map(str, arguments)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+
+
+@FULL
+@pytest.mark.parametrize("command", ['diff "$1" --input "$1"', "explain", 'export envoy "$1"'])
+def test_output_that_does_not_fit_is_one_line(command: str, before: Path) -> None:
+    """A full disk is a line and exit code 1, also for the interpreter that ends."""
+    done = shell(f"{command} > /dev/full", before)
+    assert (done.returncode, done.stderr) == (1, "accord: No space left on device\n")
+
+
+def test_closed_output(before: Path, tmp_path: Path) -> None:
+    """The exit code of `diff` is answer enough; what `export` makes must go somewhere."""
+    assert shell('diff "$1" --input "$1" >&-', before).returncode == 0
+    assert shell("explain >&-").stderr == ""
+    assert shell('export envoy "$1" -o "$2" >&-', before, tmp_path / "routes").returncode == 0
+    done = shell('export envoy "$1" >&-', before)
+    assert done.returncode == 1
+    assert done.stderr == "accord: standard output is closed: name a file with -o\n"
+
+
+def test_ctrl_c_is_no_trace(before: Path, tmp_path: Path) -> None:
+    """Whoever interrupts a command sees nothing more; the exit code is the shell's for SIGINT."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = (SCRIPTS / "accord", "contracts", "diff", pipe, "--input", before)
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as running:
+        assert running.stderr is not None
+        try:
+            writer = _opened(pipe)  # it has begun to read
+            running.send_signal(signal.SIGINT)
+            os.close(writer)
+            assert running.wait(60) == 130
+        finally:
+            running.kill()
+        assert running.stderr.read() == b""
+
+
+def _opened(pipe: Path) -> int:
+    """The writing end of a pipe, as soon as somebody reads it."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)

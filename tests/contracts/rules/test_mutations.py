@@ -75,14 +75,21 @@ HEDGE = """      hedge: {
 KEY = "idempotency: {key: KEY_REQUIRED}"
 NATURAL = "idempotency: {key: KEY_NATURAL}"
 READS = "    option idempotency_level = NO_SIDE_EFFECTS;\n"
+SAGA = "timeout: {seconds: 30}"
+REFUND = 'method: "shop.payments.v1.PaymentService/Refund"'
+CREATE_ORDER = "  rpc CreateOrder(CreateOrderRequest) returns (CreateOrderResponse) {\n"
+CHARGE = "  rpc Charge(ChargeRequest) returns (ChargeResponse) {\n"
 GET_CUSTOMER = """        method: "shop.customers.v1.CustomerService/GetCustomer"
         timeout: {seconds: 1}"""
 RESERVE = """        method: "shop.inventory.v1.InventoryService/ReserveStock"
         timeout: {seconds: 3}"""
 CAPTURE = """        method: "shop.sandbox.v1.CardProcessorService/Capture"
         timeout: {seconds: 8}"""
+PAGE_TOKEN = "  string page_token = 2 [(buf.validate.field).string.max_len = 256]"
 DEFAULTS = """    defaults: {
       timeout: {seconds: 5}"""
+CHARGED = '          "shop.payments.v1.PaymentService/Charge",\n'
+TIMEOUT_60 = "timeout: {seconds: 60}"
 FILL_CANCEL = """          field: "order_id"
           from: "response.order.order_id\""""
 
@@ -98,7 +105,27 @@ LINT_MUTATIONS = [
     ),
     Mutation("ACCORD_OWNER_STATED", PAYMENTS, '    owner: "team-payments"\n', "", "option (acc"),
     Mutation("ACCORD_OWNER_STATED", ORDERS, '"team-orders"', '" "', "option (accord.v1.service)"),
-    Mutation("ACCORD_CALLERS_STATED", SANDBOX, '      allow: ["*"]\n', "", "rpc SetBehavior"),
+    Mutation("ACCORD_CALLERS_STATED", SANDBOX, '      allow: ["*"]\n', "", "option (accord.v1.s"),
+    Mutation("ACCORD_CALLERS_VALID", PAYMENTS, '"spiffe://shop.internal/orders"', '"or"', "allow"),
+    Mutation("ACCORD_CALLERS_VALID", PAYMENTS, "internal/orders", "internal/orders/", "allow"),
+    Mutation(
+        "ACCORD_CALLERS_VALID", ORDERS, '["*"]', '["*", "spiffe://shop.internal/edge"]', "allow"
+    ),
+    Mutation("ACCORD_LISTED_ONCE", ORDERS, CHARGED, CHARGED + CHARGED, "steps"),
+    Mutation(
+        "ACCORD_LISTED_ONCE",
+        ORDERS,
+        "[STATUS_CODE_UNAVAILABLE]",
+        "[STATUS_CODE_UNAVAILABLE, STATUS_CODE_UNAVAILABLE]",
+        "codes",
+    ),
+    Mutation(
+        "ACCORD_LISTED_ONCE",
+        PAYMENTS,
+        "        fill: {\n",
+        '        fill: {field: "order_id" from: "request.order_id"}\n        fill: {\n',
+        'fill: {\nfield: "order_id"',
+    ),
     Mutation(
         "ACCORD_POLICY_VALID", ORDERS, "PRIORITY_CRITICAL}", "PRIORITY_CRITICAL rate: {}}", "limit"
     ),
@@ -179,7 +206,37 @@ LINT_MUTATIONS = [
         "      limit: {priority: PRIORITY_CRITICAL}\n      hedge: {percentile: 95}",
         "hedge",
     ),
+    Mutation(
+        "ACCORD_RETRY_CODES",
+        ORDERS,
+        "[STATUS_CODE_UNAVAILABLE]",
+        "[STATUS_CODE_UNAVAILABLE, STATUS_CODE_UNIMPLEMENTED]",
+        "codes",
+    ),
+    Mutation("ACCORD_RETRY_FITS", ORDERS, "{nanos: 100000000}", "{seconds: 5}", "initial_backoff"),
+    Mutation(
+        "ACCORD_RETRY_FITS",
+        ORDERS,
+        GET_ORDER,
+        GET_ORDER.replace("{seconds: 2}", "{nanos: 50000000}"),
+        "timeout: {nanos: 50000000}",
+    ),
+    Mutation("ACCORD_RETRY_FITS", ORDERS, "{nanos: 20000000}", "{seconds: 2}", "min_delay"),
     # Idempotency.
+    Mutation(
+        "ACCORD_READS_ONLY",
+        ORDERS,
+        GET_ORDER,
+        """calls: {
+        method: "shop.customers.v1.CustomerService/CreateCustomer"
+        timeout: {seconds: 1}
+      }
+"""
+        + GET_ORDER,
+        "calls",
+    ),
+    Mutation("ACCORD_READS_ONLY", ORDERS, CREATE_ORDER, CREATE_ORDER + READS, SAGA),
+    Mutation("ACCORD_READS_ONLY", PAYMENTS, CHARGE, CHARGE + READS, REFUND),
     Mutation(
         "ACCORD_MUTATION_KEY", CUSTOMERS, KEY, "idempotency: {key: KEY_UNSPECIFIED}", "idempotency"
     ),
@@ -339,6 +396,48 @@ LINT_MUTATIONS = [
         "rpc ListCustomers",
     ),
     Mutation("ACCORD_STREAM_RESUMABLE", SANDBOX, '"after_number"', '"reference"', "request_field"),
+    Mutation(
+        "ACCORD_STREAM_KEEPALIVE",
+        ORDERS,
+        "keepalive: {seconds: 30}",
+        "keepalive: {seconds: 91}",
+        "keepalive",
+    ),
+    Mutation(
+        "ACCORD_STREAM_KEEPALIVE",
+        CUSTOMERS,
+        "keepalive: {seconds: 30}",
+        "idle: {seconds: 20}",
+        "idle",
+    ),
+    Mutation(
+        "ACCORD_OPTION_EFFECTIVE",
+        ORDERS,
+        GET_ORDER,
+        "stream: {idle: {seconds: 60}}\n" + GET_ORDER,
+        "stream",
+    ),
+    Mutation(
+        "ACCORD_OPTION_EFFECTIVE",
+        ORDERS,
+        TIMEOUT_60,
+        TIMEOUT_60 + "\nretry: {max_attempts: 2}",
+        "retry",
+    ),
+    Mutation(
+        "ACCORD_OPTION_EFFECTIVE",
+        CUSTOMERS,
+        "      stream: {",
+        "      attempt_timeout: {seconds: 1}\n      stream: {",
+        "attempt_timeout",
+    ),
+    Mutation(
+        "ACCORD_OPTION_EFFECTIVE",
+        CUSTOMERS,
+        "      stream: {",
+        "      hedge: {percentile: 90}\n      stream: {",
+        "hedge: {percentile: 90}",
+    ),
     # Events.
     Mutation(
         "ACCORD_EVENT_DECLARED",
@@ -355,6 +454,7 @@ LINT_MUTATIONS = [
     Mutation("ACCORD_EVENT_VALID", EVENTS, "version: 1", "version: 0", "version"),
     Mutation("ACCORD_EVENT_VALID", EVENTS, '    key: "order_id"\n', "", "option (accord"),
     Mutation("ACCORD_EVENT_VALID", EVENTS, 'key: "order_id"', 'key: "items"', "key"),
+    Mutation("ACCORD_EVENT_VALID", EVENTS, "  string order_id", "  bytes order_id", "key"),
     Mutation("ACCORD_EVENT_VALID", EVENTS, '"orders.order.placed"', '"Orders placed"', "subject"),
     Mutation("ACCORD_EVENT_SUBJECT_UNIQUE", EVENTS, "order.note_added", "order.paid", "subject"),
     # Caches.
@@ -388,6 +488,21 @@ LINT_MUTATIONS = [
         "string page_token",
     ),
     Mutation(
+        "ACCORD_FIELD_LIMITED",
+        ORDERS,
+        PAGE_TOKEN,
+        "  // Tags.\n  map<string, int32> tags = 9;\n" + PAGE_TOKEN,
+        "map<string, int32> tags",
+    ),
+    Mutation(
+        "ACCORD_FIELD_LIMITED",
+        ORDERS,
+        PAGE_TOKEN,
+        "  // Tags.\n  map<int32, string> tags = 9 [(buf.validate.field).map.max_pairs = 9];\n"
+        + PAGE_TOKEN,
+        "map<int32, string> tags",
+    ),
+    Mutation(
         "ACCORD_FIELD_LIMITED", INVENTORY, "      max_items: 100\n", "", "repeated ReserveLine"
     ),
     Mutation(
@@ -406,7 +521,6 @@ LINT_MUTATIONS = [
     ),
 ]
 
-TIMEOUT_60 = "timeout: {seconds: 60}"
 PAID = """    subject: "orders.order.paid"
     version: 1
     key: "order_id\""""
@@ -478,7 +592,7 @@ CHANGES = [
       }
 """,
         "",
-        "rpc GetNotification",
+        "option (accord.v1.service)",
     ),
     Mutation("POLICY_RETRY_CHANGED", ORDERS, "max_attempts: 3", "max_attempts: 4", "max_attempts"),
     Mutation(

@@ -58,6 +58,10 @@ STATED = (
 )
 
 
+EVENT = """
+  option (accord.v1.event) = {subject: "greeted" version: 1 key: "id"};"""
+
+
 def module(root: Path, **files: str) -> Path:
     """A module of files, named without their ending."""
     named = {f"{name}.proto": text for name, text in files.items()}
@@ -127,6 +131,45 @@ def test_a_comment_accepts_a_change(tmp_path: Path) -> None:
     ):
         module(after, stated=shorter.replace(element, f"// buf:lint:ignore {rule}\n{element}"))
         assert len(kit.findings(after, *command)) == left
+
+
+def test_a_comment_accepts_the_change_that_brings_it_and_no_later_one(tmp_path: Path) -> None:
+    """Once the version before has it, it says nothing of what comes; a new line does."""
+    comment = "  // buf:lint:ignore POLICY_TIMEOUT_SHORTENED: agreed\n  rpc Greet"
+    accepted = STATED.replace("  rpc Greet", comment)
+    before = module(tmp_path / "before", stated=accepted)
+    shorter = accepted.replace("{seconds: 2}", "{seconds: 1}")
+    after = module(tmp_path / "after", stated=shorter)
+    command = ("breaking", "--against", str(before))
+    assert [said.rule for said in kit.findings(after, *command)] == ["POLICY_TIMEOUT_SHORTENED"]
+    module(after, stated=shorter.replace("agreed", "agreed again"))
+    assert kit.findings(after, *command) == []
+
+
+def test_an_event_that_is_gone_is_found_in_its_file(tmp_path: Path) -> None:
+    """Its message is gone, too: the file is named, and a comment at its head accepts it."""
+    event = """message Greeted {
+  option (accord.v1.event) = {subject: "greeted" version: 1 key: "id"};
+  string id = 1;
+}
+"""
+    before = module(tmp_path / "before", stated=STATED + event)
+    after = module(tmp_path / "after", stated=STATED)
+    command = ("breaking", "--against", str(before))
+    (said,) = kit.findings(after, *command)
+    assert (said.file, said.rule) == ("stated.proto", "POLICY_EVENT_REMOVED")
+    comment = "// buf:lint:ignore POLICY_EVENT_REMOVED: nobody consumes it\n"
+    for head in ("syntax =", "package "):
+        module(after, stated=STATED.replace(head, comment + head, 1))
+        assert kit.findings(after, *command) == []
+    module(before, stated=comment + STATED + event)
+    module(after, stated=comment + STATED)
+    assert len(kit.findings(after, *command)) == 1
+    (after / "stated.proto").rename(after / "other.proto")
+    assert [said.rule for said in kit.findings(after, *command)] == ["POLICY_EVENT_REMOVED"]
+    only = "use: [POLICY]\n  ignore_only: {POLICY_EVENT_REMOVED: [stated.proto]}"
+    (after / "buf.yaml").write_text(CONFIGURATION.replace("use: [POLICY]", only))
+    assert kit.findings(after, *command) == []
 
 
 def test_a_comment_accepts_an_event_that_is_none_any_more(tmp_path: Path) -> None:
@@ -256,17 +299,145 @@ def test_a_policy_in_proto2_and_in_an_edition(tmp_path: Path) -> None:
     assert ("new.proto", "ACCORD_TIMEOUT_STATED") in found
 
 
-def test_a_vocabulary_that_is_newer_than_the_library(tmp_path: Path) -> None:
-    """An option that this version does not know is one clear line, at the policy."""
-    option = "NO_SIDE_EFFECTS;\n    option (accord.v1.policy) = {novelty: 7};"
-    root = module(tmp_path, stated=STATED.replace("NO_SIDE_EFFECTS;", option))
+@pytest.mark.parametrize(
+    ("option", "new", "line", "name"),
+    [
+        ("NO_SIDE_EFFECTS;", "    option (accord.v1.policy) = {novelty: 7};", 15, "Greet"),
+        ('"team-greetings"', "    novelty: 7", 6, "GreetService"),
+        ("    defaults: {", "      novelty: 7", 6, "GreetService"),
+        ("    defaults: {", "      retry: {max_attempts: 3 novelty: 7}", 6, "GreetService"),
+        ("message GreetRequest {", f"{EVENT[:-2]} novelty: 7}};", 20, "GreetRequest"),
+    ],
+)
+def test_a_vocabulary_that_is_newer_than_the_library(
+    option: str, new: str, line: int, name: str, tmp_path: Path
+) -> None:
+    """An option that this version does not know is one clear line, wherever it is written."""
+    root = module(tmp_path, stated=STATED.replace(option, f"{option}\n{new}"))
     vocabulary = root / "accord/v1/policy.proto"
     text = vocabulary.read_text()
-    field = "message MethodPolicy {\n  // New.\n  int32 novelty = 4711;"
-    vocabulary.write_text(text.replace("message MethodPolicy {", field))
-    (said,) = kit.findings(root, "lint")
-    assert (said.rule, said.line) == ("ACCORD_POLICY_VALID", 15)
-    assert "a field 4711 that this version does not know" in said.message
+    for message in ("MethodPolicy", "ServicePolicy", "Retry", "EventPolicy"):
+        begin = f"message {message} {{"
+        text = text.replace(begin, f"{begin}\n  // New.\n  int32 novelty = 4711;")
+    vocabulary.write_text(text)
+    (said,) = [said for said in kit.findings(root, "lint") if said.rule == "ACCORD_POLICY_VALID"]
+    assert said.line == line
+    assert f"the policy of {name} has a field 4711 that this version does" in said.message
+
+
+BARE = """syntax = "proto3";
+package bare.v1;
+import "accord/v1/policy.proto";
+service BareService {
+  option (accord.v1.service) = {owner: "team-bare"};
+%s}
+message Thing {}
+"""
+GET = """  rpc Get%s(Thing) returns (Thing) {
+    option idempotency_level = NO_SIDE_EFFECTS;%s
+  }
+"""
+WATCH = """  rpc Watch%s(Thing) returns (stream Thing) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (accord.v1.policy) = {stream: {not_resumable: "It shows the present."}};
+  }
+"""
+OWN = '\n    option (accord.v1.policy) = {timeout: {seconds: 2} allow: ["*"]};'
+
+
+def test_what_no_rpc_of_a_service_states_is_said_once(tmp_path: Path) -> None:
+    """A service that lacks a default has one finding for it; one RPC that lacks it has its own."""
+    rpcs = "".join(GET % (n, "") + WATCH % n for n in range(10))
+    found = kit.findings(module(tmp_path / "many", bare=BARE % rpcs), "lint")
+    assert [(said.line, said.rule, said.message.partition(":")[0]) for said in found] == [
+        (5, "ACCORD_CALLERS_STATED", "no caller is named for any of the 20 RPCs of BareService"),
+        (
+            5,
+            "ACCORD_TIMEOUT_STATED",
+            "no longest life is stated for the stream of any of the 10 RPCs of BareService",
+        ),
+        (
+            5,
+            "ACCORD_TIMEOUT_STATED",
+            "no timeout is stated for any of the 10 RPCs of BareService",
+        ),
+    ]
+    rpcs = GET % ("A", OWN) + GET % ("B", "") + GET % ("C", "")
+    found = kit.findings(module(tmp_path / "some", bare=BARE % rpcs), "lint")
+    assert [said.line for said in found] == [10, 10, 13, 13]
+
+
+def test_a_wrong_default_is_found_once(tmp_path: Path) -> None:
+    """What is wrong for all RPCs of a service, in one place, is said of its defaults."""
+    wrong = """
+    owner: "team-bare"
+    defaults: {
+      timeout: {seconds: 2}
+      allow: ["team", "*"]
+      errors: ["GONE", "GONE"]
+      retry: {max_attempts: 2 initial_backoff: {seconds: 3} codes: [STATUS_CODE_DATA_LOSS]}
+      stream: {idle: {seconds: 9} max_lifetime: {seconds: 9} not_resumable: "It is short."}
+    }
+"""
+    watch = GET.replace("returns (Thing)", "returns (stream Thing)").replace("Get", "Watch")
+    text = BARE % (GET % ("A", "") + GET % ("B", "") + watch % ("A", "") + watch % ("B", ""))
+    found = kit.findings(module(tmp_path, bare=text.replace('owner: "team-bare"', wrong)), "lint")
+    assert [(said.rule, said.line) for said in found] == [
+        ("ACCORD_CALLERS_VALID", 9),
+        ("ACCORD_CALLERS_VALID", 9),
+        ("ACCORD_LISTED_ONCE", 10),
+        ("ACCORD_RETRY_CODES", 11),
+        ("ACCORD_RETRY_FITS", 11),
+        ("ACCORD_STREAM_KEEPALIVE", 12),
+    ]
+    assert all("of the defaults of BareService" in said.message for said in found)
+
+
+def test_bounds_are_asked_for_where_they_can_be_stated(tmp_path: Path) -> None:
+    """Whose file, or whose request's file, imports protovalidate is judged; a neighbour is not."""
+    service = """syntax = "proto3";
+package %s.v1;
+import "accord/v1/policy.proto";
+%sservice GreetService {
+%s  rpc Greet(%s) returns (GreetResponse) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+  }
+}
+%smessage GreetResponse {}
+"""
+    request, validate = (
+        "message GreetRequest {\n  string name = 1;\n}\n",
+        'import "buf/validate/validate.proto";\n',
+    )
+    root = module(
+        tmp_path,
+        none=service % ("none", "", POLICY, "GreetRequest", request),
+        own=service % ("own", validate, POLICY, "GreetRequest", request),
+        held=service % ("held", 'import "request.proto";\n', POLICY, "request.v1.GreetRequest", ""),
+        request='syntax = "proto3";\npackage request.v1;\n' + validate + request,
+    )
+    found = kit.findings(root, "lint")
+    assert {(said.file, said.rule) for said in found} == {
+        ("own.proto", "ACCORD_FIELD_LIMITED"),
+        ("request.proto", "ACCORD_FIELD_LIMITED"),
+    }
+
+
+def test_a_map_is_bounded_where_it_is_written(tmp_path: Path) -> None:
+    """Its length, its keys and its values are asked for at the field; what is advised will do."""
+    advised = ["map.max_pairs = 100", "map.keys.string.max_len = 200"]
+    advised.append("map.values.bytes.max_len = 1024")
+    for count in range(len(advised) + 1):
+        options = ", ".join(f"(buf.validate.field).{written}" for written in advised[:count])
+        field = f"  map<string, bytes> titles = 2{f' [{options}]' if options else ''};"
+        text = STATED.replace("  int64 id = 1;", field).replace(
+            "import ", 'import "buf/validate/validate.proto";\nimport '
+        )
+        found = kit.findings(module(tmp_path, stated=text), "lint")
+        assert [said.message.rpartition("write ")[2] for said in found] == [
+            f"`[(buf.validate.field).{missing}]`" for missing in advised[count : count + 1]
+        ]
+        assert all(said.message.startswith("GreetRequest.titles, which") for said in found)
 
 
 def test_a_cycle_of_imports_is_buf_s_own_error(tmp_path: Path) -> None:

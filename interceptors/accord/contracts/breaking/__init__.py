@@ -20,7 +20,7 @@ from accord.contracts.breaking.change import (
     accepts,
 )
 from accord.contracts.breaking.collapse import collapse
-from accord.contracts.elements import Event, Rpc
+from accord.contracts.elements import Event, Place, Rpc
 from accord.contracts.model import Contracts
 from accord.contracts.text import differences, shown
 
@@ -141,7 +141,15 @@ def _events(then: Contracts, now: Contracts) -> Iterator[Change]:
         what = f"{was.descriptor.name} is no event any more (it was {was.raw.subject!r})"
         instead = "keep it, and publish it, until nobody consumes it"
         place = now.message_place(name)
-        comments = [] if place is None else [now.files[place.file].locations.comment(place.path)]
+        file = now.files.get(was.file.name)
+        if place is not None:
+            file = now.files[place.file]
+            comments = [file.locations.comment(place.path)]
+        elif file is not None:  # the message has gone with its option
+            place, comments = Place(file.name, ()), file.locations.head()
+        else:
+            comments = []
+        old = [was.file.locations.comment(was.path), *was.file.locations.head()]
         yield Change(
             EVENT_REMOVED,
             EVENT_REMOVED.risk,
@@ -150,7 +158,7 @@ def _events(then: Contracts, now: Contracts) -> Iterator[Change]:
             instead,
             place,
             was.place,
-            accepts(comments, EVENT_REMOVED.id),
+            accepts(old, comments, EVENT_REMOVED.id),
         )
     for name, event in now.events.items():
         if name not in then.events:
@@ -170,7 +178,7 @@ def _services(then: Contracts, now: Contracts) -> Iterator[Change]:
             else:
                 rule, what, instead = POLICY_REMOVED, "states no policy any more", "keep its policy"
             place, before = new.option_place, old.option_place
-            accepted = accepts([new.file.locations.comment(new.path)], rule.id)
+            accepted = accepts([old.comment], [new.comment], rule.id)
             yield Change(rule, rule.risk, name, f"{short} {what}", instead, place, before, accepted)
         owners = [found.policy.owner if found.policy else "" for found in (old, new)]
         if owners[0] != owners[1]:
@@ -179,6 +187,11 @@ def _services(then: Contracts, now: Contracts) -> Iterator[Change]:
 
 
 def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
+    if old.kind != new.kind:
+        what = f"{new.short} was {old.kind} and is {new.kind} now"
+        instead = "keep its kind, and add another RPC beside it"
+        yield Change(None, Risk.BREAKING, new.name, what, instead, new.place, old.place)
+        return  # its policies mean something else
     if not (old.service.stated and new.service.stated):
         return  # said of the service as a whole
     said: set[tuple[str, ...]] = set()
@@ -191,29 +204,44 @@ def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
         was, is_ = getattr(old.policy, field.name), getattr(new.policy, field.name)
         if field.name in _SHAPE or was == is_:
             continue
+        if field.name == "stream" and not new.policy.server_streaming:
+            continue  # a default for streams, which has no effect here
         for steps, before, after in differences(was, is_):
             if said & {(option,), (option, *steps)}:
                 continue
             said.add((option, *steps))
             name = ".".join((option, *steps))
-            values = (shown(value, steps[-1] if steps else option) for value in (before, after))
+            values = [shown(value, steps[-1] if steps else option) for value in (before, after)]
+            if option == "idempotency":
+                values = [safety.said(old), safety.said(new)]
             what = f"{name} of {new.short} went from {' to '.join(values)}"
             places = new.at(option, *steps), old.at(option, *steps)
-            yield Change(None, Risk.SAFE, new.name, what, "", *places)
+            shared = _shared(old, new, *places)
+            yield Change(None, Risk.SAFE, new.name, what, "", *places, shared=shared)
 
 
 def _change(rule: ChangeRule, old: Rpc, new: Rpc, found: Found) -> Change:
-    comment = new.service.file.locations.comment
+    place = new.at(*found.steps)
+    before = old.at(*(step for step in found.steps if isinstance(step, str)))
     return Change(
         rule,
         rule.risk,
         new.name,
         found.what,
         found.instead,
-        new.at(*found.steps),
-        old.at(*(step for step in found.steps if isinstance(step, str))),
-        accepts((comment(new.path), comment(new.service.path)), rule.id),
+        place,
+        before,
+        accepts(old.comments, new.comments, rule.id),
+        _shared(old, new, place, before),
     )
+
+
+def _shared(old: Rpc, new: Rpc, place: Place, before: Place) -> Place | None:
+    """The line that changed if it is that of the service: where it is, or stood."""
+    if place != new.place:
+        return place
+    inherited = before.path[: len(old.path)] != old.path
+    return new.service.option_place if inherited else None
 
 
 def _event(old: Event, new: Event) -> Iterator[Change]:
@@ -230,5 +258,5 @@ def _event(old: Event, new: Event) -> Iterator[Change]:
                 found.instead,
                 place,
                 before,
-                accepts([new.file.locations.comment(new.path)], check.rule.id),
+                accepts([old.comment], [new.comment], check.rule.id),
             )

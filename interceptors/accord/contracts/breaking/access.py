@@ -17,7 +17,8 @@ from accord.contracts.text import seconds, shown
 )
 def caller_removed(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Identities that "*" does not cover either."""
-    gone = set() if "*" in new.policy.allow else old.policy.allow - new.policy.allow
+    admitted = _admitted(new)
+    gone = set() if "*" in admitted else _admitted(old) - admitted
     if gone:
         yield Found(
             f"{', '.join(sorted(_who(caller) for caller in gone))} may no longer call {new.short}",
@@ -36,13 +37,19 @@ def caller_removed(old: Rpc, new: Rpc) -> Iterator[Found]:
 )
 def caller_added(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Identities that "*" did not cover before."""
-    added = set() if "*" in old.policy.allow else new.policy.allow - old.policy.allow
+    admitted, listed = _admitted(old), list(new.written.allow)
+    added = set() if "*" in admitted else _admitted(new) - admitted
     for caller in sorted(added):
         yield Found(
             f"{_who(caller)} may call {new.short} now",
             "ask whoever answers for its data",
-            ("allow", list(new.written.allow).index(caller)),
+            ("allow", listed.index(caller)) if caller in listed else ("allow",),
         )
+
+
+def _admitted(rpc: Rpc) -> frozenset[str]:
+    """Who may call; an RPC that states no policy has no list, and its server asks nobody."""
+    return rpc.policy.allow if rpc.policy.declared else frozenset({"*"})
 
 
 def _who(caller: str) -> str:

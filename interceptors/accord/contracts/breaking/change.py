@@ -71,6 +71,8 @@ class Change:
     """Where it was; None if it is new."""
     accepted: bool = False
     """Whether the contract says that it is meant, see `accepts`."""
+    shared: Place | None = None
+    """Where to show it if other RPCs changed in the same way, by the same line of the contract."""
 
     @property
     def message(self) -> str:
@@ -136,10 +138,16 @@ def parts(rpc: Rpc, option: str, then: object, now: object, instead: str) -> Ite
         yield Found(f"{'.'.join(path)} of {rpc.short} went {values}", instead, path)
 
 
-def accepts(comments: Iterable[str], rule: str) -> bool:
-    """Whether a comment says that a change is meant: a line `buf:lint:ignore RULE`.
+def accepts(before: Iterable[str], now: Iterable[str], rule: str) -> bool:
+    """Whether a comment says that a change is meant: a new line `buf:lint:ignore RULE`.
 
-    `buf` knows such comments for lint only; for a change of policy the plugin obeys them itself.
+    A line that was there before accepted an earlier change, not this one. `buf` knows such comments
+    for lint only; for a change of policy the plugin obeys them itself.
     """
-    wanted = re.compile(rf"^\s*buf:lint:ignore\s+{rule}(?=[\s:]|$)", re.MULTILINE)
-    return any(wanted.search(comment) for comment in comments)
+    return not _accepting(now, rule) <= _accepting(before, rule)
+
+
+def _accepting(comments: Iterable[str], rule: str) -> set[str]:
+    wanted = re.compile(rf"\s*buf:lint:ignore\s+{rule}(?=[\s:]|$)")
+    lines = (line for comment in comments for line in comment.splitlines())
+    return {line.strip() for line in lines if wanted.match(line)}

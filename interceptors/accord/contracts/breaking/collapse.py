@@ -12,13 +12,12 @@ _RPC = "\0"
 
 
 def collapse(changes: Iterable[Change]) -> Iterator[Change]:
-    """Changes that differ in the RPC only and are written at the same place, as one."""
+    """Changes that differ in the RPC only and were made at the same place, as one."""
     groups: dict[object, list[Change]] = {}
     for change in changes:
         template = _named(change.what, _short(change), _RPC)
-        shared = "/" in change.element and change.place is not None
-        what = (change.rule, change.place, change.risk, change.accepted, template)
-        groups.setdefault(what if shared else object(), []).append(change)
+        what = (change.rule, change.shared, change.risk, change.accepted, template)
+        groups.setdefault(what if change.shared is not None else object(), []).append(change)
     for found in groups.values():
         yield found[0] if len(found) == 1 else _one(found)
 
@@ -38,6 +37,7 @@ def _one(changes: list[Change]) -> Change:
     return replace(
         first,
         element=first.element.rpartition("/")[0],
+        place=first.shared,
         what=_named(first.what, names[0], listed),
         instead=_named(first.instead, names[0], "each"),
     )

@@ -118,8 +118,8 @@ def field_removed(old: Event, new: Event) -> Iterator[Found]:
     now = {message.full_name: message for message in reachable(new.descriptor)}
     for message in reachable(old.descriptor):
         found = now.get(message.full_name)
-        if found is None:
-            continue  # whatever held it has changed, and is found there
+        if found is None or message.GetOptions().map_entry:
+            continue  # said of the field that holds it
         after = {field.number: field for field in found.fields}
         for field in message.fields:
             wrong = _wrong(field, after.get(field.number))
@@ -142,4 +142,6 @@ def _wrong(old: pb.FieldDescriptor, new: pb.FieldDescriptor | None) -> str | Non
 
 def _type(field: pb.FieldDescriptor) -> tuple[object, ...]:
     inner = field.message_type or field.enum_type
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return tuple(_type(part) for part in field.message_type.fields)  # its key and its value
     return field.type, field.is_repeated, inner.full_name if inner is not None else ""

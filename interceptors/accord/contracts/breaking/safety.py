@@ -20,7 +20,8 @@ def _promise(rpc: Rpc) -> int:
     return 1 if rpc.policy.key is Key.REQUIRED else 0
 
 
-def _said(rpc: Rpc) -> str:
+def said(rpc: Rpc) -> str:
+    """What an RPC promises about repeats, as it is written."""
     level = _LEVELS.values_by_number[rpc.level].name
     return level if rpc.policy.key is Key.NONE else f"{level} with KEY_{rpc.policy.key.name}"
 
@@ -37,7 +38,7 @@ def weakened(old: Rpc, new: Rpc) -> Iterator[Found]:
     """By level or by key; a key that is required where none was is another rule's."""
     if _promise(new) < _promise(old) and not _demands(old, new):
         yield Found(
-            f"{new.short} went from {_said(old)} to {_said(new)}",
+            f"{new.short} went from {said(old)} to {said(new)}",
             "keep the promise, or add another RPC beside it",
             ("idempotency",),
         )
@@ -55,7 +56,7 @@ def demanded(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Whatever it promised before."""
     if _demands(old, new):
         yield Found(
-            f"{new.short} went from {_said(old)} to {_said(new)}",
+            f"{new.short} went from {said(old)} to {said(new)}",
             "see that all callers send a key before the servers require it",
             ("idempotency",),
         )

@@ -78,7 +78,9 @@ def attempt(old: Rpc, new: Rpc) -> Iterator[Found]:
     after="stream: {max_lifetime: {seconds: 60}}",
 )
 def stream_shortened(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """Longest life and longest silence."""
+    """Longest life and longest silence; only what a server writes has them."""
+    if not new.policy.server_streaming:
+        return
     for name in _BOUNDS:
         then, now = getattr(old.policy.stream, name), getattr(new.policy.stream, name)
         if now < then:
@@ -98,7 +100,9 @@ def stream_shortened(old: Rpc, new: Rpc) -> Iterator[Found]:
     after="stream: {max_lifetime: {seconds: 600}}",
 )
 def stream_changed(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """Longer bounds, another keepalive."""
+    """Longer bounds, another keepalive; of what a server writes."""
+    if not new.policy.server_streaming:
+        return
     for name in (*_BOUNDS, "keepalive"):
         then, now = getattr(old.policy.stream, name), getattr(new.policy.stream, name)
         if now > then or (name == "keepalive" and now != then):

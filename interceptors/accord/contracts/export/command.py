@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from accord.contracts.refused import Refused
+
 if TYPE_CHECKING:
     from accord.contracts.cli import Commands
     from accord.contracts.export.catalog import Catalog
@@ -64,6 +66,8 @@ def _run_protoset(arguments: argparse.Namespace) -> int:
 def _write(arguments: argparse.Namespace, made: bytes) -> int:
     out: Path | None = arguments.out
     if out is None:
+        if sys.stdout is None:
+            raise Refused("standard output is closed: name a file with -o")
         sys.stdout.buffer.write(made)
         sys.stdout.buffer.flush()
     else:

@@ -5,7 +5,6 @@ from typing import Final
 
 from accord.contract import DEFAULT_MAX_DEPTH
 from accord.contracts.elements import Rpc
-from accord.contracts.graph import CallGraph
 from accord.contracts.model import Contracts
 from accord.contracts.rule import Finding, rule
 from accord.contracts.text import seconds, span
@@ -162,7 +161,7 @@ rpc GetPart(GetPartRequest) returns (GetPartResponse) {
 )
 def depth(contracts: Contracts) -> Iterator[Finding]:
     """Calls that are reached too deep, and RPCs that allow more than two hops."""
-    graph = CallGraph(contracts)
+    graph = contracts.calls
     for rpc in contracts.own_rpcs:
         if rpc.policy.max_depth > DEFAULT_MAX_DEPTH:
             yield Finding(
@@ -211,7 +210,7 @@ rpc GetThing(GetThingRequest) returns (GetThingResponse) {
 )
 def cycle(contracts: Contracts) -> Iterator[Finding]:
     """Each declared call that lies on a circle."""
-    graph = CallGraph(contracts)
+    graph = contracts.calls
     for rpc in contracts.own_rpcs:
         for index, callee in graph.calls(rpc):
             way = graph.way(callee, rpc)

@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
+from google.protobuf import descriptor as pb
+
 from accord.contracts.elements import Event, File
 from accord.contracts.messages import MESSAGES
 from accord.contracts.model import Contracts
@@ -82,6 +84,12 @@ def valid(contracts: Contracts) -> Iterator[Finding]:
                 event.at(name),
                 f"{name} of {event.descriptor.name}: {event.problem.problem}",
                 _INSTEAD[name],
+            )
+        elif event.descriptor.fields_by_name[event.raw.key].type == pb.FieldDescriptor.TYPE_BYTES:
+            yield Finding(
+                event.at("key"),
+                f"key of {event.descriptor.name}: field {event.raw.key!r} is bytes, no text",
+                _INSTEAD["key"],
             )
 
 

@@ -5,11 +5,31 @@ from collections.abc import Iterator
 from google.protobuf import descriptor_pb2
 
 from accord.contract import Key
+from accord.contracts.elements import Place, Rpc
 from accord.contracts.model import Contracts
 from accord.contracts.rule import Finding, rule
 
 _UNKNOWN = descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN
 _IDEMPOTENT = descriptor_pb2.MethodOptions.IDEMPOTENT
+_CALLING = """
+rpc GetThing(GetThingRequest) returns (GetThingResponse) {{{level}
+  option (accord.v1.policy) = {{
+    timeout: {{seconds: 2}}{key}
+    allow: ["*"]
+    calls: {{
+      method: "example.v1.ThingService/AddThing"
+      timeout: {{seconds: 1}}
+    }}
+  }};
+}}
+rpc AddThing(AddThingRequest) returns (AddThingResponse) {{
+  option (accord.v1.policy) = {{
+    timeout: {{seconds: 1}}
+    idempotency: {{key: KEY_REQUIRED}}
+    allow: ["*"]
+  }};
+}}
+"""
 
 
 @rule(
@@ -92,3 +112,31 @@ def agrees(contracts: Contracts) -> Iterator[Finding]:
                 f"{rpc.short} is IDEMPOTENT and yet refuses a call without a key",
                 "write KEY_NATURAL, or take the level away",
             )
+
+
+@rule(
+    "ACCORD_READS_ONLY",
+    purpose="An RPC that is declared to have no side effects sets nothing off that has some.",
+    why="it is repeated, hedged and answered from a cache as if it changed nothing",
+    bad=_CALLING.format(level="\n  option idempotency_level = NO_SIDE_EFFECTS;", key=""),
+    good=_CALLING.format(level="", key="\n    idempotency: {key: KEY_REQUIRED}"),
+)
+def reads(contracts: Contracts) -> Iterator[Finding]:
+    """Calls of RPCs that may change something, sagas and compensations of RPCs that only read."""
+    for rpc in contracts.own_rpcs:
+        if not rpc.reads:
+            continue
+        for index, callee in contracts.calls.calls(rpc):
+            # What a service without a policy does to its data, nobody has said.
+            if not callee.reads and callee.service.stated:
+                place = rpc.at("calls", index, "method", inherited=False)
+                yield _reads(rpc, place, f"calls {callee.short}, which may change something")
+        if rpc.written.HasField("saga"):
+            yield _reads(rpc, rpc.at("saga", inherited=False), "sets off a saga")
+        if rpc.written.HasField("compensation"):
+            yield _reads(rpc, rpc.at("compensation", inherited=False), "has a compensation")
+
+
+def _reads(rpc: Rpc, place: Place, does: str) -> Finding:
+    instead = "take the level away, or what has an effect"
+    return Finding(place, f"{rpc.short} has NO_SIDE_EFFECTS and {does}", instead)

@@ -6,6 +6,7 @@ from typing import Final
 
 from google.protobuf import descriptor as pb
 
+from accord.contracts.elements import Rpc
 from accord.contracts.messages import reachable
 from accord.contracts.model import Contracts
 from accord.contracts.rule import Finding, rule
@@ -61,14 +62,11 @@ message ListThingsResponse {
 def limited(contracts: Contracts) -> Iterator[Finding]:
     """Fields without a bound, of messages that judged RPCs receive.
 
-    Where no contract imports buf/validate/validate.proto there is no way to state one, and nothing
-    is found.
+    Only of RPCs whose service, or request, is in a file that imports buf/validate/validate.proto:
+    whoever has not begun to state bounds is not asked for them.
     """
     validation = Validation(contracts)
-    if not validation.spoken:
-        return
-    for name, rpc in contracts.requests.items():
-        message = contracts.message(name)
+    for message, rpc in _received(contracts, validation):
         if contracts.files[message.file.name].imported:
             continue
         for found in message.fields:
@@ -80,6 +78,18 @@ def limited(contracts: Contracts) -> Iterator[Finding]:
                 f"{message.name}.{found.name}, which {rpc.short} receives, has no upper bound",
                 f"write `[(buf.validate.field).{missing}]`",
             )
+
+
+def _received(contracts: Contracts, validation: Validation) -> list[tuple[pb.Descriptor, Rpc]]:
+    """The messages that RPCs receive, each with the first that does. A map's entry is none."""
+    found: dict[str, tuple[pb.Descriptor, Rpc]] = {}
+    for rpc in contracts.own_rpcs:
+        request = rpc.descriptor.input_type
+        if any(map(validation.spoken, (rpc.service.file, contracts.files[request.file.name]))):
+            for message in reachable(request):
+                if not message.GetOptions().map_entry:
+                    found.setdefault(message.full_name, (message, rpc))
+    return list(found.values())
 
 
 @rule(

@@ -1,10 +1,13 @@
 """That a policy is there, has an owner, names its callers and can be enforced."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from accord.contracts.elements import Place, Rpc
 from accord.contracts.model import Contracts
 from accord.contracts.rule import Finding, rule
 from accord.contracts.rules.problems import (
@@ -15,6 +18,23 @@ from accord.contracts.rules.problems import (
     TIMEOUTS,
     problems,
 )
+from accord.contracts.rules.together import lacking
+from accord.policies.codes import Code
+
+_EVERYBODY: Final = "*"
+# SPIFFE-ID, section 2: a trust domain, and a path of a workload without empty or dotted parts.
+_IDENTITY: Final = re.compile(
+    r"spiffe://[a-z0-9._-]{1,255}(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+)+", re.ASCII
+)
+_ALLOWING: Final = """
+rpc GetThing(GetThingRequest) returns (GetThingResponse) {{
+  option idempotency_level = NO_SIDE_EFFECTS;
+  option (accord.v1.policy) = {{
+    timeout: {{seconds: 2}}
+    allow: [{}]
+  }};
+}}
+"""
 
 
 @rule(
@@ -104,7 +124,7 @@ def owned(contracts: Contracts) -> Iterator[Finding]:
 @rule(
     "ACCORD_CALLERS_STATED",
     purpose="Every RPC names the identities that may call it.",
-    why="whoever can reach the port may call it, and nobody knows whom a change concerns",
+    why="with certificates nobody may call it, and nobody knows whom a change concerns",
     bad="""
 rpc GetThing(GetThingRequest) returns (GetThingResponse) {
   option idempotency_level = NO_SIDE_EFFECTS;
@@ -125,13 +145,69 @@ rpc GetThing(GetThingRequest) returns (GetThingResponse) {
 )
 def callers(contracts: Contracts) -> Iterator[Finding]:
     """RPCs whose list of callers is empty."""
-    for rpc in contracts.own_rpcs:
-        if not rpc.written.allow:
-            yield Finding(
-                rpc.place,
-                f"{rpc.short} does not say who may call it",
-                'write `allow: ["spiffe://..."]`, or `allow: ["*"]` for every verified identity',
-            )
+    for place, name in lacking(contracts, lambda _: True, lambda rpc: bool(rpc.written.allow)):
+        yield Finding(
+            place,
+            f"no caller is named for {name}",
+            'write `allow: ["spiffe://..."]`, or `allow: ["*"]` for every verified identity',
+        )
+
+
+@rule(
+    "ACCORD_CALLERS_VALID",
+    purpose='Who may call is listed as SPIFFE identities, or as "*" alone.',
+    why="the list admits other callers than it seems to",
+    bad=_ALLOWING.format('"orders"'),
+    good=_ALLOWING.format('"spiffe://example.org/orders"'),
+)
+def identities(contracts: Contracts) -> Iterator[Finding]:
+    """Entries that are no identity (SPIFFE-ID, section 2), and names beside "*"."""
+    found = (finding for rpc in contracts.own_rpcs for finding in _misnamed(rpc))
+    yield from dict.fromkeys(found)  # a default is found once
+
+
+def _misnamed(rpc: Rpc) -> Iterator[Finding]:
+    holder = rpc.holder("allow")
+    for index, caller in enumerate(rpc.written.allow):
+        place = rpc.at("allow", index)
+        if caller == _EVERYBODY:
+            if len(set(rpc.written.allow)) > 1:
+                what = f'allow of {holder} has "*" beside names, which then mean nothing'
+                yield Finding(place, what, "take the names away, or the `*`")
+        elif caller.strip() and not _IDENTITY.fullmatch(caller):
+            what = f"allow of {holder} has {caller!r}, which no certificate can say"
+            yield Finding(place, what, 'write "spiffe://<trust domain>/<path>", or "*"')
+
+
+@rule(
+    "ACCORD_LISTED_ONCE",
+    purpose="No list of a policy has the same entry twice.",
+    why="one of the two was meant to be another",
+    bad=_ALLOWING.format('"spiffe://example.org/orders", "spiffe://example.org/orders"'),
+    good=_ALLOWING.format('"spiffe://example.org/orders", "spiffe://example.org/mail"'),
+)
+def once(contracts: Contracts) -> Iterator[Finding]:
+    """Callers, reasons, codes, steps of a saga, fields of a compensation, invalidating RPCs."""
+    found = (finding for rpc in contracts.own_rpcs for finding in _repeated(rpc))
+    yield from dict.fromkeys(found)
+
+
+def _repeated(rpc: Rpc) -> Iterator[Finding]:
+    written = rpc.written
+    lists: tuple[tuple[tuple[str, ...], Sequence[str | int]], ...] = (
+        (("allow",), written.allow),
+        (("errors",), written.errors),
+        (("retry", "codes"), written.retry.codes),
+        (("saga", "steps"), written.saga.steps),
+        (("compensation", "fill"), [fill.field for fill in written.compensation.fill]),
+        (("cache", "invalidated_by"), written.cache.invalidated_by),
+    )
+    for steps, entries in lists:
+        for index, entry in enumerate(entries):
+            if entry in entries[:index]:
+                shown = Code(entry).name if entry in tuple(Code) else repr(entry)
+                what = f"{'.'.join(steps)} of {rpc.holder(steps[0])} has {shown} twice"
+                yield Finding(rpc.at(*steps, index), what, "take one away, or write what was meant")
 
 
 @rule(
@@ -199,13 +275,25 @@ def valid(contracts: Contracts) -> Iterator[Finding]:
     covered = ELSEWHERE | FLOORS | RESUMING | RETRIES | TIMEOUTS
     instead = "write a value in the range that accord/v1/policy.proto states"
     yield from problems(contracts, covered, instead, others=True)
-    for rpc in contracts.own_rpcs:
-        for number in sorted(_unknown(rpc.own) if rpc.own is not None else ()):
+    for place, name, option in _options(contracts):
+        for number in sorted(set(_unknown(option))):
             yield Finding(
-                rpc.option_place,
-                f"the policy of {rpc.short} has a field {number} that this version does not know",
+                place,
+                f"the policy of {name} has a field {number} that this version does not know",
                 "install the version of `accord` whose accord/v1/policy.proto you import",
             )
+
+
+def _options(contracts: Contracts) -> Iterator[tuple[Place, str, Message]]:
+    """All options of Accord, whose they are and where."""
+    for service in contracts.own_services:
+        if service.policy is not None:
+            yield service.option_place, service.descriptor.name, service.policy
+    for rpc in contracts.own_rpcs:
+        if rpc.own is not None:
+            yield rpc.option_place, rpc.short, rpc.own
+    for event in contracts.own_events:
+        yield event.option_place, event.descriptor.name, event.raw
 
 
 def _unknown(message: Message) -> Iterator[int]:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+from accord.contracts.elements import Rpc
 from accord.contracts.model import Contracts
 from accord.contracts.rule import Finding, rule
 from accord.contracts.rules.problems import TIMEOUTS, problems
+from accord.contracts.rules.together import lacking
 
 
 @rule(
@@ -31,21 +33,27 @@ rpc GetThing(GetThingRequest) returns (GetThingResponse) {
 )
 def stated(contracts: Contracts) -> Iterator[Finding]:
     """An own timeout, that of the service's defaults, or the longest life of a stream."""
-    for rpc in contracts.own_rpcs:
-        own = rpc.own is not None and rpc.own.HasField("timeout")
-        if rpc.descriptor.server_streaming:
-            if not own and not rpc.written.stream.HasField("max_lifetime"):
-                yield Finding(
-                    rpc.place,
-                    f"{rpc.short} does not say how long its stream may live",
-                    "write `stream: {max_lifetime: {seconds: 3600}}`",
-                )
-        elif not rpc.written.HasField("timeout"):
-            yield Finding(
-                rpc.place,
-                f"{rpc.short} has no timeout",
-                "write `timeout: {seconds: 2}` here or in the defaults of the service",
-            )
+    for place, name in lacking(contracts, _answers_once, lambda r: r.written.HasField("timeout")):
+        yield Finding(
+            place,
+            f"no timeout is stated for {name}",
+            "write `timeout: {seconds: 2}` in its policy or in the defaults of the service",
+        )
+    for place, name in lacking(contracts, lambda rpc: not _answers_once(rpc), _ends):
+        yield Finding(
+            place,
+            f"no longest life is stated for the stream of {name}",
+            "write `stream: {max_lifetime: {seconds: 3600}}`",
+        )
+
+
+def _answers_once(rpc: Rpc) -> bool:
+    return not rpc.descriptor.server_streaming
+
+
+def _ends(stream: Rpc) -> bool:
+    own = stream.own is not None and stream.own.HasField("timeout")
+    return own or stream.written.stream.HasField("max_lifetime")
 
 
 @rule(

@@ -72,6 +72,12 @@ async function read(opened, { page: file, search, link, rules }) {
   seen.axe.dark = await axe(page, rules);
   await page.reload();
   seen.kept = await back();
+  // How far the picture must be scrolled in a window that is a little too small for it.
+  await page.setViewportSize({ width: 1000, height: 800 });
+  seen.picture = await page.evaluate(() => {
+    const picture = document.querySelector(".picture");
+    return picture ? picture.scrollWidth - picture.clientWidth : 0;
+  });
   await page.setViewportSize({ width: 390, height: 800 });
   seen.overflow = await page.evaluate(() => document.scrollingElement.scrollWidth - innerWidth);
   await context.close();

@@ -3,7 +3,8 @@
 The four steps of Sugiyama's method ("Methods for Visual Understanding of Hierarchical System
 Structures", 1981), each in its simplest form: edges that close a cycle are turned round, layers are
 the longest paths, the order within a layer follows the mean of the neighbours' (barycentre), and
-long edges run through an invisible node in each layer that they pass.
+long edges run through an invisible node in each layer that they pass. Groups of nodes that have
+nothing to do with each other are laid out one by one and put below each other.
 """
 
 import graphlib
@@ -21,6 +22,7 @@ Point: TypeAlias = tuple[float, float]
 _SWEEPS: Final = 12
 _LAYER_GAP: Final = 90.0
 _NODE_GAP: Final = 18.0
+_GROUP_GAP: Final = 2 * _NODE_GAP
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,45 @@ def layered(nodes: Mapping[Node, Size], links: Sequence[Link]) -> Layout:
         nodes: every node with its size.
         links: pairs of nodes.
     """
+    corners: dict[Node, Point] = {}
+    ways: dict[Link, tuple[Point, ...]] = {}
+    width = height = 0.0
+    for group in _groups(nodes, links):
+        top = height + _GROUP_GAP if corners else 0.0
+        found = _connected(
+            {node: nodes[node] for node in group}, [link for link in links if link[0] in group]
+        )
+        corners |= {node: (x, y + top) for node, (x, y) in found.nodes.items()}
+        ways |= {
+            link: tuple((x, y + top) for x, y in points) for link, points in found.links.items()
+        }
+        width, height = max(width, found.size.width), top + found.size.height
+    return Layout(corners, ways, Size(width, height))
+
+
+def _groups(nodes: Iterable[Node], links: Iterable[Link]) -> list[dict[Node, None]]:
+    """The nodes that links join, directly or not, in the order in which they are given."""
+    joined: dict[Node, list[Node]] = defaultdict(list)
+    for source, target in links:
+        joined[source].append(target)
+        joined[target].append(source)
+    number: dict[Node, int] = {}
+    for start in nodes:
+        waiting = [start] if start not in number else []
+        group = len(number)
+        while waiting:
+            node = waiting.pop()
+            if node not in number:
+                number[node] = group
+                waiting += joined[node]
+    groups: dict[int, dict[Node, None]] = defaultdict(dict)
+    for node in nodes:
+        groups[number[node]][node] = None
+    return list(groups.values())
+
+
+def _connected(nodes: Mapping[Node, Size], links: Sequence[Link]) -> Layout:
+    """Lay out one group."""
     turned = _acyclic(nodes, [link for link in dict.fromkeys(links) if link[0] != link[1]])
     oriented = {link: link[::-1] if back else link for link, back in turned.items()}
     layer = _layers(nodes, oriented.values())

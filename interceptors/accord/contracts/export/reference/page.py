@@ -78,6 +78,9 @@ def export(catalog: Catalog, *, title: str = "Contracts") -> str:
 
 
 Type = pb.Descriptor | pb.EnumDescriptor
+_Optioned = (
+    Type | pb.ServiceDescriptor | pb.MethodDescriptor | pb.FieldDescriptor | pb.EnumValueDescriptor
+)
 
 
 def _asset(name: str) -> str:
@@ -164,7 +167,8 @@ def _service(service: Service, calls: Calls, types: dict[str, Type]) -> str:
     owner = f", owned by {code(service.owner)}" if service.owner else ""
     methods = "".join(_method(method, calls, types) for method in service.methods)
     return (
-        f'<section id="{anchor(service.name)}" data-group><h2>{escaped(service.name)}</h2>'
+        f'<section id="{anchor(service.name)}" data-group><h2>{escaped(service.name)}'
+        f"{_badges(_deprecated(service.descriptor))}</h2>"
         f'<p class="dim">{code(service.descriptor.file.name)}{owner}</p>{prose(service.comment)}'
         f"{methods or '<p>It has no RPCs.</p>'}</section>"
     )
@@ -174,10 +178,10 @@ def _method(method: Method, calls: Calls, types: dict[str, Type]) -> str:
     found = method.descriptor
     request = _stream(found.client_streaming) + _named(found.input_type, types)
     response = _stream(found.server_streaming) + _named(found.output_type, types)
-    badges = [
+    badges = _deprecated(found)
+    badges += [
         text
         for text, shown in (
-            ("deprecated", found.GetOptions().deprecated),
             ("no policy stated", not method.policy.declared),
             ("needs a key", method.policy.key is Key.REQUIRED),
         )
@@ -195,6 +199,10 @@ def _method(method: Method, calls: Calls, types: dict[str, Type]) -> str:
 
 def _stream(streamed: bool) -> str:
     return "stream of " if streamed else ""
+
+
+def _deprecated(found: _Optioned) -> list[str]:
+    return ["deprecated"] if found.GetOptions().deprecated else []
 
 
 def _badges(texts: Iterable[str]) -> str:
@@ -219,9 +227,10 @@ def _events(catalog: Catalog, types: dict[str, Type]) -> str:
 
 def _event(event: Event, types: dict[str, Type]) -> str:
     publishers = ", ".join(link(it, it) for it in event.publishers) or "nobody in its package"
+    badges = _badges([*_deprecated(event.descriptor), f"version {event.policy.version}"])
     return (
         f'<article id="event-{attribute(event.name)}" data-search="{_words(event.name, "event")}">'
-        f"<h3>{escaped(event.policy.subject)}{_badges([f'version {event.policy.version}'])}</h3>"
+        f"<h3>{escaped(event.policy.subject)}{badges}</h3>"
         f"{prose(event.comment)}<dl><dt>Message</dt><dd>{_named(event.descriptor, types)}</dd>"
         f"<dt>Ordered by</dt><dd>{code(event.policy.key)}</dd>"
         f"<dt>Published by</dt><dd>{publishers}</dd></dl></article>"
@@ -262,7 +271,8 @@ def _messages(catalog: Catalog, types: dict[str, Type]) -> str:
 
 def _message(catalog: Catalog, message: pb.Descriptor, types: dict[str, Type]) -> str:
     rows = "".join(
-        f"<tr><td>{code(field.name)}</td><td>{field.number}</td><td>{_type(field, types)}</td><td>"
+        f"<tr><td>{code(field.name)}{_badges(_deprecated(field))}</td><td>{field.number}</td>"
+        f"<td>{_type(field, types)}</td><td>"
         f"{prose(catalog.comment(field.full_name))}</td></tr>"
         for field in message.fields
     )
@@ -271,7 +281,7 @@ def _message(catalog: Catalog, message: pb.Descriptor, types: dict[str, Type]) -
 
 def _enum(catalog: Catalog, enum: pb.EnumDescriptor) -> str:
     rows = "".join(
-        f"<tr><td>{code(value.name)}</td><td>{value.number}</td><td>"
+        f"<tr><td>{code(value.name)}{_badges(_deprecated(value))}</td><td>{value.number}</td><td>"
         f"{prose(catalog.comment(f'{enum.full_name}.{value.name}'))}</td></tr>"
         for value in enum.values
     )
@@ -286,7 +296,8 @@ def _entry(catalog: Catalog, found: Type, columns: Iterable[str], rows: str) -> 
     )
     return (
         f'<article id="{anchor(found.full_name)}" data-search="message">'
-        f"<h3>{escaped(found.full_name)}</h3>{prose(catalog.comment(found.full_name))}"
+        f"<h3>{escaped(found.full_name)}{_badges(_deprecated(found))}</h3>"
+        f"{prose(catalog.comment(found.full_name))}"
         f"{table if rows else '<p>It is empty.</p>'}</article>"
     )
 

@@ -14,6 +14,8 @@ _HEIGHT: Final = 44.0
 _MARGIN: Final = 24.0
 _LETTER: Final = 7.8
 """Mean width of a letter in pixels, on the generous side: fonts differ."""
+_SMALLEST: Final = 0.8
+"""The picture shrinks with the window to this part of its size; then it is scrolled."""
 _DRAWN: Final = (Kind.CALL, Kind.SAGA, Kind.ALLOW)
 """Compensations follow the steps that they undo; drawn too, they would hide the rest."""
 
@@ -42,7 +44,8 @@ def picture(catalog: Catalog, edges: Iterable[Edge]) -> str:
     return (
         f'<div class="picture" tabindex="0" role="region" aria-label="Call graph, scrollable">'
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-_MARGIN:g} {-_MARGIN:g} {width:.0f}'
-        f' {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="group"'
+        f' {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+        f' style="min-width:{width * _SMALLEST:.0f}px" role="group"'
         f' aria-label="Who calls whom; the table below says the same in words">'
         f"<defs>{''.join(_arrow(kind) for kind in kinds)}</defs>{''.join(drawn)}</svg></div>"
         f"<ul class='legend'>{''.join(_legend(kind) for kind in kinds)}</ul>"

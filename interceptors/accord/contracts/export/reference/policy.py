@@ -43,7 +43,8 @@ def _time(method: Method) -> Iterator[Row]:
         yield "Timeout", human(policy.timeout)
     if policy.attempt_timeout is not None:
         yield "Timeout of one attempt", human(policy.attempt_timeout)
-    if policy.server_streaming or policy.client_streaming:
+    if policy.server_streaming:
+        # A stream of requests alone has a timeout, like a unary call.
         yield "Stream", _stream(policy.stream)
     if policy.resume is not None:
         resume = policy.resume
@@ -82,7 +83,8 @@ def _safety(method: Method, calls: Calls) -> Iterator[Row]:
             f" {human(retry.initial_backoff)}, doubled each time up to {human(retry.max_backoff)}",
         )
     elif policy.retry is not None:
-        yield "Retry", "never: a repeat is not safe"
+        reason = "a stream of requests is not kept" if policy.idempotent else "a repeat is not safe"
+        yield "Retry", f"never: {reason}"
     if policy.hedge is not None:
         hedge = policy.hedge
         yield (
