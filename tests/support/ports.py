@@ -11,14 +11,15 @@ from typing import Final
 from services.runtime import topology
 
 _FIRST: Final = 61_000
+_LAST: Final = 65_535 - topology.METRICS_DISTANCE
 _TRIES: Final = 1000
 
 
 def free_port() -> int:
-    """A port that nothing listens on right now."""
+    """A port that nothing listens on right now, nor on that for its metrics."""
     for _ in range(_TRIES):
-        port = random.randrange(_FIRST, 65_536)
-        if _free(port):
+        port = random.randint(_FIRST, _LAST)
+        if _free(port) and _free(port + topology.METRICS_DISTANCE):
             return port
     raise AssertionError("no free port")
 
