@@ -16,7 +16,7 @@ from accord.failure_marks import DEPENDENCY, EXHAUSTED
 from accord.policies.codes import Code
 from accord.policies.faults import FAULT_KEY
 from accord.policies.number import small_number
-from accord.policies.pushback import NEVER, PUSHBACK_KEY, format_pushback, parse_pushback
+from accord.policies.pushback import PUSHBACK_KEY, format_pushback, parse_pushback
 from accord.policies.retry import ATTEMPT_KEY
 from accord.route import Route
 
@@ -93,16 +93,14 @@ class Outgoing:
         return small_number(self.options.get(key), POSITION_DIGITS) or 0
 
     def mark(self, error: E, *, exhausted: bool = False) -> E:
-        """`error`, which ends the call, with what the server side needs to know of it."""
+        """`error`, which ends the call, with what the server side needs to know of it.
+
+        `exhausted`: it is not to be retried further up; what its own trailers say holds anyway.
+        """
         setattr(error, DEPENDENCY, self.call.policy.method)
         if exhausted:
             setattr(error, EXHAUSTED, True)
         return error
-
-    def fail(self, error: grpc.RpcError) -> None:
-        """`error` ends a call of one attempt: pass on a mark that it carries."""
-        exhausted = failure_from(error).pushback == NEVER
-        self.mark(error, exhausted=exhausted)
 
     def finish(self, code: str, *, fallback: bool = False) -> None:
         """The call has ended; the first time counts. `code` as in `ClientCall.finish`."""

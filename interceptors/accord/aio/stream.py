@@ -82,7 +82,7 @@ class StreamCall(grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
                 self._outgoing.received()
                 yield message
         except grpc.aio.AioRpcError as error:
-            self._outgoing.fail(error)
+            self._outgoing.mark(error)
             raise
         finally:
             self.cancel()  # nothing to cancel if it has ended

@@ -115,7 +115,7 @@ class Line:
             rpc = start(outgoing.attempt(send), requests)
         except grpc.RpcError as error:
             call.recorded(send, failure_from(error))
-            outgoing.fail(error)
+            outgoing.mark(error)
             outgoing.finish(error.code().name)
             raise
         except BaseException as error:

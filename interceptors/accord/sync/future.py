@@ -161,7 +161,7 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         self._drop_rivals()
         if self._once:
             call.recorded(send, failure)
-            self._outgoing.fail(error)
+            self._outgoing.mark(error)
             return error
         step = call.failed(send, failure)
         if isinstance(step, engine.Raise):

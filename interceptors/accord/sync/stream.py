@@ -109,7 +109,7 @@ class StreamCall(grpc.Call):
         try:
             message = next(self._rpc)
         except grpc.RpcError as error:
-            self._outgoing.fail(error)
+            self._outgoing.mark(error)
             # The reader may be quicker than the callback, and ask for the next call.
             self._ended(error.code(), error)
             raise
