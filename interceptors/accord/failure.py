@@ -6,6 +6,7 @@ fault retries).
 """
 
 import logging
+import sys
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, Final
@@ -98,6 +99,14 @@ def exhausted(error: BaseException | None) -> bool:
         if isinstance(found, BaseExceptionGroup):
             waiting += found.exceptions
     return False
+
+
+def with_mark(trailers: Any) -> tuple[Any, ...]:
+    """The trailers of an abort: while a nested call's error is handled, it is the reason for it."""
+    found = tuple(trailers)
+    if exhausted(sys.exception()) and all(key != PUSHBACK_KEY for key, _ in found):
+        found += ((PUSHBACK_KEY, MARK),)
+    return found
 
 
 def _marked(error: BaseException) -> bool:

@@ -1,7 +1,6 @@
 """What a handler sees of its call: messages in and out, and the servicer context."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import Any
@@ -12,10 +11,9 @@ from accord.aio import EOF
 from accord.aio.watchdog import Watchdog
 from accord.codec import Codec
 from accord.errors import InvalidArgument
-from accord.failure import exhausted
+from accord.failure import with_mark
 from accord.incoming import SILENT, known, sendable
 from accord.observation import ServerCall
-from accord.policies.pushback import MARK, PUSHBACK_KEY
 
 
 class Requests:
@@ -81,7 +79,7 @@ class ServerContext:
         self, code: Any, details: str = "", trailing_metadata: tuple[Any, ...] = ()
     ) -> None:
         """End the call with a status. Raises AbortError."""
-        await self._context.abort(known(code), details, sendable(_with_mark(trailing_metadata)))
+        await self._context.abort(known(code), details, sendable(with_mark(trailing_metadata)))
 
     async def abort_with_status(self, status: Any) -> None:
         """As gRPC's own."""
@@ -129,7 +127,7 @@ class SyncContext:
     def abort(self, code: Any, details: str = "", trailing_metadata: tuple[Any, ...] = ()) -> None:
         """End the call with a status. Raises AbortError."""
         # The loop's thread does not see the error that is being handled in this one.
-        self._start(self._context.abort(code, details, _with_mark(trailing_metadata))).result()
+        self._start(self._context.abort(code, details, with_mark(trailing_metadata))).result()
 
     def abort_with_status(self, status: Any) -> None:
         """As gRPC's own."""
@@ -167,11 +165,3 @@ class SyncContext:
             return self._reading.result()
         except CancelledError:
             raise grpc.RpcError("the call has ended") from None
-
-
-def _with_mark(trailers: Any) -> tuple[Any, ...]:
-    """The trailers of an abort: while a nested call's error is handled, it is the reason for it."""
-    found = tuple(trailers)
-    if exhausted(sys.exception()) and all(key != PUSHBACK_KEY for key, _ in found):
-        found += ((PUSHBACK_KEY, MARK),)
-    return found

@@ -181,12 +181,6 @@ class Rpc:
         """Where its option is written, or the RPC itself."""
         return self.service.file.place((*self.path, _METHOD_OPTIONS, _NUMBER), len(self.path))
 
-    @property
-    def level_place(self) -> Place:
-        """Where its `idempotency_level` is written, or the RPC itself."""
-        number = _Method.IDEMPOTENCY_LEVEL_FIELD_NUMBER
-        return self.service.file.place((*self.path, _METHOD_OPTIONS, number), len(self.path))
-
     def _inside(self, prefix: SourcePath, floor: int, steps: tuple[str | int, ...]) -> Place:
         path, indexes = list(prefix), set()
         descriptor: pb.Descriptor | None = policy_pb2.MethodPolicy.DESCRIPTOR

@@ -1,6 +1,5 @@
 """What a handler in a thread sees of its call: messages in and out, and the servicer context."""
 
-import sys
 from collections.abc import Iterator
 from threading import Lock
 from typing import Any
@@ -9,10 +8,9 @@ import grpc
 
 from accord.codec import Codec
 from accord.errors import InvalidArgument
-from accord.failure import Answer, exhausted
+from accord.failure import Answer, with_mark
 from accord.incoming import SILENT, grpc_code, known, sendable
 from accord.observation import ServerCall
-from accord.policies.pushback import MARK, PUSHBACK_KEY
 from accord.sync.watchdog import Watchdog
 
 
@@ -71,11 +69,8 @@ class ServerContext:
 
     def abort(self, code: Any, details: str = "") -> None:
         """End the call with a status. Raises an exception that must not be caught."""
-        # While a nested call's error is being handled, it is the reason for this one.
-        if exhausted(sys.exception()):
-            trailers = tuple(self._context.trailing_metadata() or ())
-            if all(key != PUSHBACK_KEY for key, _ in trailers):
-                self._context.set_trailing_metadata((*trailers, (PUSHBACK_KEY, MARK)))
+        trailers = with_mark(self._context.trailing_metadata() or ())
+        self._context.set_trailing_metadata(trailers)
         self._context.set_details(details)  # what is no text fails here, as an error of the handler
         self.aborted = True
         self._context.abort(known(code), details)
