@@ -1,5 +1,6 @@
 """Four arities times eight endings: what both kinds of gRPC are tried with, and what must hold."""
 
+from contextlib import AbstractContextManager, closing
 from typing import Any, Final
 
 import grpc
@@ -8,6 +9,7 @@ from google.protobuf import duration_pb2
 import accord
 from accord.ops.v1 import mesh_pb2
 from accord.policies.breaker import State
+from accord.testing.line import Line
 from accord.v1 import policy_pb2
 from tests.accord.kit import Message, path
 from tests.support.telemetry import Spans
@@ -30,6 +32,11 @@ SHORT: Final = 0.15
 
 _MOMENT: Final = duration_pb2.Duration(nanos=1_000_000)
 _FRAGILE: Final = policy_pb2.Breaker(consecutive_failures=1, open=_MOMENT, max_open=_MOMENT)
+
+
+def line_to(address: str) -> AbstractContextManager[Line]:
+    """A line to a server, "host:port", that can be cut."""
+    return closing(Line(int(address.rpartition(":")[2])))
 
 
 def many_requests(method: str) -> bool:

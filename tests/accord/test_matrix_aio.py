@@ -11,9 +11,9 @@ import pytest
 
 import accord
 from accord.policies.breaker import State
+from accord.testing.line import Line
 from tests.accord import matrix
 from tests.accord.kit import Message, Stub, collect, eventually, serving
-from tests.accord.proxy import Proxy
 from tests.support.telemetry import Spans
 
 
@@ -73,7 +73,7 @@ async def _finish(call: Any, method: str) -> str:
 
 
 async def _end(
-    stub: Stub, method: str, ending: str, work: Work, proxy: Proxy, spans: Spans
+    stub: Stub, method: str, ending: str, work: Work, line: Line, spans: Spans
 ) -> str | None:
     """Make a call that ends so; the status that its caller sees, if it asks."""
     call = getattr(stub, method)(
@@ -91,7 +91,7 @@ async def _end(
     if ending in ("caller cancels", "connection lost"):
         reading = asyncio.ensure_future(_finish(call, method))
         await work.started.wait()
-        proxy.cut() if ending == "connection lost" else call.cancel()
+        line.cut() if ending == "connection lost" else call.cancel()
         code = await reading
     else:
         code = await _finish(call, method)
@@ -109,12 +109,12 @@ async def test_ending(method: str, ending: str, monkeypatch: pytest.MonkeyPatch)
     spans = Spans(monkeypatch)
     work, callee, caller = Work(), accord.Mesh("callee"), matrix.fragile()
     async with serving(callee, work.handlers()) as address:
-        with Proxy(address) as proxy:
-            stub = Stub(caller.channel(proxy.address))
+        with matrix.line_to(address) as line:
+            stub = Stub(caller.channel(f"127.0.0.1:{line.port}"))
             await _finish(getattr(stub, method)(matrix.argument(method, "down")), method)
             await eventually(lambda: matrix.state_of(caller) is State.HALF_OPEN)
 
-            code = await _end(stub, method, ending, work, proxy, spans)
+            code = await _end(stub, method, ending, work, line, spans)
             assert code is None or code in matrix.expected(method, ending)
 
             await eventually(

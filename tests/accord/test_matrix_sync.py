@@ -9,9 +9,9 @@ import pytest
 
 import accord
 from accord.policies.breaker import State
+from accord.testing.line import Line
 from tests.accord import matrix
 from tests.accord.kit import Message, Stub
-from tests.accord.proxy import Proxy
 from tests.accord.sync.kit import Hold, eventually, serving
 from tests.support.telemetry import Spans
 
@@ -89,7 +89,7 @@ def _block(stub: Stub, method: str, ending: str) -> str:
     return "OK"
 
 
-def _end(stub: Stub, method: str, ending: str, work: Work, proxy: Proxy) -> str | None:
+def _end(stub: Stub, method: str, ending: str, work: Work, line: Line) -> str | None:
     """Make a call that ends so; the status that its caller sees, if it asks."""
     if ending in ("ok", "error", "deadline", "server cancels"):
         return _block(stub, method, ending)
@@ -104,7 +104,7 @@ def _end(stub: Stub, method: str, ending: str, work: Work, proxy: Proxy) -> str 
     reading = threading.Thread(target=_finish, args=(call, method))
     reading.start()
     assert work.hold.started.wait(3)
-    proxy.cut() if ending == "connection lost" else call.cancel()
+    line.cut() if ending == "connection lost" else call.cancel()
     reading.join()
     return str(call.code().name)
 
@@ -120,12 +120,15 @@ def test_ending(method: str, ending: str, monkeypatch: pytest.MonkeyPatch) -> No
     """A call that is a half-open breaker's probe leaves nothing behind, and its status is right."""
     spans, before = Spans(monkeypatch), _threads()
     work, callee, caller = Work(), accord.Mesh("callee"), matrix.fragile()
-    with serving(callee, work.handlers(), max_workers=8) as address, Proxy(address) as proxy:
-        stub = Stub(caller.sync.channel(proxy.address))
+    with (
+        serving(callee, work.handlers(), max_workers=8) as address,
+        matrix.line_to(address) as line,
+    ):
+        stub = Stub(caller.sync.channel(f"127.0.0.1:{line.port}"))
         _block(stub, method, "down")
         eventually(lambda: matrix.state_of(caller) is State.HALF_OPEN)
 
-        code = _end(stub, method, ending, work, proxy)
+        code = _end(stub, method, ending, work, line)
         assert code is None or code in matrix.expected(method, ending)
 
         eventually(lambda: spans.settled() and matrix.idle(callee))
