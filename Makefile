@@ -39,7 +39,7 @@ test: $(STAMP) ## lint, types and all tests; JOBS=3 files at once
 	@$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: chaos
-chaos: $(STAMP) ## the tests that kill processes, at full length (about ten minutes)
+chaos: $(STAMP) ## the tests that kill processes, at full length (about six minutes)
 	@CHAOS=full $(BIN)/pytest tests/chaos $(ARGS)
 
 .PHONY: format
@@ -99,7 +99,7 @@ $(VENV)/installed-bench: $(STAMP)
 	@touch $@
 
 .PHONY: bench
-bench: $(VENV)/installed-bench ## print the figures of benchmarks/README.md (about ten minutes); ARGS=--json for machines
+bench: $(VENV)/installed-bench ## print the figures of benchmarks/README.md (about five minutes); ARGS=--json for machines
 	@for each in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$each $(ARGS) || exit 1; done
 
 .PHONY: bench-short

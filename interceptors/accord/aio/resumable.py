@@ -5,7 +5,6 @@ it, attempts come and go. It works only while it is read and has no task of its 
 """
 
 import asyncio
-import logging
 import weakref
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,12 +12,13 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from accord import engine, telemetry
+from accord import engine
 from accord.aio.client import Continuation
 from accord.aio.outgoing import Outgoing, ended
 from accord.aio.stream import StreamCall
 from accord.line import OnResume
-from accord.outgoing import OPEN_KEY, broken, failure_from, read_failure
+from accord.outgoing import broken, failure_from, read_failure
+from accord.resuming import Resuming
 
 
 class ResumableCall(StreamCall):
@@ -33,11 +33,8 @@ class ResumableCall(StreamCall):
     ) -> None:
         super().__init__(outgoing)
         self._call = outgoing.call
-        self._resumption = outgoing.call.resumption
-        self._fields = outgoing.call.policy.resume
         self._continuation = continuation
-        self._request = request
-        self._on_resume = on_resume
+        self._resuming = Resuming(outgoing.call, request, on_resume)
         self._started = False
         """Whether somebody reads."""
         self._answered = False
@@ -57,17 +54,13 @@ class ResumableCall(StreamCall):
 
         Raises the engine's refusal.
         """
-        request = self._request
-        if self._resumption is not None and self._fields is not None and self._rpc is not None:
-            request = type(self._request)()
-            request.CopyFrom(self._request)
-            setattr(request, self._fields.request_field, self._resumption.token)
+        request = self._resuming.request(again=self._rpc is not None)
         send = self._call.admit()
         if isinstance(send, engine.Refuse):
             self._outgoing.finish(send.code.name)
             raise self._outgoing.refusal(send)
         if error is not None:
-            self._announce(error)
+            self._resuming.announce(error)
         self._send = send
         self._answered = False
         rpc = self._rpc = await self._sent(send, self._continuation, request)
@@ -102,12 +95,11 @@ class ResumableCall(StreamCall):
                     await self._notice_opening()
                     async for message in self._rpc:
                         self._answer()
-                        if self._wanted(message):
+                        if self._resuming.wanted(message):
                             self._delivered = True
                             self._outgoing.received()
                             yield message
-                    if self._resumption is not None:
-                        self._resumption.ended()
+                    self._resuming.ended()
                     self._answer()
                     self._end(grpc.StatusCode.OK)
                 except grpc.aio.AioRpcError as error:
@@ -126,20 +118,8 @@ class ResumableCall(StreamCall):
             self._call.succeeded(self._send)
 
     async def _notice_opening(self) -> None:
-        if self._resumption is None:
-            return
-        for key, _ in await self._rpc.initial_metadata() or ():
-            if key == OPEN_KEY:
-                self._resumption.opened()
-                self._answer()
-
-    def _wanted(self, message: Any) -> bool:
-        if self._resumption is None or self._fields is None:
-            return True
-        token = int(getattr(message, self._fields.response_field))
-        if token == 0 and message.ByteSize() == 0:
-            return False  # a keepalive: proof of life for the transport, nothing for the caller
-        return self._resumption.delivered(token)
+        if self._resuming.resumes and self._resuming.accepted(await self._rpc.initial_metadata()):
+            self._answer()
 
     async def _resume_after(self, error: grpc.aio.AioRpcError) -> None:
         """Wait and open the next attempt, or raise `error`."""
@@ -158,14 +138,6 @@ class ResumableCall(StreamCall):
             await self.open(error if step.resumes else None)
         except grpc.aio.AioRpcError as refusal:  # no time is left for another attempt
             raise self._fail(refusal) from error
-
-    def _announce(self, error: grpc.aio.AioRpcError) -> None:
-        if self._on_resume is None or self._resumption is None:
-            return
-        try:
-            self._on_resume(self._call.policy.method, self._resumption.attempt, error)
-        except Exception as problem:
-            telemetry.log(logging.ERROR, "on_resume failed", error=problem)
 
     def _fail(
         self, error: grpc.aio.AioRpcError, *, exhausted: bool = False

@@ -4,7 +4,6 @@ To the caller it is one call. Behind it, attempts come and go. It works only whi
 has no thread of its own. The twin of `accord.aio.resumable`.
 """
 
-import logging
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -13,9 +12,10 @@ from typing import Any, Final
 
 import grpc
 
-from accord import engine, telemetry
+from accord import engine
 from accord.line import OnResume
-from accord.outgoing import OPEN_KEY, broken, failure_from
+from accord.outgoing import broken, failure_from
+from accord.resuming import Resuming
 from accord.sync.outgoing import CANCELLED, Outgoing, Refusal, Start
 from accord.sync.stream import Ending, StreamCall
 from accord.sync.timers import TIMERS
@@ -29,11 +29,8 @@ class ResumableCall(StreamCall):
 
     def __init__(self, outgoing: Outgoing, on_resume: OnResume | None) -> None:
         super().__init__(outgoing)
-        self._resumption = outgoing.call.resumption
-        self._fields = outgoing.call.policy.resume
         self._on_resume = on_resume
         self._start: Any = None
-        self._request: Any = None
         self._reading = False
         """Whether somebody reads."""
         self._delivered = False
@@ -48,7 +45,8 @@ class ResumableCall(StreamCall):
 
     def start(self, start: Start, request: Any) -> Any:
         """Make the first attempt: this, or the engine's refusal. Raises as gRPC does."""
-        self._start, self._request = start, request
+        self._start = start
+        self._resuming = Resuming(self._call, request, self._on_resume)
         refusal = self._open(None)
         if refusal is None:
             return self
@@ -60,16 +58,12 @@ class ResumableCall(StreamCall):
 
         Returns the engine's refusal, or None.
         """
-        request = self._request
-        if self._resumption is not None and self._fields is not None and self._rpc is not None:
-            request = type(self._request)()
-            request.CopyFrom(self._request)
-            setattr(request, self._fields.request_field, self._resumption.token)
+        request = self._resuming.request(again=self._rpc is not None)
         send = self._call.admit()
         if isinstance(send, engine.Refuse):
             return self._outgoing.refusal(send)
         if error is not None:
-            self._announce(error)
+            self._resuming.announce(error)
         self._send = send
         self._answered = False
         rpc, ending = self._sent(self._start, send, request), Ending(self._outgoing, send)
@@ -92,15 +86,14 @@ class ResumableCall(StreamCall):
                 message = next(self._rpc)
             except StopIteration:
                 self._take()
-                if self._resumption is not None:
-                    self._resumption.ended()
+                self._resuming.ended()
                 self._answer()
                 self._end(grpc.StatusCode.OK)
             except grpc.RpcError as error:
                 self._resume_after(error)
             else:
                 self._answer()
-                if self._wanted(message):
+                if self._resuming.wanted(message):
                     self._delivered = True
                     self._outgoing.received()
                     return message
@@ -109,20 +102,10 @@ class ResumableCall(StreamCall):
         raise StopIteration
 
     def _notice_opening(self) -> None:
-        if self._resumption is None or self._answered:
+        if self._answered or not self._resuming.resumes:
             return
-        for key, _ in self._rpc.initial_metadata() or ():
-            if key == OPEN_KEY:
-                self._resumption.opened()
-                self._answer()
-
-    def _wanted(self, message: Any) -> bool:
-        if self._resumption is None or self._fields is None:
-            return True
-        token = int(getattr(message, self._fields.response_field))
-        if token == 0 and message.ByteSize() == 0:
-            return False  # a keepalive: proof of life for the transport, nothing for the caller
-        return self._resumption.delivered(token)
+        if self._resuming.accepted(self._rpc.initial_metadata()):
+            self._answer()
 
     def _resume_after(self, error: grpc.RpcError) -> None:
         """Wait and open the next attempt, or end with `error`."""
@@ -144,14 +127,6 @@ class ResumableCall(StreamCall):
         if refusal is not None:  # no time is left for another attempt
             refusal.__cause__ = error
             self._end(refusal.code(), refusal)
-
-    def _announce(self, error: grpc.RpcError) -> None:
-        if self._on_resume is None or self._resumption is None:
-            return
-        try:
-            self._on_resume(self._call.policy.method, self._resumption.attempt, error)
-        except Exception as problem:
-            telemetry.log(logging.ERROR, "on_resume failed", error=problem)
 
     def _take(self) -> None:
         """The reader has seen the end of the attempt in hand, and reports it."""
