@@ -6,9 +6,10 @@ import grpc
 import pytest
 
 import accord
+from accord.overrides import parse
 from accord.sync.mesh import SyncMesh
 from accord.testing import Clock, FaultyServer, drop, fail, hang, no_waiting
-from tests.accord.kit import SERVICE, Message, Stub, handlers
+from tests.accord.kit import SERVICE, Message, Stub, handlers, path
 
 RETRIED = f"{SERVICE}/Retried"
 
@@ -17,11 +18,23 @@ def test_two_failures_then_an_answer(
     accord_sync: SyncMesh, accord_faulty: FaultyServer, accord_clock: Clock
 ) -> None:
     """A call that blocks is retried as one that is awaited, and waits for nothing."""
-    accord_faulty.script(RETRIED, "UNAVAILABLE", drop(), Message(text="here"))
+    accord_faulty.script(RETRIED, "UNAVAILABLE", "UNAVAILABLE", Message(text="here"))
     stub = Stub(accord_sync.channel(accord_faulty.address))
     assert stub.Retried(Message()).text == "here"
     assert [attempt.number for attempt in accord_faulty.attempts] == [0, 1, 2]
     assert accord_clock.waits == [0.001, 0.002]
+
+
+def test_a_dropped_connection_is_made_again(
+    accord_mesh: accord.Mesh, accord_sync: SyncMesh, accord_faulty: FaultyServer
+) -> None:
+    """A call that blocks outlives its connection."""
+    # Without a wait all attempts may be made before gRPC has another connection.
+    patient = '{"policy": {"retry": {"initial_backoff": "0.5s", "max_backoff": "2s"}}}'
+    accord_mesh.control.overrides.set(path("Retried"), parse(RETRIED, patient))
+    accord_faulty.script(RETRIED, drop(), Message(text="here"))
+    assert Stub(accord_sync.channel(accord_faulty.address)).Retried(Message()).text == "here"
+    accord_faulty.assert_attempts(2)
 
 
 def test_a_future_waits_for_nothing_either(
