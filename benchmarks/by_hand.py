@@ -11,7 +11,7 @@ from typing import Any, Final
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import Histogram, Meter
 
-from accord.metrics import LATENCY
+from accord.telemetry.metrics import LATENCY
 
 _METHOD: Final = "accordtest.v1.EchoService/Retried"
 _SPAN: Final = {"rpc.system.name": "grpc", "rpc.method": _METHOD}

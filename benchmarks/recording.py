@@ -21,8 +21,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
-from accord import metrics as accord_metrics
-from accord import telemetry
+from accord.telemetry import metrics as accord_metrics
+from accord.telemetry import propagation as telemetry
 
 OFF: Final = "off"
 SAMPLED_OUT: Final = "sampled out"

@@ -8,6 +8,7 @@ import typer
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToJson
 
+from accord.contract.overrides import OverrideRefused, parse
 from accord.ops.v1.mesh_pb2 import (
     Breaker,
     BreakerPosition,
@@ -25,7 +26,6 @@ from accord.ops.v1.mesh_pb2 import (
     SetOverrideRequest,
     Source,
 )
-from accord.overrides import OverrideRefused, parse
 from accord.v1.policy_pb2 import StatusCode
 from shopctl import show
 from shopctl.client import Shop

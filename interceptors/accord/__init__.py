@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         Unavailable,
         failure_of,
     )
-    from accord.hooks import (
+    from accord.interfaces import (
         FieldViolation,
         IdempotencyStore,
         StoredAnswer,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from accord.mesh import Mesh
     from accord.policies.idempotency import Scope, fingerprint
-    from accord.telemetry import trace_headers, trace_id, use_trace
+    from accord.telemetry.propagation import trace_headers, trace_id, use_trace
 
 __all__ = [
     "Aborted",
@@ -106,10 +106,12 @@ _HOMES = {
         " InvalidArgument NotFound OutOfRange PermissionDenied Precondition Resource"
         " ResourceExhausted ServiceError Unavailable failure_of"
     ),
-    "accord.hooks": ("FieldViolation IdempotencyStore StoredAnswer SyncIdempotencyStore Validator"),
+    "accord.interfaces": (
+        "FieldViolation IdempotencyStore StoredAnswer SyncIdempotencyStore Validator"
+    ),
     "accord.mesh": "Mesh",
     "accord.policies.idempotency": "Scope fingerprint",
-    "accord.telemetry": "trace_headers trace_id use_trace",
+    "accord.telemetry.propagation": "trace_headers trace_id use_trace",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

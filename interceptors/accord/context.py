@@ -12,10 +12,10 @@ from functools import wraps
 from random import getrandbits
 from typing import Final, ParamSpec, TypeVar
 
-from accord.contract import MethodPolicy
+from accord.contract.policy import MethodPolicy
 from accord.policies.depth import DEPTH_KEY, nested
 from accord.policies.idempotency import Scope
-from accord.policies.priority import Priority
+from accord.policies.types import Priority
 
 P = ParamSpec("P")
 T = TypeVar("T")

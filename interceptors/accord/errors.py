@@ -14,8 +14,8 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from accord.hooks import FieldViolation
-from accord.policies.codes import Code
+from accord import context
+from accord.interfaces import FieldViolation
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 """Trailer that carries a google.rpc.Status (gRPC's richer error model)."""
@@ -26,6 +26,12 @@ MAX_MESSAGE: Final = 1024
 CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 """gRPC's status codes by number."""
 
+DEPENDENCY: Final = "accord_dependency"
+"""Attribute of an `AioRpcError` that came through here: the method that failed."""
+
+EXHAUSTED: Final = "accord_exhausted"
+"""Attribute of a nested call's error: it has been retried as often as it may be."""
+
 _REFUSALS: Final = frozenset(
     {
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -34,11 +40,10 @@ _REFUSALS: Final = frozenset(
         grpc.StatusCode.OUT_OF_RANGE,
     }
 )
-
-
 _NOT_AN_ERROR: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.OK})
 _MAX_VIOLATIONS: Final = 20
 _MAX_TEXT: Final = 200
+
 # On the wire a byte of a message takes up to three (percent-encoding), three bytes of details take
 # four (base64, which some peers count), and the rest needs a few hundred: 8 KiB in all.
 _MAX_DETAILS: Final = 3500
@@ -367,11 +372,6 @@ def failure_of(error: BaseException) -> ServiceError | None:
     return None
 
 
-def code_of(error: grpc.RpcError) -> Code:
-    """The status code of a failed call, as a number that policies understand."""
-    return Code(_code_of(error).value[0])
-
-
 def _code_of(error: Any) -> grpc.StatusCode:
     code = error.code()
     return code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.INTERNAL
@@ -389,7 +389,5 @@ def _details_of(error: Any) -> bytes | None:
 
 
 def _current_domain() -> str:
-    from accord import context  # late: `context` is not needed to read an error
-
     call = context.current()
     return call.service if call is not None else ""

@@ -11,23 +11,25 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 
-from accord import metrics
-from accord import service_config as balancing
-from accord.aio import beneath, client
-from accord.aio import server as pipeline
-from accord.aio.channel import Channel
-from accord.aio.serving import Server
-from accord.contract import check_service
-from accord.control import Control, Limits
-from accord.engine import Environment
+from accord.admin.gauges import watch
+from accord.aio import client_channel, client_interceptors
+from accord.aio import server as servers
+from accord.aio.client_attempts import Attempts
+from accord.aio.client_channel import Channel
+from accord.aio.server import Server
+from accord.aio.server_interceptors import ServerInterceptor, ServerPipelines
+from accord.client import service_config as balancing
+from accord.client.call import Environment
+from accord.client.method_state import ClientSnapshot, Routes
+from accord.client.request import ClientSettings, Fallback, OnResume
+from accord.contract.registry import check_service
 from accord.errors import Translate
-from accord.hooks import IdempotencyStore, Validator
-from accord.incoming import Settings
-from accord.line import Driver, Fallback, OnResume
+from accord.interfaces import IdempotencyStore, Validator
 from accord.policies.budget import BudgetPolicy
 from accord.policies.resume import ResumeLimits
-from accord.registration import LAME_DUCK
-from accord.route import ClientSnapshot, Routes
+from accord.server.registration import LAME_DUCK
+from accord.server.request import Settings
+from accord.server.state import Control, Limits
 
 if TYPE_CHECKING:
     from accord.sync.mesh import SyncMesh
@@ -81,9 +83,9 @@ class Mesh:
     opened again, which goes on for `resume_patience` seconds without progress. `budget` bounds the
     retries and hedges to each target. `limits` bounds what its servers take on; `authorize`
     refuses callers without a verified identity. `service_config` replaces the one that channels
-    derive from the contracts (see `accord.service_config`). `message_sizes` has its servers record
-    the sizes of messages beside durations (see `accord.metrics`). `clock` is monotonic, `random`
-    uniform over [0, 1).
+    derive from the contracts (see `accord.client.service_config`). `message_sizes` has its servers
+    record the sizes of messages beside durations (see `accord.telemetry.metrics`). `clock` is
+    monotonic, `random` uniform over [0, 1).
 
     Raises:
         ServiceConfigError: `service_config` is one that gRPC would fail every call with.
@@ -123,8 +125,8 @@ class Mesh:
             self.control.counts.add,
             ResumeLimits(patience=resume_patience),
         )
-        self._watched = metrics.watch(self._routes, self.control, sizes=message_sizes)
-        self._driver = Driver(env, on_resume)
+        self._watched = watch(self._routes, self.control, sizes=message_sizes)
+        self._client = ClientSettings(env, on_resume)
         self._settings = Settings(
             name, clock, self.control, validator, idempotency, translate, authorize
         )
@@ -148,14 +150,14 @@ class Mesh:
         """
         channel = self._channels.get((target, credentials))
         if channel is None:
-            line = client.Line(self._driver, target, plain=True)
-            bare = beneath.channel(
+            attempts = Attempts(self._client, target, plain=True)
+            bare = client_channel.bare(
                 self.address(target),
                 credentials,
                 options=self._channel_options(contracts),
-                interceptors=client.interceptors(line),
+                interceptors=client_interceptors.interceptors(attempts),
             )
-            channel = self._channels[target, credentials] = Channel(bare, line)
+            channel = self._channels[target, credentials] = Channel(bare, attempts)
         return channel
 
     def _channel_options(self, contracts: Sequence[str]) -> Options:
@@ -166,7 +168,7 @@ class Mesh:
 
     def client_interceptors(self, target: str = "") -> list[Any]:
         """Interceptors for a channel of your own. `target` names what it leads to."""
-        return client.interceptors(client.Line(self._driver, target, plain=False))
+        return client_interceptors.interceptors(Attempts(self._client, target, plain=False))
 
     def fallback(self, method: str, fn: Fallback) -> None:
         """Answer calls of "pkg.Service/Method" by `fn(request, error)` when they cannot be made.
@@ -175,7 +177,7 @@ class Mesh:
         breaker included) or DEADLINE_EXCEEDED, after all attempts. `fn` may be a coroutine
         function; None, or an exception, lets the caller have the error.
         """
-        self._driver.fallbacks[f"/{method.removeprefix('/')}"] = fn
+        self._client.fallbacks[f"/{method.removeprefix('/')}"] = fn
 
     def snapshot(self) -> ClientSnapshot:
         """Breakers, budgets, hedge delays and caches of this process's clients."""
@@ -183,7 +185,7 @@ class Mesh:
 
     def server_interceptors(self) -> list[Any]:
         """Interceptors for a server of your own; they go before any others."""
-        return [pipeline.ServerInterceptor(self._settings)]
+        return [ServerInterceptor(self._settings)]
 
     def server(
         self,
@@ -197,20 +199,20 @@ class Mesh:
         """A server that enforces the contracts of what it serves, with health and drain.
 
         `options` are added to the library's own and win over them; `handlers` are as if they were
-        added to the server; `lame_duck` as in `accord.aio.serving.Server.stop`; `kwargs` go to
+        added to the server; `lame_duck` as in `accord.aio.server.Server.stop`; `kwargs` go to
         `grpc.aio.server`.
         """
-        pool, wrapper, ours = kwargs.get("migration_thread_pool"), None, []
+        pool, pipelines, ours = kwargs.get("migration_thread_pool"), None, []
         if interceptors:
-            ours = [pipeline.ServerInterceptor(self._settings, pool), *interceptors]
+            ours = [ServerInterceptor(self._settings, pool), *interceptors]
         else:
-            wrapper = pipeline.Wrapper(self._settings, pool)
-        server = beneath.server(
+            pipelines = ServerPipelines(self._settings, pool)
+        server = servers.bare(
             interceptors=ours,
             options=_server_options(options),
             **kwargs,
         )
-        found = Server(server, wrapping=wrapper, lame_duck=lame_duck)
+        found = Server(server, pipelines=pipelines, lame_duck=lame_duck)
         found.add_generic_rpc_handlers(handlers or ())
         return found
 
@@ -220,7 +222,7 @@ class Mesh:
         from accord.sync.mesh import SyncMesh  # late: most processes use one kind of gRPC
 
         return SyncMesh(
-            self._driver,
+            self._client,
             self._settings,
             address=self.address,
             channel_options=self._channel_options,

@@ -25,7 +25,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from accord.contract import event_policy
-from accord.telemetry import HEADERS, use_trace
+from accord.telemetry.propagation import HEADERS, use_trace
 from services.runtime.broker import MAX_AGE, Broker, ensure_stream, persistently
 from services.runtime.database import Database, Tx
 from services.runtime.executor import Effect, Executor, Permanent, Work

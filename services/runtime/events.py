@@ -15,7 +15,7 @@ from google.protobuf import any_pb2, symbol_database
 from google.protobuf.message import Message
 
 from accord.contract import event_policy
-from accord.telemetry import trace_headers
+from accord.telemetry.propagation import trace_headers
 from services.runtime.database import Conflict, Row, Tx
 from services.runtime.ids import uuid7
 from shop.common.v1 import event_pb2

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from accord.errors import failure_of
-from accord.telemetry import trace_headers, use_trace
+from accord.telemetry.propagation import trace_headers, use_trace
 from services.runtime.database import Database, DatabaseError, Tx
 from services.runtime.ids import uuid7
 

@@ -16,7 +16,7 @@ from google.rpc.status_pb2 import Status
 import accord
 from accord.context import Idempotency
 from accord.errors import IdempotencyConflict, ServiceError
-from accord.hooks import StoredAnswer
+from accord.interfaces import StoredAnswer
 from accord.policies.idempotency import Scope
 from services.runtime.database import Database, Tx
 
@@ -45,7 +45,7 @@ M = TypeVar("M", bound=Message)
 
 
 class SqlIdempotencyStore:
-    """Where the server interceptor looks answers up (`accord.hooks.IdempotencyStore`)."""
+    """Where the server interceptor looks answers up (`accord.interfaces.IdempotencyStore`)."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database

@@ -19,8 +19,8 @@ from google.protobuf.message import Message
 from grpc_channelz.v1 import channelz
 
 import accord
-from accord import operations as mesh_operations
-from accord.overrides import FileSource, Layer
+from accord.admin.mesh_service import CONTRACT, serve
+from accord.contract.overrides import FileSource, Layer
 from services.runtime import (
     consumer,
     events,
@@ -152,7 +152,7 @@ async def running(
         *service.contracts,
         *operations.CONTRACTS,
         operations.SAGA_CONTRACT,
-        mesh_operations.CONTRACT,
+        CONTRACT,
     ):
         accord.check_service(contract)
     async with contextlib.AsyncExitStack() as stack:
@@ -191,9 +191,7 @@ async def running(
         contracts = (
             *service.contracts,
             *operations.serve(runtime),
-            mesh_operations.serve(
-                mesh, runtime.server, store=live_policy, audit=operations.writes_to(runtime)
-            ),
+            serve(mesh, runtime.server, store=live_policy, audit=operations.writes_to(runtime)),
         )
         _introspection(runtime.server, contracts)
         validation.warm(_requests(contracts))

@@ -9,7 +9,7 @@ from google.protobuf import duration_pb2
 import accord
 from accord.ops.v1 import mesh_pb2
 from accord.policies.breaker import State
-from accord.testing.line import Line
+from accord.testing.tcp_proxy import TcpProxy
 from accord.v1 import policy_pb2
 from tests.accord.kit import Message, path
 from tests.support.telemetry import Spans
@@ -34,9 +34,9 @@ _MOMENT: Final = duration_pb2.Duration(nanos=1_000_000)
 _FRAGILE: Final = policy_pb2.Breaker(consecutive_failures=1, open=_MOMENT, max_open=_MOMENT)
 
 
-def line_to(address: str) -> AbstractContextManager[Line]:
+def line_to(address: str) -> AbstractContextManager[TcpProxy]:
     """A line to a server, "host:port", that can be cut."""
-    return closing(Line(int(address.rpartition(":")[2])))
+    return closing(TcpProxy(int(address.rpartition(":")[2])))
 
 
 def many_requests(method: str) -> bool:

@@ -1,10 +1,12 @@
 """What may import what."""
 
 import ast
+import graphlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import accord
 
@@ -43,21 +45,79 @@ def test_library_does_not_know_the_shop() -> None:
         assert not roots & {"services", "shop", "shopctl", "tests", "tools"}, file
 
 
+FLOORS: Final = (
+    # Each may import what stands on the floors below it, and its own folder.
+    {"policies", "_log", "v1", "ops", "protos"},
+    {"contract", "interfaces"},
+    {"context"},
+    {"errors"},
+    {"telemetry"},
+    {"client", "server"},
+    {"aio", "sync", "admin"},
+    {"mesh"},
+    {"testing"},
+)
+"""The rooms of the library, from the ground up: folders, and files that stand alone."""
+
+
+def _room(module: str) -> str:
+    """The room of a module, "accord.client.call" -> "client"; "" for the library itself."""
+    return module.split(".")[1] if module.startswith("accord.") else ""
+
+
+def _modules() -> dict[str, Path]:
+    """All modules of the library but generated ones and the entrance, by name."""
+    return {
+        ".".join(("accord", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): file
+        for file in _all()
+        if "_pb2" not in file.name
+        and file != ROOT / "__init__.py"
+        and file.relative_to(ROOT).parts[0] != "contracts"  # to be a distribution of its own
+    }
+
+
+def test_arrows_point_down() -> None:
+    """Rooms import from lower floors only; those of one floor do not know each other."""
+    floor_of = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    for module, file in _modules().items():
+        here = _room(module)
+        for name in _imports(file):
+            there = _room(name)
+            if there in floor_of and there != here:
+                assert floor_of[there] < floor_of[here], f"{module} imports {name}"
+
+
+def test_no_circle() -> None:
+    """No module imports, straight or through others, itself; TYPE_CHECKING imports count."""
+    modules = _modules()
+    arrows = {
+        module: {name for name in _imports(file) if name in modules and name != module}
+        for module, file in modules.items()
+    }
+    graphlib.TopologicalSorter(arrows).prepare()  # raises CycleError, which names the modules
+
+
 def test_policies_are_pure() -> None:
     """`accord.policies` imports nothing of gRPC, asyncio, protobuf, time or randomness."""
     impure = {"grpc", "google", "asyncio", "time", "random", "socket", "os", "opentelemetry"}
     for file in _all("policies"):
-        names = _imports(file)
-        assert not {name.partition(".")[0] for name in names} & impure, file
-        assert all(
-            not name.startswith("accord") or name.startswith("accord.policies") for name in names
-        ), file
+        assert not {name.partition(".")[0] for name in _imports(file)} & impure, file
 
 
 def test_engine_has_no_io() -> None:
     """The engine decides without gRPC, asyncio or a clock of its own."""
-    roots = {name.partition(".")[0] for name in _imports(ROOT / "engine.py")}
-    assert not roots & {"grpc", "asyncio", "time", "random"}
+    for file in (ROOT / "client/call.py", ROOT / "client/decisions.py"):
+        roots = {name.partition(".")[0] for name in _imports(file)}
+        assert not roots & {"grpc", "asyncio", "time", "random"}
+
+
+def test_only_drivers_touch_calls() -> None:
+    """What both drivers share knows no event loop and no thread but a lock."""
+    for folder in ("client", "server", "contract", "telemetry"):
+        for file in _all(folder):
+            assert not any(name.startswith("grpc.aio") for name in _imports(file)), file
 
 
 def test_no_sdk() -> None:

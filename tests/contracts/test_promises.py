@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pb2
 
 import shop
 from accord.contract import Key, event_policy, method_policy
-from accord.policies.codes import Code
+from accord.policies.types import Code
 from accord.v1 import policy_pb2
 
 READS = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS

@@ -13,7 +13,7 @@ from grpc_tools import protoc
 
 import accord
 from accord.contract import MethodPolicy
-from accord.policies.codes import Code
+from accord.policies.types import Code
 from accord.protos import include
 from accord.v1 import policy_pb2
 from tests.docs.pages import ROOT, blocks, missing, paste, section

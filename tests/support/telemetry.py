@@ -8,7 +8,8 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 
-from accord import metrics, telemetry
+from accord.telemetry import metrics
+from accord.telemetry import propagation as telemetry
 
 Key = frozenset[tuple[str, Any]]
 

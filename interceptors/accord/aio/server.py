@@ -1,355 +1,58 @@
-"""Server interceptor: one pipeline around every handler.
-
-context -> deadline -> authorisation -> depth -> rate limit -> concurrency limit -> validation
-    -> idempotency -> fault injection -> handler
-
-What costs nothing to refuse comes first: a call is not even decoded before there is room for it.
-
-It goes first in a server's list of interceptors: to those before it, messages are bytes and every
-call sends a stream of them.
-"""
+"""A server that checks its contracts, tells its health and drains before it stops."""
 
 import asyncio
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import grpc.aio
+from grpc.aio import _server
+from grpc_health.v1 import health
 
-from accord import errors, observation
-from accord.aio import EOF, handlers
-from accord.aio.admission import Admission
-from accord.aio.failure import answer_to
-from accord.aio.repeat import Repeats
-from accord.aio.servicer import ServerContext
-from accord.aio.watchdog import Watchdog, watch
-from accord.codec import Codec
-from accord.context import CallContext
-from accord.contract import ContractError, Key, MethodPolicy, method_policy
-from accord.hooks import FieldViolation
-from accord.incoming import (
-    IGNORED,
-    SILENT,
-    WORKERS,
-    Active,
-    Entry,
-    Peers,
-    Settings,
-    grpc_code,
-    own,
-    read_headers,
-)
-from accord.outgoing import OPEN_KEY
-from accord.policies.faults import FAULT_KEY, INJECTED
-from accord.policies.queue import Permit, Waiter
-from accord.registration import Wrapping
+from accord.server.registration import LAME_DUCK, SERVING, Pipelines, Registration
+
+bare: Any = _server.server
+"""As `grpc.aio.server`, beneath any instrumentation (see `client_channel.bare`)."""
 
 
-class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Enforces the contract of every method that a server serves."""
+class Server(Registration, grpc.aio.Server):
+    """gRPC's server with health and drain.
 
-    def __init__(self, settings: Settings, pool: Executor | None = None) -> None:
-        """`pool` as in `Wrapper`."""
-        self._wrapper = Wrapper(settings, pool)
-
-    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """The method's handler inside its pipeline."""
-        with observation.suppressed():
-            handler = await continuation(handler_call_details)
-        return handler and self._wrapper.wrap(handler_call_details.method, handler)
-
-
-class Wrapper(Wrapping):
-    """Puts the handlers of one server into their pipelines."""
-
-    def __init__(self, settings: Settings, pool: Executor | None = None) -> None:
-        """`pool`: where handlers run that are functions; None: in threads of their own.
-
-        Not in the event loop's own pool: it is small, and others need it.
-        """
-        super().__init__()
-        self._pool = pool or ThreadPoolExecutor(WORKERS, thread_name_prefix="accord-handler")
-        self._settings = settings
-        self._repeats = (
-            Repeats(settings.idempotency, settings.clock) if settings.idempotency else None
-        )
-
-    def _wrap(self, method: str, handler: Any) -> Any:
-        try:
-            policy = method_policy(method)
-        except ContractError as error:
-            return _broken_contract(method, self._settings, error)
-        codec = Codec(
-            handler.request_deserializer,
-            handler.response_serializer,
-            self._settings.validator if handler.request_deserializer and not own(method) else None,
-        )
-        streaming = handler.request_streaming or handler.response_streaming
-        pipeline = Pipeline(
-            self._settings, self._repeats, policy, codec, self.peers, streaming=streaming
-        )
-        # A single request is read like a stream of one: when gRPC reads it, a call without one is
-        # never answered, and none of our limits hold before it comes.
-        streamed = handler.request_streaming
-        if handler.response_streaming:
-            handle = handler.stream_stream if streamed else handler.unary_stream
-            return grpc.stream_stream_rpc_method_handler(
-                handlers.generator(
-                    pipeline.many(handlers.many(handle, self._pool), streamed=streamed)
-                )
-            )
-        handle = handler.stream_unary if streamed else handler.unary_unary
-        return grpc.stream_unary_rpc_method_handler(
-            pipeline.single(
-                handlers.single(handle, self._pool, streamed=streamed), streamed=streamed
-            )
-        )
-
-
-class Pipeline:
-    """The stages of one method."""
+    It serves `grpc.health.v1.Health`, unless a servicer of that name is added: every service that
+    it has, and "" for the process, is SERVING between `start` and `stop`.
+    """
 
     def __init__(
         self,
-        settings: Settings,
-        repeats: Repeats | None,
-        policy: MethodPolicy,
-        codec: Codec,
-        peers: Peers,
+        server: grpc.aio.Server,
         *,
-        streaming: bool,
+        pipelines: Pipelines | None = None,
+        lame_duck: float = LAME_DUCK,
     ) -> None:
-        self._settings = settings
-        self._control = settings.control
-        self._repeats = repeats
-        self._method = policy.method
-        self._observation = observation.ServerMethod(policy.method)
-        self._entry = Entry(settings, policy, peers)
-        self._codec = codec
-        self._admission = Admission(
-            policy.method,
-            settings.control,
-            streaming=streaming,
-            authorize=settings.authorize,
-        )
+        """`pipelines`: takes the place of the interceptor that `server` has not got."""
+        super().__init__(server, pipelines)
+        self._lame_duck = lame_duck
+        self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._stopping = False
 
-    def single(self, handle: handlers.Single, *, streamed: bool) -> Any:
-        """A gRPC behaviour that answers with one response, as bytes."""
-        admission, codec, entry = self._admission, self._codec, self._entry
+    async def start(self) -> None:
+        """Serve, and say so. Raises ContractError: a served method has an invalid policy."""
+        for name in self._complete(self._health):
+            await self._health.set(name, SERVING)
+        await self._server.start()
 
-        # Nearly all calls take this way, so it is one coroutine, and objects are made when needed.
-        async def behaviour(requests: Any, grpc_context: Any) -> bytes:
-            active = self._begin(grpc_context)
-            call = active.call
-            try:
-                active.check()
-                admission.check(call)
-                request = None
-                if not streamed:
-                    # Before there is a place for it: who never sends its request must not hold one.
-                    raw = await grpc_context.read()
-                    if raw is EOF:
-                        raise _no_request()
-                    if active.observed is not None:
-                        active.observed.received(len(raw), event=False)
-                place = admission.enter(call)
-                active.permit = (
-                    await admission.wait(call, place) if isinstance(place, Waiter) else place
-                )
-                if not streamed:
-                    request = codec.decode(raw)
-                if call.policy.key is not Key.NONE:
-                    call.idempotency = entry.identify(active, request)
-                outer = ServerContext(grpc_context, codec, active.watchdog, active.observed)
-                if call.idempotency is None or streamed or self._repeats is None:
-                    if self._control.faults:
-                        await self._harm(active)
-                    active.begin()
-                    response = await handle(request, outer)
-                    answer = b"" if outer.failed() else codec.encode(response)
-                else:
-                    answer = await self._once(active, handle, request, outer)
-                active.finish()
-                if active.observed is not None:
-                    active.observed.sent(len(answer), event=False)
-                return answer
-            except BaseException as error:
-                await self._refuse(active, error)
-                raise
-            finally:
-                self._end(active)
+    async def stop(self, grace: float | None = None) -> None:
+        """Say "not serving", let callers move away, then stop; None stops at once.
 
-        return behaviour
+        A call that is queued when gRPC stops is lost (grpc/grpc#41785), so the callers, who watch
+        the health of their servers, are given `lame_duck` seconds to go elsewhere. Calls that run
+        get `grace` seconds after that.
+        """
+        if grace is not None and not self._stopping:
+            self._stopping = True
+            await self._health.enter_graceful_shutdown()
+            await asyncio.sleep(self._lame_duck)
+        await self._server.stop(grace)
 
-    async def _once(
-        self, active: "Handling", handle: handlers.Single, request: Any, outer: ServerContext
-    ) -> bytes:
-        """The answer to a call with a key, which is worked on once."""
-        call = active.call
-        assert self._repeats is not None
-        assert call.idempotency is not None
-
-        async def run() -> bytes:
-            if self._control.faults:
-                await self._harm(active)
-            active.begin()
-            response = await handle(request, outer)
-            return b"" if outer.failed() else self._codec.encode(response)
-
-        return await self._repeats.answer(call.idempotency, call.deadline, run)
-
-    def many(self, handle: handlers.Many, *, streamed: bool) -> Any:
-        """A gRPC behaviour that writes its responses."""
-        admission, codec = self._admission, self._codec
-
-        async def behaviour(requests: Any, grpc_context: Any) -> None:
-            active = self._begin(grpc_context)
-            call = active.call
-            try:
-                active.check()
-                admission.check(call)
-                request = None
-                if not streamed:
-                    raw = await grpc_context.read()
-                    if raw is EOF:
-                        raise _no_request()
-                    if active.observed is not None:
-                        active.observed.received(len(raw), event=False)
-                place = admission.enter(call)
-                active.permit = (
-                    await admission.wait(call, place) if isinstance(place, Waiter) else place
-                )
-                if not streamed:
-                    request = codec.decode(raw)
-                call.idempotency = self._entry.identify(active, request)
-                if self._control.faults:
-                    await self._harm(active)
-                active.begin()
-                if call.policy.resume is not None:
-                    # A quiet stream and a dead one look the same until the server says "open".
-                    await grpc_context.send_initial_metadata(((OPEN_KEY, "open"),))
-                await handle(
-                    request, ServerContext(grpc_context, codec, active.watchdog, active.observed)
-                )
-                active.finish()
-            except BaseException as error:
-                await self._refuse(active, error)
-                raise
-            finally:
-                self._end(active)
-
-        return behaviour
-
-    def _begin(self, grpc_context: Any) -> "Handling":
-        """A call has come in."""
-        headers, trace, ignored = read_headers(grpc_context)
-        remaining = grpc_context.time_remaining()
-        for name in ignored:
-            self._control.counts.add(self._method, f"{IGNORED}.{name}")
-        observed = self._observation.begin(trace, self._settings.clock)
-        call = self._entry.enter(grpc_context, headers, remaining)
-        return Handling(call, headers, grpc_context, watch(call.policy, remaining), observed)
-
-    async def _refuse(self, active: "Handling", error: BaseException) -> None:
-        """Answer a call that has failed; returns if gRPC must see the error itself."""
-        active.watchdog.stop()
-        grpc_context = active.grpc_context
-        answer = answer_to(
-            active.watchdog.expired() or error, active.call, self._settings.translate
-        )
-        if answer is None:
-            return
-        code = grpc_code(answer.status.code)
-        active.code = code.name
-        trailers = answer.trailers(grpc_context.trailing_metadata())
-        await grpc_context.abort(code, answer.status.message, trailers)
-
-    def _end(self, active: "Handling") -> None:
-        """A call has ended, whatever way."""
-        active.watchdog.stop()
-        if active.permit is not None:
-            # A caller that lost patience says nothing of the load; a deadline does.
-            self._admission.end(
-                active.permit,
-                sample=active.begun
-                and (active.code != "CANCELLED" or active.call.remaining() == 0),
-            )
-        if active.observed is not None:
-            active.observed.finish(active.outcome())
-
-    async def _harm(self, active: "Active") -> None:
-        """The fault that an operator has injected: first a delay, then an abort."""
-        drawn = self._control.faults.draw(self._method, active.headers.get(FAULT_KEY))
-        if drawn is None:
-            return
-        fault, faults = drawn
-        if fault.delay > 0:
-            self._control.counts.add(self._method, "fault.delayed")
-            try:
-                await asyncio.sleep(fault.delay)
-            finally:
-                faults.done(fault)
-        if fault.abort is not None:
-            self._control.counts.add(self._method, "fault.aborted")
-            raise errors.ServiceError(grpc_code(fault.abort), INJECTED, "a fault was injected")
-
-
-class Handling(Active):
-    """A call that is being handled in an event loop."""
-
-    __slots__ = ("code", "grpc_context", "observed", "permit", "watchdog")
-
-    def __init__(
-        self,
-        call: CallContext,
-        headers: dict[str, Any],
-        grpc_context: Any,
-        watchdog: Watchdog,
-        observed: observation.ServerCall | None,
-    ) -> None:
-        super().__init__(call, headers)
-        self.grpc_context = grpc_context
-        self.watchdog = watchdog
-        self.observed = observed
-        self.permit: Permit | None = None
-        self.code = "CANCELLED"
-
-    def outcome(self) -> str:
-        """Name of the status with which the call has ended."""
-        status = self.grpc_context.code()
-        if status not in SILENT:  # the handler has set it, or aborted, by itself
-            return status.name if isinstance(status, grpc.StatusCode) else grpc_code(status).name
-        if self.code == "CANCELLED" and self.call.remaining() == 0:
-            return "DEADLINE_EXCEEDED"
-        return self.code
-
-    def check(self) -> None:
-        """Raise DeadlineExceeded if the one who asked has gone: such work is not begun."""
-        call = self.call
-        if call.deadline is not None and call.clock() >= call.deadline:
-            raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
-
-    def finish(self) -> None:
-        """The handler has returned. Raises the error of a time limit that it has passed."""
-        late = self.watchdog.expired()
-        if late is not None:
-            raise late
-        self.code = "OK"
-
-
-def _no_request() -> errors.InvalidArgument:
-    return errors.InvalidArgument(
-        FieldViolation("", "the call has no request"), reason="UNDECODABLE"
-    )
-
-
-def _broken_contract(method: str, settings: Settings, error: ContractError) -> Any:
-    """A handler that answers INTERNAL to all four arities; the log has the reason."""
-
-    async def refuse(request: Any, outer: ServerContext) -> Any:
-        raise error
-
-    pipeline = Pipeline(
-        settings, None, MethodPolicy(method), Codec(None, None, None), Peers(), streaming=False
-    )
-    return grpc.stream_unary_rpc_method_handler(pipeline.single(refuse, streamed=True))
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """As gRPC's own."""
+        return bool(await self._server.wait_for_termination(timeout))

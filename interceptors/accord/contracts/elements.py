@@ -8,7 +8,8 @@ from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2
 from google.protobuf.message import Message
 
-from accord.contract import ContractError, EventPolicy, MethodPolicy, Reading
+from accord.contract.policy import ContractError, EventPolicy, MethodPolicy
+from accord.contract.reader import Reading
 from accord.contracts.location import Locations, SourcePath
 from accord.v1 import policy_pb2
 

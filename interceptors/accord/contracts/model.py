@@ -12,15 +12,9 @@ from typing import Final
 from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_database, descriptor_pb2, descriptor_pool
 
-from accord.contract import (
-    DEFAULT_TIMEOUT,
-    ContractError,
-    MethodPolicy,
-    Reading,
-    StreamPolicy,
-    read_event,
-    read_method,
-)
+from accord.contract.event import read_event
+from accord.contract.policy import DEFAULT_TIMEOUT, ContractError, MethodPolicy, StreamPolicy
+from accord.contract.reader import Reading, read_method
 from accord.contracts.elements import Event, File, Place, Rpc, Service
 from accord.contracts.graph import CallGraph
 from accord.contracts.location import SourcePath

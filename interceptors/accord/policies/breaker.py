@@ -18,7 +18,7 @@ from typing import Final
 from weakref import WeakSet
 
 from accord.policies.outcome import Outcome
-from accord.policies.refused import Refused
+from accord.policies.types import Refused
 from accord.policies.window import Window
 
 CIRCUIT_OPEN: Final = "CIRCUIT_OPEN"

@@ -7,7 +7,7 @@ and adds latency. Events begin again at 0: nobody waits for them.
 
 from typing import Final
 
-from accord.policies.number import small_number
+from accord.policies.types import small_number
 
 DEPTH_KEY: Final = "accord-depth"
 """Metadata: synchronous hops between the edge and the call."""

@@ -18,9 +18,8 @@ from threading import Lock
 from typing import Final
 
 from accord.policies.gradient import Gradient2
-from accord.policies.priority import Priority
 from accord.policies.queue import Permit, PriorityQueue, QueuePolicy, Waiter
-from accord.policies.refused import Refused
+from accord.policies.types import Priority, Refused
 
 OVERLOADED: Final = "OVERLOADED"
 """ErrorInfo reason of a refusal, which is RESOURCE_EXHAUSTED."""

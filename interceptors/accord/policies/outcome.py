@@ -9,8 +9,8 @@ to come back is at work. Neutral are the caller's own cancellation and an error 
 from enum import Enum
 from typing import Final
 
-from accord.policies.codes import Code
-from accord.policies.pushback import NEVER
+from accord.policies.retry import NEVER
+from accord.policies.types import Code
 
 _FAILURES: Final = frozenset({Code.UNAVAILABLE, Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS})
 

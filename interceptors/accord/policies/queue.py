@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from accord.policies.priority import Priority
-from accord.policies.refused import Refused
+from accord.policies.types import Priority, Refused
 
 
 @dataclass(frozen=True, slots=True)

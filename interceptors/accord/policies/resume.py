@@ -11,7 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from accord.policies.codes import Code
+from accord.policies.types import Code
+
+OPEN_KEY: Final = "accord-stream"
+"""Initial metadata by which a server says that it has accepted a resumable stream."""
 
 SLOW_CONSUMER: Final = "SLOW_CONSUMER"
 """ErrorInfo reason: the server dropped a reader that did not keep up; it may come back."""

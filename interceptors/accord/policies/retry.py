@@ -10,15 +10,15 @@ pushback -1 (see `Stop.marks`). Downwards, `accord-attempt: n` with n >= 1 tells
 that somebody above is at it already: they make one attempt only.
 """
 
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from accord.policies.budget import Budget
-from accord.policies.codes import Code
-from accord.policies.number import small_number
-from accord.policies.pushback import NEVER, told_to_wait
+from accord.policies.types import Code, small_number
 
 ATTEMPT_KEY: Final = "accord-attempt"
 """Metadata: how many attempts were made before this one, by this tier or one above it."""
@@ -172,3 +172,48 @@ class Retry:
         if self.previous + 1 >= self._limit:
             return Stop.SINGLE if self._limit == 1 else Stop.ATTEMPTS
         return None
+
+
+PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
+"""Trailer of gRFC A6; native gRPC clients obey it too."""
+
+NEVER: Final = math.inf
+"""Seconds to wait that mean: do not try again. A status that carries it is called *marked*."""
+
+MARK: Final = "-1"
+"""Value of the trailer that means NEVER."""
+
+_LARGEST: Final = 2**31 - 1
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,9}")
+
+
+def parse_pushback(*values: str | bytes) -> float | None:
+    """Seconds that all values of the trailer ask for: None without one, NEVER if they forbid it."""
+    if not values:
+        return None
+    value = values[0]
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace")
+    if len(values) > 1 or not _NUMBER.fullmatch(value) or int(value) > _LARGEST:
+        return NEVER
+    return int(value) / 1000
+
+
+def format_pushback(seconds: float) -> str:
+    """The trailer's value for a wait of so many seconds, rounded up to a millisecond, or NEVER."""
+    if not seconds < NEVER or seconds < 0:
+        return MARK
+    # What is a whole millisecond stays one, in spite of binary fractions.
+    return str(min(math.ceil(round(seconds * 1000, 6)), _LARGEST))
+
+
+def told_to_wait(pushback: float | None, retry_info: float | None) -> float | None:
+    """Seconds that a server asks for in either way; None: it does not say. Never negative.
+
+    `retry_info` is the delay of a RetryInfo, in seconds; negative or not a number means NEVER.
+    """
+    if retry_info is not None and not retry_info >= 0:
+        retry_info = NEVER
+    if pushback is None or retry_info is None:
+        return retry_info if pushback is None else pushback
+    return max(pushback, retry_info)

@@ -7,15 +7,16 @@ from typing import Any
 
 import grpc
 
-from accord.hooks import SyncIdempotencyStore
-from accord.incoming import WORKERS, Settings
-from accord.line import Driver
-from accord.registration import LAME_DUCK
-from accord.sync import beneath, client
-from accord.sync.channel import Channel
-from accord.sync.client import Line
-from accord.sync.server import ServerInterceptor, Wrapper
-from accord.sync.serving import Server
+from accord.client.request import ClientSettings
+from accord.interfaces import SyncIdempotencyStore
+from accord.server.registration import LAME_DUCK
+from accord.server.request import WORKERS, Settings
+from accord.sync import client_channel, client_interceptors
+from accord.sync import server as servers
+from accord.sync.client_attempts import Attempts
+from accord.sync.client_channel import Channel
+from accord.sync.server import Server
+from accord.sync.server_interceptors import ServerInterceptor, ServerPipelines
 
 Options = Sequence[tuple[str, Any]]
 
@@ -28,7 +29,7 @@ class SyncMesh:
 
     def __init__(
         self,
-        driver: Driver,
+        client: ClientSettings,
         settings: Settings,
         *,
         address: Callable[[str], str],
@@ -36,7 +37,7 @@ class SyncMesh:
         server_options: Callable[[Options], Options],
     ) -> None:
         """The functions are its mesh's."""
-        self._driver = driver
+        self._client = client
         self._settings = settings
         self._address = address
         self._channel_options = channel_options
@@ -51,10 +52,10 @@ class SyncMesh:
         with self._lock:
             channel = self._channels.get((target, credentials))
             if channel is None:
-                bare = beneath.channel(
+                bare = client_channel.bare(
                     self._address(target), credentials, self._channel_options(contracts)
                 )
-                channel = Channel(bare, self._line(target))
+                channel = Channel(bare, self._to(target))
                 self._channels[target, credentials] = channel
             return channel
 
@@ -64,14 +65,14 @@ class SyncMesh:
         `target` names what it leads to. Calls that block are not hedged: only a channel of the mesh
         can cancel the one that loses.
         """
-        return client.interceptors(self._line(target))
+        return client_interceptors.interceptors(self._to(target))
 
     def server_interceptors(self, *, idempotency: SyncIdempotencyStore | None = None) -> list[Any]:
         """Interceptors for a server of your own; they go before any others.
 
         `idempotency` finds stored answers; the mesh's own store is for servers of `grpc.aio`.
         """
-        return [ServerInterceptor(Wrapper(self._settings, idempotency, self._lock))]
+        return [ServerInterceptor(ServerPipelines(self._settings, idempotency, self._lock))]
 
     def server(
         self,
@@ -96,16 +97,16 @@ class SyncMesh:
         if max_workers is None:
             max_workers = WORKERS + self._settings.control.streams.limit
         pool = ThreadPoolExecutor(max_workers, thread_name_prefix="accord-server")
-        wrapper = Wrapper(self._settings, idempotency, self._lock)
-        server = beneath.server(
+        pipelines = ServerPipelines(self._settings, idempotency, self._lock)
+        server = servers.bare(
             pool,
-            interceptors=[ServerInterceptor(wrapper), *interceptors] if interceptors else [],
+            interceptors=[ServerInterceptor(pipelines), *interceptors] if interceptors else [],
             options=tuple(self._server_options(options)),
             maximum_concurrent_rpcs=kwargs.pop("maximum_concurrent_rpcs", max_workers),
             **kwargs,
         )
         found = Server(
-            server, pool, wrapping=None if interceptors else wrapper, lame_duck=lame_duck
+            server, pool, pipelines=None if interceptors else pipelines, lame_duck=lame_duck
         )
         found.add_generic_rpc_handlers(handlers or ())
         return found
@@ -118,5 +119,5 @@ class SyncMesh:
         for channel in channels:
             channel.close()
 
-    def _line(self, target: str) -> Line:
-        return Line(self._driver, target, self._lock)
+    def _to(self, target: str) -> Attempts:
+        return Attempts(self._client, target, self._lock)

@@ -1,471 +1,88 @@
-"""Server pipeline for gRPC with threads: the twin of `accord.aio.server`.
+"""A server with threads that checks its contracts, tells its health and drains before it stops."""
 
-context -> deadline -> authorisation -> depth -> rate limit -> concurrency limit -> validation
-    -> idempotency -> fault injection -> handler
-
-A thread cannot be interrupted. So a call of one request and one response that takes longer than
-its contract allows is answered when its handler returns (a caller with a deadline has gone by
-then). All others are answered when a time limit is reached: they go through gRPC's interface for
-handlers that send by themselves, which its own health service uses.
-"""
-
-import inspect
-from collections.abc import Callable, Iterator
-from threading import Event, Lock, RLock
-from typing import Any, Final
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
+from typing import Any
 
 import grpc
+from grpc import _server
+from grpc_health.v1 import health
 
-from accord import errors, failure, observation
-from accord.codec import Codec
-from accord.context import CallContext
-from accord.contract import DEFAULT_TIMEOUT, ContractError, Key, MethodPolicy, method_policy
-from accord.failure import Answer
-from accord.hooks import FieldViolation, SyncIdempotencyStore
-from accord.incoming import (
-    IGNORED,
-    SILENT,
-    Active,
-    Entry,
-    Peers,
-    Settings,
-    grpc_code,
-    own,
-    read_headers,
-)
-from accord.outgoing import OPEN_KEY
-from accord.policies.faults import FAULT_KEY, INJECTED
-from accord.policies.queue import Permit
-from accord.registration import Wrapping
-from accord.sync.admission import Admission
-from accord.sync.failure import answer_to
-from accord.sync.repeat import Repeats
-from accord.sync.servicer import CallEnded, Requests, Responses, ServerContext, put
-from accord.sync.timers import TIMERS
-from accord.sync.watchdog import ASLEEP, Watchdog, watch
-from accord.time_limits import TIMEOUT_GRACE
-
-FOREVER: Final = 1e9
-"""Seconds; where there is no deadline, gRPC says that more than this is left."""
+from accord.server.registration import LAME_DUCK, SERVING, Pipelines, Registration
+from accord.sync.client_channel import Options
 
 
-class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
-    """The pipeline for a server of the user's own."""
-
-    def __init__(self, wrapper: "Wrapper") -> None:
-        self._wrapper = wrapper
-
-    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """The method's handler inside its pipeline."""
-        with observation.suppressed():
-            handler = continuation(handler_call_details)
-        return handler and self._wrapper.wrap(handler_call_details.method, handler)
-
-
-class Wrapper(Wrapping):
-    """Puts the handlers of a server into their pipelines."""
-
-    def __init__(
-        self, settings: Settings, store: SyncIdempotencyStore | None, lock: "RLock"
-    ) -> None:
-        """`lock` is shared by all servers and channels of a mesh.
-
-        Raises TypeError for a store that has to be awaited.
-        """
-        if store is not None and inspect.iscoroutinefunction(store.lookup):
-            raise TypeError("a sync server needs a SyncIdempotencyStore")
-        super().__init__()
-        self._settings = settings
-        self._lock = lock
-        self._repeats = Repeats(store, settings.clock) if store is not None else None
-
-    def _wrap(self, method: str, handler: Any) -> Any:
-        codec = Codec(
-            handler.request_deserializer,
-            handler.response_serializer,
-            self._settings.validator if handler.request_deserializer and not own(method) else None,
-        )
-        streamed, streams = handler.request_streaming, handler.response_streaming
-        handle = getattr(handler, _ARITIES[streamed, streams])
-        try:
-            policy = method_policy(method)
-        except ContractError as error:
-            policy, handle = MethodPolicy(method), _refuse_with(error)
-        pipeline = Pipeline(
-            self._settings,
-            self._repeats,
-            policy,
-            codec,
-            self.peers,
-            self._lock,
-            streaming=streamed or streams,
-        )
-        if not (streamed or streams):
-            # Read like a stream of one: when gRPC reads it, a call without a request is answered
-            # by gRPC, and none of our checks is made before it comes.
-            return grpc.stream_unary_rpc_method_handler(pipeline.unary(handle))
-        return grpc.stream_stream_rpc_method_handler(
-            pipeline.stream(handle, streamed=streamed, streams=streams)
-        )
+def bare(
+    pool: ThreadPoolExecutor,
+    *,
+    interceptors: Sequence[Any],
+    options: Options,
+    maximum_concurrent_rpcs: int | None,
+    compression: Any = None,
+    xds: bool = False,
+) -> Any:
+    """As `grpc.server`, beneath any instrumentation (see `accord.aio.client_channel.bare`)."""
+    return _server.create_server(
+        pool, (), interceptors, options, maximum_concurrent_rpcs, compression, xds
+    )
 
 
-_ARITIES: Final = {
-    (False, False): "unary_unary",
-    (False, True): "unary_stream",
-    (True, False): "stream_unary",
-    (True, True): "stream_stream",
-}
+class Server(Registration, grpc.Server):
+    """gRPC's server with health and drain: the twin of `accord.aio.server.Server`.
 
-
-class Pipeline:
-    """The stages of one method."""
+    It serves `grpc.health.v1.Health`, unless a servicer of that name is added: every service that
+    it has, and "" for the process, is SERVING between `start` and `stop`.
+    """
 
     def __init__(
         self,
-        settings: Settings,
-        repeats: Repeats | None,
-        policy: MethodPolicy,
-        codec: Codec,
-        peers: Peers,
-        lock: "RLock",
+        server: grpc.Server,
+        pool: ThreadPoolExecutor,
         *,
-        streaming: bool,
+        pipelines: Pipelines | None = None,
+        lame_duck: float = LAME_DUCK,
     ) -> None:
-        self._settings = settings
-        self._control = settings.control
-        self._lock = lock
-        self._repeats = repeats
-        self._method = policy.method
-        self._observation = observation.ServerMethod(policy.method)
-        self._entry = Entry(settings, policy, peers)
-        self.codec = codec
-        self._admission = Admission(
-            policy.method,
-            settings.control,
-            lock,
-            streaming=streaming,
-            authorize=settings.authorize,
-        )
+        """`pool` is shut down with it; `pipelines` takes the place of an interceptor."""
+        super().__init__(server, pipelines)
+        self._pool = pool
+        self._lame_duck = lame_duck
+        self._health: Any = health.HealthServicer()
+        self._stopping = False
 
-    def unary(self, handle: Callable[..., Any]) -> Any:
-        """A gRPC behaviour with one request and one response, as bytes."""
+    def start(self) -> None:
+        """Serve, and say so. Raises ContractError: a served method has an invalid policy."""
+        for name in self._complete(self._health):
+            self._health.set(name, SERVING)
+        self._server.start()
 
-        def behaviour(requests: Any, grpc_context: Any) -> bytes:
-            active = self._begin(grpc_context)
-            outer = active.outer
-            try:
-                request = self._admit(active, requests, streamed=False)
+    def stop(self, grace: float | None = None) -> Event:
+        """Say "not serving", let callers move away, then stop; None stops at once.
 
-                def run() -> bytes:
-                    self._prepare(active)
-                    response = handle(request, outer)
-                    return b"" if outer.failed() else self.codec.encode(response)
-
-                repeats, call = self._repeats, active.call
-                if call.idempotency is None or repeats is None:
-                    raw = run()
-                else:
-                    raw = repeats.answer(call.idempotency, call.deadline, run)
-                if active.observed is not None:
-                    active.observed.sent(len(raw), event=False)
-                active.answered = grpc_context.is_active()
-                return raw
-            except CallEnded:
-                return b""  # to nobody
-            except BaseException as error:
-                self._refuse(active, error)
-                raise
-            finally:
-                self.end(active)
-
-        return behaviour
-
-    def stream(self, handle: Callable[..., Any], *, streamed: bool, streams: bool) -> Any:
-        """A gRPC behaviour with a stream of requests, of responses or of both."""
-        free = bool(getattr(handle, "experimental_non_blocking", False))
-
-        def behaviour(requests: Any, grpc_context: Any, send: Any = None) -> Any:
-            if send is None:
-                return self._generate(handle, requests, grpc_context, streamed, streams)
-            active = self._begin(grpc_context)
-            responses = Responses(grpc_context, send)
-            sender = Sender(self, active, responses)
-            try:
-                active.watchdog = watch(active.call.policy, active.remaining, sender.expired)
-                request = self._admit(active, requests, streamed=streamed)
-                self._prepare(active)
-                if active.call.policy.resume is not None:
-                    # A quiet stream and a dead one look the same until the server says "open".
-                    grpc_context.send_initial_metadata(((OPEN_KEY, "open"),))
-                if free:
-                    sender.let_go()
-                    handle(request, active.outer, sender.callback)
-                    return None
-                found = handle(request, active.outer)
-                if streams:
-                    sender.all(found)
-                elif not active.outer.failed():
-                    sender.one(found)
-            except BaseException as error:
-                sender.finish(error)
-                if not isinstance(error, Exception):
-                    raise
-            else:
-                sender.finish()
-            return None
-
-        # gRPC then lets it end its call by itself, and from any thread.
-        behaviour.experimental_non_blocking = True  # type: ignore[attr-defined]
-        pool = getattr(handle, "experimental_thread_pool", None)
-        if pool is not None:
-            behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined]
-        return behaviour
-
-    def _generate(
-        self, handle: Callable[..., Any], requests: Any, grpc_context: Any, *arity: bool
-    ) -> Iterator[bytes]:
-        """As `stream`, for an interceptor before ours that knows no way but to iterate.
-
-        Time limits are kept by the caller's deadline alone then. `arity` is streamed, streams.
+        Returns at once; the event is set when all is over. As in `accord.aio.server.Server.stop`,
+        the callers have `lame_duck` seconds to go elsewhere, and calls that run get `grace` seconds
+        after that.
         """
-        streamed, streams = arity
-        active = self._begin(grpc_context)
-        try:
-            request = self._admit(active, requests, streamed=streamed)
-            self._prepare(active)
-            if active.call.policy.resume is not None:
-                grpc_context.send_initial_metadata(((OPEN_KEY, "open"),))
-            found = handle(request, active.outer)
-            for response in found if streams else () if active.outer.failed() else (found,):
-                raw = self.codec.encode(response)
-                yield raw
-                if active.observed is not None:
-                    active.observed.sent(len(raw), event=streams)
-            active.answered = grpc_context.is_active()
-        except CallEnded:
-            return
-        except Exception as error:
-            self._refuse(active, error)
-            raise
-        finally:
-            self.end(active)
+        over = Event()
+        lame_duck = grace is not None and not self._stopping
+        self._stopping = True
+        if lame_duck:
+            self._health.enter_graceful_shutdown()
+        else:
+            # What is open must not outlast this call: the caller may exit.
+            stopped = self._server.stop(grace)
 
-    def _refuse(self, active: "Handling", error: BaseException) -> None:
-        """Answer a call that has failed; returns if gRPC must see the error itself."""
-        grpc_context = active.grpc_context
-        active.answered = grpc_context.is_active()
-        answer = self.answer(error, active)
-        if answer is not None:
-            grpc_context.abort(put(grpc_context, answer), answer.status.message)
+        def stop() -> None:
+            if lame_duck:
+                time.sleep(self._lame_duck)
+            (self._server.stop(grace) if lame_duck else stopped).wait()
+            self._pool.shutdown(wait=False)
+            over.set()
 
-    def _begin(self, grpc_context: Any) -> "Handling":
-        """A call has come in."""
-        headers, trace, ignored = read_headers(grpc_context)
-        left = grpc_context.time_remaining()
-        remaining = None if left is None or left > FOREVER else left
-        for name in ignored:
-            with self._lock:
-                self._control.counts.add(self._method, f"{IGNORED}.{name}")
-        observed = self._observation.begin(trace, self._settings.clock)
-        call = self._entry.enter(grpc_context, headers, remaining)
-        return Handling(call, headers, grpc_context, remaining, observed)
+        Thread(target=stop, name="accord-stop").start()
+        return over
 
-    def _admit(self, active: "Handling", requests: Any, *, streamed: bool) -> Any:
-        """The request, or an iterator of them, of a call that has got a place."""
-        call, raw = active.call, None
-        # The one who asked has gone: work that is late already is not begun.
-        if active.remaining is not None and active.remaining <= 0:
-            raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
-        self._admission.check(call)
-        if not streamed:
-            # Before there is a place for it: who never sends its request must not hold one.
-            raw = self._read(active, requests)
-            if raw is None:
-                raise _no_request()
-            if active.observed is not None:
-                active.observed.received(len(raw), event=False)
-        active.permit = self._admission.enter(call)
-        if not active.grpc_context.is_active():
-            raise CallEnded
-        if streamed:
-            call.idempotency = self._entry.identify(active, None)
-            return Requests(requests, self.codec, active.watchdog, active.observed)
-        request = self.codec.decode(raw)  # type: ignore[arg-type]
-        if call.policy.key is not Key.NONE:
-            call.idempotency = self._entry.identify(active, request)
-        return request
-
-    def _read(self, active: "Handling", requests: Any) -> bytes | None:
-        """The one request. Its thread waits as long for it as a unary call may take, no longer."""
-        longest = (active.call.policy.timeout or DEFAULT_TIMEOUT) + TIMEOUT_GRACE
-        if active.remaining is not None and active.remaining <= longest:
-            return next(requests, None)
-        timer = TIMERS.after(longest, active.grpc_context.cancel)
-        try:
-            return next(requests, None)
-        finally:
-            timer.cancel()
-
-    def _prepare(self, active: "Handling") -> None:
-        """What comes right before the handler."""
-        if self._control.faults:
-            self._harm(active)
-        active.begin()
-
-    def _harm(self, active: "Handling") -> None:
-        """The fault that an operator has injected: first a delay, then an abort."""
-        with self._lock:
-            drawn = self._control.faults.draw(self._method, active.headers.get(FAULT_KEY))
-        if drawn is None:
-            return
-        fault, faults = drawn
-        if fault.delay > 0:
-            with self._lock:
-                self._control.counts.add(self._method, "fault.delayed")
-            ended = Event()
-            try:
-                if active.grpc_context.add_callback(ended.set):
-                    ended.wait(fault.delay)
-            finally:
-                faults.done(fault)
-        if fault.abort is not None:
-            with self._lock:
-                self._control.counts.add(self._method, "fault.aborted")
-            raise errors.ServiceError(grpc_code(fault.abort), INJECTED, "a fault was injected")
-
-    def answer(self, error: BaseException, active: "Handling") -> Answer | None:
-        """What to answer an error with; None: nothing, or it is answered already."""
-        if active.outer.aborted or isinstance(error, CallEnded):
-            return None
-        return answer_to(error, active.call, self._settings.translate)
-
-    def end(self, active: "Handling") -> None:
-        """A call has ended, whatever way."""
-        active.watchdog.stop()
-        if active.permit is not None:
-            # A caller that lost patience says nothing of the load; a deadline does.
-            self._admission.end(
-                active.permit,
-                sample=active.begun and (active.answered or active.call.remaining() == 0),
-            )
-        if active.observed is not None:
-            active.observed.finish(active.outcome())
-
-
-class Handling(Active):
-    """A call that is being handled in a thread."""
-
-    __slots__ = (
-        "answered",
-        "grpc_context",
-        "observed",
-        "outer",
-        "permit",
-        "remaining",
-        "watchdog",
-    )
-
-    def __init__(
-        self,
-        call: CallContext,
-        headers: dict[str, Any],
-        grpc_context: Any,
-        remaining: float | None,
-        observed: observation.ServerCall | None,
-    ) -> None:
-        super().__init__(call, headers)
-        self.grpc_context = grpc_context
-        self.outer = ServerContext(grpc_context)
-        self.remaining = remaining
-        """Seconds that the caller's deadline left on arrival; None: it has none."""
-        self.observed = observed
-        self.watchdog: Watchdog = ASLEEP
-        self.permit: Permit | None = None
-        self.answered = False
-        """Whether the caller was still there to be answered."""
-
-    def outcome(self) -> str:
-        """Name of the status with which the call has ended."""
-        if not self.answered:
-            return "DEADLINE_EXCEEDED" if self.call.remaining() == 0 else "CANCELLED"
-        status = self.grpc_context.code()
-        if status in SILENT:
-            return "OK"
-        return status.name if isinstance(status, grpc.StatusCode) else grpc_code(status).name
-
-
-class Sender:
-    """Sends what a handler answers with, and ends its call once."""
-
-    def __init__(self, pipeline: Pipeline, active: Handling, responses: Responses) -> None:
-        self._pipeline = pipeline
-        self._active = active
-        self._responses = responses
-        self._once = Lock()
-
-    def one(self, response: Any, *, event: bool = False) -> None:
-        """Send one response; `event`: as one of a stream. Raises CallEnded."""
-        raw = self._pipeline.codec.encode(response)
-        self._responses.send(raw)
-        self._active.watchdog.touch()
-        if self._active.observed is not None:
-            self._active.observed.sent(len(raw), event=event)
-
-    def all(self, found: Any) -> None:
-        """Send what an iterator yields. Raises CallEnded."""
-        iterator = iter(found)
-        try:
-            for response in iterator:
-                self.one(response, event=True)
-        finally:
-            # Here and now, not whenever the collector finds it: it may hold resources.
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
-
-    def let_go(self) -> None:
-        """The handler ends the call by itself, in `callback`, or its caller does."""
-        if not self._active.grpc_context.add_callback(self.finish):
-            raise CallEnded
-
-    def callback(self, response: Any) -> None:
-        """What a handler that sends by itself is given: a response, or None for the end."""
-        if response is None:
-            self.finish()
-            return
-        try:
-            self.one(response, event=True)
-        except Exception as error:
-            self.finish(error)
-
-    def finish(self, error: BaseException | None = None) -> None:
-        """End the call, with the status of an error; the first time counts."""
-        if not self._once.acquire(blocking=False):
-            return
-        active = self._active
-        try:
-            answer = None if error is None else self._pipeline.answer(error, active)
-            if active.grpc_context.is_active() and self._responses.close(answer):
-                active.answered = True
-        finally:
-            self._pipeline.end(active)
-
-    def expired(self, error: errors.ServiceError) -> None:
-        """A time limit is reached: tell the caller. The handler's thread is told when it asks."""
-        if self._responses.close(failure.answer_to(error, self._active.call, None)):
-            self._active.answered = True
-
-
-def _no_request() -> errors.InvalidArgument:
-    return errors.InvalidArgument(
-        FieldViolation("", "the call has no request"), reason="UNDECODABLE"
-    )
-
-
-def _refuse_with(error: ContractError) -> Callable[..., Any]:
-    """A handler that answers INTERNAL; the log has the reason."""
-
-    def refuse(request: Any, context: Any) -> Any:
-        raise error
-
-    return refuse
+    def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """As gRPC's own."""
+        return bool(self._server.wait_for_termination(timeout))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from threading import TIMEOUT_MAX, Condition, Thread
 from typing import Final
 
-from accord import telemetry
+from accord._log import log
 
 LINGER: Final = 1.0
 """Seconds that the thread waits for more before it ends."""
@@ -65,7 +65,7 @@ class Timers:
             try:
                 action()
             except Exception as error:  # the others must not wait for ever
-                telemetry.log(logging.ERROR, "a timer failed", error=error)
+                log(logging.ERROR, "a timer failed", error=error)
 
     def _next(self) -> Timer | None:
         """The next timer, when it is due; None: nothing waits any more."""

@@ -15,13 +15,12 @@ finds by itself; without pytest, `no_waiting`, `FaultyServer` and `serve` are al
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from accord.testing.clock import Clock, no_waiting
-from accord.testing.draws import Draws
+from accord.testing.clock import Clock, Draws, no_waiting
 from accord.testing.script import Step, drop, fail, hang, reply
 
 if TYPE_CHECKING:
-    from accord.testing.faulty import Attempt, FaultyServer
-    from accord.testing.serving import serve
+    from accord.testing.faulty_server import Attempt, FaultyServer
+    from accord.testing.servicer import serve
 
 __all__ = [
     "Attempt",
@@ -39,9 +38,9 @@ __all__ = [
 
 # pytest loads this package in every run of a project that has it: gRPC only when it is needed.
 _HOME_OF = {
-    "Attempt": "accord.testing.faulty",
-    "FaultyServer": "accord.testing.faulty",
-    "serve": "accord.testing.serving",
+    "Attempt": "accord.testing.faulty_server",
+    "FaultyServer": "accord.testing.faulty_server",
+    "serve": "accord.testing.servicer",
 }
 
 

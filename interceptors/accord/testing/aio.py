@@ -40,7 +40,7 @@ async def accord_serve(accord_mesh: "accord.Mesh", accord_clock: Clock) -> Async
 
     Used as `parcels = await accord_serve(Parcels(), ParcelServiceStub)`.
     """
-    from accord.testing.serving import serve
+    from accord.testing.servicer import serve
 
     async with AsyncExitStack() as stack:
 

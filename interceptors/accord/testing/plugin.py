@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from accord.testing.clock import Clock, no_waiting
-from accord.testing.draws import Draws
+from accord.testing.clock import Clock, Draws, no_waiting
 
 if TYPE_CHECKING:
     from accord.sync.mesh import SyncMesh
-    from accord.testing.faulty import FaultyServer
+    from accord.testing.faulty_server import FaultyServer
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,7 +41,7 @@ def accord_random() -> Callable[[], float]:
 @pytest.fixture
 def accord_faulty() -> Iterator["FaultyServer"]:
     """A server that answers by script, on a free loopback port."""
-    from accord.testing.faulty import FaultyServer
+    from accord.testing.faulty_server import FaultyServer
 
     with FaultyServer() as faulty:
         yield faulty

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from accord.policies.codes import Code
+from accord.policies.types import Code
 
 
 class Message(Protocol):

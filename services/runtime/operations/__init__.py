@@ -7,7 +7,7 @@ and the answer to its idempotency key commit together.
 
 from typing import TYPE_CHECKING, Final
 
-from accord.operations import Audit, Intervention
+from accord.admin.mesh_service import Audit, Intervention
 from accord.ops.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from accord.ops.v1.saga_pb2_grpc import add_SagaServiceServicer_to_server
 from accord.ops.v1.trace_pb2_grpc import add_TraceServiceServicer_to_server

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from accord.policies.breaker import PROBE_WAIT, Breaker, BreakerPolicy, Permission, State
 from accord.policies.outcome import Outcome
-from accord.policies.refused import Refused
+from accord.policies.types import Refused
 from tests.accord.policies.kit import Clock, always, draws
 
 OUTCOMES = st.sampled_from(list(Outcome))

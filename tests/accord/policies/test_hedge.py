@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.policies.budget import Budget, BudgetPolicy
-from accord.policies.hedge import MIN_SAMPLES, REFRESH, Hedge, HedgePolicy
-from accord.policies.latency import GENERATION, GROWTH, LatencyDigest
+from accord.policies.hedge import (
+    GENERATION,
+    GROWTH,
+    MIN_SAMPLES,
+    REFRESH,
+    Hedge,
+    HedgePolicy,
+    LatencyDigest,
+)
 from tests.accord.policies.kit import Clock
 
 LATENCIES = st.lists(st.floats(1e-4, 100), min_size=1, max_size=200)

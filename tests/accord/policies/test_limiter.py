@@ -14,9 +14,8 @@ from accord.policies.limiter import (
     SAMPLE_TIME,
     Limiter,
 )
-from accord.policies.priority import Priority
 from accord.policies.queue import Permit, QueuePolicy, Waiter
-from accord.policies.refused import Refused
+from accord.policies.types import Priority, Refused
 from tests.accord.policies.kit import Clock, always
 
 PRIORITIES = st.sampled_from(list(Priority))

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.policies.budget import Budget, BudgetPolicy
-from accord.policies.codes import Code
-from accord.policies.pushback import NEVER
-from accord.policies.retry import Retry, RetryPolicy, Stop, max_backoff, read_attempt
+from accord.policies.retry import NEVER, Retry, RetryPolicy, Stop, max_backoff, read_attempt
+from accord.policies.types import Code
 from tests.accord.policies.kit import Clock, always
 
 POLICY = RetryPolicy(4)

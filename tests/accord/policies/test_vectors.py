@@ -8,12 +8,10 @@ import pytest
 
 from accord.policies.breaker import Breaker, BreakerPolicy, Permission
 from accord.policies.budget import Budget, BudgetPolicy
-from accord.policies.codes import Code
 from accord.policies.gradient import Gradient2, GradientPolicy
 from accord.policies.outcome import Outcome, outcome_of
-from accord.policies.pushback import NEVER, parse_pushback
-from accord.policies.refused import Refused
-from accord.policies.retry import Retry, RetryPolicy, max_backoff
+from accord.policies.retry import NEVER, Retry, RetryPolicy, max_backoff, parse_pushback
+from accord.policies.types import Code, Refused
 from tests.accord.policies.kit import Clock, always
 
 VECTORS: Final = Path(__file__).parents[1] / "vectors"

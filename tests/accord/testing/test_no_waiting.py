@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 import accord
-from accord import waiting
+from accord.client.waiting import backoff, delay
 from accord.testing import Clock, Draws, FaultyServer, fail, hang, no_waiting
 from accord.testing.aio import Serve
 from tests.accord.kit import SERVICE, Message, Stub, eventually, failure
@@ -92,10 +92,10 @@ def test_waiting_is_back_afterwards() -> None:
         assert clock is outer
         with no_waiting():
             pass
-        assert waiting.backoff(3.0) == 0.0
+        assert backoff(3.0) == 0.0
         assert outer.waits == [3.0]
-    assert waiting.backoff(3.0) == 3.0
-    assert waiting.delay(3.0) == 3.0
+    assert backoff(3.0) == 3.0
+    assert delay(3.0) == 3.0
 
 
 def test_the_clock_runs_and_never_goes_back() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from accord.contracts.export import service_config
 from accord.contracts.export.catalog import Catalog, Method
-from accord.policies.codes import Code
+from accord.policies.types import Code
 from tests.contracts.export import kit
 
 

@@ -7,11 +7,11 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 import accord
+from accord.client.method_state import RouteSnapshot
 from accord.errors import ServiceError
 from accord.ops.v1 import mesh_pb2
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from accord.policies.breaker import State
-from accord.route import RouteSnapshot
 from services.orders.customers import GET
 from services.runtime.ids import uuid7
 from shop.orders.v1 import orders_pb2 as pb

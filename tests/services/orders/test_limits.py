@@ -8,7 +8,7 @@ import pytest
 
 from accord.contract import method_policy
 from accord.errors import ServiceError
-from accord.policies.priority import Priority
+from accord.policies.types import Priority
 from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.payments.v1 import payments_pb2  # noqa: F401 - its contract is looked at

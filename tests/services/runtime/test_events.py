@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from accord import telemetry
+from accord.telemetry.propagation import use_trace
 from services.runtime import events
 from services.runtime.database import Conflict, Database, Tx
 from shop.orders.v1.events_pb2 import OrderNoteAdded
@@ -20,7 +20,7 @@ NOW = 1_750_000_000.25
 async def test_an_event_is_read_as_it_was_appended(record: Database) -> None:
     """Key, type, version, subject, payload, cause, trace and time come back as they went in."""
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    with telemetry.use_trace({"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}):
+    with use_trace({"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}):
         written = await record.write(
             lambda tx: events.append(
                 tx, note("k", "hello"), sequence=1, now=NOW, causation_id="cause"

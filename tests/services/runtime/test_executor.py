@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import pytest
 
-from accord import telemetry
 from accord.errors import Unavailable
+from accord.telemetry.propagation import trace_id, use_trace
 from services.runtime import executor as executors
 from services.runtime.database import Database, DatabaseUnavailable, Tx, open_database
 from services.runtime.executor import DELAYS, MAX_TOLD, Effect, Executor, Permanent, Work
@@ -665,11 +665,11 @@ async def test_work_goes_on_with_the_trace_of_its_cause(record: Database, clock:
     seen: list[str] = []
 
     async def handle(work: Work) -> None:
-        seen.append(telemetry.trace_id())
+        seen.append(trace_id())
 
     executor.register("test", handle)
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    with telemetry.use_trace({"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}):
+    with use_trace({"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}):
         await put(executor, record, "k")
     async with at_work(executor):
         await until(lambda: seen, "the handler")

@@ -20,7 +20,7 @@ from accord.errors import (
     ServiceError,
     Unavailable,
 )
-from accord.hooks import StoredAnswer
+from accord.interfaces import StoredAnswer
 from accord.policies.idempotency import Scope
 from services.runtime import idempotency
 from services.runtime.database import Database, Tx, open_database

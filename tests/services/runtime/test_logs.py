@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from accord import telemetry
+from accord.telemetry.propagation import use_trace
 from services.runtime.logs import JsonFormatter, configure
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -42,7 +42,7 @@ def test_a_line_says_when_who_and_what() -> None:
 
 def test_a_line_names_its_trace() -> None:
     """What is logged while a trace is current carries its id."""
-    with telemetry.use_trace({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}):
+    with use_trace({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}):
         assert line("hello")["trace_id"] == TRACE
     assert "trace_id" not in line("hello")
 

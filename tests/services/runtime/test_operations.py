@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_reflection.v1alpha import reflection_pb2
 
 import accord
-from accord import operations as mesh_operations
+from accord.admin.mesh_service import CONTRACT
 from accord.contract import Key, check_service
 from accord.errors import ServiceError
 from accord.ops.v1 import audit_pb2, saga_pb2, work_pb2
@@ -925,7 +925,7 @@ async def test_an_operator_ships_an_order_by_hand(impatient_shop: Shop) -> None:
 # The contracts.
 
 
-EVERYWHERE = (*operations.CONTRACTS, mesh_operations.CONTRACT)
+EVERYWHERE = (*operations.CONTRACTS, CONTRACT)
 
 
 def test_every_rpc_is_for_operators_and_bounded() -> None:

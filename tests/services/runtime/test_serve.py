@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from accord import idempotency_key
 from accord.errors import ServiceError
-from accord.registration import LAME_DUCK
+from accord.server.registration import LAME_DUCK
 from services.runtime.database import DatabaseLocked
 from services.runtime.ids import uuid7
 from services.runtime.serve import Runtime, running

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Final
 
-from accord.contract import MethodPolicy
+from accord.contract.policy import MethodPolicy
 from accord.contracts.breaking import access, attempts, events, safety, times, work
 from accord.contracts.breaking.change import (
     Change,
@@ -103,7 +103,6 @@ PUBLISHED: Final[tuple[ChangeRule, ...]] = (
     *(found.rule for found in EVENT_RULES),
 )
 """The rules that buf knows: those of breaking and of risky changes."""
-
 
 # Fields of a policy that are not written under their own name.
 _WRITTEN_AS: Final = {"key": "idempotency", "safe": "idempotency"}

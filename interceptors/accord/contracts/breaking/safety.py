@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from google.protobuf import descriptor_pb2
 
-from accord.contract import Key
+from accord.contract.policy import Key
 from accord.contracts.breaking.change import Found, Risk, parts, rpc_rule
 from accord.contracts.elements import Rpc
 

@@ -7,7 +7,7 @@ from typing import Final
 from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2, unknown_fields, wrappers_pb2
 
-from accord.contract import EventPolicy, MethodPolicy
+from accord.contract.policy import EventPolicy, MethodPolicy
 from accord.contracts import elements, model
 from accord.contracts.location import SourcePath
 from accord.contracts.refused import Refused

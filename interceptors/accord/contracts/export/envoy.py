@@ -10,8 +10,8 @@ from typing import Final
 
 from accord.contracts.export.catalog import Catalog, Method, Service
 from accord.contracts.export.output import Json, duration, text
-from accord.policies.codes import Code
 from accord.policies.retry import RetryPolicy
+from accord.policies.types import Code
 
 NAME: Final = "contracts"
 """What Envoy's `route_config_name` must say."""

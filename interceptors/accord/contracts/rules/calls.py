@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from accord.contract import DEFAULT_MAX_DEPTH
+from accord.contract.policy import DEFAULT_MAX_DEPTH
 from accord.contracts.elements import Rpc
 from accord.contracts.model import Contracts
 from accord.contracts.rule import Finding, rule

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from google.protobuf import descriptor_pb2
 
-from accord.contract import Key
+from accord.contract.policy import Key
 from accord.contracts.elements import Place, Rpc
 from accord.contracts.model import Contracts
 from accord.contracts.rule import Finding, rule

@@ -19,7 +19,7 @@ from accord.contracts.rules.problems import (
     problems,
 )
 from accord.contracts.rules.together import lacking
-from accord.policies.codes import Code
+from accord.policies.types import Code
 
 _EVERYBODY: Final = "*"
 # SPIFFE-ID, section 2: a trust domain, and a path of a workload without empty or dotted parts.

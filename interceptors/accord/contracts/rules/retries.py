@@ -8,7 +8,7 @@ from accord.contracts.model import Contracts
 from accord.contracts.rule import Finding, rule
 from accord.contracts.rules.problems import RETRIES, problems
 from accord.contracts.text import seconds
-from accord.policies.codes import Code
+from accord.policies.types import Code
 
 # What the documentation of gRPC's codes says of them: a repeat meets the same answer.
 _FINAL: Final[frozenset[int]] = frozenset(

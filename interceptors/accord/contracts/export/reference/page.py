@@ -7,7 +7,7 @@ from typing import Final
 
 from google.protobuf import descriptor as pb
 
-from accord.contract import Key
+from accord.contract.policy import Key
 from accord.contracts.export.catalog import WELL_KNOWN, Catalog, Event, Method, Service
 from accord.contracts.export.reference import policy
 from accord.contracts.export.reference.calls import Calls, Edge

@@ -3,17 +3,12 @@
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
-from accord.contract import (
-    DEFAULT_MAX_DEPTH,
-    FloorPolicy,
-    Key,
-    StreamPolicy,
-)
+from accord.contract.policy import DEFAULT_MAX_DEPTH, FloorPolicy, Key, StreamPolicy
 from accord.contracts.export.catalog import Method
 from accord.contracts.export.reference.calls import EVERYONE, Calls, Kind
 from accord.contracts.export.reference.markup import code, counted, escaped, human, link
 from accord.policies.breaker import BreakerPolicy
-from accord.policies.priority import Priority
+from accord.policies.types import Priority
 
 Row: TypeAlias = tuple[str, str]
 """What it is about, and HTML that says it."""

@@ -1,0 +1,1 @@
+"""What the operator of a process sees and changes: an RPC service, and gauges for metrics."""

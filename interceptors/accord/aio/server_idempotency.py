@@ -1,0 +1,79 @@
+"""Repeated calls: the stored answer instead of a second effect.
+
+Only the first call under a scope reaches the handler. Others wait for it, in this process for the
+call itself and across processes for its record, to their own deadline. A transient failure leaves
+no record: then the next one in line is the first.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from accord.context import Idempotency
+from accord.errors import IdempotencyConflict
+from accord.interfaces import IdempotencyStore, StoredAnswer
+from accord.policies.idempotency import POLL_INTERVAL, Scope
+from accord.server.idempotency import check_same, replay, still_running, wait_until
+
+
+class _Running:
+    """The first call under a scope, while it is at work in this process."""
+
+    __slots__ = ("done", "fingerprint")
+
+    def __init__(self, fingerprint: bytes) -> None:
+        self.fingerprint = fingerprint
+        self.done = asyncio.Event()
+
+
+class KeyedCalls:
+    """The calls with a key that this process is working on, over a store of answers."""
+
+    def __init__(self, store: IdempotencyStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._running: dict[Scope, _Running] = {}
+
+    async def answer(
+        self, call: Idempotency, deadline: float | None, handle: Callable[[], Awaitable[bytes]]
+    ) -> bytes:
+        """The answer to a call: stored, or from `handle`, which runs once at a time per scope.
+
+        Raises `Answered` for a stored refusal, InvalidArgument for a key that was used for another
+        request, Aborted when the first call did not finish before this one's deadline.
+        """
+        until = wait_until(self._clock(), deadline)
+        while (first := self._running.get(call.scope)) is not None:
+            check_same(first.fingerprint, call)
+            try:
+                async with asyncio.timeout(until - self._clock()):
+                    await first.done.wait()
+            except TimeoutError:
+                raise still_running() from None
+        mine = self._running[call.scope] = _Running(call.fingerprint)
+        try:
+            stored = await self._stored(call, until)
+            if stored is not None:
+                return replay(stored)
+            try:
+                return await handle()
+            except IdempotencyConflict:
+                # Another process has won; what it has done is the answer.
+                stored = await self._stored(call, until)
+                if stored is None:
+                    raise still_running() from None
+                return replay(stored)
+        finally:
+            del self._running[call.scope]
+            mine.done.set()
+
+    async def _stored(self, call: Idempotency, until: float) -> StoredAnswer | None:
+        while True:
+            stored = await self._store.lookup(call.scope)
+            if stored is None:
+                return None
+            check_same(stored.fingerprint, call)
+            if not stored.pending:
+                return stored
+            if self._clock() + POLL_INTERVAL >= until:
+                raise still_running()
+            await asyncio.sleep(POLL_INTERVAL)

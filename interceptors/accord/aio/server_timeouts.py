@@ -1,0 +1,88 @@
+"""Time limits of a handler, by one timer and without a task of its own.
+
+When a limit is reached, the handler's task is cancelled, and the cancellation is turned into the
+limit's error where the handler was started - as `asyncio.timeout` does it.
+"""
+
+import asyncio
+from typing import Final
+
+from accord.contract.policy import MethodPolicy
+from accord.errors import ServiceError
+from accord.server.timeouts import idle_error, lifetime_error, time_limits
+
+
+class Watchdog:
+    """Bounds of the call that the current task handles."""
+
+    __slots__ = ("_ends", "_handle", "_idle", "_loop", "_policy", "_task", "_touched", "error")
+
+    def __init__(self, policy: MethodPolicy, lifetime: float, idle: float) -> None:
+        """`lifetime` and `idle` are seconds, or infinite."""
+        self.error: ServiceError | None = None
+        self._policy = policy
+        self._idle = idle
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._touched = self._loop.time()
+        self._ends = self._touched + lifetime
+        self._handle: asyncio.TimerHandle | None = None
+        self._watch()
+
+    def touch(self) -> None:
+        """Something was sent or received."""
+        if self._handle is not None:
+            self._touched = self._loop.time()
+
+    def stop(self) -> None:
+        """The handler has ended."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def expired(self) -> ServiceError | None:
+        """The limit's error, if it was this watchdog (and nobody else) that cancelled the task."""
+        if self.error is None or self._task is None:
+            return None
+        return self.error if self._task.uncancel() == 0 else None
+
+    def _watch(self) -> None:
+        at = min(self._ends, self._touched + self._idle)
+        self._handle = self._loop.call_at(at, self._check)
+
+    def _check(self) -> None:
+        now = self._loop.time()
+        if now >= self._ends:
+            self._bark(lifetime_error(self._policy))
+        elif now >= self._touched + self._idle:
+            self._bark(idle_error(self._policy))
+        else:
+            self._watch()
+
+    def _bark(self, error: ServiceError) -> None:
+        self._handle = None
+        self.error = error
+        if self._task is not None:
+            self._task.cancel()
+
+
+class _Asleep(Watchdog):
+    """Watches nothing."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.error = None
+        self._handle = None
+
+
+_ASLEEP: Final = _Asleep()
+
+
+def watch(policy: MethodPolicy, remaining: float | None) -> Watchdog:
+    """The watchdog of the current task; one for all calls that need none.
+
+    `remaining` is what the client's own deadline leaves, in seconds; gRPC itself enforces that.
+    """
+    limits = time_limits(policy, remaining)
+    return _ASLEEP if limits is None else Watchdog(policy, limits.lifetime, limits.idle)

@@ -1,0 +1,1 @@
+"""One outgoing call, without I/O: what both drivers do alike. `call` is the engine."""

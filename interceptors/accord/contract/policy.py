@@ -1,0 +1,160 @@
+"""What a contract says about an RPC or an event: frozen, defaults filled in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+from accord.policies.breaker import BreakerPolicy
+from accord.policies.cache import CachePolicy
+from accord.policies.hedge import HedgePolicy
+from accord.policies.rate_limit import RatePolicy
+from accord.policies.retry import RetryPolicy
+from accord.policies.types import Priority
+
+DEFAULT_TIMEOUT: Final = 10.0
+"""Seconds a unary or client-streaming call may take if its contract does not say."""
+
+DEFAULT_MAX_DEPTH: Final = 2
+"""Synchronous hops between the edge and an RPC if its contract does not say."""
+
+
+class ContractError(Exception):
+    """A contract contradicts itself. Raised at start-up or at the first use of a method."""
+
+    def __init__(self, file: str, element: str, field: str, problem: str) -> None:
+        super().__init__(f"{file}: {element}: {field}: {problem}")
+        self.file = file
+        self.element = element
+        self.field = field
+        self.problem = problem
+
+
+class Key(Enum):
+    """What makes a repeated call safe."""
+
+    NONE = 0
+    """Nothing is promised."""
+    REQUIRED = 1
+    """The caller must send a key."""
+    NATURAL = 2
+    """The request says it all; a key is obeyed when it is sent."""
+
+
+class Dark(Enum):
+    """Policies that live policy may switch to dark mode: they decide and count, but do not act.
+
+    Authorisation, validation and idempotency are not among them: they may not be weakened.
+    """
+
+    DEPTH = 1
+    RATE_LIMIT = 2
+    CONCURRENCY_LIMIT = 3
+    BREAKER = 4
+    RETRY = 5
+    RETRY_BUDGET = 6
+    HEDGE = 7
+    CACHE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class LimitPolicy:
+    """Server-side admission."""
+
+    priority: Priority = Priority.DEFAULT
+    rate: RatePolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationPolicy:
+    """The RPC that undoes this one; `fill` maps its request's fields to where they come from."""
+
+    method: str
+    fill: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePolicy:
+    """The resume token of a server stream."""
+
+    request_field: str
+    response_field: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPolicy:
+    """Bounds of a stream in seconds; `inf` means none."""
+
+    max_lifetime: float = 3600.0
+    idle: float = 90.0
+    keepalive: float = 30.0
+    not_resumable: str = ""
+    """Why a stream that breaks cannot be continued; empty if nobody says."""
+
+
+@dataclass(frozen=True, slots=True)
+class SagaPolicy:
+    """The steps that an RPC sets off: full method names, in order. Times are seconds."""
+
+    timeout: float
+    steps: tuple[str, ...]
+    pivot: str = ""
+    """The step after which there is no way back; empty if every step can be undone."""
+
+
+@dataclass(frozen=True, slots=True)
+class FloorPolicy:
+    """What live policy may not go below."""
+
+    timeout: float = 0.0
+    max_attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MethodPolicy:
+    """All that a contract says about one RPC, defaults filled in. Times are seconds."""
+
+    method: str
+    """Full name as it travels: "/pkg.Service/Method"."""
+    declared: bool = False
+    """Whether the contract says anything: health, reflection and strangers' methods do not."""
+    client_streaming: bool = False
+    server_streaming: bool = False
+    safe: bool = False
+    """NO_SIDE_EFFECTS or IDEMPOTENT by protobuf's own `idempotency_level`."""
+    timeout: float | None = DEFAULT_TIMEOUT
+    """None for a stream that the server writes and whose own contract states no timeout."""
+    attempt_timeout: float | None = None
+    retry: RetryPolicy | None = None
+    hedge: HedgePolicy | None = None
+    breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
+    limit: LimitPolicy = LimitPolicy()
+    allow: frozenset[str] = frozenset()
+    calls: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Full method name -> seconds that this RPC allows for a nested call of it."""
+    cache: CachePolicy | None = None
+    compensation: CompensationPolicy | None = None
+    saga: SagaPolicy | None = None
+    resume: ResumePolicy | None = None
+    stream: StreamPolicy = StreamPolicy()
+    key: Key = Key.NONE
+    errors: frozenset[str] = frozenset()
+    max_depth: int = DEFAULT_MAX_DEPTH
+    floor: FloorPolicy = FloorPolicy()
+    dark: frozenset[Dark] = frozenset()
+    """Policies that only decide and count; set by live policy alone."""
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether sending the request twice is safe, without or with the key it requires."""
+        return self.safe or self.key is not Key.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class EventPolicy:
+    """What makes a message an event."""
+
+    subject: str
+    version: int
+    key: str

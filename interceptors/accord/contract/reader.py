@@ -1,0 +1,401 @@
+"""Reads a method's options: merged with its service's defaults, checked, defaults filled in.
+
+The method's `(accord.v1.policy)` is merged with the defaults of its service field by field (a
+message field is replaced whole). A policy that contradicts itself raises `ContractError`, which
+names file, method and field.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from google.protobuf import descriptor as pb
+from google.protobuf import descriptor_pb2, duration_pb2
+from google.protobuf.message import Message
+
+from accord.contract.policy import (
+    DEFAULT_MAX_DEPTH,
+    DEFAULT_TIMEOUT,
+    CompensationPolicy,
+    ContractError,
+    FloorPolicy,
+    Key,
+    LimitPolicy,
+    MethodPolicy,
+    ResumePolicy,
+    SagaPolicy,
+    StreamPolicy,
+)
+from accord.policies.breaker import BreakerPolicy
+from accord.policies.cache import CachePolicy
+from accord.policies.hedge import HedgePolicy
+from accord.policies.rate_limit import RatePolicy
+from accord.policies.retry import RetryPolicy
+from accord.policies.types import Code, Priority
+from accord.v1 import policy_pb2
+
+_MIN_TIMEOUT: Final = 0.001
+_MAX_TIMEOUT: Final = 3600.0
+_MAX_STREAM: Final = 86_400.0
+_MAX_ATTEMPTS: Final = 5
+_MAX_DEPTH: Final = 8
+_DURATION: Final = duration_pb2.Duration.DESCRIPTOR.full_name
+_METHOD_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*/[A-Za-z_]\w*", re.ASCII)
+_PURE: Final = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+_REASON = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A method's options as they are written, and what they come to."""
+
+    written: policy_pb2.MethodPolicy
+    """The method's own options merged with the defaults of its service, right or wrong."""
+    policy: MethodPolicy
+    """What they come to; a field that is wrong counts as not written."""
+    problems: tuple[ContractError, ...]
+    """What is wrong, at most one for each field of the policy."""
+
+
+def read_method(method: pb.MethodDescriptor) -> Reading:
+    """Read a method of any descriptor pool, valid or not. Nothing is kept."""
+    reader = Reader(method)
+    written = policy_pb2.MethodPolicy()
+    written.CopyFrom(reader._raw)
+    problems: list[ContractError] = []
+    while True:
+        try:
+            return Reading(written, reader.policy(), tuple(problems))
+        except ContractError as problem:
+            if any(problem.field == known.field for known in problems):
+                raise
+            problems.append(problem)
+            reader._forget(problem.field.partition(".")[0])
+
+
+class Reader:
+    """Reads one method's options; every refusal names file, method and field."""
+
+    def __init__(
+        self,
+        method: pb.MethodDescriptor,
+        live: policy_pb2.MethodPolicy | None = None,
+        source: str = "",
+    ) -> None:
+        service = method.containing_service
+        self._found = method
+        self._live = live
+        self._file = source or service.file.name
+        self._full_name = f"{service.full_name}/{method.name}"
+        options, service_options = method.GetOptions(), service.GetOptions()
+        self._level = options.idempotency_level
+        self._own = options.Extensions[policy_pb2.policy]
+        self._declared = options.HasExtension(policy_pb2.policy) or service_options.HasExtension(
+            policy_pb2.service
+        )
+        self._raw = policy_pb2.MethodPolicy()
+        self._raw.CopyFrom(service_options.Extensions[policy_pb2.service].defaults)
+        for descriptor, _ in self._own.ListFields():
+            self._raw.ClearField(descriptor.name)  # type: ignore[arg-type]
+        self._raw.MergeFrom(self._own)
+        # A default of the service is meant for its unary RPCs: a stream has a lifetime.
+        self._own_timeout = self._own.HasField("timeout")
+        if live is not None:
+            self._own_timeout |= live.HasField("timeout")
+            merge_options(live, self._raw)
+
+    def policy(self) -> MethodPolicy:
+        """The method's policy. Raises ContractError."""
+        raw = self._raw
+        timeout = self._timeout()
+        retry = self._retry()
+        limits = StreamPolicy() if self._declared else StreamPolicy(idle=math.inf)
+        policy = MethodPolicy(
+            method=f"/{self._full_name}",
+            declared=self._declared,
+            client_streaming=self._found.client_streaming,
+            server_streaming=self._found.server_streaming,
+            safe=self._level != descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN,
+            timeout=timeout,
+            attempt_timeout=self._attempt_timeout(timeout),
+            retry=retry,
+            hedge=self._hedge(),
+            breaker=self._breaker(),
+            limit=self._limit(),
+            allow=self._names("allow", raw.allow),
+            calls=self._calls(),
+            cache=self._cache(),
+            compensation=self._compensation(),
+            saga=self._saga(),
+            resume=self._resume(),
+            stream=self._stream() if raw.HasField("stream") else limits,
+            key=self._key(),
+            errors=self._errors(),
+            max_depth=self._max_depth(),
+            floor=self._floor(timeout, retry),
+        )
+        if policy.hedge is not None and not policy.idempotent:
+            raise self._refuse("hedge", "only an idempotent RPC may be sent twice")
+        if policy.cache is not None and self._level != _PURE:
+            raise self._refuse("cache", "only an RPC with NO_SIDE_EFFECTS may be left out")
+        return policy
+
+    def _forget(self, field: str) -> None:
+        """Go on as if a field were not written."""
+        self._raw.ClearField(field)  # type: ignore[arg-type]
+
+    def _refuse(self, field: str, problem: str) -> ContractError:
+        return ContractError(self._file, self._full_name, field, problem)
+
+    def _seconds(self, field: str, duration: duration_pb2.Duration) -> float:
+        seconds = duration.seconds + duration.nanos / 1e9
+        if seconds <= 0:
+            raise self._refuse(field, f"must be longer than zero, not {seconds:g} s")
+        return seconds
+
+    def _bounded(self, field: str, duration: duration_pb2.Duration) -> float:
+        seconds = self._seconds(field, duration)
+        if not _MIN_TIMEOUT <= seconds <= _MAX_TIMEOUT:
+            raise self._refuse(field, f"must lie between 1 ms and 1 h, not {seconds:g} s")
+        return seconds
+
+    def _timeout(self) -> float | None:
+        if self._raw.HasField("timeout"):
+            timeout = self._bounded("timeout", self._raw.timeout)
+            if not self._found.server_streaming or self._own_timeout:
+                return timeout
+        return None if self._found.server_streaming else DEFAULT_TIMEOUT
+
+    def _attempt_timeout(self, timeout: float | None) -> float | None:
+        if not self._raw.HasField("attempt_timeout"):
+            return None
+        attempt = self._bounded("attempt_timeout", self._raw.attempt_timeout)
+        if timeout is not None and attempt > timeout:
+            if self._live is not None and not self._live.HasField("attempt_timeout"):
+                return None  # the contract's, made needless by a shorter live timeout
+            raise self._refuse("attempt_timeout", "must not be longer than timeout")
+        return attempt
+
+    def _retry(self) -> RetryPolicy | None:
+        if not self._raw.HasField("retry"):
+            return None
+        raw = self._raw.retry
+        if raw.max_attempts == 1 and self._live is not None:
+            return None
+        if not 2 <= raw.max_attempts <= _MAX_ATTEMPTS:
+            raise self._refuse(
+                "retry.max_attempts",
+                f"must lie between 2 and {_MAX_ATTEMPTS}, not {raw.max_attempts}",
+            )
+        initial = self._or("retry.initial_backoff", raw, "initial_backoff", 0.1)
+        longest = self._or("retry.max_backoff", raw, "max_backoff", max(10.0, initial))
+        if longest < initial:
+            raise self._refuse("retry.max_backoff", "must not be shorter than initial_backoff")
+        codes = frozenset(self._code("retry.codes", number) for number in raw.codes)
+        return RetryPolicy(raw.max_attempts, initial, longest, codes or RetryPolicy(2).codes)
+
+    def _code(self, field: str, number: int) -> Code:
+        if number not in policy_pb2.StatusCode.values() or number == Code.OK:
+            raise self._refuse(field, f"{number} is not the code of a failure")
+        return Code(number)
+
+    def _or(
+        self, field: str, raw: Message, name: str, default: float, longest: float = math.inf
+    ) -> float:
+        """A duration inside a message option, or its default."""
+        if not raw.HasField(name):
+            return default
+        seconds = self._seconds(field, getattr(raw, name))
+        if seconds > longest:
+            raise self._refuse(field, f"must not be longer than {longest:g} s, not {seconds:g} s")
+        return seconds
+
+    def _hedge(self) -> HedgePolicy | None:
+        if not self._raw.HasField("hedge"):
+            return None
+        raw = self._raw.hedge
+        percentile = raw.percentile or 95.0
+        if not 50.0 <= percentile <= 99.9:
+            raise self._refuse(
+                "hedge.percentile", f"must lie between 50 and 99.9, not {percentile:g}"
+            )
+        return HedgePolicy(percentile, self._or("hedge.min_delay", raw, "min_delay", 0.001))
+
+    def _breaker(self) -> BreakerPolicy:
+        raw, default = self._raw.breaker, BreakerPolicy()
+        if raw.failure_percent > 100:
+            raise self._refuse("breaker.failure_percent", "must lie between 1 and 100")
+        open_time = self._or("breaker.open", raw, "open", default.open)
+        max_open = self._or("breaker.max_open", raw, "max_open", max(default.max_open, open_time))
+        if max_open < open_time:
+            raise self._refuse("breaker.max_open", "must not be shorter than open")
+        return BreakerPolicy(
+            raw.failure_percent or default.failure_percent,
+            raw.min_calls or default.min_calls,
+            self._or("breaker.window", raw, "window", default.window),
+            raw.consecutive_failures or default.consecutive_failures,
+            open_time,
+            max_open,
+            raw.probes or default.probes,
+        )
+
+    def _limit(self) -> LimitPolicy:
+        raw = self._raw.limit
+        if raw.priority not in policy_pb2.Priority.values():
+            raise self._refuse("limit.priority", f"{raw.priority} is not a priority")
+        priority = Priority(raw.priority or Priority.DEFAULT)
+        if not raw.HasField("rate"):
+            return LimitPolicy(priority)
+        per_second = raw.rate.per_second
+        if not 0 < per_second < math.inf:
+            raise self._refuse("limit.rate.per_second", "must be more than zero")
+        return LimitPolicy(
+            priority, RatePolicy(per_second, raw.rate.burst or math.ceil(per_second))
+        )
+
+    def _names(self, field: str, names: Iterable[str]) -> frozenset[str]:
+        found = frozenset(names)
+        if any(not name or name != name.strip() for name in found):
+            raise self._refuse(field, "contains an empty name")
+        return found
+
+    def _method(self, field: str, name: str) -> str:
+        if not _METHOD_NAME.fullmatch(name):
+            raise self._refuse(field, f"{name!r} is not a method such as 'pkg.Service/Method'")
+        return f"/{name}"
+
+    def _calls(self) -> Mapping[str, float]:
+        calls: dict[str, float] = {}
+        for entry in self._raw.calls:
+            method = self._method("calls.method", entry.method)
+            if not entry.HasField("timeout"):
+                raise self._refuse("calls.timeout", f"is missing for {entry.method}")
+            seconds = self._bounded("calls.timeout", entry.timeout)
+            calls[method] = max(seconds, calls.get(method, 0.0))
+        return MappingProxyType(calls)
+
+    def _cache(self) -> CachePolicy | None:
+        if not self._raw.HasField("cache"):
+            return None
+        raw = self._raw.cache
+        return CachePolicy(
+            self._seconds("cache.ttl", raw.ttl),
+            tuple(self._method("cache.invalidated_by", name) for name in raw.invalidated_by),
+        )
+
+    def _compensation(self) -> CompensationPolicy | None:
+        if not self._raw.HasField("compensation"):
+            return None
+        raw = self._raw.compensation
+        sides = {"request": self._found.input_type, "response": self._found.output_type}
+        for fill in raw.fill:
+            if not fill.field:
+                raise self._refuse("compensation.fill.field", "is empty")
+            side, _, path = getattr(fill, "from").partition(".")
+            if side not in sides or not _has_path(sides[side], path):
+                raise self._refuse(
+                    "compensation.fill.from", f"{getattr(fill, 'from')!r} names no field"
+                )
+        return CompensationPolicy(
+            self._method("compensation.method", raw.method),
+            tuple((fill.field, getattr(fill, "from")) for fill in raw.fill),
+        )
+
+    def _saga(self) -> SagaPolicy | None:
+        if not self._raw.HasField("saga"):
+            return None
+        raw = self._raw.saga
+        steps = tuple(self._method("saga.steps", step) for step in raw.steps)
+        if not steps:
+            raise self._refuse("saga.steps", "is empty")
+        if raw.pivot and raw.pivot not in raw.steps:
+            raise self._refuse("saga.pivot", f"{raw.pivot!r} is not one of the steps")
+        return SagaPolicy(
+            self._seconds("saga.timeout", raw.timeout), steps, f"/{raw.pivot}" if raw.pivot else ""
+        )
+
+    def _resume(self) -> ResumePolicy | None:
+        if not self._raw.HasField("resume"):
+            return None
+        if self._own.stream.not_resumable:
+            raise self._refuse("resume", "contradicts stream.not_resumable")
+        if self._found.client_streaming or not self._found.server_streaming:
+            raise self._refuse("resume", "only a server stream with a single request is resumable")
+        raw = self._raw.resume
+        self._token("resume.request_field", self._found.input_type, raw.request_field)
+        self._token("resume.response_field", self._found.output_type, raw.response_field)
+        return ResumePolicy(raw.request_field, raw.response_field)
+
+    def _token(self, field: str, message: pb.Descriptor, name: str) -> None:
+        found = message.fields_by_name.get(name)
+        if found is None:
+            raise self._refuse(field, f"{message.full_name} has no field {name!r}")
+        types = (pb.FieldDescriptor.TYPE_INT64, pb.FieldDescriptor.TYPE_UINT64)
+        if found.type not in types or found.is_repeated:
+            raise self._refuse(field, f"{message.full_name}.{name} is not an int64 or uint64")
+
+    def _stream(self) -> StreamPolicy:
+        raw, default = self._raw.stream, StreamPolicy()
+        return StreamPolicy(
+            self._or("stream.max_lifetime", raw, "max_lifetime", default.max_lifetime, _MAX_STREAM),
+            self._or("stream.idle", raw, "idle", default.idle, _MAX_STREAM),
+            self._or("stream.keepalive", raw, "keepalive", default.keepalive, _MAX_STREAM),
+            raw.not_resumable.strip(),
+        )
+
+    def _key(self) -> Key:
+        number = self._raw.idempotency.key
+        if number not in policy_pb2.Idempotency.Key.values():
+            raise self._refuse("idempotency.key", f"{number} is not a kind of key")
+        return Key(number)
+
+    def _errors(self) -> frozenset[str]:
+        for reason in self._raw.errors:
+            if not _REASON.fullmatch(reason):
+                raise self._refuse("errors", f"{reason!r} is not UPPER_SNAKE_CASE")
+        return frozenset(self._raw.errors)
+
+    def _max_depth(self) -> int:
+        if not self._raw.HasField("max_depth"):
+            return DEFAULT_MAX_DEPTH
+        if self._raw.max_depth > _MAX_DEPTH:
+            raise self._refuse("max_depth", f"must not be more than {_MAX_DEPTH}")
+        return self._raw.max_depth
+
+    def _floor(self, timeout: float | None, retry: RetryPolicy | None) -> FloorPolicy:
+        raw = self._raw.floor
+        shortest = self._or("floor.timeout", raw, "timeout", 0.0)
+        if timeout is not None and shortest > timeout:
+            raise self._refuse("floor.timeout", "must not be longer than timeout")
+        if raw.max_attempts > (retry.max_attempts if retry else 1):
+            raise self._refuse("floor.max_attempts", "must not be more than retry.max_attempts")
+        return FloorPolicy(shortest, raw.max_attempts)
+
+
+def merge_options(changes: Message, into: Message) -> None:
+    """Put what `changes` states into `into`: messages are merged, all else is replaced."""
+    for descriptor, value in changes.ListFields():
+        name = descriptor.name
+        if descriptor.is_repeated:
+            into.ClearField(name)
+            getattr(into, name).extend(value)
+        elif descriptor.message_type is None:
+            setattr(into, name, value)
+        elif descriptor.message_type.full_name == _DURATION:
+            getattr(into, name).CopyFrom(value)
+        else:
+            getattr(into, name).SetInParent()
+            merge_options(value, getattr(into, name))
+
+
+def _has_path(message: pb.Descriptor | None, path: str) -> bool:
+    """Whether a dotted path leads to a field."""
+    for name in path.split("."):
+        found = message.fields_by_name.get(name) if message is not None else None
+        if found is None:
+            return False
+        message = found.message_type
+    return True

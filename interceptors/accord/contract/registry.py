@@ -1,0 +1,89 @@
+"""The policies of the methods that this process has descriptors of, each read once, then kept."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Final
+
+from google.protobuf import descriptor_pool
+
+from accord.contract.policy import ContractError, Dark, MethodPolicy, StreamPolicy
+from accord.contract.reader import Reader
+from accord.v1 import policy_pb2
+
+LIVE_FIELDS: Final = frozenset(
+    {
+        "timeout",
+        "attempt_timeout",
+        "retry",
+        "hedge",
+        "breaker",
+        "limit",
+        "cache",
+        "stream",
+        "max_depth",
+    }
+)
+"""What live policy may change. The rest is meaning (keys, resume tokens) or security."""
+
+_policies: dict[str, MethodPolicy] = {}
+
+
+def method_policy(method: str) -> MethodPolicy:
+    """The policy of a full method name, "/pkg.Service/Method"; found once, then kept.
+
+    A method that the process has no descriptor of gets a safe default. Raises ContractError.
+    """
+    policy = _policies.get(method)
+    if policy is None:
+        try:
+            found = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
+        except KeyError:
+            return _stranger(method)  # not kept: its descriptor may still be imported
+        policy = _policies[method] = Reader(found).policy()
+    return policy
+
+
+def live_policy(
+    method: str, changes: policy_pb2.MethodPolicy, dark: Iterable[Dark], source: str
+) -> MethodPolicy:
+    """The policy of a method with live changes on top, checked as a contract is.
+
+    Scalars and lists replace the contract's, messages are merged with it. One attempt is a valid
+    change ("no retries"). `source` names where the changes come from.
+
+    Raises:
+        ContractError: they contradict themselves, go below the contract's floor, or touch what is
+            not a matter of operation; the error names source, method and field.
+        KeyError: the process does not know the method.
+    """
+
+    def refuse(field: str, problem: str) -> ContractError:
+        return ContractError(source, method[1:], field, problem)
+
+    found = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
+    for descriptor, _ in changes.ListFields():
+        if descriptor.name not in LIVE_FIELDS:
+            raise refuse(descriptor.name, "cannot be changed by live policy")
+    policy = replace(Reader(found, changes, source).policy(), dark=frozenset(dark))
+    shortest = min(policy.floor.timeout, method_policy(method).attempt_timeout or math.inf)
+    if (policy.attempt_timeout or math.inf) < shortest:
+        raise refuse("attempt_timeout", "must not be shorter than floor.timeout")
+    if Dark.RETRY in policy.dark and policy.floor.max_attempts > 1:
+        raise refuse("dark", "retries are needed for floor.max_attempts")
+    return policy
+
+
+def check_service(service: str) -> tuple[MethodPolicy, ...]:
+    """Read the policies of all methods of a service, "pkg.Service".
+
+    Raises ContractError if one is invalid, KeyError if the service is not known.
+    """
+    found = descriptor_pool.Default().FindServiceByName(service)
+    return tuple(method_policy(f"/{service}/{method.name}") for method in found.methods)
+
+
+@lru_cache(maxsize=1024)
+def _stranger(method: str) -> MethodPolicy:
+    return MethodPolicy(method, stream=StreamPolicy(idle=math.inf))

@@ -1,0 +1,1 @@
+"""One incoming call, without I/O: what both drivers do alike."""

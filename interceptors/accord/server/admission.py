@@ -1,0 +1,153 @@
+"""Who may call, and whether there is room: the stages before a request is even decoded.
+
+    authorisation -> depth -> rate limit -> concurrency limit
+
+Each refusal is counted by method and reason; in dark mode it is counted and the call passes.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from accord import context, errors
+from accord._log import log
+from accord.context import CallContext
+from accord.contract.policy import Dark
+from accord.policies.depth import TOO_DEEP, too_deep
+from accord.policies.limiter import OVERLOADED
+from accord.policies.queue import Permit, Waiter
+from accord.policies.rate_limit import RATE_LIMITED
+from accord.policies.types import Refused
+from accord.server.state import Control
+from accord.telemetry.propagation import trace_id
+
+NOT_ALLOWED: Final = "NOT_ALLOWED"
+"""ErrorInfo reason: the contract does not list the caller's identity."""
+
+NO_IDENTITY: Final = "NO_IDENTITY"
+"""ErrorInfo reason: the caller has no verified identity, where one is needed."""
+
+_EVERYBODY: Final = "*"
+_OPEN: Final = "/grpc."  # health and reflection have no contract, and probes no certificate
+
+
+class Admission:
+    """Admits the calls of one method."""
+
+    __slots__ = ("_authorize", "_control", "_limiter", "_method", "_open")
+
+    def __init__(self, method: str, control: Control, *, streaming: bool, authorize: bool) -> None:
+        self._method = method
+        self._control = control
+        self._authorize = authorize
+        self._open = method.startswith(_OPEN)
+        self._limiter = control.limiter(method, streaming=streaming)
+
+    def check(self, call: CallContext) -> None:
+        """Whether this caller may do this now. Raises ServiceError."""
+        policy = call.policy
+        if not self._open:
+            self._check_identity(call)
+        if too_deep(call.depth, policy.max_depth) and self._acts("depth", Dark.DEPTH, call):
+            log(
+                logging.WARNING,
+                "a chain of calls is too long",
+                method=call.method,
+                depth=call.depth,
+                principal=call.principal,
+                trace_id=trace_id(),
+            )
+            raise errors.FailedPrecondition(
+                TOO_DEEP,
+                f"is called across {call.depth} hops, and at most {policy.max_depth} are allowed",
+            )
+        if policy.limit.rate is not None:
+            refused = self._control.rate(policy, call.principal)
+            if refused is not None and self._acts("rate_limit", Dark.RATE_LIMIT, call):
+                raise errors.ResourceExhausted(
+                    RATE_LIMITED, refused.retry_after, "the caller's rate limit is used up"
+                )
+
+    def _check_identity(self, call: CallContext) -> None:
+        """Identities come from certificates: without mutual TLS nobody has one.
+
+        An anonymous caller passes, as on a development machine's loopback, unless the mesh says
+        that identities are needed.
+        """
+        if call.principal == context.ANONYMOUS:
+            if self._authorize:
+                self._control.counts.add(self._method, "authorization.refused")
+                raise errors.PermissionDenied(NO_IDENTITY, "needs a certificate with an identity")
+            return
+        policy = call.policy
+        if not policy.declared or _EVERYBODY in policy.allow:
+            return
+        if call.principal not in policy.allow:
+            self._control.counts.add(self._method, "authorization.refused")
+            raise errors.PermissionDenied(
+                NOT_ALLOWED, f"{call.principal} may not call {self._method[1:]}"
+            )
+
+    def begin(self, call: CallContext, notify: Callable[[], None]) -> Permit | Waiter | None:
+        """A permit, a place in the queue, or None without a limit.
+
+        `notify` is called once when a place in the queue has become a permit, or is lost: see
+        `admitted`. Raises ResourceExhausted. A permit is given back with `end`.
+        """
+        limiter = self._limiter
+        if limiter is None:
+            return None
+        if Dark.CONCURRENCY_LIMIT in call.policy.dark:
+            found = limiter.acquire(call.priority)
+        else:
+            found = limiter.acquire(call.priority, notify)
+        if isinstance(found, Refused):
+            self._shed(call, found)
+            return None
+        return found
+
+    def patience(self, call: CallContext) -> float:
+        """Seconds that a call may wait in the queue."""
+        left, longest = call.remaining(), 0.0 if self._limiter is None else self._limiter.max_wait
+        return longest if left is None else min(left, longest)
+
+    def leave(self, waiter: Waiter) -> None:
+        """A call in the queue is given up: its caller has gone."""
+        if self._limiter is not None:
+            self._limiter.leave(waiter)
+
+    def admitted(self, call: CallContext, waiter: Waiter) -> Permit:
+        """The permit of a call that has waited. Raises ResourceExhausted or DeadlineExceeded."""
+        limiter = self._limiter
+        assert limiter is not None
+        if waiter.permit is not None:
+            return waiter.permit
+        refused = waiter.refused or limiter.leave(waiter)
+        self._control.counts.add(self._method, f"limit.refused.{call.priority.name}")
+        if call.remaining() == 0:
+            raise errors.DeadlineExceeded("the deadline passed while the call waited for a place")
+        raise _overloaded(refused)
+
+    def end(self, permit: Permit, *, sample: bool) -> None:
+        """The call is over; `sample` as in `Limiter.release`."""
+        if self._limiter is not None:
+            self._limiter.release(permit, sample=sample)
+
+    def _shed(self, call: CallContext, refused: Refused) -> None:
+        if Dark.CONCURRENCY_LIMIT in call.policy.dark:
+            self._control.counts.add(self._method, "limit.dark")
+            return
+        self._control.counts.add(self._method, f"limit.refused.{call.priority.name}")
+        raise _overloaded(refused)
+
+    def _acts(self, name: str, dark: Dark, call: CallContext) -> bool:
+        """Count a refusal; False if it must not be acted on."""
+        acts = dark not in call.policy.dark
+        self._control.counts.add(self._method, f"{name}.{'refused' if acts else 'dark'}")
+        return acts
+
+
+def _overloaded(refused: Refused) -> errors.ResourceExhausted:
+    return errors.ResourceExhausted(
+        OVERLOADED, refused.retry_after, "the server has more work than it can do"
+    )

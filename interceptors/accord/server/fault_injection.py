@@ -1,0 +1,68 @@
+"""Faults that an operator has injected into the methods of this process, each for a while.
+
+They live in the process alone and end by themselves: nobody forgets one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from accord.policies.fault_injection import NO_FAULT, Fault, FaultPolicy, Faults
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """The fault of one method; `ends` is on the table's clock."""
+
+    policy: FaultPolicy
+    ends: float
+    faults: Faults
+
+
+class FaultTable:
+    """By method, as it travels. Used inside one event loop, or under the lock of `mesh.sync`."""
+
+    __slots__ = ("_clock", "_injected", "_random")
+
+    def __init__(self, clock: Callable[[], float], random: Callable[[], float]) -> None:
+        self._clock = clock
+        self._random = random
+        self._injected: dict[str, Injected] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._injected)
+
+    def inject(self, method: str, policy: FaultPolicy, lasting: float) -> None:
+        """Harm a method for `lasting` seconds, instead of what it meets now."""
+        faults = Faults(policy, random=self._random)
+        self._injected[method] = Injected(policy, self._clock() + lasting, faults)
+
+    def clear(self, method: str) -> None:
+        """Leave a method alone; without a fault, nothing happens."""
+        self._injected.pop(method, None)
+
+    def of(self, method: str) -> Injected | None:
+        """The fault of a method, unless it has ended."""
+        found = self._injected.get(method)
+        if found is not None and self._clock() >= found.ends:
+            self._injected.pop(method, None)
+            return None
+        return found
+
+    def draw(self, method: str, header: str | bytes | None) -> tuple[Fault, Faults] | None:
+        """What happens to a call with this `accord-fault` header; None: nothing.
+
+        The fault is handed to `Faults.done` after its delay.
+        """
+        found = self.of(method)
+        if found is None:
+            return None
+        fault = found.faults.draw(header)
+        return None if fault is NO_FAULT else (fault, found.faults)
+
+    def methods(self) -> set[str]:
+        """Methods with a fault, also one that has just ended."""
+        return set(self._injected)
+
+    def ends_in(self, injected: Injected) -> float:
+        """Seconds that a fault goes on."""
+        return max(0.0, injected.ends - self._clock())

@@ -1,0 +1,134 @@
+"""What is recorded of a call that is handled: one span, and its duration.
+
+    observed = ServerMethod(method).begin(context, clock) when a call has come
+    observed.received(bytes), observed.sent(bytes) for every message
+    observed.finish(code) ends it
+
+With no SDK installed there is nothing to record, and a driver holds None instead. A server span is
+an error only for the codes that tell of the server's own failure.
+"""
+
+from typing import Final
+
+from opentelemetry import context as otel
+from opentelemetry import trace
+
+from accord.telemetry import metrics, propagation
+from accord.telemetry.spans import MAX_MESSAGES, SILENT, Clock, end_span, identity, their_span
+
+_SERVER_ERRORS: Final = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+
+
+class ServerMethod:
+    """A method that is served; observes its calls."""
+
+    __slots__ = ("_attributes", "_method", "_name", "_silent")
+
+    def __init__(self, method: str) -> None:
+        """`method` as it travels."""
+        self._method = method
+        self._silent = method.startswith(SILENT)
+        self._name, self._attributes = identity(method)
+
+    def begin(self, context: otel.Context, clock: Clock) -> "ServerCall | None":
+        """A call has come with this trace: make it the task's; None: not recorded."""
+        if self._silent:
+            propagation.enter(context)
+            return None
+        found = metrics.instruments()
+        span, owned = None, True
+        if propagation.configured():
+            span = their_span(trace.SpanKind.SERVER, self._method)
+            owned = span is None
+            if span is None:
+                span = propagation.tracer().start_span(
+                    self._name,
+                    context,
+                    kind=trace.SpanKind.SERVER,
+                    attributes=self._attributes,
+                )
+                propagation.enter(context, span)
+                if not span.is_recording():
+                    span = None
+        else:
+            propagation.enter(context)
+        if span is None and found is None:
+            return None
+        meter = None if found is None else found.server(self._method)
+        return ServerCall(span, meter, clock, owned=owned)
+
+
+class ServerCall:
+    """One call that is being handled."""
+
+    __slots__ = (
+        "_clock",
+        "_finished",
+        "_meter",
+        "_owned",
+        "_received",
+        "_received_bytes",
+        "_sent",
+        "_sent_bytes",
+        "_span",
+        "_started",
+    )
+
+    def __init__(
+        self,
+        span: trace.Span | None,
+        meter: metrics.ServerMeter | None,
+        clock: Clock,
+        *,
+        owned: bool,
+    ) -> None:
+        """A call that has just come. `owned`: the span is ended with it."""
+        self._span = span
+        self._owned = owned
+        self._meter = meter
+        self._clock = clock
+        self._started = clock()
+        self._finished = False
+        self._received = self._received_bytes = self._sent = self._sent_bytes = 0
+        if meter is not None:
+            meter.started += 1
+
+    def received(self, size: int, *, event: bool = True) -> None:
+        """A request of `size` bytes has come; `event`: as one of a stream."""
+        if event and self._span is not None and self._received < MAX_MESSAGES:
+            _message(self._span, "Inbound message", self._received, size)
+        self._received += event
+        self._received_bytes += size
+
+    def sent(self, size: int, *, event: bool = True) -> None:
+        """A response of `size` bytes was sent; `event`: as one of a stream."""
+        if event and self._span is not None and self._sent < MAX_MESSAGES:
+            _message(self._span, "Outbound message", self._sent, size)
+        self._sent += event
+        self._sent_bytes += size
+
+    def finish(self, code: str) -> None:
+        """The call has ended with the status of this name."""
+        if self._finished:
+            return
+        self._finished = True
+        if self._meter is not None:
+            self._meter.call(
+                code,
+                self._clock() - self._started,
+                sent=self._sent_bytes,
+                received=self._received_bytes,
+            )
+        span = self._span
+        if span is not None:
+            if self._received:
+                span.set_attribute("accord.messages.received", self._received)
+            if self._sent:
+                span.set_attribute("accord.messages.sent", self._sent)
+            end_span(span, code, code, error=code in _SERVER_ERRORS, owned=self._owned)
+
+
+def _message(span: trace.Span, name: str, number: int, size: int) -> None:
+    span.add_event(name, {"sequence-number": number, "message-size": size})

@@ -1,0 +1,120 @@
+"""What a server serves, on its way into the pipelines: the same for both kinds of gRPC."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import grpc
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from accord.contract.registry import check_service
+from accord.server.request import Peers
+from accord.server.state import MAX_METHODS
+
+LAME_DUCK: Final = 0.3
+"""Seconds between "not serving" and the stop, in which callers move away."""
+
+SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+
+_HEALTH: Final = "grpc.health.v1.Health"
+
+
+class Pipelines:
+    """Puts the handlers of one server into their pipelines, each once."""
+
+    def __init__(self) -> None:
+        self.peers = Peers()
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
+
+    def wrap(self, method: str, handler: Any) -> Any:
+        """A handler inside its pipeline."""
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            if len(self._wrapped) >= MAX_METHODS:
+                self._wrapped.clear()  # a generic handler that serves any name
+            known = self._wrapped[method] = (handler, self._wrap(method, handler))
+        return known[1]
+
+    def _wrap(self, method: str, handler: Any) -> Any:
+        raise NotImplementedError
+
+
+class Registration:
+    """The part of a server that takes handlers and ports."""
+
+    def __init__(self, server: Any, pipelines: Pipelines | None) -> None:
+        """`pipelines`: takes the place of the interceptor that `server` has not got."""
+        self._server = server
+        self._pipelines = pipelines
+        if pipelines is not None:
+            pipelines.peers.secure = False
+        self._services: dict[str, None] = {}
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[Any]) -> None:
+        """As gRPC's own."""
+        handlers = tuple(generic_rpc_handlers)
+        for handler in handlers:
+            name = handler.service_name() if hasattr(handler, "service_name") else None
+            if name:
+                self._services[name] = None
+        if self._pipelines is not None:
+            handlers = tuple(_Piped(handler, self._pipelines) for handler in handlers)
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, Any]
+    ) -> None:
+        """As gRPC's own."""
+        self._services[service_name] = None
+        if self._pipelines is not None:
+            method_handlers = {
+                name: self._pipelines.wrap(f"/{service_name}/{name}", handler)
+                for name, handler in method_handlers.items()
+            }
+        self._server.add_registered_method_handlers(service_name, method_handlers)
+
+    def add_insecure_port(self, address: str) -> int:
+        """As gRPC's own."""
+        return int(self._server.add_insecure_port(address))
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """As gRPC's own."""
+        if self._pipelines is not None:
+            self._pipelines.peers.secure = True
+        return int(self._server.add_secure_port(address, server_credentials))
+
+    def _complete(self: Any, health: Any) -> tuple[str, ...]:
+        """Add `health` unless there is one. Returns the names that it knows.
+
+        Raises ContractError: a served method has an invalid policy.
+        """
+        for name in self._services:
+            if _known(name):
+                check_service(name)
+        if _HEALTH not in self._services:
+            health_pb2_grpc.add_HealthServicer_to_server(health, self)
+        return ("", *self._services)
+
+
+class _Piped(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """A generic handler whose methods are in their pipelines.
+
+    Cheaper than an interceptor, which gRPC calls for each RPC.
+    """
+
+    def __init__(self, handler: Any, pipelines: Pipelines) -> None:
+        self._handler = handler
+        self._pipelines = pipelines
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a method, or None."""
+        found = self._handler.service(handler_call_details)
+        return found and self._pipelines.wrap(handler_call_details.method, found)
+
+
+def _known(service: str) -> bool:
+    try:
+        descriptor_pool.Default().FindServiceByName(service)
+    except KeyError:
+        return False
+    return True

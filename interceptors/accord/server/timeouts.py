@@ -1,0 +1,54 @@
+"""Time limits of a handler: how long a call may take, and how long it may be quiet."""
+
+import math
+from typing import Final, NamedTuple
+
+from accord.contract.policy import MethodPolicy
+from accord.errors import DeadlineExceeded, ServiceError, Unavailable
+
+MAX_LIFETIME: Final = "STREAM_MAX_LIFETIME"
+"""ErrorInfo reason: the stream has reached its lifetime; a resumable client goes on elsewhere."""
+
+IDLE: Final = "STREAM_IDLE"
+"""ErrorInfo reason: nothing was sent or received for the stream's idle time."""
+
+TIMEOUT_GRACE: Final = 1.0
+"""Seconds beyond a unary contract's timeout: the client's own deadline should end the call."""
+
+
+class TimeLimits(NamedTuple):
+    """What a watchdog watches, in seconds; infinite: no bound."""
+
+    lifetime: float
+    idle: float
+
+
+def time_limits(policy: MethodPolicy, remaining: float | None) -> TimeLimits | None:
+    """The limits of a call, or None if it needs no watching.
+
+    `remaining` is what the client's own deadline leaves, in seconds; gRPC itself enforces that.
+    """
+    if not policy.declared:
+        return None
+    lifetime = math.inf if policy.timeout is None else policy.timeout + TIMEOUT_GRACE
+    idle = math.inf
+    if policy.server_streaming:
+        lifetime = min(lifetime, policy.stream.max_lifetime)
+        idle = policy.stream.idle
+    left = math.inf if remaining is None else remaining
+    if left <= lifetime and left <= idle:
+        return None  # the usual unary call
+    return TimeLimits(lifetime, idle)
+
+
+def lifetime_error(policy: MethodPolicy) -> ServiceError:
+    """The call has lived for too long."""
+    longest = policy.stream.max_lifetime
+    if policy.server_streaming and (policy.timeout is None or longest <= policy.timeout):
+        return Unavailable(MAX_LIFETIME, message=f"the stream has lived for {longest:g} s")
+    return DeadlineExceeded(f"took longer than its contract allows: {policy.timeout:g} s")
+
+
+def idle_error(policy: MethodPolicy) -> ServiceError:
+    """The stream has been quiet for too long."""
+    return Unavailable(IDLE, message=f"nothing happened for {policy.stream.idle:g} s")

@@ -1,0 +1,85 @@
+"""Repeated calls: the stored answer instead of a second effect.
+
+The twin of `accord.aio.server_idempotency`.
+"""
+
+import time
+from collections.abc import Callable
+from threading import Event, Lock
+
+from accord.context import Idempotency
+from accord.errors import IdempotencyConflict
+from accord.interfaces import StoredAnswer, SyncIdempotencyStore
+from accord.policies.idempotency import POLL_INTERVAL, Scope
+from accord.server.idempotency import check_same, replay, still_running, wait_until
+
+
+class _Running:
+    """The first call under a scope, while it is at work in this process."""
+
+    __slots__ = ("done", "fingerprint")
+
+    def __init__(self, fingerprint: bytes) -> None:
+        self.fingerprint = fingerprint
+        self.done = Event()
+
+
+class KeyedCalls:
+    """The calls with a key that this process is working on, over a store of answers."""
+
+    def __init__(self, store: SyncIdempotencyStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._lock = Lock()
+        self._running: dict[Scope, _Running] = {}
+
+    def answer(
+        self, call: Idempotency, deadline: float | None, handle: Callable[[], bytes]
+    ) -> bytes:
+        """The answer to a call: stored, or from `handle`, which runs once at a time per scope.
+
+        Raises `Answered` for a stored refusal, InvalidArgument for a key that was used for another
+        request, Aborted when the first call did not finish before this one's deadline.
+        """
+        until = wait_until(self._clock(), deadline)
+        mine = self._first(call, until)
+        try:
+            stored = self._stored(call, until)
+            if stored is not None:
+                return replay(stored)
+            try:
+                return handle()
+            except IdempotencyConflict:
+                # Another process has won; what it has done is the answer.
+                stored = self._stored(call, until)
+                if stored is None:
+                    raise still_running() from None
+                return replay(stored)
+        finally:
+            with self._lock:
+                del self._running[call.scope]
+            mine.done.set()
+
+    def _first(self, call: Idempotency, until: float) -> _Running:
+        """Wait until this is the only call under its scope."""
+        while True:
+            with self._lock:
+                first = self._running.get(call.scope)
+                if first is None:
+                    mine = self._running[call.scope] = _Running(call.fingerprint)
+                    return mine
+            check_same(first.fingerprint, call)
+            if not first.done.wait(max(0.0, until - self._clock())):
+                raise still_running()
+
+    def _stored(self, call: Idempotency, until: float) -> StoredAnswer | None:
+        while True:
+            stored = self._store.lookup(call.scope)
+            if stored is None:
+                return None
+            check_same(stored.fingerprint, call)
+            if not stored.pending:
+                return stored
+            if self._clock() + POLL_INTERVAL >= until:
+                raise still_running()
+            time.sleep(POLL_INTERVAL)

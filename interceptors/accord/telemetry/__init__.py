@@ -1,0 +1,1 @@
+"""Telemetry on the OpenTelemetry API: trace propagation, spans and metrics."""

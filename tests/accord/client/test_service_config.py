@@ -1,0 +1,136 @@
+"""What a channel leaves to gRPC's core."""
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+import accord
+from accord.client import service_config
+from accord.v1 import policy_pb2
+from tests.accord.kit import SERVICE, Message, Stub, handlers, serving
+
+
+async def _good(request: Any, context: Any) -> Any:
+    return request
+
+
+async def _bad(request: Any, context: Any) -> Any:
+    raise accord.Unavailable("BROKEN", 0.0, "this replica is broken")
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"loadBalancingPolicy": "round_robin"}, "loadBalancingPolicy"),
+        ({"loadBalancingConfig": []}, "loadBalancingConfig: must be a list"),
+        ({"loadBalancingConfig": [{"rr": {}}]}, r"loadBalancingConfig\[0\].rr: is none of"),
+        ({"retryThrottling": {"maxTokens": 1}}, "retryThrottling.*budget"),
+        ({"methodConfig": [{"name": [{}], "timeout": "1s"}]}, r"methodConfig\[0\].timeout"),
+        ({"methodConfig": [{"retryPolicy": {}}]}, r"methodConfig\[0\].retryPolicy"),
+        ({"methodConfig": {}}, "methodConfig: must be a list"),
+        ({"healthCheckConfig": {"serviceName": 1}}, "healthCheckConfig.serviceName"),
+        ({"typo": 1}, "typo: is not a field"),
+        (
+            {"loadBalancingConfig": [{"outlier_detection_experimental": {"interval": "1"}}]},
+            "interval: must be seconds",
+        ),
+        (
+            {"loadBalancingConfig": [{"outlier_detection_experimental": {}}]},
+            "childPolicy: must be a list",
+        ),
+    ],
+)
+def test_bad_config_is_refused(config: dict[str, Any], problem: str) -> None:
+    """A config that gRPC would fail every call with is refused when the mesh is made, by field."""
+    with pytest.raises(service_config.ServiceConfigError, match=problem):
+        accord.Mesh("caller", service_config=config)
+
+
+def test_derived_from_the_contract() -> None:
+    """What is derived passes the check; the contract's breaker says how many calls are enough."""
+    for methods in ((), accord.check_service(SERVICE)):
+        config = service_config.derive(methods)
+        service_config.check(config)
+        ((balancing,),) = (config["loadBalancingConfig"],)
+        ejection = balancing["outlier_detection_experimental"]["failurePercentageEjection"]
+        needed = max([policy.breaker.min_calls for policy in methods] or [10])
+        assert ejection["requestVolume"] == needed
+        assert ejection["threshold"] == service_config.FAILING
+
+
+async def test_outlier_is_ejected() -> None:
+    """One backend of three that answers UNAVAILABLE gets no more calls; the others get them all."""
+    async with AsyncExitStack() as stack:
+        addresses = [
+            await stack.enter_async_context(serving(accord.Mesh("callee"), {"Unary": behaviour}))
+            for behaviour in (_good, _good, _bad)
+        ]
+        config = service_config.derive(interval=0.2)
+        mesh = accord.Mesh(
+            "caller",
+            targets={"echo": f"ipv4:{','.join(addresses)}"},
+            service_config=config,
+        )
+        stack.push_async_callback(mesh.close)
+        stub = Stub(mesh.channel("echo"))
+        outcomes: list[bool] = []
+
+        async def call() -> None:
+            try:
+                await stub.Unary(Message())
+            except grpc.aio.AioRpcError:
+                outcomes.append(False)
+            else:
+                outcomes.append(True)
+
+        for _ in range(2000):
+            await call()
+            if outcomes[-60:] == [True] * 60:
+                break
+        else:
+            raise AssertionError("the broken backend was never left out")
+        assert not all(outcomes)
+
+
+async def test_health_and_drain() -> None:
+    """A server tells its health by itself: SERVING per service, NOT_SERVING before it stops."""
+    mesh = accord.Mesh("callee")
+    server = mesh.server(lame_duck=0.05)
+    server.add_generic_rpc_handlers((handlers({"Unary": _good}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    seen: list[int] = []
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        seen.append((await watch.read()).status)
+        await server.stop(1.0)
+        seen.append((await watch.read()).status)
+        watch.cancel()
+    status = health_pb2.HealthCheckResponse
+    assert seen == [status.SERVING, status.NOT_SERVING]
+
+
+async def test_invalid_contract_does_not_start() -> None:
+    """A server with a method of invalid policy does not start; file, method and field are named."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="accordtest/v1/broken.proto",
+        package="accordtest.v1",
+        dependency=["accordtest/v1/echo.proto", "accord/v1/policy.proto"],
+    )
+    method = file.service.add(name="BrokenService").method.add(
+        name="Never",
+        input_type=".accordtest.v1.Message",
+        output_type=".accordtest.v1.Message",
+    )
+    method.options.Extensions[policy_pb2.policy].timeout.SetInParent()
+    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
+    server = accord.Mesh("callee").server()
+    server.add_registered_method_handlers("accordtest.v1.BrokenService", {})
+    with pytest.raises(accord.ContractError, match=r"broken\.proto.*BrokenService/Never.*timeout"):
+        await server.start()
+    await server.stop(None)

@@ -1,0 +1,421 @@
+"""Who is admitted: identity, depth, rate and room, in this order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+import accord
+from accord.contract.overrides import parse
+from accord.ops.v1 import mesh_pb2 as ops
+from accord.policies.depth import TOO_DEEP
+from accord.policies.fault_injection import FaultPolicy
+from accord.policies.gradient import GradientPolicy
+from accord.policies.queue import QueuePolicy
+from accord.policies.retry import PUSHBACK_KEY
+from accord.policies.types import Priority
+from accord.server.state import Limits
+from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, path, serving
+from tests.accord.server_kit import (
+    Served,
+    bare,
+    certificate_of,
+    certify,
+    mutual,
+    rejected,
+    secured,
+    trailers_of,
+)
+
+Code = grpc.StatusCode
+
+
+def fixed(permits: int, *, queue: int = 0, max_wait: float = 0.5, streams: int = 1000) -> Limits:
+    """A limit that does not adapt."""
+    return Limits(
+        GradientPolicy(initial=permits, minimum=permits, maximum=permits),
+        QueuePolicy(length=queue, max_wait=max_wait),
+        streams,
+    )
+
+
+def dark(served: Served, method: str, *policies: "ops.DarkPolicy.ValueType") -> None:
+    """Put policies of a method into dark mode."""
+    served.mesh.control.overrides.set(path(method), ops.Override(dark=policies))
+
+
+async def answer(request: Any, context: Any) -> Any:
+    return request
+
+
+class Gate:
+    """A handler that waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.open = asyncio.Event()
+
+    async def __call__(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError  # gRPC wants functions: see `unary`
+
+    def unary(self) -> Any:
+        async def handler(request: Any, context: Any) -> Any:
+            self.started += 1
+            await self.open.wait()
+            return request
+
+        return handler
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    certify(folder, ("server", "alice", "bob"))
+    return folder
+
+
+@pytest.mark.parametrize("authorize", [False, True])
+async def test_allow_list(certificates: Path, authorize: bool) -> None:
+    """With mutual TLS a caller that the contract does not list is PERMISSION_DENIED."""
+    mesh = accord.Mesh("callee", authorize=authorize)
+    behaviours = {"Guarded": answer, "Limited": answer, "Unary": answer}
+    async with mutual(mesh, behaviours, certificates, ("alice", "bob")) as stubs:
+        assert (await stubs["alice"].Guarded(Message(text="a"))).text == "a"
+        error = await failure(stubs["bob"].Guarded(Message()))
+        assert (error.code, error.reason) == (Code.PERMISSION_DENIED, "NOT_ALLOWED")
+        assert "spiffe://test.internal/bob" in error.message
+        assert (await stubs["bob"].Limited(Message(text="b"))).text == "b"  # "*"
+        nobody = await failure(stubs["alice"].Unary(Message()))  # its contract lists nobody
+        assert nobody.code is Code.PERMISSION_DENIED
+
+
+async def test_identity_of_a_mesh_client(certificates: Path) -> None:
+    """Channels of a mesh, of both kinds, show the certificate that they are given, and keep it."""
+    caller = accord.Mesh("caller")
+    alice, bob = (certificate_of(certificates, name) for name in ("alice", "bob"))
+    async with secured(accord.Mesh("callee"), {"Guarded": answer}, certificates) as address:
+        channel = caller.channel(address, credentials=alice)
+        assert caller.channel(address, credentials=alice) is channel
+        assert (await Stub(channel).Guarded(Message(text="a"))).text == "a"
+        refused = await failure(Stub(caller.channel(address, credentials=bob)).Guarded(Message()))
+        assert (refused.code, refused.reason) == (Code.PERMISSION_DENIED, "NOT_ALLOWED")
+        plain = await failure(Stub(caller.channel(address)).Guarded(Message()))
+        assert plain.code is Code.UNAVAILABLE
+
+        threads = Stub(caller.sync.channel(address, credentials=alice))
+        text = (await asyncio.to_thread(threads.Guarded, Message(text="s"))).text
+        assert text == "s"
+        await caller.close()
+
+
+async def test_anonymous_on_loopback() -> None:
+    """Without mutual TLS nobody has an identity: callers pass, unless identities are required."""
+    async with bare({"Guarded": answer}) as served:
+        assert (await served.stub.Guarded(Message(text="a"))).text == "a"
+    async with bare({"Guarded": answer, "Unary": answer}, authorize=True) as served:
+        for method in (served.stub.Guarded, served.stub.Unary):
+            error = await failure(method(Message()))
+            assert (error.code, error.reason) == (Code.PERMISSION_DENIED, "NO_IDENTITY")
+        assert served.counts("Guarded") == {"authorization.refused": 1}
+
+
+async def test_rate_limit_per_identity(certificates: Path) -> None:
+    """Each identity has a bucket of its own; one that is empty answers with the time to wait."""
+    mesh = accord.Mesh("callee")
+    async with mutual(mesh, {"Limited": answer}, certificates, ("alice", "bob")) as stubs:
+        for _ in range(5):
+            await stubs["alice"].Limited(Message())
+        error = await rejected(stubs["alice"].Limited(Message()))
+        await stubs["bob"].Limited(Message())
+    found = accord.failure_of(error)
+    assert found is not None
+    assert (found.code, found.reason) == (Code.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+    assert found.retry_after == pytest.approx(10, abs=1)
+    assert 9000 < int(trailers_of(error)[PUSHBACK_KEY]) <= 10_000
+
+
+@pytest.mark.parametrize(
+    ("depth", "passes"),
+    [("0", True), ("2", True), ("3", False), ("64", False), ("999999", False)],
+)
+async def test_depth(depth: str, passes: bool) -> None:
+    """A chain that is longer than the contract allows is refused, and says so."""
+    async with bare({"Unary": answer}) as served:
+        call = served.stub.Unary(Message(text="a"), metadata=(("accord-depth", depth),))
+        if passes:
+            assert (await call).text == "a"
+            return
+        error = await failure(call)
+        assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, TOO_DEEP)
+        assert served.counts("Unary") == {"depth.refused": 1}
+
+
+async def test_dark_mode() -> None:
+    """In dark mode depth, rate and concurrency limits decide and count, and let the call pass."""
+    async with bare({"Limited": answer}, limits=fixed(1)) as served:
+        dark(
+            served,
+            "Limited",
+            ops.DARK_POLICY_DEPTH,
+            ops.DARK_POLICY_RATE_LIMIT,
+            ops.DARK_POLICY_CONCURRENCY_LIMIT,
+        )
+        permit = served.mesh.control.calls.acquire(Priority.DEFAULT)
+        for _ in range(6):
+            call = served.stub.Limited(Message(text="a"), metadata=(("accord-depth", "9"),))
+            assert (await call).text == "a"
+        assert served.counts("Limited") == {
+            "depth.dark": 6,
+            "rate_limit.dark": 1,
+            "limit.dark": 6,
+        }
+        served.mesh.control.calls.release(permit)  # type: ignore[arg-type]
+        await eventually(served.idle)
+
+
+async def test_no_room() -> None:
+    """A call for which there is neither permit nor place in the queue is told when to come back."""
+    gate = Gate()
+    async with bare({"Unary": gate.unary()}, limits=fixed(1, queue=1)) as served:
+        first = served.stub.Unary(Message())
+        await eventually(lambda: gate.started == 1)
+        second = served.stub.Unary(Message())
+        await eventually(lambda: served.mesh.control.calls.snapshot().queued == 1)
+        error = await rejected(served.stub.Unary(Message()))
+        found = accord.failure_of(error)
+        assert found is not None
+        assert (found.code, found.reason) == (Code.RESOURCE_EXHAUSTED, "OVERLOADED")
+        assert found.retry_after is not None
+        assert int(trailers_of(error)[PUSHBACK_KEY]) == pytest.approx(
+            found.retry_after * 1000, abs=1
+        )
+        gate.open.set()
+        await asyncio.gather(first, second)
+        assert served.counts("Unary") == {"limit.refused.DEFAULT": 1}
+        await eventually(served.idle)
+
+
+async def test_queue_by_priority() -> None:
+    """A critical call passes those that wait, and takes the place of the least important."""
+    gate, order = Gate(), []
+
+    async def handler(request: Any, context: Any) -> Any:
+        order.append(request.text)
+        gate.started += 1
+        await gate.open.wait()
+        return request
+
+    async with bare({"Unary": handler, "Critical": handler}, limits=fixed(1, queue=2)) as served:
+        calls = served.mesh.control.calls
+        running = served.stub.Unary(Message(text="running"))
+        await eventually(lambda: gate.started == 1)
+        shed = (("accord-priority", "SHEDDABLE"),)
+        loser = asyncio.ensure_future(
+            failure(served.stub.Unary(Message(text="loser"), metadata=shed))
+        )
+        await eventually(lambda: calls.snapshot().queued == 1)
+        usual = served.stub.Unary(Message(text="usual"))
+        await eventually(lambda: calls.snapshot().queued == 2)
+        critical = served.stub.Critical(Message(text="critical"))  # by its contract
+        assert (await loser).reason == "OVERLOADED"
+        gate.open.set()
+        await asyncio.gather(running, critical, usual)
+        assert order == ["running", "critical", "usual"]
+        assert served.counts("Unary") == {"limit.refused.SHEDDABLE": 1}
+
+
+async def test_waiting_is_bounded() -> None:
+    """A call that found no permit within the queue's time is refused, and leaves no trace."""
+    gate = Gate()
+    async with bare({"Unary": gate.unary()}, limits=fixed(1, queue=5, max_wait=0.05)) as served:
+        first = served.stub.Unary(Message())
+        await eventually(lambda: gate.started == 1)
+        assert (await failure(served.stub.Unary(Message()))).reason == "OVERLOADED"
+        gate.open.set()
+        await first
+        await eventually(served.idle)
+
+
+async def test_who_sends_no_request_holds_no_place() -> None:
+    """A call whose request never comes takes no permit from those who have sent theirs."""
+    arrived = asyncio.Event()
+
+    class Watch(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+        async def intercept_service(self, continuation: Any, details: Any) -> Any:
+            arrived.set()
+            return await continuation(details)
+
+    mesh = accord.Mesh("callee", limits=fixed(1))
+    async with (
+        serving(mesh, {"Unary": answer}, interceptors=[Watch()]) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        calls: Any = channel.stream_unary
+        silent = calls(path("Unary"))()
+        await arrived.wait()
+        for _ in range(3):
+            await Stub(channel).Unary(Message())
+        assert mesh.control.calls.snapshot().in_flight == 0
+        silent.cancel()
+
+
+async def test_cancelled_while_waiting() -> None:
+    """A caller that goes away while it waits leaves its place, and its handler never starts."""
+    gate = Gate()
+    async with bare({"Unary": gate.unary()}, limits=fixed(1, queue=5, max_wait=5)) as served:
+        calls = served.mesh.control.calls
+        first = served.stub.Unary(Message())
+        await eventually(lambda: gate.started == 1)
+        second = served.stub.Unary(Message())
+        await eventually(lambda: calls.snapshot().queued == 1)
+        second.cancel()
+        await eventually(lambda: calls.snapshot().queued == 0)
+        late = await failure(served.stub.Unary(Message(), timeout=0.05))
+        assert late.code is Code.DEADLINE_EXCEEDED
+        await eventually(lambda: calls.snapshot().queued == 0)
+        gate.open.set()
+        await first
+        await eventually(served.idle)
+        assert gate.started == 1
+
+
+async def test_streams_have_their_own_limit() -> None:
+    """Open streams take no permits from calls, and have a fixed number of places."""
+    opened = asyncio.Event()
+
+    async def endless(request: Any, context: Any) -> AsyncIterator[Any]:
+        yield request
+        opened.set()
+        await asyncio.sleep(60)
+
+    behaviours = {"ServerStream": endless, "Unary": answer}
+    async with bare(behaviours, limits=fixed(1, streams=1)) as served:
+        stream = served.stub.ServerStream(Message())
+        await stream.read()
+        await opened.wait()
+        assert (await served.stub.Unary(Message(text="a"))).text == "a"
+        error = await failure(collect(served.stub.ServerStream(Message())))
+        assert (error.code, error.reason) == (Code.RESOURCE_EXHAUSTED, "OVERLOADED")
+        stream.cancel()
+        await eventually(served.idle)
+
+
+def _violations(request: Any) -> list[accord.FieldViolation]:
+    return [accord.FieldViolation("text", "is bad")] if request.text == "bad" else []
+
+
+async def test_order_of_stages() -> None:
+    """A call that breaks every rule meets them in order: each fix reveals the next one."""
+    limits = fixed(1)
+    control_of: list[Served] = []
+
+    async def handler(request: Any, context: Any) -> Any:
+        raise accord.NotFound("thing", "x")
+
+    async with bare({"Charge": handler}, limits=limits, validator=_violations) as served:
+        control_of.append(served)
+        control = served.mesh.control
+        control.overrides.set(
+            path("Charge"),
+            parse("Charge", '{"policy": {"limit": {"rate": {"per_second": 0.001, "burst": 1}}}}'),
+        )
+        permit = control.calls.acquire(Priority.DEFAULT)
+        deep = (("accord-depth", "9"),)
+
+        async def reason(request: Any, metadata: Any = ()) -> str:
+            return (await failure(served.stub.Charge(request, metadata=metadata))).reason
+
+        bad = Message(text="bad")
+        assert await reason(bad, deep) == TOO_DEEP
+        assert await reason(bad) == "OVERLOADED"  # it had a token
+        assert await reason(bad) == "RATE_LIMITED"
+        dark(served, "Charge", ops.DARK_POLICY_RATE_LIMIT)
+        assert await reason(bad) == "OVERLOADED"
+        control.calls.release(permit)  # type: ignore[arg-type]
+        control.faults.inject(path("Charge"), FaultPolicy(abort_percent=100), 60)
+        assert await reason(bad) == "INVALID_ARGUMENT"
+        assert await reason(Message()) == "IDEMPOTENCY_KEY_REQUIRED"
+        keyed = accord.idempotency_key("k1")
+        assert await reason(Message(), keyed) == "FAULT_INJECTED"
+        control.faults.clear(path("Charge"))
+        assert await reason(Message(), keyed) == "NOT_FOUND"
+
+
+HOSTILE = [
+    [("accord-depth", "9" * 10_000)],
+    [("accord-depth", "-1"), ("accord-attempt", "-7"), ("accord-priority", "")],
+    [("accord-depth", "1e9"), ("accord-attempt", "0x10"), ("accord-priority", "9" * 10_000)],
+    [("accord-depth-bin", b"\xff\x00"), ("accord-attempt-bin", b"\xff" * 10_000)],
+    [("accord-fault", "%" * 10_000), ("accord-fault", "delay-ms=-1")],
+    [("traceparent", "00-" + "z" * 10_000), ("baggage", "=,;=" * 2_000)],
+    [("accord-priority", "critical"), ("accord-depth", " 1 "), ("accord-attempt", "1 ")],
+    [(f"x-key-{index}", "v") for index in range(1000)],
+    [("accord-depth", "7") for _ in range(999)] + [("accord-depth", "0")],
+]
+
+
+@pytest.mark.parametrize("metadata", HOSTILE)
+async def test_hostile_metadata(metadata: list[tuple[str, Any]]) -> None:
+    """Metadata that is too long, garbled or too much is as good as none."""
+
+    async def handler(request: Any, context: Any) -> Any:
+        call = accord.current()
+        assert call is not None
+        return Message(text=f"{call.depth} {call.attempt} {call.priority.name}")
+
+    async with bare({"Unary": handler}) as served:
+        for _ in range(5):
+            found = await served.stub.Unary(Message(), metadata=metadata)
+            assert found.text == "0 0 DEFAULT"
+
+
+async def test_attempt_is_read() -> None:
+    """The handler's context knows which attempt of its caller it serves."""
+
+    async def handler(request: Any, context: Any) -> Any:
+        call = accord.current()
+        assert call is not None
+        return Message(text=str(call.attempt))
+
+    async with bare({"Unary": handler}) as served:
+        for sent, read in (("0", "0"), ("3", "3"), ("x", "0"), ("100", "99"), ("1" * 10, "0")):
+            metadata = (("accord-attempt", sent),)
+            assert (await served.stub.Unary(Message(), metadata=metadata)).text == read
+
+
+async def test_health_is_never_shed() -> None:
+    """GRPC's own services answer while there is no room for anything else."""
+    from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+    mesh = accord.Mesh("callee", limits=fixed(1))
+    permit = mesh.control.calls.acquire(Priority.DEFAULT)
+    assert permit
+    server = mesh.server()
+    servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        found = await stub.Check(health_pb2.HealthCheckRequest())
+        assert found.status == health_pb2.HealthCheckResponse.SERVING
+    await server.stop(None)
+
+
+async def test_priority_travels_down() -> None:
+    """A nested call has the priority of the call that it is made for."""
+
+    async def relay(request: Any, context: Any) -> Any:
+        return await stub.Unary(request)
+
+    async def leaf(request: Any, context: Any) -> Any:
+        call = accord.current()
+        assert call is not None
+        return Message(text=f"{call.priority.name} {call.depth}")
+
+    async with echo({"Critical": relay, "Unary": leaf}) as stub:
+        assert (await stub.Critical(Message())).text == "CRITICAL 1"
