@@ -39,6 +39,7 @@ SOURCES: Final = (
     "protos",
     "generated",
     "interceptors",
+    "contracts/accord_checks",
     "services",
 )
 

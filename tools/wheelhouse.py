@@ -1,4 +1,4 @@
-"""Fill the wheelhouse: what the two wheels need, so that their test can install them offline.
+"""Fill the wheelhouse: what our own wheels need, so that their test can install them offline.
 
 It lies in the environment itself (`.venv/wheelhouse`) and is filled once; a change of the
 requirements or of `constraints.txt` fills it again. Prints nothing unless it fails.
@@ -12,8 +12,8 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-PROJECTS: Final = (ROOT / "interceptors", ROOT / "generated")
+from tools.wheels import PROJECTS, ROOT
+
 CONSTRAINTS: Final = ROOT / "constraints.txt"
 WHEELHOUSE: Final = Path(sys.prefix) / "wheelhouse"
 
@@ -26,7 +26,10 @@ def requirements() -> list[str]:
     needed = {
         requirement
         for project in projects
-        for group in (project["dependencies"], *project["optional-dependencies"].values())
+        for group in (
+            project["dependencies"],
+            *project.get("optional-dependencies", {}).values(),
+        )
         for requirement in group
     }
     return sorted(needed - {own for own in needed if own.startswith("accord")})

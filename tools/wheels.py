@@ -1,4 +1,4 @@
-"""Build the two wheels, `accord` and `accord-shop-clients`: offline, the same bytes every time.
+"""Build the wheels, one for each of `PROJECTS`: offline, the same bytes every time.
 
 The build backend is the environment's own (no build isolation), so nothing is fetched.
 """
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-PROJECTS: Final = (ROOT / "interceptors", ROOT / "generated")
-"""The folders whose `pyproject.toml` describe a wheel."""
+PROJECTS: Final = tuple(ROOT / name for name in ("interceptors", "contracts", "generated"))
+"""The folders whose `pyproject.toml` describe a wheel: the library, its checks, the clients."""
 
 
 def build(project: Path, out: Path) -> Path:

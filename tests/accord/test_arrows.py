@@ -72,9 +72,7 @@ def _modules() -> dict[str, Path]:
             ".__init__"
         ): file
         for file in _all()
-        if "_pb2" not in file.name
-        and file != ROOT / "__init__.py"
-        and file.relative_to(ROOT).parts[0] != "contracts"  # to be a distribution of its own
+        if "_pb2" not in file.name and file != ROOT / "__init__.py"
     }
 
 

@@ -25,7 +25,7 @@ def _no_git_of_somebody_else() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the two wheels."""
+    """A folder with all wheels."""
     out = tmp_path_factory.mktemp("wheels")
     for project in wheels.PROJECTS:
         wheels.build(project, out)
@@ -36,6 +36,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def library_user(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Consumer:
     """Somebody who has installed `accord` and nothing else."""
     return install(tmp_path_factory.mktemp("library"), built, "accord")
+
+
+@pytest.fixture(scope="session")
+def checks_user(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Consumer:
+    """Somebody who has installed the library with the checks of contracts."""
+    return install(tmp_path_factory.mktemp("checks"), built, "accord[contracts]")
 
 
 @pytest.fixture(scope="session")

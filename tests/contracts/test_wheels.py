@@ -1,4 +1,4 @@
-"""The two wheels: what is in them, and that they stand alone."""
+"""The wheels: what is in them, and that they stand alone."""
 
 import tomllib
 from email.message import Message
@@ -11,6 +11,9 @@ from grpc_tools import protoc
 from accord.protos import include
 from tests.contracts.consumer import Consumer, block
 from tools import wheels
+
+PACKAGES = {"accord": "accord", "accord_checks": "accord_checks", "accord_shop_clients": "shop"}
+"""Wheel -> the one package in it."""
 
 MODULES = """
 import importlib, pkgutil
@@ -26,6 +29,13 @@ STRANGERS = """
 import importlib.util
 for name in ("services", "shopctl", "tests", "tools", "protovalidate", "nats", "psycopg"):
     assert importlib.util.find_spec(name) is None, name
+"""
+
+NO_CHECKS = """
+import importlib.metadata, importlib.util
+assert importlib.util.find_spec("accord_checks") is None
+groups = {point.group for point in importlib.metadata.distribution("accord").entry_points}
+assert groups == {"pytest11"}, groups
 """
 
 LIGHT = """
@@ -55,7 +65,7 @@ def wheel(built: Path, name: str) -> Path:
 
 def test_wheels_hold_the_typed_packages_and_nothing_else(built: Path) -> None:
     """Each wheel has its package with py.typed and a licence, and no test, service or leftover."""
-    for name, package in (("accord", "accord"), ("accord_shop_clients", "shop")):
+    for name, package in PACKAGES.items():
         files = names(wheel(built, name))
         assert f"{package}/py.typed" in files
         roots = {file.split("/")[0] for file in files}
@@ -73,12 +83,13 @@ def test_the_vocabulary_is_in_the_library_and_the_rules_of_validation_are_not(bu
 
 
 def test_one_version_everywhere(built: Path) -> None:
-    """The repository, the library and the clients carry one version, and the clients need it."""
+    """The repository and all wheels carry one version, and they need the library of it."""
     project = tomllib.loads((wheels.ROOT / "pyproject.toml").read_text())["project"]
-    library = metadata(wheel(built, "accord"))
-    clients = metadata(wheel(built, "accord_shop_clients"))
-    assert library["Version"] == clients["Version"] == project["version"]
-    assert f"accord=={library['Version']}" in clients.get_all("Requires-Dist", [])
+    library, *others = (metadata(wheel(built, name)) for name in PACKAGES)
+    assert library["Version"] == project["version"]
+    for other in others:
+        assert other["Version"] == library["Version"]
+        assert f"accord=={library['Version']}" in other.get_all("Requires-Dist", [])
 
 
 def test_the_library_needs_nothing_of_the_shop(built: Path) -> None:
@@ -99,6 +110,7 @@ def test_builds_are_reproducible(built: Path, tmp_path: Path) -> None:
 def test_the_library_stands_alone(library_user: Consumer) -> None:
     """Every module of `accord` imports where only its own requirements are installed."""
     library_user.run("-I", "-c", STRANGERS)
+    library_user.run("-I", "-c", NO_CHECKS)
     assert "accord.mesh" in library_user.run("-I", "-c", MODULES).split()
 
 
@@ -141,9 +153,11 @@ def test_the_checkout_names_its_own_protos() -> None:
     assert (include() / "accord" / "v1" / "policy.proto").is_file()
 
 
-def test_the_library_brings_its_checks_of_contracts(library_user: Consumer) -> None:
-    """`accord` and the plugin of buf are installed with the library and need nothing else."""
-    scripts = library_user.python.parent
-    explained = library_user.run(scripts / "accord", "contracts", "explain", "ACCORD_CALL_CYCLE")
+def test_the_extra_brings_the_checks_of_contracts(checks_user: Consumer) -> None:
+    """`accord[contracts]` installs `accord`, the plugin of buf and buf, which need nothing else."""
+    scripts = checks_user.python.parent
+    explained = checks_user.run(scripts / "accord", "contracts", "explain", "ACCORD_CALL_CYCLE")
     assert "Good:" in explained
-    assert library_user.run(scripts / "buf-plugin-accord", "--protocol") == "1\n"
+    assert checks_user.run(scripts / "buf-plugin-accord", "--protocol") == "1\n"
+    assert (scripts / "buf").exists()
+    checks_user.run("-I", "-c", STRANGERS)

@@ -20,16 +20,16 @@ import grpc_tools
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
-from accord.contracts import image
-from accord.contracts.export.catalog import Catalog, Method
 from accord.protos import include
+from accord_checks import image
+from accord_checks.export.catalog import Catalog, Method
 from tools import node_modules
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 SCRIPTS = Path(sys.executable).parent
 RPCS = 300
-COMMAND = "import sys; from accord.contracts.cli import main; sys.exit(main())"
+COMMAND = "import sys; from accord_checks.cli import main; sys.exit(main())"
 
 Image = descriptor_pb2.FileDescriptorSet
 

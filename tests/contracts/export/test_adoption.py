@@ -154,7 +154,7 @@ def test_vocabulary_is_generated_with_the_contracts(adopted: Repository, tmp_pat
     adopted.done(imported, PYTHONPATH=f"{lib}:{tmp_path / 'both'}")
     ran = adopted.run(imported, PYTHONPATH=f"{lib}:{tmp_path / 'alone'}")
     assert "No module named 'accord'" in ran.stdout
-    with_accord = f"{sys.executable} -c 'import acme.billing.v1.billing_pb2, accord.contracts'"
+    with_accord = f"{sys.executable} -c 'import acme.billing.v1.billing_pb2, accord_checks'"
     for name in ("alone", "both"):
         adopted.done(with_accord, PYTHONPATH=str(tmp_path / name))
 

@@ -13,8 +13,8 @@ from google.protobuf import (
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from accord.contracts.export import asyncapi
-from accord.contracts.export.catalog import Catalog
+from accord_checks.export import asyncapi
+from accord_checks.export.catalog import Catalog
 from tests.contracts.export import kit
 
 SPECIAL = {

@@ -11,10 +11,10 @@ from zipfile import ZipFile
 import pytest
 from google.protobuf import descriptor_pb2
 
-from accord.contracts.export import asyncapi, envoy, service_config
-from accord.contracts.export.catalog import Catalog
-from accord.contracts.export.reference import page
-from accord.contracts.refused import Refused
+from accord_checks.export import asyncapi, envoy, service_config
+from accord_checks.export.catalog import Catalog
+from accord_checks.export.reference import page
+from accord_checks.refused import Refused
 from tests.contracts.export import kit
 
 TARGETS = ("service-config", "asyncapi", "reference", "envoy", "protoset")
@@ -158,8 +158,8 @@ def test_broken_image_is_refused(tmp_path: Path, broken: bytes) -> None:
 
 
 def test_wheel_brings_what_the_page_is_made_of(built: Path) -> None:
-    """The wheel `accord` holds the style and the script of the reference."""
-    (wheel,) = built.glob("accord-*.whl")
+    """The wheel `accord-checks` holds the style and the script of the reference."""
+    (wheel,) = built.glob("accord_checks-*.whl")
     names = set(ZipFile(wheel).namelist())
-    folder = "accord/contracts/export/reference"
+    folder = "accord_checks/export/reference"
     assert {f"{folder}/page.css", f"{folder}/page.js"} <= names

@@ -13,8 +13,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from accord.contracts.export import envoy
-from accord.contracts.export.catalog import Catalog, Method
+from accord_checks.export import envoy
+from accord_checks.export.catalog import Catalog, Method
 from tests.contracts.export import kit
 from tests.support.ports import free_port
 

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.contracts.export.reference.layout import Size, layered
+from accord_checks.export.reference.layout import Size, layered
 
 NAMES = st.integers(0, 12).map(str)
 GRAPHS = st.lists(st.tuples(NAMES, NAMES), max_size=30)

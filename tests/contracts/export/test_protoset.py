@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from accord.contracts.export import protoset
+from accord_checks.export import protoset
 from shop.customers.v1 import customers_pb2, customers_pb2_grpc
 from tests.contracts.export import kit
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from accord.contracts.export.catalog import Catalog
-from accord.contracts.export.reference import page
-from accord.contracts.export.reference.calls import Calls, Kind
+from accord_checks.export.catalog import Catalog
+from accord_checks.export.reference import page
+from accord_checks.export.reference.calls import Calls, Kind
 from tests.contracts.export import kit
 
 SEEN = {

@@ -8,9 +8,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from accord.contracts.export import service_config
-from accord.contracts.export.catalog import Catalog, Method
 from accord.policies.types import Code
+from accord_checks.export import service_config
+from accord_checks.export.catalog import Catalog, Method
 from tests.contracts.export import kit
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, duration_pb2
 
-from accord.contracts import image, plugin, wire
-from accord.contracts.breaking import PUBLISHED
-from accord.contracts.elements import Place
-from accord.contracts.model import Contracts
 from accord.v1 import policy_pb2
+from accord_checks import image, plugin, wire
+from accord_checks.breaking import PUBLISHED
+from accord_checks.elements import Place
+from accord_checks.model import Contracts
 from tools.contracts import ROOT, SCRIPTS
 
 VOCABULARY = ("accord/v1/policy.proto", "buf/validate/validate.proto")

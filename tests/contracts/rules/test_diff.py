@@ -14,11 +14,11 @@ import pytest
 from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2, text_format
 
-from accord.contracts import cli
-from accord.contracts.breaking import compare
-from accord.contracts.breaking.change import Risk
-from accord.contracts.model import Contracts
 from accord.v1 import policy_pb2
+from accord_checks import cli
+from accord_checks.breaking import compare
+from accord_checks.breaking.change import Risk
+from accord_checks.model import Contracts
 from tests.contracts.conftest import Git
 from tests.contracts.rules import kit
 from tests.contracts.rules.test_plugin import FOREIGN, STATED

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from accord.contracts import cli, explain
-from accord.contracts.breaking import PUBLISHED, compare
-from accord.contracts.breaking.change import ChangeRule, Risk
-from accord.contracts.model import Contracts
-from accord.contracts.rule import Rule
-from accord.contracts.rules import LINT
+from accord_checks import cli, explain
+from accord_checks.breaking import PUBLISHED, compare
+from accord_checks.breaking.change import ChangeRule, Risk
+from accord_checks.model import Contracts
+from accord_checks.rule import Rule
+from accord_checks.rules import LINT
 from tests.contracts.rules import kit
 from tools.contracts import ROOT
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from accord.contracts.breaking import PUBLISHED
-from accord.contracts.rules import LINT
+from accord_checks.breaking import PUBLISHED
+from accord_checks.rules import LINT
 from tests.contracts.rules import kit
 from tests.contracts.rules.kit import Said
 from tools.contracts import ROOT

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from accord.contracts import wire
-from accord.contracts.breaking import PUBLISHED
-from accord.contracts.rules import LINT
+from accord_checks import wire
+from accord_checks.breaking import PUBLISHED
+from accord_checks.rules import LINT
 from tests.contracts.rules import kit
 from tools.contracts import SCRIPTS
 

@@ -8,12 +8,12 @@ import pytest
 from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2, duration_pb2
 
-from accord.contracts import image
-from accord.contracts.breaking import compare
-from accord.contracts.model import Contracts
-from accord.contracts.refused import Refused
-from accord.contracts.rules import LINT, calls
 from accord.v1 import policy_pb2
+from accord_checks import image
+from accord_checks.breaking import compare
+from accord_checks.model import Contracts
+from accord_checks.refused import Refused
+from accord_checks.rules import LINT, calls
 from tests.contracts.rules import kit
 from tools.contracts import RELEASED, ROOT
 

@@ -1,0 +1,185 @@
+"""The Buf check plugin `buf-plugin-accord`.
+
+`buf` starts it a few times for each run and speaks PluginRPC (github.com/pluginrpc): a procedure is
+named by the first argument, its request is read from standard input, its response goes to standard
+output. What cannot be done is an error in the response, which `buf` shows as one line.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from accord_checks.refused import Refused, number_taken
+
+PROTOCOL: Final = "1"
+
+_SERVICE: Final = "buf.plugin.check.v1"
+_LINT, _BREAKING = 1, 2
+_INTERNAL, _INVALID_ARGUMENT = 13, 3
+
+CATEGORIES: Final = {
+    "ACCORD": "Checks that policies in the contract are complete and do not contradict each other.",
+    "POLICY": "Checks that no policy, event or error changes in a way that breaks callers.",
+    "POLICY_STRICT": "Checks that no policy changes in a way that breaks or may surprise callers.",
+}
+
+
+def main() -> int:
+    """Answer one call; 0 unless the arguments are unknown."""
+    arguments = [a for a in sys.argv[1:] if a not in ("--format", "binary")]
+    if arguments == ["--protocol"]:
+        print(PROTOCOL)
+        return 0
+    # Nothing below is needed to say which protocol is spoken.
+    answer = _spec() if arguments == ["--spec"] else None
+    if answer is None and len(arguments) == 1 and arguments[0] in _PROCEDURES:
+        answer = _answer(arguments[0], sys.stdin.buffer.read())
+    if answer is None:
+        print(
+            "accord: this is a plugin of buf: name it in buf.yaml, under `plugins`", file=sys.stderr
+        )
+        return 2
+    sys.stdout.buffer.write(answer)
+    return 0
+
+
+def _spec() -> bytes:
+    from accord_checks import wire
+
+    return _bytes(wire.Spec(procedures=[{"path": path} for path in _PROCEDURES]))
+
+
+def _answer(path: str, given: bytes) -> bytes:
+    from google.protobuf.message import DecodeError
+
+    from accord_checks import wire
+
+    response = wire.Response()
+    name, procedure = _PROCEDURES[path]
+    try:
+        request = wire.Request.FromString(given).value.value
+        response.value.value = _bytes(procedure(request))
+        response.value.type_url = f"type.googleapis.com/{_SERVICE}.{name}"
+    except DecodeError:
+        response.error.code = _INVALID_ARGUMENT
+        response.error.message = "what was sent is not a request of buf, or not all of it"
+    except Refused as refused:
+        response.error.code = _INVALID_ARGUMENT
+        response.error.message = str(refused)
+    except Exception as error:  # one line for people, whatever goes wrong
+        response.error.code = _INTERNAL
+        response.error.message = f"a bug in buf-plugin-accord: {_where(error)}"
+    return _bytes(response)
+
+
+def _where(error: Exception) -> str:
+    """An error with the place in our code that raised it, in one line."""
+    import traceback
+
+    said = " ".join(str(error).split())[:200]
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {said} ({frame.name}, line {frame.lineno})"
+
+
+def _list_rules(request: bytes) -> Any:
+    from accord_checks import wire
+    from accord_checks.breaking import PUBLISHED
+    from accord_checks.rules import LINT
+
+    lint = (
+        {
+            "id": rule.id,
+            "category_ids": ["ACCORD"],
+            "default": True,
+            "purpose": rule.purpose,
+            "type": _LINT,
+        }
+        for rule in LINT
+    )
+    breaking = (
+        {
+            "id": change.id,
+            "category_ids": change.categories,
+            "default": "POLICY" in change.categories,
+            "purpose": change.purpose,
+            "type": _BREAKING,
+        }
+        for change in PUBLISHED
+    )
+    return wire.ListRulesResponse(rules=[*lint, *breaking])
+
+
+def _list_categories(request: bytes) -> Any:
+    from accord_checks import wire
+
+    found = [{"id": name, "purpose": purpose} for name, purpose in CATEGORIES.items()]
+    return wire.ListCategoriesResponse(categories=found)
+
+
+def _check(request: bytes) -> Any:
+    from accord_checks import wire
+
+    asked = wire.CheckRequest.FromString(request)
+    return wire.CheckResponse(annotations=[*annotations(asked)])
+
+
+def annotations(asked: Any) -> Iterator[dict[str, Any]]:
+    """What the rules that are asked for find, in the order of files and lines."""
+    from accord_checks.breaking import PUBLISHED, compare
+    from accord_checks.rules import LINT
+
+    now = _contracts(asked.files)
+    wanted = set(asked.rule_ids)
+    found: list[tuple[str, str, Any, Any]] = []
+    for rule in LINT:
+        if not wanted or rule.id in wanted:
+            found += [(rule.id, rule.message(f), f.place, None) for f in rule.check(now)]
+    if any(change.id in wanted for change in PUBLISHED):
+        then = _contracts(asked.against)
+        for change in compare(then, now):
+            if change.rule is not None and change.rule.id in wanted and not change.accepted:
+                found.append((change.rule.id, change.message, change.place, change.before))
+    for id, message, place, before in sorted(found, key=lambda entry: _order(now, entry[2])):  # noqa: A001
+        entry: dict[str, Any] = {"rule_id": id, "message": message}
+        if place is not None:
+            entry["location"] = {"file_name": place.file, "source_path": place.path}
+        if before is not None:
+            entry["against"] = {"file_name": before.file, "source_path": before.path}
+        yield entry
+
+
+def _order(contracts: Any, place: Any) -> tuple[str, int]:
+    if place is None:
+        return ("", 0)
+    return (place.file, contracts.files[place.file].locations.line(place.path) or 0)
+
+
+def _contracts(files: Iterable[Any]) -> Any:
+    from google.protobuf import descriptor_pb2
+    from google.protobuf.message import DecodeError
+
+    from accord_checks import wire
+    from accord_checks.model import Contracts
+
+    protos, imports = [], []
+    for file in files:
+        name = wire.FileName.FromString(file.descriptor).name
+        try:
+            protos.append(descriptor_pb2.FileDescriptorProto.FromString(file.descriptor))
+        except DecodeError as error:
+            raise number_taken(name) from error
+        if file.is_import:
+            imports.append(name)
+    return Contracts(protos, imports)
+
+
+def _bytes(message: Any) -> bytes:
+    found: bytes = message.SerializeToString()
+    return found
+
+
+_PROCEDURES: Final[dict[str, tuple[str, Callable[[bytes], Any]]]] = {
+    f"/{_SERVICE}.CheckService/Check": ("CheckResponse", _check),
+    f"/{_SERVICE}.CheckService/ListRules": ("ListRulesResponse", _list_rules),
+    f"/{_SERVICE}.CheckService/ListCategories": ("ListCategoriesResponse", _list_categories),
+}
