@@ -39,6 +39,7 @@ SOURCES: Final = (
     "protos",
     "generated",
     "interceptors",
+    "runtime",
     "services",
 )
 

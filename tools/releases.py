@@ -3,6 +3,7 @@
 `keep VERSION` writes `contracts/released/VERSION/`, beside the image `VERSION.binpb`:
 
     accord-*.whl, accord_shop_clients-*.whl   the wheels, as clients have them
+    accord_runtime-*.whl                      what the servers stand on
     services.zip                              the code of the servers
     messages/*.json                           each message type as it goes over the wire (fixtures)
     events/*.json                             the events of real orders, written by those servers

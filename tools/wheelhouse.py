@@ -1,4 +1,4 @@
-"""Fill the wheelhouse: what the two wheels need, so that their test can install them offline.
+"""Fill the wheelhouse: what the wheels need, so that their test can install them offline.
 
 It lies in the environment itself (`.venv/wheelhouse`) and is filled once; a change of the
 requirements or of `constraints.txt` fills it again. Prints nothing unless it fails.
@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-PROJECTS: Final = (ROOT / "interceptors", ROOT / "generated")
+PROJECTS: Final = (
+    ROOT / "interceptors",
+    ROOT / "runtime",
+    ROOT / "generated",
+)
 CONSTRAINTS: Final = ROOT / "constraints.txt"
 WHEELHOUSE: Final = Path(sys.prefix) / "wheelhouse"
 

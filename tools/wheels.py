@@ -1,5 +1,6 @@
-"""Build the two wheels, `accord` and `accord-shop-clients`: offline, the same bytes every time.
+"""Build the wheels `accord`, `accord-runtime` and `accord-shop-clients`.
 
+Offline, and the same bytes every time.
 The build backend is the environment's own (no build isolation), so nothing is fetched.
 """
 
@@ -10,7 +11,11 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-PROJECTS: Final = (ROOT / "interceptors", ROOT / "generated")
+PROJECTS: Final = (
+    ROOT / "interceptors",
+    ROOT / "runtime",
+    ROOT / "generated",
+)
 """The folders whose `pyproject.toml` describe a wheel."""
 
 

@@ -25,7 +25,7 @@ def _no_git_of_somebody_else() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the two wheels."""
+    """A folder with the wheels."""
     out = tmp_path_factory.mktemp("wheels")
     for project in wheels.PROJECTS:
         wheels.build(project, out)

@@ -1,4 +1,4 @@
-"""The two wheels: what is in them, and that they stand alone."""
+"""The wheels: what is in them, and that they stand alone."""
 
 import tomllib
 from email.message import Message
@@ -24,7 +24,8 @@ print("\\n".join(names))
 
 STRANGERS = """
 import importlib.util
-for name in ("services", "shopctl", "tests", "tools", "protovalidate", "nats", "psycopg"):
+shop = ("accord_runtime", "services", "shopctl", "tests", "tools")
+for name in (*shop, "protovalidate", "nats", "psycopg"):
     assert importlib.util.find_spec(name) is None, name
 """
 
@@ -55,7 +56,12 @@ def wheel(built: Path, name: str) -> Path:
 
 def test_wheels_hold_the_typed_packages_and_nothing_else(built: Path) -> None:
     """Each wheel has its package with py.typed and a licence, and no test, service or leftover."""
-    for name, package in (("accord", "accord"), ("accord_shop_clients", "shop")):
+    packages = {
+        "accord": "accord",
+        "accord_runtime": "accord_runtime",
+        "accord_shop_clients": "shop",
+    }
+    for name, package in packages.items():
         files = names(wheel(built, name))
         assert f"{package}/py.typed" in files
         roots = {file.split("/")[0] for file in files}
