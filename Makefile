@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 STAMP := $(VENV)/installed
 
-$(STAMP): pyproject.toml constraints.txt interceptors/pyproject.toml contracts/pyproject.toml generated/pyproject.toml tests/contracts/export/node/package-lock.json
+$(STAMP): pyproject.toml constraints.txt interceptors/pyproject.toml contracts/pyproject.toml runtime/pyproject.toml generated/pyproject.toml tests/contracts/export/node/package-lock.json
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing (once, a minute or two) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -82,7 +82,7 @@ exports: $(STAMP) ## write the contracts for other tools into dist/contracts/: g
 		reference.html "people: open it in a browser"
 
 .PHONY: wheels
-wheels: $(STAMP) ## build the wheels accord, accord-checks and accord-shop-clients into dist/
+wheels: $(STAMP) ## build the wheels accord, accord-checks, accord-runtime and accord-shop-clients into dist/
 	@$(BIN)/python tools/wheels.py dist
 
 BENCHMARKS := storm hedging overload probes deadline kills call_overhead

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.runtime import topology
+from services import topology
 from shopctl.errors import CommandError
 
 TOKEN_FILE = "nats.token"

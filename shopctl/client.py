@@ -16,7 +16,7 @@ from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
 from accord.ops.v1.trace_pb2_grpc import TraceServiceStub
 from accord.ops.v1.work_pb2_grpc import WorkServiceStub
-from services.runtime import topology
+from services import topology
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from services.runtime.topology import MAX_OFFSET
+from services.topology import MAX_OFFSET
 
 HomeOption = Annotated[
     Path,

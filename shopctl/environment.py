@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.runtime import topology
+from services import topology
 
 
 def child_environment(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from services.runtime import topology
+from services import topology
 from shopctl.common import DEFAULT_HOME
 
 _ADDRESS = '"line1": "Unter den Linden 1", "city": "Berlin", "country_code": "DE"'

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from services.runtime.topology import RESERVED, SERVICES
+from services.topology import RESERVED, SERVICES
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION: Final = re.compile(r"(\d{1,6})(ms|[smh])", re.ASCII)

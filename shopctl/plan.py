@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.runtime import topology
+from services import topology
 from shopctl import broker, environment
 from shopctl.errors import CommandError
 from shopctl.exit_codes import ExitCode

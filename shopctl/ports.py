@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from services.runtime.topology import HOST
+from services.topology import HOST
 from shopctl.program import Program
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from services.runtime.topology import BROKER
+from services.topology import BROKER
 
 RESET: Final = "\x1b[0m"
 DIM: Final = "\x1b[2m"

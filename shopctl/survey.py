@@ -2,7 +2,7 @@
 
 import asyncio
 
-from services.runtime.topology import BROKER
+from services.topology import BROKER
 from shopctl import memory, table
 from shopctl.health import BrokerHealth, GrpcHealth, Health, State
 from shopctl.runfile import ProcessRecord, Run

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.runtime.topology import BROKER
+from services.topology import BROKER
 from shopctl.common import DEFAULT_HOME, HomeOption, JsonOption, OffsetOption
 from shopctl.errors import CommandError
 from shopctl.exit_codes import ExitCode

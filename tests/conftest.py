@@ -5,3 +5,5 @@ from hypothesis import settings
 # No test is timed: on a busy machine any of them may stand still for a second.
 settings.register_profile("accord", deadline=None)
 settings.load_profile("accord")
+
+pytest_plugins = ["tests.support.databases"]

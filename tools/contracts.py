@@ -40,6 +40,7 @@ SOURCES: Final = (
     "generated",
     "interceptors",
     "contracts/accord_checks",
+    "runtime",
     "services",
 )
 

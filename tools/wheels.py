@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-PROJECTS: Final = tuple(ROOT / name for name in ("interceptors", "contracts", "generated"))
-"""The folders whose `pyproject.toml` describe a wheel: the library, its checks, the clients."""
+PROJECTS: Final = tuple(
+    ROOT / name for name in ("interceptors", "contracts", "runtime", "generated")
+)
+"""The folders whose `pyproject.toml` describe a wheel: library, checks, runtime, clients."""
 
 
 def build(project: Path, out: Path) -> Path:

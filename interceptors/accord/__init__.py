@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from accord.mesh import Mesh
     from accord.policies.idempotency import Scope, fingerprint
-    from accord.telemetry.propagation import trace_headers, trace_id, use_trace
+    from accord.telemetry import trace_headers, trace_id, use_trace
 
 __all__ = [
     "Aborted",
@@ -111,7 +111,7 @@ _HOMES = {
     ),
     "accord.mesh": "Mesh",
     "accord.policies.idempotency": "Scope fingerprint",
-    "accord.telemetry.propagation": "trace_headers trace_id use_trace",
+    "accord.telemetry": "trace_headers trace_id use_trace",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

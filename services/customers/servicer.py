@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any, Final
 
 from accord.errors import AlreadyExists, NotFound
+from accord_runtime.database import Database, Tx
+from accord_runtime.grpc.idempotency import commit
+from accord_runtime.grpc.ids import uuid7
 from services.customers import store
-from services.runtime.database import Database, Tx
-from services.runtime.idempotency import commit
-from services.runtime.ids import uuid7
 from shop.customers.v1 import customers_pb2 as pb
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceServicer
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from services.runtime.database import Row, Tx
+from accord_runtime.database import Row, Tx
 from shop.common.v1.address_pb2 import Address
 from shop.customers.v1.customers_pb2 import Customer
 

@@ -1,6 +1,6 @@
 """Runs the service: `python -m services.inventory`."""
 
+from accord_runtime.process import main
 from services.inventory.service import SERVICE
-from services.runtime.serve import main
 
 main(SERVICE)

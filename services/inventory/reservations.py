@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from accord.errors import FailedPrecondition, InvalidArgument, Precondition
+from accord_runtime.database import Tx
 from services.inventory.domain import Line, Price, Problem, Product, State, problems
 from services.inventory.store import to_product
-from services.runtime.database import Tx
 
 NAMED: Final = 20
 """Lines that a refusal names, the worst ones; an error with more would not fit the trailers."""

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from accord.context import current
 from accord.errors import NotFound
+from accord_runtime.database import Database, Tx
+from accord_runtime.grpc.idempotency import commit
 from services.inventory import reservations, store
 from services.inventory.domain import Line, Price, Product, State
-from services.runtime.database import Database, Tx
-from services.runtime.idempotency import commit
 from shop.common.v1.money_pb2 import Money
 from shop.inventory.v1 import inventory_pb2 as pb
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceServicer

@@ -3,8 +3,8 @@
 from typing import Final
 
 from accord.errors import FailedPrecondition, Precondition
+from accord_runtime.database import Row, Tx
 from services.inventory.domain import Price, Product
-from services.runtime.database import Row, Tx
 
 MIGRATIONS: Final = [
     """

@@ -1,10 +1,10 @@
 """How the notifications service is put together."""
 
+from accord_runtime.process import Runtime, Service
 from services.notifications.mail import MailServer
 from services.notifications.servicer import Notifications
 from services.notifications.store import MIGRATIONS
 from services.notifications.work import Notifier
-from services.runtime.serve import Runtime, Service
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.notifications.v1.notifications_pb2_grpc import (
     add_NotificationServiceServicer_to_server,

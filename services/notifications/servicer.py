@@ -3,9 +3,9 @@
 from typing import Any
 
 from accord.errors import NotFound
+from accord_runtime.database import Database
+from accord_runtime.grpc.page_tokens import decode_token, encode_token, page_size
 from services.notifications import store
-from services.runtime.database import Database
-from services.runtime.pages import decode_token, encode_token, page_size
 from shop.notifications.v1 import notifications_pb2 as pb
 from shop.notifications.v1.notifications_pb2_grpc import NotificationServiceServicer
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from services.runtime.database import Row, Tx
+from accord_runtime.database import Row, Tx
 from shop.notifications.v1 import notifications_pb2 as pb
 
 MIGRATIONS: Final = [

@@ -11,13 +11,13 @@ import grpc
 from google.protobuf.message import Message
 
 from accord.errors import ServiceError
+from accord_runtime.database import Database, Tx
+from accord_runtime.events.inbox import EventHandler, Received
+from accord_runtime.grpc.ids import uuid7
+from accord_runtime.work.executor import Effect, Executor, Permanent, Work
 from services.notifications import domain, store
 from services.notifications.domain import News
 from services.notifications.mail import MailServer, RefusedError
-from services.runtime.consumer import EventHandler, Received
-from services.runtime.database import Database, Tx
-from services.runtime.executor import Effect, Executor, Permanent, Work
-from services.runtime.ids import uuid7
 from shop.customers.v1.customers_pb2 import Customer, GetCustomerRequest
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.notifications.v1.notifications_pb2 import Notification

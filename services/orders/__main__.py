@@ -1,6 +1,6 @@
 """The orders process."""
 
+from accord_runtime.process import main
 from services.orders.service import SERVICE
-from services.runtime.serve import main
 
 main(SERVICE)

@@ -6,11 +6,11 @@ from typing import Final
 import accord
 from accord.context import Idempotency
 from accord.errors import InvalidArgument, ResourceExhausted, ServiceError
+from accord_runtime.database import Database, Tx
+from accord_runtime.grpc import idempotency
+from accord_runtime.saga import Sagas
 from services.orders import domain, store
 from services.orders.store import Orders
-from services.runtime import idempotency
-from services.runtime.database import Database, Tx
-from services.runtime.saga import Sagas
 from shop.orders.v1.orders_pb2 import (
     BulkUpdateOrdersRequest,
     BulkUpdateOrdersResponse,

@@ -4,8 +4,8 @@ from typing import Final
 
 import grpc
 
+from accord_runtime.database import Database
 from services.orders import store
-from services.runtime.database import Database
 from shop.customers.v1.customers_pb2 import Customer, GetCustomerRequest, GetCustomerResponse
 
 GET: Final = "shop.customers.v1.CustomerService/GetCustomer"

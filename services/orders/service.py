@@ -1,13 +1,13 @@
 """What the orders process is made of."""
 
+from accord_runtime import saga
+from accord_runtime.process import Runtime, Service
+from accord_runtime.saga import Sagas
 from services.orders import customers, store
 from services.orders.customers import KnownCustomers
 from services.orders.servicer import OrderServicer
 from services.orders.steps import OrderSteps
 from services.orders.store import Orders
-from services.runtime import saga
-from services.runtime.saga import Sagas
-from services.runtime.serve import Runtime, Service
 from shop.orders.v1 import events_pb2  # noqa: F401 - ReadEvents serves these messages
 from shop.orders.v1.orders_pb2_grpc import add_OrderServiceServicer_to_server
 

@@ -9,18 +9,18 @@ import grpc
 
 import accord
 from accord.errors import FailedPrecondition, ServiceError, Unavailable, failure_of
+from accord_runtime.database import Database, Tx
+from accord_runtime.events.notifier import Hub
+from accord_runtime.grpc import idempotency
+from accord_runtime.grpc.idempotency import commit
+from accord_runtime.grpc.ids import uuid7
+from accord_runtime.grpc.page_tokens import decode_token, encode_token, page_size
+from accord_runtime.saga import Definition, Sagas
+from accord_runtime.work.executor import Executor, Work
 from services.orders import domain, store
 from services.orders.bulk import BulkUpdates, cancel
 from services.orders.store import Orders
 from services.orders.watching import Watching
-from services.runtime import idempotency
-from services.runtime.database import Database, Tx
-from services.runtime.executor import Executor, Work
-from services.runtime.hub import Hub
-from services.runtime.idempotency import commit
-from services.runtime.ids import uuid7
-from services.runtime.pages import decode_token, encode_token, page_size
-from services.runtime.saga import Definition, Sagas
 from shop.customers.v1.customers_pb2 import GetCustomerRequest
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.orders.v1 import orders_pb2 as pb

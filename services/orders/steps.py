@@ -17,12 +17,12 @@ from google.protobuf.message import Message
 
 from accord import idempotency_key
 from accord.errors import ServiceError
+from accord_runtime.database import Database, Tx
+from accord_runtime.grpc import idempotency
+from accord_runtime.saga import Definition, Kind, Step
+from accord_runtime.work.executor import Effect
 from services.orders import domain, store
 from services.orders.store import Orders
-from services.runtime import idempotency
-from services.runtime.database import Database, Tx
-from services.runtime.executor import Effect
-from services.runtime.saga import Definition, Kind, Step
 from shop.inventory.v1 import inventory_pb2
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.orders.v1 import events_pb2 as events

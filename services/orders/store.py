@@ -7,10 +7,10 @@ from typing import Final
 from google.protobuf.message import Message
 
 from accord.errors import NotFound
+from accord_runtime.database import Row, Tx
+from accord_runtime.events import record as events
+from accord_runtime.events.outbox import Outbox
 from services.orders import domain
-from services.runtime import events
-from services.runtime.database import Row, Tx
-from services.runtime.outbox import Outbox
 from shop.orders.v1.events_pb2 import OrderPlaced
 from shop.orders.v1.orders_pb2 import Order
 

@@ -9,10 +9,10 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from accord.errors import Aborted, NotFound, OutOfRange, ResourceExhausted, ServiceError
+from accord_runtime.database import Database, Tx
+from accord_runtime.events import record as events
+from accord_runtime.events.notifier import Hub, Watch
 from services.orders import domain, store
-from services.runtime import events
-from services.runtime.database import Database, Tx
-from services.runtime.hub import Hub, Watch
 from shop.orders.v1 import orders_pb2 as pb
 
 PATIENCE: Final = 30.0

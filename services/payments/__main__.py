@@ -1,6 +1,6 @@
 """Runs the service: `python -m services.payments`."""
 
+from accord_runtime.process import main
 from services.payments.service import SERVICE
-from services.runtime.serve import main
 
 main(SERVICE)

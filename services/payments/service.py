@@ -1,9 +1,9 @@
 """How the payments service is put together."""
 
+from accord_runtime.process import Runtime, Service
 from services.payments.processor import SandboxProcessor
 from services.payments.servicer import Payments
 from services.payments.store import MIGRATIONS
-from services.runtime.serve import Runtime, Service
 from shop.payments.v1.payments_pb2_grpc import add_PaymentServiceServicer_to_server
 
 

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from accord.context import current
 from accord.errors import FailedPrecondition, InvalidArgument, NotFound, ServiceError, Unavailable
+from accord_runtime.database import Database, Tx
+from accord_runtime.grpc.idempotency import commit, record
+from accord_runtime.work.executor import Effect, Executor, Work, expedite
 from services.payments import store
 from services.payments.domain import CardProcessor, Payment, PaymentState, Refusal, refusal
-from services.runtime.database import Database, Tx
-from services.runtime.executor import Effect, Executor, Work, expedite
-from services.runtime.idempotency import commit, record
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceServicer

@@ -2,9 +2,9 @@
 
 from typing import Final
 
+from accord_runtime.database import Row, Tx
+from accord_runtime.grpc.ids import uuid7
 from services.payments.domain import Outcome, Payment, PaymentState
-from services.runtime.database import Row, Tx
-from services.runtime.ids import uuid7
 from shop.common.v1.money_pb2 import Money
 
 MIGRATIONS: Final = [

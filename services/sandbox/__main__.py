@@ -1,6 +1,6 @@
 """Runs the service: `python -m services.sandbox`."""
 
-from services.runtime.serve import main
+from accord_runtime.process import main
 from services.sandbox.service import SERVICE
 
 main(SERVICE)

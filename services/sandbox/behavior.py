@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from accord.errors import Unavailable
-from services.runtime.database import Database, Tx
+from accord_runtime.database import Database, Tx
 from services.sandbox.domain import Behavior, Conduct, Party
 
 T = TypeVar("T")

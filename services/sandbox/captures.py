@@ -5,8 +5,8 @@
 A repeat of a key finds its row and changes nothing.
 """
 
-from services.runtime.database import Tx
-from services.runtime.ids import uuid7
+from accord_runtime.database import Tx
+from accord_runtime.grpc.ids import uuid7
 from services.sandbox.domain import Capture, CaptureState, EntryKind
 from services.sandbox.store import append_entry, money_of
 from shop.common.v1.money_pb2 import Money

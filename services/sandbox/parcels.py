@@ -6,8 +6,8 @@
 A repeat of a key finds its row and changes nothing.
 """
 
-from services.runtime.database import Tx
-from services.runtime.ids import uuid7
+from accord_runtime.database import Tx
+from accord_runtime.grpc.ids import uuid7
 from services.sandbox.domain import EntryKind, Parcel, ParcelState
 from services.sandbox.store import append_entry
 

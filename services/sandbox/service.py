@@ -1,11 +1,11 @@
 """How the sandbox is put together."""
 
-from services.runtime.serve import Runtime, Service
-from services.runtime.topology import HOST, smtp_port
+from accord_runtime.process import Runtime, Service
 from services.sandbox.behavior import Behaviors
 from services.sandbox.mail import serve_mail
 from services.sandbox.servicer import CardProcessor, Carrier, Sandbox
 from services.sandbox.store import MIGRATIONS
+from services.topology import HOST, smtp_port
 from shop.sandbox.v1.sandbox_pb2_grpc import (
     add_CardProcessorServiceServicer_to_server,
     add_CarrierServiceServicer_to_server,

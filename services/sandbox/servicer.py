@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Final
 
 from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
-from services.runtime.database import Database
+from accord_runtime.database import Database
 from services.sandbox import captures, domain, parcels, store
 from services.sandbox.behavior import Behaviors
 from services.sandbox.domain import Behavior, CaptureState, Conduct, ParcelState, Party

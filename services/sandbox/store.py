@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from services.runtime.database import Row, Tx
+from accord_runtime.database import Row, Tx
 from services.sandbox.domain import Entry, EntryKind
 from shop.common.v1.money_pb2 import Money
 

@@ -1,6 +1,6 @@
 """Runs the service: `python -m services.shipping`."""
 
-from services.runtime.serve import main
+from accord_runtime.process import main
 from services.shipping.service import SERVICE
 
 main(SERVICE)

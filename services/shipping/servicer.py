@@ -16,9 +16,9 @@ from accord.errors import (
     ServiceError,
     Unavailable,
 )
-from services.runtime.database import Database, Tx
-from services.runtime.executor import Effect, Executor, Work, expedite
-from services.runtime.idempotency import commit, record
+from accord_runtime.database import Database, Tx
+from accord_runtime.grpc.idempotency import commit, record
+from accord_runtime.work.executor import Effect, Executor, Work, expedite
 from services.shipping import store
 from services.shipping.domain import Carrier, Refusal, Shipment, ShipmentState, refusal
 from shop.shipping.v1 import shipping_pb2 as pb

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from services.runtime.database import Row, Tx
-from services.runtime.ids import uuid7
+from accord_runtime.database import Row, Tx
+from accord_runtime.grpc.ids import uuid7
 from services.shipping.domain import Outcome, Shipment, ShipmentState
 
 MIGRATIONS: Final = [

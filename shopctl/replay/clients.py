@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grpc
 
 import accord
-from services.runtime import topology
+from services import topology
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.notifications.v1.notifications_pb2_grpc import NotificationServiceStub

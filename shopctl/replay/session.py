@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.runtime import topology
+from services import topology
 from shopctl.errors import CommandError
 from shopctl.exit_codes import ExitCode
 from shopctl.health import GrpcHealth, State

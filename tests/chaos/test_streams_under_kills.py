@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import accord
-from services.runtime import topology
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
+from services import topology
 from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.sandbox.v1 import sandbox_pb2

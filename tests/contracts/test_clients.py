@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from services.runtime import topology
+from services import topology
 from tests.contracts.consumer import Consumer, block
 from tests.support.shop import running_shop
 from tools import wheels

@@ -12,7 +12,12 @@ from accord.protos import include
 from tests.contracts.consumer import Consumer, block
 from tools import wheels
 
-PACKAGES = {"accord": "accord", "accord_checks": "accord_checks", "accord_shop_clients": "shop"}
+PACKAGES = {
+    "accord": "accord",
+    "accord_checks": "accord_checks",
+    "accord_runtime": "accord_runtime",
+    "accord_shop_clients": "shop",
+}
 """Wheel -> the one package in it."""
 
 MODULES = """
@@ -27,7 +32,8 @@ print("\\n".join(names))
 
 STRANGERS = """
 import importlib.util
-for name in ("services", "shopctl", "tests", "tools", "protovalidate", "nats", "psycopg"):
+shop = ("accord_runtime", "services", "shopctl", "tests", "tools")
+for name in (*shop, "protovalidate", "nats", "psycopg"):
     assert importlib.util.find_spec(name) is None, name
 """
 

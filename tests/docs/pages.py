@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from services.runtime import topology
+from services import topology
 from tests.support.mesh_process import MeshProcess
 
 ROOT: Final = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime import topology
+from services import topology
 from tests.support.mesh_process import MeshProcess, running_mesh
 from tests.support.ports import free_offset
 

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from accord.contract import Key
+from accord_runtime.grpc.ids import uuid7
+from accord_runtime.grpc.validation import violations
 from services.orders import servicer
-from services.runtime.ids import uuid7
-from services.runtime.validation import violations
 from shop.inventory.v1 import inventory_pb2 as inventory
 from shop.orders.v1 import orders_pb2 as orders
 from tests.services.bad_input.caller import Answer, Metadata

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 import services
-from services.runtime import topology
+from services import topology
 
 FOLDER: Final = Path(services.__file__).parent
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime import topology
+from services import topology
 from shopctl import broker
 from shopctl.environment import child_environment
 from shopctl.errors import CommandError

@@ -10,8 +10,8 @@ import pytest
 
 import accord
 from accord.ops.v1 import mesh_pb2, mesh_pb2_grpc, trace_pb2, trace_pb2_grpc
-from services.runtime import topology
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
+from services import topology
 from shop.orders.v1 import orders_pb2_grpc
 from shopctl.exit_codes import ExitCode
 from shopctl.operator_options import NAMES

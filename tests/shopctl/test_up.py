@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime import topology
+from services import topology
 from shopctl.exit_codes import ExitCode
 from tests.shopctl.support.shop import Shop
 from tests.shopctl.support.wait import DEADLINE, descendants, runs, until_sync

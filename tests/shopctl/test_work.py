@@ -16,10 +16,10 @@ import accord
 from accord.ops.v1.saga_pb2 import GetSagaRequest, SagaPhase
 from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
 from accord.ops.v1.work_pb2 import WorkItem, WorkState
-from services.runtime import executor
-from services.runtime.database import Tx
-from services.runtime.ids import uuid7
-from services.runtime.saga import sagas
+from accord_runtime.database import Tx
+from accord_runtime.grpc.ids import uuid7
+from accord_runtime.saga import orchestrator
+from accord_runtime.work import executor
 from shop.sandbox.v1 import sandbox_pb2
 from shopctl import operator_options, saga, work, working
 from shopctl.exit_codes import ExitCode
@@ -44,7 +44,7 @@ class Ran:
 @pytest.fixture
 async def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
     """The shop; a step of an order that fails once is parked."""
-    monkeypatch.setattr(sagas, "DELAYS", ())
+    monkeypatch.setattr(orchestrator, "DELAYS", ())
     async with running_shop(tmp_path, *SHOP) as shop:
         yield shop
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.runtime.settings import Settings
+from accord_runtime.settings import Settings
 from tests.support.ports import free_port
 
 

@@ -8,7 +8,7 @@ import random
 import socket
 from typing import Final
 
-from services.runtime import topology
+from services import topology
 
 _FIRST: Final = 61_000
 _LAST: Final = 65_535 - topology.METRICS_DISTANCE

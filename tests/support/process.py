@@ -10,7 +10,7 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2
 
-from services.runtime.settings import Settings
+from accord_runtime.settings import Settings
 from shopctl import leash
 
 READY_SECONDS: Final = 30.0

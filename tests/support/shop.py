@@ -9,10 +9,10 @@ from pathlib import Path
 import grpc
 
 import accord
-from services.runtime import topology
-from services.runtime.ids import uuid7
-from services.runtime.serve import Runtime, Service, running
-from services.runtime.settings import Settings
+from accord_runtime.grpc.ids import uuid7
+from accord_runtime.process import Runtime, Service, running
+from accord_runtime.settings import Settings
+from services import topology
 from shop.common.v1.address_pb2 import Address
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1.customers_pb2 import CreateCustomerRequest

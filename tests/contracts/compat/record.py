@@ -17,7 +17,7 @@ from typing import Any, Final
 from google.protobuf import descriptor_pb2
 
 from accord.v1 import policy_pb2
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
 from tests.contracts.compat import version
 from tests.contracts.compat.client import running_client
 from tests.contracts.compat.rows import ORDERS, PAYMENTS, SAGAS

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable
 from typing import Final
 
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
 from tests.contracts.compat.client import Json
 from tests.contracts.compat.world import (
     ADDRESS,

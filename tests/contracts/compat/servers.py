@@ -12,7 +12,7 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2
 
-from services.runtime import topology
+from services import topology
 from tests.contracts.compat.version import Version
 from tests.support.nats import NatsServer
 from tests.support.ports import free_offset

@@ -10,11 +10,12 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from accord_runtime import process
+from accord_runtime.database import Tx, open_database
+from accord_runtime.database.migrations import migrate
+from accord_runtime.events import record as events
 from services.notifications import domain as mails
 from services.orders import store
-from services.runtime import events, serve
-from services.runtime.database import Tx, open_database
-from services.runtime.migrations import migrate
 from shop.common.v1.event_pb2 import EventRecord
 from shop.orders.v1 import events_pb2
 from tests.contracts.compat.record import COLUMNS, event_types
@@ -64,7 +65,7 @@ async def test_an_order_is_the_fold_of_its_events(file: Path, tmp_path: Path) ->
     """Today's code folds released events, in today's database, into the order that it was then."""
     database = await open_database(f"sqlite:///{tmp_path}/orders.db", "orders")
     try:
-        await migrate(database, "runtime", serve.MIGRATIONS)
+        await migrate(database, "runtime", process.MIGRATIONS)
         written = rows(file)
 
         def insert(tx: Tx) -> None:

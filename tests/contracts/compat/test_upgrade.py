@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
 from tests.contracts.compat.client import Call, Client, Json, running_client
 from tests.contracts.compat.rows import ORDERS, SAGAS
 from tests.contracts.compat.servers import Servers, servers

@@ -12,7 +12,7 @@ from typing import Final
 import grpc
 import pytest
 
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
 from tests.contracts.compat.client import running_client
 from tests.contracts.compat.rows import ROWS
 from tests.contracts.compat.servers import servers

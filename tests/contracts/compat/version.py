@@ -24,7 +24,7 @@ class Version:
 
     name: str
     roots: Sequence[Path]
-    """The folders from which `accord`, `shop` and `services` are imported."""
+    """The folders from which `accord`, `accord_runtime`, `shop` and `services` are imported."""
 
     def command(self, *arguments: str | Path) -> list[str]:
         """Python with these arguments, which ends when the test does."""
@@ -42,7 +42,7 @@ class Version:
 def today() -> Version:
     """The code of this repository."""
     root = releases.ROOT
-    return Version(TODAY, (root, root / "interceptors", root / "generated"))
+    return Version(TODAY, (root, root / "interceptors", root / "runtime", root / "generated"))
 
 
 def kept(folder: Path, target: Path) -> Version:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
 from tests.contracts.compat.client import PATIENCE, Answer, Call, Client, Json
 from tests.contracts.compat.servers import Servers
 from tests.support.shop import ALL

@@ -12,8 +12,8 @@ import grpc
 from google.protobuf.message import Message
 
 from accord.errors import ServiceError
-from services.runtime import topology
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
+from services import topology
 from tests.services.bad_input.contract import RPCS, Rpc, class_of
 from tests.support.shop import ALL, Shop
 

@@ -14,7 +14,7 @@ from accord.ops.v1 import saga_pb2 as sagas
 from accord.ops.v1 import trace_pb2 as trace
 from accord.ops.v1 import work_pb2 as work
 from accord.v1 import policy_pb2 as policy
-from services.runtime.pages import encode_token
+from accord_runtime.grpc.page_tokens import encode_token
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
 from shop.inventory.v1 import inventory_pb2 as inventory

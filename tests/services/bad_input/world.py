@@ -17,7 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from accord.ops.v1 import mesh_pb2 as mesh
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
 from shop.customers.v1 import customers_pb2 as customers
 from shop.inventory.v1 import inventory_pb2 as inventory
 from shop.orders.v1 import orders_pb2 as orders

@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 import accord
+from accord_runtime.grpc.ids import uuid7
 from services.customers import servicer
-from services.runtime.ids import uuid7
 from shop.common.v1.address_pb2 import Address
 from shop.customers.v1 import customers_pb2 as pb
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub

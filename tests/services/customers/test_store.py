@@ -6,11 +6,11 @@ from functools import partial
 
 import pytest
 
+from accord_runtime.database import Database, open_database
+from accord_runtime.database.migrations import migrate
+from accord_runtime.grpc.ids import uuid7
 from services.customers import store
 from services.customers.store import MIGRATIONS
-from services.runtime.database import Database, open_database
-from services.runtime.ids import uuid7
-from services.runtime.migrations import migrate
 from shop.common.v1.address_pb2 import Address
 from shop.customers.v1.customers_pb2 import Customer
 

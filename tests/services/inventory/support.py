@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from accord_runtime.database import Database, open_database
+from accord_runtime.database.migrations import migrate
 from services.inventory import reservations, store
 from services.inventory.domain import Line, Price, Product, State
 from services.inventory.store import MIGRATIONS
-from services.runtime.database import Database, open_database
-from services.runtime.migrations import migrate
 
 PRICE: Final = Price(1999, "EUR")
 

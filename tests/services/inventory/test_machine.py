@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from accord.errors import FailedPrecondition, ServiceError
+from accord_runtime.database import Database, Tx, open_database
 from services.inventory.domain import Line, Price, State
-from services.runtime.database import Database, Tx, open_database
 from tests.services.inventory.support import commit, open_store, release, reserve, stock, upsert
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from accord.errors import FailedPrecondition, InvalidArgument, Precondition, ServiceError
+from accord_runtime.database import Database, open_database
 from services.inventory.domain import Price, State
-from services.runtime.database import Database, open_database
 from tests.services.inventory.support import (
     commit,
     lines,

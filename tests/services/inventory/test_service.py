@@ -10,8 +10,8 @@ import pytest
 
 import accord
 from accord.errors import Precondition
+from accord_runtime.grpc.ids import uuid7
 from services.inventory import servicer
-from services.runtime.ids import uuid7
 from shop.common.v1.money_pb2 import Money
 from shop.inventory.v1 import inventory_pb2 as pb
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import accord
+from accord_runtime.grpc.ids import uuid7
+from accord_runtime.process import Runtime, Service
 from services.customers.service import SERVICE as CUSTOMERS
 from services.notifications import work
-from services.runtime.ids import uuid7
-from services.runtime.serve import Runtime, Service
 from shop.customers.v1.customers_pb2 import CreateCustomerRequest, Customer
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from tests.services.notifications.mailbox import Mailbox

@@ -7,8 +7,8 @@ from pathlib import Path
 import grpc
 
 import accord
-from services.runtime.serve import Runtime, Service, running
-from services.runtime.settings import Settings
+from accord_runtime.process import Runtime, Service, running
+from accord_runtime.settings import Settings
 from tests.support.ports import free_port
 
 

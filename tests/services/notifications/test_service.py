@@ -12,13 +12,13 @@ import pytest
 from google.protobuf.message import Message
 
 import accord
+from accord_runtime.database import Row, Tx
+from accord_runtime.grpc.ids import uuid7
+from accord_runtime.process import Runtime
+from accord_runtime.work.executor import parked
 from services.customers.service import SERVICE as CUSTOMERS
 from services.notifications import store
 from services.notifications.service import SERVICE
-from services.runtime.database import Row, Tx
-from services.runtime.executor import parked
-from services.runtime.ids import uuid7
-from services.runtime.serve import Runtime
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1.customers_pb2 import Customer
 from shop.notifications.v1 import notifications_pb2 as pb

@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 
+from accord_runtime.database import Database
+from accord_runtime.database.migrations import migrate
+from accord_runtime.grpc.ids import uuid7
 from services.notifications import store
 from services.notifications.store import MIGRATIONS
-from services.runtime.database import Database
-from services.runtime.ids import uuid7
-from services.runtime.migrations import migrate
 from shop.notifications.v1 import notifications_pb2 as pb
 
 

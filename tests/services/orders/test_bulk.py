@@ -7,7 +7,7 @@ import pytest
 
 import accord
 from accord.errors import ServiceError
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
 from shop.orders.v1 import orders_pb2 as pb
 from shop.sandbox.v1 import sandbox_pb2
 from tests.services.orders.books import behave, updates

@@ -12,8 +12,8 @@ from accord.errors import ServiceError
 from accord.ops.v1 import mesh_pb2
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from accord.policies.breaker import State
+from accord_runtime.grpc.ids import uuid7
 from services.orders.customers import GET
-from services.runtime.ids import uuid7
 from shop.orders.v1 import orders_pb2 as pb
 from tests.services.orders.books import kinds, updates
 from tests.support.shop import Shop, order_request, running_shop

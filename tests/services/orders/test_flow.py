@@ -9,8 +9,8 @@ import pytest
 
 import accord
 from accord.errors import ServiceError
+from accord_runtime.grpc.ids import uuid7
 from services.orders import store
-from services.runtime.ids import uuid7
 from shop.orders.v1 import orders_pb2 as pb
 from shop.payments.v1 import payments_pb2
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub

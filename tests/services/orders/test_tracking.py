@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from accord_runtime.events.notifier import Watch
+from accord_runtime.grpc.ids import uuid7
 from services.orders import watching
 from services.orders.watching import Tracking
-from services.runtime.hub import Watch
-from services.runtime.ids import uuid7
 from shop.orders.v1 import orders_pb2 as pb
 from shop.sandbox.v1 import sandbox_pb2
 from tests.services.orders.books import behave

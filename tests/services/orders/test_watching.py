@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from accord.errors import ServiceError
+from accord_runtime.grpc.ids import uuid7
 from services.orders import watching
-from services.runtime.ids import uuid7
 from shop.orders.v1 import orders_pb2 as pb
 from shop.sandbox.v1 import sandbox_pb2
 from tests.services.orders.books import behave, kinds, updates

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from accord import idempotency_key
-from services.runtime.topology import address
+from services.topology import address
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from accord_runtime.database import Database
+from accord_runtime.work.executor import Executor
 from services.payments import store
 from services.payments.domain import CardProcessor, Outcome, PaymentState
 from services.payments.processor import SandboxProcessor
 from services.payments.servicer import Payments
-from services.runtime.database import Database
-from services.runtime.executor import Executor
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
 from tests.services.payments.client import PRICE, TAKEN, TAKEN_AND_BACK

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from accord.errors import ServiceError
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
 from shop.sandbox.v1 import sandbox_pb2 as outside

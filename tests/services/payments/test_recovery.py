@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
 from shop.payments.v1 import payments_pb2 as pb
 from shop.sandbox.v1 import sandbox_pb2 as outside
 from tests.services.payments.client import TAKEN, TAKEN_AND_BACK, calling

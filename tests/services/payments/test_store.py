@@ -6,10 +6,10 @@ from typing import Final
 
 import pytest
 
+from accord_runtime.database import Database, Tx
+from accord_runtime.database.migrations import migrate
 from services.payments import store
 from services.payments.domain import Outcome, Payment, PaymentState, Refusal, refusal
-from services.runtime.database import Database, Tx
-from services.runtime.migrations import migrate
 from shop.common.v1.money_pb2 import Money
 
 PRICE: Final = Money(minor_units=1999, currency_code="EUR")

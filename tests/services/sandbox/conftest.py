@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.runtime.database import Database
-from services.runtime.migrations import migrate
+from accord_runtime.database import Database
+from accord_runtime.database.migrations import migrate
 from services.sandbox.store import MIGRATIONS
 
 

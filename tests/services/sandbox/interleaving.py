@@ -21,18 +21,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from accord.errors import ServiceError
-from services.runtime import executor as runtime_executor
-from services.runtime import serve
-from services.runtime.database import (
-    CommitUnknown,
-    Database,
-    DatabaseUnavailable,
-    Tx,
-    open_database,
-)
-from services.runtime.executor import Executor
-from services.runtime.ids import uuid7
-from services.runtime.migrations import migrate
+from accord_runtime import process
+from accord_runtime.database import CommitUnknown, Database, DatabaseUnavailable, Tx, open_database
+from accord_runtime.database.migrations import migrate
+from accord_runtime.grpc.ids import uuid7
+from accord_runtime.work import executor as runtime_executor
+from accord_runtime.work.executor import Executor
 from tests.services.sandbox.world import World, running_world
 
 T = TypeVar("T")
@@ -257,7 +251,7 @@ def running_bench(home: Path, url: str, name: str, migrations: list[str]) -> Ite
         shop, world = await stack.enter_async_context(running_world(home))
         database = await open_database(url, name)
         stack.push_async_callback(database.close)
-        await migrate(database, "runtime", serve.MIGRATIONS)
+        await migrate(database, "runtime", process.MIGRATIONS)
         await migrate(database, name, migrations)
         outside = shop.runtimes["sandbox"].database
         return Bench(runner, world, shop.channel("sandbox"), database, outside)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from accord.errors import Unavailable
-from services.runtime.database import Database
+from accord_runtime.database import Database
 from services.sandbox.behavior import Behaviors
 from services.sandbox.domain import Behavior, Conduct, Party
 

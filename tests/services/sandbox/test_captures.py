@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from services.runtime.database import Database
+from accord_runtime.database import Database
 from services.sandbox import captures, store
 from services.sandbox.domain import Capture, CaptureState, Entry, EntryKind
 from shop.common.v1.money_pb2 import Money

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from services.runtime.database import Database
+from accord_runtime.database import Database
 from services.sandbox import parcels, store
 from services.sandbox.domain import EntryKind, Parcel, ParcelState
 

@@ -12,12 +12,12 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from services.runtime.database import Tx
-from services.runtime.ids import uuid7
-from services.runtime.topology import HOST, smtp_port
+from accord_runtime.database import Tx
+from accord_runtime.grpc.ids import uuid7
 from services.sandbox import domain, store
 from services.sandbox.domain import EntryKind
 from services.sandbox.servicer import PAGE
+from services.topology import HOST, smtp_port
 from shop.common.v1.address_pb2 import Address
 from shop.common.v1.money_pb2 import Money
 from shop.sandbox.v1 import sandbox_pb2 as pb

@@ -16,7 +16,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from accord.errors import ServiceError
 from accord.policies.retry import ATTEMPT_KEY
-from services.runtime.topology import address
+from services.topology import address
 from shop.sandbox.v1 import sandbox_pb2 as pb
 from shop.sandbox.v1.sandbox_pb2_grpc import (
     CardProcessorServiceStub,

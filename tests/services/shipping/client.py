@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from accord import idempotency_key
-from services.runtime.topology import address
+from services.topology import address
 from shop.sandbox.v1 import sandbox_pb2 as outside
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceStub

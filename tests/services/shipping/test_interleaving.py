@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from accord.errors import FailedPrecondition
-from services.runtime.database import Database
-from services.runtime.executor import Executor
+from accord_runtime.database import Database
+from accord_runtime.work.executor import Executor
 from services.shipping import store
 from services.shipping.carrier import SandboxCarrier
 from services.shipping.domain import Carrier, Outcome, ShipmentState

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from services.runtime.ids import uuid7
+from accord_runtime.grpc.ids import uuid7
 from shop.sandbox.v1 import sandbox_pb2 as outside
 from shop.shipping.v1 import shipping_pb2 as pb
 from tests.services.sandbox.world import UNAVAILABLE, eventually, running_process, running_world

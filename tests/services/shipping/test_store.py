@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
-from services.runtime.database import Database, Tx
-from services.runtime.migrations import migrate
+from accord_runtime.database import Database, Tx
+from accord_runtime.database.migrations import migrate
 from services.shipping import store
 from services.shipping.domain import Outcome, Refusal, Shipment, ShipmentState, refusal
 

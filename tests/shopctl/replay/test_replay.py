@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import accord
-from services.runtime import topology
+from services import topology
 from shop.sandbox.v1.sandbox_pb2 import (
     BEHAVIOR_DECLINE,
     BEHAVIOR_FAIL,

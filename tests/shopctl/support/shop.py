@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.runtime import topology
+from services import topology
 from tests.shopctl.support import tiny
 from tests.shopctl.support.wait import DEADLINE, descendants, runs, until_sync
 

@@ -1,0 +1,66 @@
+"""What the operator of a service may see and do: parked work, sagas, traces, and the record.
+
+The contracts are `accord.ops.v1`. Every service serves WorkService,
+AuditService and TraceService, and SagaService if it has sagas. An intervention, its audit record
+and the answer to its idempotency key commit together.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from accord.admin.mesh_service import Audit, Intervention
+from accord.ops.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from accord.ops.v1.saga_pb2_grpc import add_SagaServiceServicer_to_server
+from accord.ops.v1.trace_pb2_grpc import add_TraceServiceServicer_to_server
+from accord.ops.v1.work_pb2_grpc import add_WorkServiceServicer_to_server
+from accord_runtime.admin.audit import MIGRATIONS, AuditServicer, record
+from accord_runtime.admin.sagas import SagaServicer
+from accord_runtime.admin.traces import TraceServicer
+from accord_runtime.admin.work import WorkServicer
+
+if TYPE_CHECKING:
+    from accord_runtime.process import Runtime
+
+__all__ = ["CONTRACTS", "MIGRATIONS", "SAGA_CONTRACT", "serve", "writes_to"]
+
+CONTRACTS: Final = (
+    "accord.ops.v1.WorkService",
+    "accord.ops.v1.AuditService",
+    "accord.ops.v1.TraceService",
+)
+"""What every service serves."""
+
+SAGA_CONTRACT: Final = "accord.ops.v1.SagaService"
+"""What a service with sagas serves, too."""
+
+
+def serve(runtime: "Runtime") -> tuple[str, ...]:
+    """Add the operator's services to a server, and return their contracts."""
+    server, database = runtime.server, runtime.database
+    executor, clock = runtime.executor, runtime.clock
+    add_WorkServiceServicer_to_server(WorkServicer(database, executor, clock), server)
+    add_AuditServiceServicer_to_server(AuditServicer(database), server)
+    traces = TraceServicer(database, runtime.telemetry.recent)
+    add_TraceServiceServicer_to_server(traces, server)
+    if runtime.sagas is None:
+        return CONTRACTS
+    sagas = SagaServicer(database, executor, runtime.sagas, clock)
+    add_SagaServiceServicer_to_server(sagas, server)
+    return (*CONTRACTS, SAGA_CONTRACT)
+
+
+def writes_to(runtime: "Runtime") -> Audit:
+    """Writes changes of the mesh's policies down, beside all other interventions."""
+
+    async def write(done: Intervention) -> None:
+        await runtime.database.write(
+            lambda tx: record(
+                tx,
+                target=done.target,
+                reason=done.reason,
+                before=done.before,
+                after=done.after,
+                now=runtime.clock(),
+            )
+        )
+
+    return write

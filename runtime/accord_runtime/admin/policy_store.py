@@ -1,0 +1,82 @@
+"""Live policy in the broker's key-value store: one bucket for the whole mesh.
+
+A key is a method's name, "shop.orders.v1.OrderService/GetOrder"; its value is an override as JSON
+(`accord.ops.v1.Override`). Every process follows the bucket and applies what concerns it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from nats.js.api import KeyValueConfig
+from nats.js.errors import BucketNotFoundError, KeyNotFoundError, NoKeysError
+from nats.js.kv import KeyValue
+
+from accord_runtime.events.broker import Broker
+
+BUCKET: Final = "live-policy"
+
+POLL_INTERVAL: Final = 0.25
+"""Seconds between two looks at the bucket's last sequence.
+
+Not a watch: its consumer may be lost in silence when the broker restarts.
+"""
+
+LOOK: Final = 1.0
+"""Seconds that a look may take: an answer that an outage has swallowed is not waited for."""
+
+PATIENCE: Final = 1.0
+"""Seconds that a change may take to be kept; the broker may be away."""
+
+
+class BrokerPolicyStore:
+    """See `accord.overrides.PolicyStore`."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def watch(self) -> AsyncIterator[Mapping[str, str]]:
+        """All overrides, and again after every change. Raises when the broker is away."""
+        bucket = await self._bucket()
+        seen = None
+        while True:
+            async with asyncio.timeout(LOOK):
+                last = (await bucket.status()).stream_info.state.last_seq
+                documents = None if last == seen else await _documents(bucket)
+            if documents is not None:
+                yield documents
+                seen = last
+            await asyncio.sleep(POLL_INTERVAL)
+
+    async def put(self, method: str, document: str) -> None:
+        """Keep an override. Raises when the broker is away."""
+        async with asyncio.timeout(PATIENCE):
+            await (await self._bucket()).put(method, document.encode())
+
+    async def delete(self, method: str) -> None:
+        """Forget an override; without one, nothing happens. Raises when the broker is away."""
+        async with asyncio.timeout(PATIENCE):
+            await (await self._bucket()).delete(method)
+
+    async def _bucket(self) -> KeyValue:
+        jetstream = await self._broker.jetstream()  # waits for as long as there is no broker
+        async with asyncio.timeout(LOOK):
+            try:
+                return await jetstream.key_value(BUCKET)
+            except BucketNotFoundError:
+                return await jetstream.create_key_value(KeyValueConfig(BUCKET, history=5))
+
+
+async def _documents(bucket: KeyValue) -> dict[str, str]:
+    found: dict[str, str] = {}
+    try:
+        keys = await bucket.keys()
+    except NoKeysError:
+        return found
+    for key in keys:
+        try:
+            entry = await bucket.get(key)
+        except KeyNotFoundError:
+            continue  # deleted meanwhile
+        found[key] = (entry.value or b"").decode(errors="replace")
+    return found

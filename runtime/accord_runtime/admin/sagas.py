@@ -1,0 +1,261 @@
+"""SagaService: where the sagas of a service stand, and the ways out for one that is stuck.
+
+Whatever an intervention writes, it locks in the order of a step's own outcome -
+first what the saga is about, then the saga, then its work - so that the two
+never wait for each other.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from accord.errors import Aborted, FailedPrecondition, NotFound
+from accord.ops.v1 import saga_pb2 as pb
+from accord.ops.v1.saga_pb2_grpc import SagaServiceServicer
+from accord_runtime.admin import audit, items
+from accord_runtime.admin.items import Item, State
+from accord_runtime.admin.stamps import stamp
+from accord_runtime.admin.work import retry_item
+from accord_runtime.database import Database, Tx
+from accord_runtime.grpc.idempotency import commit
+from accord_runtime.grpc.page_tokens import decode_token, encode_token, page_size
+from accord_runtime.saga import Definition, Phase, Saga, Sagas, state_machine
+from accord_runtime.saga.orchestrator import QUEUE, load, page, step_name
+from accord_runtime.work.executor import Executor
+
+M = TypeVar("M", bound=Message)
+
+
+class SagaServicer(SagaServiceServicer):
+    """The RPCs of `accord.ops.v1.SagaService`."""
+
+    def __init__(
+        self, database: Database, executor: Executor, sagas: Sagas, clock: Callable[[], float]
+    ) -> None:
+        self._database = database
+        self._executor = executor
+        self._sagas = sagas
+        self._clock = clock
+
+    async def ListSagas(self, request: pb.ListSagasRequest, context: Any) -> pb.ListSagasResponse:
+        """Lists sagas by id."""
+        age = request.min_age.ToNanoseconds() / 1e9
+        filters = {
+            "definition": request.definition,
+            "phase": str(request.phase),
+            "min_age": str(age),
+        }
+        after = decode_token(filters, request.page_token) or ""
+        size, now = page_size(request.page_size), self._clock()
+        found = await self._database.read(
+            lambda tx: page(
+                tx,
+                after=after,
+                most=size + 1,
+                definition=request.definition,
+                phase=_phase_value(request.phase),
+                created_before=now - age,
+            )
+        )
+        token = encode_token(filters, found[size - 1].id) if len(found) > size else ""
+        return pb.ListSagasResponse(
+            sagas=[self._message(saga) for saga in found[:size]], next_page_token=token
+        )
+
+    async def GetSaga(self, request: pb.GetSagaRequest, context: Any) -> pb.GetSagaResponse:
+        """Returns a saga with all that has happened to it, and its work."""
+
+        def read(tx: Tx) -> pb.GetSagaResponse:
+            saga = _load(tx, request.saga_id)
+            item = None if saga.position.ended else self._item(tx, saga.id)
+            return pb.GetSagaResponse(
+                saga=self._message(saga),
+                history=[
+                    pb.SagaEvent(
+                        at=stamp(event["at"]),
+                        step=event["step"],
+                        phase=_phase(Phase(event["phase"])),
+                        outcome=event["outcome"],
+                    )
+                    for event in json.loads(saga.history)
+                ],
+                work=None if item is None else item.message(),
+            )
+
+        return await self._database.read(read)
+
+    async def RetrySaga(self, request: pb.RetrySagaRequest, context: Any) -> pb.RetrySagaResponse:
+        """Tries the saga's current step again, now and with all its attempts."""
+
+        def retry(tx: Tx) -> None:
+            saga = _active(_load(tx, request.saga_id, lock=True))
+            item = self._item(tx, saga.id, lock=True)
+            if item is None:
+                # Nobody should have removed it; without it the saga would stand still for ever.
+                self._executor.enqueue(tx, QUEUE, saga.id)
+            else:
+                retry_item(tx, item, self._clock())
+                tx.after_commit(self._executor.wake)
+
+        return await self._intervene(request, retry, pb.RetrySagaResponse)
+
+    async def SkipStep(self, request: pb.SkipStepRequest, context: Any) -> pb.SkipStepResponse:
+        """Takes the current step for done, or undone, without calling it."""
+
+        def skip(tx: Tx) -> None:
+            seen = _active(_load(tx, request.saga_id))
+            definition = self._definition(seen)
+            step = definition.steps[seen.position.step]
+            if step.name != request.step:
+                raise FailedPrecondition(
+                    "STEP_CHANGED", f"the current step of saga {seen.id} is {step.name}"
+                )
+            if seen.position.phase is Phase.FORWARD:
+                if step.skipped is None:
+                    raise FailedPrecondition(
+                        "NOT_SKIPPABLE", f"what follows needs the outcome of step {step.name}"
+                    )
+                step.skipped(tx, seen.id)
+            saga = _load(tx, request.saga_id, lock=True)
+            if saga.position != seen.position:
+                raise Aborted(message=f"saga {saga.id} has moved on")
+            item = self._item(tx, saga.id, lock=True)
+            if item is None or item.state is not State.PARKED:
+                raise FailedPrecondition(
+                    "NOT_PARKED", f"step {step.name} of saga {saga.id} is not parked"
+                )
+            after = state_machine.succeeded(
+                definition.shape, saga.position, cancelled=saga.cancelled
+            )
+            self._sagas.advance(tx, saga, after, "skipped")
+            tx.execute("DELETE FROM work WHERE id = :id", {"id": item.id})
+
+        return await self._intervene(request, skip, pb.SkipStepResponse)
+
+    async def CompensateSaga(
+        self, request: pb.CompensateSagaRequest, context: Any
+    ) -> pb.CompensateSagaResponse:
+        """Turns the saga back, if it is still before its pivot."""
+
+        def compensate(tx: Tx) -> None:
+            definition = self._revocable(_load(tx, request.saga_id))
+            definition.cancelled(tx, request.saga_id)
+            self._revocable(_load(tx, request.saga_id, lock=True))
+            self._sagas.cancel(tx, request.saga_id)
+
+        return await self._intervene(request, compensate, pb.CompensateSagaResponse)
+
+    async def AbandonSaga(
+        self, request: pb.AbandonSagaRequest, context: Any
+    ) -> pb.AbandonSagaResponse:
+        """Gives the saga up as it stands."""
+
+        def abandon(tx: Tx) -> None:
+            saga = _active(_load(tx, request.saga_id, lock=True))
+            self._sagas.advance(tx, saga, state_machine.abandoned(saga.position), "abandoned")
+            tx.execute(
+                "DELETE FROM work WHERE queue = :queue AND key = :key",
+                {"queue": QUEUE, "key": saga.id},
+            )
+
+        return await self._intervene(request, abandon, pb.AbandonSagaResponse)
+
+    async def _intervene(
+        self, request: Any, change: Callable[[Tx], None], answer: Callable[..., M]
+    ) -> M:
+        """Change a saga, and write down who did, in one transaction; answer with what it is then.
+
+        Args:
+            request: has a `saga_id` and a `reason`.
+            change: may raise a refusal.
+            answer: the response; has a `saga`.
+        """
+        now = self._clock()
+
+        def write(tx: Tx) -> M:
+            before = self._describe(tx, request.saga_id)
+            change(tx)
+            audit.record(
+                tx,
+                target=request.saga_id,
+                reason=request.reason,
+                before=before,
+                after=self._describe(tx, request.saga_id),
+                now=now,
+            )
+            return answer(saga=self._message(_load(tx, request.saga_id)))
+
+        return await commit(self._database, write)
+
+    def _definition(self, saga: Saga) -> Definition:
+        definition = self._sagas.definition(saga)
+        if definition is None:
+            raise FailedPrecondition(
+                "UNKNOWN_DEFINITION",
+                f"this process does not know version {saga.version} of {saga.definition}",
+            )
+        return definition
+
+    def _revocable(self, saga: Saga) -> Definition:
+        """The definition of a saga that can still be turned back; refuses any other."""
+        position = _active(saga).position
+        if saga.cancelled or position.phase is Phase.BACKWARD:
+            raise FailedPrecondition("BEING_UNDONE", f"saga {saga.id} has turned back already")
+        definition = self._definition(saga)
+        if not state_machine.may_turn_back(definition.shape, position):
+            raise FailedPrecondition("TOO_LATE", f"the pivot of saga {saga.id} has begun")
+        return definition
+
+    def _item(self, tx: Tx, saga_id: str, *, lock: bool = False) -> Item | None:
+        return items.first(tx, QUEUE, saga_id, self._clock(), lock=lock)
+
+    def _describe(self, tx: Tx, saga_id: str) -> str:
+        """What the audit record says of it."""
+        saga = _load(tx, saga_id)
+        text = f"{saga.definition} {saga.position.phase}"
+        if saga.position.ended:
+            return text
+        text += f" at {step_name(self._sagas.definition(saga), saga.position)}"
+        if saga.cancelled and saga.position.phase is Phase.FORWARD:
+            text += ", to be undone"
+        item = self._item(tx, saga_id)
+        return text if item is None else f"{text}, {item.standing}"
+
+    def _message(self, saga: Saga) -> pb.Saga:
+        undone = saga.position.phase is Phase.UNDONE
+        return pb.Saga(
+            saga_id=saga.id,
+            definition=saga.definition,
+            version=saga.version,
+            phase=_phase(saga.position.phase),
+            step="" if undone else step_name(self._sagas.definition(saga), saga.position),
+            cancelled=saga.cancelled,
+            created_at=stamp(saga.created_at),
+            updated_at=stamp(saga.updated_at),
+        )
+
+
+def _load(tx: Tx, saga_id: str, *, lock: bool = False) -> Saga:
+    saga = load(tx, saga_id, lock=lock)
+    if saga is None:
+        raise NotFound("accord.ops.v1.Saga", saga_id)
+    return saga
+
+
+def _active(saga: Saga) -> Saga:
+    if saga.position.ended:
+        raise FailedPrecondition("SAGA_ENDED", f"saga {saga.id} is {saga.position.phase}")
+    return saga
+
+
+def _phase(phase: Phase) -> "pb.SagaPhase.ValueType":
+    return pb.SagaPhase.Value(f"SAGA_PHASE_{phase.name}")
+
+
+def _phase_value(wanted: "pb.SagaPhase.ValueType") -> str:
+    """The phase as it is stored; empty for any."""
+    if wanted == pb.SAGA_PHASE_UNSPECIFIED:
+        return ""
+    return Phase[pb.SagaPhase.Name(wanted).removeprefix("SAGA_PHASE_")].value

@@ -1,0 +1,67 @@
+"""A service's own database: SQLite in one file, or a schema of a PostgreSQL server.
+
+Domain code is written once, as small synchronous functions over a `Tx`:
+
+    def take(tx: Tx) -> None:
+        tx.execute("UPDATE stock SET free = free - :n WHERE sku = :sku", {"n": 2, "sku": sku})
+
+    await database.write(take)
+"""
+
+from __future__ import annotations
+
+import re
+
+from accord_runtime.database.interface import (
+    CommitUnknown,
+    Conflict,
+    Database,
+    DatabaseError,
+    DatabaseLocked,
+    DatabaseUnavailable,
+    Params,
+    Row,
+    Tx,
+)
+
+__all__ = [
+    "CommitUnknown",
+    "Conflict",
+    "Database",
+    "DatabaseError",
+    "DatabaseLocked",
+    "DatabaseUnavailable",
+    "Params",
+    "Row",
+    "Tx",
+    "open_database",
+]
+
+
+async def open_database(url: str, service: str) -> Database:
+    """Open the database of a service, and create it if it is not there.
+
+    Args:
+        url: `sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, or a `postgresql://` URL
+            as libpq takes it. Missing folders of an SQLite file are created.
+        service: lower-case name; on PostgreSQL the schema that holds the service's tables.
+
+    Raises:
+        DatabaseLocked: another process owns the SQLite file.
+        DatabaseUnavailable: the file or the server cannot be reached.
+        ValueError: the URL or the name is not usable.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", service):
+        raise ValueError(f"{service!r} is not a lower-case name of at most 63 characters")
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme == "sqlite" and len(rest) > 1 and rest.startswith("/"):
+        from accord_runtime.database.sqlite import open_sqlite
+
+        return await open_sqlite(rest[1:], service)
+    if separator and scheme in ("postgresql", "postgres"):
+        # Imported here because psycopg costs memory that a process on SQLite need not pay.
+        from accord_runtime.database.postgres import open_postgres
+
+        return await open_postgres(url, service)
+    # The URL may hold a password, so only its scheme is named.
+    raise ValueError(f"expected sqlite:///<file> or postgresql://..., got scheme {scheme[:20]!r}")

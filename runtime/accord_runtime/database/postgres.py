@@ -1,0 +1,407 @@
+"""PostgreSQL: a few connections, one per thread, and a schema per service.
+
+Transactions run at READ COMMITTED: check-then-act needs a row lock, an UPDATE that names the
+version it saw, or a unique constraint. Connect to the server itself or to a pooler in session mode:
+schema, prepared statements and advisory locks belong to the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from typing import Any, ClassVar, TypeVar
+
+import psycopg
+from psycopg import pq
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from accord_runtime.database.interface import (
+    CommitUnknown,
+    Conflict,
+    Database,
+    DatabaseError,
+    DatabaseUnavailable,
+    Params,
+    Row,
+    Tx,
+    rows_of,
+)
+from accord_runtime.database.worker_threads import Crew, Job
+
+T = TypeVar("T")
+
+CONNECTIONS = 4
+"""Connections at most; they are opened as they are needed."""
+BACKLOG = 1024
+"""Calls queued before further callers wait."""
+CONNECT_TIMEOUT = 3
+"""Seconds to wait for a connection."""
+STATEMENT_TIMEOUT = 10.0
+"""Seconds for one statement, waiting for locks included; then `DatabaseUnavailable`."""
+RETRY_FOR = 3.0
+"""Seconds after its start in which a transaction is begun again."""
+ATTEMPTS = 8
+"""Times a transaction is begun at most."""
+LOCK_POLL = 0.5
+"""Seconds between looks at a lock, both while waiting for it and while holding it."""
+LOCK_ANSWER = 5.0
+"""Seconds without an answer after which a held lock counts as lost."""
+
+_DEFAULTS: dict[str, str | int] = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    # A server that vanished without a word must not hold a thread for minutes.
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""Connection parameters that a URL may override."""
+
+_TOKEN = re.compile(
+    r"""
+      '(?:[^']|'')*'                    # text
+    | "(?:[^"]|"")*"                    # quoted name
+    | --[^\n]* | /\*.*?\*/              # comments
+    | ::                                # cast
+    | :(?P<name>[A-Za-z_]\w*)
+    | (?P<blob>\bBLOB\b)
+    | (?P<percent>%)
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+
+
+@lru_cache(maxsize=1024)
+def translate(sql: str) -> bytes:
+    """SQL with `:name` parameters as psycopg takes it; the type BLOB becomes BYTEA in DDL.
+
+    Quoted text, comments and `::casts` stay as they are, except that a `%` is always doubled.
+    """
+    ddl = sql.lstrip()[:6].upper() in ("CREATE", "ALTER ")
+
+    def replacement(match: re.Match[str]) -> str:
+        if name := match["name"]:
+            return f"%({name})s"
+        if match["blob"] and ddl:
+            return "BYTEA"
+        return match[0].replace("%", "%%")
+
+    return _TOKEN.sub(replacement, sql).encode()
+
+
+class _NumberLoader(Loader):
+    """SUM and AVG of BIGINT are NUMERIC: loaded as int or float, as SQLite gives them."""
+
+    def load(self, data: Buffer) -> int | float:
+        text = bytes(data)
+        return int(text) if text.lstrip(b"-").isdigit() else float(text)
+
+
+def lock_key(*names: str) -> int:
+    """A number for an advisory lock, the same in every process (64 bits, signed)."""
+    digest = hashlib.blake2b("/".join(names).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def _translated(error: psycopg.Error) -> DatabaseError:
+    if isinstance(error, psycopg.errors.UniqueViolation):
+        return Conflict(str(error))
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return DatabaseUnavailable(str(error))
+    return DatabaseError(str(error))
+
+
+def _lost(error: psycopg.Error, connection: psycopg.Connection[Any]) -> bool:
+    """Whether the connection is of no more use."""
+    if connection.closed:
+        return True
+    # 57P01..3: the server is going away (the socket may not show it yet); 08: connection errors.
+    return (error.sqlstate or "").startswith(("57P0", "08"))
+
+
+def _passing(error: psycopg.Error) -> bool:
+    """Whether the same work may succeed when it is begun again on this connection."""
+    if isinstance(error, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected):
+        return True
+    # Another replica has migrated a table; a rollback makes psycopg forget its prepared statements.
+    return isinstance(error, psycopg.errors.FeatureNotSupported) and "cached plan" in str(error)
+
+
+class _PostgresTx(Tx):
+    __slots__ = ("_cursor",)
+
+    postgres: ClassVar[bool] = True
+    for_update: ClassVar[str] = " FOR UPDATE"
+    skip_locked: ClassVar[str] = " FOR UPDATE SKIP LOCKED"
+
+    def __init__(self, cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
+        super().__init__()
+        self._cursor = cursor
+
+    @property
+    def cause(self) -> psycopg.Error | None:
+        """The driver's error that failed this transaction, even if its function hid it."""
+        cause = self._failure.__cause__ if self._failure is not None else None
+        return cause if isinstance(cause, psycopg.Error) else None
+
+    def _run(self, sql: str, params: Params) -> tuple[int, list[Row]]:
+        cursor = self._cursor
+        try:
+            cursor.execute(translate(sql), params)
+            values = cursor.fetchall() if cursor.description else ()
+        except psycopg.Error as error:
+            raise _translated(error) from error
+        columns = [column.name for column in cursor.description or ()]
+        return max(cursor.rowcount, 0), rows_of(columns, values)
+
+
+class _Again(Exception):
+    """The transaction is undone and may be begun again; its cause is the error otherwise."""
+
+    def __init__(self, error: DatabaseError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Session:
+    """One connection, opened when needed and again when it was lost."""
+
+    def __init__(self, url: str, service: str, closing: threading.Event) -> None:
+        self._url = url
+        self._service = service
+        self._closing = closing
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._settle(job)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _settle(self, job: Job) -> None:
+        give_up = time.monotonic() + RETRY_FOR
+        for attempt in range(ATTEMPTS):
+            try:
+                job.succeed(*self._attempt(job))
+                return
+            except _Again as again:
+                job.fail(again.error)
+                # Jittered, or two that were in each other's way would meet again.
+                pause = random.uniform(0.5, 1.0) * 0.02 * 2**attempt
+                if job.abandoned or time.monotonic() + pause > give_up or self._closing.wait(pause):
+                    return
+            except BaseException as error:
+                job.fail(error)
+                return
+
+    def _attempt(self, job: Job) -> tuple[Any, list[Callable[[], None]]]:
+        connection = self._connected()
+        cursor = connection.cursor()
+        begin = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if job.read_only else b"BEGIN"
+        try:
+            cursor.execute(begin)
+        except psycopg.Error as error:
+            self.close()
+            raise _Again(_caused(_translated(error), error)) from None
+        tx = _PostgresTx(cursor)
+        try:
+            outcome = tx.call(job.fn)
+        except BaseException as raised:
+            cause = tx.cause
+            self._undo(cause)
+            if cause is not None and (self._connection is None or _passing(cause)):
+                raise _Again(_caused(_translated(cause), cause)) from raised
+            raise
+        self._commit(connection, read_only=job.read_only)
+        return outcome
+
+    def _commit(self, connection: psycopg.Connection[Any], *, read_only: bool) -> None:
+        if connection.info.transaction_status != pq.TransactionStatus.INTRANS:
+            self.close()
+            raise DatabaseError("the transaction function ended the transaction itself")
+        try:
+            connection.execute(b"COMMIT")
+        except psycopg.Error as error:
+            failure = _translated(error)
+            if _lost(error, connection):
+                self.close()
+                if read_only:
+                    return
+                failure = CommitUnknown(f"the connection was lost during commit: {error}")
+            elif _passing(error):
+                raise _Again(_caused(failure, error)) from None
+            raise failure from error
+
+    def _undo(self, cause: psycopg.Error | None) -> None:
+        """Roll back, or give the connection up if it is lost."""
+        connection = self._connection
+        assert connection is not None
+        if cause is not None and _lost(cause, connection):
+            self.close()
+            return
+        try:
+            connection.execute(b"ROLLBACK")
+        except psycopg.Error:
+            self.close()
+
+    def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
+        connection = self._connection
+        if connection is None or connection.closed:
+            try:
+                connection = self._connection = self._connect()
+            except psycopg.Error as error:
+                raise _Again(
+                    _caused(DatabaseUnavailable(f"cannot connect: {error}"), error)
+                ) from None
+        return connection
+
+    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        given = conninfo_to_dict(self._url)
+        defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
+        defaults.setdefault("application_name", self._service)
+        # Transactions are begun and ended by hand, so that it is known when COMMIT was sent.
+        connection = psycopg.connect(make_conninfo(self._url, **defaults), autocommit=True)
+        connection.adapters.register_loader("numeric", _NumberLoader)
+        try:
+            milliseconds = str(int(STATEMENT_TIMEOUT * 1000))
+            connection.execute(
+                "SELECT set_config('search_path', %s, false),"
+                " set_config('statement_timeout', %s, false),"
+                " set_config('idle_in_transaction_session_timeout', %s, false)",
+                (f'"{self._service}"', milliseconds, milliseconds),
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _caused(failure: DatabaseError, cause: BaseException) -> DatabaseError:
+    failure.__cause__ = cause
+    return failure
+
+
+class PostgresDatabase(Database):
+    """A schema on a PostgreSQL server, shared by all replicas of a service."""
+
+    def __init__(self, url: str, service: str) -> None:
+        self._url = url
+        self._service = service
+        self._closing = threading.Event()
+        self._crew = self._new_crew(service, CONNECTIONS)
+
+    def _new_crew(self, name: str, threads: int) -> Crew:
+        return Crew(
+            name,
+            lambda: _Session(self._url, self._service, self._closing),
+            threads=threads,
+            backlog=BACKLOG,
+        )
+
+    async def write(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` at READ COMMITTED, again after a deadlock or a lost connection."""
+        return await self._crew.submit(fn)
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` read-only at REPEATABLE READ, which is one snapshot."""
+        return await self._crew.submit(fn, read_only=True)
+
+    async def close(self) -> None:
+        """Finish what was accepted, without further retries, and close the connections."""
+        self._closing.set()
+        await self._crew.close()
+
+    @asynccontextmanager
+    async def exclusive(self, name: str) -> AsyncIterator[None]:
+        """Hold a session advisory lock on a connection of its own."""
+        key = {"key": lock_key(self._service, name)}
+
+        def take(tx: Tx) -> bool:
+            row = tx.one("SELECT pg_try_advisory_lock(:key) AS taken", key)
+            return row is not None and bool(row.taken)
+
+        def check(tx: Tx) -> bool:
+            # The session lock ends with its connection; a new connection does not have it.
+            row = tx.one(
+                "SELECT 1 AS one FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                " AND pid = pg_backend_pid()"
+            )
+            return row is not None
+
+        # A connection of its own: the lock is the session's.
+        crew = self._new_crew(f"{self._service}-{name}", threads=1)
+        try:
+            # Polled, because a wait inside the server could not be cancelled.
+            while not await crew.submit(take):  # noqa: ASYNC110
+                await asyncio.sleep(LOCK_POLL)
+            async with _guarded(crew, check, name):
+                yield
+        finally:
+            # Not waited for: with a lost connection its thread may hang for a while.
+            crew.stop()
+
+
+@asynccontextmanager
+async def _guarded(crew: Crew, check: Callable[[Tx], bool], name: str) -> AsyncIterator[None]:
+    """Cancel the body when `check` no longer holds, and raise `DatabaseUnavailable` instead."""
+    body = asyncio.current_task()
+    assert body is not None
+    lost = False
+
+    async def watch() -> None:
+        nonlocal lost
+        while not lost:
+            await asyncio.sleep(LOCK_POLL)
+            try:
+                # Not wait_for, which loses a cancellation that comes together with the answer: the
+                # watcher would outlive the body and cancel whatever its task does next.
+                async with asyncio.timeout(LOCK_ANSWER):
+                    lost = not await crew.submit(check)
+            except (DatabaseError, TimeoutError):
+                lost = True
+        body.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        # Unless someone else wants the task to end as well (as asyncio.timeout does it).
+        if lost and body.uncancel() == 0:
+            raise DatabaseUnavailable(f"the lock {name!r} was lost") from None
+        raise
+    finally:
+        watcher.cancel()
+
+
+async def open_postgres(url: str, service: str) -> PostgresDatabase:
+    """Connect, and create the service's schema if missing."""
+
+    def create(tx: Tx) -> None:
+        # IF NOT EXISTS is not safe against a replica that does the same at this moment.
+        tx.execute("SELECT pg_advisory_xact_lock(:key)", {"key": lock_key(service, "schema")})
+        # Looked up first: without the right to create schemas, an existing one must do.
+        if tx.one("SELECT 1 AS one FROM pg_namespace WHERE nspname = :name", {"name": service}):
+            return
+        tx.execute(f'CREATE SCHEMA "{service}"')
+
+    database = PostgresDatabase(url, service)
+    try:
+        await database.write(create)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            await database.close()
+        raise
+    return database

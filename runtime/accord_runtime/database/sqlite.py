@@ -1,0 +1,239 @@
+"""SQLite: one process per file, one writer that groups commits, a few readers.
+
+WAL with `synchronous=FULL` costs one fsync per commit. Writes that wait while a commit is under way
+therefore share the next one, each in a savepoint of its own (https://sqlite.org/wal.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from accord_runtime.database.interface import (
+    Conflict,
+    Database,
+    DatabaseError,
+    DatabaseLocked,
+    DatabaseUnavailable,
+    Params,
+    Row,
+    Tx,
+    rows_of,
+)
+from accord_runtime.database.worker_threads import Crew, Job
+
+T = TypeVar("T")
+
+READERS = 2
+BACKLOG = 1024
+"""Calls queued per crew before further callers wait."""
+GROUP = 256
+"""Writes per commit at most, so that the first of a burst does not wait for all of it."""
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait for another program that has the file locked, such as the sqlite3 shell."""
+
+_KEYS = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+_TRANSIENT = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+)
+
+
+def _translated(error: sqlite3.Error) -> DatabaseError:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code in _KEYS:
+        return Conflict(str(error))
+    if code is not None and code & 0xFF in _TRANSIENT:
+        return DatabaseUnavailable(str(error))
+    return DatabaseError(str(error))
+
+
+def _lost(error: sqlite3.Error) -> DatabaseError:
+    """What a caller gets whose transaction could not begin or commit."""
+    failure = _translated(error)
+    if not isinstance(error, sqlite3.IntegrityError):
+        failure = DatabaseUnavailable(f"the transaction was lost: {error}")
+    failure.__cause__ = error
+    return failure
+
+
+class _SqliteTx(Tx):
+    __slots__ = ("_connection",)
+
+    postgres: ClassVar[bool] = False
+    for_update: ClassVar[str] = ""
+    skip_locked: ClassVar[str] = ""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def _run(self, sql: str, params: Params) -> tuple[int, list[Row]]:
+        try:
+            cursor = self._connection.execute(sql, params)
+            # Also for `execute`: with RETURNING the count is right only after the last row.
+            values = cursor.fetchall()
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+        columns = [column[0] for column in cursor.description or ()]
+        return max(cursor.rowcount, 0), rows_of(columns, values)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        # Opened and closed by its crew's thread; transactions are begun and ended here by hand.
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
+    except sqlite3.Error as error:
+        raise DatabaseUnavailable(f"cannot open {path}: {error}") from error
+    return connection
+
+
+class _Writer:
+    def __init__(self, path: Path) -> None:
+        self._connection = _connect(path)
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                self._attempt(job)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.IntegrityError) and len(jobs) > 1:
+                # A deferred constraint of one of them: find out whose by going one by one.
+                for job in jobs:
+                    self.run([job])
+                return
+            for job in jobs:
+                if job.error is None:
+                    job.fail(_lost(error))
+
+    def _attempt(self, job: Job) -> None:
+        connection = self._connection
+        connection.execute("SAVEPOINT job")
+        try:
+            job.succeed(*_SqliteTx(connection).call(job.fn))
+        except BaseException as error:  # It belongs to the caller of this job; the others go on.
+            job.fail(error)
+            # Fails if SQLite undid the whole transaction by itself, as it may on a full disk.
+            connection.execute("ROLLBACK TO job")
+        connection.execute("RELEASE job")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class _Reader:
+    def __init__(self, path: Path) -> None:
+        self._connection = _connect(path)
+        self._connection.execute("PRAGMA query_only = ON")
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._connection.execute("BEGIN")
+            try:
+                job.succeed(*_SqliteTx(self._connection).call(job.fn))
+            except BaseException as error:
+                job.fail(error)
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _own(file: Path) -> tuple[Path, int]:
+    """Take the lock beside the file.
+
+    Returns:
+        The absolute path, and the lock's descriptor, which holds it until closed.
+    """
+    path = file.absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise DatabaseUnavailable(f"cannot open {path}: {error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(descriptor, 20).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise DatabaseLocked(
+            f"{path} is in use by process {owner or 'unknown'}; "
+            "an SQLite file serves one process, use PostgreSQL for replicas"
+        ) from error
+    # Only for the message above: the kernel frees the lock itself when the process ends.
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+    return path, descriptor
+
+
+class SqliteDatabase(Database):
+    """A database in one file, which this process owns."""
+
+    def __init__(self, service: str, path: Path, lock: int) -> None:
+        self._lock: int | None = lock
+        self._named: dict[str, asyncio.Lock] = {}
+        # One writer is also what keeps checkpoints and writes from different connections apart.
+        self._writer = Crew(
+            f"{service}-write", lambda: _Writer(path), threads=1, backlog=BACKLOG, group=GROUP
+        )
+        self._readers = Crew(
+            f"{service}-read", lambda: _Reader(path), threads=READERS, backlog=BACKLOG
+        )
+
+    async def write(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` in the next commit, in a savepoint of its own."""
+        return await self._writer.submit(fn)
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` on a WAL snapshot; it neither waits for the writer nor holds it up."""
+        return await self._readers.submit(fn, read_only=True)
+
+    @asynccontextmanager
+    async def exclusive(self, name: str) -> AsyncIterator[None]:
+        """Compete with tasks of this process only: the process owns the file."""
+        async with self._named.setdefault(name, asyncio.Lock()):
+            yield
+
+    async def close(self) -> None:
+        """Finish what was accepted, and give up the file."""
+        await self._readers.close()
+        await self._writer.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+async def open_sqlite(file: str, service: str) -> SqliteDatabase:
+    """Own and open the file, and create it and its folder if missing."""
+    database = SqliteDatabase(service, *_own(Path(file)))
+    try:
+        await database.write(lambda tx: None)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            await database.close()
+        raise
+    return database

@@ -1,0 +1,121 @@
+"""The connection to the broker, which may be away at any time."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
+
+from accord_runtime.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MAX_AGE = 30 * 24 * 3600.0
+"""Seconds that the broker keeps events: 30 days. Older ones are in the service's record."""
+
+DUPLICATE_WINDOW = 600.0
+"""Seconds in which a message id is recognised; well above any retry of the relay."""
+
+_RETRY = 0.5
+
+
+def stream_of(service: str) -> StreamConfig:
+    """The stream that carries the events of a service: `ORDERS` with `orders.>`."""
+    return StreamConfig(
+        name=service.upper(),
+        subjects=[f"{service}.>"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        max_age=MAX_AGE,
+        duplicate_window=DUPLICATE_WINDOW,
+    )
+
+
+class Broker:
+    """One connection of a process, made when the broker is there."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: Client | None = None
+        self._lock = asyncio.Lock()
+
+    async def client(self) -> Client:
+        """The connection; waits, for as long as it takes, until there is one."""
+        async with self._lock:
+            said = False
+            while self._client is None or self._client.is_closed:
+                try:
+                    self._client = await nats.connect(
+                        self._settings.broker,
+                        name=self._settings.name,
+                        token=self._settings.broker_token,
+                        max_reconnect_attempts=-1,
+                        reconnect_time_wait=0.2,
+                        connect_timeout=2,
+                        ping_interval=5,
+                        allow_reconnect=True,
+                        error_cb=self._error,
+                    )
+                except (OSError, TimeoutError, nats.errors.Error) as error:
+                    if not said:
+                        log.warning("the broker is away (%s); events wait in the outbox", error)
+                        said = True
+                    await asyncio.sleep(_RETRY)
+            return self._client
+
+    async def jetstream(self) -> JetStreamContext:
+        """JetStream; waits like `client`."""
+        return (await self.client()).jetstream(timeout=5)
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._client is not None and not self._client.is_closed:
+            await self._client.close()
+
+    async def _error(self, error: Exception) -> None:
+        log.debug("broker: %s", error)
+
+
+async def ensure_stream(jetstream: JetStreamContext, service: str) -> None:
+    """Make the stream of a service, unless it is there."""
+    config = stream_of(service)
+    assert config.name is not None
+    try:
+        await jetstream.stream_info(config.name)
+    except NotFoundError:
+        await jetstream.add_stream(config)
+
+
+async def persistently(what: str, attempt: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Repeat something that ends only when the broker fails or the task is cancelled."""
+    while True:
+        try:
+            await abortable(attempt())
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.warning("%s: %s: %s; trying again", what, type(error).__name__, error)
+        await asyncio.sleep(_RETRY)
+
+
+async def abortable(work: Coroutine[Any, Any, None]) -> None:
+    """Await something so that a cancellation surely ends it.
+
+    Up to Python 3.11 `asyncio.wait_for`, which the broker's client uses in every
+    request, can lose a cancellation that meets a result (python/cpython#81839).
+    So the cancellation is repeated until it has been heard.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)
+        raise
+    task.result()

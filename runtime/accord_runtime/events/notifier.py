@@ -1,0 +1,117 @@
+"""Wakes the streams of one process when what they watch has changed.
+
+A wake says "look", never what there is to see: a watcher reads the database at
+its own pace, so a slow one costs no memory. Commits of this process wake at
+once; those of other replicas are found by one look a second at the record.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from accord_runtime.database import Database, DatabaseError
+from accord_runtime.events import record as events
+
+log = logging.getLogger(__name__)
+
+POLL: Final = 1.0
+"""Seconds between two looks at the record for what other processes have written."""
+
+
+class Watch:
+    """What one stream watches: some keys, or the whole record."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        self._changed: set[str] = set()
+        self._event = asyncio.Event()
+
+    def wake(self, key: str = "") -> None:
+        """Note that a key has changed."""
+        self._changed.add(key)  # At most one entry per watched key.
+        self._event.set()
+
+    async def wait(self) -> set[str]:
+        """The keys that changed since the last call; at least one."""
+        await self._event.wait()
+        self._event.clear()
+        changed, self._changed = self._changed, set()
+        return changed
+
+
+class Hub:
+    """All watches of a process."""
+
+    def __init__(self) -> None:
+        self._of_key: dict[str, set[Watch]] = {}
+        self._of_all: set[Watch] = set()
+
+    async def serve(self, database: Database) -> None:
+        """Look for what other processes have written until cancelled."""
+        seen = await database.read(events.head)
+        while True:
+            await asyncio.sleep(POLL)
+            try:
+                position, keys = await database.read(
+                    lambda tx, seen=seen: events.keys_after(tx, seen)  # type: ignore[misc]
+                )
+            except DatabaseError as error:
+                log.debug("the record could not be looked at: %s", error)
+                continue
+            for key in keys:
+                self.changed(key)
+            if keys:
+                self.advanced()
+            seen = position
+
+    @contextmanager
+    def watching(self) -> Iterator[Watch]:
+        """A watch of the whole record."""
+        watch = Watch()
+        self._of_all.add(watch)
+        try:
+            yield watch
+        finally:
+            self._of_all.discard(watch)
+
+    @contextmanager
+    def watching_keys(self, *keys: str) -> Iterator[Watch]:
+        """A watch of some keys; `add` and `remove` change them."""
+        watch = Watch()
+        for key in keys:
+            self.add(watch, key)
+        try:
+            yield watch
+        finally:
+            for key in list(watch.keys):
+                self.remove(watch, key)
+
+    def add(self, watch: Watch, key: str) -> None:
+        """Let a watch be woken for a key, too."""
+        watch.keys.add(key)
+        self._of_key.setdefault(key, set()).add(watch)
+
+    def remove(self, watch: Watch, key: str) -> None:
+        """Undo `add`."""
+        watch.keys.discard(key)
+        watches = self._of_key.get(key, set())
+        watches.discard(watch)
+        if not watches:
+            self._of_key.pop(key, None)
+
+    def changed(self, key: str) -> None:
+        """An event of this key was committed."""
+        for watch in self._of_key.get(key, ()):
+            watch.wake(key)
+
+    def advanced(self) -> None:
+        """Positions were given: the record has grown."""
+        for watch in self._of_all:
+            watch.wake()
+
+    @property
+    def size(self) -> int:
+        """Keys that are watched, and watches of the whole record."""
+        return len(self._of_key) + len(self._of_all)

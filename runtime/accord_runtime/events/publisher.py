@@ -1,0 +1,291 @@
+"""Gives committed events their positions and publishes them, in that order.
+
+One relay per database, held by a lock. What the broker has acknowledged is kept
+with the broker's own sequence, so that a stream that was recreated, or that lost
+its tail, is noticed and filled again from the record.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import quote
+
+from nats.js import JetStreamContext
+
+from accord_runtime.database import Database, Tx
+from accord_runtime.events import record as events
+from accord_runtime.events.broker import MAX_AGE, Broker, ensure_stream, persistently
+from accord_runtime.events.notifier import Hub
+from accord_runtime.events.record import Event
+
+log = logging.getLogger(__name__)
+
+MIGRATIONS: Final = [
+    """
+    CREATE TABLE relay (
+        stream TEXT NOT NULL PRIMARY KEY,
+        created TEXT NOT NULL,
+        position BIGINT NOT NULL,
+        acknowledged BIGINT NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE relay_marks (
+        stream TEXT NOT NULL,
+        acknowledged BIGINT NOT NULL,
+        position BIGINT NOT NULL,
+        PRIMARY KEY (stream, acknowledged)
+    )
+    """,
+]
+
+BATCH: Final = 100
+"""Events in flight to the broker at once; never two of one key."""
+
+CHECK: Final = 10.0
+"""Seconds between looks at the stream's identity and length."""
+
+
+class StreamChanged(Exception):
+    """The broker has acknowledged with a sequence that it had given before: it has lost events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far the broker has got."""
+
+    created: str = ""
+    """When the stream was created, as the broker says it: its identity."""
+    position: int = 0
+    """Every event up to this position was acknowledged."""
+    acknowledged: int = 0
+    """The highest sequence of the stream that was acknowledged."""
+
+
+def recover(mark: Mark, created: str, last: int, at_last: int, expired: int = 0) -> Mark:
+    """Where to go on, given what the broker says of its stream now.
+
+    Args:
+        mark: what was noted.
+        created: identity of the stream now.
+        last: the stream's highest sequence now.
+        at_last: the position that had been reached when the stream's highest
+            acknowledged sequence was at most `last`.
+        expired: the position of the last event that is too old for the broker.
+
+    Returns:
+        The mark, unless the stream was recreated (begin again behind `expired`)
+        or lost its tail (go back to `at_last`). Publishing an event twice is harmless:
+        the broker knows its id, and so does every inbox.
+    """
+    if mark.created != created:
+        return Mark(created=created, position=expired)
+    if last < mark.acknowledged:
+        return Mark(created=created, position=at_last, acknowledged=last)
+    return mark
+
+
+def without_repeated_keys(batch: list[Event]) -> list[Event]:
+    """The longest beginning of a batch that has no key twice.
+
+    Two events of a key must not be in flight together: if the first failed and
+    the second did not, they would arrive in the wrong order.
+    """
+    keys: set[str] = set()
+    for index, event in enumerate(batch):
+        if event.key in keys:
+            return batch[:index]
+        keys.add(event.key)
+    return batch
+
+
+class Relay:
+    """The relay of one service.
+
+    Args:
+        service: whose events; the stream is named after it.
+        database: where they are.
+        broker: where they go.
+        hub: who is told that the record has grown.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        database: Database,
+        broker: Broker,
+        hub: Hub,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._service = service
+        self._stream = service.upper()
+        self._database = database
+        self._broker = broker
+        self._hub = hub
+        self._clock = clock
+        self._committed = asyncio.Event()
+        self._numbered = asyncio.Event()
+
+    def wake(self) -> None:
+        """An event was committed."""
+        self._committed.set()
+
+    async def serve(self) -> None:
+        """Number and publish until cancelled; needs no broker to number."""
+        await persistently("relay", self._hold)
+
+    async def _hold(self) -> None:
+        async with self._database.exclusive("relay"), asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._number())
+            tasks.create_task(persistently("publishing", self._publish))
+
+    async def _number(self) -> None:
+        while True:
+            self._committed.clear()
+            pending = await self._database.read(
+                lambda tx: tx.one("SELECT 1 AS found FROM events WHERE position IS NULL LIMIT 1")
+            )
+            if pending is not None:
+                while await self._database.write(events.number):
+                    self._hub.advanced()
+                    self._numbered.set()
+            await _wait(self._committed, 1.0)
+
+    async def _publish(self) -> None:
+        jetstream = await self._broker.jetstream()
+        mark = await self._compare(jetstream)
+        checked = self._clock()
+        while True:
+            self._numbered.clear()
+            position = mark.position
+            batch = without_repeated_keys(
+                await self._database.read(
+                    lambda tx, position=position: events.after_position(tx, position, BATCH)  # type: ignore[misc]
+                )
+            )
+            if not batch:
+                await _wait(self._numbered, 1.0)
+            else:
+                mark = await self._send(jetstream, mark, batch)
+            if self._clock() - checked >= CHECK:
+                mark = await self._compare(jetstream)
+                checked = self._clock()
+
+    async def _send(self, jetstream: JetStreamContext, mark: Mark, batch: list[Event]) -> Mark:
+        """Publish a batch and note it. Raises when any of it was not acknowledged."""
+        acks = await asyncio.gather(
+            *(
+                jetstream.publish(
+                    subject(event),
+                    event.payload,
+                    headers=headers(self._service, event),
+                    timeout=5,
+                )
+                for event in batch
+            )
+        )
+        if any(not ack.duplicate and ack.seq <= mark.acknowledged for ack in acks):
+            raise StreamChanged
+        position = batch[-1].position
+        assert position is not None
+        reached = Mark(mark.created, position, max(mark.acknowledged, *(ack.seq for ack in acks)))
+        await self._database.write(lambda tx: self._note(tx, reached))
+        return reached
+
+    async def _compare(self, jetstream: JetStreamContext) -> Mark:
+        """Compare what was noted with what the broker has, and go back if it has less."""
+        await ensure_stream(jetstream, self._service)
+        info = await jetstream.stream_info(self._stream)
+        created, last = str(info.created), info.state.last_seq
+
+        def compare(tx: Tx) -> tuple[Mark, Mark]:
+            row = tx.one(
+                "SELECT created, position, acknowledged FROM relay WHERE stream = :stream",
+                {"stream": self._stream},
+            )
+            noted = Mark(**dict(row)) if row else Mark()
+            earlier = tx.one(
+                "SELECT MAX(position) AS position FROM relay_marks"
+                " WHERE stream = :stream AND acknowledged <= :last",
+                {"stream": self._stream, "last": last},
+            )
+            at_last = int(earlier["position"] or 0) if earlier else 0
+            new = noted.created != created
+            expired = events.head(tx, before=time.time() - MAX_AGE) if new else 0
+            return noted, recover(noted, created, last, at_last, expired)
+
+        noted, mark = await self._database.read(compare)
+        if mark != noted:
+            if noted.created:
+                log.warning(
+                    "stream %s has lost events; publishing again from position %d",
+                    self._stream,
+                    mark.position,
+                )
+            await self._database.write(lambda tx: self._restart(tx, mark))
+        return mark
+
+    def _restart(self, tx: Tx, mark: Mark) -> None:
+        tx.execute(
+            "DELETE FROM relay_marks WHERE stream = :stream AND position > :position",
+            {"stream": self._stream, "position": mark.position},
+        )
+        self._note(tx, mark)
+
+    def _note(self, tx: Tx, mark: Mark) -> None:
+        values = {
+            "stream": self._stream,
+            "created": mark.created,
+            "position": mark.position,
+            "acknowledged": mark.acknowledged,
+        }
+        tx.execute(
+            "INSERT INTO relay (stream, created, position, acknowledged)"
+            " VALUES (:stream, :created, :position, :acknowledged)"
+            " ON CONFLICT (stream) DO UPDATE SET created = excluded.created,"
+            " position = excluded.position, acknowledged = excluded.acknowledged",
+            values,
+        )
+        # A mark a thousand events is fine enough to go back to, and stays small.
+        coarse = {**values, "acknowledged": mark.acknowledged // 1000 * 1000 + 999}
+        tx.execute(
+            "INSERT INTO relay_marks (stream, acknowledged, position)"
+            " VALUES (:stream, :acknowledged, :position) ON CONFLICT (stream, acknowledged)"
+            " DO UPDATE SET position = excluded.position",
+            coarse,
+        )
+
+
+def subject(event: Event) -> str:
+    """Where an event is published: its kind, and its key as one token."""
+    return f"{event.subject}.{quote(event.key, safe='').replace('.', '%2E')}"
+
+
+def headers(service: str, event: Event) -> dict[str, str]:
+    """The message's headers: CloudEvents 1.0 in binary mode, and the W3C trace context."""
+    return {
+        "Nats-Msg-Id": event.event_id,
+        "ce-specversion": "1.0",
+        "ce-id": event.event_id,
+        "ce-source": f"/{service}",
+        "ce-type": event.type,
+        "ce-subject": event.key,
+        "ce-dataversion": str(event.version),
+        "ce-sequence": str(event.sequence),
+        "ce-time": datetime.fromtimestamp(event.occurred_at, UTC).isoformat(),
+        "ce-causationid": event.causation_id or "-",
+        **event.headers,
+    }
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

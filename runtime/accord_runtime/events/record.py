@@ -1,0 +1,219 @@
+"""The event table: a service's own record of what happened, and its outbox.
+
+An event is appended in the transaction that makes it true. After the commit the
+relay gives it its *position*, dense and in an order that respects every key,
+and publishes it (relay.py). Streams read the table by key and sequence or by
+position; a hub wakes them (hub.py).
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf import any_pb2, symbol_database
+from google.protobuf.message import Message
+
+from accord.contract import event_policy
+from accord.telemetry import trace_headers
+from accord_runtime.database import Conflict, Row, Tx
+from accord_runtime.grpc.ids import uuid7
+from shop.common.v1 import event_pb2
+
+MIGRATIONS: Final = [
+    """
+    CREATE TABLE events (
+        event_id TEXT NOT NULL PRIMARY KEY,
+        position BIGINT,
+        key TEXT NOT NULL,
+        sequence BIGINT NOT NULL,
+        type TEXT NOT NULL,
+        version BIGINT NOT NULL,
+        subject TEXT NOT NULL,
+        payload BLOB NOT NULL,
+        causation_id TEXT NOT NULL,
+        trace TEXT NOT NULL,
+        occurred_at DOUBLE PRECISION NOT NULL,
+        UNIQUE (key, sequence)
+    )
+    """,
+    "CREATE UNIQUE INDEX events_position ON events (position)",
+    "CREATE INDEX events_new ON events (event_id) WHERE position IS NULL",
+    "CREATE INDEX events_next ON events (key, sequence) WHERE position IS NULL",
+]
+
+COLUMNS: Final = (
+    "event_id, position, key, sequence, type, version, subject, payload, causation_id, trace,"
+    " occurred_at"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One committed event."""
+
+    event_id: str
+    position: int | None
+    """Number among all events of the service, from 1; None until the relay has seen it."""
+    key: str
+    sequence: int
+    """Number among the events of its key, from 1."""
+    type: str
+    """Full name of the payload's message."""
+    version: int
+    subject: str
+    payload: bytes
+    causation_id: str
+    trace: str
+    """Trace context of the transaction's cause, as JSON headers."""
+    occurred_at: float
+
+    @classmethod
+    def of(cls, row: Row) -> "Event":
+        """The event of a row with all `COLUMNS`."""
+        return cls(**dict(row))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Trace context as W3C headers."""
+        return dict(json.loads(self.trace))
+
+    def message(self) -> Message:
+        """The payload, parsed."""
+        message: Message = symbol_database.Default().GetSymbol(self.type)()
+        message.ParseFromString(self.payload)
+        return message
+
+    def record(self) -> event_pb2.EventRecord:
+        """The event in its envelope, for streams of a service's record."""
+        record = event_pb2.EventRecord(
+            event_id=self.event_id,
+            type=self.type,
+            version=self.version,
+            subject=self.subject,
+            key=self.key,
+            sequence=self.sequence,
+            causation_id=self.causation_id,
+            traceparent=self.headers.get("traceparent", ""),
+            payload=any_pb2.Any(type_url=f"type.googleapis.com/{self.type}", value=self.payload),
+        )
+        record.occurred_at.FromNanoseconds(int(self.occurred_at * 1e6) * 1000)
+        return record
+
+
+def append(tx: Tx, event: Message, *, sequence: int, now: float, causation_id: str = "") -> Event:
+    """Write an event in the transaction that makes it true.
+
+    Args:
+        tx: the transaction.
+        event: a message that carries `(accord.v1.event)`.
+        sequence: its number among the events of its key: the last one plus 1.
+        now: Unix time in seconds.
+        causation_id: the event or call that caused it.
+
+    Raises:
+        Conflict: somebody else has appended this sequence; decide again.
+        ValueError: the message is no event, or its key cannot travel in a header.
+    """
+    policy = event_policy(event)
+    if policy is None:
+        raise ValueError(f"{event.DESCRIPTOR.full_name} is no event")
+    key = str(getattr(event, policy.key))
+    if not key or key != key.strip() or not (key.isascii() and key.isprintable()):
+        raise ValueError(f"{event.DESCRIPTOR.full_name} has the key {key!r}")
+    written = Event(
+        event_id=uuid7(),
+        position=None,
+        key=key,
+        sequence=sequence,
+        type=event.DESCRIPTOR.full_name,
+        version=policy.version,
+        subject=policy.subject,
+        payload=event.SerializeToString(deterministic=True),
+        causation_id=causation_id,
+        trace=json.dumps(trace_headers()),
+        occurred_at=now,
+    )
+    tx.execute(
+        "INSERT INTO events (event_id, key, sequence, type, version, subject, payload,"
+        " causation_id, trace, occurred_at) VALUES (:event_id, :key, :sequence, :type, :version,"
+        " :subject, :payload, :causation_id, :trace, :occurred_at)",
+        {name: getattr(written, name) for name in Event.__slots__ if name != "position"},
+    )
+    return written
+
+
+def of_key(tx: Tx, key: str, *, after: int = 0, most: int | None = None) -> list[Event]:
+    """The events of a key beyond a sequence, in order; up to `most` of them."""
+    limit = "" if most is None else f" LIMIT {most:d}"
+    rows = tx.all(
+        f"SELECT {COLUMNS} FROM events WHERE key = :key AND sequence > :after ORDER BY sequence"
+        + limit,
+        {"key": key, "after": after},
+    )
+    return [Event.of(row) for row in rows]
+
+
+def after_position(tx: Tx, position: int, most: int) -> list[Event]:
+    """Up to `most` events beyond a position, in order."""
+    rows = tx.all(
+        f"SELECT {COLUMNS} FROM events WHERE position > :position ORDER BY position LIMIT :most",
+        {"position": position, "most": most},
+    )
+    return [Event.of(row) for row in rows]
+
+
+def head(tx: Tx, *, before: float = math.inf) -> int:
+    """The highest position given to an event of before a time; 0 when there is none."""
+    row = tx.one(
+        "SELECT MAX(position) AS head FROM events"
+        + (" WHERE occurred_at < :before" if before < math.inf else ""),
+        {"before": before},
+    )
+    return int(row["head"] or 0) if row else 0
+
+
+def committed(tx: Tx) -> int:
+    """How many events there are: the position that the last of them has, or will be given."""
+    row = tx.one("SELECT COUNT(*) AS waiting FROM events WHERE position IS NULL")
+    return head(tx) + (int(row["waiting"]) if row else 0)
+
+
+def keys_after(tx: Tx, position: int) -> tuple[int, list[str]]:
+    """The highest position given, and the keys with events between `position` and it."""
+    last = head(tx)
+    if last == position:
+        return last, []
+    rows = tx.all(
+        "SELECT DISTINCT key FROM events WHERE position > :position", {"position": position}
+    )
+    return last, [row["key"] for row in rows]
+
+
+def number(tx: Tx, most: int = 1000) -> int:
+    """Give committed events without a position the next ones; return how many.
+
+    Events of one key get positions in the order of their sequence. Only one
+    process of a database may call it at a time: the holder of the relay's lock.
+
+    Raises:
+        Conflict: another process numbers at the same time; nothing was written.
+    """
+    rows = tx.all(
+        "SELECT key FROM events WHERE position IS NULL ORDER BY event_id LIMIT :most",
+        {"most": most},
+    )
+    position = head(tx)
+    for row in rows:
+        position += 1
+        # Ids of different processes may disagree by their clocks: the id gives the place to the
+        # key, the sequence decides which of the key's events takes it.
+        written = tx.execute(
+            "UPDATE events SET position = :position WHERE position IS NULL AND event_id ="
+            " (SELECT event_id FROM events WHERE key = :key AND position IS NULL"
+            " ORDER BY sequence LIMIT 1)",
+            {"position": position, "key": row["key"]},
+        )
+        if not written:
+            raise Conflict("another process is numbering events")
+    return len(rows)

@@ -1,0 +1,1 @@
+"""What every gRPC server of a durable service needs: idempotency, validation, reflection, ids."""

@@ -1,0 +1,327 @@
+"""One service process: what is started, in which order, and how it ends."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import Message
+from grpc_channelz.v1 import channelz
+
+import accord
+from accord.admin.mesh_service import CONTRACT, serve
+from accord.contract.overrides import FileSource, Layer
+from accord_runtime import admin, telemetry
+from accord_runtime.admin.policy_store import BrokerPolicyStore
+from accord_runtime.database import Database, DatabaseLocked, DatabaseUnavailable, open_database
+from accord_runtime.database.migrations import migrate
+from accord_runtime.events import inbox, publisher
+from accord_runtime.events import record as events
+from accord_runtime.events.broker import Broker
+from accord_runtime.events.inbox import Consumer, EventHandler
+from accord_runtime.events.notifier import Hub
+from accord_runtime.events.outbox import Outbox
+from accord_runtime.events.publisher import Relay
+from accord_runtime.grpc import idempotency, reflection, validation
+from accord_runtime.grpc.idempotency import SqlIdempotencyStore
+from accord_runtime.saga import Sagas
+from accord_runtime.settings import Settings
+from accord_runtime.telemetry import Telemetry, logs
+from accord_runtime.telemetry.metrics_endpoint import ScrapeServer
+from accord_runtime.work import executor
+from accord_runtime.work.executor import Executor
+from services.topology import HOST
+
+log = logging.getLogger(__name__)
+
+MIGRATIONS: Final = [
+    *idempotency.MIGRATIONS,
+    *events.MIGRATIONS,
+    *publisher.MIGRATIONS,
+    *executor.MIGRATIONS,
+    *inbox.MIGRATIONS,
+    *admin.MIGRATIONS,
+]
+
+GRACE: Final = 5.0
+"""Seconds that running calls are given to end."""
+
+PATIENCE: Final = 3.0
+"""Seconds that background work is given to end. With `accord`'s lame duck below shopctl's limit."""
+
+
+@dataclass(slots=True)
+class Runtime:
+    """What a service is built from."""
+
+    settings: Settings
+    mesh: accord.Mesh
+    database: Database
+    server: grpc.aio.Server
+    executor: Executor
+    outbox: Outbox
+    hub: Hub
+    broker: Broker
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    clock: Callable[[], float] = time.time
+    """Unix time in seconds."""
+    sagas: Sagas | None = None
+    """What its operator sees of sagas; set by the `build` of a service that has any."""
+    background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(
+        default_factory=list
+    )
+    closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when something in the background has failed: the process must end."""
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Run something for as long as the service lives; the process ends when it fails."""
+        self.background.append((name, work))
+
+    def on_close(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something when the service has stopped taking calls."""
+        self.closing.append(work)
+
+    def subscribe(self, stream: str, handlers: Mapping[type[Message], EventHandler]) -> None:
+        """Receive another service's events; `stream` is its name in capitals."""
+        receiver = Consumer(
+            self.settings.name,
+            stream.lower(),
+            handlers,
+            database=self.database,
+            broker=self.broker,
+            executor=self.executor,
+            clock=self.clock,
+        )
+        self.spawn(receiver.serve, f"consumer of {stream}")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What is particular to a service."""
+
+    name: str
+    """A name of `topology.SERVICES`."""
+    contracts: Sequence[str]
+    """Full names of the gRPC services that it serves."""
+    build: Callable[[Runtime], None]
+    """Adds the servicers, and registers what runs in the background."""
+    migrations: Sequence[str] = ()
+    """Its tables; see `migrations.migrate`."""
+
+
+def _requests(contracts: Sequence[str]) -> list[type[Message]]:
+    pool = descriptor_pool.Default()
+    return [
+        message_factory.GetMessageClass(method.input_type)
+        for contract in contracts
+        for method in pool.FindServiceByName(contract).methods
+    ]
+
+
+@asynccontextmanager
+async def running(
+    service: Service, settings: Settings, recorded: Telemetry | None = None
+) -> AsyncIterator[Runtime]:
+    """Serve until the block is left, then drain. `recorded`: by the process.
+
+    Raises:
+        ContractError: a policy in the contract is invalid.
+        DatabaseLocked: another process owns the database file.
+        DatabaseUnavailable: the database cannot be reached.
+        OSError: the port is in use.
+    """
+    for contract in (
+        *service.contracts,
+        *admin.CONTRACTS,
+        admin.SAGA_CONTRACT,
+        CONTRACT,
+    ):
+        accord.check_service(contract)
+    async with contextlib.AsyncExitStack() as stack:
+        database = await open_database(settings.database, service.name)
+        stack.push_async_callback(database.close)
+        await migrate(database, "runtime", MIGRATIONS)
+        await migrate(database, service.name, service.migrations)
+
+        broker = Broker(settings)
+        stack.push_async_callback(broker.close)
+        hub = Hub()
+        publisher = Relay(service.name, database, broker, hub)
+        mesh = accord.Mesh(
+            service.name,
+            targets=settings.peers,
+            validator=validation.violations,
+            idempotency=SqlIdempotencyStore(database),
+            translate=_translate,
+        )
+        stack.push_async_callback(mesh.close)
+        runtime = Runtime(
+            settings=settings,
+            mesh=mesh,
+            database=database,
+            server=mesh.server(),
+            # The address is this process's own as long as it lives, and the next one's after it;
+            # replicas on other machines may well listen on the same one.
+            executor=Executor(database, owner=f"{socket.gethostname()}/{settings.address}"),
+            outbox=Outbox(publisher, hub),
+            hub=hub,
+            broker=broker,
+            telemetry=recorded or Telemetry(),
+        )
+        service.build(runtime)
+        live_policy = BrokerPolicyStore(broker)
+        contracts = (
+            *service.contracts,
+            *admin.serve(runtime),
+            serve(mesh, runtime.server, store=live_policy, audit=admin.writes_to(runtime)),
+        )
+        _introspection(runtime.server, contracts)
+        validation.warm(_requests(contracts))
+        try:
+            runtime.server.add_insecure_port(settings.address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {settings.address}; is it in use?") from error
+
+        background = _Background(runtime.failed)
+        stack.push_async_callback(background.stop)
+        stack.push_async_callback(runtime.executor.drain, PATIENCE)
+        for work in runtime.closing:
+            stack.push_async_callback(work)
+        await runtime.executor.take_back()
+        background.start("executor", runtime.executor.serve)
+        background.start("relay", publisher.serve)
+        background.start("hub", lambda: hub.serve(database))
+        background.start("live policy", lambda: mesh.control.overrides.follow(live_policy))
+        background.start("policy file", lambda: _follow_file(mesh, settings))
+        background.start("sweeper", lambda: _sweep(database))
+        for name, work in runtime.background:
+            background.start(name, work)
+        if runtime.telemetry.scrape is not None:
+            await _serve_metrics(runtime.telemetry.scrape, settings, stack)
+        await runtime.server.start()
+        stack.push_async_callback(runtime.server.stop, GRACE)
+        background.start("server", lambda: _watch(runtime.server))
+        yield runtime
+
+
+def _translate(error: Exception) -> accord.ServiceError | None:
+    """A database that is away is the caller's to try again."""
+    if isinstance(error, DatabaseUnavailable):
+        return accord.Unavailable("DATABASE_UNAVAILABLE", 1.0, "the record cannot be reached")
+    return None
+
+
+def _introspection(server: grpc.aio.Server, contracts: Sequence[str]) -> None:
+    channelz_server: Any = server  # The types know of grpc.Server only.
+    channelz.add_channelz_servicer(channelz_server)
+    reflection.enable(server, [*contracts, "grpc.health.v1.Health", "grpc.channelz.v1.Channelz"])
+
+
+async def _watch(server: grpc.aio.Server) -> None:
+    """Raise what has broken the server: it would take no calls, and the process would live on.
+
+    A request whose path is not UTF-8 does so, as of gRPC 1.85. While calls are running only a wait
+    that times out tells of it.
+    """
+    while await server.wait_for_termination(1.0):
+        pass
+
+
+async def _serve_metrics(
+    scrape: Callable[[], bytes], settings: Settings, stack: contextlib.AsyncExitStack
+) -> None:
+    """A port that is taken costs the metrics, not the service."""
+    server = ScrapeServer(scrape)
+    try:
+        await server.start(HOST, settings.metrics_port)
+    except (OSError, OverflowError) as error:
+        log.warning("no metrics are served on port %d: %s", settings.metrics_port, error)
+        return
+    stack.push_async_callback(server.close)
+
+
+async def _follow_file(mesh: accord.Mesh, settings: Settings) -> None:
+    """Apply `<home>/policy.json`, which may come, change and go at any time."""
+    await mesh.control.overrides.follow(FileSource(settings.home / "policy.json"), Layer.FILE)
+
+
+async def _sweep(database: Database) -> None:
+    while True:
+        try:
+            await database.write(lambda tx: idempotency.sweep(tx, time.time()))
+        except DatabaseUnavailable as error:
+            log.warning("old answers could not be removed: %s", error)
+        await asyncio.sleep(3600)
+
+
+class _Background:
+    """Tasks that live as long as the service; one that fails ends the process."""
+
+    def __init__(self, failed: asyncio.Event) -> None:
+        self._failed = failed
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.create_task(work(), name=name)
+        task.add_done_callback(self._done)
+        self._tasks.append(task)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("%s failed", task.get_name(), exc_info=error)
+            self._failed.set()
+
+    async def stop(self) -> None:
+        running = {task for task in self._tasks if not task.done()}
+        while running:
+            for task in running:
+                task.cancel()
+            # Again and again: a cancellation that meets an error is lost (asyncio.wait_for).
+            _, running = await asyncio.wait(running, timeout=1)
+
+
+async def _main(service: Service, settings: Settings, recorded: Telemetry) -> bool:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(service, settings, recorded) as runtime:
+        log.info("serving on %s", settings.address)
+        waits = [asyncio.create_task(event.wait()) for event in (stop, runtime.failed)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        log.info("draining")
+    return not runtime.failed.is_set()
+
+
+def main(service: Service) -> None:
+    """Run a service as its environment says, until SIGTERM or SIGINT; exits 0 after draining."""
+    try:
+        settings = Settings.from_environment(service.name)
+    except ValueError as error:
+        sys.exit(f"{service.name}: {error}")
+    logs.configure(service.name, settings.log_format)
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        uvloop.install()
+    recorded = telemetry.configure(service.name, os.environ)
+    try:
+        sys.exit(0 if asyncio.run(_main(service, settings, recorded)) else 1)
+    except (DatabaseLocked, DatabaseUnavailable, accord.ContractError, OSError) as error:
+        log.critical("%s", error)
+        sys.exit(1)
+    finally:
+        recorded.close()

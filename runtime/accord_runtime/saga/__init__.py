@@ -1,0 +1,16 @@
+"""Durable sagas: a chain of calls that is either carried through or undone."""
+
+from accord_runtime.saga.definition import Definition, Step
+from accord_runtime.saga.orchestrator import MIGRATIONS, Saga, Sagas
+from accord_runtime.saga.state_machine import Kind, Phase, Position
+
+__all__ = [
+    "MIGRATIONS",
+    "Definition",
+    "Kind",
+    "Phase",
+    "Position",
+    "Saga",
+    "Sagas",
+    "Step",
+]

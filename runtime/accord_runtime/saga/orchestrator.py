@@ -1,0 +1,256 @@
+"""Carries sagas through, on the executor.
+
+A saga is a row, and one piece of work at a time. Each step's outcome, its
+effect, the next position and the next piece of work commit together; a crash
+anywhere leaves work that is found again. Retries are the executor's; when they
+are used up the work is parked and the saga waits for an operator, with its
+history.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+from accord.errors import ServiceError, failure_of
+from accord_runtime.database import Database, Row, Tx
+from accord_runtime.saga import state_machine
+from accord_runtime.saga.definition import Definition, Step
+from accord_runtime.saga.state_machine import START, Kind, Phase, Position
+from accord_runtime.work import executor as executors
+from accord_runtime.work.executor import Effect, Executor, LeaseLost, Work
+
+log = logging.getLogger(__name__)
+
+MIGRATIONS: Final = [
+    """
+    CREATE TABLE saga (
+        id TEXT NOT NULL PRIMARY KEY,
+        definition TEXT NOT NULL,
+        version BIGINT NOT NULL,
+        phase TEXT NOT NULL,
+        step BIGINT NOT NULL,
+        cancelled BIGINT NOT NULL,
+        history TEXT NOT NULL,
+        created_at DOUBLE PRECISION NOT NULL,
+        updated_at DOUBLE PRECISION NOT NULL
+    )
+    """,
+    "CREATE INDEX saga_phase ON saga (phase, updated_at)",
+]
+
+QUEUE: Final = "saga"
+
+DELAYS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 60.0, 60.0, 60.0)
+"""Seconds before each retry of a step: the shop's usual 0, 1, 2, 4, 8, and then five minutes more,
+so that a service that is being restarted does not need an operator."""
+
+TIMEOUT: Final = 15.0
+"""Seconds for one attempt of a step; above the longest timeout of a step's contract (10 s)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saga:
+    """A saga as it stands."""
+
+    id: str
+    definition: str
+    version: int
+    position: Position
+    cancelled: bool
+    history: str
+    """JSON list of {at, step, phase, outcome}."""
+    created_at: float
+    updated_at: float
+
+
+_SAGA: Final = (
+    "SELECT id, definition, version, phase, step, cancelled, history, created_at, updated_at"
+    " FROM saga"
+)
+
+
+def load(tx: Tx, id: str, *, lock: bool = False) -> Saga | None:  # noqa: A002
+    """The saga with this id; `lock` keeps others from changing it until the commit."""
+    row = tx.one(f"{_SAGA} WHERE id = :id" + (tx.for_update if lock else ""), {"id": id})
+    return None if row is None else _saga(row)
+
+
+def page(
+    tx: Tx, *, after: str, most: int, definition: str, phase: str, created_before: float
+) -> list[Saga]:
+    """Up to `most` sagas by id, beginning after one; of any definition or phase if it is ""."""
+    where = ["id > :after", "created_at <= :created_before"]
+    if definition:
+        where.append("definition = :definition")
+    if phase:
+        where.append("phase = :phase")
+    rows = tx.all(
+        f"{_SAGA} WHERE {' AND '.join(where)} ORDER BY id LIMIT :most",
+        {
+            "after": after,
+            "created_before": created_before,
+            "definition": definition,
+            "phase": phase,
+            "most": most,
+        },
+    )
+    return [_saga(row) for row in rows]
+
+
+def _saga(row: Row) -> Saga:
+    values = dict(row)
+    position = Position(Phase(values.pop("phase")), int(values.pop("step")))
+    return Saga(**{**values, "position": position, "cancelled": bool(row["cancelled"])})
+
+
+class Sagas:
+    """The sagas of one service."""
+
+    def __init__(
+        self, database: Database, executor: Executor, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._executor = executor
+        self._clock = clock
+        self._definitions: dict[tuple[str, int], Definition] = {}
+        executor.register(QUEUE, self._work, delays=DELAYS, timeout=TIMEOUT, concurrency=32)
+
+    def register(self, definition: Definition) -> None:
+        """Make a definition known. Old versions stay registered while sagas of them run."""
+        definition.shape  # noqa: B018 - checks it
+        self._definitions[(definition.name, definition.version)] = definition
+
+    def definition(self, saga: Saga) -> Definition | None:
+        """The definition that a saga began with; None if it is not known any more."""
+        return self._definitions.get((saga.definition, saga.version))
+
+    def start(self, tx: Tx, definition: Definition, id: str) -> Work:  # noqa: A002
+        """Begin a saga; its first step is held for the caller to `Executor.run` after the commit.
+
+        Raises:
+            Conflict: there is a saga with this id.
+        """
+        now = self._clock()
+        tx.execute(
+            "INSERT INTO saga (id, definition, version, phase, step, cancelled, history,"
+            " created_at, updated_at) VALUES (:id, :definition, :version, :phase, :step, 0, '[]',"
+            " :now, :now)",
+            {
+                "id": id,
+                "definition": definition.name,
+                "version": definition.version,
+                "phase": START.phase,
+                "step": START.step,
+                "now": now,
+            },
+        )
+        return self._executor.enqueue_held(tx, QUEUE, id)
+
+    def cancel(self, tx: Tx, id: str) -> None:  # noqa: A002
+        """Ask for a saga to be undone. Whether it still can be is the caller's to decide."""
+        now = self._clock()
+        tx.execute(
+            "UPDATE saga SET cancelled = 1, updated_at = :now WHERE id = :id",
+            {"id": id, "now": now},
+        )
+        executors.expedite(tx, QUEUE, id, now)
+        tx.after_commit(self._executor.wake)
+
+    async def _work(self, work: Work) -> Effect | None:
+        saga = await self._database.read(lambda tx: load(tx, work.key))
+        if saga is None or saga.position.ended:
+            return None
+        definition = self._definitions[(saga.definition, saga.version)]
+        shape, position = definition.shape, saga.position
+        if saga.cancelled and state_machine.may_turn_back(shape, position):
+            return self._move(saga, definition, "turned back", _turn_back)
+        step = definition.steps[position.step]
+        try:
+            effect = await self._call(saga, step)
+        except (ServiceError, grpc.RpcError) as error:
+            failure = failure_of(error)
+            refusable = position.phase is Phase.FORWARD and step.kind is not Kind.RETRIABLE
+            if failure is None or not failure.refusal or not refusable:
+                raise
+            refusal = failure
+            return self._move(
+                saga,
+                definition,
+                f"refused: {failure.reason}",
+                lambda definition, saga: state_machine.refused(definition.shape, saga.position),
+                lambda tx: definition.refused(tx, saga.id, step.name, refusal),
+            )
+        return self._move(saga, definition, "ok", _succeed, effect)
+
+    async def _call(self, saga: Saga, step: Step) -> Effect | None:
+        if saga.position.phase is Phase.FORWARD:
+            return await step.action(saga.id, f"{saga.id}/{step.name}/do")
+        assert step.compensation is not None
+        return await step.compensation(saga.id, f"{saga.id}/{step.name}/undo")
+
+    def _move(
+        self,
+        before: Saga,
+        definition: Definition,
+        outcome: str,
+        transition: Callable[[Definition, Saga], Position],
+        effect: Effect | None = None,
+    ) -> Effect:
+        """The effect of a step's outcome: what it writes, the next position, the next work."""
+
+        def write(tx: Tx) -> None:
+            # First what the step is about and then the saga, as those do who cancel one: in the
+            # opposite order the two would wait for each other.
+            if effect is not None:
+                effect(tx)
+            saga = load(tx, before.id, lock=True)
+            # Positions move under this work's lease alone, unless an operator intervenes.
+            if saga is None or saga.position != before.position:
+                raise LeaseLost
+            self.advance(tx, saga, transition(definition, saga), outcome)
+
+        return write
+
+    def advance(self, tx: Tx, saga: Saga, after: Position, outcome: str) -> None:
+        """Move a saga that was loaded with `lock`: its history, its next work, its end."""
+        definition = self.definition(saga)
+        now = self._clock()
+        entry = {
+            "at": now,
+            "step": step_name(definition, saga.position),
+            "phase": saga.position.phase,
+            "outcome": outcome,
+        }
+        tx.execute(
+            "UPDATE saga SET phase = :phase, step = :step, history = :history,"
+            " updated_at = :now WHERE id = :id",
+            {
+                "phase": after.phase,
+                "step": after.step,
+                "history": json.dumps([*json.loads(saga.history), entry]),
+                "now": now,
+                "id": saga.id,
+            },
+        )
+        if after.phase is Phase.UNDONE and definition is not None:
+            definition.undone(tx, saga.id)
+        if not after.ended:
+            self._executor.enqueue(tx, QUEUE, saga.id)
+
+
+def step_name(definition: Definition | None, position: Position) -> str:
+    """The step of a position; its number if the definition is not known."""
+    return str(position.step) if definition is None else definition.steps[position.step].name
+
+
+def _succeed(definition: Definition, saga: Saga) -> Position:
+    return state_machine.succeeded(definition.shape, saga.position, cancelled=saga.cancelled)
+
+
+def _turn_back(definition: Definition, saga: Saga) -> Position:
+    return state_machine.turned_back(definition.shape, saga.position)

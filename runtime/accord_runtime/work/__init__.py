@@ -1,0 +1,1 @@
+"""Background work: one durable executor over one table."""

@@ -1,5 +1,0 @@
-"""What a service records of itself: its last spans, its metrics, and both for a collector."""
-
-from services.runtime.telemetry.setup import Telemetry, configure
-
-__all__ = ["Telemetry", "configure"]

@@ -1,0 +1,127 @@
+"""Events of an invented service, and a relay and a consumer for them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import Message
+from nats.js import JetStreamContext
+
+from accord_runtime.database import Database
+from accord_runtime.events import record as events
+from accord_runtime.events.broker import Broker
+from accord_runtime.events.inbox import Consumer, EventHandler
+from accord_runtime.events.notifier import Hub
+from accord_runtime.events.outbox import Outbox
+from accord_runtime.events.publisher import Relay
+from accord_runtime.settings import Settings
+from accord_runtime.work.executor import Executor
+from shop.orders.v1.events_pb2 import OrderNoteAdded, OrderShippingStarted
+from tests.runtime.work.working import at_work
+
+STREAM = "ORDERS"
+
+
+def note(key: str, text: str = "") -> OrderNoteAdded:
+    """An event."""
+    return OrderNoteAdded(order_id=key, note=text)
+
+
+def started(key: str) -> OrderShippingStarted:
+    """An event of another kind."""
+    return OrderShippingStarted(order_id=key)
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Something that runs for as long as the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class Publisher:
+    """A process of the service "orders": its outbox, and its relay."""
+
+    def __init__(self, database: Database, url: str) -> None:
+        self.database = database
+        self.broker = Broker(Settings("orders", home=Path("/nowhere"), nats_url=url))
+        self.hub = Hub()
+        self.relay = Relay("orders", database, self.broker, self.hub)
+        self.outbox = Outbox(self.relay, self.hub)
+        self._sequences: dict[str, int] = {}
+
+    async def append(self, *messages: Message) -> list[str]:
+        """Append events, each in a transaction of its own; returns their ids."""
+        ids = []
+        for message in messages:
+            key: str = message.order_id  # type: ignore[attr-defined]
+            sequence = self._sequences[key] = self._sequences.get(key, 0) + 1
+            event = await self.database.write(
+                lambda tx, m=message, s=sequence: self.outbox.append(tx, m, sequence=s)  # type: ignore[misc]
+            )
+            ids.append(event.event_id)
+        return ids
+
+    async def head(self) -> int:
+        """The highest position given."""
+        return await self.database.read(events.head)
+
+
+@asynccontextmanager
+async def publishing(database: Database, url: str) -> AsyncIterator[Publisher]:
+    """A publisher whose relay runs."""
+    publisher = Publisher(database, url)
+    async with background(publisher.relay.serve()):
+        yield publisher
+    await publisher.broker.close()
+
+
+@asynccontextmanager
+async def receiving(
+    database: Database,
+    url: str,
+    handlers: Mapping[type[Message], EventHandler],
+    owner: str = "receiver",
+) -> AsyncIterator[Executor]:
+    """A process of the service "shipping" that takes events of "orders"."""
+    broker = Broker(Settings("shipping", home=Path("/nowhere"), nats_url=url))
+    executor = Executor(database, owner)
+    consumer = Consumer(
+        "shipping", "orders", handlers, database=database, broker=broker, executor=executor
+    )
+    async with at_work(executor), background(consumer.serve()):
+        yield executor
+    await broker.close()
+
+
+async def stored(jetstream: JetStreamContext, stream: str = STREAM) -> list[Mapping[str, str]]:
+    """The headers of all messages of a stream, in order."""
+    info = await jetstream.stream_info(stream)
+    found: list[Mapping[str, str]] = []
+    for sequence in range(info.state.first_seq, info.state.last_seq + 1):
+        message = await jetstream.get_msg(stream, sequence)
+        found.append(message.headers or {})
+    return found
+
+
+async def length(jetstream: JetStreamContext, stream: str = STREAM) -> int:
+    """How many messages a stream has; 0 when it is not there."""
+    names = [info.config.name for info in await jetstream.streams_info()]
+    return int((await jetstream.stream_info(stream)).state.messages) if stream in names else 0
+
+
+def in_order(headers: list[Mapping[str, str]]) -> bool:
+    """Whether the first copy of every event comes in the order of its key."""
+    last: dict[str, int] = {}
+    for each in headers:
+        key, sequence = each["ce-subject"], int(each["ce-sequence"])
+        if sequence > last.get(key, 0) + 1:
+            return False
+        last[key] = max(sequence, last.get(key, 0))
+    return True

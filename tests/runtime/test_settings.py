@@ -1,0 +1,84 @@
+"""What the environment may say to a service."""
+
+from pathlib import Path
+
+import pytest
+
+from accord_runtime.settings import Settings
+from services.topology import MAX_OFFSET
+
+
+def test_nothing_needs_to_be_set(tmp_path: Path) -> None:
+    """Without variables a service is on its usual port, with a file and the local broker."""
+    settings = Settings.from_environment("orders", {"MESH_HOME": str(tmp_path)})
+    assert settings.address == "127.0.0.1:50051"
+    assert settings.database == f"sqlite:///{tmp_path}/orders.db"
+    assert settings.broker == "nats://127.0.0.1:4222"
+    assert settings.broker_token is None
+    assert settings.mail_server == "127.0.0.1:50061"
+    assert settings.peers["payments"] == "127.0.0.1:50052"
+    assert Settings.from_environment("orders", {}).home == Path(".mesh")
+
+
+def test_a_relative_home_gives_an_absolute_database() -> None:
+    """The URL of the database does not depend on where the process is later."""
+    settings = Settings.from_environment("orders", {"MESH_HOME": "state"})
+    assert settings.database == f"sqlite:///{Path.cwd()}/state/orders.db"
+
+
+def test_an_offset_moves_everything() -> None:
+    """Service, broker, mail server and peers move together; an override wins."""
+    environment = {"MESH_PORT_OFFSET": "100", "MESH_TARGETS": "payments=10.0.0.1:1"}
+    settings = Settings.from_environment("orders", environment)
+    assert settings.address == "127.0.0.1:50151"
+    assert settings.broker == "nats://127.0.0.1:4322"
+    assert settings.mail_server == "127.0.0.1:50161"
+    assert settings.peers["inventory"] == "127.0.0.1:50153"
+    assert settings.peers["payments"] == "10.0.0.1:1"
+
+
+def test_what_is_set_is_used(tmp_path: Path) -> None:
+    """Every variable replaces its default; the broker's token comes from its file otherwise."""
+    environment = {
+        "MESH_HOME": str(tmp_path),
+        "MESH_LISTEN": "0.0.0.0:1",
+        "DATABASE_URL": "postgresql://db/shop",
+        "NATS_URL": "nats://broker:1",
+        "SMTP_ADDRESS": "mail:25",
+        "LOG_FORMAT": "text",
+    }
+    settings = Settings.from_environment("orders", environment)
+    assert settings.address == "0.0.0.0:1"
+    assert settings.database == "postgresql://db/shop"
+    assert settings.broker == "nats://broker:1"
+    assert settings.mail_server == "mail:25"
+    assert settings.log_format == "text"
+    (tmp_path / "nats.token").write_text("secret\n")
+    assert settings.broker_token == "secret"
+    given = Settings.from_environment("orders", {**environment, "NATS_TOKEN": "other"})
+    assert given.broker_token == "other"
+    assert "other" not in repr(given)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MESH_PORT_OFFSET", "many"),
+        ("MESH_PORT_OFFSET", "-1"),
+        ("MESH_PORT_OFFSET", "1.5"),
+        ("MESH_PORT_OFFSET", str(MAX_OFFSET + 1)),
+        ("LOG_FORMAT", "xml"),
+        ("MESH_TARGETS", "payments"),
+        ("MESH_TARGETS", "=10.0.0.1:1"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(variable: str, value: str) -> None:
+    """A value that makes no sense is an error that names it, before anything is started."""
+    with pytest.raises(ValueError, match=rf"{variable}|port offset"):
+        Settings.from_environment("orders", {variable: value})
+
+
+def test_an_empty_variable_is_none() -> None:
+    """A variable that is set to nothing is as one that is not set."""
+    names = ("MESH_PORT_OFFSET", "LOG_FORMAT", "MESH_HOME", "DATABASE_URL", "MESH_TARGETS")
+    assert Settings.from_environment("orders", dict.fromkeys(names, "")) == Settings("orders")

@@ -1,0 +1,81 @@
+"""An executor at work, for tests."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from accord_runtime.database import Database, Row, Tx
+from accord_runtime.work import executor as executors
+from accord_runtime.work.executor import Effect, Executor
+
+
+@asynccontextmanager
+async def at_work(executor: Executor) -> AsyncIterator[Executor]:
+    """Serve until the block is left; what is running then is left alone."""
+    await executor.take_back()
+    serving = asyncio.create_task(executor.serve())
+    try:
+        yield executor
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+def result(id: str, text: str = "") -> Effect:  # noqa: A002
+    """An effect that shows when it happens."""
+
+    def write(tx: Tx) -> None:
+        tx.execute("INSERT INTO results (id, text) VALUES (:id, :text)", {"id": id, "text": text})
+
+    return write
+
+
+async def results(database: Database) -> list[str]:
+    """The ids of all effects, sorted."""
+    rows = await database.read(lambda tx: tx.all("SELECT id FROM results ORDER BY id"))
+    return [row["id"] for row in rows]
+
+
+async def put(
+    executor: Executor,
+    database: Database,
+    *keys: str,
+    queue: str = "test",
+    payload: bytes = b"",
+    seq: int = 0,
+    due_at: float | None = None,
+) -> None:
+    """Enqueue a row per key, in this order, in one transaction."""
+
+    def write(tx: Tx) -> None:
+        for key in keys:
+            executor.enqueue(tx, queue, key, payload, seq=seq, due_at=due_at)
+
+    await database.write(write)
+
+
+async def rows(database: Database) -> list[Row]:
+    """All rows of work in the order of enqueueing."""
+    return await database.read(lambda tx: tx.all("SELECT * FROM work ORDER BY id"))
+
+
+async def row(database: Database) -> Row:
+    """The only row of work."""
+    found = await rows(database)
+    assert len(found) == 1
+    return found[0]
+
+
+def empty(database: Database) -> Callable[[], object]:
+    """A condition: all work is done."""
+
+    async def check() -> bool:
+        return not await rows(database)
+
+    return check
+
+
+async def due(database: Database, now: float, queue: str = "test") -> bool:
+    """Whether some row of the queue could run now."""
+    found, _ = await database.read(lambda tx: executors.look(tx, [queue], now))
+    return bool(found)
