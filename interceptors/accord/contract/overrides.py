@@ -146,6 +146,11 @@ class Overrides:
         self._layers: dict[Layer, dict[str, mesh_pb2.Override]] = {layer: {} for layer in Layer}
         self._in_force: dict[str, InForce] = {}
         self._unknown: set[str] = set()
+        self.generation = 0
+        """Grows when a policy has changed: until then, who keeps one need not ask again.
+
+        But for a method that nothing is declared of: its descriptor may have been imported since.
+        """
         self._refused: dict[tuple[Layer, str], tuple[str, str]] = {}
 
     def policy(self, method: str) -> MethodPolicy:
@@ -192,6 +197,7 @@ class Overrides:
         if found is None or found == self._in_force.get(method):
             return
         self._in_force[method] = found
+        self.generation += 1
         log(
             logging.INFO,
             "the policy of a method has changed",
@@ -285,6 +291,7 @@ class Overrides:
                 if self._layers[layer].pop(method, None) is not None:
                     self._refuse(layer, method[1:], "", refusal.problem)
         self._unknown.discard(method)
+        self.generation += 1
         if found is None:
             self._in_force.pop(method, None)
         else:
