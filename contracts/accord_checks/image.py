@@ -18,7 +18,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from accord.protos import include
-from accord_checks.refused import Refused, number_taken
+from accord_checks import Refused, number_taken
 
 _CONFIGURATION = frozenset({"buf.yaml", "buf.work.yaml", "buf.lock"})
 

@@ -1,0 +1,58 @@
+"""All lint rules, in the order of the documentation."""
+
+from typing import Final
+
+from accord_checks.lint_rules import (
+    cache,
+    callers,
+    calls,
+    compensation,
+    events,
+    idempotency,
+    message_size,
+    policies,
+    retries,
+    sagas,
+    streams,
+    timeouts,
+)
+from accord_checks.lint_rules.rule import Rule
+
+LINT_RULES: Final[tuple[Rule, ...]] = (
+    policies.stated,
+    policies.owned,
+    callers.stated,
+    callers.valid,
+    policies.once,
+    policies.valid,
+    policies.floor,
+    timeouts.stated,
+    timeouts.valid,
+    retries.bounds,
+    retries.idempotent,
+    retries.codes,
+    retries.fits,
+    idempotency.mutation,
+    idempotency.agrees,
+    idempotency.reads,
+    compensation.exists,
+    compensation.filled,
+    compensation.safe,
+    sagas.steps,
+    sagas.fits,
+    calls.exists,
+    calls.fit,
+    calls.room,
+    calls.depth,
+    calls.cycle,
+    streams.resumable,
+    streams.kept_alive,
+    streams.effective,
+    events.declared,
+    events.valid,
+    events.unique,
+    cache.reads,
+    cache.invalidated,
+    message_size.limited,
+    message_size.paged,
+)
