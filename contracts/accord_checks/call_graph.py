@@ -1,6 +1,6 @@
 """Who calls whom, as contracts declare it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from accord_checks.declarations import Rpc
 
@@ -18,7 +18,8 @@ class CallGraph:
                     self._calls.setdefault(rpc.name, []).append((index, callee))
                     self._callers.setdefault(callee.name, []).append(rpc)
         # How deep an RPC lies below the edge, and who calls it there; none on or below a circle.
-        self._deepest: dict[str, tuple[int, Rpc | None]] = {}
+        self._depth: dict[str, int] = {}
+        self._deepest: dict[str, Rpc | None] = {}
         self._measure(rpcs)
 
     def calls(self, rpc: Rpc) -> list[tuple[int, Rpc]]:
@@ -30,13 +31,7 @@ class CallGraph:
 
         None if one of them lies on a circle.
         """
-        if rpc.name not in self._deepest:
-            return None
-        chain, caller = [rpc], self._deepest[rpc.name][1]
-        while caller is not None:
-            chain.append(caller)
-            caller = self._deepest[caller.name][1]
-        return chain[::-1]
+        return _chain(rpc, self._deepest) if rpc.name in self._deepest else None
 
     def _measure(self, rpcs: Mapping[str, Rpc]) -> None:
         """Kahn's algorithm: an RPC is looked at after all of its callers."""
@@ -44,9 +39,9 @@ class CallGraph:
         waiting = [rpc for rpc in rpcs.values() if not missing[rpc.name]]
         for rpc in waiting:
             callers = self._callers.get(rpc.name, ())
-            deepest = max(callers, key=lambda caller: self._deepest[caller.name][0], default=None)
-            depth = 0 if deepest is None else self._deepest[deepest.name][0] + 1
-            self._deepest[rpc.name] = (depth, deepest)
+            deepest = max(callers, key=lambda caller: self._depth[caller.name], default=None)
+            self._depth[rpc.name] = 0 if deepest is None else self._depth[deepest.name] + 1
+            self._deepest[rpc.name] = deepest
             for _, callee in self.calls(rpc):
                 missing[callee.name] -= 1
                 if not missing[callee.name]:
@@ -58,15 +53,18 @@ class CallGraph:
         waiting = [start]
         for rpc in waiting:
             if rpc.name == end.name:
-                return list(self._back(rpc, before))[::-1]
+                return _chain(rpc, before)
             for _, callee in self.calls(rpc):
                 if callee.name not in before:
                     before[callee.name] = rpc
                     waiting.append(callee)
         return None
 
-    def _back(self, rpc: Rpc, before: dict[str, Rpc | None]) -> Iterator[Rpc]:
-        found: Rpc | None = rpc
-        while found is not None:
-            yield found
-            found = before[found.name]
+
+def _chain(end: Rpc, before: Mapping[str, Rpc | None]) -> list[Rpc]:
+    """From the first RPC to `end`; `before` says what comes before each."""
+    chain, rpc = [end], before[end.name]
+    while rpc is not None:
+        chain.append(rpc)
+        rpc = before[rpc.name]
+    return chain[::-1]

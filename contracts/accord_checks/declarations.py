@@ -53,7 +53,7 @@ class File:
     @cached_property
     def paths(self) -> dict[str, SourcePath]:
         """Where everything in it is that can have a comment, by full name."""
-        return dict(paths(self.proto))
+        return dict(paths(self.proto, f"{self.proto.package}." if self.proto.package else ""))
 
     def place(self, name: str) -> Place:
         """Where the thing of that full name begins. Raises KeyError."""

@@ -8,17 +8,19 @@ from collections.abc import Collection, Iterator
 from typing import Final, TypeAlias
 
 from google.protobuf import descriptor_pb2
+from google.protobuf.message import Message
 
 SourcePath: TypeAlias = tuple[int, ...]
 
 _File = descriptor_pb2.FileDescriptorProto
-_Message = descriptor_pb2.DescriptorProto
-_Enum = descriptor_pb2.EnumDescriptorProto
-_METHODS: Final = descriptor_pb2.ServiceDescriptorProto.METHOD_FIELD_NUMBER
 _HEAD: Final = (
     _File.SYNTAX_FIELD_NUMBER,
     _File.EDITION_FIELD_NUMBER,
     _File.PACKAGE_FIELD_NUMBER,
+)
+# Fields of protobuf's descriptors that hold them.
+_DECLARATIONS: Final = frozenset(
+    {"service", "method", "message_type", "nested_type", "field", "enum_type", "value"}
 )
 
 
@@ -72,40 +74,21 @@ def _candidates(path: SourcePath, floor: int, indexes: Collection[int]) -> Itera
         path = path[:-1]
 
 
-def paths(file: _File) -> Iterator[tuple[str, SourcePath]]:
+def paths(
+    proto: Message, prefix: str = "", path: SourcePath = ()
+) -> Iterator[tuple[str, SourcePath]]:
     """The full name of everything in a file that can have a comment, and its path.
 
     A value of an enum is named after it, "pkg.Color.COLOR_RED".
+
+    Args:
+        proto: a file, or what is in one.
+        prefix: what full names in it begin with.
+        path: its own path.
     """
-    prefix = f"{file.package}." if file.package else ""
-    for number, service in enumerate(file.service):
-        path = (_File.SERVICE_FIELD_NUMBER, number)
-        yield prefix + service.name, path
-        for index, method in enumerate(service.method):
-            yield f"{prefix}{service.name}.{method.name}", (*path, _METHODS, index)
-    for number, message in enumerate(file.message_type):
-        yield from _in_message(message, prefix, (_File.MESSAGE_TYPE_FIELD_NUMBER, number))
-    for number, enum in enumerate(file.enum_type):
-        yield from _in_enum(enum, prefix, (_File.ENUM_TYPE_FIELD_NUMBER, number))
-
-
-def _in_message(
-    message: _Message, prefix: str, path: SourcePath
-) -> Iterator[tuple[str, SourcePath]]:
-    name = prefix + message.name
-    yield name, path
-    for number, field in enumerate(message.field):
-        yield f"{name}.{field.name}", (*path, _Message.FIELD_FIELD_NUMBER, number)
-    for number, inner in enumerate(message.nested_type):
-        yield from _in_message(
-            inner, f"{name}.", (*path, _Message.NESTED_TYPE_FIELD_NUMBER, number)
-        )
-    for number, enum in enumerate(message.enum_type):
-        yield from _in_enum(enum, f"{name}.", (*path, _Message.ENUM_TYPE_FIELD_NUMBER, number))
-
-
-def _in_enum(enum: _Enum, prefix: str, path: SourcePath) -> Iterator[tuple[str, SourcePath]]:
-    name = prefix + enum.name
-    yield name, path
-    for number, value in enumerate(enum.value):
-        yield f"{name}.{value.name}", (*path, _Enum.VALUE_FIELD_NUMBER, number)
+    for kind in proto.DESCRIPTOR.fields:
+        if kind.name in _DECLARATIONS:
+            for index, inner in enumerate(getattr(proto, kind.name)):
+                name, place = prefix + inner.name, (*path, kind.number, index)
+                yield name, place
+                yield from paths(inner, f"{name}.", place)

@@ -164,4 +164,4 @@ def test_wheel_brings_what_the_page_is_made_of(built: Path) -> None:
     (wheel,) = built.glob("accord_checks-*.whl")
     names = set(ZipFile(wheel).namelist())
     folder = "accord_checks/export/reference"
-    assert {f"{folder}/page.css", f"{folder}/page.js"} <= names
+    assert {f"{folder}/page.{kind}" for kind in ("html", "css", "js")} <= names

@@ -113,12 +113,15 @@ def went(what: str, then: object, now: object) -> str:
     return f"{what} went from {shown(then)} to {shown(now)}"
 
 
-def parts(rpc: Rpc, option: str, then: object, now: object, instead: str) -> Iterator[Found]:
-    """What differs in one option of an RPC, part by part."""
+def parts(old: Rpc, new: Rpc, option: str, instead: str, *, added: bool = False) -> Iterator[Found]:
+    """What differs in one option of an RPC, part by part; one that is new only if `added`."""
+    then, now = getattr(old.policy, option), getattr(new.policy, option)
+    if then is None and not added:
+        return
     for steps, was, is_ in differences(then, now):
         path = (option, *steps)
         values = f"from {shown(was, path[-1])} to {shown(is_, path[-1])}"
-        yield Found(f"{'.'.join(path)} of {rpc.short} went {values}", instead, path)
+        yield Found(f"{'.'.join(path)} of {new.short} went {values}", instead, path)
 
 
 def differences(was: object, now: object) -> Iterator[tuple[tuple[str, ...], object, object]]:

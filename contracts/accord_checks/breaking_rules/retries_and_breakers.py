@@ -41,9 +41,9 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
             "see that its handler bears repeats and its server the load",
             ("retry",),
         )
-    if then is not None and now is not None:
+    if now is not None:
         instead = "see that its server bears the load and its callers the failures"
-        yield from parts(new, "retry", then, now, instead)
+        yield from parts(old, new, "retry", instead)
 
 
 @change_rule(
@@ -56,8 +56,7 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
 )
 def hedged(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Each part of it; a hedge that is new or taken away."""
-    instead = "see that the server bears the load"
-    return parts(new, "hedge", old.policy.hedge, new.policy.hedge, instead)
+    return parts(old, new, "hedge", "see that the server bears the load", added=True)
 
 
 @change_rule(
@@ -70,5 +69,4 @@ def hedged(old: Rpc, new: Rpc) -> Iterator[Found]:
 )
 def breaker(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Each part of it."""
-    instead = "see that callers bear the refusals"
-    return parts(new, "breaker", old.policy.breaker, new.policy.breaker, instead)
+    return parts(old, new, "breaker", "see that callers bear the refusals")

@@ -26,10 +26,7 @@ compensation: {
 )
 def compensation(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Any change of one that was there."""
-    then, now = old.policy.compensation, new.policy.compensation
-    if then is not None:
-        instead = "keep it until no saga that began with it is under way"
-        yield from parts(new, "compensation", then, now, instead)
+    return parts(old, new, "compensation", "keep it until no saga that began with it is under way")
 
 
 @change_rule(
@@ -52,7 +49,6 @@ saga: {
 )
 def saga(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Any change of it."""
-    then, now = old.policy.saga, new.policy.saga
-    if then is not None:
-        instead = "let sagas that are under way end with the definition they began with"
-        yield from parts(new, "saga", then, now, instead)
+    return parts(
+        old, new, "saga", "let sagas that are under way end with the definition they began with"
+    )

@@ -62,7 +62,4 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
 )
 def resume(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Any change of one that was there."""
-    then, now = old.policy.resume, new.policy.resume
-    if then is not None:
-        instead = "keep the old tokens and add another RPC beside it"
-        yield from parts(new, "resume", then, now, instead)
+    return parts(old, new, "resume", "keep the old tokens and add another RPC beside it")

@@ -1,4 +1,4 @@
-"""All lint rules, in the order of the documentation."""
+"""All lint rules, in the order of the documentation: module by module, as they stand there."""
 
 from typing import Final
 
@@ -11,6 +11,7 @@ from accord_checks.lint_rules import (
     idempotency,
     message_size,
     policies,
+    policy_values,
     retries,
     sagas,
     streams,
@@ -18,41 +19,21 @@ from accord_checks.lint_rules import (
 )
 from accord_checks.lint_rules.rule import Rule
 
-LINT_RULES: Final[tuple[Rule, ...]] = (
-    policies.stated,
-    policies.owned,
-    callers.stated,
-    callers.valid,
-    policies.once,
-    policies.valid,
-    policies.floor,
-    timeouts.stated,
-    timeouts.valid,
-    retries.bounds,
-    retries.idempotent,
-    retries.codes,
-    retries.fits,
-    idempotency.mutation,
-    idempotency.agrees,
-    idempotency.reads,
-    compensation.exists,
-    compensation.filled,
-    compensation.safe,
-    sagas.steps,
-    sagas.fits,
-    calls.exists,
-    calls.fit,
-    calls.room,
-    calls.depth,
-    calls.cycle,
-    streams.resumable,
-    streams.kept_alive,
-    streams.effective,
-    events.declared,
-    events.valid,
-    events.unique,
-    cache.reads,
-    cache.invalidated,
-    message_size.limited,
-    message_size.paged,
+_MODULES: Final = (
+    policies,
+    callers,
+    policy_values,
+    timeouts,
+    retries,
+    idempotency,
+    compensation,
+    sagas,
+    calls,
+    streams,
+    events,
+    cache,
+    message_size,
+)
+LINT_RULES: Final = tuple(
+    found for module in _MODULES for found in vars(module).values() if isinstance(found, Rule)
 )

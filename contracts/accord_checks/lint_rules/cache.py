@@ -10,17 +10,15 @@ from accord_checks.lint_rules.examples import (
     KEYED,
     READS,
     TIMEOUT,
+    block,
     rpc_example,
 )
 from accord_checks.lint_rules.rule import Finding, rule
 
 
 def _example(level: str, invalidated_by: str) -> str:
-    cache = f"""\
-cache: {{
-  ttl: {{seconds: 30}}
-  invalidated_by: ["example.v1.ThingService/{invalidated_by}"]
-}}"""
+    invalidated = f'invalidated_by: ["example.v1.ThingService/{invalidated_by}"]'
+    cache = block("cache", "ttl: {seconds: 30}", invalidated)
     kept = rpc_example("GetThing", TIMEOUT, ANYBODY, cache, level=level)
     return kept + rpc_example("AddThing", TIMEOUT, KEYED, ANYBODY)
 

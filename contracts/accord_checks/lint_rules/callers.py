@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from accord_checks.contracts import Contracts
-from accord_checks.declarations import Rpc
 from accord_checks.lint_rules.examples import READS, TIMEOUT, allowing, rpc_example
-from accord_checks.lint_rules.rule import Finding, rule, unstated
+from accord_checks.lint_rules.rule import Finding, once, rule, unstated
 
 _EVERYBODY: Final = "*"
 # SPIFFE-ID, section 2: a trust domain, and a path of a workload without empty or dotted parts.
@@ -40,15 +39,14 @@ def stated(contracts: Contracts) -> Iterator[Finding]:
     bad=allowing("orders"),
     good=allowing("spiffe://example.org/orders"),
 )
+@once
 def valid(contracts: Contracts) -> Iterator[Finding]:
     """Entries that are no identity (SPIFFE-ID, section 2), and names beside "*"."""
-    found = (finding for rpc in contracts.own_rpcs for finding in _misnamed(rpc))
-    yield from dict.fromkeys(found)  # a default is found once
-
-
-def _misnamed(rpc: Rpc) -> Iterator[Finding]:
-    holder = rpc.holder("allow")
-    for index, caller in enumerate(rpc.written.allow):
+    allowed = (
+        (rpc, *entry) for rpc in contracts.own_rpcs for entry in enumerate(rpc.written.allow)
+    )
+    for rpc, index, caller in allowed:
+        holder = rpc.holder("allow")
         place = rpc.at("allow", index)
         if caller == _EVERYBODY:
             if len(set(rpc.written.allow)) > 1:

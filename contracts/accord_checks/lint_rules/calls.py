@@ -8,16 +8,13 @@ from accord.policies.deadline import hop_reserve
 from accord_checks.contracts import Contracts
 from accord_checks.declarations import Rpc
 from accord_checks.formatting import seconds, span
-from accord_checks.lint_rules.examples import ANYBODY, READS, TIMEOUT, rpc_example
+from accord_checks.lint_rules.examples import ANYBODY, READS, TIMEOUT, call_example, rpc_example
 from accord_checks.lint_rules.rule import Finding, rule
 
 
 def _calling(*calls: tuple[str, str]) -> str:
     """The example's GetThing with some calls: methods with their timeouts."""
-    listed = (
-        f'calls: {{\n  method: "example.v1.ThingService/{method}"\n  timeout: {timeout}\n}}'
-        for method, timeout in calls
-    )
+    listed = (call_example(method, timeout) for method, timeout in calls)
     return rpc_example("GetThing", TIMEOUT, ANYBODY, *listed, level=READS)
 
 

@@ -1,30 +1,30 @@
 """How an RPC is undone."""
 
 from collections.abc import Iterator
-from typing import Final
 
 from google.protobuf import descriptor as pb
 
 from accord_checks.contracts import Contracts
 from accord_checks.declarations import Rpc
-from accord_checks.lint_rules.examples import ANYBODY, IDEMPOTENT, KEYED, TIMEOUT, rpc_example
+from accord_checks.lint_rules.examples import (
+    ANYBODY,
+    IDEMPOTENT,
+    KEYED,
+    NATURAL,
+    RETRY,
+    TIMEOUT,
+    compensation_example,
+    rpc_example,
+)
 from accord_checks.lint_rules.rule import Finding, rule
 from accord_checks.protovalidate import Validation
 
-_RETRY: Final = "retry: {max_attempts: 3}"
-
 
 def _example(
-    method: str = "DropThing",
-    source: str = "response.thing_id",
-    undo: tuple[str, ...] = (TIMEOUT, _RETRY),
+    method: str = "DropThing", source: str = "response.thing_id", retry: tuple[str, ...] = (RETRY,)
 ) -> str:
-    fill = f'  fill: {{\n    field: "thing_id"\n    from: "{source}"\n  }}'
-    compensation = f'compensation: {{\n  method: "example.v1.ThingService/{method}"\n{fill}\n}}'
-    natural = "idempotency: {key: KEY_NATURAL}"
-    return rpc_example("AddThing", TIMEOUT, KEYED, ANYBODY, compensation) + rpc_example(
-        "DropThing", *undo, natural, ANYBODY, level=IDEMPOTENT
-    )
+    add = rpc_example("AddThing", TIMEOUT, KEYED, ANYBODY, compensation_example(source, method))
+    return add + rpc_example("DropThing", TIMEOUT, *retry, NATURAL, ANYBODY, level=IDEMPOTENT)
 
 
 def _undoing(contracts: Contracts) -> Iterator[tuple[Rpc, Rpc]]:
@@ -128,7 +128,7 @@ def _type(field: pb.FieldDescriptor) -> tuple[object, ...]:
     "ACCORD_COMPENSATION_SAFE",
     purpose="A compensation changes something, is idempotent and is retried.",
     why="what was begun stays half undone when its first attempt fails",
-    bad=_example(undo=(TIMEOUT,)),
+    bad=_example(retry=()),
     good=_example(),
 )
 def safe(contracts: Contracts) -> Iterator[Finding]:

@@ -7,7 +7,25 @@ READS: Final = "NO_SIDE_EFFECTS"
 IDEMPOTENT: Final = "IDEMPOTENT"
 TIMEOUT: Final = "timeout: {seconds: 2}"
 KEYED: Final = "idempotency: {key: KEY_REQUIRED}"
+NATURAL: Final = "idempotency: {key: KEY_NATURAL}"
+RETRY: Final = "retry: {max_attempts: 3}"
 ANYBODY: Final = 'allow: ["*"]'
+
+
+def block(option: str, *parts: str) -> str:
+    """An option that is a message, a line or several for each of its parts."""
+    return f"{option}: {{\n" + textwrap.indent("\n".join(parts), "  ") + "\n}"
+
+
+def call_example(method: str, timeout: str) -> str:
+    """A call of another RPC of the example."""
+    return block("calls", f'method: "example.v1.ThingService/{method}"', f"timeout: {timeout}")
+
+
+def compensation_example(source: str, method: str = "DropThing") -> str:
+    """How the example's AddThing is undone."""
+    fill = block("fill", 'field: "thing_id"', f'from: "{source}"')
+    return block("compensation", f'method: "example.v1.ThingService/{method}"', fill)
 
 
 def rpc_example(name: str, *options: str, level: str | None = None, stream: bool = False) -> str:

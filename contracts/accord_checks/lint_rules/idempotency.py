@@ -11,20 +11,23 @@ from accord_checks.lint_rules.examples import (
     ANYBODY,
     IDEMPOTENT,
     KEYED,
+    NATURAL,
     READS,
     TIMEOUT,
+    call_example,
     rpc_example,
 )
 from accord_checks.lint_rules.rule import Finding, rule
 
 _UNKNOWN = descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN
 _IDEMPOTENT = descriptor_pb2.MethodOptions.IDEMPOTENT
-_NATURAL = (TIMEOUT, "idempotency: {key: KEY_NATURAL}", ANYBODY)
+_NATURAL = (TIMEOUT, NATURAL, ANYBODY)
 
 
 def _calling(*keyed: str, level: str | None = None) -> str:
-    calls = 'calls: {\n  method: "example.v1.ThingService/AddThing"\n  timeout: {seconds: 1}\n}'
-    caller = rpc_example("GetThing", TIMEOUT, *keyed, ANYBODY, calls, level=level)
+    caller = rpc_example(
+        "GetThing", TIMEOUT, *keyed, ANYBODY, call_example("AddThing", "{seconds: 1}"), level=level
+    )
     return caller + rpc_example("AddThing", "timeout: {seconds: 1}", KEYED, ANYBODY)
 
 

@@ -7,9 +7,17 @@ from accord.policies.codes import Code
 from accord_checks.contracts import Contracts
 from accord_checks.declarations import Place, Rpc
 from accord_checks.formatting import seconds
-from accord_checks.lint_rules.examples import ANYBODY, KEYED, TIMEOUT, get_thing, rpc_example
-from accord_checks.lint_rules.rule import Finding, rule
-from accord_checks.lint_rules.startup_errors import RETRIES, problems
+from accord_checks.lint_rules.examples import (
+    ANYBODY,
+    KEYED,
+    RETRY,
+    TIMEOUT,
+    block,
+    get_thing,
+    rpc_example,
+)
+from accord_checks.lint_rules.rule import Finding, once, rule
+from accord_checks.lint_rules.startup_errors import startup_errors
 
 # What the documentation of gRPC's codes says of them: a repeat meets the same answer.
 _FINAL: Final[frozenset[int]] = frozenset(
@@ -35,8 +43,7 @@ _INSTEAD: Final = {
 
 
 def _retrying(*parts: str) -> str:
-    retry = "\n".join(("retry: {", *(f"  {part}" for part in parts), "}"))
-    return get_thing(retry)
+    return get_thing(block("retry", *parts))
 
 
 @rule(
@@ -48,15 +55,15 @@ def _retrying(*parts: str) -> str:
 )
 def bounds(contracts: Contracts) -> Iterator[Finding]:
     """What the library itself refuses."""
-    return problems(contracts, RETRIES, "write `retry: {max_attempts: 3}`", specific=_INSTEAD)
+    return startup_errors(contracts, "write `retry: {max_attempts: 3}`", "retry", specific=_INSTEAD)
 
 
 @rule(
     "ACCORD_RETRY_IDEMPOTENT",
     purpose="An RPC that is retried or hedged is idempotent, by its level or by a key.",
     why="a second attempt may act twice",
-    bad=rpc_example("AddThing", TIMEOUT, "retry: {max_attempts: 3}", ANYBODY),
-    good=rpc_example("AddThing", TIMEOUT, "retry: {max_attempts: 3}", KEYED, ANYBODY),
+    bad=rpc_example("AddThing", TIMEOUT, RETRY, ANYBODY),
+    good=rpc_example("AddThing", TIMEOUT, RETRY, KEYED, ANYBODY),
 )
 def idempotent(contracts: Contracts) -> Iterator[Finding]:
     """Retries and hedges of RPCs that promise nothing about repeats."""
@@ -80,19 +87,17 @@ def idempotent(contracts: Contracts) -> Iterator[Finding]:
     ),
     good=_retrying("max_attempts: 3", "codes: [STATUS_CODE_UNAVAILABLE]"),
 )
+@once
 def codes(contracts: Contracts) -> Iterator[Finding]:
     """Codes that say that the request, or its caller, is wrong."""
-    found: dict[Finding, None] = {}
     for rpc in contracts.own_rpcs:
         for index, number in enumerate(rpc.written.retry.codes):
             if int(number) in _FINAL:
-                finding = Finding(
+                yield Finding(
                     rpc.at("retry", "codes", index),
                     f"retry.codes of {rpc.holder('retry')} has {Code(number).name}, which is final",
                     "take it away",
                 )
-                found[finding] = None  # a default is found once
-    yield from found
 
 
 @rule(
@@ -102,25 +107,22 @@ def codes(contracts: Contracts) -> Iterator[Finding]:
     bad=_retrying("max_attempts: 3", "initial_backoff: {seconds: 3}"),
     good=_retrying("max_attempts: 3", _PAUSE),
 )
+@once
 def fits(contracts: Contracts) -> Iterator[Finding]:
     """Back-offs as long as the timeout; delays of a hedge as long as that, or as an attempt."""
-    found: dict[Finding, None] = {}
     for rpc in contracts.own_rpcs:
         policy, longest = rpc.policy, rpc.policy.timeout
         if longest is None:
             continue
         if policy.retry is not None and policy.retry.initial_backoff >= longest:
             wait = ("retry", "initial_backoff")
-            late = _late(rpc, wait, policy.retry.initial_backoff, f"timeout {seconds(longest)}")
-            found[late] = None
+            yield _late(rpc, wait, policy.retry.initial_backoff, f"timeout {seconds(longest)}")
         option = "timeout"
         if policy.attempt_timeout is not None:
             option, longest = "attempt_timeout", policy.attempt_timeout
         if policy.hedge is not None and policy.hedge.min_delay >= longest:
             delay = ("hedge", "min_delay")
-            late = _late(rpc, delay, policy.hedge.min_delay, f"{option} {seconds(longest)}")
-            found[late] = None
-    yield from found
+            yield _late(rpc, delay, policy.hedge.min_delay, f"{option} {seconds(longest)}")
 
 
 def _late(rpc: Rpc, steps: tuple[str, str], wait: float, other: str) -> Finding:

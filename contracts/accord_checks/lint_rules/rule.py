@@ -47,6 +47,11 @@ def rule(id: str, *, purpose: str, why: str, bad: str, good: str) -> Callable[[C
     return lambda check: Rule(id, purpose, why, bad.strip("\n"), good.strip("\n"), check)
 
 
+def once(check: Check) -> Check:
+    """The check without repeats: a mistake in a service's defaults is one, not one for each RPC."""
+    return lambda contracts: iter(dict.fromkeys(check(contracts)))
+
+
 def unstated(
     contracts: Contracts, among: Callable[[Rpc], bool], states: Callable[[Rpc], bool]
 ) -> Iterator[tuple[Place, str]]:

@@ -1,37 +1,31 @@
 """The steps that an RPC sets off."""
 
 from collections.abc import Iterator
-from typing import Final
 
 from accord_checks.contracts import Contracts
 from accord_checks.formatting import seconds, span
-from accord_checks.lint_rules.examples import ANYBODY, IDEMPOTENT, KEYED, TIMEOUT, rpc_example
+from accord_checks.lint_rules.examples import (
+    ANYBODY,
+    IDEMPOTENT,
+    KEYED,
+    NATURAL,
+    RETRY,
+    TIMEOUT,
+    block,
+    compensation_example,
+    rpc_example,
+)
 from accord_checks.lint_rules.rule import Finding, rule
-
-_RETRY: Final = "retry: {max_attempts: 3}"
-_COMPENSATION: Final = """\
-compensation: {
-  method: "example.v1.ThingService/DropThing"
-  fill: {
-    field: "thing_id"
-    from: "request.thing_id"
-  }
-}"""
 
 
 def _example(limit: int = 15, step: str = "BuildThing") -> str:
-    saga = f"""\
-saga: {{
-  timeout: {{seconds: {limit}}}
-  steps: [
-    "example.v1.ThingService/{step}"
-  ]
-}}"""
-    natural = "idempotency: {key: KEY_NATURAL}"
+    steps = f'steps: [\n  "example.v1.ThingService/{step}"\n]'
+    saga = block("saga", f"timeout: {{seconds: {limit}}}", steps)
+    undo = compensation_example("request.thing_id")
     rpcs = (
         rpc_example("AddThing", TIMEOUT, KEYED, ANYBODY, saga),
-        rpc_example("BuildThing", "timeout: {seconds: 10}", _RETRY, KEYED, ANYBODY, _COMPENSATION),
-        rpc_example("DropThing", TIMEOUT, _RETRY, natural, ANYBODY, level=IDEMPOTENT),
+        rpc_example("BuildThing", "timeout: {seconds: 10}", RETRY, KEYED, ANYBODY, undo),
+        rpc_example("DropThing", TIMEOUT, RETRY, NATURAL, ANYBODY, level=IDEMPOTENT),
     )
     return "".join(rpcs)
 

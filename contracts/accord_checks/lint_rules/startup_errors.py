@@ -1,7 +1,7 @@
 """What `accord.contract` refuses at start-up, as findings."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -9,31 +9,24 @@ from accord_checks.contracts import Contracts
 from accord_checks.declarations import Place
 from accord_checks.lint_rules.rule import Finding
 
-TIMEOUTS: Final = frozenset({"timeout", "attempt_timeout"})
-RETRIES: Final = frozenset({"retry"})
-FLOORS: Final = frozenset({"floor"})
-RESUMING: Final = frozenset({"resume"})
-# Judged from what is written, element by element, by the rules of their own modules.
-ELSEWHERE: Final = frozenset(
-    {"hedge", "calls", "compensation", "saga.steps", "cache", "cache.invalidated_by"}
+# What rules of their own say: of these options all, ...
+_COVERED: Final = frozenset(
+    {"timeout", "attempt_timeout", "retry", "floor", "resume", "calls", "compensation"}
 )
-
-# Of these, that only: what is wrong with a part of them is said of any policy.
-_WHOLE: Final = frozenset({"hedge", "cache"})
+# ... and of others this much. They judge what is written, element by element.
+_COVERED_FIELDS: Final = frozenset({"hedge", "saga.steps", "cache", "cache.invalidated_by"})
 
 # A problem that goes on after the name of the field, and is not a sentence of its own.
 _VERB: Final = re.compile(r"(must|is|contains|cannot|contradicts) ")
 
 
-def problems(
+def startup_errors(
     contracts: Contracts,
-    fields: Collection[str],
     instead: str,
-    *,
+    *options: str,
     specific: Mapping[str, str] = MappingProxyType({}),
-    others: bool = False,
 ) -> Iterator[Finding]:
-    """The refusals of some fields of a policy, or of all `others`.
+    """What is refused of some options of a policy; without any, of all that no other rule covers.
 
     What to write is `instead`, unless a field has something `specific`.
     A default of a service that is wrong for each of its RPCs is found once.
@@ -42,8 +35,8 @@ def problems(
     for rpc in contracts.own_rpcs:
         for problem in rpc.reading.problems:
             steps = problem.field.split(".")
-            named = problem.field in fields or (steps[0] in fields and steps[0] not in _WHOLE)
-            if named == others:
+            covered = steps[0] in _COVERED or problem.field in _COVERED_FIELDS
+            if steps[0] not in options if options else covered:
                 continue
             place = rpc.at(*steps)
             if (place, problem.problem) not in seen:

@@ -6,16 +6,15 @@ from typing import Final
 from accord_checks.contracts import Contracts
 from accord_checks.declarations import Rpc
 from accord_checks.formatting import seconds
-from accord_checks.lint_rules.examples import ANYBODY, READS, get_thing, rpc_example
-from accord_checks.lint_rules.rule import Finding, rule
-from accord_checks.lint_rules.startup_errors import RESUMING, problems
+from accord_checks.lint_rules.examples import ANYBODY, READS, block, get_thing, rpc_example
+from accord_checks.lint_rules.rule import Finding, once, rule
+from accord_checks.lint_rules.startup_errors import startup_errors
 
 _LIFETIME: Final = "max_lifetime: {seconds: 3600}"
 _REASON: Final = 'not_resumable: "It shows the present only; a caller that lost it begins again."'
 
 
-def _watching(*parts: str) -> str:
-    stream = "\n".join(("stream: {", *(f"  {part}" for part in parts), "}"))
+def _watching(stream: str) -> str:
     return rpc_example("WatchThing", stream, ANYBODY, level=READS, stream=True)
 
 
@@ -23,8 +22,8 @@ def _watching(*parts: str) -> str:
     "ACCORD_STREAM_RESUMABLE",
     purpose="A server stream can be resumed after a drop, or says why not.",
     why="a caller whose connection breaks has a gap, or everything again",
-    bad=rpc_example("WatchThing", f"stream: {{{_LIFETIME}}}", ANYBODY, level=READS, stream=True),
-    good=_watching(_LIFETIME, _REASON),
+    bad=_watching(f"stream: {{{_LIFETIME}}}"),
+    good=_watching(block("stream", _LIFETIME, _REASON)),
 )
 def resumable(contracts: Contracts) -> Iterator[Finding]:
     """Server streams with neither a token nor a reason, and tokens that are none."""
@@ -40,31 +39,31 @@ def resumable(contracts: Contracts) -> Iterator[Finding]:
                 '`stream: {not_resumable: "..."}`',
             )
     instead = "name an int64 or uint64 field of the request and one of the response"
-    yield from problems(contracts, RESUMING, instead)
+    yield from startup_errors(contracts, instead, "resume")
 
 
 @rule(
     "ACCORD_STREAM_KEEPALIVE",
     purpose="A stream is kept alive more often than it is ended for silence.",
     why="a quiet stream is ended before its first keepalive",
-    bad=_watching(_LIFETIME, "idle: {seconds: 20}", _REASON),
-    good=_watching(_LIFETIME, "idle: {seconds: 20}", "keepalive: {seconds: 10}", _REASON),
+    bad=_watching(block("stream", _LIFETIME, "idle: {seconds: 20}", _REASON)),
+    good=_watching(
+        block("stream", _LIFETIME, "idle: {seconds: 20}", "keepalive: {seconds: 10}", _REASON)
+    ),
 )
+@once
 def kept_alive(contracts: Contracts) -> Iterator[Finding]:
     """Keepalives that are longer than `idle`, with the defaults for what is not written."""
-    found: dict[Finding, None] = {}
     for rpc in contracts.own_rpcs:
         bounds, name = rpc.policy.stream, rpc.holder("stream")
         if rpc.descriptor.server_streaming and bounds.keepalive > bounds.idle:
             written = "keepalive" if rpc.written.stream.HasField("keepalive") else "idle"
-            finding = Finding(
+            yield Finding(
                 rpc.at("stream", written),
                 f"stream.keepalive of {name} is {seconds(bounds.keepalive)}, its idle "
                 f"{seconds(bounds.idle)}",
                 "write a `keepalive` that is shorter than `idle`",
             )
-            found[finding] = None  # a default is found once
-    yield from found
 
 
 @rule(

@@ -6,7 +6,7 @@ from accord_checks.contracts import Contracts
 from accord_checks.declarations import Rpc
 from accord_checks.lint_rules.examples import ANYBODY, READS, get_thing, rpc_example
 from accord_checks.lint_rules.rule import Finding, rule, unstated
-from accord_checks.lint_rules.startup_errors import TIMEOUTS, problems
+from accord_checks.lint_rules.startup_errors import startup_errors
 
 
 @rule(
@@ -51,4 +51,4 @@ def _ends(stream: Rpc) -> bool:
 def valid(contracts: Contracts) -> Iterator[Finding]:
     """What the library itself refuses."""
     instead = "write a time between 1 ms and 1 h, an attempt's not longer than `timeout`"
-    return problems(contracts, TIMEOUTS, instead)
+    return startup_errors(contracts, instead, "timeout", "attempt_timeout")

@@ -24,7 +24,7 @@ from accord.protos import include
 from accord_checks import image
 from accord_checks.declarations import Rpc
 from accord_checks.export.resolved_contracts import ResolvedContracts
-from tools import node_modules
+from tools.offline_packages import NODE_MODULES, fill_node
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -177,11 +177,11 @@ async def outcome(channel: grpc.aio.Channel, method: str, *, streamed: bool = Fa
 
 async def node(script: str, given: Any) -> Any:
     """Run a script under Node: JSON in, JSON out."""
-    modules = await asyncio.to_thread(node_modules.fill)
+    await asyncio.to_thread(fill_node)
     process = await asyncio.create_subprocess_exec(
         SCRIPTS / "node",
         HERE / "node" / script,
-        env={**os.environ, "NODE_PATH": str(modules)},
+        env={**os.environ, "NODE_PATH": str(NODE_MODULES)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

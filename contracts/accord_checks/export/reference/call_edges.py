@@ -39,7 +39,7 @@ class Edge:
 
 
 class Calls:
-    """All edges of the contracts, and those at each RPC."""
+    """All edges of the contracts, and those to each RPC."""
 
     def __init__(self, contracts: ResolvedContracts) -> None:
         """Collect them in the order of the contracts."""
@@ -47,15 +47,9 @@ class Calls:
         """In the order of the contracts."""
         self.known = frozenset(rpc.policy.method for rpc in contracts.rpcs())
         """The RPCs that the contracts have; others may be called, too."""
-        self._from: dict[str, list[Edge]] = defaultdict(list)
         self._to: dict[str, list[Edge]] = defaultdict(list)
         for edge in self.edges:
-            self._from[edge.source].append(edge)
             self._to[edge.target].append(edge)
-
-    def made_by(self, name: str) -> list[Edge]:
-        """What an RPC or identity calls."""
-        return self._from.get(name, [])
 
     def made_to(self, name: str) -> list[Edge]:
         """Who calls an RPC."""

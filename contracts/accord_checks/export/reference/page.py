@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from importlib import resources
+from string import Template
 from typing import Final
 
 from google.protobuf import descriptor as pb
@@ -26,9 +27,6 @@ from accord_checks.export.reference.html_parts import (
 )
 from accord_checks.export.resolved_contracts import WELL_KNOWN, ResolvedContracts
 
-# Nothing is loaded from anywhere; the page says so to the browser.
-_SECURITY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-
 
 def export(contracts: ResolvedContracts, *, title: str = "Contracts") -> str:
     """The page as HTML.
@@ -47,35 +45,13 @@ def export(contracts: ResolvedContracts, *, title: str = "Contracts") -> str:
         _errors(contracts),
         _messages(contracts, types),
     ]
-    return "\n".join(
-        (
-            "<!DOCTYPE html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_SECURITY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escaped(title)}</title>",
-            f"<style>\n{_asset('page.css')}</style>",
-            "</head>",
-            "<body>",
-            '<a class="skip" href="#main">Skip to the contracts</a>',
-            f"<header><h1>{escaped(title)}</h1>",
-            '<label hidden>Search <input type="search" id="search" autocomplete="off"'
-            ' placeholder="RPC, field, error … press /"></label>',
-            '<span id="found" role="status"></span>',
-            '<button type="button" id="theme" hidden></button></header>',
-            '<div class="columns">',
-            _navigation(contracts, types),
-            '<main id="main">',
-            *(section for section in sections if section),
-            "</main>",
-            "</div>",
-            f"<script>\n{_asset('page.js')}</script>",
-            "</body>",
-            "</html>",
-            "",
-        )
+    # Nothing is loaded from anywhere; the page says so to the browser.
+    return Template(_asset("page.html")).substitute(
+        title=escaped(title),
+        style=_asset("page.css"),
+        navigation=_navigation(contracts, types),
+        sections="\n".join(section for section in sections if section),
+        script=_asset("page.js"),
     )
 
 
