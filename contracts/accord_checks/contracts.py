@@ -50,7 +50,7 @@ class Contracts:
         self.rpcs: dict[str, Rpc] = {}
         self.events: dict[str, Event] = {}
         # Another extension may have the same number: only Accord's own is read.
-        speaks = _extension(self._pool, policy_pb2.policy.full_name) is not None
+        speaks = self.extension(policy_pb2.policy.full_name) is not None
         for name, file in self.files.items():
             try:
                 found = self._pool.FindFileByName(name)
@@ -89,7 +89,10 @@ class Contracts:
 
     def extension(self, name: str) -> pb.FieldDescriptor | None:
         """An extension that the files declare, by its full name."""
-        return _extension(self._pool, name)
+        try:
+            return self._pool.FindExtensionByName(name)
+        except (KeyError, TypeError):
+            return None
 
     def message(self, name: str) -> pb.Descriptor:
         """A message by its full name. Raises KeyError."""
@@ -146,6 +149,12 @@ def reachable(message: pb.Descriptor) -> Iterator[pb.Descriptor]:
         waiting += [inner.message_type for inner in found.fields if inner.message_type is not None]
 
 
+def field_type(field: pb.FieldDescriptor) -> tuple[object, ...]:
+    """What a field holds; equal for fields that hold the same."""
+    inner = field.message_type or field.enum_type
+    return field.type, field.is_repeated, inner.full_name if inner is not None else ""
+
+
 def _with_nested(messages: Iterable[pb.Descriptor]) -> Iterator[pb.Descriptor]:
     for message in messages:
         yield message
@@ -177,13 +186,6 @@ def _pool(protos: Iterable[descriptor_pb2.FileDescriptorProto]) -> descriptor_po
     except graphlib.CycleError as error:
         raise Refused(f"files import each other: {' -> '.join(error.args[1])}") from error
     return descriptor_pool.DescriptorPool(database)
-
-
-def _extension(pool: descriptor_pool.DescriptorPool, name: str) -> pb.FieldDescriptor | None:
-    try:
-        return pool.FindExtensionByName(name)
-    except (KeyError, TypeError):
-        return None
 
 
 def _reason(error: Exception) -> str:

@@ -18,10 +18,14 @@ _HEAD: Final = (
     _File.EDITION_FIELD_NUMBER,
     _File.PACKAGE_FIELD_NUMBER,
 )
-# Fields of protobuf's descriptors that hold them.
 _DECLARATIONS: Final = frozenset(
     {"service", "method", "message_type", "nested_type", "field", "enum_type", "value"}
 )
+_DECLARING: Final = {
+    kind.full_name: [(it.name, it.number) for it in kind.fields if it.name in _DECLARATIONS]
+    for kind in descriptor_pb2.DESCRIPTOR.message_types_by_name.values()
+}
+"""Messages of protobuf's own -> the fields in which they hold declarations, with their numbers."""
 
 
 class Positions:
@@ -86,9 +90,8 @@ def paths(
         prefix: what full names in it begin with.
         path: its own path.
     """
-    for kind in proto.DESCRIPTOR.fields:
-        if kind.name in _DECLARATIONS:
-            for index, inner in enumerate(getattr(proto, kind.name)):
-                name, place = prefix + inner.name, (*path, kind.number, index)
-                yield name, place
-                yield from paths(inner, f"{name}.", place)
+    for field, number in _DECLARING[proto.DESCRIPTOR.full_name]:
+        for index, inner in enumerate(getattr(proto, field)):
+            name, place = prefix + inner.name, (*path, number, index)
+            yield name, place
+            yield from paths(inner, f"{name}.", place)

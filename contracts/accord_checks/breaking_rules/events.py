@@ -6,7 +6,7 @@ from typing import Final
 from google.protobuf import descriptor as pb
 
 from accord_checks.breaking_rules.change import ChangeRule, Found, Risk, change_rule, went
-from accord_checks.contracts import reachable
+from accord_checks.contracts import field_type, reachable
 from accord_checks.declarations import Event
 
 _EVENT = """
@@ -151,7 +151,6 @@ def _wrong(old: pb.FieldDescriptor, new: pb.FieldDescriptor | None) -> str | Non
 
 
 def _type(field: pb.FieldDescriptor) -> tuple[object, ...]:
-    inner = field.message_type or field.enum_type
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return tuple(_type(part) for part in field.message_type.fields)  # its key and its value
-    return field.type, field.is_repeated, inner.full_name if inner is not None else ""
+    return field_type(field)

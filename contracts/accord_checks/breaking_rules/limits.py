@@ -83,16 +83,11 @@ def depth_raised(old: Rpc, new: Rpc) -> Iterator[Found]:
 )
 def floor_lowered(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Of the timeout and of the attempts."""
-    then, now = old.policy.floor, new.policy.floor
-    if now.timeout < then.timeout:
-        yield Found(
-            went(f"floor.timeout of {new.short}", then.timeout, now.timeout),
-            "keep it, or say why it is no longer needed",
-            ("floor", "timeout"),
-        )
-    if now.max_attempts < then.max_attempts:
-        yield Found(
-            went(f"floor.max_attempts of {new.short}", then.max_attempts, now.max_attempts),
-            "keep it, or say why it is no longer needed",
-            ("floor", "max_attempts"),
-        )
+    for name in ("timeout", "max_attempts"):
+        then, now = getattr(old.policy.floor, name), getattr(new.policy.floor, name)
+        if now < then:
+            yield Found(
+                went(f"floor.{name} of {new.short}", then, now),
+                "keep it, or say why it is no longer needed",
+                ("floor", name),
+            )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from google.protobuf import descriptor as pb
 
-from accord_checks.contracts import Contracts
+from accord_checks.contracts import Contracts, field_type
 from accord_checks.declarations import Rpc
 from accord_checks.lint_rules.examples import (
     ANYBODY,
@@ -89,7 +89,7 @@ def filled(contracts: Contracts) -> Iterator[Finding]:
                     f"{source!r}, from which {rpc.short} is undone, leads to no field",
                     f"name a field of {rpc.short}, such as `request.{fill.field}`",
                 )
-            elif _type(target) != _type(origin):
+            elif field_type(target) != field_type(origin):
                 yield Finding(
                     rpc.at("compensation", "fill", index, "from"),
                     f"{source!r} has not the type of {fill.field!r} in {request.full_name}",
@@ -117,11 +117,6 @@ def _field(message: pb.Descriptor | None, path: str) -> pb.FieldDescriptor | Non
         found = message.fields_by_name.get(name) if message is not None else None
         message = found.message_type if found is not None and not found.is_repeated else None
     return found
-
-
-def _type(field: pb.FieldDescriptor) -> tuple[object, ...]:
-    inner = field.message_type or field.enum_type
-    return field.type, field.is_repeated, inner.full_name if inner is not None else ""
 
 
 @rule(
