@@ -9,7 +9,7 @@ from google.protobuf import duration_pb2
 _NOT_TIMES: Final = frozenset({"percentile", "per_second"})
 
 
-def span(duration: duration_pb2.Duration) -> float:
+def duration_seconds(duration: duration_pb2.Duration) -> float:
     """A duration in seconds; 0 if it is not set."""
     return duration.seconds + duration.nanos / 1e9
 

@@ -7,7 +7,7 @@ from accord.contract import DEFAULT_MAX_DEPTH
 from accord.policies.deadline import hop_reserve
 from accord_checks.contracts import Contracts
 from accord_checks.declarations import Rpc
-from accord_checks.formatting import seconds, span
+from accord_checks.formatting import duration_seconds, seconds
 from accord_checks.lint_rules.examples import ANYBODY, READS, TIMEOUT, call_example, rpc_example
 from accord_checks.lint_rules.rule import Finding, rule
 
@@ -43,7 +43,7 @@ def exists(contracts: Contracts) -> Iterator[Finding]:
                     f"{rpc.short} calls {call.method!r}, which is no RPC of these contracts",
                     'write the full name of one, such as "pkg.v1.Service/Method"',
                 )
-            if span(call.timeout) <= 0:
+            if duration_seconds(call.timeout) <= 0:
                 yield Finding(
                     rpc.at("calls", index, "timeout"),
                     f"{rpc.short} states no timeout for its call of {call.method}",
@@ -62,7 +62,7 @@ def fit(contracts: Contracts) -> Iterator[Finding]:
     """Calls that add up to more than their caller has."""
     for rpc in contracts.own_rpcs:
         own = rpc.policy.timeout
-        timeouts = [span(call.timeout) for call in rpc.written.calls]
+        timeouts = [duration_seconds(call.timeout) for call in rpc.written.calls]
         if own is None or not timeouts:
             continue
         needed = sum(timeouts) + hop_reserve(own)
@@ -87,7 +87,7 @@ def room(contracts: Contracts) -> Iterator[Finding]:
     """Calls shorter than an attempt of the callee, or longer than the callee ever takes."""
     for rpc in contracts.own_rpcs:
         for index, call in enumerate(rpc.written.calls):
-            callee, allowed = contracts.rpcs.get(call.method), span(call.timeout)
+            callee, allowed = contracts.rpcs.get(call.method), duration_seconds(call.timeout)
             if callee is None or allowed <= 0:
                 continue
             needed, longest = _attempt(callee), callee.policy.timeout
@@ -109,7 +109,7 @@ def room(contracts: Contracts) -> Iterator[Finding]:
 
 def _attempt(rpc: Rpc) -> float:
     """Seconds that one attempt may need: what it states, and the calls that it makes."""
-    nested = sum(span(call.timeout) for call in rpc.written.calls)
+    nested = sum(duration_seconds(call.timeout) for call in rpc.written.calls)
     reserve = hop_reserve(rpc.policy.timeout or 0.0) if nested else 0.0
     return max(rpc.policy.attempt_timeout or 0.0, nested + reserve)
 

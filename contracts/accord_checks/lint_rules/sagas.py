@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from accord_checks.contracts import Contracts
-from accord_checks.formatting import seconds, span
+from accord_checks.formatting import duration_seconds, seconds
 from accord_checks.lint_rules.examples import (
     ANYBODY,
     IDEMPOTENT,
@@ -78,7 +78,7 @@ def steps(contracts: Contracts) -> Iterator[Finding]:
 def fits(contracts: Contracts) -> Iterator[Finding]:
     """Steps that add up to more than the saga has."""
     for rpc in contracts.own_rpcs:
-        limit = span(rpc.written.saga.timeout)
+        limit = duration_seconds(rpc.written.saga.timeout)
         found = (contracts.rpcs.get(step) for step in rpc.written.saga.steps)
         needed = sum(step.policy.timeout or 0.0 for step in found if step is not None)
         if 0 < limit < needed:
