@@ -12,8 +12,7 @@ $(STAMP): pyproject.toml constraints.txt interceptors/pyproject.toml contracts/p
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing (once, a minute or two) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/python tools/wheelhouse.py
-	@$(BIN)/python tools/node_modules.py
+	@$(BIN)/python tools/offline_packages.py
 	@touch $@
 
 .PHONY: help

@@ -97,15 +97,13 @@ def _generated(root: Path) -> Iterator[Path]:
 def drift(fresh: Path, committed: Path) -> list[str]:
     """Say how the committed code differs from freshly generated code."""
     there, here = set(_generated(fresh)), set(_generated(committed))
-    differing = (
-        path
-        for path in there & here
-        if not filecmp.cmp(fresh / path, committed / path, shallow=False)
+    _, differing, unreadable = filecmp.cmpfiles(
+        fresh, committed, sorted(there & here), shallow=False
     )
     return [
         *(f"missing: {committed / path}" for path in sorted(there - here)),
         *(f"left over: {committed / path}" for path in sorted(here - there)),
-        *(f"differs: {committed / path}" for path in sorted(differing)),
+        *(f"differs: {committed / path}" for path in (*differing, *unreadable)),
     ]
 
 

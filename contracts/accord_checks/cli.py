@@ -9,12 +9,9 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
-from accord_checks.refused import Refused
-
-if TYPE_CHECKING:
-    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+from accord_checks import Refused
 
 _INTERRUPTED: Final = 130
 """What a shell says of a program that Ctrl-C has ended: 128 and the number of SIGINT."""
@@ -24,16 +21,16 @@ Run: TypeAlias = Callable[[argparse.Namespace], int]
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from accord_checks import diff, explain
-    from accord_checks.export import command as export
+    # Imported here, so that Ctrl-C is answered from the beginning.
+    from accord_checks import diff_command, explain_command, export_command
 
     found = argparse.ArgumentParser(prog="accord", description="The service mesh in your contract.")
     areas = found.add_subparsers(required=True, metavar="AREA")
     contracts = areas.add_parser("contracts", help="compare, explain and export contracts")
     commands = contracts.add_subparsers(required=True, metavar="COMMAND")
-    diff.register(commands)
-    explain.register(commands)
-    export.register(commands)
+    diff_command.register(commands)
+    explain_command.register(commands)
+    export_command.register(commands)
     return found
 
 

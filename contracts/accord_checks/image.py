@@ -18,7 +18,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from accord.protos import include
-from accord_checks.refused import Refused, number_taken
+from accord_checks import Refused, number_taken
 
 _CONFIGURATION = frozenset({"buf.yaml", "buf.work.yaml", "buf.lock"})
 
@@ -110,12 +110,14 @@ def _revision(name: str) -> descriptor_pb2.FileDescriptorSet:
     where = _commit(name)
     if where is None:
         raise Refused(unknown if shutil.which("git") else f"{unknown} (git is not installed)")
-    files = _git("ls-tree", "-r", "-z", "--name-only", where, what=unknown).decode().split("\0")
+    files = (
+        _run("git", "ls-tree", "-r", "-z", "--name-only", where, what=unknown).decode().split("\0")
+    )
     if not any(file.endswith(".proto") for file in files):
         raise Refused(f"{name} has no contracts below this folder")
     kept = [file for file in files if file.rpartition("/")[2] in _CONFIGURATION]
     contracts = ":(glob)**/*.proto"
-    archive = _git("archive", where, "--", contracts, *kept, what=f"{name} cannot be read")
+    archive = _run("git", "archive", where, "--", contracts, *kept, what=f"{name} cannot be read")
     with tempfile.TemporaryDirectory() as then:
         try:
             with tarfile.open(fileobj=io.BytesIO(archive)) as members:
@@ -139,10 +141,6 @@ def _buf() -> str | None:
     """Where `buf` is."""
     beside = str(Path(sys.executable).parent)
     return shutil.which("buf", path=os.pathsep.join((beside, os.environ.get("PATH", ""))))
-
-
-def _git(*arguments: str, what: str) -> bytes:
-    return _run("git", *arguments, what=what)
 
 
 def _run(*command: str, what: str) -> bytes:

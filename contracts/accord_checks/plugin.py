@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from accord_checks.refused import Refused, number_taken
+from accord_checks import Refused, number_taken
 
 PROTOCOL: Final = "1"
 
@@ -44,20 +44,20 @@ def main() -> int:
 
 
 def _spec() -> bytes:
-    from accord_checks import wire
+    from accord_checks import plugin_messages
 
-    return _bytes(wire.Spec(procedures=[{"path": path} for path in _PROCEDURES]))
+    return _bytes(plugin_messages.Spec(procedures=[{"path": path} for path in _PROCEDURES]))
 
 
 def _answer(path: str, given: bytes) -> bytes:
     from google.protobuf.message import DecodeError
 
-    from accord_checks import wire
+    from accord_checks import plugin_messages
 
-    response = wire.Response()
+    response = plugin_messages.Response()
     name, procedure = _PROCEDURES[path]
     try:
-        request = wire.Request.FromString(given).value.value
+        request = plugin_messages.Request.FromString(given).value.value
         response.value.value = _bytes(procedure(request))
         response.value.type_url = f"type.googleapis.com/{_SERVICE}.{name}"
     except DecodeError:
@@ -82,59 +82,52 @@ def _where(error: Exception) -> str:
 
 
 def _list_rules(request: bytes) -> Any:
-    from accord_checks import wire
-    from accord_checks.breaking import PUBLISHED
-    from accord_checks.rules import LINT
+    from accord_checks import plugin_messages
+    from accord_checks.breaking_rules.all_rules import BREAKING_RULES
+    from accord_checks.lint_rules.all_rules import LINT_RULES
 
-    lint = (
-        {
-            "id": rule.id,
-            "category_ids": ["ACCORD"],
-            "default": True,
-            "purpose": rule.purpose,
-            "type": _LINT,
-        }
-        for rule in LINT
-    )
-    breaking = (
-        {
-            "id": change.id,
-            "category_ids": change.categories,
-            "default": "POLICY" in change.categories,
-            "purpose": change.purpose,
-            "type": _BREAKING,
-        }
-        for change in PUBLISHED
-    )
-    return wire.ListRulesResponse(rules=[*lint, *breaking])
+    lint = [_rule(rule.id, rule.purpose, _LINT, ("ACCORD",)) for rule in LINT_RULES]
+    breaking = [_rule(rule.id, rule.purpose, _BREAKING, rule.categories) for rule in BREAKING_RULES]
+    return plugin_messages.ListRulesResponse(rules=[*lint, *breaking])
+
+
+def _rule(id: str, purpose: str, kind: int, categories: tuple[str, ...]) -> dict[str, Any]:  # noqa: A002
+    return {
+        "id": id,
+        "category_ids": categories,
+        "default": categories != ("POLICY_STRICT",),
+        "purpose": purpose,
+        "type": kind,
+    }
 
 
 def _list_categories(request: bytes) -> Any:
-    from accord_checks import wire
+    from accord_checks import plugin_messages
 
     found = [{"id": name, "purpose": purpose} for name, purpose in CATEGORIES.items()]
-    return wire.ListCategoriesResponse(categories=found)
+    return plugin_messages.ListCategoriesResponse(categories=found)
 
 
 def _check(request: bytes) -> Any:
-    from accord_checks import wire
+    from accord_checks import plugin_messages
 
-    asked = wire.CheckRequest.FromString(request)
-    return wire.CheckResponse(annotations=[*annotations(asked)])
+    asked = plugin_messages.CheckRequest.FromString(request)
+    return plugin_messages.CheckResponse(annotations=[*annotations(asked)])
 
 
 def annotations(asked: Any) -> Iterator[dict[str, Any]]:
     """What the rules that are asked for find, in the order of files and lines."""
-    from accord_checks.breaking import PUBLISHED, compare
-    from accord_checks.rules import LINT
+    from accord_checks.breaking_rules.all_rules import BREAKING_RULES
+    from accord_checks.breaking_rules.compare import compare
+    from accord_checks.lint_rules.all_rules import LINT_RULES
 
     now = _contracts(asked.files)
     wanted = set(asked.rule_ids)
     found: list[tuple[str, str, Any, Any]] = []
-    for rule in LINT:
+    for rule in LINT_RULES:
         if not wanted or rule.id in wanted:
             found += [(rule.id, rule.message(f), f.place, None) for f in rule.check(now)]
-    if any(change.id in wanted for change in PUBLISHED):
+    if any(change.id in wanted for change in BREAKING_RULES):
         then = _contracts(asked.against)
         for change in compare(then, now):
             if change.rule is not None and change.rule.id in wanted and not change.accepted:
@@ -151,19 +144,19 @@ def annotations(asked: Any) -> Iterator[dict[str, Any]]:
 def _order(contracts: Any, place: Any) -> tuple[str, int]:
     if place is None:
         return ("", 0)
-    return (place.file, contracts.files[place.file].locations.line(place.path) or 0)
+    return (place.file, contracts.files[place.file].positions.line(place.path) or 0)
 
 
 def _contracts(files: Iterable[Any]) -> Any:
     from google.protobuf import descriptor_pb2
     from google.protobuf.message import DecodeError
 
-    from accord_checks import wire
-    from accord_checks.model import Contracts
+    from accord_checks import plugin_messages
+    from accord_checks.contracts import Contracts
 
     protos, imports = [], []
     for file in files:
-        name = wire.FileName.FromString(file.descriptor).name
+        name = plugin_messages.FileName.FromString(file.descriptor).name
         try:
             protos.append(descriptor_pb2.FileDescriptorProto.FromString(file.descriptor))
         except DecodeError as error:

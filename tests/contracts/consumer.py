@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.wheelhouse import WHEELHOUSE
+from tools.offline_packages import WHEELHOUSE
 
 
 @dataclass(frozen=True, slots=True)

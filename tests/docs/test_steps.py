@@ -1,4 +1,4 @@
-"""Pages that are followed step by step: pasted into a shell in a copy of the repository, they work."""
+"""Pages that are followed step by step: pasted into a copy of the repository, they work."""
 
 import os
 import subprocess

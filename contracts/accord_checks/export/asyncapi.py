@@ -8,25 +8,27 @@ from typing import Final
 
 from google.protobuf import descriptor as pb
 
-from accord_checks.export import schema
-from accord_checks.export.catalog import Catalog, Event
-from accord_checks.export.output import Json, text
+from accord_checks.declarations import Event
+from accord_checks.export import Json, json_schema, json_text
+from accord_checks.export.resolved_contracts import ResolvedContracts
 
 VERSION: Final = "3.0.0"
 CONTENT_TYPE: Final = "application/protobuf"
 
 
-def export(catalog: Catalog, *, title: str = "Events", release: str = "unreleased") -> str:
+def export(
+    contracts: ResolvedContracts, *, title: str = "Events", release: str = "unreleased"
+) -> str:
     """The document as JSON.
 
     Args:
-        catalog: the contracts.
+        contracts: the contracts.
         title: what the document is called.
         release: the version of the contracts as a whole.
     """
     schemas: dict[str, Json] = {}
-    for event in catalog.events:
-        _describe(catalog, event.descriptor, schemas)
+    for event in contracts.events:
+        _describe(contracts, event.descriptor, schemas)
     document: Json = {
         "asyncapi": VERSION,
         "info": {
@@ -37,22 +39,18 @@ def export(catalog: Catalog, *, title: str = "Events", release: str = "unrelease
             " event at any time.",
         },
         "defaultContentType": CONTENT_TYPE,
-        "channels": {_id(event): _channel(event) for event in catalog.events},
-        "operations": {f"publish-{_id(event)}": _operation(event) for event in catalog.events},
+        # An event's channel, message and operation have its name, which is unique. Its subject need
+        # not be.
+        "channels": {event.name: _channel(event) for event in contracts.events},
+        "operations": {
+            f"publish-{event.name}": _operation(contracts, event) for event in contracts.events
+        },
         "components": {
-            "messages": {_id(event): _message(event) for event in catalog.events},
+            "messages": {event.name: _message(contracts, event) for event in contracts.events},
             "schemas": dict(sorted(schemas.items())),
         },
     }
-    return text(document)
-
-
-def _id(event: Event) -> str:
-    """The name of an event's channel, message and operation: that of its message, which is unique.
-
-    Its subject need not be.
-    """
-    return event.name
+    return json_text(document)
 
 
 def _key(event: Event) -> pb.FieldDescriptor:
@@ -64,7 +62,7 @@ def _channel(event: Event) -> Json:
     return {
         "address": f"{event.policy.subject}.{{{key.name}}}",
         "title": event.policy.subject,
-        "messages": {event.descriptor.name: {"$ref": f"#/components/messages/{_id(event)}"}},
+        "messages": {event.short: {"$ref": f"#/components/messages/{event.name}"}},
         "parameters": {
             key.name: {
                 "description": "The event's key as one token: percent-encoded, a dot as %2E.",
@@ -74,41 +72,43 @@ def _channel(event: Event) -> Json:
     }
 
 
-def _operation(event: Event) -> Json:
+def _operation(contracts: ResolvedContracts, event: Event) -> Json:
     operation: Json = {
         "action": "send",
-        "channel": {"$ref": f"#/channels/{_id(event)}"},
-        "title": f"Publish {event.descriptor.name}",
-        "messages": [{"$ref": f"#/channels/{_id(event)}/messages/{event.descriptor.name}"}],
+        "channel": {"$ref": f"#/channels/{event.name}"},
+        "title": f"Publish {event.short}",
+        "messages": [{"$ref": f"#/channels/{event.name}/messages/{event.short}"}],
     }
-    if event.publishers:
-        operation["tags"] = [{"name": publisher} for publisher in event.publishers]
+    if publishers := contracts.publishers(event):
+        operation["tags"] = [{"name": publisher} for publisher in publishers]
     return operation
 
 
-def _message(event: Event) -> Json:
+def _message(contracts: ResolvedContracts, event: Event) -> Json:
     message: Json = {
         "name": event.name,
-        "title": event.descriptor.name,
+        "title": event.short,
         "contentType": CONTENT_TYPE,
         "payload": {"$ref": f"#/components/schemas/{event.name}"},
         "x-version": event.policy.version,
         "x-key": event.policy.key,
-        "x-publishers": list(event.publishers),
+        "x-publishers": contracts.publishers(event),
         "x-file": event.descriptor.file.name,
     }
-    if event.comment:
-        message["description"] = event.comment
+    if comment := contracts.comment(event.name):
+        message["description"] = comment
     return message
 
 
-def _describe(catalog: Catalog, message: pb.Descriptor, schemas: dict[str, Json]) -> None:
+def _describe(
+    contracts: ResolvedContracts, message: pb.Descriptor, schemas: dict[str, Json]
+) -> None:
     """Add a message's schema, and those of all that it refers to."""
-    if message.full_name in schemas or message.full_name in schema.WELL_KNOWN:
+    if message.full_name in schemas or message.full_name in json_schema.WELL_KNOWN:
         return
     schemas[message.full_name] = {}
-    schemas[message.full_name] = schema.of_message(message, catalog.comment)
+    schemas[message.full_name] = json_schema.of_message(message, contracts.comment)
     for field in message.fields:
-        used = (schema.map_value(field) or field).message_type
+        used = (json_schema.map_value(field) or field).message_type
         if used is not None:
-            _describe(catalog, used, schemas)
+            _describe(contracts, used, schemas)

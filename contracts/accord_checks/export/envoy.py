@@ -10,8 +10,9 @@ from typing import Final
 
 from accord.policies.retry import RetryPolicy
 from accord.policies.types import Code
-from accord_checks.export.catalog import Catalog, Method, Service
-from accord_checks.export.output import Json, duration, text
+from accord_checks.declarations import Rpc
+from accord_checks.export import Json, json_duration, json_text
+from accord_checks.export.resolved_contracts import ResolvedContracts
 
 NAME: Final = "contracts"
 """What Envoy's `route_config_name` must say."""
@@ -41,25 +42,25 @@ _OTHER_HOST: Final = {
 _HOST_TRIES: Final = 5
 
 
-def export(catalog: Catalog) -> str:
+def export(contracts: ResolvedContracts) -> str:
     """A DiscoveryResponse with the RouteConfiguration, as JSON."""
     hosts = {
         "name": NAME,
         "domains": ["*"],
-        "routes": [
-            _route(service, method) for service in catalog.services for method in service.methods
-        ],
+        "routes": [_route(rpc) for rpc in contracts.rpcs()],
     }
     routes = {"@type": TYPE, "name": NAME, "virtual_hosts": [hosts]}
-    return text({"resources": [routes]})
+    return json_text({"resources": [routes]})
 
 
-def _route(service: Service, method: Method) -> Json:
-    policy = method.policy
+def _route(rpc: Rpc) -> Json:
+    policy = rpc.policy
     streamed = policy.timeout is None
-    longest = duration(policy.stream.max_lifetime if policy.timeout is None else policy.timeout)
+    longest = json_duration(
+        policy.stream.max_lifetime if policy.timeout is None else policy.timeout
+    )
     action: Json = {
-        "cluster": service.name,
+        "cluster": rpc.service.name,
         # `timeout` starts when the request has ended, and its default is 15 s. The duration of the
         # stream is that of the call, retries included; a caller may ask for less, not for more.
         "timeout": "0s",
@@ -70,11 +71,11 @@ def _route(service: Service, method: Method) -> Json:
     }
     if streamed:
         idle = policy.stream.idle
-        action["idle_timeout"] = "0s" if math.isinf(idle) else duration(idle)
-    if method.retry is not None:
-        action["retry_policy"] = _retry(method.retry, policy.attempt_timeout)
+        action["idle_timeout"] = "0s" if math.isinf(idle) else json_duration(idle)
+    if rpc.retry is not None:
+        action["retry_policy"] = _retry(rpc.retry, policy.attempt_timeout)
     return {
-        "name": policy.method.removeprefix("/"),
+        "name": rpc.name,
         "match": {"path": policy.method, "grpc": {}},
         "route": action,
     }
@@ -97,8 +98,8 @@ def _retry(policy: RetryPolicy, attempt_timeout: float | None) -> Json:
         "retry_on": ",".join(conditions),
         "num_retries": policy.max_attempts - 1,
         "retry_back_off": {
-            "base_interval": duration(policy.initial_backoff),
-            "max_interval": duration(policy.max_backoff),
+            "base_interval": json_duration(policy.initial_backoff),
+            "max_interval": json_duration(policy.max_backoff),
         },
         "retry_host_predicate": [_OTHER_HOST],
         "host_selection_retry_max_attempts": _HOST_TRIES,
@@ -108,5 +109,5 @@ def _retry(policy: RetryPolicy, attempt_timeout: float | None) -> Json:
             {"name": "grpc-status", "string_match": {"exact": str(int(code))}} for code in others
         ]
     if attempt_timeout is not None:
-        retry["per_try_timeout"] = duration(attempt_timeout)
+        retry["per_try_timeout"] = json_duration(attempt_timeout)
     return retry

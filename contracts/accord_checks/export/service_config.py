@@ -7,8 +7,9 @@ and not a constant.
 
 from typing import Final
 
-from accord_checks.export.catalog import Catalog, Method
-from accord_checks.export.output import Json, duration, text
+from accord_checks.declarations import Rpc
+from accord_checks.export import Json, json_duration, json_text
+from accord_checks.export.resolved_contracts import ResolvedContracts
 
 THROTTLING: Final = {"maxTokens": 10, "tokenRatio": 0.1}
 """The values of gRFC A6's own example: after five failures more than successes earn back, a channel
@@ -18,17 +19,17 @@ MULTIPLIER: Final = 2
 """Growth of the back-off, that of `accord.policies.retry`."""
 
 
-def export(catalog: Catalog, *, timeouts: bool = True) -> str:
+def export(contracts: ResolvedContracts, *, timeouts: bool = True) -> str:
     """The service config as JSON, one entry an RPC.
 
     Args:
-        catalog: the contracts.
+        contracts: the contracts.
         timeouts: whether to state timeouts. gRPC's C-core (Python, Ruby, PHP, C++) ends calls a
             second or two before `timeout` and does not send it to the server (grpc/grpc#34547):
             leave them out for it and give each call its own.
     """
-    entries = (_entry(method, timeouts) for method in catalog.methods())
-    return text(
+    entries = (_entry(rpc, timeouts) for rpc in contracts.rpcs())
+    return json_text(
         {
             "methodConfig": [entry for entry in entries if len(entry) > 1],
             "retryThrottling": THROTTLING,
@@ -36,16 +37,16 @@ def export(catalog: Catalog, *, timeouts: bool = True) -> str:
     )
 
 
-def _entry(method: Method, timeouts: bool) -> Json:
-    entry: Json = {"name": [{"service": method.service, "method": method.name}]}
-    if timeouts and method.policy.timeout is not None:
-        entry["timeout"] = duration(method.policy.timeout)
-    if method.retry is not None:
+def _entry(rpc: Rpc, timeouts: bool) -> Json:
+    entry: Json = {"name": [{"service": rpc.service.name, "method": rpc.short}]}
+    if timeouts and rpc.policy.timeout is not None:
+        entry["timeout"] = json_duration(rpc.policy.timeout)
+    if rpc.retry is not None:
         entry["retryPolicy"] = {
-            "maxAttempts": method.retry.max_attempts,
-            "initialBackoff": duration(method.retry.initial_backoff),
-            "maxBackoff": duration(method.retry.max_backoff),
+            "maxAttempts": rpc.retry.max_attempts,
+            "initialBackoff": json_duration(rpc.retry.initial_backoff),
+            "maxBackoff": json_duration(rpc.retry.max_backoff),
             "backoffMultiplier": MULTIPLIER,
-            "retryableStatusCodes": [code.name for code in sorted(method.retry.codes)],
+            "retryableStatusCodes": [code.name for code in sorted(rpc.retry.codes)],
         }
     return entry

@@ -18,8 +18,9 @@ from services.notifications import domain as mails
 from services.orders import store
 from shop.common.v1.event_pb2 import EventRecord
 from shop.orders.v1 import events_pb2
+from tests.contracts.compat.comparison import covers
 from tests.contracts.compat.record import COLUMNS, event_types
-from tools import fixtures, releases
+from tools import releases
 
 FILES: Final = [
     file for folder in releases.released().values() for file in (folder / "events").iterdir()
@@ -82,7 +83,7 @@ async def test_an_order_is_the_fold_of_its_events(file: Path, tmp_path: Path) ->
     folded = json_format.MessageToDict(
         order, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    assert fixtures.covers(folded, kept_order(file))
+    assert covers(folded, kept_order(file))
     for event, row in zip(stored, written, strict=True):
         record = EventRecord.FromString(event.record().SerializeToString())
         assert (record.event_id, record.sequence) == (row["event_id"], row["sequence"])

@@ -15,6 +15,7 @@ import accord.ops
 import accord.v1
 import shop
 from accord.v1 import policy_pb2
+from tests.contracts.compat.comparison import covers
 from tools import fixtures, releases
 from tools.fixtures import Contracts
 
@@ -129,7 +130,7 @@ def test_todays_messages_are_read_by_released_code(file: Path) -> None:
     # Of an enum value that is new, the released class knows the number alone.
     said = IMAGES[version].to_json(then, numbers=True)
     now = fixtures.to_json(today, numbers=True)
-    assert fixtures.covers(now, said)
+    assert covers(now, said)
     known = {field.name for field in then.DESCRIPTOR.fields}
     assert known & now.keys() == said.keys()
 
@@ -176,7 +177,7 @@ def test_a_lost_field_would_be_found() -> None:
 )
 def test_covers(whole: Any, part: Any, covered: bool) -> None:
     """A message covers another when it says all of that and perhaps more."""
-    assert fixtures.covers(whole, part) is covered
+    assert covers(whole, part) is covered
 
 
 def test_the_same_contracts_give_the_same_fixtures(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import google.protobuf
 import pytest
 import yaml
 
-from tests.contracts.export import kit
+from tests.contracts.export import support
 
-PAGE = kit.ROOT / "docs" / "contract-checks.md"
+PAGE = support.ROOT / "docs" / "contract-checks.md"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"(?://|#) (\S+\.\w+)\n")
 HERE = "https://github.com/OWNER/accord"
@@ -58,7 +58,7 @@ class Repository:
             **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
             **{f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in who.items()},
             "GIT_CONFIG_GLOBAL": os.devnull,
-            "PATH": os.pathsep.join((str(kit.SCRIPTS), os.environ["PATH"])),
+            "PATH": os.pathsep.join((str(support.SCRIPTS), os.environ["PATH"])),
             "PRE_COMMIT_HOME": str(root.parent / "pre-commit"),
         }
 
@@ -136,7 +136,7 @@ def test_vocabulary_is_generated_with_the_contracts(adopted: Repository, tmp_pat
     told = tmp_path / "told"
     plugin.write_text(f"#!{sys.executable}\n{GO.format(told=str(told))}")
     plugin.chmod(0o755)
-    path = os.pathsep.join((str(plugin.parent), str(kit.SCRIPTS), os.environ["PATH"]))
+    path = os.pathsep.join((str(plugin.parent), str(support.SCRIPTS), os.environ["PATH"]))
     adopted.done("buf generate", PATH=path)
     assert dict(line.split() for line in told.read_text().splitlines()) == {
         "accord/v1/policy.proto": "example.com/acme/gen/accord/v1;accordv1",
@@ -154,7 +154,9 @@ def test_vocabulary_is_generated_with_the_contracts(adopted: Repository, tmp_pat
     adopted.done(imported, PYTHONPATH=f"{lib}:{tmp_path / 'both'}")
     ran = adopted.run(imported, PYTHONPATH=f"{lib}:{tmp_path / 'alone'}")
     assert "No module named 'accord'" in ran.stdout
-    with_accord = f"{sys.executable} -c 'import acme.billing.v1.billing_pb2, accord_checks'"
+    with_accord = (
+        f"{sys.executable} -c 'import acme.billing.v1.billing_pb2, accord_checks.contracts'"
+    )
     for name in ("alone", "both"):
         adopted.done(with_accord, PYTHONPATH=str(tmp_path / name))
 
@@ -223,7 +225,7 @@ def test_hooks_judge_a_commit(adopted: Repository, tmp_path: Path) -> None:
     """pre-commit, configured as the page says, passes a good state and stops a bad one."""
     hooks = Repository(tmp_path / "accord")
     hooks.root.mkdir()
-    shutil.copy(kit.ROOT / ".pre-commit-hooks.yaml", hooks.root)
+    shutil.copy(support.ROOT / ".pre-commit-hooks.yaml", hooks.root)
     hooks.done("git init --quiet && git add . && git commit --quiet --message hooks")
     hooks.done("git tag v0.1.0")
     shutil.copytree(adopted.root, tmp_path / "acme")
@@ -244,7 +246,7 @@ def test_strange_contracts_crash_nothing(adopted: Repository, tmp_path: Path) ->
     """proto2, no package, nested packages, 300 RPCs: findings at their lines, never a trace."""
     shutil.copytree(adopted.root, tmp_path / "acme")
     repository = Repository(tmp_path / "acme")
-    shutil.copytree(kit.HERE / "protos", repository.root / "protos", dirs_exist_ok=True)
+    shutil.copytree(support.HERE / "protos", repository.root / "protos", dirs_exist_ok=True)
     for number in range(30):
         rpcs = "".join(f"  rpc Do{rpc}(M) returns (M);\n" for rpc in range(10))
         repository.write(

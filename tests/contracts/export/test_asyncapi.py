@@ -14,8 +14,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from accord_checks.export import asyncapi
-from accord_checks.export.catalog import Catalog
-from tests.contracts.export import kit
+from accord_checks.export.resolved_contracts import ResolvedContracts
+from tests.contracts.export import support
 
 SPECIAL = {
     "google.protobuf.Any": any_pb2.Any(type_url="type.googleapis.com/google.protobuf.Empty"),
@@ -75,10 +75,10 @@ def _scalar(field: Any) -> Any:
     return 7
 
 
-def _payloads(catalog: Catalog) -> list[dict[str, Any]]:
+def _payloads(contracts: ResolvedContracts) -> list[dict[str, Any]]:
     """Every event in protobuf's JSON form: empty, and with everything in it."""
     found = []
-    for event in catalog.events:
+    for event in contracts.events:
         made = message_factory.GetMessageClass(event.descriptor)
         for oneof in range(3):
             payload = json_format.MessageToDict(
@@ -91,36 +91,36 @@ def _payloads(catalog: Catalog) -> list[dict[str, Any]]:
 
 async def test_parser_and_events_agree() -> None:
     """The parser finds nothing wrong, and every event that protobuf writes fits its schema."""
-    catalogs = kit.catalogs()
+    every = support.all_contracts()
     given = [
         {
-            "document": asyncapi.export(catalog, title="Events of a test", release="1.2.3"),
-            "events": _payloads(catalog),
+            "document": asyncapi.export(contracts, title="Events of a test", release="1.2.3"),
+            "events": _payloads(contracts),
         }
-        for catalog in catalogs.values()
+        for contracts in every.values()
     ]
-    judged = await kit.node("asyncapi.cjs", given)
+    judged = await support.node("asyncapi.cjs", given)
     well: dict[str, list[Any]] = {"problems": [], "invalid": []}
-    assert dict(zip(catalogs, judged, strict=True)) == dict.fromkeys(catalogs, well)
+    assert dict(zip(every, judged, strict=True)) == dict.fromkeys(every, well)
 
 
 async def test_wrong_documents_and_events_are_refused() -> None:
     """The judges can say no: to a channel that leads nowhere, and to events of a wrong shape."""
-    catalog = kit.catalogs()["foreign"]
-    document = asyncapi.export(catalog)
+    contracts = support.all_contracts()["foreign"]
+    document = asyncapi.export(contracts)
     thing = {"text": "a", "part": {}}
     wrong = [{"thingId": 7}, {"thing": {"big": -1}}, {"thing": thing}, {"thing": {"real": "x"}}]
     events = [{"message": "acme.calls.v1.Happened", "payload": payload} for payload in wrong]
     broken = document.replace('"#/channels/acme.calls.v1.Happened"', '"#/channels/none"')
     given = [{"document": document, "events": events}, {"document": broken, "events": []}]
-    judged, of_broken = await kit.node("asyncapi.cjs", given)
+    judged, of_broken = await support.node("asyncapi.cjs", given)
     assert len(judged["invalid"]) == len(wrong)
     assert of_broken["problems"]
 
 
 def test_document_says_subject_version_key_and_publisher() -> None:
     """An event's channel, operation and message say what its options say."""
-    document = json.loads(asyncapi.export(Catalog(kit.shop_image())))
+    document = json.loads(asyncapi.export(ResolvedContracts(support.shop_image())))
     name = "shop.orders.v1.OrderPlaced"
     assert document["channels"][name]["address"] == "orders.order.placed.{order_id}"
     parameter = document["channels"][name]["parameters"]["order_id"]

@@ -13,9 +13,10 @@ import grpc
 import grpc.aio
 import pytest
 
+from accord_checks.declarations import Rpc
 from accord_checks.export import envoy
-from accord_checks.export.catalog import Catalog, Method
-from tests.contracts.export import kit
+from accord_checks.export.resolved_contracts import ResolvedContracts
+from tests.contracts.export import support
 from tests.support.ports import free_port
 
 MANAGER = (
@@ -27,8 +28,8 @@ HTTP2 = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOpti
 
 
 def exported(name: str) -> Any:
-    """The RouteConfiguration that is exported for a catalog."""
-    (routes,) = json.loads(envoy.export(kit.catalogs()[name]))["resources"]
+    """The RouteConfiguration that is exported for a contracts."""
+    (routes,) = json.loads(envoy.export(support.all_contracts()[name]))["resources"]
     return routes
 
 
@@ -93,7 +94,7 @@ def _validated(folder: Path, configuration: dict[str, Any]) -> subprocess.Comple
     file = folder / "envoy.json"
     file.write_text(json.dumps(configuration))
     return subprocess.run(
-        (kit.SCRIPTS / "envoy", "--mode", "validate", "-c", file),
+        (support.SCRIPTS / "envoy", "--mode", "validate", "-c", file),
         capture_output=True,
         text=True,
         check=False,
@@ -102,11 +103,11 @@ def _validated(folder: Path, configuration: dict[str, Any]) -> subprocess.Comple
 
 @asynccontextmanager
 async def _proxied(
-    folder: Path, methods: Iterable[Method], server: kit.Flaky
+    folder: Path, methods: Iterable[Rpc], server: support.Flaky
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A channel of a plain client to the server, through a real Envoy."""
     routes = folder / "routes.json"
-    routes.write_text(envoy.export(Catalog(kit.foreign_image())))
+    routes.write_text(envoy.export(ResolvedContracts(support.foreign_image())))
     async with server.serving() as upstream:
         port = free_port()
         file = folder / "envoy.json"
@@ -115,7 +116,7 @@ async def _proxied(
         )
         file.write_text(json.dumps(configuration))
         process = await asyncio.create_subprocess_exec(
-            *(kit.SCRIPTS / "envoy", "-c", file, "--concurrency", "1", "-l", "error"),
+            *(support.SCRIPTS / "envoy", "-c", file, "--concurrency", "1", "-l", "error"),
             *("--disable-hot-restart",),
         )
         try:
@@ -155,36 +156,38 @@ async def test_envoy_retries_as_the_contract_says(tmp_path: Path) -> None:
         "Race": (grpc.StatusCode.ABORTED, 5),
         "Append": (grpc.StatusCode.UNAVAILABLE, 1),
     }
-    methods = [kit.flaky()[name] for name in failures]
-    server = kit.Flaky(methods)
+    methods = [support.flaky()[name] for name in failures]
+    server = support.Flaky(methods)
     for method in methods:
-        server.behaviours[method.policy.method] = kit.failing(failures[method.name][0])
+        server.behaviours[method.policy.method] = support.failing(failures[method.short][0])
     async with _proxied(tmp_path, methods, server) as channel:
         for method in methods:
-            code, attempts = failures[method.name]
-            assert await kit.outcome(channel, method.policy.method) == code.name
+            code, attempts = failures[method.short]
+            assert await support.outcome(channel, method.policy.method) == code.name
             assert server.attempts[method.policy.method] == attempts
         get = methods[0].policy.method
         server.attempts.clear()
-        server.behaviours[get] = kit.failing(grpc.StatusCode.UNAVAILABLE, 2)
-        assert await kit.outcome(channel, get) == "OK"
+        server.behaviours[get] = support.failing(grpc.StatusCode.UNAVAILABLE, 2)
+        assert await support.outcome(channel, get) == "OK"
         assert server.attempts[get] == 3
 
 
 async def test_envoy_ends_what_takes_too_long(tmp_path: Path) -> None:
     """A call ends after its timeout, a stream after its lifetime, an attempt after its own time."""
-    methods = [kit.flaky()[name] for name in ("Hang", "Linger", "Falter", "Stall")]
-    server = kit.Flaky(methods)
+    methods = [support.flaky()[name] for name in ("Hang", "Linger", "Falter", "Stall")]
+    server = support.Flaky(methods)
     for method in methods:
-        server.behaviours[method.policy.method] = kit.hanging
+        server.behaviours[method.policy.method] = support.hanging
     stall = methods[3].policy.method
     server.behaviours[stall] = lambda attempt, context: (
-        kit.hanging(attempt, context) if attempt == 1 else None
+        support.hanging(attempt, context) if attempt == 1 else None
     )
     async with _proxied(tmp_path, methods, server) as channel:
         outcomes = await asyncio.gather(
             *(
-                kit.outcome(channel, method.policy.method, streamed=method.policy.server_streaming)
+                support.outcome(
+                    channel, method.policy.method, streamed=method.policy.server_streaming
+                )
                 for method in methods
             )
         )
@@ -196,22 +199,22 @@ async def test_envoy_ends_what_takes_too_long(tmp_path: Path) -> None:
 
 async def test_envoy_routes_only_what_is_in_the_contract(tmp_path: Path) -> None:
     """An RPC that no contract knows is not passed on."""
-    server = kit.Flaky(kit.flaky().values())
+    server = support.Flaky(support.flaky().values())
     async with _proxied(tmp_path, (), server) as channel:
-        outcome = await kit.outcome(channel, "/flaky.v1.FlakyService/Secret")
+        outcome = await support.outcome(channel, "/flaky.v1.FlakyService/Secret")
     assert outcome == "UNIMPLEMENTED"
     assert not server.attempts
 
 
 def test_configuration_of_the_documentation_is_valid(tmp_path: Path) -> None:
     """What docs/exports.md shows is taken by Envoy as it stands, and uses the exported name."""
-    page = (kit.ROOT / "docs" / "exports.md").read_text()
+    page = (support.ROOT / "docs" / "exports.md").read_text()
     shown = page.split("```yaml\n")[1].split("```")[0]
     assert f"route_config_name: {envoy.NAME}\n" in shown
-    (tmp_path / "routes.json").write_text(envoy.export(kit.catalogs()["shop"]))
+    (tmp_path / "routes.json").write_text(envoy.export(support.all_contracts()["shop"]))
     (tmp_path / "envoy.yaml").write_text(shown)
     done = subprocess.run(
-        (kit.SCRIPTS / "envoy", "--mode", "validate", "-c", "envoy.yaml"),
+        (support.SCRIPTS / "envoy", "--mode", "validate", "-c", "envoy.yaml"),
         cwd=tmp_path,
         capture_output=True,
         text=True,

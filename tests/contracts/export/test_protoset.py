@@ -8,9 +8,8 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from accord_checks.export import protoset
 from shop.customers.v1 import customers_pb2, customers_pb2_grpc
-from tests.contracts.export import kit
+from tests.contracts.export import support
 
 
 class Customers(customers_pb2_grpc.CustomerServiceServicer):
@@ -28,14 +27,15 @@ class Customers(customers_pb2_grpc.CustomerServiceServicer):
 def image(tmp_path: Path) -> Path:
     """The shop's contracts, exported."""
     file = tmp_path / "shop.protoset"
-    file.write_bytes(protoset.export(kit.shop_image()))
+    made = support.run("contracts", "export", "protoset", support.ROOT, "-o", file)
+    assert made.returncode == 0, made.stderr.decode()
     return file
 
 
 async def _grpcurl(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(
         subprocess.run,
-        (kit.SCRIPTS / "grpcurl", *arguments),
+        (support.SCRIPTS / "grpcurl", *arguments),
         capture_output=True,
         text=True,
         timeout=60,

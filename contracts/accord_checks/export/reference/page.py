@@ -3,15 +3,18 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from importlib import resources
+from string import Template
 from typing import Final
 
 from google.protobuf import descriptor as pb
 
 from accord.contract import Key
-from accord_checks.export.catalog import WELL_KNOWN, Catalog, Event, Method, Service
-from accord_checks.export.reference import policy
-from accord_checks.export.reference.calls import Calls, Edge
-from accord_checks.export.reference.markup import (
+from accord_checks.declarations import Event, Rpc, Service
+from accord_checks.export.json_schema import map_value
+from accord_checks.export.reference import policy_table
+from accord_checks.export.reference.call_edges import Calls, Edge
+from accord_checks.export.reference.call_graph_svg import picture
+from accord_checks.export.reference.html_parts import (
     anchor,
     attribute,
     code,
@@ -20,60 +23,35 @@ from accord_checks.export.reference.markup import (
     human,
     link,
     prose,
+    table,
 )
-from accord_checks.export.reference.picture import picture
-from accord_checks.export.schema import map_value
-
-# Nothing is loaded from anywhere; the page says so to the browser.
-_SECURITY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+from accord_checks.export.resolved_contracts import WELL_KNOWN, ResolvedContracts
 
 
-def export(catalog: Catalog, *, title: str = "Contracts") -> str:
+def export(contracts: ResolvedContracts, *, title: str = "Contracts") -> str:
     """The page as HTML.
 
     Args:
-        catalog: the contracts.
+        contracts: the contracts.
         title: what it is called.
     """
-    calls = Calls(catalog)
-    types = _types(catalog)
+    calls = Calls(contracts)
+    types = _types(contracts)
     sections = [
-        _overview(catalog, title),
-        _graph(catalog, calls),
-        *(_service(service, calls, types) for service in catalog.services),
-        _events(catalog, types),
-        _errors(catalog),
-        _messages(catalog, types),
+        _overview(contracts, title),
+        _graph(contracts, calls),
+        *(_service(contracts, service, calls, types) for service in contracts.services),
+        _events(contracts, types),
+        _errors(contracts),
+        _messages(contracts, types),
     ]
-    return "\n".join(
-        (
-            "<!DOCTYPE html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_SECURITY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escaped(title)}</title>",
-            f"<style>\n{_asset('page.css')}</style>",
-            "</head>",
-            "<body>",
-            '<a class="skip" href="#main">Skip to the contracts</a>',
-            f"<header><h1>{escaped(title)}</h1>",
-            '<label hidden>Search <input type="search" id="search" autocomplete="off"'
-            ' placeholder="RPC, field, error … press /"></label>',
-            '<span id="found" role="status"></span>',
-            '<button type="button" id="theme" hidden></button></header>',
-            '<div class="columns">',
-            _navigation(catalog, types),
-            '<main id="main">',
-            *(section for section in sections if section),
-            "</main>",
-            "</div>",
-            f"<script>\n{_asset('page.js')}</script>",
-            "</body>",
-            "</html>",
-            "",
-        )
+    # Nothing is loaded from anywhere; the page says so to the browser.
+    return Template(_asset("page.html")).substitute(
+        title=escaped(title),
+        style=_asset("page.css"),
+        navigation=_navigation(contracts, types),
+        sections="\n".join(section for section in sections if section),
+        script=_asset("page.js"),
     )
 
 
@@ -87,7 +65,7 @@ def _asset(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _types(catalog: Catalog) -> dict[str, Type]:
+def _types(contracts: ResolvedContracts) -> dict[str, Type]:
     """Every message and enum that an RPC or event uses, by full name, in order of name."""
     found: dict[str, Type] = {}
 
@@ -103,24 +81,24 @@ def _types(catalog: Catalog) -> dict[str, Type]:
             if enum is not None and not enum.file.name.startswith(WELL_KNOWN):
                 found[enum.full_name] = enum
 
-    for method in catalog.methods():
-        add(method.descriptor.input_type)
-        add(method.descriptor.output_type)
-    for event in catalog.events:
+    for rpc in contracts.rpcs():
+        add(rpc.descriptor.input_type)
+        add(rpc.descriptor.output_type)
+    for event in contracts.events:
         add(event.descriptor)
     return dict(sorted(found.items()))
 
 
-def _navigation(catalog: Catalog, types: dict[str, Type]) -> str:
+def _navigation(contracts: ResolvedContracts, types: dict[str, Type]) -> str:
     services = "".join(
-        f'<li><a href="#{anchor(service.name)}">{escaped(service.descriptor.name)}</a>'
+        f'<li><a href="#{anchor(service.name)}">{escaped(service.short)}</a>'
         f' <span class="dim">{escaped(service.descriptor.file.package)}</span></li>'
-        for service in catalog.services
+        for service in contracts.services
     )
     parts = [("who-calls-whom", "Who calls whom")]
-    if catalog.events:
-        parts.append(("events", f"Events ({len(catalog.events)})"))
-    if any(method.policy.errors for method in catalog.methods()):
+    if contracts.events:
+        parts.append(("events", f"Events ({len(contracts.events)})"))
+    if any(rpc.policy.errors for rpc in contracts.rpcs()):
         parts.append(("errors", "Errors"))
     if types:
         parts.append(("messages", f"Messages ({len(types)})"))
@@ -128,11 +106,11 @@ def _navigation(catalog: Catalog, types: dict[str, Type]) -> str:
     return f'<nav aria-label="Contents"><ul>{listed}</ul><h2>Services</h2><ul>{services}</ul></nav>'
 
 
-def _overview(catalog: Catalog, title: str) -> str:
+def _overview(contracts: ResolvedContracts, title: str) -> str:
     counts = (
-        counted(len(catalog.services), "service"),
-        counted(sum(1 for _ in catalog.methods()), "RPC"),
-        counted(len(catalog.events), "event"),
+        counted(len(contracts.services), "service"),
+        counted(sum(1 for _ in contracts.rpcs()), "RPC"),
+        counted(len(contracts.events), "event"),
     )
     return (
         f"<section><h2>{escaped(title)} at a glance</h2><p>{', '.join(counts)}. Every RPC is shown"
@@ -141,59 +119,61 @@ def _overview(catalog: Catalog, title: str) -> str:
     )
 
 
-def _graph(catalog: Catalog, calls: Calls) -> str:
+def _graph(contracts: ResolvedContracts, calls: Calls) -> str:
     heading = '<section id="who-calls-whom"><h2>Who calls whom</h2>'
     if not calls.edges:
         return f"{heading}<p>No contract says whom it calls or who may call it.</p></section>"
     rows = "".join(_edge(edge, calls) for edge in calls.edges)
     return (
-        f"{heading}{picture(catalog, calls.edges)}"
+        f"{heading}{picture(contracts, calls.edges)}"
         f"<details><summary>The same as a table ({len(calls.edges)} rows)</summary>"
-        f'<div class="scroll"><table><thead><tr><th scope="col">From</th><th scope="col">Why</th>'
-        f'<th scope="col">To</th><th scope="col">Time allowed</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></details></section>"
+        f"{table(('From', 'Why', 'To', 'Time allowed'), rows)}</details></section>"
     )
 
 
 def _edge(edge: Edge, calls: Calls) -> str:
-    source = policy.rpc(edge.source, calls, short=False)
+    source = policy_table.rpc_link(edge.source, calls, short=False)
     allowed = "" if edge.timeout is None else human(edge.timeout)
-    target = policy.rpc(edge.target, calls, short=False)
+    target = policy_table.rpc_link(edge.target, calls, short=False)
     cells = (source, edge.kind.value, target, allowed)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
-def _service(service: Service, calls: Calls, types: dict[str, Type]) -> str:
+def _service(
+    contracts: ResolvedContracts, service: Service, calls: Calls, types: dict[str, Type]
+) -> str:
     owner = f", owned by {code(service.owner)}" if service.owner else ""
-    methods = "".join(_method(method, calls, types) for method in service.methods)
+    rpcs = "".join(_rpc(contracts, rpc, calls, types) for rpc in service.rpcs)
     return (
         f'<section id="{anchor(service.name)}" data-group><h2>{escaped(service.name)}'
         f"{_badges(_deprecated(service.descriptor))}</h2>"
-        f'<p class="dim">{code(service.descriptor.file.name)}{owner}</p>{prose(service.comment)}'
-        f"{methods or '<p>It has no RPCs.</p>'}</section>"
+        f'<p class="dim">{code(service.descriptor.file.name)}{owner}</p>'
+        f"{prose(contracts.comment(service.name))}"
+        f"{rpcs or '<p>It has no RPCs.</p>'}</section>"
     )
 
 
-def _method(method: Method, calls: Calls, types: dict[str, Type]) -> str:
-    found = method.descriptor
+def _rpc(contracts: ResolvedContracts, rpc: Rpc, calls: Calls, types: dict[str, Type]) -> str:
+    found = rpc.descriptor
     request = _stream(found.client_streaming) + _named(found.input_type, types)
     response = _stream(found.server_streaming) + _named(found.output_type, types)
     badges = _deprecated(found)
     badges += [
         text
         for text, shown in (
-            ("no policy stated", not method.policy.declared),
-            ("needs a key", method.policy.key is Key.REQUIRED),
+            ("no policy stated", not rpc.policy.declared),
+            ("needs a key", rpc.policy.key is Key.REQUIRED),
         )
         if shown
     ]
     rows = "".join(
-        f"<dt>{escaped(name)}</dt><dd>{said}</dd>" for name, said in policy.rows(method, calls)
+        f"<dt>{escaped(name)}</dt><dd>{said}</dd>" for name, said in policy_table.rows(rpc, calls)
     )
     return (
-        f'<article id="{anchor(method.policy.method)}" data-search="{_words(method.service)}">'
-        f"<h3>{escaped(method.name)}{_badges(badges)}</h3>"
-        f"<p>{request} → {response}</p>{prose(method.comment)}<dl>{rows}</dl></article>"
+        f'<article id="{anchor(rpc.policy.method)}" data-search="{_words(rpc.service.name)}">'
+        f"<h3>{escaped(rpc.short)}{_badges(badges)}</h3>"
+        f"<p>{request} → {response}</p>{prose(contracts.comment(found.full_name))}"
+        f"<dl>{rows}</dl></article>"
     )
 
 
@@ -218,87 +198,84 @@ def _named(found: Type, types: dict[str, Type]) -> str:
     return link(found.full_name, found.name) if found.full_name in types else code(found.full_name)
 
 
-def _events(catalog: Catalog, types: dict[str, Type]) -> str:
-    if not catalog.events:
+def _events(contracts: ResolvedContracts, types: dict[str, Type]) -> str:
+    if not contracts.events:
         return ""
-    events = "".join(_event(event, types) for event in catalog.events)
+    events = "".join(_event(contracts, event, types) for event in contracts.events)
     return f'<section id="events" data-group><h2>Events</h2>{events}</section>'
 
 
-def _event(event: Event, types: dict[str, Type]) -> str:
-    publishers = ", ".join(link(it, it) for it in event.publishers) or "nobody in its package"
+def _event(contracts: ResolvedContracts, event: Event, types: dict[str, Type]) -> str:
+    publishers = (
+        ", ".join(link(it, it) for it in contracts.publishers(event)) or "nobody in its package"
+    )
     badges = _badges([*_deprecated(event.descriptor), f"version {event.policy.version}"])
     return (
         f'<article id="event-{attribute(event.name)}" data-search="{_words(event.name, "event")}">'
         f"<h3>{escaped(event.policy.subject)}{badges}</h3>"
-        f"{prose(event.comment)}<dl><dt>Message</dt><dd>{_named(event.descriptor, types)}</dd>"
+        f"{prose(contracts.comment(event.name))}"
+        f"<dl><dt>Message</dt><dd>{_named(event.descriptor, types)}</dd>"
         f"<dt>Ordered by</dt><dd>{code(event.policy.key)}</dd>"
         f"<dt>Published by</dt><dd>{publishers}</dd></dl></article>"
     )
 
 
-def _errors(catalog: Catalog) -> str:
-    users: dict[str, list[Method]] = defaultdict(list)
-    for method in catalog.methods():
-        for reason in method.policy.errors:
-            users[reason].append(method)
+def _errors(contracts: ResolvedContracts) -> str:
+    users: dict[str, list[Rpc]] = defaultdict(list)
+    for rpc in contracts.rpcs():
+        for reason in rpc.policy.errors:
+            users[reason].append(rpc)
     if not users:
         return ""
     rows = "".join(
         f'<tr id="error-{attribute(reason)}" data-search="error"><td>{code(reason)}</td><td>'
-        + ", ".join(link(it.policy.method, it.policy.method.rpartition(".")[2]) for it in methods)
+        + ", ".join(link(it.policy.method, it.policy.method.rpartition(".")[2]) for it in rpcs)
         + "</td></tr>"
-        for reason, methods in sorted(users.items())
+        for reason, rpcs in sorted(users.items())
     )
     return (
-        '<section id="errors" data-group><h2>Errors</h2><div class="scroll"><table><thead><tr>'
-        '<th scope="col">Reason</th><th scope="col">Answered by</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></section>"
+        '<section id="errors" data-group><h2>Errors</h2>'
+        f"{table(('Reason', 'Answered by'), rows)}</section>"
     )
 
 
-def _messages(catalog: Catalog, types: dict[str, Type]) -> str:
+def _messages(contracts: ResolvedContracts, types: dict[str, Type]) -> str:
     if not types:
         return ""
     entries = "".join(
-        _enum(catalog, found)
+        _enum(contracts, found)
         if isinstance(found, pb.EnumDescriptor)
-        else _message(catalog, found, types)
+        else _message(contracts, found, types)
         for found in types.values()
     )
     return f'<section id="messages" data-group><h2>Messages</h2>{entries}</section>'
 
 
-def _message(catalog: Catalog, message: pb.Descriptor, types: dict[str, Type]) -> str:
+def _message(contracts: ResolvedContracts, message: pb.Descriptor, types: dict[str, Type]) -> str:
     rows = "".join(
         f"<tr><td>{code(field.name)}{_badges(_deprecated(field))}</td><td>{field.number}</td>"
         f"<td>{_type(field, types)}</td><td>"
-        f"{prose(catalog.comment(field.full_name))}</td></tr>"
+        f"{prose(contracts.comment(field.full_name))}</td></tr>"
         for field in message.fields
     )
-    return _entry(catalog, message, ("Field", "Number", "Type", "Meaning"), rows)
+    return _entry(contracts, message, ("Field", "Number", "Type", "Meaning"), rows)
 
 
-def _enum(catalog: Catalog, enum: pb.EnumDescriptor) -> str:
+def _enum(contracts: ResolvedContracts, enum: pb.EnumDescriptor) -> str:
     rows = "".join(
         f"<tr><td>{code(value.name)}{_badges(_deprecated(value))}</td><td>{value.number}</td><td>"
-        f"{prose(catalog.comment(f'{enum.full_name}.{value.name}'))}</td></tr>"
+        f"{prose(contracts.comment(f'{enum.full_name}.{value.name}'))}</td></tr>"
         for value in enum.values
     )
-    return _entry(catalog, enum, ("Value", "Number", "Meaning"), rows)
+    return _entry(contracts, enum, ("Value", "Number", "Meaning"), rows)
 
 
-def _entry(catalog: Catalog, found: Type, columns: Iterable[str], rows: str) -> str:
-    heads = "".join(f'<th scope="col">{name}</th>' for name in columns)
-    table = (
-        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-        "</div>"
-    )
+def _entry(contracts: ResolvedContracts, found: Type, columns: Iterable[str], rows: str) -> str:
     return (
         f'<article id="{anchor(found.full_name)}" data-search="message">'
         f"<h3>{escaped(found.full_name)}{_badges(_deprecated(found))}</h3>"
-        f"{prose(catalog.comment(found.full_name))}"
-        f"{table if rows else '<p>It is empty.</p>'}</article>"
+        f"{prose(contracts.comment(found.full_name))}"
+        f"{table(columns, rows) if rows else '<p>It is empty.</p>'}</article>"
     )
 
 

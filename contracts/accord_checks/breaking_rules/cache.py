@@ -1,0 +1,44 @@
+"""What callers keep of answers."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from accord_checks.breaking_rules.change import Found, Risk, change_rule, went
+from accord_checks.declarations import Rpc
+from accord_checks.formatting import seconds
+
+_CACHED: Final = """
+rpc GetThing(GetThingRequest) returns (GetThingResponse) {{
+  option idempotency_level = NO_SIDE_EFFECTS;
+  option (accord.v1.policy) = {{cache: {{ttl: {{seconds: {}}}}}}};
+}}
+"""
+
+
+@change_rule(
+    "POLICY_CACHE_CHANGED",
+    Risk.RISKY,
+    purpose="No answer is kept that was not, longer than before, or past another write.",
+    why="callers see older answers than before, or the server answers what was kept",
+    before=_CACHED.format(30),
+    after=_CACHED.format(300),
+)
+def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
+    """A cache that is new, gone, or older; a shorter time and more invalidators are safe."""
+    then, now = old.policy.cache, new.policy.cache
+    if then is not None and now is None:
+        what = f"the answers of {new.short} are no longer kept"
+        yield Found(what, "see that the server bears the calls", ("cache",))
+    if now is None:
+        return
+    if then is None:
+        what = f"the answers of {new.short} are kept for {seconds(now.ttl)} now"
+        yield Found(what, "see that callers bear an old answer", ("cache",))
+        return
+    if now.ttl > then.ttl:
+        what = went(f"cache.ttl of {new.short}", then.ttl, now.ttl)
+        yield Found(what, "see that callers bear an old answer", ("cache", "ttl"))
+    gone = sorted(set(then.invalidated_by) - set(now.invalidated_by))
+    if gone:
+        what = f"{', '.join(name[1:] for name in gone)} no longer drops the answers of {new.short}"
+        yield Found(what, "keep it in `invalidated_by`", ("cache", "invalidated_by"))

@@ -1,0 +1,154 @@
+"""What a change of the contracts means: every policy, event and error reason, before and after.
+
+Policies are compared as they come out, defaults filled in: an option that moves from an RPC to the
+defaults of its service is no change.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Final
+
+from accord.contract import MethodPolicy
+from accord_checks.breaking_rules import events, idempotency
+from accord_checks.breaking_rules.all_rules import EVENT_RULES, RPC_RULES, SERVICE_RULES
+from accord_checks.breaking_rules.change import (
+    Change,
+    ChangeRule,
+    Found,
+    Risk,
+    Versioned,
+    accepts,
+    differences,
+    went,
+)
+from accord_checks.breaking_rules.grouping import grouped
+from accord_checks.contracts import Contracts
+from accord_checks.declarations import Event, Place, Rpc
+from accord_checks.formatting import shown
+
+# Fields of a policy that are not written under their own name.
+_WRITTEN_AS: Final = {"key": "idempotency", "safe": "idempotency"}
+_SHAPE: Final = frozenset({"method", "declared", "client_streaming", "server_streaming"})
+
+
+def compare(then: Contracts, now: Contracts) -> Iterator[Change]:
+    """All changes that concern callers and consumers, in no particular order."""
+    yield from _services(then, now)
+    yield from grouped(_rpcs(then, now))
+    yield from _events(then, now)
+
+
+def _rpcs(then: Contracts, now: Contracts) -> Iterator[Change]:
+    for name, old in then.rpcs.items():
+        new = now.rpcs.get(name)
+        if new is not None:
+            yield from _rpc(old, new)
+            continue
+        instead = "keep it, or begin a new package (v2)"
+        yield Change(
+            None, Risk.BREAKING, name, f"{old.short} was taken away", instead, None, old.place
+        )
+    for name, rpc in now.rpcs.items():
+        if name not in then.rpcs:
+            yield Change(None, Risk.SAFE, name, f"{rpc.short} is new", "", rpc.place, None)
+
+
+def _events(then: Contracts, now: Contracts) -> Iterator[Change]:
+    for name, was in then.events.items():
+        event = now.events.get(name)
+        if event is None:
+            yield _event_removed(was, now)
+        else:
+            for compared in EVENT_RULES:
+                for found in compared.check(was, event):
+                    yield _change(compared.rule, was, event, found)
+    for name, event in now.events.items():
+        if name not in then.events:
+            what = f"{event.short} is a new event"
+            yield Change(None, Risk.SAFE, name, what, "", event.place, None)
+
+
+def _event_removed(was: Event, now: Contracts) -> Change:
+    rule, file, home = events.REMOVED, now.file_of(was.name), now.files.get(was.file.name)
+    place, comments = None, []
+    if file is not None:
+        place = file.place(was.name)
+        comments = [file.positions.comment(place.path)]
+    elif home is not None:  # the message has gone with its option
+        place, comments = Place(home.name, ()), home.positions.head()
+    return Change(
+        rule,
+        rule.risk,
+        was.name,
+        f"{was.short} is no event any more (it was {was.policy.subject!r})",
+        "keep it, and publish it, until nobody consumes it",
+        place,
+        was.place,
+        accepts([*was.comments, *was.file.positions.head()], comments, rule.id),
+    )
+
+
+def _services(then: Contracts, now: Contracts) -> Iterator[Change]:
+    for name, old in then.services.items():
+        new = now.services.get(name)
+        if new is None or not (old.stated or new.stated):
+            continue
+        for compared in SERVICE_RULES:
+            for found in compared.check(old, new):
+                yield _change(compared.rule, old, new, found)
+        if old.owner != new.owner:
+            what = went(f"the owner of {new.short}", old.owner, new.owner)
+            yield Change(None, Risk.SAFE, name, what, "", new.option_place, old.option_place)
+
+
+def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
+    if old.kind != new.kind:
+        what = f"{new.short} was {old.kind} and is {new.kind} now"
+        instead = "keep its kind, and add another RPC beside it"
+        yield Change(None, Risk.BREAKING, new.name, what, instead, new.place, old.place)
+        return  # its policies mean something else
+    if not (old.service.stated and new.service.stated):
+        return  # said of the service as a whole
+    said: set[tuple[str, ...]] = set()
+    for compared in RPC_RULES:
+        for found in compared.check(old, new):
+            said.add(tuple(step for step in found.steps if isinstance(step, str)))
+            yield _change(compared.rule, old, new, found)
+    for field in fields(MethodPolicy):
+        option = _WRITTEN_AS.get(field.name, field.name)
+        was, is_ = getattr(old.policy, field.name), getattr(new.policy, field.name)
+        if field.name in _SHAPE or was == is_:
+            continue
+        if field.name == "stream" and not new.policy.server_streaming:
+            continue  # a default for streams, which has no effect here
+        for steps, before, after in differences(was, is_):
+            if said & {(option,), (option, *steps)}:
+                continue
+            said.add((option, *steps))
+            name = ".".join((option, *steps))
+            values = [shown(value, steps[-1] if steps else option) for value in (before, after)]
+            if option == "idempotency":
+                values = [idempotency.said(old), idempotency.said(new)]
+            what = f"{name} of {new.short} went from {' to '.join(values)}"
+            places = new.at(option, *steps), old.at(option, *steps)
+            shared = _shared(old, new, *places)
+            yield Change(None, Risk.SAFE, new.name, what, "", *places, shared=shared)
+
+
+def _change(rule: ChangeRule, old: Versioned, new: Versioned, found: Found) -> Change:
+    place = new.at(*found.steps)
+    before = old.at(*(step for step in found.steps if isinstance(step, str)))
+    accepted = accepts(old.comments, new.comments, rule.id)
+    shared = None
+    if isinstance(old, Rpc) and isinstance(new, Rpc):
+        shared = _shared(old, new, place, before)
+    what, instead = found.what, found.instead
+    return Change(rule, rule.risk, new.name, what, instead, place, before, accepted, shared)
+
+
+def _shared(old: Rpc, new: Rpc, place: Place, before: Place) -> Place | None:
+    """The line that changed if it is that of the service: where it is, or stood."""
+    if place != new.place:
+        return place
+    inherited = before.path[: len(old.path)] != old.path
+    return new.service.option_place if inherited else None

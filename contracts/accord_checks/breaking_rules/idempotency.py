@@ -1,0 +1,66 @@
+"""What callers may rely on when they repeat a call."""
+
+from collections.abc import Iterator
+
+from google.protobuf import descriptor_pb2
+
+from accord.contract import Key
+from accord_checks.breaking_rules.change import Found, Risk, change_rule
+from accord_checks.declarations import Rpc
+
+_LEVELS = descriptor_pb2.MethodOptions.DESCRIPTOR.enum_types_by_name["IdempotencyLevel"]
+
+
+def _promise(rpc: Rpc) -> int:
+    """How much a repeat may rely on: nothing, a key, being natural, having no effect."""
+    if rpc.reads:
+        return 3
+    if rpc.policy.safe or rpc.policy.key is Key.NATURAL:
+        return 2
+    return 1 if rpc.policy.key is Key.REQUIRED else 0
+
+
+def said(rpc: Rpc) -> str:
+    """What an RPC promises about repeats, as it is written."""
+    level = _LEVELS.values_by_number[rpc.level].name
+    return level if rpc.policy.key is Key.NONE else f"{level} with KEY_{rpc.policy.key.name}"
+
+
+@change_rule(
+    "POLICY_IDEMPOTENCY_WEAKENED",
+    Risk.BREAKING,
+    purpose="No RPC promises less about repeats than before.",
+    why="callers that repeat it may act twice",
+    before="idempotency: {key: KEY_REQUIRED}",
+    after="idempotency: {key: KEY_UNSPECIFIED}",
+)
+def weakened(old: Rpc, new: Rpc) -> Iterator[Found]:
+    """By level or by key; a key that is required where none was is another rule's."""
+    if _promise(new) < _promise(old) and not _demands(old, new):
+        yield Found(
+            f"{new.short} went from {said(old)} to {said(new)}",
+            "keep the promise, or add another RPC beside it",
+            ("idempotency",),
+        )
+
+
+@change_rule(
+    "POLICY_KEY_REQUIRED",
+    Risk.BREAKING,
+    purpose="No RPC requires an idempotency key that it did not require before.",
+    why="callers that send no key are refused with INVALID_ARGUMENT",
+    before="idempotency: {key: KEY_UNSPECIFIED}",
+    after="idempotency: {key: KEY_REQUIRED}",
+)
+def demanded(old: Rpc, new: Rpc) -> Iterator[Found]:
+    """Whatever it promised before."""
+    if _demands(old, new):
+        yield Found(
+            f"{new.short} went from {said(old)} to {said(new)}",
+            "see that all callers send a key before the servers require it",
+            ("idempotency",),
+        )
+
+
+def _demands(old: Rpc, new: Rpc) -> bool:
+    return new.policy.key is Key.REQUIRED and old.policy.key is not Key.REQUIRED

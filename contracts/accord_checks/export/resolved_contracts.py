@@ -1,0 +1,81 @@
+"""The services and events of an image, with their policies resolved: what every export reads."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from google.protobuf import descriptor_pb2, unknown_fields, wrappers_pb2
+
+from accord_checks import Refused
+from accord_checks.contracts import Contracts
+from accord_checks.declarations import Event, Rpc
+
+# buf marks in an image what it only imports: `ImageFileExtension {bool is_import = 1}`.
+_BUF_EXTENSION: Final = 8042
+WELL_KNOWN: Final = "google/protobuf/"
+"""Where protobuf's own files are."""
+
+
+class ResolvedContracts:
+    """What an image holds, every policy valid.
+
+    Services are sorted by name, events by subject and version.
+    """
+
+    def __init__(self, image: descriptor_pb2.FileDescriptorSet) -> None:
+        """Read an image.
+
+        Raises:
+            Refused: it is incomplete, or a policy in it is invalid.
+        """
+        contracts = Contracts(image.file, (file.name for file in image.file if _imported(file)))
+        self._comments = {
+            name: _clean(comment)
+            for file in contracts.files.values()
+            for name, path in file.paths.items()
+            if (comment := file.positions.comment(path))
+        }
+        self.services = tuple(sorted(contracts.own_services, key=lambda service: service.name))
+        self.events = tuple(
+            sorted(
+                contracts.own_events, key=lambda event: (event.policy.subject, event.policy.version)
+            )
+        )
+        for rpc in self.rpcs():
+            if rpc.reading.problems:
+                raise Refused(str(rpc.reading.problems[0]))
+        for event in contracts.own_events:
+            if event.problem is not None:
+                raise Refused(str(event.problem))
+
+    def rpcs(self) -> Iterator[Rpc]:
+        """All RPCs, service by service."""
+        for service in self.services:
+            yield from service.rpcs
+
+    def publishers(self, event: Event) -> list[str]:
+        """The services of an event's package, by full name: it is theirs to publish."""
+        package = event.descriptor.file.package
+        return [
+            service.name for service in self.services if service.descriptor.file.package == package
+        ]
+
+    def comment(self, name: str) -> str:
+        """What the contract says above the thing of that full name; empty if it says nothing.
+
+        A value of an enum is named after it, "pkg.Color.COLOR_RED".
+        """
+        return self._comments.get(name, "")
+
+
+def _clean(comment: str) -> str:
+    """A comment without the one space that follows `//` in each of its lines."""
+    return "\n".join(line.removeprefix(" ").rstrip() for line in comment.splitlines()).strip()
+
+
+def _imported(file: descriptor_pb2.FileDescriptorProto) -> bool:
+    """Whether a file is somebody else's: marked so by buf, or one of protobuf's own."""
+    for field in unknown_fields.UnknownFieldSet(file):  # type: ignore[attr-defined]
+        if field.field_number == _BUF_EXTENSION:
+            # A BoolValue has the same wire form.
+            return wrappers_pb2.BoolValue.FromString(field.data).value
+    return file.name.startswith(WELL_KNOWN)

@@ -1,0 +1,1 @@
+"""The lint rules, category ACCORD: one small function each, in modules by topic."""

@@ -1,0 +1,143 @@
+"""The rules of protovalidate that are written at fields, as far as bounds go.
+
+What an expression of CEL bounds is not worked out: it does not count.
+
+Read with the classes of the contracts' own pool: whatever copy of buf/validate/validate.proto they
+import, and none in this process.
+"""
+
+import re
+from typing import Any, Final
+
+from google.protobuf import descriptor as pb
+from google.protobuf import message_factory
+
+from accord_checks.contracts import Contracts
+from accord_checks.declarations import File
+
+_STRING_BOUNDS: Final = frozenset({"const", "in", "len", "max_len", "len_bytes", "max_bytes"})
+# Formats that have a longest form.
+_SHORT_FORMATS: Final = frozenset(
+    {"hostname", "host_and_port", "address", "uuid", "tuuid", "ulid", "ip", "ipv4", "ipv6"}
+    | {f"{ip}_{what}" for ip in ("ip", "ipv4", "ipv6") for what in ("with_prefixlen", "prefix")}
+)
+_FORMATS: Final = _SHORT_FORMATS | {"email", "uri", "uri_ref", "well_known_regex"}
+_BYTES_BOUNDS: Final = frozenset({"const", "in", "len", "max_len", "ip", "ipv4", "ipv6", "uuid"})
+_CLASSES = re.compile(r"\\.|\[\^?\]?(?:\[:\w+:\]|\\.|[^\]\\])*\]")
+_ENDLESS = re.compile(r"[*+]|\{\d+,\}")
+_ZERO_IGNORED: Final = frozenset({"IGNORE_IF_ZERO_VALUE", "IGNORE_ALWAYS"})
+
+
+class Validation:
+    """What the fields of some contracts allow."""
+
+    def __init__(self, contracts: Contracts) -> None:
+        found = contracts.extension("buf.validate.field")
+        self._extension = found if found is not None and _known(found) else None
+        self._options: Any = None
+        if self._extension is not None:
+            options = contracts.message("google.protobuf.FieldOptions")
+            self._options = message_factory.GetMessageClass(options)
+
+    def spoken(self, file: File) -> bool:
+        """Whether a file can state bounds: it imports what it needs for them."""
+        if self._extension is None:
+            return False
+        needed: str = self._extension.file.name  # type: ignore[attr-defined]
+        return needed in file.proto.dependency
+
+    def unbounded(self, field: pb.FieldDescriptor) -> str | None:
+        """The bound that a string, bytes, list or map lacks, as an example; None if it has one."""
+        rules = self._rules(field)
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            return self._unbounded_map(field.message_type, rules)
+        if field.is_repeated:
+            if not {"max_items"} & _written(rules, "repeated"):
+                return "repeated.max_items = 100"
+            inner = rules.repeated.items if rules is not None else None
+            missing = _scalar(field, inner)
+            return f"repeated.items.{missing}" if missing else None
+        return _scalar(field, rules)
+
+    def _unbounded_map(self, entry: pb.Descriptor, rules: Any) -> str | None:
+        written = _written(rules, "map")
+        if "max_pairs" not in written:
+            return "map.max_pairs = 100"
+        for part, name in (("key", "keys"), ("value", "values")):
+            inner = getattr(rules.map, name) if name in written else None
+            missing = _scalar(entry.fields_by_name[part], inner)
+            if missing:
+                return f"map.{name}.{missing}"
+        return None
+
+    def refuses_empty(self, field: pb.FieldDescriptor) -> bool:
+        """Whether a request in which this field is not set is refused."""
+        rules = self._rules(field)
+        if rules is None:
+            return False
+        if rules.required:
+            return True
+        ignored = rules.DESCRIPTOR.fields_by_name["ignore"].enum_type.values_by_number
+        found = ignored.get(rules.ignore)
+        if field.has_presence or (found is not None and found.name in _ZERO_IGNORED):
+            return False
+        strings = _written(rules, "string")
+        if {"min_len", "min_bytes", "len", "len_bytes"} & strings or _FORMATS & strings:
+            return True
+        if "pattern" in strings:
+            return _refuses_nothing(rules.string.pattern)
+        numbers = rules.WhichOneof("type")
+        if numbers in ("int32", "int64", "uint32", "uint64"):
+            bounds = getattr(rules, numbers)
+            lower = _written(rules, numbers)
+            return ("gt" in lower and bounds.gt >= 0) or ("gte" in lower and bounds.gte > 0)
+        return bool(field.is_repeated and rules.repeated.min_items)
+
+    def _rules(self, field: pb.FieldDescriptor) -> Any:
+        """The rules written at a field; None if there are none."""
+        if self._extension is None:
+            return None
+        options = self._options.FromString(field.GetOptions().SerializeToString())
+        if not options.HasExtension(self._extension):
+            return None
+        return options.Extensions[self._extension]
+
+
+def _known(extension: pb.FieldDescriptor) -> bool:
+    """Whether it is protovalidate's, of a version that can be read here."""
+    rules = extension.message_type
+    return rules is not None and "type" in rules.oneofs_by_name and "ignore" in rules.fields_by_name
+
+
+def _written(rules: Any, kind: str) -> frozenset[str]:
+    """Names of the rules of one kind, e.g. those in `string`."""
+    if rules is None or rules.WhichOneof("type") != kind:
+        return frozenset()
+    return frozenset(found.name for found, _ in getattr(rules, kind).ListFields())
+
+
+def _scalar(field: pb.FieldDescriptor, rules: Any) -> str | None:
+    if field.type == pb.FieldDescriptor.TYPE_STRING:
+        strings = _written(rules, "string")
+        if (_STRING_BOUNDS | _SHORT_FORMATS) & strings:
+            return None
+        if "pattern" in strings and _ends(rules.string.pattern):
+            return None
+        return "string.max_len = 200"
+    if field.type == pb.FieldDescriptor.TYPE_BYTES:
+        return None if _BYTES_BOUNDS & _written(rules, "bytes") else "bytes.max_len = 1024"
+    return None
+
+
+def _ends(pattern: str) -> bool:
+    """Whether what matches an anchored pattern has a longest form."""
+    whole = pattern.startswith("^") and pattern.endswith("$")
+    return whole and not _ENDLESS.search(_CLASSES.sub("x", pattern))
+
+
+def _refuses_nothing(pattern: str) -> bool:
+    """Whether the empty string does not match; False if Python cannot read the pattern."""
+    try:
+        return re.search(_CLASSES.sub("x", pattern), "") is None
+    except re.error:
+        return False

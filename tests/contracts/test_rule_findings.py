@@ -1,0 +1,854 @@
+"""Mistakes seeded into the shop's contracts, one at a time: each is caught, at the right line."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from accord_checks.breaking_rules.all_rules import BREAKING_RULES
+from accord_checks.lint_rules.all_rules import LINT_RULES
+from tests.contracts import written_contracts
+from tests.contracts.written_contracts import Said
+from tools.contracts import ROOT
+
+CUSTOMERS = "shop/customers/v1/customers.proto"
+EVENTS = "shop/orders/v1/events.proto"
+INVENTORY = "shop/inventory/v1/inventory.proto"
+NOTIFICATIONS = "shop/notifications/v1/notifications.proto"
+ORDERS = "shop/orders/v1/orders.proto"
+PAYMENTS = "shop/payments/v1/payments.proto"
+SANDBOX = "shop/sandbox/v1/sandbox.proto"
+SHIPPING = "shop/shipping/v1/shipping.proto"
+
+
+def replace(path: Path, old: str, new: str) -> int:
+    """Replace a text that is there once; where it was."""
+    text = path.read_text()
+    assert old in text, f"{path.name} has changed, adapt the mutation: {old!r}"
+    path.write_text(text.replace(old, new, 1))
+    return text.index(old)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A text that is replaced, and where the finding has to be."""
+
+    rule: str
+    file: str
+    old: str
+    new: str
+    at: str
+    """What stands there: the nearest line to the change that begins so."""
+    found_in: str = ""
+    """Where the finding is, if not in the file that was changed."""
+    also: tuple[tuple[str, str, str], ...] = ()
+    """Further texts that are replaced: file, old, new."""
+    before: tuple[tuple[str, str, str], ...] = ()
+    """Texts that are replaced in the version before, to have something to take away."""
+
+    def apply(self, root: Path) -> int:
+        """Seed it; the line that has to be named."""
+        begin = 0
+        for file, old, new in (*self.also, (self.file, self.old, self.new)):
+            begin = replace(root / file, old, new)
+        text = (root / (self.found_in or self.file)).read_text()
+        changed = 0 if self.found_in else text.count("\n", 0, begin)
+        first, *more = self.at.split("\n")
+        lines = [line.strip() for line in text.splitlines()]
+        named = [
+            index
+            for index, line in enumerate(lines)
+            if line.startswith(first) and (not more or lines[index + 1].startswith(more[0].strip()))
+        ]
+        return min(named, key=lambda index: abs(index - changed)) + 1
+
+
+GET_ORDER = """      timeout: {seconds: 2}
+      cache: {"""
+HEDGE = """      hedge: {
+        percentile: 95
+        min_delay: {nanos: 20000000}
+      }
+"""
+KEY = "idempotency: {key: KEY_REQUIRED}"
+NATURAL = "idempotency: {key: KEY_NATURAL}"
+READS = "    option idempotency_level = NO_SIDE_EFFECTS;\n"
+SAGA = "timeout: {seconds: 30}"
+REFUND = 'method: "shop.payments.v1.PaymentService/Refund"'
+CREATE_ORDER = "  rpc CreateOrder(CreateOrderRequest) returns (CreateOrderResponse) {\n"
+CHARGE = "  rpc Charge(ChargeRequest) returns (ChargeResponse) {\n"
+GET_CUSTOMER = """        method: "shop.customers.v1.CustomerService/GetCustomer"
+        timeout: {seconds: 1}"""
+RESERVE = """        method: "shop.inventory.v1.InventoryService/ReserveStock"
+        timeout: {seconds: 3}"""
+CAPTURE = """        method: "shop.sandbox.v1.CardProcessorService/Capture"
+        timeout: {seconds: 8}"""
+PAGE_TOKEN = "  string page_token = 2 [(buf.validate.field).string.max_len = 256]"
+DEFAULTS = """    defaults: {
+      timeout: {seconds: 5}"""
+CHARGED = '          "shop.payments.v1.PaymentService/Charge",\n'
+TIMEOUT_60 = "timeout: {seconds: 60}"
+FILL_CANCEL = """          field: "order_id"
+          from: "response.order.order_id\""""
+
+LINT_MUTATIONS = [
+    # Policies.
+    Mutation(
+        "ACCORD_POLICY_STATED",
+        SANDBOX,
+        "// What an operator or a test may ask of the outside world.",
+        "// New.\nservice BareService {\n  // New.\n  rpc SetBare(SetBehaviorRequest) returns "
+        "(SetBehaviorResponse);\n}\n\n// What an operator or a test may ask.",
+        "service BareService",
+    ),
+    Mutation("ACCORD_OWNER_STATED", PAYMENTS, '    owner: "team-payments"\n', "", "option (acc"),
+    Mutation("ACCORD_OWNER_STATED", ORDERS, '"team-orders"', '" "', "option (accord.v1.service)"),
+    Mutation("ACCORD_CALLERS_STATED", SANDBOX, '      allow: ["*"]\n', "", "option (accord.v1.s"),
+    Mutation("ACCORD_CALLERS_VALID", PAYMENTS, '"spiffe://shop.internal/orders"', '"or"', "allow"),
+    Mutation("ACCORD_CALLERS_VALID", PAYMENTS, "internal/orders", "internal/orders/", "allow"),
+    Mutation(
+        "ACCORD_CALLERS_VALID", ORDERS, '["*"]', '["*", "spiffe://shop.internal/edge"]', "allow"
+    ),
+    Mutation("ACCORD_LISTED_ONCE", ORDERS, CHARGED, CHARGED + CHARGED, "steps"),
+    Mutation(
+        "ACCORD_LISTED_ONCE",
+        ORDERS,
+        "[STATUS_CODE_UNAVAILABLE]",
+        "[STATUS_CODE_UNAVAILABLE, STATUS_CODE_UNAVAILABLE]",
+        "codes",
+    ),
+    Mutation(
+        "ACCORD_LISTED_ONCE",
+        PAYMENTS,
+        "        fill: {\n",
+        '        fill: {field: "order_id" from: "request.order_id"}\n        fill: {\n',
+        'fill: {\nfield: "order_id"',
+    ),
+    Mutation(
+        "ACCORD_POLICY_VALID", ORDERS, "PRIORITY_CRITICAL}", "PRIORITY_CRITICAL rate: {}}", "limit"
+    ),
+    Mutation("ACCORD_POLICY_VALID", ORDERS, '"UNKNOWN_CUSTOMER"]', '"unknown"]', "errors"),
+    Mutation("ACCORD_POLICY_VALID", ORDERS, GET_ORDER, "max_depth: 9\n" + GET_ORDER, "max_depth"),
+    Mutation("ACCORD_POLICY_VALID", ORDERS, '      allow: ["*"]', '      allow: [""]', "allow"),
+    Mutation("ACCORD_POLICY_VALID", ORDERS, "ttl: {seconds: 30}", "ttl: {nanos: -1}", "ttl"),
+    Mutation(
+        "ACCORD_POLICY_VALID",
+        ORDERS,
+        '        pivot: "shop.shipping.v1.ShippingService/CreateShipment"',
+        '        pivot: "shop.shipping.v1.ShippingService/CancelShipment"',
+        "pivot",
+    ),
+    Mutation(
+        "ACCORD_FLOOR_KEPT",
+        ORDERS,
+        GET_ORDER,
+        "floor: {timeout: {seconds: 3}}\n" + GET_ORDER,
+        "floor",
+    ),
+    Mutation(
+        "ACCORD_FLOOR_KEPT",
+        ORDERS,
+        GET_ORDER,
+        "floor: {\nmax_attempts: 4\n}\n" + GET_ORDER,
+        "max_attempts: 4",
+    ),
+    # Timeouts.
+    Mutation(
+        "ACCORD_TIMEOUT_STATED",
+        SANDBOX,
+        """      timeout: {seconds: 5}
+      allow: ["*"]""",
+        """      allow: ["*"]""",
+        "rpc SetBehavior",
+    ),
+    Mutation(
+        "ACCORD_TIMEOUT_STATED",
+        INVENTORY,
+        "        max_lifetime: {seconds: 600}\n",
+        "",
+        "rpc ListStock",
+    ),
+    Mutation(
+        "ACCORD_TIMEOUT_VALID",
+        ORDERS,
+        "timeout: {seconds: 60}",
+        "timeout: {seconds: 3601}",
+        "timeout",
+    ),
+    Mutation("ACCORD_TIMEOUT_VALID", ORDERS, DEFAULTS, DEFAULTS.replace("5", "0"), "timeout"),
+    Mutation(
+        "ACCORD_TIMEOUT_VALID",
+        ORDERS,
+        "timeout: {seconds: 60}",
+        "timeout: {seconds: 60}\nattempt_timeout: {\n  seconds: 61\n}",
+        "seconds: 61",
+    ),
+    # Retries.
+    Mutation("ACCORD_RETRY_BOUNDS", ORDERS, "max_attempts: 3", "max_attempts: 6", "max_attempts"),
+    Mutation("ACCORD_RETRY_BOUNDS", ORDERS, "max_attempts: 3", "max_attempts: 1", "max_attempts"),
+    Mutation("ACCORD_RETRY_BOUNDS", ORDERS, "{nanos: 100000000}", "{nanos: 0}", "initial_backoff"),
+    Mutation("ACCORD_RETRY_BOUNDS", ORDERS, "{nanos: 100000000}", "{nanos: -1}", "initial_backoff"),
+    Mutation("ACCORD_RETRY_BOUNDS", ORDERS, "{seconds: 10}", "{nanos: 1}", "max_backoff"),
+    Mutation(
+        "ACCORD_RETRY_BOUNDS",
+        ORDERS,
+        "STATUS_CODE_UNAVAILABLE",
+        "STATUS_CODE_OK_UNSPECIFIED",
+        "codes",
+    ),
+    Mutation("ACCORD_RETRY_IDEMPOTENT", PAYMENTS, "      " + KEY + "\n", "", "rpc Charge"),
+    Mutation(
+        "ACCORD_RETRY_IDEMPOTENT",
+        ORDERS,
+        "      limit: {priority: PRIORITY_CRITICAL}\n      " + KEY,
+        "      limit: {priority: PRIORITY_CRITICAL}\n      hedge: {percentile: 95}",
+        "hedge",
+    ),
+    Mutation(
+        "ACCORD_RETRY_CODES",
+        ORDERS,
+        "[STATUS_CODE_UNAVAILABLE]",
+        "[STATUS_CODE_UNAVAILABLE, STATUS_CODE_UNIMPLEMENTED]",
+        "codes",
+    ),
+    Mutation("ACCORD_RETRY_FITS", ORDERS, "{nanos: 100000000}", "{seconds: 5}", "initial_backoff"),
+    Mutation(
+        "ACCORD_RETRY_FITS",
+        ORDERS,
+        GET_ORDER,
+        GET_ORDER.replace("{seconds: 2}", "{nanos: 50000000}"),
+        "timeout: {nanos: 50000000}",
+    ),
+    Mutation("ACCORD_RETRY_FITS", ORDERS, "{nanos: 20000000}", "{seconds: 2}", "min_delay"),
+    # Idempotency.
+    Mutation(
+        "ACCORD_READS_ONLY",
+        ORDERS,
+        GET_ORDER,
+        """calls: {
+        method: "shop.customers.v1.CustomerService/CreateCustomer"
+        timeout: {seconds: 1}
+      }
+"""
+        + GET_ORDER,
+        "calls",
+    ),
+    Mutation("ACCORD_READS_ONLY", ORDERS, CREATE_ORDER, CREATE_ORDER + READS, SAGA),
+    Mutation("ACCORD_READS_ONLY", PAYMENTS, CHARGE, CHARGE + READS, REFUND),
+    Mutation(
+        "ACCORD_MUTATION_KEY", CUSTOMERS, KEY, "idempotency: {key: KEY_UNSPECIFIED}", "idempotency"
+    ),
+    Mutation(
+        "ACCORD_MUTATION_KEY", NOTIFICATIONS, " {\n" + READS + "  }", ";", "rpc GetNotification"
+    ),
+    Mutation(
+        "ACCORD_IDEMPOTENCY_AGREES",
+        PAYMENTS,
+        "    option idempotency_level = IDEMPOTENT;\n",
+        "",
+        "idempotency: ",
+    ),
+    Mutation("ACCORD_IDEMPOTENCY_AGREES", SANDBOX, NATURAL, KEY, "idempotency"),
+    Mutation("ACCORD_IDEMPOTENCY_AGREES", ORDERS, GET_ORDER, KEY + "\n" + GET_ORDER, "idempotency"),
+    # Compensations.
+    Mutation(
+        "ACCORD_COMPENSATION_EXISTS",
+        PAYMENTS,
+        '"shop.payments.v1.PaymentService/Refund"',
+        '"shop.payments.v1.PaymentService/Reimburse"',
+        "method",
+    ),
+    Mutation(
+        "ACCORD_COMPENSATION_EXISTS",
+        PAYMENTS,
+        '"shop.payments.v1.PaymentService/Refund"',
+        '"shop.payments.v1.PaymentService/Charge"',
+        "method",
+    ),
+    Mutation(
+        "ACCORD_COMPENSATION_FILLED",
+        PAYMENTS,
+        'from: "request.order_id"',
+        'from: "request.order"',
+        "fill",
+    ),
+    Mutation("ACCORD_COMPENSATION_FILLED", PAYMENTS, 'field: "order_id"', 'field: "order"', "fill"),
+    Mutation(
+        "ACCORD_COMPENSATION_FILLED",
+        PAYMENTS,
+        'from: "request.order_id"',
+        'from: "request.amount"',
+        "fill",
+    ),
+    Mutation(
+        "ACCORD_COMPENSATION_FILLED",
+        ORDERS,
+        FILL_CANCEL,
+        FILL_CANCEL.replace('field: "order_id"', 'field: "reason"'),
+        "method",
+    ),
+    Mutation(
+        "ACCORD_COMPENSATION_SAFE",
+        PAYMENTS,
+        '"shop.payments.v1.PaymentService/Refund"',
+        '"shop.payments.v1.PaymentService/GetPayment"',
+        "method",
+    ),
+    Mutation(
+        "ACCORD_COMPENSATION_SAFE",
+        SHIPPING,
+        """    option idempotency_level = IDEMPOTENT;
+    option (accord.v1.policy) = {
+      idempotency: {key: KEY_NATURAL}""",
+        "    option (accord.v1.policy) = {",
+        'method: "shop.shipping.v1.ShippingService/CancelShipment"',
+    ),
+    # Sagas.
+    Mutation("ACCORD_SAGA_STEPS", ORDERS, "PaymentService/Charge", "PaymentService/Pay", "steps"),
+    Mutation(
+        "ACCORD_SAGA_STEPS",
+        ORDERS,
+        '        pivot: "shop.shipping.v1.ShippingService/CreateShipment"\n',
+        "",
+        "steps",
+    ),
+    Mutation(
+        "ACCORD_SAGA_FITS", ORDERS, "timeout: {seconds: 30}", "timeout: {seconds: 20}", "timeout"
+    ),
+    # Calls.
+    Mutation(
+        "ACCORD_CALL_EXISTS", ORDERS, "CustomerService/GetCustomer", "CustomerService/Get", "calls"
+    ),
+    Mutation("ACCORD_CALL_EXISTS", ORDERS, RESERVE, RESERVE.partition("\n")[0], "calls"),
+    Mutation("ACCORD_CALLS_FIT", ORDERS, RESERVE, RESERVE.replace("3", "4"), "calls"),
+    Mutation(
+        "ACCORD_CALLS_FIT", PAYMENTS, "timeout: {seconds: 10}", "timeout: {seconds: 8}", "calls"
+    ),
+    Mutation(
+        "ACCORD_CALL_ROOM",
+        CUSTOMERS,
+        "      limit: {priority: PRIORITY_CRITICAL}",
+        "      attempt_timeout: {seconds: 1 nanos: 500000000}",
+        'calls: {\n        method: "shop.customers',
+        found_in=ORDERS,
+    ),
+    Mutation("ACCORD_CALL_ROOM", PAYMENTS, CAPTURE, CAPTURE.replace("8", "9"), "calls"),
+    Mutation(
+        "ACCORD_CALL_DEPTH",
+        ORDERS,
+        GET_ORDER,
+        "max_depth: 3\n" + GET_ORDER,
+        "max_depth",
+    ),
+    Mutation(
+        "ACCORD_CALL_DEPTH",
+        INVENTORY,
+        "      limit: {priority: PRIORITY_CRITICAL}",
+        "      max_depth: 0\n      limit: {priority: PRIORITY_CRITICAL}",
+        'calls: {\n        method: "shop.inventory',
+        found_in=ORDERS,
+    ),
+    Mutation(
+        "ACCORD_CALL_DEPTH",
+        INVENTORY,
+        """      timeout: {seconds: 2}
+""",
+        """      timeout: {seconds: 2}
+      calls: {
+        method: "shop.notifications.v1.NotificationService/GetNotification"
+        timeout: {nanos: 200000000}
+      }
+""",
+        "calls",
+        also=(
+            (
+                CUSTOMERS,
+                "      limit: {priority: PRIORITY_CRITICAL}",
+                """      calls: {
+        method: "shop.inventory.v1.InventoryService/GetStock"
+        timeout: {nanos: 500000000}
+      }""",
+            ),
+        ),
+    ),
+    Mutation(
+        "ACCORD_CALL_CYCLE",
+        CUSTOMERS,
+        "      limit: {priority: PRIORITY_CRITICAL}",
+        """      calls: {
+        method: "shop.orders.v1.OrderService/CreateOrder"
+        timeout: {seconds: 1}
+      }""",
+        "calls",
+    ),
+    # Streams.
+    Mutation(
+        "ACCORD_STREAM_RESUMABLE",
+        CUSTOMERS,
+        """      resume: {
+        request_field: "after_number"
+        response_field: "number"
+      }
+""",
+        "",
+        "rpc ListCustomers",
+    ),
+    Mutation("ACCORD_STREAM_RESUMABLE", SANDBOX, '"after_number"', '"reference"', "request_field"),
+    Mutation(
+        "ACCORD_STREAM_KEEPALIVE",
+        ORDERS,
+        "keepalive: {seconds: 30}",
+        "keepalive: {seconds: 91}",
+        "keepalive",
+    ),
+    Mutation(
+        "ACCORD_STREAM_KEEPALIVE",
+        CUSTOMERS,
+        "keepalive: {seconds: 30}",
+        "idle: {seconds: 20}",
+        "idle",
+    ),
+    Mutation(
+        "ACCORD_OPTION_EFFECTIVE",
+        ORDERS,
+        GET_ORDER,
+        "stream: {idle: {seconds: 60}}\n" + GET_ORDER,
+        "stream",
+    ),
+    Mutation(
+        "ACCORD_OPTION_EFFECTIVE",
+        ORDERS,
+        TIMEOUT_60,
+        TIMEOUT_60 + "\nretry: {max_attempts: 2}",
+        "retry",
+    ),
+    Mutation(
+        "ACCORD_OPTION_EFFECTIVE",
+        CUSTOMERS,
+        "      stream: {",
+        "      attempt_timeout: {seconds: 1}\n      stream: {",
+        "attempt_timeout",
+    ),
+    Mutation(
+        "ACCORD_OPTION_EFFECTIVE",
+        CUSTOMERS,
+        "      stream: {",
+        "      hedge: {percentile: 90}\n      stream: {",
+        "hedge: {percentile: 90}",
+    ),
+    # Events.
+    Mutation(
+        "ACCORD_EVENT_DECLARED",
+        EVENTS,
+        """  option (accord.v1.event) = {
+    subject: "orders.order.paid"
+    version: 1
+    key: "order_id"
+  };
+""",
+        "",
+        "message OrderPaid",
+    ),
+    Mutation("ACCORD_EVENT_VALID", EVENTS, "version: 1", "version: 0", "version"),
+    Mutation("ACCORD_EVENT_VALID", EVENTS, '    key: "order_id"\n', "", "option (accord"),
+    Mutation("ACCORD_EVENT_VALID", EVENTS, 'key: "order_id"', 'key: "items"', "key"),
+    Mutation("ACCORD_EVENT_VALID", EVENTS, "  string order_id", "  bytes order_id", "key"),
+    Mutation("ACCORD_EVENT_VALID", EVENTS, '"orders.order.placed"', '"Orders placed"', "subject"),
+    Mutation("ACCORD_EVENT_SUBJECT_UNIQUE", EVENTS, "order.note_added", "order.paid", "subject"),
+    # Caches.
+    Mutation(
+        "ACCORD_CACHE_READS",
+        CUSTOMERS,
+        "    option idempotency_level = NO_SIDE_EFFECTS;",
+        "    option idempotency_level = IDEMPOTENT;",
+        "ttl",
+    ),
+    Mutation(
+        "ACCORD_CACHE_INVALIDATED",
+        ORDERS,
+        '"shop.orders.v1.OrderService/CreateOrder",',
+        '"shop.orders.v1.OrderService/Create",',
+        "invalidated_by",
+    ),
+    Mutation(
+        "ACCORD_CACHE_INVALIDATED",
+        CUSTOMERS,
+        'invalidated_by: ["shop.customers.v1.CustomerService/CreateCustomer"]',
+        "",
+        "ttl",
+    ),
+    # Limits.
+    Mutation(
+        "ACCORD_FIELD_LIMITED",
+        ORDERS,
+        "string page_token = 2 [(buf.validate.field).string.max_len = 256]",
+        "string page_token = 2",
+        "string page_token",
+    ),
+    Mutation(
+        "ACCORD_FIELD_LIMITED",
+        ORDERS,
+        PAGE_TOKEN,
+        "  // Tags.\n  map<string, int32> tags = 9;\n" + PAGE_TOKEN,
+        "map<string, int32> tags",
+    ),
+    Mutation(
+        "ACCORD_FIELD_LIMITED",
+        ORDERS,
+        PAGE_TOKEN,
+        "  // Tags.\n  map<int32, string> tags = 9 [(buf.validate.field).map.max_pairs = 9];\n"
+        + PAGE_TOKEN,
+        "map<int32, string> tags",
+    ),
+    Mutation(
+        "ACCORD_FIELD_LIMITED", INVENTORY, "      max_items: 100\n", "", "repeated ReserveLine"
+    ),
+    Mutation(
+        "ACCORD_FIELD_LIMITED",
+        "shop/common/v1/address.proto",
+        "    max_len: 200\n",
+        "",
+        "string name",
+    ),
+    Mutation(
+        "ACCORD_LIST_PAGED",
+        ORDERS,
+        "string next_page_token = 2;",
+        "string more = 2;",
+        "rpc ListOrders",
+    ),
+]
+
+PAID = """    subject: "orders.order.paid"
+    version: 1
+    key: "order_id\""""
+
+STATED = """  option (accord.v1.service) = {
+    owner: "team-notifications"
+    defaults: {
+      timeout: {seconds: 2}
+      retry: {
+        max_attempts: 3
+        initial_backoff: {nanos: 100000000}
+        max_backoff: {seconds: 10}
+        codes: [STATUS_CODE_UNAVAILABLE]
+      }
+      limit: {priority: PRIORITY_SHEDDABLE}
+      allow: ["*"]
+    }
+  };
+"""
+
+CHANGES = [
+    # Times.
+    Mutation("POLICY_TIMEOUT_SHORTENED", ORDERS, TIMEOUT_60, "timeout: {seconds: 59}", "timeout"),
+    Mutation(
+        "POLICY_TIMEOUT_SHORTENED", INVENTORY, DEFAULTS, DEFAULTS.replace("5", "4"), "timeout"
+    ),
+    Mutation("POLICY_TIMEOUT_SHORTENED", ORDERS, GET_ORDER, GET_ORDER.replace("2", "1"), "timeout"),
+    Mutation("POLICY_TIMEOUT_LENGTHENED", ORDERS, TIMEOUT_60, "timeout: {seconds: 90}", "timeout"),
+    Mutation(
+        "POLICY_ATTEMPT_TIMEOUT_CHANGED",
+        ORDERS,
+        TIMEOUT_60,
+        TIMEOUT_60 + "\nattempt_timeout: {seconds: 9}",
+        "attempt_timeout",
+    ),
+    Mutation(
+        "POLICY_STREAM_SHORTENED",
+        ORDERS,
+        "max_lifetime: {seconds: 3600}",
+        "max_lifetime: {seconds: 60}",
+        "max_lifetime",
+    ),
+    Mutation(
+        "POLICY_STREAM_SHORTENED", ORDERS, "keepalive: {seconds: 30}", "idle: {seconds: 40}", "idle"
+    ),
+    Mutation(
+        "POLICY_STREAM_CHANGED",
+        INVENTORY,
+        "max_lifetime: {seconds: 600}",
+        "max_lifetime: {seconds: 900}",
+        "max_lifetime",
+    ),
+    Mutation(
+        "POLICY_STREAM_CHANGED",
+        ORDERS,
+        "keepalive: {seconds: 30}",
+        "keepalive: {seconds: 31}",
+        "keepalive",
+    ),
+    # Attempts.
+    Mutation(
+        "POLICY_RETRY_REMOVED",
+        NOTIFICATIONS,
+        """      retry: {
+        max_attempts: 3
+        initial_backoff: {nanos: 100000000}
+        max_backoff: {seconds: 10}
+        codes: [STATUS_CODE_UNAVAILABLE]
+      }
+""",
+        "",
+        "option (accord.v1.service)",
+    ),
+    Mutation("POLICY_RETRY_CHANGED", ORDERS, "max_attempts: 3", "max_attempts: 4", "max_attempts"),
+    Mutation(
+        "POLICY_RETRY_CHANGED",
+        ORDERS,
+        "[STATUS_CODE_UNAVAILABLE]",
+        "[STATUS_CODE_UNAVAILABLE, STATUS_CODE_ABORTED]",
+        "codes",
+    ),
+    Mutation(
+        "POLICY_RETRY_CHANGED",
+        SANDBOX,
+        "timeout: {seconds: 5}",
+        "timeout: {seconds: 5}\nretry: {max_attempts: 2}",
+        "retry",
+    ),
+    Mutation("POLICY_HEDGE_CHANGED", ORDERS, "percentile: 95", "percentile: 90", "percentile"),
+    Mutation("POLICY_HEDGE_CHANGED", ORDERS, "{nanos: 20000000}", "{nanos: 1000000}", "min_delay"),
+    Mutation("POLICY_HEDGE_CHANGED", ORDERS, HEDGE, "", "rpc GetOrder"),
+    Mutation(
+        "POLICY_BREAKER_CHANGED", ORDERS, GET_ORDER, "breaker: {probes: 2}\n" + GET_ORDER, "breaker"
+    ),
+    # Access.
+    Mutation(
+        "POLICY_CALLER_REMOVED",
+        ORDERS,
+        'allow: ["*"]',
+        'allow: ["spiffe://shop.internal/edge"]',
+        "allow",
+    ),
+    Mutation("POLICY_CALLER_REMOVED", PAYMENTS, "internal/orders", "internal/order", "allow"),
+    Mutation(
+        "POLICY_CALLER_ADDED",
+        PAYMENTS,
+        'allow: ["spiffe://shop.internal/orders"]',
+        'allow: ["*"]',
+        "allow",
+    ),
+    Mutation("POLICY_LIMIT_CHANGED", PAYMENTS, "PRIORITY_CRITICAL", "PRIORITY_SHEDDABLE", "limit"),
+    Mutation(
+        "POLICY_LIMIT_CHANGED",
+        PAYMENTS,
+        "PRIORITY_CRITICAL}",
+        "PRIORITY_CRITICAL rate: {per_second: 9}}",
+        "limit",
+    ),
+    Mutation("POLICY_DEPTH_LOWERED", ORDERS, GET_ORDER, "max_depth: 1\n" + GET_ORDER, "max_depth"),
+    Mutation("POLICY_DEPTH_RAISED", ORDERS, GET_ORDER, "max_depth: 3\n" + GET_ORDER, "max_depth"),
+    Mutation(
+        "POLICY_FLOOR_LOWERED",
+        ORDERS,
+        "",
+        "",
+        "rpc GetOrder",
+        before=((ORDERS, GET_ORDER, "floor: {timeout: {seconds: 1}}\n" + GET_ORDER),),
+    ),
+    # Safety.
+    Mutation("POLICY_IDEMPOTENCY_WEAKENED", ORDERS, READS, "", "rpc GetOrder"),
+    Mutation(
+        "POLICY_IDEMPOTENCY_WEAKENED",
+        CUSTOMERS,
+        KEY,
+        "idempotency: {key: KEY_UNSPECIFIED}",
+        "idempotency",
+    ),
+    Mutation("POLICY_KEY_REQUIRED", SANDBOX, NATURAL, KEY, "idempotency"),
+    Mutation(
+        "POLICY_COMPENSATION_CHANGED",
+        PAYMENTS,
+        """      compensation: {
+        method: "shop.payments.v1.PaymentService/Refund"
+        fill: {
+          field: "order_id"
+          from: "request.order_id"
+        }
+      }
+""",
+        "",
+        "rpc Charge",
+    ),
+    Mutation(
+        "POLICY_COMPENSATION_CHANGED",
+        PAYMENTS,
+        "PaymentService/Refund",
+        "PaymentService/GetPayment",
+        "method",
+    ),
+    Mutation(
+        "POLICY_SAGA_CHANGED", ORDERS, "timeout: {seconds: 30}", "timeout: {seconds: 29}", "timeout"
+    ),
+    Mutation(
+        "POLICY_RESUME_CHANGED",
+        CUSTOMERS,
+        """      resume: {
+        request_field: "after_number"
+        response_field: "number"
+      }
+""",
+        "",
+        "rpc ListCustomers",
+    ),
+    Mutation("POLICY_ERROR_REMOVED", ORDERS, 'errors: ["UNKNOWN_CUSTOMER"]', "", "rpc CreateOrder"),
+    Mutation("POLICY_ERROR_REMOVED", ORDERS, '"TOO_LATE",', '"TOO_EARLY",', "errors"),
+    Mutation(
+        "POLICY_ERROR_ADDED",
+        ORDERS,
+        '["UNKNOWN_CUSTOMER"]',
+        '["UNKNOWN_CUSTOMER", "ODD"]',
+        "errors",
+    ),
+    # Work.
+    Mutation(
+        "POLICY_CALLS_CHANGED", ORDERS, GET_CUSTOMER, GET_CUSTOMER.replace("1}", "2}"), "calls"
+    ),
+    Mutation(
+        "POLICY_CALLS_CHANGED",
+        ORDERS,
+        GET_ORDER,
+        """calls: {
+        method: "shop.customers.v1.CustomerService/GetCustomer"
+        timeout: {seconds: 1}
+      }
+"""
+        + GET_ORDER,
+        "calls",
+    ),
+    Mutation("POLICY_CACHE_CHANGED", ORDERS, "ttl: {seconds: 30}", "ttl: {seconds: 31}", "ttl"),
+    Mutation(
+        "POLICY_CACHE_CHANGED",
+        ORDERS,
+        '          "shop.orders.v1.OrderService/CreateOrder",\n',
+        "",
+        "invalidated_by",
+    ),
+    # Services.
+    Mutation("POLICY_REMOVED", NOTIFICATIONS, STATED, "", "service NotificationService"),
+    Mutation(
+        "POLICY_BEGUN",
+        NOTIFICATIONS,
+        "",
+        "",
+        "option (accord.v1.service)",
+        before=((NOTIFICATIONS, STATED, ""),),
+    ),
+    # Events.
+    Mutation(
+        "POLICY_EVENT_REMOVED",
+        EVENTS,
+        "  option (accord.v1.event) = {\n" + PAID + "\n  };\n",
+        "",
+        "message OrderPaid",
+    ),
+    Mutation(
+        "POLICY_EVENT_SUBJECT_CHANGED",
+        EVENTS,
+        "orders.order.paid",
+        "orders.order.settled",
+        "subject",
+    ),
+    Mutation(
+        "POLICY_EVENT_KEY_CHANGED", EVENTS, PAID, PAID.replace("order_id", "payment_id"), "key"
+    ),
+    Mutation(
+        "POLICY_EVENT_VERSION_LOWERED",
+        EVENTS,
+        PAID,
+        PAID,
+        "version",
+        before=((EVENTS, PAID, PAID.replace("1", "2")),),
+    ),
+    Mutation("POLICY_EVENT_VERSION_RAISED", EVENTS, PAID, PAID.replace("1", "2"), "version"),
+    Mutation(
+        "POLICY_EVENT_FIELD_REMOVED",
+        EVENTS,
+        "  // The payment.\n  string payment_id = 2;\n",
+        "  reserved 2;\n",
+        "message OrderPaid",
+    ),
+    Mutation(
+        "POLICY_EVENT_FIELD_REMOVED",
+        ORDERS,
+        "string detail = 2",
+        "bytes detail = 2",
+        "message OrderRejected",
+        found_in=EVENTS,
+    ),
+]
+
+
+CONFIGURATION = """version: v2
+lint:
+  use: [STANDARD, COMMENTS, ACCORD]
+  ignore: [buf]
+  ignore_only: {ACCORD_FIELD_LIMITED: [accord/v1/policy.proto]}
+breaking:
+  use: [POLICY_STRICT]
+plugins:
+  - plugin: buf-plugin-accord
+"""
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shop's contracts, as they are."""
+    root = tmp_path_factory.mktemp("clean") / "protos"
+    shutil.copytree(ROOT / "protos", root)
+    (root / "buf.yaml").write_text(CONFIGURATION)
+    return root
+
+
+def _seed(mutation: Mutation, clean: Path, work: Path) -> tuple[int, Path, Path | None]:
+    """The line that has to be named, the mutant, and for a change the version before it."""
+    mutant = shutil.copytree(clean, work / "mutant")
+    line = mutation.apply(mutant)
+    if mutation in LINT_MUTATIONS:
+        return line, mutant, None
+    against = clean
+    if mutation.before:
+        against = shutil.copytree(clean, work / "against")
+        for file, old, new in mutation.before:
+            replace(against / file, old, new)
+    return line, mutant, against
+
+
+def _says(mutation: Mutation, line: int, found: Sequence[Said]) -> None:
+    wanted = (mutation.rule, mutation.found_in or mutation.file, line)
+    assert wanted in [(said.rule, said.file, said.line) for said in found], "\n".join(
+        [str(wanted), *(f"{said.file}:{said.line}: {said.rule} {said.message}" for said in found)]
+    )
+
+
+@pytest.mark.parametrize("mutation", [*LINT_MUTATIONS, *CHANGES], ids=lambda m: m.rule)
+def test_a_mistake_is_caught_at_the_right_line(
+    mutation: Mutation, clean: Path, tmp_path: Path
+) -> None:
+    """The plugin names the rule, the file and the line of each seeded mistake."""
+    line, mutant, against = _seed(mutation, clean, tmp_path)
+    _says(mutation, line, written_contracts.annotated(mutant, against))
+
+
+@pytest.mark.parametrize("mutation", [*LINT_MUTATIONS, *CHANGES][::16], ids=lambda m: m.rule)
+def test_buf_shows_what_the_plugin_says(mutation: Mutation, clean: Path, tmp_path: Path) -> None:
+    """`buf lint` and `buf breaking` name the same rule, file and line, on some of the mistakes."""
+    line, mutant, against = _seed(mutation, clean, tmp_path)
+    command = ("lint",) if against is None else ("breaking", "--against", str(against))
+    _says(mutation, line, written_contracts.findings(mutant, *command))
+
+
+def test_clean_contracts_have_no_finding(clean: Path) -> None:
+    """Nothing is found in the shop's contracts, nor between them and themselves."""
+    assert written_contracts.findings(clean, "lint") == []
+    assert written_contracts.findings(clean, "breaking", "--against", str(clean)) == []
+
+
+def test_every_rule_has_a_mutation() -> None:
+    """At least forty mistakes, one for each rule and each kind of change."""
+    assert {mutation.rule for mutation in LINT_MUTATIONS} == {rule.id for rule in LINT_RULES}
+    assert {mutation.rule for mutation in CHANGES} == {rule.id for rule in BREAKING_RULES}
+    assert len(LINT_MUTATIONS) >= 40
