@@ -1,13 +1,24 @@
-"""The shop as its customers and operators reach it: the public RPCs, through generated clients."""
+"""The shop as its customers and operators reach it: the public RPCs, through generated clients.
 
+What a contract says of retries ends within the deadline of one call. `Retries` goes on beyond it,
+for processes that are killed and come back.
+"""
+
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+import random
+import sys
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
 import grpc
 
 import accord
+from accord.errors import ServiceError
+from accord.policies.codes import Code
+from accord.policies.retry import Retry, RetryPolicy, Stop
 from services.runtime import topology
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
@@ -16,6 +27,20 @@ from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
 from shop.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
 from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceStub
+from shopctl.errors import CommandError, ExitCode
+from shopctl.replay.progress import Tally
+
+T = TypeVar("T")
+
+RETRY: Final = RetryPolicy(
+    max_attempts=sys.maxsize,
+    initial_backoff=0.1,
+    max_backoff=2.0,
+    codes=frozenset(
+        {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.ABORTED, Code.RESOURCE_EXHAUSTED}
+    ),
+)
+"""Until a call is answered, whatever the code that says nothing about the request itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +80,99 @@ async def connect(
         )
     finally:
         await mesh.close()
+
+
+class RefusedError(CommandError):
+    """A call was answered with an error that repeating it will not change."""
+
+    def __init__(self, method: str, failure: ServiceError) -> None:
+        super().__init__(
+            f"{method}: {failure.code.name} ({failure.reason}): {failure.message}",
+            ExitCode.REFUSED,
+        )
+        self.failure = failure
+
+
+class Retries:
+    """Rides out services that are down, slow or busy; whoever calls bounds the time.
+
+    Only calls that may be repeated may be made with it: reads, and writes with an idempotency key.
+
+    Args:
+        tally: gets to know of every repetition.
+        policy: when a call is made again.
+        random: uniform over [0, 1).
+    """
+
+    def __init__(
+        self,
+        tally: Tally,
+        policy: RetryPolicy = RETRY,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._tally = tally
+        self._policy = policy
+        self._random = random
+
+    async def call(self, method: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The answer of a call.
+
+        Args:
+            method: its name, for error messages.
+            attempt: makes the call, the same one each time.
+
+        Raises:
+            RefusedError: it failed with a code that the policy does not have.
+        """
+        retry = Retry(self._policy, repeatable=True, budget=None, random=self._random)
+        while True:
+            try:
+                return await attempt()
+            except grpc.RpcError as error:
+                failure = ServiceError.from_rpc(error)
+            # A circuit breaker may name half a minute. Asking it again costs no one anything, and
+            # the service behind it may be back much sooner.
+            told = min(failure.retry_after or 0.0, self._policy.max_backoff)
+            delay = retry.failed(Code[failure.code.name], remaining=None, retry_info=told or None)
+            if isinstance(delay, Stop):
+                raise RefusedError(method, failure)
+            self._tally.retried(failure.code.name)
+            await asyncio.sleep(delay)
+
+    async def all(self, method: str, attempt: Callable[[], AsyncIterable[T]]) -> list[T]:
+        """Every message of a stream that ends by itself; one that breaks is read anew.
+
+        Raises:
+            RefusedError: see `call`.
+        """
+
+        async def collect() -> list[T]:
+            return [message async for message in attempt()]
+
+        return await self.call(method, collect)
+
+
+async def for_each(items: Iterable[T], limit: int, work: Callable[[T], Awaitable[None]]) -> None:
+    """Does `work` on every item, at most `limit` at a time, begun in their order.
+
+    Raises:
+        CommandError: the first one that `work` raised; the rest is cancelled.
+    """
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(limit):
+                group.create_task(worker())
+    except* CommandError as errors:
+        raise first(errors) from None
+
+
+def first(errors: ExceptionGroup[CommandError]) -> CommandError:
+    """The first of a group of errors, however deep it is nested."""
+    error = errors.exceptions[0]
+    return first(error) if isinstance(error, ExceptionGroup) else error

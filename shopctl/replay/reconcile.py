@@ -16,10 +16,9 @@ from shop.orders.v1.orders_pb2 import (
     FailureReason,
     OrderStatus,
 )
-from shopctl.replay.books import Books, OrderBooks, Stock
-from shopctl.replay.expected import Expected, ExpectedOrder
-from shopctl.replay.plan import Fate
-from shopctl.replay.tally import status_name
+from shopctl.formatting import enum_name
+from shopctl.replay.model import Books, Expected, ExpectedOrder, Fate, OrderBooks, Stock
+from shopctl.replay.progress import status_name
 
 END: Final[Mapping[Fate, tuple[OrderStatus.ValueType, FailureReason.ValueType]]] = MappingProxyType(
     {
@@ -208,10 +207,5 @@ def _describe(end: tuple[int, int]) -> str:
     status, reason = end
     if reason == FAILURE_REASON_UNSPECIFIED:
         return status_name(status)
-    try:
-        name = FailureReason.Name(FailureReason.ValueType(reason))
-    except ValueError:
-        name = str(reason)
-    return (
-        f"{status_name(status)}: {name.removeprefix('FAILURE_REASON_').lower().replace('_', ' ')}"
-    )
+    name = enum_name(FailureReason.items(), reason, "FAILURE_REASON_")
+    return f"{status_name(status)}: {name.lower().replace('_', ' ')}"

@@ -1,17 +1,24 @@
 """The outcome of a replay for people, and for programs."""
 
+import sys
+from dataclasses import asdict
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from shopctl.replay.reconcile import Check, Unit, Verdict
+from shopctl.replay.progress import Tally
+from shopctl.replay.reconcile import Unit, Verdict
 from shopctl.replay.session import Result, Settings
-from shopctl.replay.tally import Tally
 
 MAX_DIFFERENCES = 50
 """Rows that are printed; JSON has all of them."""
+
+
+def console() -> Console:
+    """Where results are printed; wide enough for a table when nobody tells how wide."""
+    return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
 
 
 def amount(value: int, unit: Unit) -> str:
@@ -75,26 +82,6 @@ def as_json(settings: Settings, result: Result, tally: Tally) -> dict[str, Any]:
         "concurrency": settings.concurrency,
         "seconds": round(result.seconds, 3),
         "retries": dict(tally.retries),
-        "checks": [_check(check) for check in result.verdict.checks],
-        "differences": [
-            {
-                "subject": row.subject,
-                "book": row.book,
-                "what": row.what,
-                "expected": row.expected,
-                "actual": row.actual,
-            }
-            for row in result.verdict.differences
-        ],
-    }
-
-
-def _check(check: Check) -> dict[str, Any]:
-    return {
-        "book": check.book,
-        "what": check.what,
-        "unit": check.unit,
-        "expected": check.expected,
-        "actual": check.actual,
-        "agrees": check.agrees,
+        "checks": [{**asdict(check), "agrees": check.agrees} for check in result.verdict.checks],
+        "differences": [asdict(row) for row in result.verdict.differences],
     }

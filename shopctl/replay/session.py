@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.runtime import topology
-from shopctl.errors import CommandError
-from shopctl.exit_codes import ExitCode
-from shopctl.health import GrpcHealth, State
-from shopctl.replay.audit import Auditor
-from shopctl.replay.clients import Clients, connect
-from shopctl.replay.drive import Driver
-from shopctl.replay.expected import Expected
-from shopctl.replay.load import load
-from shopctl.replay.patience import Patience
-from shopctl.replay.plan import Fate, Plan
+from shopctl.errors import CommandError, ExitCode
+from shopctl.replay.books import BookReader
+from shopctl.replay.clients import Clients, Retries, connect
+from shopctl.replay.driver import Driver, load
+from shopctl.replay.model import Expected, Fate, Plan
+from shopctl.replay.progress import Tally
 from shopctl.replay.reconcile import Verdict, reconcile
-from shopctl.replay.tally import Tally
 from shopctl.replay.tpch import Tpch
+from shopctl.supervisor.health import GrpcHealth, State
+from shopctl.supervisor.programs import SERVICES
 
 MAIL_SECONDS: Final = 60.0
 """After the last order has ended. A mail is tried again after 0, 1, 2, 4 and 8 s."""
@@ -115,26 +112,25 @@ async def _replay(settings: Settings, plan: Plan, expected: Expected, tally: Tal
 async def _run(
     settings: Settings, plan: Plan, expected: Expected, clients: Clients, tally: Tally
 ) -> Result:
-    patience = Patience(tally)
-    customer_ids = await load(plan, clients, patience, tally, settings.concurrency)
+    retries = Retries(tally)
+    customer_ids = await load(plan, clients, retries, tally, settings.concurrency)
     started = time.monotonic()
-    followed = await Driver(plan, customer_ids, settings.card, clients, patience, tally).drive(
+    followed = await Driver(plan, customer_ids, settings.card, clients, retries, tally).drive(
         settings.concurrency
     )
     seconds = time.monotonic() - started
-    auditor = Auditor(followed, clients, patience, tally, settings.concurrency)
-    await auditor.wait_for_mail(MAIL_SECONDS)
-    books = await auditor.read(plan.run, customer_ids.values())
+    reader = BookReader(followed, clients, retries, tally, settings.concurrency)
+    await reader.wait_for_mail(MAIL_SECONDS)
+    books = await reader.read(plan.run, customer_ids.values())
     return Result(plan.run, reconcile(expected, books), seconds)
 
 
 async def _await_shop(offset: int, seconds: float) -> None:
     """Lets restarts pass, but does not wait for a shop that nobody started."""
-    names = [name for name in topology.SERVICES if name not in topology.RESERVED]
-    waiting = names
+    waiting: Sequence[str] = SERVICES
     deadline = time.monotonic() + seconds
     while waiting := await _not_serving(waiting, offset):
-        if waiting == names or time.monotonic() > deadline:
+        if len(waiting) == len(SERVICES) or time.monotonic() > deadline:
             raise CommandError(
                 f"{', '.join(waiting)} cannot be reached at {topology.HOST} with port offset "
                 f"{offset}; start the shop with: shopctl up",

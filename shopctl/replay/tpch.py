@@ -6,20 +6,59 @@ passes through a float.
 """
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from shopctl.errors import CommandError
-from shopctl.exit_codes import ExitCode
-from shopctl.replay.expected import Expected, ExpectedOrder
-from shopctl.replay.plan import Buyer, Fate, Line, Plan, PlannedOrder, Ware
+from shopctl.errors import CommandError, ExitCode
+from shopctl.replay.model import (
+    Buyer,
+    Expected,
+    ExpectedOrder,
+    Fate,
+    Line,
+    Plan,
+    PlannedOrder,
+    Ware,
+)
 
 if TYPE_CHECKING:
     import duckdb
 
 MARGIN: Final = 10
 """Units of every product beyond what the orders need; they have to be there in the end."""
+
+COUNTRY_CODES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ALGERIA": "DZ",
+        "ARGENTINA": "AR",
+        "BRAZIL": "BR",
+        "CANADA": "CA",
+        "CHINA": "CN",
+        "EGYPT": "EG",
+        "ETHIOPIA": "ET",
+        "FRANCE": "FR",
+        "GERMANY": "DE",
+        "INDIA": "IN",
+        "INDONESIA": "ID",
+        "IRAN": "IR",
+        "IRAQ": "IQ",
+        "JAPAN": "JP",
+        "JORDAN": "JO",
+        "KENYA": "KE",
+        "MOROCCO": "MA",
+        "MOZAMBIQUE": "MZ",
+        "PERU": "PE",
+        "ROMANIA": "RO",
+        "RUSSIA": "RU",
+        "SAUDI ARABIA": "SA",
+        "UNITED KINGDOM": "GB",
+        "UNITED STATES": "US",
+        "VIETNAM": "VN",
+    }
+)
+"""Name in the table `nation` -> ISO 3166-1 alpha-2 code."""
 
 _ORDERS_PER_THOUSANDTH: Final = 1_500
 """Orders at scale factor 0.001."""

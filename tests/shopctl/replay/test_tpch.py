@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 
 import protovalidate
 import pytest
@@ -12,8 +13,8 @@ from shop.customers.v1.customers_pb2 import CreateCustomerRequest
 from shop.inventory.v1.inventory_pb2 import UpsertProductRequest
 from shop.orders.v1.orders_pb2 import CreateOrderRequest, OrderItem
 from shopctl.errors import CommandError
-from shopctl.replay.load import address, cents
-from shopctl.replay.plan import Fate, Plan
+from shopctl.replay.driver import address, cents
+from shopctl.replay.model import Fate, Plan
 from shopctl.replay.tpch import MARGIN, Tpch
 
 RUN = "a1b2c3d4"
@@ -31,6 +32,13 @@ many = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+
+
+@pytest.fixture(scope="module")
+def tpch() -> Iterator[Tpch]:
+    """TPC-H at the size that the command uses; every test draws its own orders."""
+    with Tpch(0.01) as tpch:
+        yield tpch
 
 
 def draw(tpch: Tpch, count: int = 200, seed: int = 1) -> Plan:

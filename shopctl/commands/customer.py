@@ -1,0 +1,103 @@
+"""`shopctl customer`."""
+
+from typing import Annotated
+
+import typer
+
+import accord
+from shop.customers.v1.customers_pb2 import (
+    CreateCustomerRequest,
+    Customer,
+    GetCustomerRequest,
+    ListCustomersRequest,
+)
+from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
+from shopctl.client import Shop, with_shop
+from shopctl.formatting import (
+    build_address,
+    format_address,
+    format_time,
+    print_fields,
+    print_json,
+)
+from shopctl.options import (
+    CityOption,
+    CountryOption,
+    IdOnlyOption,
+    JsonOption,
+    KeyOption,
+    PostalCodeOption,
+    StreetOption,
+)
+
+app = typer.Typer(name="customer", no_args_is_help=True, help="Create and look at customers.")
+
+
+@app.command()
+@with_shop
+async def create(
+    shop: Shop,
+    name: Annotated[str, typer.Option(help="Full name.")],
+    email: Annotated[str, typer.Option(help="E-mail address; nobody else may have it.")],
+    street: StreetOption = "",
+    city: CityOption = "",
+    postal_code: PostalCodeOption = "",
+    country: CountryOption = "",
+    key: KeyOption = "",
+    as_json: JsonOption = False,
+    id_only: IdOnlyOption = False,
+) -> None:
+    """Create a customer. With an address, orders go there by default."""
+    address = build_address(
+        name=name, street=street, city=city, postal_code=postal_code, country=country
+    )
+    request = CreateCustomerRequest(name=name, email=email, address=address)
+    async with shop.calling("customers", key) as channel:
+        response = await CustomerServiceStub(channel).CreateCustomer(
+            request, metadata=accord.idempotency_key(key)
+        )
+    if id_only:
+        typer.echo(response.customer.customer_id)
+    else:
+        _print(response.customer, as_json)
+
+
+@app.command()
+@with_shop
+async def get(
+    shop: Shop,
+    customer_id: Annotated[str, typer.Argument(metavar="ID")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show a customer."""
+    async with shop.calling("customers") as channel:
+        request = GetCustomerRequest(customer_id=customer_id)
+        response = await CustomerServiceStub(channel).GetCustomer(request)
+    _print(response.customer, as_json)
+
+
+@app.command("list")
+@with_shop
+async def list_customers(shop: Shop, as_json: JsonOption = False) -> None:
+    """List all customers, oldest first."""
+    async with shop.calling("customers") as channel:
+        request = ListCustomersRequest()
+        async for response in CustomerServiceStub(channel).ListCustomers(request):
+            customer = response.customer
+            if as_json:
+                print_json(customer)
+            else:
+                typer.echo(f"{customer.customer_id}  {customer.name} <{customer.email}>")
+
+
+def _print(customer: Customer, as_json: bool) -> None:
+    if as_json:
+        print_json(customer)
+        return
+    print_fields(
+        customer=customer.customer_id,
+        name=customer.name,
+        email=customer.email,
+        address=format_address(customer.address) if customer.HasField("address") else "",
+        created=format_time(customer.created_at),
+    )

@@ -1,0 +1,145 @@
+"""`shopctl mesh`, and what `policy` and `fault` print like it."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToJson
+
+from accord.ops.v1.mesh_pb2 import (
+    Breaker,
+    BreakerPosition,
+    Budget,
+    Fault,
+    GetStateRequest,
+    GetStateResponse,
+    Hedge,
+    Limit,
+    Method,
+    Override,
+    Refused,
+    Source,
+)
+from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
+from shopctl.client import Shop, with_shop
+from shopctl.formatting import enum_name, one_line, print_json
+from shopctl.options import AnyServiceOption, JsonOption
+from shopctl.supervisor.programs import SERVICES
+
+app = typer.Typer()
+
+
+@app.command()
+@with_shop
+async def mesh(
+    shop: Shop,
+    service: AnyServiceOption = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="PREFIX",
+            show_default="all",
+            help="Only methods whose full name begins so.",
+        ),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the policies of each process do: limits, breakers, budgets, hedges, overrides."""
+    for name in [service] if service else SERVICES:
+        found = await read_state(shop, name, method)
+        if as_json:
+            print_json(found)
+            continue
+        typer.echo(f"{name}  {_limit(found.limit)}")
+        for line in _lines(found):
+            typer.echo(f"  {line}")
+
+
+async def read_state(shop: Shop, service: str, prefix: str) -> GetStateResponse:
+    """What the policies of a process do, as far as methods are concerned that begin so."""
+    async with shop.calling(service) as channel:
+        return await MeshServiceStub(channel).GetState(GetStateRequest(method_prefix=prefix))
+
+
+def print_method(service: str, method: Method, as_json: bool) -> None:
+    """A method in one line: what differs from its contract."""
+    if as_json:
+        print_json(method, service=service)
+    else:
+        said = "; ".join(_differences(method)) or "as its contract says"
+        typer.echo(f"{service}  {method.method}  {said}")
+
+
+def print_refused(service: str, refused: Refused, as_json: bool) -> None:
+    """An override that a process has refused, in one line."""
+    if as_json:
+        print_json(refused, service=service)
+    else:
+        typer.echo(f"{service}  {_refused(refused)}")
+
+
+def _lines(found: GetStateResponse) -> Iterator[str]:
+    yield from map(_breaker, found.breakers)
+    yield from map(_budget, found.budgets)
+    yield from map(_hedge, found.hedges)
+    for method in found.methods:
+        counts = [f"{name} {number}" for name, number in sorted(method.counts.items())]
+        yield f"method   {method.method}  {'; '.join([*_differences(method), *counts])}"
+    yield from map(_refused, found.refused)
+
+
+def _differences(method: Method) -> Iterator[str]:
+    if method.HasField("override"):
+        yield f"{_source(method.source)} {_json(method.override)}"
+    if method.HasField("fault"):
+        yield f"fault {_json(method.fault)} for {_seconds(method.fault_ends_in)}"
+
+
+def _limit(limit: Limit) -> str:
+    return (
+        f"{limit.in_flight} of {limit.limit} calls at work, {limit.queued} waiting;"
+        f" {limit.streams} of {limit.stream_limit} streams open"
+    )
+
+
+def _breaker(breaker: Breaker) -> str:
+    position = enum_name(BreakerPosition.items(), breaker.position, "BREAKER_POSITION_")
+    left = f" for {_seconds(breaker.open_for)}" if breaker.open_for.ToNanoseconds() else ""
+    return (
+        f"breaker  {breaker.target}  {breaker.method}  {position}{left},"
+        f" {breaker.failures} of {breaker.calls} failed"
+    )
+
+
+def _budget(budget: Budget) -> str:
+    return (
+        f"budget   {budget.target}  {budget.balance} retries left,"
+        f" {budget.retries} made in {budget.calls} calls"
+    )
+
+
+def _hedge(hedge: Hedge) -> str:
+    after = f"after {_seconds(hedge.delay)}" if hedge.HasField("delay") else "not yet"
+    return (
+        f"hedge    {hedge.target}  {hedge.method}  {after},"
+        f" {hedge.sent} sent, {hedge.refused} refused by the budget"
+    )
+
+
+def _refused(refused: Refused) -> str:
+    what = refused.method or "all of it"
+    return f"refused  {one_line(what)}  {_source(refused.source)} {one_line(refused.problem)}"
+
+
+def _source(source: int) -> str:
+    return enum_name(Source.items(), source, "SOURCE_")
+
+
+def _json(message: Override | Fault) -> str:
+    return MessageToJson(message, indent=None, preserving_proto_field_name=True)
+
+
+def _seconds(duration: Duration) -> str:
+    return f"{duration.ToNanoseconds() / 1e9:.3g} s"
