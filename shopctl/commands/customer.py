@@ -5,12 +5,7 @@ from typing import Annotated
 import typer
 
 import accord
-from shop.customers.v1.customers_pb2 import (
-    CreateCustomerRequest,
-    Customer,
-    GetCustomerRequest,
-    ListCustomersRequest,
-)
+from shop.customers.v1 import customers_pb2 as pb
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shopctl.client import Shop, with_shop
 from shopctl.formatting import (
@@ -51,7 +46,7 @@ async def create(
     address = build_address(
         name=name, street=street, city=city, postal_code=postal_code, country=country
     )
-    request = CreateCustomerRequest(name=name, email=email, address=address)
+    request = pb.CreateCustomerRequest(name=name, email=email, address=address)
     async with shop.calling("customers", key) as channel:
         response = await CustomerServiceStub(channel).CreateCustomer(
             request, metadata=accord.idempotency_key(key)
@@ -71,7 +66,7 @@ async def get(
 ) -> None:
     """Show a customer."""
     async with shop.calling("customers") as channel:
-        request = GetCustomerRequest(customer_id=customer_id)
+        request = pb.GetCustomerRequest(customer_id=customer_id)
         response = await CustomerServiceStub(channel).GetCustomer(request)
     _print(response.customer, as_json)
 
@@ -81,7 +76,7 @@ async def get(
 async def list_customers(shop: Shop, as_json: JsonOption = False) -> None:
     """List all customers, oldest first."""
     async with shop.calling("customers") as channel:
-        request = ListCustomersRequest()
+        request = pb.ListCustomersRequest()
         async for response in CustomerServiceStub(channel).ListCustomers(request):
             customer = response.customer
             if as_json:
@@ -90,7 +85,7 @@ async def list_customers(shop: Shop, as_json: JsonOption = False) -> None:
                 typer.echo(f"{customer.customer_id}  {customer.name} <{customer.email}>")
 
 
-def _print(customer: Customer, as_json: bool) -> None:
+def _print(customer: pb.Customer, as_json: bool) -> None:
     if as_json:
         print_json(customer)
         return

@@ -7,20 +7,7 @@ import typer
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToJson
 
-from accord.ops.v1.mesh_pb2 import (
-    Breaker,
-    BreakerPosition,
-    Budget,
-    Fault,
-    GetStateRequest,
-    GetStateResponse,
-    Hedge,
-    Limit,
-    Method,
-    Override,
-    Refused,
-    Source,
-)
+from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from shopctl.client import Shop, with_shop
 from shopctl.formatting import enum_name, one_line, print_json
@@ -57,13 +44,13 @@ async def mesh(
             typer.echo(f"  {line}")
 
 
-async def read_state(shop: Shop, service: str, prefix: str) -> GetStateResponse:
+async def read_state(shop: Shop, service: str, prefix: str) -> pb.GetStateResponse:
     """What the policies of a process do, as far as methods are concerned that begin so."""
     async with shop.calling(service) as channel:
-        return await MeshServiceStub(channel).GetState(GetStateRequest(method_prefix=prefix))
+        return await MeshServiceStub(channel).GetState(pb.GetStateRequest(method_prefix=prefix))
 
 
-def print_method(service: str, method: Method, as_json: bool) -> None:
+def print_method(service: str, method: pb.Method, as_json: bool) -> None:
     """A method in one line: what differs from its contract."""
     if as_json:
         print_json(method, service=service)
@@ -72,7 +59,7 @@ def print_method(service: str, method: Method, as_json: bool) -> None:
         typer.echo(f"{service}  {method.method}  {said}")
 
 
-def print_refused(service: str, refused: Refused, as_json: bool) -> None:
+def print_refused(service: str, refused: pb.Refused, as_json: bool) -> None:
     """An override that a process has refused, in one line."""
     if as_json:
         print_json(refused, service=service)
@@ -80,7 +67,7 @@ def print_refused(service: str, refused: Refused, as_json: bool) -> None:
         typer.echo(f"{service}  {_refused(refused)}")
 
 
-def _lines(found: GetStateResponse) -> Iterator[str]:
+def _lines(found: pb.GetStateResponse) -> Iterator[str]:
     yield from map(_breaker, found.breakers)
     yield from map(_budget, found.budgets)
     yield from map(_hedge, found.hedges)
@@ -90,22 +77,22 @@ def _lines(found: GetStateResponse) -> Iterator[str]:
     yield from map(_refused, found.refused)
 
 
-def _differences(method: Method) -> Iterator[str]:
+def _differences(method: pb.Method) -> Iterator[str]:
     if method.HasField("override"):
         yield f"{_source(method.source)} {_json(method.override)}"
     if method.HasField("fault"):
         yield f"fault {_json(method.fault)} for {_seconds(method.fault_ends_in)}"
 
 
-def _limit(limit: Limit) -> str:
+def _limit(limit: pb.Limit) -> str:
     return (
         f"{limit.in_flight} of {limit.limit} calls at work, {limit.queued} waiting;"
         f" {limit.streams} of {limit.stream_limit} streams open"
     )
 
 
-def _breaker(breaker: Breaker) -> str:
-    position = enum_name(BreakerPosition.items(), breaker.position, "BREAKER_POSITION_")
+def _breaker(breaker: pb.Breaker) -> str:
+    position = enum_name(pb.BreakerPosition.items(), breaker.position, "BREAKER_POSITION_")
     left = f" for {_seconds(breaker.open_for)}" if breaker.open_for.ToNanoseconds() else ""
     return (
         f"breaker  {breaker.target}  {breaker.method}  {position}{left},"
@@ -113,14 +100,14 @@ def _breaker(breaker: Breaker) -> str:
     )
 
 
-def _budget(budget: Budget) -> str:
+def _budget(budget: pb.Budget) -> str:
     return (
         f"budget   {budget.target}  {budget.balance} retries left,"
         f" {budget.retries} made in {budget.calls} calls"
     )
 
 
-def _hedge(hedge: Hedge) -> str:
+def _hedge(hedge: pb.Hedge) -> str:
     after = f"after {_seconds(hedge.delay)}" if hedge.HasField("delay") else "not yet"
     return (
         f"hedge    {hedge.target}  {hedge.method}  {after},"
@@ -128,16 +115,16 @@ def _hedge(hedge: Hedge) -> str:
     )
 
 
-def _refused(refused: Refused) -> str:
+def _refused(refused: pb.Refused) -> str:
     what = refused.method or "all of it"
     return f"refused  {one_line(what)}  {_source(refused.source)} {one_line(refused.problem)}"
 
 
 def _source(source: int) -> str:
-    return enum_name(Source.items(), source, "SOURCE_")
+    return enum_name(pb.Source.items(), source, "SOURCE_")
 
 
-def _json(message: Override | Fault) -> str:
+def _json(message: pb.Override | pb.Fault) -> str:
     return MessageToJson(message, indent=None, preserving_proto_field_name=True)
 
 

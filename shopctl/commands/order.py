@@ -14,19 +14,7 @@ from shop.customers.v1.customers_pb2 import GetCustomerRequest
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.inventory.v1.inventory_pb2 import GetStockRequest
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
-from shop.orders.v1.orders_pb2 import (
-    CancelOrderRequest,
-    CreateOrderRequest,
-    Failure,
-    FailureReason,
-    GetOrderRequest,
-    ListOrdersRequest,
-    Order,
-    OrderItem,
-    OrderStatus,
-    StreamOrderUpdatesRequest,
-    StreamOrderUpdatesResponse,
-)
+from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shopctl.client import Shop, with_shop
 from shopctl.commands.trace import trace
@@ -59,9 +47,9 @@ OrderArgument = Annotated[str, typer.Argument(metavar="ID", help="The order.")]
 
 ENDED_BADLY: Final = frozenset(
     {
-        OrderStatus.ORDER_STATUS_REJECTED,
-        OrderStatus.ORDER_STATUS_FAILED,
-        OrderStatus.ORDER_STATUS_CANCELLED,
+        pb.OrderStatus.ORDER_STATUS_REJECTED,
+        pb.OrderStatus.ORDER_STATUS_FAILED,
+        pb.OrderStatus.ORDER_STATUS_CANCELLED,
     }
 )
 
@@ -113,10 +101,10 @@ async def place(
     """
     wanted = [parse_item(text) for text in item]
     where = {"street": street, "city": city, "postal_code": postal_code, "country": country}
-    request = CreateOrderRequest(
+    request = pb.CreateOrderRequest(
         customer_id=customer,
         items=[
-            OrderItem(
+            pb.OrderItem(
                 sku=each.sku,
                 quantity=each.quantity,
                 unit_price=await _price(shop, each, currency),
@@ -157,11 +145,15 @@ async def list_orders(
     as_json: JsonOption = False,
 ) -> None:
     """List orders, newest first."""
-    wanted = OrderStatus.Value(f"ORDER_STATUS_{(status or 'unspecified').upper()}")
+    wanted = pb.OrderStatus.Value(f"ORDER_STATUS_{(status or 'unspecified').upper()}")
 
-    async def read(channel: grpc.aio.Channel, size: int, token: str) -> tuple[Sequence[Order], str]:
+    async def read(
+        channel: grpc.aio.Channel, size: int, token: str
+    ) -> tuple[Sequence[pb.Order], str]:
         page = await OrderServiceStub(channel).ListOrders(
-            ListOrdersRequest(page_size=size, page_token=token, customer_id=customer, status=wanted)
+            pb.ListOrdersRequest(
+                page_size=size, page_token=token, customer_id=customer, status=wanted
+            )
         )
         return page.orders, page.next_page_token
 
@@ -203,7 +195,7 @@ async def cancel(
 
     Exit code: 0 it is being undone, 5 it is too late.
     """
-    request = CancelOrderRequest(order_id=order_id, reason=reason)
+    request = pb.CancelOrderRequest(order_id=order_id, reason=reason)
     async with shop.calling("orders", key) as channel:
         response = await OrderServiceStub(channel).CancelOrder(
             request, metadata=accord.idempotency_key(key)
@@ -214,7 +206,7 @@ async def cancel(
 app.command()(trace)
 
 
-def check_outcome(order: Order) -> None:
+def check_outcome(order: pb.Order) -> None:
     """Ends the command with 5 if the order has ended badly."""
     if order.status in ENDED_BADLY:
         raise CommandError(
@@ -223,7 +215,7 @@ def check_outcome(order: Order) -> None:
         )
 
 
-def print_order(order: Order, as_json: bool) -> None:
+def print_order(order: pb.Order, as_json: bool) -> None:
     """Everything about an order."""
     if as_json:
         print_json(order)
@@ -250,21 +242,21 @@ def print_order(order: Order, as_json: bool) -> None:
 
 def status_name(status: int) -> str:
     """`PENDING`; the number of one that this version does not know."""
-    return enum_name(OrderStatus.items(), status, "ORDER_STATUS_")
+    return enum_name(pb.OrderStatus.items(), status, "ORDER_STATUS_")
 
 
-async def _get(shop: Shop, order_id: str) -> Order:
+async def _get(shop: Shop, order_id: str) -> pb.Order:
     async with shop.calling("orders") as channel:
-        request = GetOrderRequest(order_id=order_id)
+        request = pb.GetOrderRequest(order_id=order_id)
         return (await OrderServiceStub(channel).GetOrder(request)).order
 
 
-async def _watch(shop: Shop, order_id: str, after: int, as_json: bool) -> Order:
+async def _watch(shop: Shop, order_id: str, after: int, as_json: bool) -> pb.Order:
     """Prints the updates of an order until it has ended, and returns it.
 
     The contract says how to resume the stream, so that a broken connection goes unnoticed.
     """
-    request = StreamOrderUpdatesRequest(order_id=order_id, after_sequence=after)
+    request = pb.StreamOrderUpdatesRequest(order_id=order_id, after_sequence=after)
     async with shop.calling("orders") as channel:
         async for update in OrderServiceStub(channel).StreamOrderUpdates(request):
             if as_json:
@@ -274,7 +266,7 @@ async def _watch(shop: Shop, order_id: str, after: int, as_json: bool) -> Order:
     return await _get(shop, order_id)
 
 
-def _update_line(update: StreamOrderUpdatesResponse) -> str:
+def _update_line(update: pb.StreamOrderUpdatesResponse) -> str:
     event = update.event_type.rpartition(".")[2]
     line = (
         f"{format_time(update.occurred_at)}  {update.sequence:>3}  {event:<20}  "
@@ -283,8 +275,8 @@ def _update_line(update: StreamOrderUpdatesResponse) -> str:
     return f"{line}  {_failure(update.failure)}" if update.HasField("failure") else line
 
 
-def _failure(failure: Failure) -> str:
-    reason = enum_name(FailureReason.items(), failure.reason, "FAILURE_REASON_")
+def _failure(failure: pb.Failure) -> str:
+    reason = enum_name(pb.FailureReason.items(), failure.reason, "FAILURE_REASON_")
     return f"{reason}: {failure.detail}".removesuffix(": ")
 
 
@@ -301,13 +293,7 @@ async def _ship_to(shop: Shop, customer_id: str, where: Mapping[str, str]) -> Ad
     async with shop.calling("customers") as channel:
         request = GetCustomerRequest(customer_id=customer_id)
         customer = (await CustomerServiceStub(channel).GetCustomer(request)).customer
-    other = build_address(
-        name=customer.name,
-        street=where["street"],
-        city=where["city"],
-        postal_code=where["postal_code"],
-        country=where["country"],
-    )
+    other = build_address(name=customer.name, **where)
     if other is not None:
         return other
     if not customer.HasField("address"):

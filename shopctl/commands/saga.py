@@ -8,17 +8,7 @@ import grpc.aio
 import typer
 
 import accord
-from accord.ops.v1.saga_pb2 import (
-    AbandonSagaRequest,
-    CompensateSagaRequest,
-    GetSagaRequest,
-    GetSagaResponse,
-    ListSagasRequest,
-    RetrySagaRequest,
-    Saga,
-    SagaPhase,
-    SkipStepRequest,
-)
+from accord.ops.v1 import saga_pb2 as pb
 from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
 from shopctl.client import Shop, with_shop
 from shopctl.commands.work import attempts, state_name
@@ -75,12 +65,14 @@ async def list_sagas(
     as_json: JsonOption = False,
 ) -> None:
     """List sagas, oldest first."""
-    wanted = SagaPhase.Value(f"SAGA_PHASE_{(phase or 'unspecified').upper()}")
+    wanted = pb.SagaPhase.Value(f"SAGA_PHASE_{(phase or 'unspecified').upper()}")
     age = to_duration(min_age)
 
-    async def read(channel: grpc.aio.Channel, size: int, token: str) -> tuple[Sequence[Saga], str]:
+    async def read(
+        channel: grpc.aio.Channel, size: int, token: str
+    ) -> tuple[Sequence[pb.Saga], str]:
         page = await SagaServiceStub(channel).ListSagas(
-            ListSagasRequest(
+            pb.ListSagasRequest(
                 page_size=size, page_token=token, definition=definition, phase=wanted, min_age=age
             )
         )
@@ -136,7 +128,7 @@ async def retry(
 
     Exit code: 0 it is due, 5 the saga has ended, or the step is being tried right now.
     """
-    request = RetrySagaRequest(saga_id=saga_id, reason=reason)
+    request = pb.RetrySagaRequest(saga_id=saga_id, reason=reason)
     async with shop.calling(service, key) as channel:
         response = await SagaServiceStub(channel).RetrySaga(
             request, metadata=accord.idempotency_key(key)
@@ -168,7 +160,7 @@ async def skip(
     skipped.
     """
     current = step or (await _get(shop, service, saga_id)).saga.step
-    request = SkipStepRequest(saga_id=saga_id, step=current, reason=reason)
+    request = pb.SkipStepRequest(saga_id=saga_id, step=current, reason=reason)
     async with shop.calling(service, key) as channel:
         response = await SagaServiceStub(channel).SkipStep(
             request, metadata=accord.idempotency_key(key)
@@ -190,7 +182,7 @@ async def compensate(
 
     Exit code: 0 it is being undone, 5 it is too late.
     """
-    request = CompensateSagaRequest(saga_id=saga_id, reason=reason)
+    request = pb.CompensateSagaRequest(saga_id=saga_id, reason=reason)
     async with shop.calling(service, key) as channel:
         response = await SagaServiceStub(channel).CompensateSaga(
             request, metadata=accord.idempotency_key(key)
@@ -212,7 +204,7 @@ async def abandon(
 
     Exit code: 0 nothing more happens to it, 5 it has ended before.
     """
-    request = AbandonSagaRequest(saga_id=saga_id, reason=reason)
+    request = pb.AbandonSagaRequest(saga_id=saga_id, reason=reason)
     async with shop.calling(service, key) as channel:
         response = await SagaServiceStub(channel).AbandonSaga(
             request, metadata=accord.idempotency_key(key)
@@ -220,12 +212,12 @@ async def abandon(
     _print_line(response.saga, as_json)
 
 
-async def _get(shop: Shop, service: str, saga_id: str) -> GetSagaResponse:
+async def _get(shop: Shop, service: str, saga_id: str) -> pb.GetSagaResponse:
     async with shop.calling(service) as channel:
-        return await SagaServiceStub(channel).GetSaga(GetSagaRequest(saga_id=saga_id))
+        return await SagaServiceStub(channel).GetSaga(pb.GetSagaRequest(saga_id=saga_id))
 
 
-def _print_line(saga: Saga, as_json: bool) -> None:
+def _print_line(saga: pb.Saga, as_json: bool) -> None:
     if as_json:
         print_json(saga)
         return
@@ -238,9 +230,9 @@ def _print_line(saga: Saga, as_json: bool) -> None:
 
 def _phase_name(phase: int) -> str:
     """`FORWARD`; the number of one that this version does not know."""
-    return enum_name(SagaPhase.items(), phase, "SAGA_PHASE_")
+    return enum_name(pb.SagaPhase.items(), phase, "SAGA_PHASE_")
 
 
-def _to_be_undone(saga: Saga) -> str:
-    turning = saga.cancelled and saga.phase == SagaPhase.SAGA_PHASE_FORWARD
+def _to_be_undone(saga: pb.Saga) -> str:
+    turning = saga.cancelled and saga.phase == pb.SagaPhase.SAGA_PHASE_FORWARD
     return " (to be undone)" if turning else ""

@@ -10,14 +10,7 @@ import grpc.aio
 import typer
 from rich.text import Text
 
-from accord.ops.v1.trace_pb2 import (
-    FindTracesRequest,
-    FoundTrace,
-    ListSpansRequest,
-    Span,
-    SpanEvent,
-    SpanKind,
-)
+from accord.ops.v1 import trace_pb2 as pb
 from accord.ops.v1.trace_pb2_grpc import TraceServiceStub
 from shopctl.client import Shop, with_shop
 from shopctl.errors import CommandError, ExitCode
@@ -44,7 +37,7 @@ class Recorded:
     """A span and the service that has it."""
 
     service: str
-    span: Span
+    span: pb.Span
 
     @property
     def start(self) -> int:
@@ -81,7 +74,7 @@ async def trace(
     Exit code: 0 shown, 5 there is no such order, or its spans are gone.
     """
     async with shop.calling("orders") as channel:
-        request = FindTracesRequest(key=order_id)
+        request = pb.FindTracesRequest(key=order_id)
         traces = (await TraceServiceStub(channel).FindTraces(request)).traces
     if not traces:
         raise CommandError(f"there is no order {order_id}", ExitCode.REFUSED)
@@ -96,7 +89,9 @@ async def trace(
         )
 
 
-async def _print_trace(shop: Shop, found: FoundTrace, *, everything: bool, as_json: bool) -> bool:
+async def _print_trace(
+    shop: Shop, found: pb.FoundTrace, *, everything: bool, as_json: bool
+) -> bool:
     answers = await asyncio.gather(*(_spans(shop, name, found.trace_id) for name in SERVICES))
     silent = [name for name, spans in zip(SERVICES, answers, strict=True) if spans is None]
     lines = tree(span for spans in answers for span in spans or ())
@@ -118,8 +113,10 @@ async def _print_trace(shop: Shop, found: FoundTrace, *, everything: bool, as_js
 async def _spans(shop: Shop, service: str, trace_id: str) -> list[Recorded] | None:
     """The spans that a service still has, or None if it does not answer."""
 
-    async def read(channel: grpc.aio.Channel, size: int, token: str) -> tuple[Sequence[Span], str]:
-        request = ListSpansRequest(trace_id=trace_id, page_size=size, page_token=token)
+    async def read(
+        channel: grpc.aio.Channel, size: int, token: str
+    ) -> tuple[Sequence[pb.Span], str]:
+        request = pb.ListSpansRequest(trace_id=trace_id, page_size=size, page_token=token)
         page = await TraceServiceStub(channel).ListSpans(request)
         return page.spans, page.next_page_token
 
@@ -132,7 +129,7 @@ async def _spans(shop: Shop, service: str, trace_id: str) -> list[Recorded] | No
 def tree(spans: Iterable[Recorded]) -> list[Line]:
     """The spans in the order of a call tree; a span whose cause is not there begins a tree."""
     ordered = sorted(
-        spans, key=lambda each: (each.start, each.span.kind == SpanKind.SPAN_KIND_SERVER)
+        spans, key=lambda each: (each.start, each.span.kind == pb.SpanKind.SPAN_KIND_SERVER)
     )
     known = {each.span.span_id for each in ordered}
     children: dict[str, list[Recorded]] = {}
@@ -208,7 +205,7 @@ def milliseconds(nanoseconds: int) -> str:
 
 def _what(recorded: Recorded) -> str:
     method = _harmless(recorded.span.name.rpartition("/")[2])
-    if recorded.span.kind == SpanKind.SPAN_KIND_CLIENT:
+    if recorded.span.kind == pb.SpanKind.SPAN_KIND_CLIENT:
         return f"→ {method}"
     return f"{recorded.service} {method}"
 
@@ -216,7 +213,7 @@ def _what(recorded: Recorded) -> str:
 def _bar(recorded: Recorded, scale: Scale) -> str:
     """Solid where a call was handled, light where it was waited for, dots between attempts."""
     start, end = scale.column(recorded.start), scale.column(recorded.end)
-    if recorded.span.kind != SpanKind.SPAN_KIND_CLIENT:
+    if recorded.span.kind != pb.SpanKind.SPAN_KIND_CLIENT:
         return " " * start + HANDLED * max(1, end - start)
     cells = [WAITED] * max(1, end - start)
     attempts = [event for event in recorded.span.events if event.name == ATTEMPT]
@@ -229,7 +226,7 @@ def _bar(recorded: Recorded, scale: Scale) -> str:
     return " " * start + "".join(cells if attempts else [CALLED] * len(cells))
 
 
-def _notes(span: Span) -> Iterator[str]:
+def _notes(span: pb.Span) -> Iterator[str]:
     """What a call had to go through; nothing for one that was answered at once."""
     if "accord.cache.hit" in span.attributes:
         yield "from the cache"
@@ -256,7 +253,7 @@ def _notes(span: Span) -> Iterator[str]:
         yield _harmless(" ".join(part for part in parts if part))
 
 
-def _seconds(event: SpanEvent) -> float:
+def _seconds(event: pb.SpanEvent) -> float:
     try:
         return float(event.attributes.get("accord.attempt.duration", "0"))
     except ValueError:

@@ -8,14 +8,7 @@ import grpc.aio
 import typer
 
 import accord
-from accord.ops.v1.work_pb2 import (
-    DiscardWorkRequest,
-    GetWorkRequest,
-    ListWorkRequest,
-    RetryWorkRequest,
-    WorkItem,
-    WorkState,
-)
+from accord.ops.v1 import work_pb2 as pb
 from accord.ops.v1.work_pb2_grpc import WorkServiceStub
 from shopctl.client import Shop, with_shop
 from shopctl.formatting import (
@@ -70,14 +63,14 @@ async def list_work(
     as_json: JsonOption = False,
 ) -> None:
     """List work, oldest first; of every service, one after the other, unless one is named."""
-    wanted = WorkState.Value(f"WORK_STATE_{(state or 'unspecified').upper()}")
+    wanted = pb.WorkState.Value(f"WORK_STATE_{(state or 'unspecified').upper()}")
     age = to_duration(min_age)
 
     async def read(
         channel: grpc.aio.Channel, size: int, token: str
-    ) -> tuple[Sequence[WorkItem], str]:
+    ) -> tuple[Sequence[pb.WorkItem], str]:
         page = await WorkServiceStub(channel).ListWork(
-            ListWorkRequest(
+            pb.ListWorkRequest(
                 page_size=size, page_token=token, state=wanted, queue=queue, min_age=age
             )
         )
@@ -95,7 +88,7 @@ async def show(
 ) -> None:
     """Show an item with its failures."""
     async with shop.calling(service) as channel:
-        found = await WorkServiceStub(channel).GetWork(GetWorkRequest(work_id=work_id))
+        found = await WorkServiceStub(channel).GetWork(pb.GetWorkRequest(work_id=work_id))
     if as_json:
         print_json(found)
         return
@@ -107,7 +100,7 @@ async def show(
         state=state_name(item.state),
         attempts=attempts(item),
         created=format_time(item.created_at),
-        due=format_time(item.due_at) if item.state == WorkState.WORK_STATE_READY else "",
+        due=format_time(item.due_at) if item.state == pb.WorkState.WORK_STATE_READY else "",
         owner=found.owner,
         waiting_for=found.held_up_by,
         behind_it=f"{found.behind} waiting" if found.behind else "",
@@ -134,7 +127,7 @@ async def retry(
 
     Exit code: 0 it is due, 5 there is no such item (any more), or it is being tried right now.
     """
-    request = RetryWorkRequest(work_id=work_id, reason=reason)
+    request = pb.RetryWorkRequest(work_id=work_id, reason=reason)
     async with shop.calling(service, key) as channel:
         response = await WorkServiceStub(channel).RetryWork(
             request, metadata=accord.idempotency_key(key)
@@ -156,7 +149,7 @@ async def discard(
 
     Exit code: 0 it is gone, 5 there is no such item, or it is not parked.
     """
-    request = DiscardWorkRequest(work_id=work_id, reason=reason)
+    request = pb.DiscardWorkRequest(work_id=work_id, reason=reason)
     async with shop.calling(service, key) as channel:
         response = await WorkServiceStub(channel).DiscardWork(
             request, metadata=accord.idempotency_key(key)
@@ -164,17 +157,17 @@ async def discard(
     _print_line(service, response.item, as_json)
 
 
-def attempts(item: WorkItem) -> str:
+def attempts(item: pb.WorkItem) -> str:
     """How often it has failed."""
     return f"failed {item.attempts}x"
 
 
 def state_name(state: int) -> str:
     """`PARKED`; the number of one that this version does not know."""
-    return enum_name(WorkState.items(), state, "WORK_STATE_")
+    return enum_name(pb.WorkState.items(), state, "WORK_STATE_")
 
 
-def _print_line(service: str, item: WorkItem, as_json: bool) -> None:
+def _print_line(service: str, item: pb.WorkItem, as_json: bool) -> None:
     if as_json:
         print_json(item, service=service)
         return

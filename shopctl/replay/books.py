@@ -126,11 +126,12 @@ class BookReader:
             CommandError: a service refused.
         """
         self._tally.begin("reading the books", len(self._orders))
-        ledger = balances(
-            await self._retries.all(
-                "ReadLedger", lambda: self._clients.sandbox.ReadLedger(ReadLedgerRequest())
-            )
-        )
+
+        async def read_ledger() -> list[ReadLedgerResponse]:
+            entries = self._clients.sandbox.ReadLedger(ReadLedgerRequest())
+            return [entry async for entry in entries]
+
+        ledger = balances(await self._retries.call("ReadLedger", read_ledger))
         books: dict[int, OrderBooks] = {}
 
         async def read_one(entry: tuple[int, Followed]) -> None:

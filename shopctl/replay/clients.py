@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -138,18 +138,6 @@ class Retries:
                 raise RefusedError(method, failure)
             self._tally.retried(failure.code.name)
             await asyncio.sleep(delay)
-
-    async def all(self, method: str, attempt: Callable[[], AsyncIterable[T]]) -> list[T]:
-        """Every message of a stream that ends by itself; one that breaks is read anew.
-
-        Raises:
-            RefusedError: see `call`.
-        """
-
-        async def collect() -> list[T]:
-            return [message async for message in attempt()]
-
-        return await self.call(method, collect)
 
 
 async def for_each(items: Iterable[T], limit: int, work: Callable[[T], Awaitable[None]]) -> None:

@@ -11,22 +11,15 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from shop.orders.v1.orders_pb2 import (
-    ORDER_STATUS_CANCELLED,
-    ORDER_STATUS_CONFIRMED,
-    ORDER_STATUS_FAILED,
-    ORDER_STATUS_REJECTED,
-    OrderStatus,
-    StreamOrderUpdatesResponse,
-)
+from shop.orders.v1 import orders_pb2 as pb
 from shopctl.formatting import enum_name
 
 ENDED: Final = frozenset(
     {
-        ORDER_STATUS_CONFIRMED,
-        ORDER_STATUS_REJECTED,
-        ORDER_STATUS_FAILED,
-        ORDER_STATUS_CANCELLED,
+        pb.ORDER_STATUS_CONFIRMED,
+        pb.ORDER_STATUS_REJECTED,
+        pb.ORDER_STATUS_FAILED,
+        pb.ORDER_STATUS_CANCELLED,
     }
 )
 """States that an order never leaves."""
@@ -42,7 +35,7 @@ STYLES: Final = {"confirmed": "green", "rejected": "yellow", "failed": "yellow"}
 
 def status_name(status: int) -> str:
     """`confirmed` for ORDER_STATUS_CONFIRMED; the number for one that is not known."""
-    return enum_name(OrderStatus.items(), status, "ORDER_STATUS_").lower()
+    return enum_name(pb.OrderStatus.items(), status, "ORDER_STATUS_").lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +43,7 @@ class JournalEntry:
     """One update of the order that is watched closely; `at` is on the monotonic clock."""
 
     at: float
-    update: StreamOrderUpdatesResponse
+    update: pb.StreamOrderUpdatesResponse
 
 
 @dataclass(slots=True)
@@ -79,10 +72,6 @@ class Tally:
     on_change: Callable[[], None] = lambda: None
     _status: dict[int, int] = field(default_factory=dict)
 
-    def watch(self, number: int) -> None:
-        """Keeps the updates of this order in `journal`."""
-        self.watched = number
-
     def begin(self, stage: str, total: int) -> None:
         """Something new is being done."""
         self.stage, self.done, self.total = stage, 0, total
@@ -98,7 +87,7 @@ class Tally:
         self.placed += 1
         self.on_change()
 
-    def updated(self, number: int, update: StreamOrderUpdatesResponse) -> None:
+    def updated(self, number: int, update: pb.StreamOrderUpdatesResponse) -> None:
         """An order has changed."""
         self._status[number] = update.status
         if number == self.watched:
@@ -152,31 +141,25 @@ def printed_lines(tally: Tally, stream: TextIO) -> Iterator[None]:
     One when a stage begins and one when it ends, and one per twentieth of the orders that have
     ended, so that a program can tell how far it is.
     """
-    printer = _Lines(tally, stream)
-    tally.on_change = printer.changed
-    try:
-        yield
-    finally:
-        tally.on_change = lambda: None
+    printed = ("", -1)
 
-
-class _Lines:
-    def __init__(self, tally: Tally, stream: TextIO) -> None:
-        self._tally = tally
-        self._stream = stream
-        self._printed = ("", -1)
-
-    def changed(self) -> None:
-        tally = self._tally
+    def changed() -> None:
+        nonlocal printed
         steps = STEPS if tally.stage == DRIVING else 1
         part = steps * tally.done // tally.total if tally.total else 0
-        if self._printed == (tally.stage, part):
+        if printed == (tally.stage, part):
             return
-        self._printed = (tally.stage, part)
+        printed = (tally.stage, part)
         text = f"{tally.stage} {tally.done}/{tally.total}" if tally.total else tally.stage
         if tally.stage == DRIVING:
             counts = [f"{name} {number}" for name, number in tally.by_status().items()]
             text += "; " + ", ".join([f"placed {tally.placed}", *counts])
         if tally.retries:
             text += f"; {sum(tally.retries.values())} calls repeated"
-        print(text, file=self._stream, flush=True)
+        print(text, file=stream, flush=True)
+
+    tally.on_change = changed
+    try:
+        yield
+    finally:
+        tally.on_change = lambda: None

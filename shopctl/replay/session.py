@@ -86,7 +86,7 @@ def replay(settings: Settings, tally: Tally) -> Result:
             run=run,
         )
         expected = tpch.expected()
-    tally.watch(next((order.number for order in plan.orders if order.fate is Fate.GOOD), 1))
+    tally.watched = next((order.number for order in plan.orders if order.fate is Fate.GOOD), 1)
     return asyncio.run(_replay(settings, plan, expected, tally))
 
 

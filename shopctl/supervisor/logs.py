@@ -6,12 +6,12 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from services.runtime.topology import BROKER
 
@@ -79,12 +79,8 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-class Format(Protocol):
-    """Makes text of one log line."""
-
-    def __call__(self, program: str, line: bytes) -> str | None:
-        """The text to print, without a final newline; None for nothing."""
-        ...
+Format = Callable[[str, bytes], str | None]
+"""Makes of the name of a program, and a line that it wrote, the text to print; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ class Raw:
 
     width: int
 
-    def __call__(self, program: str, line: bytes) -> str | None:
+    def __call__(self, program: str, line: bytes) -> str:
         """See `Format`."""
         return f"{program:<{self.width}} | {line.decode(errors='replace')}"
 
@@ -102,7 +98,7 @@ class Raw:
 class JsonLines:
     """For a program that reads us: every line is one JSON object."""
 
-    def __call__(self, program: str, line: bytes) -> str | None:
+    def __call__(self, program: str, line: bytes) -> str:
         """A log line that is an object already is passed on, any other is wrapped."""
         text = line.decode(errors="replace")
         if _parsed(text) is not None:

@@ -85,7 +85,10 @@ async def test_a_broken_stream_is_read_anew() -> None:
             raise error(grpc.StatusCode.UNAVAILABLE)
         yield 3
 
-    assert await quick(Tally(1)).all("Method", stream) == [1, 2, 3]
+    async def read() -> list[int]:
+        return [message async for message in stream()]
+
+    assert await quick(Tally(1)).call("Method", read) == [1, 2, 3]
 
 
 async def test_never_more_than_the_limit() -> None:
