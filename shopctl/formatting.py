@@ -78,7 +78,7 @@ def one_line(text: str) -> str:
     return _CONTROL.sub(" ", text)
 
 
-def decimals(currency: str) -> int:
+def _decimals(currency: str) -> int:
     """Digits after the point of an ISO 4217 currency: 0, 2 or 3."""
     return next((count for count, codes in _DECIMALS.items() if currency in codes.split()), 2)
 
@@ -90,13 +90,13 @@ def parse_money(text: str, currency: str) -> Money:
         CommandError: it is no positive amount of that currency.
     """
     try:
-        minor = Decimal(text).scaleb(decimals(currency))
+        minor = Decimal(text).scaleb(_decimals(currency))
     except InvalidOperation:
         minor = Decimal("NaN")
     if not minor.is_finite() or minor <= 0 or minor != minor.to_integral_value():
         raise CommandError(
             f"{text!r} is not a price in {currency}: expected a number above 0 with at most "
-            f"{decimals(currency)} digits after the point",
+            f"{_decimals(currency)} digits after the point",
             ExitCode.USAGE,
         )
     return Money(minor_units=int(minor), currency_code=currency)
@@ -104,7 +104,7 @@ def parse_money(text: str, currency: str) -> Money:
 
 def format_money(amount: Money) -> str:
     """`19.99 EUR`."""
-    digits = decimals(amount.currency_code)
+    digits = _decimals(amount.currency_code)
     return f"{Decimal(amount.minor_units).scaleb(-digits):.{digits}f} {amount.currency_code}"
 
 

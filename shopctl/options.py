@@ -19,7 +19,7 @@ _DURATION: Final = re.compile(r"(\d{1,6})(ms|[smh])", re.ASCII)
 _AGE: Final = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
 
 
-def check_service(name: str | None) -> str | None:
+def _check_service(name: str | None) -> str | None:
     """A name of a service, or none.
 
     Raises:
@@ -124,13 +124,13 @@ CountryOption = Annotated[
     str, typer.Option("--country", metavar="CC", help="ISO 3166 code of two letters, e.g. DE.")
 ]
 ServiceOption = Annotated[
-    str, typer.Option("--service", callback=check_service, metavar="NAME", help="Whose.")
+    str, typer.Option("--service", callback=_check_service, metavar="NAME", help="Whose.")
 ]
 AnyServiceOption = Annotated[
     str | None,
     typer.Option(
         "--service",
-        callback=check_service,
+        callback=_check_service,
         metavar="NAME",
         show_default="every service",
         help="Of this service only.",
@@ -144,7 +144,7 @@ ThroughOption = Annotated[
     str | None,
     typer.Option(
         "--through",
-        callback=check_service,
+        callback=_check_service,
         metavar="NAME",
         show_default="the one that serves the method",
         help="The process that is asked to do it.",

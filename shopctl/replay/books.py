@@ -31,10 +31,9 @@ from shop.sandbox.v1.sandbox_pb2 import (
     ReadLedgerResponse,
 )
 from shop.shipping.v1.shipping_pb2 import SHIPMENT_STATE_BOOKED, GetShipmentRequest
-from shopctl.replay.clients import Clients, RefusedError, Retries, for_each
+from shopctl.replay.clients import Clients, RefusedError
 from shopctl.replay.driver import Followed
 from shopctl.replay.model import Books, OrderBooks, Stock
-from shopctl.replay.progress import Tally
 from shopctl.replay.tpch import sku_prefix
 
 T = TypeVar("T")
@@ -75,27 +74,12 @@ def balances(entries: Iterable[ReadLedgerResponse]) -> Mapping[str, LedgerBalanc
     }
 
 
+@dataclass(frozen=True, slots=True)
 class BookReader:
-    """Reads all that concerns the orders of one replay.
+    """Reads all that concerns the orders of one replay: number -> order; all have ended."""
 
-    Args:
-        orders: number in the replay -> order; all have ended.
-        concurrency: calls at a time.
-    """
-
-    def __init__(
-        self,
-        orders: Mapping[int, Followed],
-        clients: Clients,
-        retries: Retries,
-        tally: Tally,
-        concurrency: int,
-    ) -> None:
-        self._orders = orders
-        self._clients = clients
-        self._retries = retries
-        self._tally = tally
-        self._concurrency = concurrency
+    orders: Mapping[int, Followed]
+    clients: Clients
 
     async def wait_for_mail(self, seconds: float) -> None:
         """Mail follows the end of an order; waits until each has one, for `seconds` at most."""
@@ -107,13 +91,13 @@ class BookReader:
             ):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
-            self._tally.step()
+            self.clients.tally.step()
 
-        self._tally.begin("waiting for mail", len(self._orders))
+        self.clients.tally.begin("waiting for mail", len(self.orders))
         # The reconciliation names the orders that still have none.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await for_each(self._orders.values(), self._concurrency, wait)
+                await self.clients.for_each(self.orders.values(), wait)
 
     async def read(self, run: str, customer_ids: Iterable[str]) -> Books:
         """Reads everything once.
@@ -125,28 +109,28 @@ class BookReader:
         Raises:
             CommandError: a service refused.
         """
-        self._tally.begin("reading the books", len(self._orders))
+        self.clients.tally.begin("reading the books", len(self.orders))
 
         async def read_ledger() -> list[ReadLedgerResponse]:
-            entries = self._clients.sandbox.ReadLedger(ReadLedgerRequest())
+            entries = self.clients.sandbox.ReadLedger(ReadLedgerRequest())
             return [entry async for entry in entries]
 
-        ledger = balances(await self._retries.call("ReadLedger", read_ledger))
+        ledger = balances(await self.clients.retries.call("ReadLedger", read_ledger))
         books: dict[int, OrderBooks] = {}
 
         async def read_one(entry: tuple[int, Followed]) -> None:
             number, order = entry
             balance = ledger.get(order.order_id, LedgerBalance())
             books[number] = await self._order(order, balance)
-            self._tally.step()
+            self.clients.tally.step()
 
-        await for_each(self._orders.items(), self._concurrency, read_one)
+        await self.clients.for_each(self.orders.items(), read_one)
         stock = await self._stock(run)
         return Books(orders=books, stock=stock, strays=await self._strays(customer_ids))
 
     async def _order(self, order: Followed, ledger: LedgerBalance) -> OrderBooks:
-        clients, order_id = self._clients, order.order_id
-        found = await self._retries.call(
+        clients, order_id = self.clients, order.order_id
+        found = await self.clients.retries.call(
             "GetOrder", lambda: clients.orders.GetOrder(GetOrderRequest(order_id=order_id))
         )
         payment = await self._unless_absent(
@@ -186,8 +170,8 @@ class BookReader:
 
     async def _mails(self, order_id: str) -> Sequence[Notification]:
         request = ListNotificationsRequest(order_id=order_id, page_size=PAGE)
-        answer = await self._retries.call(
-            "ListNotifications", lambda: self._clients.notifications.ListNotifications(request)
+        answer = await self.clients.retries.call(
+            "ListNotifications", lambda: self.clients.notifications.ListNotifications(request)
         )
         return answer.notifications
 
@@ -197,7 +181,7 @@ class BookReader:
 
         async def read() -> dict[str, Stock]:
             stock = {}
-            call = self._clients.inventory.ListStock(ListStockRequest(after_sku=prefix))
+            call = self.clients.inventory.ListStock(ListStockRequest(after_sku=prefix))
             async for answer in call:
                 product = answer.product
                 if not product.sku.startswith(prefix):
@@ -206,25 +190,25 @@ class BookReader:
                 stock[product.sku] = Stock(product.on_hand, product.reserved)
             return stock
 
-        return await self._retries.call("ListStock", read)
+        return await self.clients.retries.call("ListStock", read)
 
     async def _strays(self, customer_ids: Iterable[str]) -> Sequence[str]:
-        known = {order.order_id for order in self._orders.values()}
+        known = {order.order_id for order in self.orders.values()}
         strays: list[str] = []
 
         async def read(customer_id: str) -> None:
             request = ListOrdersRequest(customer_id=customer_id, page_size=PAGE)
-            answer = await self._retries.call(
-                "ListOrders", lambda: self._clients.orders.ListOrders(request)
+            answer = await self.clients.retries.call(
+                "ListOrders", lambda: self.clients.orders.ListOrders(request)
             )
             strays.extend(o.order_id for o in answer.orders if o.order_id not in known)
 
-        await for_each(customer_ids, self._concurrency, read)
+        await self.clients.for_each(customer_ids, read)
         return strays
 
     async def _unless_absent(self, method: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
         try:
-            return await self._retries.call(method, attempt)
+            return await self.clients.retries.call(method, attempt)
         except RefusedError as refused:
             if refused.failure.code is grpc.StatusCode.NOT_FOUND:
                 return None

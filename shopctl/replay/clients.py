@@ -10,7 +10,6 @@ import random
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import grpc
@@ -41,45 +40,6 @@ RETRY: Final = RetryPolicy(
     ),
 )
 """Until a call is answered, whatever the code that says nothing about the request itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clients:
-    """One client per service."""
-
-    customers: CustomerServiceStub
-    inventory: InventoryServiceStub
-    orders: OrderServiceStub
-    payments: PaymentServiceStub
-    shipping: ShippingServiceStub
-    notifications: NotificationServiceStub
-    sandbox: SandboxServiceStub
-
-
-@asynccontextmanager
-async def connect(
-    offset: int, on_resume: Callable[[str, int, grpc.RpcError], None]
-) -> AsyncIterator[Clients]:
-    """Clients of the shop with this port offset; policies come from its contracts.
-
-    Args:
-        offset: port offset.
-        on_resume: told (method, number of the attempt, error) when a broken stream is resumed.
-    """
-    targets = topology.targets(offset, os.environ.get("MESH_TARGETS", ""))
-    mesh = accord.Mesh("shopctl", targets=targets, on_resume=on_resume)
-    try:
-        yield Clients(
-            customers=CustomerServiceStub(mesh.channel("customers")),
-            inventory=InventoryServiceStub(mesh.channel("inventory")),
-            orders=OrderServiceStub(mesh.channel("orders")),
-            payments=PaymentServiceStub(mesh.channel("payments")),
-            shipping=ShippingServiceStub(mesh.channel("shipping")),
-            notifications=NotificationServiceStub(mesh.channel("notifications")),
-            sandbox=SandboxServiceStub(mesh.channel("sandbox")),
-        )
-    finally:
-        await mesh.close()
 
 
 class RefusedError(CommandError):
@@ -140,11 +100,55 @@ class Retries:
             await asyncio.sleep(delay)
 
 
+class Clients:
+    """One client per service, and what all calls have in common.
+
+    Attributes:
+        retries: makes calls until they are answered.
+        tally: gets to know how far it is.
+
+    Args:
+        mesh: enforces the contract on every call.
+        concurrency: calls at a time.
+    """
+
+    def __init__(self, mesh: accord.Mesh, tally: Tally, concurrency: int) -> None:
+        self.customers = CustomerServiceStub(mesh.channel("customers"))
+        self.inventory = InventoryServiceStub(mesh.channel("inventory"))
+        self.orders = OrderServiceStub(mesh.channel("orders"))
+        self.payments = PaymentServiceStub(mesh.channel("payments"))
+        self.shipping = ShippingServiceStub(mesh.channel("shipping"))
+        self.notifications = NotificationServiceStub(mesh.channel("notifications"))
+        self.sandbox = SandboxServiceStub(mesh.channel("sandbox"))
+        self.retries = Retries(tally)
+        self.tally = tally
+        self._concurrency = concurrency
+
+    async def for_each(self, items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
+        """Does `work` on every item, as many at a time as there may be calls."""
+        await for_each(items, self._concurrency, work)
+
+
+@asynccontextmanager
+async def connect(offset: int, tally: Tally, concurrency: int) -> AsyncIterator[Clients]:
+    """Clients of the shop with this port offset; policies come from its contracts."""
+    targets = topology.targets(offset, os.environ.get("MESH_TARGETS", ""))
+    mesh = accord.Mesh(
+        "shopctl",
+        targets=targets,
+        on_resume=lambda _method, _attempt, error: tally.retried(error.code().name),
+    )
+    try:
+        yield Clients(mesh, tally, concurrency)
+    finally:
+        await mesh.close()
+
+
 async def for_each(items: Iterable[T], limit: int, work: Callable[[T], Awaitable[None]]) -> None:
     """Does `work` on every item, at most `limit` at a time, begun in their order.
 
     Raises:
-        CommandError: the first one that `work` raised; the rest is cancelled.
+        Exception: the first one that `work` raised; the rest is cancelled.
     """
     waiting = iter(items)
 
@@ -156,11 +160,5 @@ async def for_each(items: Iterable[T], limit: int, work: Callable[[T], Awaitable
         async with asyncio.TaskGroup() as group:
             for _ in range(limit):
                 group.create_task(worker())
-    except* CommandError as errors:
-        raise first(errors) from None
-
-
-def first(errors: ExceptionGroup[CommandError]) -> CommandError:
-    """The first of a group of errors, however deep it is nested."""
-    error = errors.exceptions[0]
-    return first(error) if isinstance(error, ExceptionGroup) else error
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None

@@ -11,9 +11,9 @@ from shop.common.v1.money_pb2 import Money
 from shop.customers.v1.customers_pb2 import CreateCustomerRequest
 from shop.inventory.v1.inventory_pb2 import UpsertProductRequest
 from shop.orders.v1.orders_pb2 import CreateOrderRequest, OrderItem, StreamOrderUpdatesRequest
-from shopctl.replay.clients import Clients, Retries, for_each
+from shopctl.replay.clients import Clients
 from shopctl.replay.model import Buyer, Fate, Plan, PlannedOrder, Ware
-from shopctl.replay.progress import DRIVING, ENDED, Tally
+from shopctl.replay.progress import DRIVING, ENDED
 from shopctl.replay.tpch import COUNTRY_CODES
 
 PAUSE: Final = 0.1
@@ -37,9 +37,7 @@ def address(buyer: Buyer) -> Address:
     )
 
 
-async def load(
-    plan: Plan, clients: Clients, retries: Retries, tally: Tally, concurrency: int
-) -> Mapping[int, str]:
+async def load(plan: Plan, clients: Clients) -> Mapping[int, str]:
     """Creates the customers and products of a plan; returns customer key -> customer id.
 
     Raises:
@@ -50,23 +48,25 @@ async def load(
     async def create(buyer: Buyer) -> None:
         request = CreateCustomerRequest(name=buyer.name, email=buyer.email, address=address(buyer))
         key = idempotency_key(f"{plan.run}/customer/{buyer.custkey}")
-        answer = await retries.call(
+        answer = await clients.retries.call(
             "CreateCustomer", lambda: clients.customers.CreateCustomer(request, metadata=key)
         )
         customer_ids[buyer.custkey] = answer.customer.customer_id
-        tally.step()
+        clients.tally.step()
 
     async def stock(ware: Ware) -> None:
         request = UpsertProductRequest(
             sku=ware.sku, name=ware.name, price=cents(ware.price), on_hand=ware.on_hand
         )
-        await retries.call("UpsertProduct", lambda: clients.inventory.UpsertProduct(request))
-        tally.step()
+        await clients.retries.call(
+            "UpsertProduct", lambda: clients.inventory.UpsertProduct(request)
+        )
+        clients.tally.step()
 
-    tally.begin("creating customers", len(plan.buyers))
-    await for_each(plan.buyers.values(), concurrency, create)
-    tally.begin("stocking products", len(plan.wares))
-    await for_each(plan.wares, concurrency, stock)
+    clients.tally.begin("creating customers", len(plan.buyers))
+    await clients.for_each(plan.buyers.values(), create)
+    clients.tally.begin("stocking products", len(plan.wares))
+    await clients.for_each(plan.wares, stock)
     return customer_ids
 
 
@@ -84,32 +84,22 @@ class Followed:
     misnumbered: int
 
 
+@dataclass(frozen=True, slots=True)
 class Driver:
     """Drives the orders of a plan through the shop.
 
-    Args:
+    Attributes:
         customer_ids: customer key -> id in the shop.
         card: token of the cards that are not meant to be declined.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        customer_ids: Mapping[int, str],
-        card: str,
-        clients: Clients,
-        retries: Retries,
-        tally: Tally,
-    ) -> None:
-        self._plan = plan
-        self._customer_ids = customer_ids
-        self._card = card
-        self._clients = clients
-        self._retries = retries
-        self._tally = tally
+    plan: Plan
+    customer_ids: Mapping[int, str]
+    card: str
+    clients: Clients
 
-    async def drive(self, concurrency: int) -> Mapping[int, Followed]:
-        """Sees all orders through, at most `concurrency` of them under way at a time.
+    async def drive(self) -> Mapping[int, Followed]:
+        """Sees all orders through, as many of them under way at a time as there may be calls.
 
         Returns number in the replay -> order, once all have ended.
 
@@ -121,27 +111,27 @@ class Driver:
         async def one(order: PlannedOrder) -> None:
             order_id = await self._place(order)
             followed[order.number] = Followed(order_id, await self._follow(order, order_id))
-            self._tally.step()
+            self.clients.tally.step()
 
-        self._tally.begin(DRIVING, len(self._plan.orders))
-        await for_each(self._plan.orders, concurrency, one)
+        self.clients.tally.begin(DRIVING, len(self.plan.orders))
+        await self.clients.for_each(self.plan.orders, one)
         return followed
 
     async def _place(self, order: PlannedOrder) -> str:
         request = CreateOrderRequest(
-            customer_id=self._customer_ids[order.custkey],
+            customer_id=self.customer_ids[order.custkey],
             items=[
                 OrderItem(sku=line.sku, quantity=line.quantity, unit_price=cents(line.price))
                 for line in order.lines
             ],
-            card_token=DECLINED_CARD if order.fate is Fate.DECLINED else self._card,
-            ship_to=address(self._plan.buyers[order.custkey]),
+            card_token=DECLINED_CARD if order.fate is Fate.DECLINED else self.card,
+            ship_to=address(self.plan.buyers[order.custkey]),
         )
-        key = idempotency_key(f"{self._plan.run}/order/{order.number}")
-        answer = await self._retries.call(
-            "CreateOrder", lambda: self._clients.orders.CreateOrder(request, metadata=key)
+        key = idempotency_key(f"{self.plan.run}/order/{order.number}")
+        answer = await self.clients.retries.call(
+            "CreateOrder", lambda: self.clients.orders.CreateOrder(request, metadata=key)
         )
-        self._tally.placed_one()
+        self.clients.tally.placed_one()
         return answer.order.order_id
 
     async def _follow(self, order: PlannedOrder, order_id: str) -> int:
@@ -152,14 +142,14 @@ class Driver:
         async def read() -> None:
             nonlocal last, misnumbered, ended
             request = StreamOrderUpdatesRequest(order_id=order_id, after_sequence=last)
-            async for update in self._clients.orders.StreamOrderUpdates(request):
+            async for update in self.clients.orders.StreamOrderUpdates(request):
                 misnumbered += update.sequence != last + 1
                 last = update.sequence
                 ended = update.status in ENDED
-                self._tally.updated(order.number, update)
+                self.clients.tally.updated(order.number, update)
 
         while not ended:
-            await self._retries.call("StreamOrderUpdates", read)
+            await self.clients.retries.call("StreamOrderUpdates", read)
             if not ended:
                 await asyncio.sleep(PAUSE)
         return misnumbered

@@ -10,7 +10,7 @@ from typing import Final
 from services.runtime import topology
 from shopctl.errors import CommandError, ExitCode
 from shopctl.replay.books import BookReader
-from shopctl.replay.clients import Clients, Retries, connect
+from shopctl.replay.clients import Clients, connect
 from shopctl.replay.driver import Driver, load
 from shopctl.replay.model import Expected, Fate, Plan
 from shopctl.replay.progress import Tally
@@ -95,11 +95,9 @@ async def _replay(settings: Settings, plan: Plan, expected: Expected, tally: Tal
     try:
         async with (
             asyncio.timeout(settings.timeout),
-            connect(
-                settings.offset, lambda _, __, error: tally.retried(error.code().name)
-            ) as clients,
+            connect(settings.offset, tally, settings.concurrency) as clients,
         ):
-            return await _run(settings, plan, expected, clients, tally)
+            return await _run(settings, plan, expected, clients)
     except TimeoutError:
         raise CommandError(
             f"time was up after {settings.timeout:g} s while {tally.stage} ({tally.done} of "
@@ -109,17 +107,12 @@ async def _replay(settings: Settings, plan: Plan, expected: Expected, tally: Tal
         ) from None
 
 
-async def _run(
-    settings: Settings, plan: Plan, expected: Expected, clients: Clients, tally: Tally
-) -> Result:
-    retries = Retries(tally)
-    customer_ids = await load(plan, clients, retries, tally, settings.concurrency)
+async def _run(settings: Settings, plan: Plan, expected: Expected, clients: Clients) -> Result:
+    customer_ids = await load(plan, clients)
     started = time.monotonic()
-    followed = await Driver(plan, customer_ids, settings.card, clients, retries, tally).drive(
-        settings.concurrency
-    )
+    followed = await Driver(plan, customer_ids, settings.card, clients).drive()
     seconds = time.monotonic() - started
-    reader = BookReader(followed, clients, retries, tally, settings.concurrency)
+    reader = BookReader(followed, clients)
     await reader.wait_for_mail(MAIL_SECONDS)
     books = await reader.read(plan.run, customer_ids.values())
     return Result(plan.run, reconcile(expected, books), seconds)

@@ -90,13 +90,12 @@ class Foreground:
         self._say(event, text, offset=self._offset, processes=status.rows_as_json(rows))
         if not self._as_json:
             if ready:
-                self._terminal.print("\n" + self._hints() + "\n")
+                left_out = tuple(self._selection.left_out)
+                said = hints.text(self._home, self._offset, left_out)
+                self._terminal.print(f"\n{said}\n")
             else:
                 self._print_tails()
         self._following = not self._quiet
-
-    def _hints(self) -> str:
-        return hints.text(self._home, self._offset, tuple(self._selection.left_out))
 
     def _close_files(self) -> None:
         for name, file in self._files.items():
