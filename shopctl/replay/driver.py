@@ -12,7 +12,7 @@ from shop.customers.v1.customers_pb2 import CreateCustomerRequest
 from shop.inventory.v1.inventory_pb2 import UpsertProductRequest
 from shop.orders.v1.orders_pb2 import CreateOrderRequest, OrderItem, StreamOrderUpdatesRequest
 from shopctl.replay.clients import Clients
-from shopctl.replay.model import Buyer, Fate, Plan, PlannedOrder, Ware
+from shopctl.replay.model import Buyer, Fate, Plan, PlannedOrder, Product
 from shopctl.replay.progress import DRIVING, ENDED
 from shopctl.replay.tpch import COUNTRY_CODES
 
@@ -54,9 +54,9 @@ async def load(plan: Plan, clients: Clients) -> Mapping[int, str]:
         customer_ids[buyer.custkey] = answer.customer.customer_id
         clients.tally.step()
 
-    async def stock(ware: Ware) -> None:
+    async def stock(product: Product) -> None:
         request = UpsertProductRequest(
-            sku=ware.sku, name=ware.name, price=cents(ware.price), on_hand=ware.on_hand
+            sku=product.sku, name=product.name, price=cents(product.price), on_hand=product.on_hand
         )
         await clients.retries.call(
             "UpsertProduct", lambda: clients.inventory.UpsertProduct(request)
@@ -65,8 +65,8 @@ async def load(plan: Plan, clients: Clients) -> Mapping[int, str]:
 
     clients.tally.begin("creating customers", len(plan.buyers))
     await clients.for_each(plan.buyers.values(), create)
-    clients.tally.begin("stocking products", len(plan.wares))
-    await clients.for_each(plan.wares, stock)
+    clients.tally.begin("stocking products", len(plan.products))
+    await clients.for_each(plan.products, stock)
     return customer_ids
 
 

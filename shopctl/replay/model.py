@@ -38,7 +38,7 @@ class Buyer:
 
 
 @dataclass(frozen=True, slots=True)
-class Ware:
+class Product:
     """A product to be stocked. `price` is in US cents, `on_hand` in units."""
 
     sku: str
@@ -83,13 +83,13 @@ class Plan:
         run: part of every SKU, e-mail address and idempotency key, so that a shop with a past
             can be used again.
         buyers: customer key -> who.
-        wares: products, ordered by SKU.
+        products: products, ordered by SKU.
         orders: in the order in which they are placed.
     """
 
     run: str
     buyers: Mapping[int, Buyer]
-    wares: Sequence[Ware]
+    products: Sequence[Product]
     orders: Sequence[PlannedOrder]
 
 

@@ -32,12 +32,9 @@ def amount(value: int, unit: Unit) -> str:
 def table(verdict: Verdict) -> RenderableType:
     """The reconciliation, and the rows that differ."""
     checks = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    checks.add_column("BOOK", no_wrap=True)
-    checks.add_column("WHAT", no_wrap=True)
-    checks.add_column("BY SQL", justify="right", no_wrap=True)
-    checks.add_column("IN THE BOOK", justify="right", no_wrap=True)
-    checks.add_column("UNIT", no_wrap=True)
-    checks.add_column("", no_wrap=True)
+    for heading in ("BOOK", "WHAT", "BY SQL", "IN THE BOOK", "UNIT", ""):
+        number = heading in ("BY SQL", "IN THE BOOK")
+        checks.add_column(heading, justify="right" if number else "left", no_wrap=True)
     previous = ""
     for check in verdict.checks:
         checks.add_row(

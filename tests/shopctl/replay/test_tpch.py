@@ -67,7 +67,9 @@ def test_sql_and_python_agree(tpch: Tpch, arguments: dict[str, int]) -> None:
     assert expected.captured == sum(order.captured for order in must)
     assert expected.shipped == sum(order.shipped for order in must) == shipped.total()
     assert expected.ending == {fate: sum(o.fate is fate for o in plan.orders) for fate in Fate}
-    assert expected.remaining == {ware.sku: ware.on_hand - shipped[ware.sku] for ware in plan.wares}
+    assert expected.remaining == {
+        product.sku: product.on_hand - shipped[product.sku] for product in plan.products
+    }
 
 
 @many
@@ -75,7 +77,7 @@ def test_sql_and_python_agree(tpch: Tpch, arguments: dict[str, int]) -> None:
 def test_exactly_the_short_orders_lack_stock(tpch: Tpch, arguments: dict[str, int]) -> None:
     """A short order lacks one unit of a product nobody else orders; all others have plenty."""
     plan = tpch.draw(**arguments, run=RUN)
-    on_hand = {ware.sku: ware.on_hand for ware in plan.wares}
+    on_hand = {product.sku: product.on_hand for product in plan.products}
     ordered_by: dict[str, list[int]] = {}
     needed: Counter[str] = Counter()
     for order in plan.orders:
@@ -104,7 +106,7 @@ def test_runs_do_not_share_names(tpch: Tpch) -> None:
     """Two runs use different SKUs and e-mail addresses, so a shop with a past can be used."""
     first = draw(tpch)
     second = tpch.draw(200, declined=5, short=5, seed=1, run="e5f6")
-    assert {w.sku for w in first.wares}.isdisjoint(w.sku for w in second.wares)
+    assert {w.sku for w in first.products}.isdisjoint(w.sku for w in second.products)
     emails = [{buyer.email for buyer in plan.buyers.values()} for plan in (first, second)]
     assert emails[0].isdisjoint(emails[1])
 
@@ -126,10 +128,13 @@ def test_requests_satisfy_the_contract(tpch: Tpch) -> None:
         protovalidate.validate(
             CreateCustomerRequest(name=buyer.name, email=buyer.email, address=address(buyer))
         )
-    for ware in plan.wares:
+    for product in plan.products:
         protovalidate.validate(
             UpsertProductRequest(
-                sku=ware.sku, name=ware.name, price=cents(ware.price), on_hand=ware.on_hand
+                sku=product.sku,
+                name=product.name,
+                price=cents(product.price),
+                on_hand=product.on_hand,
             )
         )
     for order in plan.orders[:200]:
