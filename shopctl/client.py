@@ -11,11 +11,14 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import grpc
 import grpc.aio
+import typer
+from google.protobuf.message import Message
 
 import accord
 from services.runtime import topology
 from shopctl.errors import CommandError, ExitCode, explain
-from shopctl.options import DEFAULT_HOME, HomeOption, ShopOffsetOption
+from shopctl.formatting import format_json
+from shopctl.options import DEFAULT_HOME, HomeOption, JsonOption, ShopOffsetOption
 from shopctl.supervisor import state
 
 P = ParamSpec("P")
@@ -32,14 +35,18 @@ MAX_PAGE: Final = 500
 
 
 class Shop:
-    """The services, as seen by one command. Where they are is found out by the first call.
+    """The services, as seen by one command, and where it prints what they say.
+
+    Where they are is found out by the first call.
 
     Args:
         home: the shop's state folder.
         offset: its port offset; None: the one of what runs in `home`.
+        as_json: print JSON instead of text.
     """
 
-    def __init__(self, home: Path, offset: int | None) -> None:
+    def __init__(self, home: Path, offset: int | None, as_json: bool) -> None:
+        self.as_json = as_json
         self._home = home
         self._offset = offset
         self._mesh: accord.Mesh | None = None
@@ -88,6 +95,10 @@ class Shop:
             limit -= len(found)
             if not token:
                 break
+
+    def print(self, message: Message, *lines: str, **more: str) -> None:
+        """Prints a message: `lines` for people, for scripts its JSON with `more` before it."""
+        typer.echo(format_json(message, **more) if self.as_json else "\n".join(lines))
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -138,14 +149,16 @@ def with_shop(
 ) -> Callable[..., None]:
     """Makes a command of what is to be done with a shop.
 
-    The command takes the options `--home` and `--port-offset` besides those of `call`, before its
-    `--json` if it has that, which is where they stand in the help.
+    The command takes the options `--home`, `--port-offset` and `--json` besides those of `call`;
+    in the help they come last, but for `--id`.
     """
 
     @functools.wraps(call)
-    def command(home: Path, offset: int | None, *args: P.args, **kwargs: P.kwargs) -> None:
+    def command(
+        home: Path, offset: int | None, as_json: bool, *args: P.args, **kwargs: P.kwargs
+    ) -> None:
         async def connected() -> None:
-            shop = Shop(home, offset)
+            shop = Shop(home, offset, as_json)
             try:
                 await call(shop, *args, **kwargs)
             finally:
@@ -156,11 +169,12 @@ def with_shop(
     signature = inspect.signature(call)
     parameters = list(signature.parameters.values())[1:]
     names = [parameter.name for parameter in parameters]
-    place = names.index("as_json") if "as_json" in names else len(names)
+    place = names.index("id_only") if "id_only" in names else len(names)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters[place:place] = [
         inspect.Parameter("home", kind, default=DEFAULT_HOME, annotation=HomeOption),
         inspect.Parameter("offset", kind, default=None, annotation=ShopOffsetOption),
+        inspect.Parameter("as_json", kind, default=False, annotation=JsonOption),
     ]
     # This is what typer reads; the type of a function does not have it.
     vars(command)["__signature__"] = signature.replace(parameters=parameters)

@@ -8,7 +8,6 @@ from datetime import UTC, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-import typer
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -27,7 +26,7 @@ _DECIMALS: Final = {
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
-def print_json(message: Message, **more: str) -> None:
+def format_json(message: Message, **more: str) -> str:
     """One line of protobuf's JSON, with the field names of the contract, and `more` before them.
 
     Fields that are not set are there with their default, so that scripts can rely on them; an
@@ -36,15 +35,15 @@ def print_json(message: Message, **more: str) -> None:
     fields = MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    typer.echo(json.dumps({**more, **fields}))
+    return json.dumps({**more, **fields})
 
 
-def print_fields(**values: str) -> None:
+def format_fields(**values: str) -> list[str]:
     """One `name  value` line each; empty values are left out."""
     width = max(map(len, values))
-    for name, value in values.items():
-        if value:
-            typer.echo(f"{name.replace('_', ' '):<{width}}  {value}")
+    return [
+        f"{name.replace('_', ' '):<{width}}  {value}" for name, value in values.items() if value
+    ]
 
 
 def format_time(stamp: Timestamp) -> str:

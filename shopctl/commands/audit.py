@@ -9,8 +9,8 @@ import typer
 from accord.ops.v1.audit_pb2 import AuditRecord, ListAuditRequest
 from accord.ops.v1.audit_pb2_grpc import AuditServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import format_time, one_line, print_json
-from shopctl.options import JsonOption, LimitOption, ServiceOption
+from shopctl.formatting import format_time, one_line
+from shopctl.options import LimitOption, ServiceOption
 
 app = typer.Typer()
 
@@ -24,7 +24,6 @@ async def audit(
         str, typer.Option(metavar="ID", help="Only what was done to this work or saga.")
     ] = "",
     limit: LimitOption = 50,
-    as_json: JsonOption = False,
 ) -> None:
     """Show who has intervened in a service and why, newest first."""
 
@@ -36,11 +35,11 @@ async def audit(
         return page.records, page.next_page_token
 
     async for record in shop.rows(service, read, limit):
-        if as_json:
-            print_json(record)
-            continue
         what = record.method.rpartition("/")[2]
         at = format_time(record.at)
-        typer.echo(f"{at}  {record.principal}  {what}  {record.target}  {record.reason}")
-        for name, text in (("before", record.before), ("after", record.after)):
-            typer.echo(f"  {name:<6}  {one_line(text)}")
+        shop.print(
+            record,
+            f"{at}  {record.principal}  {what}  {record.target}  {record.reason}",
+            f"  before  {one_line(record.before)}",
+            f"  after   {one_line(record.after)}",
+        )

@@ -8,18 +8,11 @@ import accord
 from shop.customers.v1 import customers_pb2 as pb
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import (
-    build_address,
-    format_address,
-    format_time,
-    print_fields,
-    print_json,
-)
+from shopctl.formatting import build_address, format_address, format_fields, format_time
 from shopctl.options import (
     CityOption,
     CountryOption,
     IdOnlyOption,
-    JsonOption,
     KeyOption,
     PostalCodeOption,
     StreetOption,
@@ -39,7 +32,6 @@ async def create(
     postal_code: PostalCodeOption = "",
     country: CountryOption = "",
     key: KeyOption = "",
-    as_json: JsonOption = False,
     id_only: IdOnlyOption = False,
 ) -> None:
     """Create a customer. With an address, orders go there by default."""
@@ -54,42 +46,33 @@ async def create(
     if id_only:
         typer.echo(response.customer.customer_id)
     else:
-        _print(response.customer, as_json)
+        shop.print(response.customer, *_lines(response.customer))
 
 
 @app.command()
 @with_shop
-async def get(
-    shop: Shop,
-    customer_id: Annotated[str, typer.Argument(metavar="ID")],
-    as_json: JsonOption = False,
-) -> None:
+async def get(shop: Shop, customer_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Show a customer."""
     async with shop.calling("customers") as channel:
         request = pb.GetCustomerRequest(customer_id=customer_id)
         response = await CustomerServiceStub(channel).GetCustomer(request)
-    _print(response.customer, as_json)
+    shop.print(response.customer, *_lines(response.customer))
 
 
 @app.command("list")
 @with_shop
-async def list_customers(shop: Shop, as_json: JsonOption = False) -> None:
+async def list_customers(shop: Shop) -> None:
     """List all customers, oldest first."""
     async with shop.calling("customers") as channel:
         request = pb.ListCustomersRequest()
         async for response in CustomerServiceStub(channel).ListCustomers(request):
             customer = response.customer
-            if as_json:
-                print_json(customer)
-            else:
-                typer.echo(f"{customer.customer_id}  {customer.name} <{customer.email}>")
+            line = f"{customer.customer_id}  {customer.name} <{customer.email}>"
+            shop.print(customer, line)
 
 
-def _print(customer: pb.Customer, as_json: bool) -> None:
-    if as_json:
-        print_json(customer)
-        return
-    print_fields(
+def _lines(customer: pb.Customer) -> list[str]:
+    return format_fields(
         customer=customer.customer_id,
         name=customer.name,
         email=customer.email,

@@ -14,7 +14,6 @@ from shopctl.errors import CommandError, ExitCode
 from shopctl.formatting import to_duration
 from shopctl.options import (
     NO_AGE,
-    JsonOption,
     MethodArgument,
     ReasonOption,
     ThroughOption,
@@ -62,7 +61,6 @@ async def inject(
         typer.Option("--guarded", help="Only calls that ask for it by metadata `accord-fault`."),
     ] = False,
     through: ThroughOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Inject a fault, in place of the one that the method has. It ends by itself.
 
@@ -82,7 +80,7 @@ async def inject(
     )
     if not (fault.delay_percent or fault.abort_percent):
         raise CommandError("give --delay, --abort or both; see also: fault clear", ExitCode.USAGE)
-    await _inject(shop, service, method, fault, lasting, reason, as_json)
+    await _inject(shop, service, method, fault, lasting, reason)
 
 
 @app.command()
@@ -92,11 +90,10 @@ async def clear(
     method: MethodArgument,
     reason: ReasonOption,
     through: ThroughOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """End the fault of a method; without one, nothing happens."""
     service = through or service_of(method)
-    await _inject(shop, service, method, Fault(), timedelta(seconds=1), reason, as_json)
+    await _inject(shop, service, method, Fault(), timedelta(seconds=1), reason)
 
 
 async def _inject(
@@ -106,7 +103,6 @@ async def _inject(
     fault: Fault,
     lasting: timedelta,
     reason: str,
-    as_json: bool,
 ) -> None:
     """Makes a method misbehave, or with an empty fault behave, and prints it as it is then."""
     request = InjectFaultRequest(
@@ -114,4 +110,4 @@ async def _inject(
     )
     async with shop.calling(service) as channel:
         response = await MeshServiceStub(channel).InjectFault(request)
-    print_method(service, response.method, as_json)
+    print_method(shop, service, response.method)

@@ -10,8 +10,8 @@ from google.protobuf.json_format import MessageToJson
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import enum_name, one_line, print_json
-from shopctl.options import AnyServiceOption, JsonOption
+from shopctl.formatting import enum_name, one_line
+from shopctl.options import AnyServiceOption
 from shopctl.supervisor.programs import SERVICES
 
 app = typer.Typer()
@@ -31,17 +31,12 @@ async def mesh(
             help="Only methods whose full name begins so.",
         ),
     ] = "",
-    as_json: JsonOption = False,
 ) -> None:
     """Show what the policies of each process do: limits, breakers, budgets, hedges, overrides."""
     for name in [service] if service else SERVICES:
         found = await read_state(shop, name, method)
-        if as_json:
-            print_json(found)
-            continue
-        typer.echo(f"{name}  {_limit(found.limit)}")
-        for line in _lines(found):
-            typer.echo(f"  {line}")
+        lines = [f"  {line}" for line in _lines(found)]
+        shop.print(found, f"{name}  {_limit(found.limit)}", *lines)
 
 
 async def read_state(shop: Shop, service: str, prefix: str) -> pb.GetStateResponse:
@@ -50,21 +45,15 @@ async def read_state(shop: Shop, service: str, prefix: str) -> pb.GetStateRespon
         return await MeshServiceStub(channel).GetState(pb.GetStateRequest(method_prefix=prefix))
 
 
-def print_method(service: str, method: pb.Method, as_json: bool) -> None:
+def print_method(shop: Shop, service: str, method: pb.Method) -> None:
     """A method in one line: what differs from its contract."""
-    if as_json:
-        print_json(method, service=service)
-    else:
-        said = "; ".join(_differences(method)) or "as its contract says"
-        typer.echo(f"{service}  {method.method}  {said}")
+    said = "; ".join(_differences(method)) or "as its contract says"
+    shop.print(method, f"{service}  {method.method}  {said}", service=service)
 
 
-def print_refused(service: str, refused: pb.Refused, as_json: bool) -> None:
+def print_refused(shop: Shop, service: str, refused: pb.Refused) -> None:
     """An override that a process has refused, in one line."""
-    if as_json:
-        print_json(refused, service=service)
-    else:
-        typer.echo(f"{service}  {_refused(refused)}")
+    shop.print(refused, f"{service}  {_refused(refused)}", service=service)
 
 
 def _lines(found: pb.GetStateResponse) -> Iterator[str]:

@@ -24,18 +24,16 @@ from shopctl.formatting import (
     build_address,
     enum_name,
     format_address,
+    format_fields,
     format_money,
     format_time,
     parse_item,
     parse_money,
-    print_fields,
-    print_json,
 )
 from shopctl.options import (
     CityOption,
     CountryOption,
     IdOnlyOption,
-    JsonOption,
     KeyOption,
     PostalCodeOption,
     StreetOption,
@@ -91,7 +89,6 @@ async def place(
     country: CountryOption = "",
     watch: Annotated[bool, typer.Option("--watch", help="Then follow it to its end.")] = False,
     key: KeyOption = "",
-    as_json: JsonOption = False,
     id_only: IdOnlyOption = False,
 ) -> None:
     """Place an order. It goes to the customer's address unless another is given.
@@ -105,9 +102,7 @@ async def place(
         customer_id=customer,
         items=[
             pb.OrderItem(
-                sku=each.sku,
-                quantity=each.quantity,
-                unit_price=await _price(shop, each, currency),
+                sku=each.sku, quantity=each.quantity, unit_price=await _price(shop, each, currency)
             )
             for each in wanted
         ],
@@ -122,17 +117,18 @@ async def place(
     if id_only:
         typer.echo(order.order_id)
     else:
-        print_order(order, as_json)
+        shop.print(order, *_lines(order))
     if watch:
-        order = await _watch(shop, order.order_id, 0, as_json)
+        order = await _watch(shop, order.order_id, 0)
     check_outcome(order)
 
 
 @app.command()
 @with_shop
-async def get(shop: Shop, order_id: OrderArgument, as_json: JsonOption = False) -> None:
+async def get(shop: Shop, order_id: OrderArgument) -> None:
     """Show an order."""
-    print_order(await _get(shop, order_id), as_json)
+    order = await _get(shop, order_id)
+    shop.print(order, *_lines(order))
 
 
 @app.command("list")
@@ -142,7 +138,6 @@ async def list_orders(
     customer: Annotated[str, typer.Option(metavar="ID", help="Only orders of this customer.")] = "",
     status: Annotated[Status | None, typer.Option(help="Only orders that stand like this.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
-    as_json: JsonOption = False,
 ) -> None:
     """List orders, newest first."""
     wanted = pb.OrderStatus.Value(f"ORDER_STATUS_{(status or 'unspecified').upper()}")
@@ -158,13 +153,11 @@ async def list_orders(
         return page.orders, page.next_page_token
 
     async for order in shop.rows("orders", read, limit):
-        if as_json:
-            print_json(order)
-        else:
-            typer.echo(
-                f"{order.order_id}  {format_time(order.created_at)}  "
-                f"{status_name(order.status):<9}  {format_money(order.total):>14}"
-            )
+        shop.print(
+            order,
+            f"{order.order_id}  {format_time(order.created_at)}  "
+            f"{status_name(order.status):<9}  {format_money(order.total):>14}",
+        )
 
 
 @app.command()
@@ -173,13 +166,12 @@ async def watch(
     shop: Shop,
     order_id: OrderArgument,
     after: Annotated[int, typer.Option(min=0, help="Number of the last update already seen.")] = 0,
-    as_json: JsonOption = False,
 ) -> None:
     """Follow an order until it has ended, over restarts of the service.
 
     Exit code: 0 it was confirmed, 5 it was rejected, failed or cancelled.
     """
-    check_outcome(await _watch(shop, order_id, after, as_json))
+    check_outcome(await _watch(shop, order_id, after))
 
 
 @app.command()
@@ -189,7 +181,6 @@ async def cancel(
     order_id: OrderArgument,
     reason: Annotated[str, typer.Option(help="Why, for people.")] = "",
     key: KeyOption = "",
-    as_json: JsonOption = False,
 ) -> None:
     """Ask for an order to be cancelled. It is undone in the background; watch shows it.
 
@@ -200,7 +191,7 @@ async def cancel(
         response = await OrderServiceStub(channel).CancelOrder(
             request, metadata=accord.idempotency_key(key)
         )
-    print_order(response.order, as_json)
+    shop.print(response.order, *_lines(response.order))
 
 
 app.command()(trace)
@@ -215,15 +206,12 @@ def check_outcome(order: pb.Order) -> None:
         )
 
 
-def print_order(order: pb.Order, as_json: bool) -> None:
+def _lines(order: pb.Order) -> list[str]:
     """Everything about an order."""
-    if as_json:
-        print_json(order)
-        return
     items = ", ".join(
         f"{item.quantity} x {item.sku} at {format_money(item.unit_price)}" for item in order.items
     )
-    print_fields(
+    return format_fields(
         order=order.order_id,
         status=status_name(order.status),
         customer=order.customer_id,
@@ -251,7 +239,7 @@ async def _get(shop: Shop, order_id: str) -> pb.Order:
         return (await OrderServiceStub(channel).GetOrder(request)).order
 
 
-async def _watch(shop: Shop, order_id: str, after: int, as_json: bool) -> pb.Order:
+async def _watch(shop: Shop, order_id: str, after: int) -> pb.Order:
     """Prints the updates of an order until it has ended, and returns it.
 
     The contract says how to resume the stream, so that a broken connection goes unnoticed.
@@ -259,10 +247,7 @@ async def _watch(shop: Shop, order_id: str, after: int, as_json: bool) -> pb.Ord
     request = pb.StreamOrderUpdatesRequest(order_id=order_id, after_sequence=after)
     async with shop.calling("orders") as channel:
         async for update in OrderServiceStub(channel).StreamOrderUpdates(request):
-            if as_json:
-                print_json(update)
-            else:
-                typer.echo(_update_line(update))
+            shop.print(update, _update_line(update))
     return await _get(shop, order_id)
 
 

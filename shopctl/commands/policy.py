@@ -12,7 +12,6 @@ from shopctl.commands.mesh import print_method, print_refused, read_state
 from shopctl.errors import CommandError, ExitCode
 from shopctl.options import (
     AnyServiceOption,
-    JsonOption,
     MethodArgument,
     ReasonOption,
     ThroughOption,
@@ -35,16 +34,15 @@ async def get(
         str, typer.Argument(metavar="[METHOD]", show_default="all", help="Only of this method.")
     ] = "",
     service: AnyServiceOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Show the overrides that are in force in each process, and those that it has refused."""
     for name in [service] if service else SERVICES:
         found = await read_state(shop, name, method)
         for each in found.methods:
             if each.HasField("override"):
-                print_method(name, each, as_json)
+                print_method(shop, name, each)
         for refused in found.refused:
-            print_refused(name, refused, as_json)
+            print_refused(shop, name, refused)
 
 
 @app.command("set")
@@ -62,7 +60,6 @@ async def set_override(
     ],
     reason: ReasonOption,
     through: ThroughOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Put an override into force in the whole mesh; it replaces the method's last one.
 
@@ -77,7 +74,7 @@ async def set_override(
     request = SetOverrideRequest(method=method, override=parsed, reason=reason)
     async with shop.calling(service) as channel:
         response = await MeshServiceStub(channel).SetOverride(request)
-    print_method(service, response.method, as_json)
+    print_method(shop, service, response.method)
 
 
 @app.command()
@@ -87,11 +84,10 @@ async def clear(
     method: MethodArgument,
     reason: ReasonOption,
     through: ThroughOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Take a method's override back. What a policy file says stays in force."""
     service = through or service_of(method)
     request = ClearOverrideRequest(method=method, reason=reason)
     async with shop.calling(service) as channel:
         response = await MeshServiceStub(channel).ClearOverride(request)
-    print_method(service, response.method, as_json)
+    print_method(shop, service, response.method)

@@ -7,13 +7,10 @@ import typer
 from shop.inventory.v1.inventory_pb2 import ListStockRequest, Product, UpsertProductRequest
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import format_money, parse_money, print_json
-from shopctl.options import JsonOption
+from shopctl.formatting import format_money, parse_money
 
 app = typer.Typer(
-    name="product",
-    no_args_is_help=True,
-    help="Put products on the shelf and look at the stock.",
+    name="product", no_args_is_help=True, help="Put products on the shelf and look at the stock."
 )
 
 
@@ -26,7 +23,6 @@ async def put(
     stock: Annotated[int, typer.Option(min=0, help="Units in the warehouse.")],
     name: Annotated[str, typer.Option(show_default="the SKU", help="What it is called.")] = "",
     currency: Annotated[str, typer.Option(metavar="CCC", help="ISO 4217 code.")] = "EUR",
-    as_json: JsonOption = False,
 ) -> None:
     """Create a product, or replace its name, price and stock."""
     request = UpsertProductRequest(
@@ -34,23 +30,20 @@ async def put(
     )
     async with shop.calling("inventory") as channel:
         response = await InventoryServiceStub(channel).UpsertProduct(request)
-    _print(response.product, as_json)
+    shop.print(response.product, _line(response.product))
 
 
 @app.command("list")
 @with_shop
-async def list_products(shop: Shop, as_json: JsonOption = False) -> None:
+async def list_products(shop: Shop) -> None:
     """List all products with their stock, by SKU."""
     async with shop.calling("inventory") as channel:
         async for response in InventoryServiceStub(channel).ListStock(ListStockRequest()):
-            _print(response.product, as_json)
+            shop.print(response.product, _line(response.product))
 
 
-def _print(product: Product, as_json: bool) -> None:
-    if as_json:
-        print_json(product)
-        return
-    typer.echo(
+def _line(product: Product) -> str:
+    return (
         f"{product.sku:<20}  {format_money(product.price):>14}  {product.available} available, "
         f"{product.reserved} reserved  {product.name}"
     )

@@ -12,23 +12,8 @@ from accord.ops.v1 import saga_pb2 as pb
 from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
 from shopctl.client import Shop, with_shop
 from shopctl.commands.work import attempts, state_name
-from shopctl.formatting import (
-    enum_name,
-    format_time,
-    one_line,
-    print_fields,
-    print_json,
-    to_duration,
-)
-from shopctl.options import (
-    NO_AGE,
-    AgeOption,
-    JsonOption,
-    KeyOption,
-    LimitOption,
-    ReasonOption,
-    ServiceOption,
-)
+from shopctl.formatting import enum_name, format_fields, format_time, one_line, to_duration
+from shopctl.options import NO_AGE, AgeOption, KeyOption, LimitOption, ReasonOption, ServiceOption
 
 app = typer.Typer(
     name="saga",
@@ -62,7 +47,6 @@ async def list_sagas(
     min_age: AgeOption = NO_AGE,
     limit: LimitOption = 50,
     service: ServiceOption = "orders",
-    as_json: JsonOption = False,
 ) -> None:
     """List sagas, oldest first."""
     wanted = pb.SagaPhase.Value(f"SAGA_PHASE_{(phase or 'unspecified').upper()}")
@@ -79,25 +63,17 @@ async def list_sagas(
         return page.sagas, page.next_page_token
 
     async for saga in shop.rows(service, read, limit):
-        _print_line(saga, as_json)
+        shop.print(saga, _line(saga))
 
 
 @app.command()
 @with_shop
-async def show(
-    shop: Shop,
-    saga_id: SagaArgument,
-    service: ServiceOption = "orders",
-    as_json: JsonOption = False,
-) -> None:
+async def show(shop: Shop, saga_id: SagaArgument, service: ServiceOption = "orders") -> None:
     """Show a saga: where it stands, what came of its steps, and its last error."""
     found = await _get(shop, service, saga_id)
-    if as_json:
-        print_json(found)
-        return
     saga, work = found.saga, found.work
     waiting = found.HasField("work")
-    print_fields(
+    fields = format_fields(
         saga=saga.saga_id,
         kind=f"{saga.definition}, version {saga.version}",
         phase=_phase_name(saga.phase) + _to_be_undone(saga),
@@ -107,11 +83,11 @@ async def show(
         created=format_time(saga.created_at),
         updated=format_time(saga.updated_at),
     )
-    for event in found.history:
-        typer.echo(
-            f"{format_time(event.at)}  {event.step:<14}  {_phase_name(event.phase):<8}  "
-            f"{event.outcome}"
-        )
+    history = [
+        f"{format_time(event.at)}  {event.step:<14}  {_phase_name(event.phase):<8}  {event.outcome}"
+        for event in found.history
+    ]
+    shop.print(found, *fields, *history)
 
 
 @app.command()
@@ -122,7 +98,6 @@ async def retry(
     reason: ReasonOption,
     service: ServiceOption = "orders",
     key: KeyOption = "",
-    as_json: JsonOption = False,
 ) -> None:
     """Try the current step again, now and with all its attempts.
 
@@ -133,7 +108,7 @@ async def retry(
         response = await SagaServiceStub(channel).RetrySaga(
             request, metadata=accord.idempotency_key(key)
         )
-    _print_line(response.saga, as_json)
+    shop.print(response.saga, _line(response.saga))
 
 
 @app.command()
@@ -152,7 +127,6 @@ async def skip(
     ] = "",
     service: ServiceOption = "orders",
     key: KeyOption = "",
-    as_json: JsonOption = False,
 ) -> None:
     """Take the current step, which is parked, for done without calling it.
 
@@ -165,7 +139,7 @@ async def skip(
         response = await SagaServiceStub(channel).SkipStep(
             request, metadata=accord.idempotency_key(key)
         )
-    _print_line(response.saga, as_json)
+    shop.print(response.saga, _line(response.saga))
 
 
 @app.command()
@@ -176,7 +150,6 @@ async def compensate(
     reason: ReasonOption,
     service: ServiceOption = "orders",
     key: KeyOption = "",
-    as_json: JsonOption = False,
 ) -> None:
     """Turn a saga back: what was done is undone in the background.
 
@@ -187,7 +160,7 @@ async def compensate(
         response = await SagaServiceStub(channel).CompensateSaga(
             request, metadata=accord.idempotency_key(key)
         )
-    _print_line(response.saga, as_json)
+    shop.print(response.saga, _line(response.saga))
 
 
 @app.command()
@@ -198,7 +171,6 @@ async def abandon(
     reason: ReasonOption,
     service: ServiceOption = "orders",
     key: KeyOption = "",
-    as_json: JsonOption = False,
 ) -> None:
     """Give a saga up as it stands. What it has left behind is yours to settle.
 
@@ -209,7 +181,7 @@ async def abandon(
         response = await SagaServiceStub(channel).AbandonSaga(
             request, metadata=accord.idempotency_key(key)
         )
-    _print_line(response.saga, as_json)
+    shop.print(response.saga, _line(response.saga))
 
 
 async def _get(shop: Shop, service: str, saga_id: str) -> pb.GetSagaResponse:
@@ -217,15 +189,12 @@ async def _get(shop: Shop, service: str, saga_id: str) -> pb.GetSagaResponse:
         return await SagaServiceStub(channel).GetSaga(pb.GetSagaRequest(saga_id=saga_id))
 
 
-def _print_line(saga: pb.Saga, as_json: bool) -> None:
-    if as_json:
-        print_json(saga)
-        return
+def _line(saga: pb.Saga) -> str:
     line = (
         f"{saga.saga_id}  {format_time(saga.created_at)}  {saga.definition}  "
         f"{_phase_name(saga.phase):<9}  {saga.step}{_to_be_undone(saga)}"
     )
-    typer.echo(line.rstrip())
+    return line.rstrip()
 
 
 def _phase_name(phase: int) -> str:

@@ -14,8 +14,7 @@ from accord.ops.v1 import trace_pb2 as pb
 from accord.ops.v1.trace_pb2_grpc import TraceServiceStub
 from shopctl.client import Shop, with_shop
 from shopctl.errors import CommandError, ExitCode
-from shopctl.formatting import format_time, print_json
-from shopctl.options import JsonOption
+from shopctl.formatting import format_time
 from shopctl.supervisor.programs import SERVICES
 from shopctl.terminal import as_text, wants_colour, width
 
@@ -65,7 +64,6 @@ async def trace(
     everything: Annotated[
         bool, typer.Option("--all", help="Also what came after it, in the background.")
     ] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Show what placing an order took, call by call and attempt by attempt, as a timeline.
 
@@ -80,7 +78,7 @@ async def trace(
         raise CommandError(f"there is no order {order_id}", ExitCode.REFUSED)
     printed = False
     for each in traces if everything else traces[:1]:
-        printed |= await _print_trace(shop, each, everything=everything, as_json=as_json)
+        printed |= await _print_trace(shop, each, everything=everything)
     if not printed:
         raise CommandError(
             f"no service has spans of order {order_id} any more: they keep the last 2,000 each,"
@@ -89,16 +87,14 @@ async def trace(
         )
 
 
-async def _print_trace(
-    shop: Shop, found: pb.FoundTrace, *, everything: bool, as_json: bool
-) -> bool:
+async def _print_trace(shop: Shop, found: pb.FoundTrace, *, everything: bool) -> bool:
     answers = await asyncio.gather(*(_spans(shop, name, found.trace_id) for name in SERVICES))
     silent = [name for name, spans in zip(SERVICES, answers, strict=True) if spans is None]
     lines = tree(span for spans in answers for span in spans or ())
     shown = lines if everything else synchronous(lines)
-    if as_json:
+    if shop.as_json:
         for line in shown:
-            print_json(line.recorded.span, service=line.recorded.service)
+            shop.print(line.recorded.span, service=line.recorded.service)
     elif shown:
         events = ", ".join(name.rpartition(".")[2] for name in found.event_types)
         typer.echo(f"trace {found.trace_id}  {format_time(found.at)}  {events}")

@@ -11,19 +11,11 @@ import accord
 from accord.ops.v1 import work_pb2 as pb
 from accord.ops.v1.work_pb2_grpc import WorkServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import (
-    enum_name,
-    format_time,
-    one_line,
-    print_fields,
-    print_json,
-    to_duration,
-)
+from shopctl.formatting import enum_name, format_fields, format_time, one_line, to_duration
 from shopctl.options import (
     NO_AGE,
     AgeOption,
     AnyServiceOption,
-    JsonOption,
     KeyOption,
     LimitOption,
     ReasonOption,
@@ -60,7 +52,6 @@ async def list_work(
     queue: Annotated[str, typer.Option(metavar="NAME", help="Only work of this queue.")] = "",
     min_age: AgeOption = NO_AGE,
     limit: LimitOption = 50,
-    as_json: JsonOption = False,
 ) -> None:
     """List work, oldest first; of every service, one after the other, unless one is named."""
     wanted = pb.WorkState.Value(f"WORK_STATE_{(state or 'unspecified').upper()}")
@@ -78,22 +69,17 @@ async def list_work(
 
     for name in [service] if service else SERVICES:
         async for item in shop.rows(name, read, limit):
-            _print_line(name, item, as_json)
+            shop.print(item, _line(name, item), service=name)
 
 
 @app.command()
 @with_shop
-async def show(
-    shop: Shop, work_id: WorkArgument, service: ServiceOption, as_json: JsonOption = False
-) -> None:
+async def show(shop: Shop, work_id: WorkArgument, service: ServiceOption) -> None:
     """Show an item with its failures."""
     async with shop.calling(service) as channel:
         found = await WorkServiceStub(channel).GetWork(pb.GetWorkRequest(work_id=work_id))
-    if as_json:
-        print_json(found)
-        return
     item = found.item
-    print_fields(
+    fields = format_fields(
         work=item.work_id,
         queue=item.queue,
         key=one_line(item.key),
@@ -107,10 +93,11 @@ async def show(
         trace=found.traceparent,
         payload=f"{len(found.payload)} bytes" if found.payload else "",
     )
-    for failure in found.history:
-        typer.echo(
-            f"{format_time(failure.at)}  attempt {failure.attempt}  {one_line(failure.error)}"
-        )
+    history = [
+        f"{format_time(failure.at)}  attempt {failure.attempt}  {one_line(failure.error)}"
+        for failure in found.history
+    ]
+    shop.print(found, *fields, *history)
 
 
 @app.command()
@@ -121,7 +108,6 @@ async def retry(
     service: ServiceOption,
     reason: ReasonOption,
     key: KeyOption = "",
-    as_json: JsonOption = False,
 ) -> None:
     """Try an item again, now and with all its attempts.
 
@@ -132,7 +118,7 @@ async def retry(
         response = await WorkServiceStub(channel).RetryWork(
             request, metadata=accord.idempotency_key(key)
         )
-    _print_line(service, response.item, as_json)
+    shop.print(response.item, _line(service, response.item), service=service)
 
 
 @app.command()
@@ -143,7 +129,6 @@ async def discard(
     service: ServiceOption,
     reason: ReasonOption,
     key: KeyOption = "",
-    as_json: JsonOption = False,
 ) -> None:
     """Give a parked item up, for good. The work behind it goes on; the item is printed.
 
@@ -154,7 +139,7 @@ async def discard(
         response = await WorkServiceStub(channel).DiscardWork(
             request, metadata=accord.idempotency_key(key)
         )
-    _print_line(service, response.item, as_json)
+    shop.print(response.item, _line(service, response.item), service=service)
 
 
 def attempts(item: pb.WorkItem) -> str:
@@ -167,10 +152,7 @@ def state_name(state: int) -> str:
     return enum_name(pb.WorkState.items(), state, "WORK_STATE_")
 
 
-def _print_line(service: str, item: pb.WorkItem, as_json: bool) -> None:
-    if as_json:
-        print_json(item, service=service)
-        return
+def _line(service: str, item: pb.WorkItem) -> str:
     error = one_line(item.last_error)
     if len(error) > MAX_ERROR:
         error = f"{error[: MAX_ERROR - 3]}..."
@@ -178,4 +160,4 @@ def _print_line(service: str, item: pb.WorkItem, as_json: bool) -> None:
         f"{item.work_id}  {format_time(item.created_at)}  {state_name(item.state):<6}  "
         f"{service}  {item.queue}  {one_line(item.key)}  {attempts(item)}  {error}"
     )
-    typer.echo(line.rstrip())
+    return line.rstrip()

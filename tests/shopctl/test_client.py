@@ -53,13 +53,15 @@ async def test_a_service_that_refuses_is_not(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_command_has_the_options_of_a_shop() -> None:
-    """Typer is shown `home` and `offset` in place of the shop, before `--json`."""
+    """Typer is shown `home`, `offset` and `as_json` in place of the shop, before `--id`."""
 
-    async def command(shop: client.Shop, name: str, as_json: bool = False) -> None:
+    async def command(shop: client.Shop, name: str, id_only: bool = False) -> None:
         """What it does."""
 
     made = client.with_shop(command)
-    assert list(inspect.signature(made).parameters) == ["name", "home", "offset", "as_json"]
+    assert list(inspect.signature(made).parameters) == [
+        *("name", "home", "offset", "as_json", "id_only")
+    ]
     assert made.__doc__ == "What it does."
 
 
@@ -73,5 +75,5 @@ def test_what_needs_no_service_needs_no_shop(tmp_path: Path) -> None:
             raise AssertionError("there is no shop")
 
     with pytest.raises(CommandError, match="nothing runs in"):
-        client.with_shop(command)(home=tmp_path, offset=None, name="x")
+        client.with_shop(command)(home=tmp_path, offset=None, as_json=False, name="x")
     assert done == ["x"]

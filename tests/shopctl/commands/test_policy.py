@@ -12,6 +12,7 @@ from accord.errors import ServiceError
 from accord.ops.v1.mesh_pb2 import Method
 from shop.customers.v1.customers_pb2 import ListCustomersRequest
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
+from shopctl import client
 from shopctl.commands.mesh import print_method
 from shopctl.errors import ExitCode
 from tests.shopctl.commands.test_work import objects, output, refused, run
@@ -174,8 +175,10 @@ def _compact(text: str) -> str:
     return json.dumps(json.loads(text))
 
 
-def test_a_source_of_a_newer_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_source_of_a_newer_version_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A number that this version does not know is printed, not refused."""
     method = Method.FromString(b"\x0a\x01m\x12\x00\x18\x63")  # field 3, value 99
-    print_method("orders", method, as_json=False)
+    print_method(client.Shop(tmp_path, None, as_json=False), "orders", method)
     assert capsys.readouterr().out == "orders  m  99 {}\n"
