@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-import grpc.aio
 import typer
+from grpc.aio import Channel
 
 from accord.ops.v1.audit_pb2 import AuditRecord, ListAuditRequest
 from accord.ops.v1.audit_pb2_grpc import AuditServiceStub
@@ -27,9 +27,7 @@ async def audit(
 ) -> None:
     """Show who has intervened in a service and why, newest first."""
 
-    async def read(
-        channel: grpc.aio.Channel, size: int, token: str
-    ) -> tuple[Sequence[AuditRecord], str]:
+    async def read(channel: Channel, size: int, token: str) -> tuple[Sequence[AuditRecord], str]:
         request = ListAuditRequest(page_size=size, page_token=token, target=target)
         page = await AuditServiceStub(channel).ListAudit(request)
         return page.records, page.next_page_token

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Final
 
-import grpc.aio
 import typer
+from grpc.aio import Channel
 
 import accord
 from shop.common.v1.address_pb2 import Address
@@ -142,9 +142,7 @@ async def list_orders(
     """List orders, newest first."""
     wanted = pb.OrderStatus.Value(f"ORDER_STATUS_{(status or 'unspecified').upper()}")
 
-    async def read(
-        channel: grpc.aio.Channel, size: int, token: str
-    ) -> tuple[Sequence[pb.Order], str]:
+    async def read(channel: Channel, size: int, token: str) -> tuple[Sequence[pb.Order], str]:
         page = await OrderServiceStub(channel).ListOrders(
             pb.ListOrdersRequest(
                 page_size=size, page_token=token, customer_id=customer, status=wanted

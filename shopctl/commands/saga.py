@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
-import grpc.aio
 import typer
+from grpc.aio import Channel
 
 import accord
 from accord.ops.v1 import saga_pb2 as pb
@@ -52,9 +52,7 @@ async def list_sagas(
     wanted = pb.SagaPhase.Value(f"SAGA_PHASE_{(phase or 'unspecified').upper()}")
     age = to_duration(min_age)
 
-    async def read(
-        channel: grpc.aio.Channel, size: int, token: str
-    ) -> tuple[Sequence[pb.Saga], str]:
+    async def read(channel: Channel, size: int, token: str) -> tuple[Sequence[pb.Saga], str]:
         page = await SagaServiceStub(channel).ListSagas(
             pb.ListSagasRequest(
                 page_size=size, page_token=token, definition=definition, phase=wanted, min_age=age

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-import grpc.aio
 import typer
+from grpc.aio import Channel
 from rich.text import Text
 
 from accord.ops.v1 import trace_pb2 as pb
@@ -109,9 +109,7 @@ async def _print_trace(shop: Shop, found: pb.FoundTrace, *, everything: bool) ->
 async def _spans(shop: Shop, service: str, trace_id: str) -> list[Recorded] | None:
     """The spans that a service still has, or None if it does not answer."""
 
-    async def read(
-        channel: grpc.aio.Channel, size: int, token: str
-    ) -> tuple[Sequence[pb.Span], str]:
+    async def read(channel: Channel, size: int, token: str) -> tuple[Sequence[pb.Span], str]:
         request = pb.ListSpansRequest(trace_id=trace_id, page_size=size, page_token=token)
         page = await TraceServiceStub(channel).ListSpans(request)
         return page.spans, page.next_page_token

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Final
 
-import grpc.aio
 import typer
+from grpc.aio import Channel
 
 import accord
 from accord.ops.v1 import work_pb2 as pb
@@ -57,9 +57,7 @@ async def list_work(
     wanted = pb.WorkState.Value(f"WORK_STATE_{(state or 'unspecified').upper()}")
     age = to_duration(min_age)
 
-    async def read(
-        channel: grpc.aio.Channel, size: int, token: str
-    ) -> tuple[Sequence[pb.WorkItem], str]:
+    async def read(channel: Channel, size: int, token: str) -> tuple[Sequence[pb.WorkItem], str]:
         page = await WorkServiceStub(channel).ListWork(
             pb.ListWorkRequest(
                 page_size=size, page_token=token, state=wanted, queue=queue, min_age=age
