@@ -1,28 +1,28 @@
 """How commands reach the services."""
 
 import asyncio
+import functools
+import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import grpc
 import grpc.aio
+import typer
+from google.protobuf.message import Message
 
 import accord
-from accord.ops.v1.audit_pb2_grpc import AuditServiceStub
-from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
-from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
-from accord.ops.v1.trace_pb2_grpc import TraceServiceStub
-from accord.ops.v1.work_pb2_grpc import WorkServiceStub
 from services import topology
-from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
-from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
-from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
-from shopctl import failures, runfile
-from shopctl.errors import CommandError
-from shopctl.exit_codes import ExitCode
+from shopctl.errors import CommandError, ExitCode, explain
+from shopctl.formatting import format_json
+from shopctl.options import DEFAULT_HOME, HomeOption, JsonOption, ShopOffsetOption
+from shopctl.supervisor import state
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 RESTART_SECONDS: Final = 2.0
 """How long a service may refuse connections: it may be about to restart."""
@@ -30,71 +30,104 @@ RESTART_SECONDS: Final = 2.0
 BUSY_SECONDS: Final = 10.0
 """How long a service that is there may take to say that it serves."""
 
+MAX_PAGE: Final = 500
+"""Rows that a list is asked for at a time."""
+
 
 class Shop:
-    """The services, as seen by one command. Channels are opened when they are first used.
+    """The services, as seen by one command, and where it prints what they say.
+
+    Where they are is found out by the first call.
 
     Args:
-        mesh: enforces the contract on every call.
-        targets: service name -> address, for messages.
+        home: the shop's state folder.
+        offset: its port offset; None: the one of what runs in `home`.
+        as_json: print JSON instead of text.
     """
 
-    def __init__(self, mesh: accord.Mesh, targets: dict[str, str]) -> None:
-        self._mesh = mesh
-        self._targets = targets
-
-    @property
-    def customers(self) -> CustomerServiceStub:
-        """Client of the customers service."""
-        return CustomerServiceStub(self._mesh.channel("customers"))
-
-    @property
-    def inventory(self) -> InventoryServiceStub:
-        """Client of the inventory service."""
-        return InventoryServiceStub(self._mesh.channel("inventory"))
-
-    @property
-    def orders(self) -> OrderServiceStub:
-        """Client of the orders service."""
-        return OrderServiceStub(self._mesh.channel("orders"))
-
-    def work(self, service: str) -> WorkServiceStub:
-        """Client for the background work of a service."""
-        return WorkServiceStub(self._mesh.channel(service))
-
-    def sagas(self, service: str) -> SagaServiceStub:
-        """Client for the sagas of a service that has any."""
-        return SagaServiceStub(self._mesh.channel(service))
-
-    def audit(self, service: str) -> AuditServiceStub:
-        """Client for the record of interventions in a service."""
-        return AuditServiceStub(self._mesh.channel(service))
-
-    def traces(self, service: str) -> TraceServiceStub:
-        """Client for the last spans of a service."""
-        return TraceServiceStub(self._mesh.channel(service))
-
-    def mesh(self, service: str) -> MeshServiceStub:
-        """Client for the policies of a service."""
-        return MeshServiceStub(self._mesh.channel(service))
+    def __init__(self, home: Path, offset: int | None, as_json: bool) -> None:
+        self.as_json = as_json
+        self._home = home
+        self._offset = offset
+        self._mesh: accord.Mesh | None = None
 
     @asynccontextmanager
-    async def calling(self, service: str, key: str = "") -> AsyncIterator[None]:
+    async def calling(self, service: str, key: str = "") -> AsyncIterator[grpc.aio.Channel]:
         """Connects, and turns a call that fails into a `CommandError`.
 
         Waiting for the connection first tells a service that is not there, which has done
-        nothing, from a call whose answer was lost. `key` as in `failures.explain`.
+        nothing, from a call whose answer was lost. `key` as in `errors.explain`.
         """
         address = self._targets[service]
-        if not await serves(self._mesh.channel(service)):
+        if self._mesh is None:
+            self._mesh = accord.Mesh("shopctl", targets=self._targets)
+        channel = self._mesh.channel(service)
+        if not await serves(channel):
             raise CommandError(
                 f"{service} does not serve at {address}; is the shop up? See: shopctl status",
                 ExitCode.NOT_RUNNING,
             )
         try:
-            yield
+            yield channel
         except grpc.RpcError as error:
-            raise failures.explain(error, service, address, key) from None
+            raise explain(error, service, address, key) from None
+
+    async def rows(
+        self,
+        service: str,
+        read: Callable[[grpc.aio.Channel, int, str], Awaitable[tuple[Sequence[T], str]]],
+        limit: int,
+    ) -> AsyncIterator[T]:
+        """Up to `limit` rows of a list that a service gives page by page.
+
+        Args:
+            service: who is asked.
+            read: gets the channel, the number of rows and the token of a page; returns its rows
+                and the token of the next one, empty for the last.
+            limit: how many at most.
+        """
+        token = ""
+        while limit > 0:
+            async with self.calling(service) as channel:
+                found, token = await read(channel, min(limit, MAX_PAGE), token)
+            for row in found:
+                yield row
+            limit -= len(found)
+            if not token:
+                break
+
+    def print(self, message: Message, *lines: str, **more: str) -> None:
+        """Prints a message: `lines` for people, for scripts its JSON with `more` before it."""
+        typer.echo(format_json(message, **more) if self.as_json else "\n".join(lines))
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        if self._mesh is not None:
+            await self._mesh.close()
+
+    @functools.cached_property
+    def _targets(self) -> dict[str, str]:
+        elsewhere = os.environ.get("MESH_TARGETS", "")
+        offset = running_offset(self._home, self._offset)
+        if offset is None and not elsewhere:
+            # Whoever listens on the usual ports may be another shop.
+            raise CommandError(
+                f"nothing runs in {self._home}; start the shop with: make up,"
+                " or name another: --home or --port-offset",
+                ExitCode.NOT_RUNNING,
+            )
+        try:
+            return topology.targets(offset or 0, elsewhere)
+        except ValueError as error:
+            raise CommandError(str(error), ExitCode.USAGE) from None
+
+
+def running_offset(home: Path, asked: int | None) -> int | None:
+    """The port offset to use: as asked, or of the shop that runs in `home`; None: of no shop."""
+    if asked is not None:
+        return asked
+    run = state.read_run(home)
+    return run.offset if run else None
 
 
 async def serves(channel: grpc.aio.Channel) -> bool:
@@ -111,33 +144,38 @@ async def serves(channel: grpc.aio.Channel) -> bool:
     return False
 
 
-def run(home: Path, offset: int | None, command: Callable[[Shop], Awaitable[None]]) -> None:
-    """Runs a command against the shop in `home`, or at `offset` if that is given."""
-    targets = _targets(home, offset)
+def with_shop(
+    call: Callable[Concatenate[Shop, P], Coroutine[Any, Any, None]],
+) -> Callable[..., None]:
+    """Makes a command of what is to be done with a shop.
 
-    async def connected() -> None:
-        mesh = accord.Mesh("shopctl", targets=targets)
-        try:
-            await command(Shop(mesh, targets))
-        finally:
-            await mesh.close()
+    The command takes the options `--home`, `--port-offset` and `--json` besides those of `call`;
+    in the help they come last, but for `--id`.
+    """
 
-    asyncio.run(connected())
+    @functools.wraps(call)
+    def command(
+        home: Path, offset: int | None, as_json: bool, *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        async def connected() -> None:
+            shop = Shop(home, offset, as_json)
+            try:
+                await call(shop, *args, **kwargs)
+            finally:
+                await shop.close()
 
+        asyncio.run(connected())
 
-def _targets(home: Path, offset: int | None) -> dict[str, str]:
-    elsewhere = os.environ.get("MESH_TARGETS", "")
-    if offset is None:
-        started = runfile.read(home)
-        if started is None and not elsewhere:
-            # Whoever listens on the usual ports may be another shop.
-            raise CommandError(
-                f"nothing runs in {home}; start the shop with: make up,"
-                " or name another: --home or --port-offset",
-                ExitCode.NOT_RUNNING,
-            )
-        offset = started.offset if started else 0
-    try:
-        return topology.targets(offset, elsewhere)
-    except ValueError as error:
-        raise CommandError(str(error), ExitCode.USAGE) from None
+    signature = inspect.signature(call)
+    parameters = list(signature.parameters.values())[1:]
+    names = [parameter.name for parameter in parameters]
+    place = names.index("id_only") if "id_only" in names else len(names)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters[place:place] = [
+        inspect.Parameter("home", kind, default=DEFAULT_HOME, annotation=HomeOption),
+        inspect.Parameter("offset", kind, default=None, annotation=ShopOffsetOption),
+        inspect.Parameter("as_json", kind, default=False, annotation=JsonOption),
+    ]
+    # This is what typer reads; the type of a function does not have it.
+    vars(command)["__signature__"] = signature.replace(parameters=parameters)
+    return command

@@ -1,66 +1,215 @@
-"""What the services and the outside world say, once every order has ended."""
+"""Reads the books: of every service, of the card processor and of the carrier."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
-from shop.orders.v1.orders_pb2 import FailureReason, OrderStatus
+import grpc
 
+from shop.inventory.v1.inventory_pb2 import ListStockRequest
+from shop.notifications.v1.notifications_pb2 import (
+    NOTIFICATION_STATE_SENT,
+    ListNotificationsRequest,
+    Notification,
+)
+from shop.orders.v1.orders_pb2 import GetOrderRequest, ListOrdersRequest
+from shop.payments.v1.payments_pb2 import (
+    PAYMENT_STATE_CAPTURED,
+    PAYMENT_STATE_PENDING,
+    PAYMENT_STATE_REFUNDING,
+    GetPaymentRequest,
+)
+from shop.sandbox.v1.sandbox_pb2 import (
+    ENTRY_KIND_BOOKED,
+    ENTRY_KIND_CANCELLED,
+    ENTRY_KIND_CAPTURED,
+    ENTRY_KIND_REVERSED,
+    ReadLedgerRequest,
+    ReadLedgerResponse,
+)
+from shop.shipping.v1.shipping_pb2 import SHIPMENT_STATE_BOOKED, GetShipmentRequest
+from shopctl.replay.clients import Clients, RefusedError
+from shopctl.replay.driver import Followed
+from shopctl.replay.model import Books, OrderBooks, Stock
+from shopctl.replay.tpch import sku_prefix
 
-@dataclass(frozen=True, slots=True)
-class OrderBooks:
-    """One order, in every book. Money is in US cents.
+T = TypeVar("T")
 
-    Attributes:
-        order_id: as the shop calls it.
-        status: where it ended.
-        reason: why it did not end well.
-        total: price of all its lines.
-        captured: money that payments says it holds.
-        settled: whether payments has no answer outstanding.
-        captures: how often the card processor took money.
-        processor: money that the card processor holds: captures less reversals.
-        shipped: units that shipping says travel.
-        bookings: how often the carrier took a parcel.
-        carrier: units that the carrier has: booked less cancelled.
-        mails: mails that were written about it.
-        mails_sent: those that the mail server took.
-        misnumbered: updates that came twice, or after a gap.
-    """
-
-    order_id: str
-    status: OrderStatus.ValueType
-    reason: FailureReason.ValueType
-    total: int
-    captured: int
-    settled: bool
-    captures: int
-    processor: int
-    shipped: int
-    bookings: int
-    carrier: int
-    mails: int
-    mails_sent: int
-    misnumbered: int
+PAGE: Final = 500
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
-    """Units of one product."""
+class LedgerBalance:
+    """What the outside world did for one order. Money in US cents."""
 
-    on_hand: int
-    reserved: int
+    captures: int = 0
+    money: int = 0
+    bookings: int = 0
+    units: int = 0
+
+
+def balances(entries: Iterable[ReadLedgerResponse]) -> Mapping[str, LedgerBalance]:
+    """Sums up a ledger: reference -> balance."""
+    times: Counter[tuple[str, int]] = Counter()
+    money: Counter[str] = Counter()
+    units: Counter[str] = Counter()
+    for entry in entries:
+        sign = -1 if entry.kind in (ENTRY_KIND_REVERSED, ENTRY_KIND_CANCELLED) else 1
+        times[entry.reference, entry.kind] += 1
+        money[entry.reference] += sign * entry.amount.minor_units
+        units[entry.reference] += sign * entry.units
+    return {
+        reference: LedgerBalance(
+            captures=times[reference, ENTRY_KIND_CAPTURED],
+            money=money[reference],
+            bookings=times[reference, ENTRY_KIND_BOOKED],
+            units=units[reference],
+        )
+        for reference in {reference for reference, _ in times}
+    }
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
-    """All books.
+class BookReader:
+    """Reads all that concerns the orders of one replay: number -> order; all have ended."""
 
-    Attributes:
-        orders: number in the replay -> order.
-        stock: SKU -> units.
-        strays: orders on record for our customers that nobody was told of.
-    """
+    orders: Mapping[int, Followed]
+    clients: Clients
 
-    orders: Mapping[int, OrderBooks]
-    stock: Mapping[str, Stock]
-    strays: Sequence[str]
+    async def wait_for_mail(self, seconds: float) -> None:
+        """Mail follows the end of an order; waits until each has one, for `seconds` at most."""
+
+        async def wait(order: Followed) -> None:
+            pause = FIRST_PAUSE
+            while not any(
+                mail.state == NOTIFICATION_STATE_SENT for mail in await self._mails(order.order_id)
+            ):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            self.clients.tally.step()
+
+        self.clients.tally.begin("waiting for mail", len(self.orders))
+        # The reconciliation names the orders that still have none.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.clients.for_each(self.orders.values(), wait)
+
+    async def read(self, run: str, customer_ids: Iterable[str]) -> Books:
+        """Reads everything once.
+
+        Args:
+            run: whose products.
+            customer_ids: whose orders.
+
+        Raises:
+            CommandError: a service refused.
+        """
+        self.clients.tally.begin("reading the books", len(self.orders))
+
+        async def read_ledger() -> list[ReadLedgerResponse]:
+            entries = self.clients.sandbox.ReadLedger(ReadLedgerRequest())
+            return [entry async for entry in entries]
+
+        ledger = balances(await self.clients.retries.call("ReadLedger", read_ledger))
+        books: dict[int, OrderBooks] = {}
+
+        async def read_one(entry: tuple[int, Followed]) -> None:
+            number, order = entry
+            balance = ledger.get(order.order_id, LedgerBalance())
+            books[number] = await self._order(order, balance)
+            self.clients.tally.step()
+
+        await self.clients.for_each(self.orders.items(), read_one)
+        stock = await self._stock(run)
+        return Books(orders=books, stock=stock, strays=await self._strays(customer_ids))
+
+    async def _order(self, order: Followed, ledger: LedgerBalance) -> OrderBooks:
+        clients, order_id = self.clients, order.order_id
+        found = await self.clients.retries.call(
+            "GetOrder", lambda: clients.orders.GetOrder(GetOrderRequest(order_id=order_id))
+        )
+        payment = await self._unless_absent(
+            "GetPayment",
+            lambda: clients.payments.GetPayment(GetPaymentRequest(order_id=order_id)),
+        )
+        shipment = await self._unless_absent(
+            "GetShipment",
+            lambda: clients.shipping.GetShipment(GetShipmentRequest(order_id=order_id)),
+        )
+        mails = await self._mails(order_id)
+        captured = shipped = 0
+        settled = True
+        if payment is not None:
+            state = payment.payment.state
+            settled = state not in (PAYMENT_STATE_PENDING, PAYMENT_STATE_REFUNDING)
+            if state == PAYMENT_STATE_CAPTURED:
+                captured = payment.payment.amount.minor_units
+        if shipment is not None and shipment.shipment.state == SHIPMENT_STATE_BOOKED:
+            shipped = shipment.shipment.units
+        return OrderBooks(
+            order_id=order_id,
+            status=found.order.status,
+            reason=found.order.failure.reason,
+            total=found.order.total.minor_units,
+            captured=captured,
+            settled=settled,
+            captures=ledger.captures,
+            processor=ledger.money,
+            shipped=shipped,
+            bookings=ledger.bookings,
+            carrier=ledger.units,
+            mails=len(mails),
+            mails_sent=sum(mail.state == NOTIFICATION_STATE_SENT for mail in mails),
+            misnumbered=order.misnumbered,
+        )
+
+    async def _mails(self, order_id: str) -> Sequence[Notification]:
+        request = ListNotificationsRequest(order_id=order_id, page_size=PAGE)
+        answer = await self.clients.retries.call(
+            "ListNotifications", lambda: self.clients.notifications.ListNotifications(request)
+        )
+        return answer.notifications
+
+    async def _stock(self, run: str) -> Mapping[str, Stock]:
+        """Stock of the run's products. They lie side by side, as the stream is ordered by SKU."""
+        prefix = sku_prefix(run)
+
+        async def read() -> dict[str, Stock]:
+            stock = {}
+            call = self.clients.inventory.ListStock(ListStockRequest(after_sku=prefix))
+            async for answer in call:
+                product = answer.product
+                if not product.sku.startswith(prefix):
+                    call.cancel()
+                    break
+                stock[product.sku] = Stock(product.on_hand, product.reserved)
+            return stock
+
+        return await self.clients.retries.call("ListStock", read)
+
+    async def _strays(self, customer_ids: Iterable[str]) -> Sequence[str]:
+        known = {order.order_id for order in self.orders.values()}
+        strays: list[str] = []
+
+        async def read(customer_id: str) -> None:
+            request = ListOrdersRequest(customer_id=customer_id, page_size=PAGE)
+            answer = await self.clients.retries.call(
+                "ListOrders", lambda: self.clients.orders.ListOrders(request)
+            )
+            strays.extend(o.order_id for o in answer.orders if o.order_id not in known)
+
+        await self.clients.for_each(customer_ids, read)
+        return strays
+
+    async def _unless_absent(self, method: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
+        try:
+            return await self.clients.retries.call(method, attempt)
+        except RefusedError as refused:
+            if refused.failure.code is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise

@@ -6,27 +6,19 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from shop.orders.v1.orders_pb2 import (
-    FAILURE_REASON_CARD_DECLINED,
-    FAILURE_REASON_OUT_OF_STOCK,
-    FAILURE_REASON_UNSPECIFIED,
-    ORDER_STATUS_CONFIRMED,
-    ORDER_STATUS_FAILED,
-    ORDER_STATUS_REJECTED,
-    FailureReason,
-    OrderStatus,
-)
-from shopctl.replay.books import Books, OrderBooks, Stock
-from shopctl.replay.expected import Expected, ExpectedOrder
-from shopctl.replay.plan import Fate
-from shopctl.replay.tally import status_name
+from shop.orders.v1 import orders_pb2 as pb
+from shopctl.formatting import enum_name
+from shopctl.replay.model import Books, Expected, ExpectedOrder, Fate, OrderBooks, Stock
+from shopctl.replay.progress import status_name
 
-END: Final[Mapping[Fate, tuple[OrderStatus.ValueType, FailureReason.ValueType]]] = MappingProxyType(
-    {
-        Fate.GOOD: (ORDER_STATUS_CONFIRMED, FAILURE_REASON_UNSPECIFIED),
-        Fate.DECLINED: (ORDER_STATUS_FAILED, FAILURE_REASON_CARD_DECLINED),
-        Fate.SHORT: (ORDER_STATUS_REJECTED, FAILURE_REASON_OUT_OF_STOCK),
-    }
+END: Final[Mapping[Fate, tuple[pb.OrderStatus.ValueType, pb.FailureReason.ValueType]]] = (
+    MappingProxyType(
+        {
+            Fate.GOOD: (pb.ORDER_STATUS_CONFIRMED, pb.FAILURE_REASON_UNSPECIFIED),
+            Fate.DECLINED: (pb.ORDER_STATUS_FAILED, pb.FAILURE_REASON_CARD_DECLINED),
+            Fate.SHORT: (pb.ORDER_STATUS_REJECTED, pb.FAILURE_REASON_OUT_OF_STOCK),
+        }
+    )
 )
 """Fate -> how an order ends, and why."""
 
@@ -206,12 +198,7 @@ def _stock(value: Stock | int | None) -> str:
 
 def _describe(end: tuple[int, int]) -> str:
     status, reason = end
-    if reason == FAILURE_REASON_UNSPECIFIED:
+    if reason == pb.FAILURE_REASON_UNSPECIFIED:
         return status_name(status)
-    try:
-        name = FailureReason.Name(FailureReason.ValueType(reason))
-    except ValueError:
-        name = str(reason)
-    return (
-        f"{status_name(status)}: {name.removeprefix('FAILURE_REASON_').lower().replace('_', ' ')}"
-    )
+    name = enum_name(pb.FailureReason.items(), reason, "FAILURE_REASON_")
+    return f"{status_name(status)}: {name.lower().replace('_', ' ')}"

@@ -1,17 +1,24 @@
 """The outcome of a replay for people, and for programs."""
 
+import sys
+from dataclasses import asdict
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from shopctl.replay.reconcile import Check, Unit, Verdict
+from shopctl.replay.progress import Tally
+from shopctl.replay.reconcile import Unit, Verdict
 from shopctl.replay.session import Result, Settings
-from shopctl.replay.tally import Tally
 
 MAX_DIFFERENCES = 50
 """Rows that are printed; JSON has all of them."""
+
+
+def console() -> Console:
+    """Where results are printed; wide enough for a table when nobody tells how wide."""
+    return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
 
 
 def amount(value: int, unit: Unit) -> str:
@@ -25,12 +32,9 @@ def amount(value: int, unit: Unit) -> str:
 def table(verdict: Verdict) -> RenderableType:
     """The reconciliation, and the rows that differ."""
     checks = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    checks.add_column("BOOK", no_wrap=True)
-    checks.add_column("WHAT", no_wrap=True)
-    checks.add_column("BY SQL", justify="right", no_wrap=True)
-    checks.add_column("IN THE BOOK", justify="right", no_wrap=True)
-    checks.add_column("UNIT", no_wrap=True)
-    checks.add_column("", no_wrap=True)
+    for heading in ("BOOK", "WHAT", "BY SQL", "IN THE BOOK", "UNIT", ""):
+        number = heading in ("BY SQL", "IN THE BOOK")
+        checks.add_column(heading, justify="right" if number else "left", no_wrap=True)
     previous = ""
     for check in verdict.checks:
         checks.add_row(
@@ -75,26 +79,6 @@ def as_json(settings: Settings, result: Result, tally: Tally) -> dict[str, Any]:
         "concurrency": settings.concurrency,
         "seconds": round(result.seconds, 3),
         "retries": dict(tally.retries),
-        "checks": [_check(check) for check in result.verdict.checks],
-        "differences": [
-            {
-                "subject": row.subject,
-                "book": row.book,
-                "what": row.what,
-                "expected": row.expected,
-                "actual": row.actual,
-            }
-            for row in result.verdict.differences
-        ],
-    }
-
-
-def _check(check: Check) -> dict[str, Any]:
-    return {
-        "book": check.book,
-        "what": check.what,
-        "unit": check.unit,
-        "expected": check.expected,
-        "actual": check.actual,
-        "agrees": check.agrees,
+        "checks": [{**asdict(check), "agrees": check.agrees} for check in result.verdict.checks],
+        "differences": [asdict(row) for row in result.verdict.differences],
     }

@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from services import topology
-from shopctl.errors import CommandError
-from shopctl.exit_codes import ExitCode
-from shopctl.health import GrpcHealth, State
-from shopctl.replay.audit import Auditor
+from shopctl.errors import CommandError, ExitCode
+from shopctl.replay.books import BookReader
 from shopctl.replay.clients import Clients, connect
-from shopctl.replay.drive import Driver
-from shopctl.replay.expected import Expected
-from shopctl.replay.load import load
-from shopctl.replay.patience import Patience
-from shopctl.replay.plan import Fate, Plan
+from shopctl.replay.driver import Driver, load
+from shopctl.replay.model import Expected, Fate, Plan
+from shopctl.replay.progress import Tally
 from shopctl.replay.reconcile import Verdict, reconcile
-from shopctl.replay.tally import Tally
 from shopctl.replay.tpch import Tpch
+from shopctl.supervisor.health import GrpcHealth, State
+from shopctl.supervisor.programs import SERVICES
 
 MAIL_SECONDS: Final = 60.0
 """After the last order has ended. A mail is tried again after 0, 1, 2, 4 and 8 s."""
@@ -89,7 +86,7 @@ def replay(settings: Settings, tally: Tally) -> Result:
             run=run,
         )
         expected = tpch.expected()
-    tally.watch(next((order.number for order in plan.orders if order.fate is Fate.GOOD), 1))
+    tally.watched = next((order.number for order in plan.orders if order.fate is Fate.GOOD), 1)
     return asyncio.run(_replay(settings, plan, expected, tally))
 
 
@@ -98,11 +95,9 @@ async def _replay(settings: Settings, plan: Plan, expected: Expected, tally: Tal
     try:
         async with (
             asyncio.timeout(settings.timeout),
-            connect(
-                settings.offset, lambda _, __, error: tally.retried(error.code().name)
-            ) as clients,
+            connect(settings.offset, tally, settings.concurrency) as clients,
         ):
-            return await _run(settings, plan, expected, clients, tally)
+            return await _run(settings, plan, expected, clients)
     except TimeoutError:
         raise CommandError(
             f"time was up after {settings.timeout:g} s while {tally.stage} ({tally.done} of "
@@ -112,29 +107,23 @@ async def _replay(settings: Settings, plan: Plan, expected: Expected, tally: Tal
         ) from None
 
 
-async def _run(
-    settings: Settings, plan: Plan, expected: Expected, clients: Clients, tally: Tally
-) -> Result:
-    patience = Patience(tally)
-    customer_ids = await load(plan, clients, patience, tally, settings.concurrency)
+async def _run(settings: Settings, plan: Plan, expected: Expected, clients: Clients) -> Result:
+    customer_ids = await load(plan, clients)
     started = time.monotonic()
-    followed = await Driver(plan, customer_ids, settings.card, clients, patience, tally).drive(
-        settings.concurrency
-    )
+    followed = await Driver(plan, customer_ids, settings.card, clients).drive()
     seconds = time.monotonic() - started
-    auditor = Auditor(followed, clients, patience, tally, settings.concurrency)
-    await auditor.wait_for_mail(MAIL_SECONDS)
-    books = await auditor.read(plan.run, customer_ids.values())
+    reader = BookReader(followed, clients)
+    await reader.wait_for_mail(MAIL_SECONDS)
+    books = await reader.read(plan.run, customer_ids.values())
     return Result(plan.run, reconcile(expected, books), seconds)
 
 
 async def _await_shop(offset: int, seconds: float) -> None:
     """Lets restarts pass, but does not wait for a shop that nobody started."""
-    names = [name for name in topology.SERVICES if name not in topology.RESERVED]
-    waiting = names
+    waiting: Sequence[str] = SERVICES
     deadline = time.monotonic() + seconds
     while waiting := await _not_serving(waiting, offset):
-        if waiting == names or time.monotonic() > deadline:
+        if len(waiting) == len(SERVICES) or time.monotonic() > deadline:
             raise CommandError(
                 f"{', '.join(waiting)} cannot be reached at {topology.HOST} with port offset "
                 f"{offset}; start the shop with: shopctl up",

@@ -6,20 +6,59 @@ passes through a float.
 """
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from shopctl.errors import CommandError
-from shopctl.exit_codes import ExitCode
-from shopctl.replay.expected import Expected, ExpectedOrder
-from shopctl.replay.plan import Buyer, Fate, Line, Plan, PlannedOrder, Ware
+from shopctl.errors import CommandError, ExitCode
+from shopctl.replay.model import (
+    Buyer,
+    Expected,
+    ExpectedOrder,
+    Fate,
+    Line,
+    Plan,
+    PlannedOrder,
+    Product,
+)
 
 if TYPE_CHECKING:
     import duckdb
 
 MARGIN: Final = 10
 """Units of every product beyond what the orders need; they have to be there in the end."""
+
+COUNTRY_CODES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ALGERIA": "DZ",
+        "ARGENTINA": "AR",
+        "BRAZIL": "BR",
+        "CANADA": "CA",
+        "CHINA": "CN",
+        "EGYPT": "EG",
+        "ETHIOPIA": "ET",
+        "FRANCE": "FR",
+        "GERMANY": "DE",
+        "INDIA": "IN",
+        "INDONESIA": "ID",
+        "IRAN": "IR",
+        "IRAQ": "IQ",
+        "JAPAN": "JP",
+        "JORDAN": "JO",
+        "KENYA": "KE",
+        "MOROCCO": "MA",
+        "MOZAMBIQUE": "MZ",
+        "PERU": "PE",
+        "ROMANIA": "RO",
+        "RUSSIA": "RU",
+        "SAUDI ARABIA": "SA",
+        "UNITED KINGDOM": "GB",
+        "UNITED STATES": "US",
+        "VIETNAM": "VN",
+    }
+)
+"""Name in the table `nation` -> ISO 3166-1 alpha-2 code."""
 
 _ORDERS_PER_THOUSANDTH: Final = 1_500
 """Orders at scale factor 0.001."""
@@ -40,7 +79,7 @@ JOIN lineitem l ON l.l_orderkey = c.orderkey
 JOIN part ON part.p_partkey = l.l_partkey
 GROUP BY c.number, c.orderkey, c.fate, l.l_partkey, part.p_name, part.p_retailprice;
 
-CREATE OR REPLACE TEMP TABLE ware AS
+CREATE OR REPLACE TEMP TABLE product AS
 SELECT sku, name, price,
        CAST(SUM(quantity) + CASE WHEN scarce THEN -1 ELSE $margin END AS BIGINT) AS on_hand
 FROM line GROUP BY sku, name, price, scarce;
@@ -60,7 +99,7 @@ ORDER BY number
 
 _LINES: Final = "SELECT number, sku, quantity, price FROM line ORDER BY number, sku"
 
-_WARES: Final = "SELECT sku, name, price, on_hand FROM ware ORDER BY sku"
+_PRODUCTS: Final = "SELECT sku, name, price, on_hand FROM product ORDER BY sku"
 
 # The expectations go back to the source tables and share no sum with the plan.
 _EXPECTED_ORDERS: Final = """
@@ -85,10 +124,10 @@ FROM priced
 """
 
 _EXPECTED_REMAINING: Final = """
-SELECT ware.sku, CAST(ware.on_hand - COALESCE(SUM(line.quantity), 0) AS BIGINT)
-FROM ware LEFT JOIN (line JOIN chosen ON chosen.number = line.number AND chosen.fate = 'good')
-    ON line.sku = ware.sku
-GROUP BY ware.sku, ware.on_hand
+SELECT product.sku, CAST(product.on_hand - COALESCE(SUM(line.quantity), 0) AS BIGINT)
+FROM product LEFT JOIN (line JOIN chosen ON chosen.number = line.number AND chosen.fate = 'good')
+    ON line.sku = product.sku
+GROUP BY product.sku, product.on_hand
 """
 
 _EXPECTED_ENDING: Final = "SELECT fate, COUNT(*) FROM chosen GROUP BY fate"
@@ -151,7 +190,7 @@ class Tpch:
                 key: Buyer(key, name, f"customer{key}.{run}@example.com", address, nation)
                 for key, name, address, nation in self._rows(_BUYERS)
             },
-            wares=[Ware(*row) for row in self._rows(_WARES)],
+            products=[Product(*row) for row in self._rows(_PRODUCTS)],
             orders=[
                 PlannedOrder(number, orderkey, custkey, Fate(fate), lines[number])
                 for number, orderkey, custkey, fate in self._rows(_ORDERS)

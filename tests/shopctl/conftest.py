@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from shopctl.exit_codes import ExitCode
+from shopctl.errors import ExitCode
 from tests.shopctl.support.shop import Shop
-from tests.shopctl.support.wait import DEADLINE
 from tests.support.ports import free_offset
+from tests.support.wait import DEADLINE
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Connecting to a service."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import accord
 from shopctl import client
+from shopctl.errors import CommandError
 
 
 class Busy(health_pb2_grpc.HealthServicer):
@@ -47,3 +50,30 @@ async def test_a_service_that_refuses_is_not(monkeypatch: pytest.MonkeyPatch) ->
     async with asyncio.timeout(client.BUSY_SECONDS / 2):
         assert not await client.serves(mesh.channel("127.0.0.1:1"))
     await mesh.close()
+
+
+def test_a_command_has_the_options_of_a_shop() -> None:
+    """Typer is shown `home`, `offset` and `as_json` in place of the shop, before `--id`."""
+
+    async def command(shop: client.Shop, name: str, id_only: bool = False) -> None:
+        """What it does."""
+
+    made = client.with_shop(command)
+    assert list(inspect.signature(made).parameters) == [
+        *("name", "home", "offset", "as_json", "id_only")
+    ]
+    assert made.__doc__ == "What it does."
+
+
+def test_what_needs_no_service_needs_no_shop(tmp_path: Path) -> None:
+    """Where a shop is, is found out by the first call: an argument may be refused before."""
+    done = []
+
+    async def command(shop: client.Shop, name: str) -> None:
+        done.append(name)
+        async with shop.calling("orders"):
+            raise AssertionError("there is no shop")
+
+    with pytest.raises(CommandError, match="nothing runs in"):
+        client.with_shop(command)(home=tmp_path, offset=None, as_json=False, name="x")
+    assert done == ["x"]

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from shopctl import leash, runfile
-from shopctl.health import State
-from shopctl.runfile import ProcessRecord
+from shopctl.supervisor import parent_death, state
+from shopctl.supervisor.health import State
+from shopctl.supervisor.state import ProcessRecord
 
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 40.0
@@ -40,7 +40,7 @@ class MeshProcess:
 
     def records(self) -> Mapping[str, ProcessRecord]:
         """Name -> what the supervisor knows about the process."""
-        run = runfile.read(self.home)
+        run = state.read_run(self.home)
         return {record.name: record for record in run.processes} if run else {}
 
     def wait_until_serving(self, seconds: float = READY_SECONDS) -> None:
@@ -108,7 +108,7 @@ def running_mesh(home: Path, offset: int, database_url: str | None = None) -> It
     with output.open("wb") as file:
         process = subprocess.Popen(
             # A test run that is killed must not leave a shop behind.
-            [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command],
+            [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *command],
             env=inherited,
             stdin=subprocess.DEVNULL,
             stdout=file,

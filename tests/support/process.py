@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from accord_runtime.settings import Settings
-from shopctl import leash
+from shopctl.supervisor import parent_death
 
 READY_SECONDS: Final = 30.0
 
@@ -35,7 +35,7 @@ class ServiceProcess:
         command = [sys.executable, "-m", f"services.{self._settings.name}"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command],
+                [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *command],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

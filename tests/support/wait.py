@@ -2,13 +2,15 @@
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 
+DEADLINE = 20.0
 PAUSE = 0.01
 
 
 async def until(
-    condition: Callable[[], object | Awaitable[object]], what: str, *, seconds: float = 20.0
+    condition: Callable[[], object | Awaitable[object]], what: str, *, seconds: float = DEADLINE
 ) -> None:
     """Ask again and again; fail the test when it did not come true in `seconds`."""
     loop = asyncio.get_running_loop()
@@ -21,3 +23,11 @@ async def until(
             return
         assert loop.time() < deadline, f"timed out waiting for: {what}"
         await asyncio.sleep(PAUSE)
+
+
+def until_sync(condition: Callable[[], object], what: str) -> None:
+    """`until` for tests without an event loop."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
+        time.sleep(PAUSE)

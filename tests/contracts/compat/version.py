@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shopctl import leash
+from shopctl.supervisor import parent_death
 from tools import releases
 
 TODAY: Final = "today"
@@ -29,7 +29,7 @@ class Version:
     def command(self, *arguments: str | Path) -> list[str]:
         """Python with these arguments, which ends when the test does."""
         # A test run that is killed must not leave a process behind.
-        tied = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()))
+        tied = (sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()))
         return [*tied, sys.executable, "-P", *map(str, arguments)]
 
     def environment(self, settings: Mapping[str, str] | None = None) -> dict[str, str]:

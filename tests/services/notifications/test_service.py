@@ -26,7 +26,7 @@ from shop.notifications.v1.notifications_pb2_grpc import NotificationServiceStub
 from shop.orders.v1 import events_pb2, orders_pb2
 from tests.services.notifications.mailbox import Mailbox
 from tests.services.notifications.serving import channel_to, serving
-from tests.shopctl.support.wait import until
+from tests.support.wait import until
 
 T = TypeVar("T")
 

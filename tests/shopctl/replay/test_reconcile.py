@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shop.orders.v1.orders_pb2 import FAILURE_REASON_NO_CARRIER, ORDER_STATUS_PAID
-from shopctl.replay.books import Books, OrderBooks, Stock
-from shopctl.replay.expected import Expected, ExpectedOrder
-from shopctl.replay.plan import Fate
+from shopctl.replay.model import Books, Expected, ExpectedOrder, Fate, OrderBooks, Stock
 from shopctl.replay.reconcile import END, Verdict, reconcile
 
 NUMBERS = [

@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 
 import protovalidate
 import pytest
@@ -12,8 +13,8 @@ from shop.customers.v1.customers_pb2 import CreateCustomerRequest
 from shop.inventory.v1.inventory_pb2 import UpsertProductRequest
 from shop.orders.v1.orders_pb2 import CreateOrderRequest, OrderItem
 from shopctl.errors import CommandError
-from shopctl.replay.load import address, cents
-from shopctl.replay.plan import Fate, Plan
+from shopctl.replay.driver import address, cents
+from shopctl.replay.model import Fate, Plan
 from shopctl.replay.tpch import MARGIN, Tpch
 
 RUN = "a1b2c3d4"
@@ -31,6 +32,13 @@ many = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+
+
+@pytest.fixture(scope="module")
+def tpch() -> Iterator[Tpch]:
+    """TPC-H at the size that the command uses; every test draws its own orders."""
+    with Tpch(0.01) as tpch:
+        yield tpch
 
 
 def draw(tpch: Tpch, count: int = 200, seed: int = 1) -> Plan:
@@ -59,7 +67,9 @@ def test_sql_and_python_agree(tpch: Tpch, arguments: dict[str, int]) -> None:
     assert expected.captured == sum(order.captured for order in must)
     assert expected.shipped == sum(order.shipped for order in must) == shipped.total()
     assert expected.ending == {fate: sum(o.fate is fate for o in plan.orders) for fate in Fate}
-    assert expected.remaining == {ware.sku: ware.on_hand - shipped[ware.sku] for ware in plan.wares}
+    assert expected.remaining == {
+        product.sku: product.on_hand - shipped[product.sku] for product in plan.products
+    }
 
 
 @many
@@ -67,7 +77,7 @@ def test_sql_and_python_agree(tpch: Tpch, arguments: dict[str, int]) -> None:
 def test_exactly_the_short_orders_lack_stock(tpch: Tpch, arguments: dict[str, int]) -> None:
     """A short order lacks one unit of a product nobody else orders; all others have plenty."""
     plan = tpch.draw(**arguments, run=RUN)
-    on_hand = {ware.sku: ware.on_hand for ware in plan.wares}
+    on_hand = {product.sku: product.on_hand for product in plan.products}
     ordered_by: dict[str, list[int]] = {}
     needed: Counter[str] = Counter()
     for order in plan.orders:
@@ -96,7 +106,7 @@ def test_runs_do_not_share_names(tpch: Tpch) -> None:
     """Two runs use different SKUs and e-mail addresses, so a shop with a past can be used."""
     first = draw(tpch)
     second = tpch.draw(200, declined=5, short=5, seed=1, run="e5f6")
-    assert {w.sku for w in first.wares}.isdisjoint(w.sku for w in second.wares)
+    assert {w.sku for w in first.products}.isdisjoint(w.sku for w in second.products)
     emails = [{buyer.email for buyer in plan.buyers.values()} for plan in (first, second)]
     assert emails[0].isdisjoint(emails[1])
 
@@ -118,10 +128,13 @@ def test_requests_satisfy_the_contract(tpch: Tpch) -> None:
         protovalidate.validate(
             CreateCustomerRequest(name=buyer.name, email=buyer.email, address=address(buyer))
         )
-    for ware in plan.wares:
+    for product in plan.products:
         protovalidate.validate(
             UpsertProductRequest(
-                sku=ware.sku, name=ware.name, price=cents(ware.price), on_hand=ware.on_hand
+                sku=product.sku,
+                name=product.name,
+                price=cents(product.price),
+                on_hand=product.on_hand,
             )
         )
     for order in plan.orders[:200]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from services import topology
 from tests.shopctl.support import tiny
-from tests.shopctl.support.wait import DEADLINE, descendants, runs, until_sync
+from tests.shopctl.support.processes import descendants, runs
+from tests.support.wait import DEADLINE, until_sync
 
 SHOPCTL = (str(Path(sys.executable).with_name("shopctl")),)
 

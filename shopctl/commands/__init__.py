@@ -1,0 +1,1 @@
+"""The commands of `shopctl`, a file each, with their options and what they do."""

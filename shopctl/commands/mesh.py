@@ -1,0 +1,121 @@
+"""`shopctl mesh`, and what `policy` and `fault` print like it."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToJson
+
+from accord.ops.v1 import mesh_pb2 as pb
+from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
+from shopctl.client import Shop, with_shop
+from shopctl.formatting import enum_name, one_line
+from shopctl.options import AnyServiceOption
+from shopctl.supervisor.programs import SERVICES
+
+app = typer.Typer()
+
+
+@app.command()
+@with_shop
+async def mesh(
+    shop: Shop,
+    service: AnyServiceOption = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="PREFIX",
+            show_default="all",
+            help="Only methods whose full name begins so.",
+        ),
+    ] = "",
+) -> None:
+    """Show what the policies of each process do: limits, breakers, budgets, hedges, overrides."""
+    for name in [service] if service else SERVICES:
+        found = await read_state(shop, name, method)
+        lines = [f"  {line}" for line in _lines(found)]
+        shop.print(found, f"{name}  {_limit(found.limit)}", *lines)
+
+
+async def read_state(shop: Shop, service: str, prefix: str) -> pb.GetStateResponse:
+    """What the policies of a process do, as far as methods are concerned that begin so."""
+    async with shop.calling(service) as channel:
+        return await MeshServiceStub(channel).GetState(pb.GetStateRequest(method_prefix=prefix))
+
+
+def print_method(shop: Shop, service: str, method: pb.Method) -> None:
+    """A method in one line: what differs from its contract."""
+    said = "; ".join(_differences(method)) or "as its contract says"
+    shop.print(method, f"{service}  {method.method}  {said}", service=service)
+
+
+def print_refused(shop: Shop, service: str, refused: pb.Refused) -> None:
+    """An override that a process has refused, in one line."""
+    shop.print(refused, f"{service}  {_refused(refused)}", service=service)
+
+
+def _lines(found: pb.GetStateResponse) -> Iterator[str]:
+    yield from map(_breaker, found.breakers)
+    yield from map(_budget, found.budgets)
+    yield from map(_hedge, found.hedges)
+    for method in found.methods:
+        counts = [f"{name} {number}" for name, number in sorted(method.counts.items())]
+        yield f"method   {method.method}  {'; '.join([*_differences(method), *counts])}"
+    yield from map(_refused, found.refused)
+
+
+def _differences(method: pb.Method) -> Iterator[str]:
+    if method.HasField("override"):
+        yield f"{_source(method.source)} {_json(method.override)}"
+    if method.HasField("fault"):
+        yield f"fault {_json(method.fault)} for {_seconds(method.fault_ends_in)}"
+
+
+def _limit(limit: pb.Limit) -> str:
+    return (
+        f"{limit.in_flight} of {limit.limit} calls at work, {limit.queued} waiting;"
+        f" {limit.streams} of {limit.stream_limit} streams open"
+    )
+
+
+def _breaker(breaker: pb.Breaker) -> str:
+    position = enum_name(pb.BreakerPosition.items(), breaker.position, "BREAKER_POSITION_")
+    left = f" for {_seconds(breaker.open_for)}" if breaker.open_for.ToNanoseconds() else ""
+    return (
+        f"breaker  {breaker.target}  {breaker.method}  {position}{left},"
+        f" {breaker.failures} of {breaker.calls} failed"
+    )
+
+
+def _budget(budget: pb.Budget) -> str:
+    return (
+        f"budget   {budget.target}  {budget.balance} retries left,"
+        f" {budget.retries} made in {budget.calls} calls"
+    )
+
+
+def _hedge(hedge: pb.Hedge) -> str:
+    after = f"after {_seconds(hedge.delay)}" if hedge.HasField("delay") else "not yet"
+    return (
+        f"hedge    {hedge.target}  {hedge.method}  {after},"
+        f" {hedge.sent} sent, {hedge.refused} refused by the budget"
+    )
+
+
+def _refused(refused: pb.Refused) -> str:
+    what = refused.method or "all of it"
+    return f"refused  {one_line(what)}  {_source(refused.source)} {one_line(refused.problem)}"
+
+
+def _source(source: int) -> str:
+    return enum_name(pb.Source.items(), source, "SOURCE_")
+
+
+def _json(message: pb.Override | pb.Fault) -> str:
+    return MessageToJson(message, indent=None, preserving_proto_field_name=True)
+
+
+def _seconds(duration: Duration) -> str:
+    return f"{duration.ToNanoseconds() / 1e9:.3g} s"

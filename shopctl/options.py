@@ -1,0 +1,167 @@
+"""Options and arguments that several commands share, and what they are checked with."""
+
+import re
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from services.topology import MAX_OFFSET
+from shopctl.supervisor.programs import SERVICES
+
+DEFAULT_HOME: Final = Path(".mesh")
+NO_AGE: Final = timedelta()
+
+_UNITS: Final = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DURATION: Final = re.compile(r"(\d{1,6})(ms|[smh])", re.ASCII)
+_AGE: Final = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
+
+
+def _check_service(name: str | None) -> str | None:
+    """A name of a service, or none.
+
+    Raises:
+        typer.BadParameter: there is no such service.
+    """
+    if name and name not in SERVICES:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(SERVICES)}")
+    return name
+
+
+def parse_age(text: str | timedelta) -> timedelta:
+    """`90s`, `5m`, `2h` or `1d` as a duration, at most 3,650 days.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
+    age = _parse(_AGE, text)
+    if age is None or age > timedelta(days=3650):
+        raise typer.BadParameter(f"{text!r} is not an age such as 90s, 5m, 2h or 1d")
+    return age
+
+
+def parse_duration(text: str | timedelta) -> timedelta:
+    """`200ms`, `2s`, `5m` or `1h` as a duration.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
+    duration = _parse(_DURATION, text)
+    if duration is None:
+        raise typer.BadParameter(f"{text!r} is not a time such as 200ms, 2s, 5m or 1h")
+    return duration
+
+
+def _parse(form: re.Pattern[str], text: str | timedelta) -> timedelta | None:
+    if isinstance(text, timedelta):
+        return text  # a default is given to the parser, too
+    found = form.fullmatch(text)
+    return found and timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def service_of(method: str) -> str:
+    """The service that serves a method, by its full name.
+
+    Raises:
+        typer.BadParameter: it is not a method of the shop's own contracts.
+    """
+    package, _, rest = method.partition(".")
+    name = rest.partition(".")[0]
+    if package != "shop" or name not in SERVICES or "/" not in method:
+        raise typer.BadParameter(
+            f"{method!r} is not a method such as shop.orders.v1.OrderService/GetOrder;"
+            " of other contracts: --through SERVICE"
+        )
+    return name
+
+
+def _given_or_new_key(key: str) -> str:
+    return key or str(uuid.uuid4())
+
+
+HomeOption = Annotated[
+    Path,
+    typer.Option("--home", envvar="MESH_HOME", help="Folder with the state of the shop."),
+]
+OffsetOption = Annotated[
+    int,
+    typer.Option(
+        "--port-offset",
+        envvar="MESH_PORT_OFFSET",
+        min=0,
+        max=MAX_OFFSET,
+        help="Move all ports by this much.",
+    ),
+]
+ShopOffsetOption = Annotated[
+    int | None,
+    typer.Option(
+        "--port-offset",
+        envvar="MESH_PORT_OFFSET",
+        min=0,
+        max=MAX_OFFSET,
+        show_default="as it was started",
+        help="Where the shop listens.",
+    ),
+]
+KeyOption = Annotated[
+    str,
+    typer.Option(
+        "--key",
+        callback=_given_or_new_key,
+        show_default="a new one",
+        help="Idempotency key: a command that is repeated with the same key has one effect.",
+    ),
+]
+IdOnlyOption = Annotated[bool, typer.Option("--id", help="Print the id and nothing else.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+StreetOption = Annotated[str, typer.Option("--street", help="Street and number.")]
+CityOption = Annotated[str, typer.Option("--city", help="City.")]
+PostalCodeOption = Annotated[str, typer.Option("--postal-code", help="Postal code.")]
+CountryOption = Annotated[
+    str, typer.Option("--country", metavar="CC", help="ISO 3166 code of two letters, e.g. DE.")
+]
+ServiceOption = Annotated[
+    str, typer.Option("--service", callback=_check_service, metavar="NAME", help="Whose.")
+]
+AnyServiceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--service",
+        callback=_check_service,
+        metavar="NAME",
+        show_default="every service",
+        help="Of this service only.",
+    ),
+]
+MethodArgument = Annotated[
+    str,
+    typer.Argument(metavar="METHOD", help="Full name, e.g. shop.orders.v1.OrderService/GetOrder."),
+]
+ThroughOption = Annotated[
+    str | None,
+    typer.Option(
+        "--through",
+        callback=_check_service,
+        metavar="NAME",
+        show_default="the one that serves the method",
+        help="The process that is asked to do it.",
+    ),
+]
+ReasonOption = Annotated[
+    str,
+    typer.Option("--reason", metavar="TEXT", help="Why, for the audit record."),
+]
+AgeOption = Annotated[
+    timedelta,
+    typer.Option(
+        "--min-age",
+        parser=parse_age,
+        metavar="AGE",
+        show_default="any",
+        help="Only what is at least this old: 90s, 5m, 2h, 1d.",
+    ),
+]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, help="How many at most.")]

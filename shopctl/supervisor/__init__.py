@@ -1,0 +1,1 @@
+"""Runs the shop's processes and keeps them running: what `shopctl up` starts."""

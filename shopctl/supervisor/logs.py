@@ -1,0 +1,184 @@
+"""What the children log: into files of bounded size, and as a person or a pipe gets to see it."""
+
+import io
+import json
+import logging
+import os
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Final
+
+from services.topology import BROKER
+
+MAX_BYTES: Final = 10 * 1024 * 1024
+"""Size of a log file."""
+
+RESET: Final = "\x1b[0m"
+DIM: Final = "\x1b[2m"
+PALETTE: Final = tuple(f"\x1b[{code}m" for code in (36, 35, 34, 32, 96, 95, 94, 92))
+LEVELS: Final[Mapping[str, tuple[str, str]]] = {
+    "DEBUG": ("DEBUG", DIM),
+    "INFO": ("INFO ", ""),
+    "WARNING": ("WARN ", "\x1b[33m"),
+    "ERROR": ("ERROR", "\x1b[31m"),
+    "CRITICAL": ("CRIT ", "\x1b[1;31m"),
+}
+"""Level in a log line -> what is printed, its colour."""
+
+SHOWN_FIRST: Final = ("ts", "level", "service", "msg")
+LEFT_OUT: Final = ("logger",)
+MULTILINE: Final = ("exc", "exception", "traceback", "stack")
+_NOT_INLINE: Final = frozenset({*SHOWN_FIRST, *LEFT_OUT, *MULTILINE})
+
+# A terminal obeys these; a log line must not be able to give it orders.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# "[4711] 2026/01/31 12:00:00.123456 [INF] Server is ready"
+_BROKER_LINE: Final = re.compile(r"\[\d+\] [\d/]+ ([\d:]+)\.(\d{3})\d* \[(\w+)\] (.*)")
+_BROKER_LEVELS: Final = {"WRN": "WARNING", "ERR": "ERROR", "FTL": "CRITICAL"}
+
+
+class LogFile(RotatingFileHandler):
+    """Appends to `path`; at `max_bytes` the file becomes `path.1` and a new one is begun.
+
+    So a program never has more than twice `max_bytes` on disk. Only one generation is kept:
+    these are for looking at what just happened, not an archive. A disk that is full loses log
+    lines and never stops the shop; `lost` counts the bytes.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
+        self.lost = 0
+        super().__init__(path, maxBytes=max_bytes, backupCount=1)
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Appends whole lines, which come without their newline."""
+        # Latin-1 has a character for every byte, so that bytes stay what they are.
+        text = b"\n".join(lines).decode("latin-1")
+        self.handle(logging.makeLogRecord({"msg": text}))
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        """As from Python 3.13 on: an empty file stays, however much is to be written."""
+        has_any = self.stream is not None and self.stream.tell() > 0
+        return has_any and bool(super().shouldRollover(record))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Counts what could not be written."""
+        self.lost += len(record.getMessage()) + len(self.terminator)
+
+    def _open(self) -> io.TextIOWrapper:
+        # Without a buffer: what a full disk has refused must not be kept, and tried again.
+        file = io.FileIO(self.baseFilename, "ab", opener=_open_private)
+        return io.TextIOWrapper(file, encoding="latin-1", newline="", write_through=True)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+Format = Callable[[str, bytes], str | None]
+"""Makes of the name of a program, and a line that it wrote, the text to print; None: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """For a pipe: the name of the program, then the line as it was written."""
+
+    width: int
+
+    def __call__(self, program: str, line: bytes) -> str:
+        """See `Format`."""
+        return f"{program:<{self.width}} | {line.decode(errors='replace')}"
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLines:
+    """For a program that reads us: every line is one JSON object."""
+
+    def __call__(self, program: str, line: bytes) -> str:
+        """A log line that is an object already is passed on, any other is wrapped."""
+        text = line.decode(errors="replace")
+        if _parsed(text) is not None:
+            return text
+        return json.dumps({"service": program, "msg": text})
+
+
+@dataclass(frozen=True, slots=True)
+class Human:
+    """For a person: time, level, message and the remaining fields, in colour."""
+
+    width: int
+    colour: bool
+
+    def __call__(self, program: str, line: bytes) -> str | None:
+        """See `Format`. What the broker says below a warning is left to its log file."""
+        text = line.decode(errors="replace")
+        if program == BROKER:
+            return self._broker(text)
+        fields = _parsed(text)
+        if fields is None:
+            return self._prefix(program) + _harmless(text)
+        level, level_colour = LEVELS.get(str(fields.get("level", "")).upper(), ("     ", ""))
+        rest = " ".join(
+            f"{self._paint(DIM, key + '=')}{_value(value)}"
+            for key, value in fields.items()
+            if key not in _NOT_INLINE and value not in (None, "")
+        )
+        head = (
+            f"{self._prefix(program)}{self._paint(DIM, _clock(fields.get('ts')))} "
+            f"{self._paint(level_colour, level)} {_value(fields.get('msg', ''))}"
+        )
+        more = [
+            self._prefix(program) + "  " + _harmless(part)
+            for key in MULTILINE
+            for part in str(fields.get(key) or "").splitlines()
+        ]
+        return "\n".join([f"{head}  {rest}".rstrip(), *more])
+
+    def _broker(self, text: str) -> str | None:
+        match = _BROKER_LINE.match(text)
+        if match is None or match[3] not in _BROKER_LEVELS:
+            return None
+        label, colour = LEVELS[_BROKER_LEVELS[match[3]]]
+        clock = self._paint(DIM, f"{match[1]}.{match[2]}")
+        return f"{self._prefix(BROKER)}{clock} {self._paint(colour, label)} {_harmless(match[4])}"
+
+    def _prefix(self, program: str) -> str:
+        colour = PALETTE[zlib.crc32(program.encode()) % len(PALETTE)]
+        return self._paint(colour, f"{program:<{self.width}} │") + " "
+
+    def _paint(self, colour: str, text: str) -> str:
+        return f"{colour}{text}{RESET}" if self.colour and colour else text
+
+
+def _parsed(text: str) -> dict[str, object] | None:
+    if not text.startswith("{"):
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _clock(stamp: object) -> str:
+    """Time of day in UTC with milliseconds, from Unix seconds or ISO 8601 text."""
+    try:
+        if isinstance(stamp, int | float):
+            moment = datetime.fromtimestamp(stamp, UTC)
+        else:
+            moment = datetime.fromisoformat(str(stamp)).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        return " " * len("00:00:00.000")
+    return moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03}"
+
+
+def _value(value: object) -> str:
+    return _harmless(value if isinstance(value, str) else json.dumps(value, default=str))
+
+
+def _harmless(text: str) -> str:
+    return _CONTROL.sub("\ufffd", text)

@@ -1,0 +1,190 @@
+"""Which programs `shopctl up` starts, with what environment and on which ports."""
+
+import errno
+import socket
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from services import topology
+from shopctl.errors import CommandError, ExitCode
+from shopctl.supervisor import broker
+from shopctl.supervisor.health import BrokerHealth, GrpcHealth, Health
+
+SERVICES: Final = tuple(name for name in topology.SERVICES if name not in topology.RESERVED)
+"""Services that there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One process of the shop.
+
+    Attributes:
+        name: unique; prefix of its log lines and name of its log file.
+        argv: command and arguments.
+        env: its whole environment.
+        address: where it is reached, as shown to the user.
+        ports: what each port that it binds on loopback is for -> port.
+        health: how to find out whether it serves.
+        drain_last: stopped only after all others have gone.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)  # holds the database URL and the broker token
+    address: str
+    ports: Mapping[str, int]
+    health: Health
+    drain_last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is started and what is not.
+
+    Attributes:
+        programs: to be started, the broker first.
+        left_out: somebody else runs these, perhaps; name -> address.
+    """
+
+    programs: tuple[Program, ...]
+    left_out: Mapping[str, str]
+
+
+def select(
+    home: Path,
+    *,
+    offset: int,
+    left_out: Sequence[str],
+    database_url: str,
+    nats_url: str,
+    inherited: Mapping[str, str],
+) -> Selection:
+    """The programs of the shop; starts and writes nothing.
+
+    Args:
+        home: absolute path of the state folder.
+        offset: port offset.
+        left_out: names of programs not to start.
+        database_url: empty for a SQLite file per service.
+        nats_url: empty to start a broker of our own.
+        inherited: the environment of this process.
+
+    Raises:
+        CommandError: a name is unknown, nothing is left, or the broker is not installed.
+    """
+    _check_names(left_out)
+    env = child_environment(
+        inherited, home=home, offset=offset, database_url=database_url, nats_url=nats_url
+    )
+    programs = []
+    if topology.BROKER not in left_out and not nats_url:
+        programs.append(_broker(home, offset, inherited))
+    programs += [_service(name, offset, env) for name in SERVICES if name not in left_out]
+    return Selection(
+        programs=tuple(programs),
+        left_out={
+            name: topology.address(name, offset)
+            for name in dict.fromkeys(left_out)
+            if not (name == topology.BROKER and nats_url)
+        },
+    )
+
+
+def child_environment(
+    inherited: Mapping[str, str],
+    *,
+    home: Path,
+    offset: int,
+    database_url: str,
+    nats_url: str,
+) -> dict[str, str]:
+    """What a service reads on start-up, on top of what it inherits.
+
+    Args:
+        inherited: the environment of the supervisor.
+        home: absolute path of the state folder.
+        offset: port offset.
+        database_url: empty for a SQLite file per service.
+        nats_url: a broker that somebody else runs; empty for the one that `shopctl up` starts.
+            The token of our own stays in its file, where services look for it: an environment
+            is easily dumped.
+    """
+    environment = dict(inherited)
+    environment.update(
+        MESH_HOME=str(home),
+        MESH_PORT_OFFSET=str(offset),
+        DATABASE_URL=database_url,
+        NATS_URL=nats_url or f"nats://{topology.address(topology.BROKER, offset)}",
+        LOG_FORMAT="json",
+        PYTHONUNBUFFERED="1",
+    )
+    if not nats_url:
+        environment.pop("NATS_TOKEN", None)  # belongs to another broker
+    return environment
+
+
+def taken_ports(programs: Iterable[Program]) -> list[str]:
+    """The ports of `programs` that something else listens on, each with what it is needed for."""
+    return [
+        f"{port} ({program.name}, {purpose})"
+        for program in programs
+        for purpose, port in program.ports.items()
+        if not _is_free(port)
+    ]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # Connections that linger in TIME_WAIT after a restart are not in the way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((topology.HOST, port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True
+
+
+def _check_names(left_out: Sequence[str]) -> None:
+    known = (topology.BROKER, *SERVICES)
+    for name in left_out:
+        if name not in known:
+            raise CommandError(
+                f"--except {name}: there is no such program; there are {', '.join(known)}",
+                ExitCode.USAGE,
+            )
+    if set(left_out) == set(known):
+        raise CommandError("--except leaves nothing to start", ExitCode.USAGE)
+
+
+def _service(name: str, offset: int, env: Mapping[str, str]) -> Program:
+    port = topology.port(name, offset)
+    ports = {"gRPC": port, "metrics": port + topology.METRICS_DISTANCE}
+    if name == "sandbox":
+        ports["SMTP"] = topology.smtp_port(offset)
+    address = topology.address(name, offset)
+    return Program(
+        name=name,
+        argv=(sys.executable, "-m", f"services.{name}"),
+        env=env,
+        address=address,
+        ports=ports,
+        health=GrpcHealth(address),
+    )
+
+
+def _broker(home: Path, offset: int, inherited: Mapping[str, str]) -> Program:
+    address = topology.address(topology.BROKER, offset)
+    return Program(
+        name=topology.BROKER,
+        argv=broker.command(home),
+        env=broker.environment(inherited),
+        address=address,
+        ports={"NATS": topology.port(topology.BROKER, offset)},
+        health=BrokerHealth(address),
+        drain_last=True,  # services publish what they still have
+    )

@@ -1,0 +1,144 @@
+"""How every process of a running shop is, and the table of it that `up` and `status` print."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from rich.table import Table
+
+from services.topology import BROKER
+from shopctl.supervisor.health import BrokerHealth, GrpcHealth, Health, State, proportional_bytes
+from shopctl.supervisor.state import ProcessRecord, Run
+from shopctl.terminal import as_text
+
+CHECK_TIMEOUT: Final = 2.0
+
+STYLES: Final = {
+    State.SERVING: "green",
+    State.STARTING: "yellow",
+    State.RESTARTING: "yellow",
+    State.NOT_SERVING: "red",
+    State.UNREACHABLE: "red",
+    State.STOPPED: "red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One process.
+
+    Attributes:
+        name: the program.
+        address: `host:port`; empty for the supervisor.
+        state: see `State`.
+        pid: None while it does not run or is not ours.
+        uptime: seconds since its latest start.
+        restarts: how often it was started again.
+        memory: PSS in bytes.
+        managed: False when it was left out and is somebody else's.
+    """
+
+    name: str
+    address: str
+    state: State
+    pid: int | None
+    uptime: float | None
+    restarts: int
+    memory: int | None
+    managed: bool = True
+
+
+async def survey(run: Run) -> list[Row]:
+    """One row per process, the supervisor first. Takes 2 x `CHECK_TIMEOUT` seconds at most."""
+    states = await asyncio.gather(*(_state(process) for process in run.processes))
+    supervisor = Row(
+        name="supervisor",
+        address="",
+        state=State.SERVING,
+        pid=run.pid,
+        uptime=_uptime(run.started),
+        restarts=0,
+        memory=proportional_bytes(run.pid),
+    )
+    return [supervisor, *map(_row, run.processes, states)]
+
+
+async def _state(process: ProcessRecord) -> State:
+    if process.managed and process.pid is None:
+        return State(process.state)  # whoever answers at that address is not it
+    health: Health = (BrokerHealth if process.name == BROKER else GrpcHealth)(process.address)
+    answer = await health.check(CHECK_TIMEOUT)
+    still_starting = process.state == State.STARTING and answer is State.UNREACHABLE
+    return State.STARTING if still_starting else answer
+
+
+def _row(process: ProcessRecord, state: State) -> Row:
+    return Row(
+        name=process.name,
+        address=process.address,
+        state=state,
+        pid=process.pid,
+        uptime=_uptime(process.started) if process.pid else None,
+        restarts=process.restarts,
+        memory=proportional_bytes(process.pid) if process.pid else None,
+        managed=process.managed,
+    )
+
+
+def total_memory(rows: Sequence[Row]) -> int:
+    """Bytes of all rows together."""
+    return sum(row.memory or 0 for row in rows)
+
+
+def rows_as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """The rows as JSON-ready objects."""
+    return [asdict(row) for row in rows]
+
+
+def table(rows: Sequence[Row], *, colour: bool, width: int) -> str:
+    """The rows for people."""
+    found = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("SERVICE", "ADDRESS", "STATE"):
+        found.add_column(heading, no_wrap=True)
+    for heading in ("PID", "UPTIME", "RESTARTS", "MEMORY"):
+        found.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        state = f"[{STYLES[row.state]}]{row.state}[/]" + ("" if row.managed else " (not ours)")
+        cells = (
+            row.address or "-",
+            state,
+            str(row.pid or "-"),
+            duration(row.uptime),
+            str(row.restarts) if row.managed else "-",
+            mebibytes(row.memory),
+        )
+        found.add_row(row.name, *cells)
+    found.add_row("total", "", "", "", "", "", mebibytes(total_memory(rows)), style="bold")
+    return as_text(found, colour=colour, width=width)
+
+
+def duration(seconds: float | None) -> str:
+    """`12s`, `3m04s`, `5h06m`, `7d08h`."""
+    if seconds is None:
+        return "-"
+    whole = max(0, int(seconds))
+    for unit, size, smaller, smaller_size in (
+        ("d", 86400, "h", 3600),
+        ("h", 3600, "m", 60),
+        ("m", 60, "s", 1),
+    ):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // smaller_size:02}{smaller}"
+    return f"{whole}s"
+
+
+def mebibytes(count: int | None) -> str:
+    """Memory for a person."""
+    return "-" if count is None else f"{count / 2**20:.1f} MiB"
+
+
+def _uptime(started: float | None) -> float | None:
+    """Seconds since a Unix time, to a tenth."""
+    return None if started is None else round(time.time() - started, 1)

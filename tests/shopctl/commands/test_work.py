@@ -1,0 +1,232 @@
+"""The commands for operators, against the shop itself."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import accord
+from accord.ops.v1.saga_pb2 import GetSagaRequest, SagaPhase
+from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
+from accord.ops.v1.work_pb2 import WorkItem, WorkState
+from accord_runtime.database import Tx
+from accord_runtime.grpc.ids import uuid7
+from accord_runtime.saga import orchestrator
+from accord_runtime.work import executor
+from shop.sandbox.v1 import sandbox_pb2
+from shopctl.commands import saga, work
+from shopctl.errors import ExitCode
+from tests.services.orders.books import behave, updates
+from tests.shopctl.support.shop import SHOPCTL
+from tests.support.shop import Shop, order_request, running_shop
+from tests.support.wait import DEADLINE
+
+NOBODY = "00000000-0000-7000-8000-000000000000"
+SHOP = ("sandbox", "customers", "inventory", "payments", "shipping", "notifications", "orders")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    error: str
+
+
+@pytest.fixture
+async def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
+    """The shop; a step of an order that fails once is parked."""
+    monkeypatch.setattr(orchestrator, "DELAYS", ())
+    async with running_shop(tmp_path, *SHOP) as shop:
+        yield shop
+
+
+async def run(shop: Shop, *arguments: str) -> Ran:
+    """Runs `shopctl` as a user does."""
+    process = await asyncio.create_subprocess_exec(
+        *SHOPCTL,
+        *arguments,
+        cwd=shop.home,
+        env={
+            **{name: text for name, text in os.environ.items() if not name.startswith("MESH_")},
+            "MESH_PORT_OFFSET": str(shop.offset),
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, error = await asyncio.wait_for(process.communicate(), DEADLINE)
+    return Ran(process.returncode or 0, out.decode(), error.decode())
+
+
+async def output(shop: Shop, *arguments: str) -> str:
+    """What a command printed, which must have gone well."""
+    ran = await run(shop, *arguments)
+    assert (ran.code, ran.error) == (ExitCode.OK, "")
+    return ran.out
+
+
+async def objects(shop: Shop, *arguments: str) -> list[dict[str, Any]]:
+    """What a command printed as JSON."""
+    text = await output(shop, *arguments, "--json")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def refused(shop: Shop, reason: str, *arguments: str) -> None:
+    """A command ends with 5 and one line that names the reason."""
+    ran = await run(shop, *arguments)
+    assert (ran.code, ran.out) == (ExitCode.REFUSED, "")
+    assert reason in ran.error
+    assert ran.error.count("\n") == 1
+
+
+async def stuck_order(shop: Shop, party: "sandbox_pb2.Party.ValueType") -> str:
+    """An order whose saga is parked."""
+    await shop.product("tea", 499, on_hand=10)
+    await behave(shop, party, sandbox_pb2.BEHAVIOR_FAIL)
+    request = order_request(await shop.customer(), {"tea": 2})
+    metadata = accord.idempotency_key(uuid7())
+    order = (await shop.orders.CreateOrder(request, metadata=metadata)).order.order_id
+    stub = SagaServiceStub(shop.channel("orders"))
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            found = await stub.GetSaga(GetSagaRequest(saga_id=order))
+            if found.work.state == WorkState.WORK_STATE_PARKED:
+                return order
+            await asyncio.sleep(0.02)
+
+
+async def test_a_stuck_order_is_found_and_retried(shop: Shop) -> None:
+    """From the list of parked work over the saga to its end, and into the audit record."""
+    order = await stuck_order(shop, sandbox_pb2.PARTY_CARD_PROCESSOR)
+
+    (item,) = await objects(shop, "work", "list", "--state", "parked")
+    assert (item["service"], item["queue"], item["key"]) == ("orders", "saga", order)
+    assert "UNAVAILABLE" in item["last_error"]
+    line = await output(shop, "work", "list", "--service", "orders", "--queue", "saga")
+    assert f"PARKED  orders  saga  {order}  failed 1x" in line
+    assert not await output(shop, "work", "list", "--service", "payments")
+    assert not await output(shop, "work", "list", "--min-age", "1h")
+    shown = await output(shop, "work", "show", item["work_id"], "--service", "orders")
+    assert "attempt 1  UNAVAILABLE: " in shown
+
+    (found,) = await objects(shop, "saga", "list", "--phase", "forward", "--definition", "order")
+    assert (found["saga_id"], found["step"]) == (order, "charge")
+    shown = await output(shop, "saga", "show", order)
+    assert "reserve         FORWARD   ok" in shown
+    assert f"{item['work_id']} PARKED, failed 1x" in shown
+
+    because = ("--reason", "the processor is back")
+    await refused(
+        shop, "SAGA_WORK", "work", "discard", item["work_id"], "--service", "orders", *because
+    )
+    await refused(shop, "NOT_SKIPPABLE", "saga", "skip", order, *because)
+    await refused(shop, "STEP_CHANGED", "saga", "skip", order, "--step", "ship", *because)
+    await behave(shop, sandbox_pb2.PARTY_CARD_PROCESSOR, sandbox_pb2.BEHAVIOR_NORMAL)
+    (after,) = await objects(shop, "saga", "retry", order, *because, "--key", "once")
+    assert await objects(shop, "saga", "retry", order, *because, "--key", "once") == [after]
+    await updates(shop, order)
+
+    assert "DONE" in await output(shop, "saga", "list")
+    (record,) = await objects(shop, "audit")
+    assert (record["target"], record["reason"]) == (order, "the processor is back")
+    text = await output(shop, "audit", "--target", order)
+    assert f"anonymous  RetrySaga  {order}  the processor is back" in text
+    await refused(shop, "SAGA_ENDED", "saga", "abandon", order, *because)
+
+
+async def test_an_order_is_turned_back(shop: Shop) -> None:
+    """`saga compensate` before the pivot."""
+    order = await stuck_order(shop, sandbox_pb2.PARTY_CARD_PROCESSOR)
+    await behave(shop, sandbox_pb2.PARTY_CARD_PROCESSOR, sandbox_pb2.BEHAVIOR_NORMAL)
+    text = await output(shop, "saga", "compensate", order, "--reason", "customer called")
+    assert "charge (to be undone)" in text
+    assert (await updates(shop, order))[-1].event_type.endswith("OrderCancelled")
+
+
+async def test_an_order_is_shipped_by_hand(shop: Shop) -> None:
+    """`saga skip` at the pivot, from which `saga compensate` is refused."""
+    order = await stuck_order(shop, sandbox_pb2.PARTY_CARRIER)
+    await refused(shop, "TOO_LATE", "saga", "compensate", order, "--reason", "no carrier")
+    assert "commit_stock" in await output(shop, "saga", "skip", order, "--reason", "by courier")
+    assert (await updates(shop, order))[-1].event_type.endswith("OrderConfirmed")
+
+
+async def test_an_order_is_abandoned(shop: Shop) -> None:
+    """`saga abandon` leaves no work behind."""
+    order = await stuck_order(shop, sandbox_pb2.PARTY_CARRIER)
+    text = await output(shop, "saga", "abandon", order, "--reason", "settled on paper")
+    assert "ABANDONED" in text
+    assert not await output(shop, "work", "list")
+    assert "ship            FORWARD   abandoned" in await output(shop, "saga", "show", order)
+
+
+async def test_parked_work_is_retried_and_discarded(shop: Shop) -> None:
+    """`work retry` and `work discard` print the item; what is gone cannot be settled again."""
+
+    def park(tx: Tx) -> str:
+        found = executor.enqueue(tx, "letters", "\x1b[2J", b"x", now=1.0)
+        tx.execute("UPDATE work SET state = 'parked' WHERE id = :id", {"id": found.id})
+        return found.id
+
+    item = await shop.runtimes["orders"].database.write(park)
+    orders = ("--service", "orders", "--reason", "nobody reads it")
+    (discarded,) = await objects(shop, "work", "discard", item, *orders, "--key", "once")
+    assert (discarded["work_id"], discarded["state"]) == (item, "WORK_STATE_PARKED")
+    assert await objects(shop, "work", "discard", item, *orders, "--key", "once") == [discarded]
+    await refused(shop, "NOT_FOUND", "work", "discard", item, *orders)
+
+    item = await shop.runtimes["orders"].database.write(park)
+    text = await output(shop, "work", "retry", item, *orders)
+    assert "READY   orders  letters   [2J  failed 0x" in text
+    await refused(shop, "NOT_PARKED", "work", "discard", item, *orders)
+    assert len(await objects(shop, "audit", "--limit", "1")) == 1
+    assert len(await objects(shop, "audit")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("work", "retry", NOBODY, "--service", "orders"), ExitCode.USAGE, "--reason"),
+        (("work", "show", NOBODY), ExitCode.USAGE, "--service"),
+        (("work", "list", "--service", "printers"), ExitCode.USAGE, "printers"),
+        (("work", "list", "--min-age", "soon"), ExitCode.USAGE, "soon"),
+        (("saga", "abandon", NOBODY), ExitCode.USAGE, "--reason"),
+        (("work", "show", "x", "--service", "orders"), ExitCode.REFUSED, "work_id"),
+        (("work", "show", NOBODY, "--service", "orders"), ExitCode.REFUSED, "NOT_FOUND"),
+        (("saga", "show", NOBODY), ExitCode.REFUSED, "NOT_FOUND"),
+        (("saga", "skip", NOBODY, "--reason", "r"), ExitCode.REFUSED, "NOT_FOUND"),
+        (("saga", "retry", NOBODY, "--reason", ""), ExitCode.REFUSED, "reason"),
+        (("saga", "list", "--service", "customers"), ExitCode.FAILED, "UNIMPLEMENTED"),
+        (("work", "list", "--service", "payments"), ExitCode.NOT_RUNNING, "payments"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+async def test_what_cannot_be_done(
+    tmp_path: Path, arguments: tuple[str, ...], code: ExitCode, text: str
+) -> None:
+    """Usage, refusals and services that are not there have exit codes of their own."""
+    async with running_shop(tmp_path, "customers", "orders") as shop:
+        ran = await run(shop, *arguments)
+    assert ran.code == code
+    assert text in ran.error
+    assert not ran.out
+
+
+def test_states_and_phases_are_those_of_the_contract() -> None:
+    """What can be asked for is what there is."""
+    states = {name.removeprefix("WORK_STATE_").lower() for name in WorkState.keys()}  # noqa: SIM118
+    assert {state.value for state in work.State} == states - {"unspecified"}
+    phases = {name.removeprefix("SAGA_PHASE_").lower() for name in SagaPhase.keys()}  # noqa: SIM118
+    assert {phase.value for phase in saga.Phase} == phases - {"unspecified"}
+
+
+def test_a_state_of_a_newer_version_is_shown() -> None:
+    """A number that this version does not know is printed, not refused."""
+    item = WorkItem.FromString(b"\x20\x63")  # field 4, value 99
+    assert work.state_name(item.state) == "99"

@@ -1,0 +1,25 @@
+"""The command line as a whole."""
+
+import pytest
+from typer.testing import CliRunner
+
+from shopctl.main import COMMANDS, command_line
+
+
+def usage(first: str, *arguments: str) -> str:
+    result = CliRunner().invoke(command_line(first), [*arguments, "--help"], prog_name="shopctl")
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_all_commands_are_listed() -> None:
+    """The help names every command, in their order."""
+    text = usage("")
+    places = [text.index(f" {name} ") for name in COMMANDS]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_alone_is_the_same(name: str) -> None:
+    """What is imported besides it makes no difference to a command."""
+    assert usage(name, name) == usage("", name)
