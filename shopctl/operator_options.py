@@ -6,13 +6,13 @@ from typing import Annotated, Final
 
 import typer
 
-from services.topology import RESERVED, SERVICES
+from services.topology import SERVICES
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION: Final = re.compile(r"(\d{1,6})(ms|[smh])", re.ASCII)
 _AGE: Final = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
 
-NAMES: Final = tuple(name for name in SERVICES if name not in RESERVED)
+NAMES: Final = tuple(SERVICES)
 """Services that an operator can ask."""
 
 

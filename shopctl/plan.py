@@ -55,7 +55,7 @@ def make_plan(
     programs = []
     if topology.BROKER not in left_out and not nats_url:
         programs.append(_broker(home, offset, inherited))
-    programs += [_service(n, offset, env) for n in _services() if n not in left_out]
+    programs += [_service(n, offset, env) for n in topology.SERVICES if n not in left_out]
     return Plan(
         programs=tuple(programs),
         left_out={
@@ -66,12 +66,8 @@ def make_plan(
     )
 
 
-def _services() -> tuple[str, ...]:
-    return tuple(name for name in topology.SERVICES if name not in topology.RESERVED)
-
-
 def _check_names(left_out: Sequence[str]) -> None:
-    known = (topology.BROKER, *_services())
+    known = (topology.BROKER, *topology.SERVICES)
     for name in left_out:
         if name not in known:
             raise CommandError(

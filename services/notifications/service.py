@@ -1,6 +1,6 @@
 """How the notifications service is put together."""
 
-from accord_runtime.process import Runtime, Service
+from accord_runtime.service import Runtime, Service
 from services.notifications.mail import MailServer
 from services.notifications.servicer import Notifications
 from services.notifications.store import MIGRATIONS

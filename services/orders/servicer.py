@@ -10,7 +10,7 @@ import grpc
 import accord
 from accord.errors import FailedPrecondition, ServiceError, Unavailable, failure_of
 from accord_runtime.database import Database, Tx
-from accord_runtime.events.notifier import Hub
+from accord_runtime.events.notifier import Notifier
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.ids import uuid7
@@ -45,7 +45,7 @@ class OrderServicer(OrderServiceServicer):
         sagas: Sagas,
         saga: Definition,
         executor: Executor,
-        hub: Hub,
+        notifier: Notifier,
         customers: grpc.aio.Channel,
     ) -> None:
         self._database = database
@@ -53,9 +53,9 @@ class OrderServicer(OrderServiceServicer):
         self._sagas = sagas
         self._saga = saga
         self._executor = executor
-        self._hub = hub
+        self._notifier = notifier
         self._customers = CustomerServiceStub(customers)
-        self._watching = Watching(database, hub)
+        self._watching = Watching(database, notifier)
         self._bulk = BulkUpdates(database, orders, sagas)
 
     async def CreateOrder(
@@ -70,7 +70,7 @@ class OrderServicer(OrderServiceServicer):
             card_token=request.card_token,
             ship_to=request.ship_to,
         )
-        with self._hub.watching_keys(placed.order_id) as watch:
+        with self._notifier.watching_keys(placed.order_id) as watch:
             # From here on the order exists: whatever happens, it comes to an end.
             work = await self._database.write(lambda tx: self._place(tx, placed))
             try:

@@ -130,7 +130,7 @@ async def _run(
 
 async def _await_shop(offset: int, seconds: float) -> None:
     """Lets restarts pass, but does not wait for a shop that nobody started."""
-    names = [name for name in topology.SERVICES if name not in topology.RESERVED]
+    names = list(topology.SERVICES)
     waiting = names
     deadline = time.monotonic() + seconds
     while waiting := await _not_serving(waiting, offset):

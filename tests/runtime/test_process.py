@@ -22,7 +22,8 @@ from accord.errors import ServiceError
 from accord.registration import LAME_DUCK
 from accord_runtime.database import DatabaseLocked
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.process import Runtime, running
+from accord_runtime.process import running
+from accord_runtime.service import Runtime
 from shop.customers.v1.customers_pb2 import (
     CreateCustomerRequest,
     GetCustomerRequest,

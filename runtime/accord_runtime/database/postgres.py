@@ -36,7 +36,7 @@ from accord_runtime.database.interface import (
     Tx,
     rows_of,
 )
-from accord_runtime.database.worker_threads import Crew, Job
+from accord_runtime.database.worker_threads import Job, WorkerThreads
 
 T = TypeVar("T")
 
@@ -301,10 +301,10 @@ class PostgresDatabase(Database):
         self._url = url
         self._service = service
         self._closing = threading.Event()
-        self._crew = self._new_crew(service, CONNECTIONS)
+        self._threads = self._new_threads(service, CONNECTIONS)
 
-    def _new_crew(self, name: str, threads: int) -> Crew:
-        return Crew(
+    def _new_threads(self, name: str, threads: int) -> WorkerThreads:
+        return WorkerThreads(
             name,
             lambda: _Session(self._url, self._service, self._closing),
             threads=threads,
@@ -313,16 +313,16 @@ class PostgresDatabase(Database):
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` at READ COMMITTED, again after a deadlock or a lost connection."""
-        return await self._crew.submit(fn)
+        return await self._threads.submit(fn)
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` read-only at REPEATABLE READ, which is one snapshot."""
-        return await self._crew.submit(fn, read_only=True)
+        return await self._threads.submit(fn, read_only=True)
 
     async def close(self) -> None:
         """Finish what was accepted, without further retries, and close the connections."""
         self._closing.set()
-        await self._crew.close()
+        await self._threads.close()
 
     @asynccontextmanager
     async def exclusive(self, name: str) -> AsyncIterator[None]:
@@ -342,20 +342,22 @@ class PostgresDatabase(Database):
             return row is not None
 
         # A connection of its own: the lock is the session's.
-        crew = self._new_crew(f"{self._service}-{name}", threads=1)
+        threads = self._new_threads(f"{self._service}-{name}", threads=1)
         try:
             # Polled, because a wait inside the server could not be cancelled.
-            while not await crew.submit(take):  # noqa: ASYNC110
+            while not await threads.submit(take):  # noqa: ASYNC110
                 await asyncio.sleep(LOCK_POLL)
-            async with _guarded(crew, check, name):
+            async with _guarded(threads, check, name):
                 yield
         finally:
             # Not waited for: with a lost connection its thread may hang for a while.
-            crew.stop()
+            threads.stop()
 
 
 @asynccontextmanager
-async def _guarded(crew: Crew, check: Callable[[Tx], bool], name: str) -> AsyncIterator[None]:
+async def _guarded(
+    threads: WorkerThreads, check: Callable[[Tx], bool], name: str
+) -> AsyncIterator[None]:
     """Cancel the body when `check` no longer holds, and raise `DatabaseUnavailable` instead."""
     body = asyncio.current_task()
     assert body is not None
@@ -369,7 +371,7 @@ async def _guarded(crew: Crew, check: Callable[[Tx], bool], name: str) -> AsyncI
                 # Not wait_for, which loses a cancellation that comes together with the answer: the
                 # watcher would outlive the body and cancel whatever its task does next.
                 async with asyncio.timeout(LOCK_ANSWER):
-                    lost = not await crew.submit(check)
+                    lost = not await threads.submit(check)
             except (DatabaseError, TimeoutError):
                 lost = True
         body.cancel()

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Job:
-    """One transaction function on its way through a crew."""
+    """One transaction function on its way to a thread and back."""
 
     __slots__ = ("after", "error", "fn", "future", "read_only", "value")
 
@@ -61,7 +61,7 @@ class Session(Protocol):
         """Close the connection."""
 
 
-class Crew:
+class WorkerThreads:
     """At most `threads` threads, each with a session of its own, fed from one bounded queue.
 
     Threads start when they are first needed. With `group > 1` a thread hands its session all jobs

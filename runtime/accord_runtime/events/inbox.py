@@ -73,7 +73,7 @@ class Received(Generic[M]):
 EventHandler = Callable[[Received[Any]], Awaitable[Effect | None]]
 
 
-class Consumer:
+class Inbox:
     """What one service takes from the stream of another.
 
     Args:

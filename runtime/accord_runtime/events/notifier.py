@@ -41,7 +41,7 @@ class Watch:
         return changed
 
 
-class Hub:
+class Notifier:
     """All watches of a process."""
 
     def __init__(self) -> None:

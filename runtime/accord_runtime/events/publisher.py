@@ -1,6 +1,6 @@
 """Gives committed events their positions and publishes them, in that order.
 
-One relay per database, held by a lock. What the broker has acknowledged is kept
+One publisher per database, held by a lock. What the broker has acknowledged is kept
 with the broker's own sequence, so that a stream that was recreated, or that lost
 its tail, is noticed and filled again from the record.
 """
@@ -19,7 +19,7 @@ from nats.js import JetStreamContext
 from accord_runtime.database import Database, Tx
 from accord_runtime.events import record as events
 from accord_runtime.events.broker import MAX_AGE, Broker, ensure_stream, persistently
-from accord_runtime.events.notifier import Hub
+from accord_runtime.events.notifier import Notifier
 from accord_runtime.events.record import Event
 
 log = logging.getLogger(__name__)
@@ -103,14 +103,14 @@ def without_repeated_keys(batch: list[Event]) -> list[Event]:
     return batch
 
 
-class Relay:
-    """The relay of one service.
+class Publisher:
+    """Publishes the events of one service.
 
     Args:
         service: whose events; the stream is named after it.
         database: where they are.
         broker: where they go.
-        hub: who is told that the record has grown.
+        notifier: who is told that the record has grown.
         clock: monotonic seconds.
     """
 
@@ -119,14 +119,14 @@ class Relay:
         service: str,
         database: Database,
         broker: Broker,
-        hub: Hub,
+        notifier: Notifier,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
         self._stream = service.upper()
         self._database = database
         self._broker = broker
-        self._hub = hub
+        self._notifier = notifier
         self._clock = clock
         self._committed = asyncio.Event()
         self._numbered = asyncio.Event()
@@ -152,7 +152,7 @@ class Relay:
             )
             if pending is not None:
                 while await self._database.write(events.number):
-                    self._hub.advanced()
+                    self._notifier.advanced()
                     self._numbered.set()
             await _wait(self._committed, 1.0)
 

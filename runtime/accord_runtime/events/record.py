@@ -1,24 +1,25 @@
 """The event table: a service's own record of what happened, and its outbox.
 
 An event is appended in the transaction that makes it true. After the commit the
-relay gives it its *position*, dense and in an order that respects every key,
-and publishes it (relay.py). Streams read the table by key and sequence or by
-position; a hub wakes them (hub.py).
+publisher gives it its *position*, dense and in an order that respects every key,
+and publishes it. Streams read the table by key and sequence or by position; the
+notifier wakes them.
 """
 
 import json
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from google.protobuf import any_pb2, symbol_database
+from google.protobuf import symbol_database
 from google.protobuf.message import Message
 
 from accord.contract import event_policy
 from accord.telemetry import trace_headers
 from accord_runtime.database import Conflict, Row, Tx
 from accord_runtime.grpc.ids import uuid7
-from shop.common.v1 import event_pb2
 
 MIGRATIONS: Final = [
     """
@@ -54,7 +55,7 @@ class Event:
 
     event_id: str
     position: int | None
-    """Number among all events of the service, from 1; None until the relay has seen it."""
+    """Number among all events of the service, from 1; None until the publisher has seen it."""
     key: str
     sequence: int
     """Number among the events of its key, from 1."""
@@ -83,22 +84,6 @@ class Event:
         message: Message = symbol_database.Default().GetSymbol(self.type)()
         message.ParseFromString(self.payload)
         return message
-
-    def record(self) -> event_pb2.EventRecord:
-        """The event in its envelope, for streams of a service's record."""
-        record = event_pb2.EventRecord(
-            event_id=self.event_id,
-            type=self.type,
-            version=self.version,
-            subject=self.subject,
-            key=self.key,
-            sequence=self.sequence,
-            causation_id=self.causation_id,
-            traceparent=self.headers.get("traceparent", ""),
-            payload=any_pb2.Any(type_url=f"type.googleapis.com/{self.type}", value=self.payload),
-        )
-        record.occurred_at.FromNanoseconds(int(self.occurred_at * 1e6) * 1000)
-        return record
 
 
 def append(tx: Tx, event: Message, *, sequence: int, now: float, causation_id: str = "") -> Event:
@@ -141,6 +126,33 @@ def append(tx: Tx, event: Message, *, sequence: int, now: float, causation_id: s
         {name: getattr(written, name) for name in Event.__slots__ if name != "position"},
     )
     return written
+
+
+class Outbox:
+    """Where the transactions of a service leave their events.
+
+    Args:
+        publish: called after the commit of an event.
+        changed: called after the commit of an event, with its key.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[[], None],
+        changed: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._publish = publish
+        self._changed = changed
+        self._clock = clock
+
+    def append(self, tx: Tx, event: Message, *, sequence: int, causation_id: str = "") -> Event:
+        """Write an event with the transaction; see `append` for the arguments."""
+        written = append(tx, event, sequence=sequence, now=self._clock(), causation_id=causation_id)
+        tx.after_commit(self._publish)
+        tx.after_commit(lambda: self._changed(written.key))
+        return written
 
 
 def of_key(tx: Tx, key: str, *, after: int = 0, most: int | None = None) -> list[Event]:
@@ -194,7 +206,7 @@ def number(tx: Tx, most: int = 1000) -> int:
     """Give committed events without a position the next ones; return how many.
 
     Events of one key get positions in the order of their sequence. Only one
-    process of a database may call it at a time: the holder of the relay's lock.
+    process of a database may call it at a time: the holder of the publisher's lock.
 
     Raises:
         Conflict: another process numbers at the same time; nothing was written.

@@ -46,7 +46,7 @@ MIGRATIONS: Final = [
 QUEUE: Final = "saga"
 
 DELAYS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 60.0, 60.0, 60.0)
-"""Seconds before each retry of a step: the shop's usual 0, 1, 2, 4, 8, and then five minutes more,
+"""Seconds before each retry of a step: the usual 0, 1, 2, 4, 8, and then five minutes more,
 so that a service that is being restarted does not need an operator."""
 
 TIMEOUT: Final = 15.0

@@ -48,7 +48,7 @@ class Notes:
 async def send(
     jetstream: JetStreamContext, key: str, sequence: int, subject: str = "", **other: str
 ) -> None:
-    """Publish an event as a relay would, or with other headers."""
+    """Publish an event as a publisher would, or with other headers."""
     given = {
         "ce-id": f"{key}-{sequence}",
         "ce-type": KIND,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from accord import telemetry
 from accord_runtime.database import Conflict, Database, Tx
 from accord_runtime.events import record as events
+from services.orders.watching import event_record
 from shop.orders.v1.events_pb2 import OrderNoteAdded
 from shop.orders.v1.orders_pb2 import GetOrderRequest
 from tests.runtime.events.publishing import note, started
@@ -29,7 +30,7 @@ async def test_an_event_is_read_as_it_was_appended(record: Database) -> None:
     [event] = await record.read(lambda tx: events.of_key(tx, "k"))
     assert event == written
     assert event.message() == note("k", "hello")
-    envelope = event.record()
+    envelope = event_record(event)
     payload = OrderNoteAdded()
     assert envelope.payload.Unpack(payload)
     assert payload.note == "hello"
@@ -51,7 +52,7 @@ async def test_a_sequence_is_given_once(record: Database) -> None:
 
 @pytest.mark.parametrize("key", ["", " k", "k\n", "kä", "\x7f"])
 async def test_a_key_that_cannot_travel_is_refused(record: Database, key: str) -> None:
-    """A key that no message header can hold fails its transaction, not the relay later."""
+    """A key that no message header can hold fails its transaction, not the publisher later."""
     with pytest.raises(ValueError, match="key"):
         await record.write(lambda tx: events.append(tx, note(key), sequence=1, now=NOW))
 

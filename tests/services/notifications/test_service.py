@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 import accord
 from accord_runtime.database import Row, Tx
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.process import Runtime
+from accord_runtime.service import Runtime
 from accord_runtime.work.executor import parked
 from services.customers.service import SERVICE as CUSTOMERS
 from services.notifications import store

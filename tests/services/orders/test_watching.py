@@ -54,7 +54,7 @@ async def test_many_watchers_see_the_same(shop: Shop) -> None:
     order = await place(shop, order_request(await shop.customer(), {"tea": 1}))
     seen = await asyncio.gather(*(updates(shop, order.order_id) for _ in range(100)))
     assert all(kinds(each) == GOOD for each in seen)
-    assert shop.runtimes["orders"].hub.size == 0
+    assert shop.runtimes["orders"].notifier.size == 0
 
 
 async def test_a_slow_reader_is_told_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ async def test_track_orders_adds_removes_and_says_why(shop: Shop) -> None:
     assert said[held.order_id] == [1, 2, "CAUSE_REMOVED", 3, 4, "CAUSE_ENDED"]
     await call.done_writing()
     assert not await call.read()
-    assert shop.runtimes["orders"].hub.size == 0
+    assert shop.runtimes["orders"].notifier.size == 0
 
 
 async def test_track_orders_is_bounded(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
