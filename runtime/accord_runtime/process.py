@@ -36,7 +36,7 @@ from accord_runtime.service import Background, Runtime, Service
 from accord_runtime.settings import Addresses, Settings
 from accord_runtime.telemetry import Telemetry, logs
 from accord_runtime.telemetry.metrics_endpoint import ScrapeServer
-from accord_runtime.work import executor
+from accord_runtime.work import table
 from accord_runtime.work.executor import Executor
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ MIGRATIONS: Final = [
     *idempotency.MIGRATIONS,
     *events.MIGRATIONS,
     *publisher.MIGRATIONS,
-    *executor.MIGRATIONS,
+    *table.MIGRATIONS,
     *inbox.MIGRATIONS,
     *admin.MIGRATIONS,
 ]

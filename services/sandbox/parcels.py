@@ -39,10 +39,8 @@ def cancel(tx: Tx, key: str, reference: str, now: float, *, handed_over: bool) -
 
 def _insert(tx: Tx, key: str, reference: str, state: ParcelState, units: int) -> bool:
     return bool(
-        tx.execute(
-            "INSERT INTO parcels (key, reference, state, tracking_number, units)"
-            " VALUES (:key, :reference, :state, :tracking_number, :units)"
-            " ON CONFLICT (key) DO NOTHING",
+        tx.insert(
+            "parcels",
             {
                 "key": key,
                 "reference": reference,
@@ -50,6 +48,7 @@ def _insert(tx: Tx, key: str, reference: str, state: ParcelState, units: int) ->
                 "tracking_number": f"SBX{uuid7().replace('-', '').upper()}",
                 "units": units,
             },
+            on_conflict="(key) DO NOTHING",
         )
     )
 

@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
 from accord_runtime.database import Database
+from accord_runtime.grpc.types import Context, timestamp
 from services.sandbox import captures, domain, parcels, store
 from services.sandbox.behavior import Behaviors
 from services.sandbox.domain import Behavior, CaptureState, Conduct, ParcelState, Party
@@ -30,7 +31,7 @@ class CardProcessor(CardProcessorServiceServicer):
         self._behaviors = behaviors
         self._clock = clock
 
-    async def Capture(self, request: pb.CaptureRequest, context: Any) -> pb.CaptureResponse:
+    async def Capture(self, request: pb.CaptureRequest, context: Context) -> pb.CaptureResponse:
         async def work(conduct: Conduct) -> domain.Capture:
             await self._stumble(request)
             capture, fresh = await self._database.write(
@@ -64,7 +65,7 @@ class CardProcessor(CardProcessorServiceServicer):
         if calls <= domain.FLAKY_FAILURES:
             raise Unavailable(message=f"this card fails {domain.FLAKY_FAILURES} times")
 
-    async def Reverse(self, request: pb.ReverseRequest, context: Any) -> pb.ReverseResponse:
+    async def Reverse(self, request: pb.ReverseRequest, context: Context) -> pb.ReverseResponse:
         async def work(conduct: Conduct) -> domain.Capture:
             return await self._database.write(
                 partial(
@@ -92,7 +93,7 @@ class Carrier(CarrierServiceServicer):
         self._clock = clock
 
     async def BookParcel(
-        self, request: pb.BookParcelRequest, context: Any
+        self, request: pb.BookParcelRequest, context: Context
     ) -> pb.BookParcelResponse:
         async def work(conduct: Conduct) -> domain.Parcel:
             return await self._database.write(
@@ -116,7 +117,7 @@ class Carrier(CarrierServiceServicer):
         return pb.BookParcelResponse(tracking_number=parcel.tracking_number)
 
     async def CancelParcel(
-        self, request: pb.CancelParcelRequest, context: Any
+        self, request: pb.CancelParcelRequest, context: Context
     ) -> pb.CancelParcelResponse:
         async def work(conduct: Conduct) -> domain.Parcel:
             return await self._database.write(
@@ -144,14 +145,14 @@ class Sandbox(SandboxServiceServicer):
         self._behaviors = behaviors
 
     async def SetBehavior(
-        self, request: pb.SetBehaviorRequest, context: Any
+        self, request: pb.SetBehaviorRequest, context: Context
     ) -> pb.SetBehaviorResponse:
         conduct = Conduct(Behavior(request.behavior), request.delay.ToMicroseconds() / 1e6)
         await self._behaviors.set(Party(request.party), conduct, request.calls)
         return pb.SetBehaviorResponse()
 
     async def ReadLedger(
-        self, request: pb.ReadLedgerRequest, context: Any
+        self, request: pb.ReadLedgerRequest, context: Context
     ) -> AsyncIterator[pb.ReadLedgerResponse]:
         last = request.after_number
         head = await self._database.read(store.ledger_head)
@@ -170,13 +171,12 @@ class Sandbox(SandboxServiceServicer):
 
 
 def _entry(entry: domain.Entry) -> pb.ReadLedgerResponse:
-    message = pb.ReadLedgerResponse(
+    return pb.ReadLedgerResponse(
         number=entry.number,
         kind=pb.EntryKind.ValueType(entry.kind),
         key=entry.key,
         reference=entry.reference,
         amount=entry.amount,
         units=entry.units,
+        at=timestamp(entry.at),
     )
-    message.at.FromMicroseconds(round(entry.at * 1e6))
-    return message

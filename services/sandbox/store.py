@@ -72,10 +72,8 @@ def append_entry(
     """
     head = tx.one("UPDATE ledger_head SET number = number + 1 RETURNING number")
     assert head is not None
-    tx.execute(
-        "INSERT INTO ledger"
-        " (number, kind, key, reference, minor_units, currency_code, units, at) VALUES"
-        " (:number, :kind, :key, :reference, :minor_units, :currency_code, :units, :at)",
+    tx.insert(
+        "ledger",
         {
             "number": head["number"],
             "kind": int(kind),

@@ -89,6 +89,12 @@ def find(tx: Tx, order_id: str) -> Shipment | None:
     return None if row is None else _shipment(row)
 
 
+def cancelling(tx: Tx, order_id: str) -> Shipment | None:
+    """The shipment of an order, if it is to be cancelled and the carrier has not answered."""
+    shipment = find(tx, order_id)
+    return shipment if shipment and shipment.state is ShipmentState.CANCELLING else None
+
+
 def _insert(
     tx: Tx,
     order_id: str,
@@ -98,18 +104,17 @@ def _insert(
     idempotency_key: str | None = None,
 ) -> bool:
     return bool(
-        tx.execute(
-            "INSERT INTO shipment (shipment_id, order_id, idempotency_key, units, state,"
-            " updated_at) VALUES (:shipment_id, :order_id, :idempotency_key, :units, :state, :now)"
-            " ON CONFLICT DO NOTHING",
+        tx.insert(
+            "shipment",
             {
                 "shipment_id": uuid7(),
                 "order_id": order_id,
                 "idempotency_key": idempotency_key,
                 "units": units,
                 "state": state.value,
-                "now": now,
+                "updated_at": now,
             },
+            on_conflict="DO NOTHING",
         )
     )
 

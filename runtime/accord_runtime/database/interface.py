@@ -100,6 +100,21 @@ class Tx(ABC):
         rows = self._checked(sql, params)[1]
         return rows[0] if rows else None
 
+    def insert(self, table: str, values: Params, *, on_conflict: str = "") -> int:
+        """Insert one row, named by its columns, and return how many rows that wrote.
+
+        Args:
+            table: its name.
+            values: column -> value.
+            on_conflict: what stands behind `ON CONFLICT`, as "DO NOTHING"; by default a conflict
+                raises `Conflict`.
+        """
+        columns, parameters = ", ".join(values), ", ".join(f":{name}" for name in values)
+        conflict = f" ON CONFLICT {on_conflict}" if on_conflict else ""
+        return self.execute(
+            f"INSERT INTO {table} ({columns}) VALUES ({parameters}){conflict}", values
+        )
+
     def after_commit(self, fn: Callable[[], None]) -> None:
         """Call `fn` on the event loop once the transaction has committed; never if it has not."""
         self._callbacks.append(fn)

@@ -331,7 +331,7 @@ class PostgresDatabase(Database):
 
         def take(tx: Tx) -> bool:
             row = tx.one("SELECT pg_try_advisory_lock(:key) AS taken", key)
-            return row is not None and bool(row.taken)
+            return row is not None and bool(row["taken"])
 
         def check(tx: Tx) -> bool:
             # The session lock ends with its connection; a new connection does not have it.

@@ -16,8 +16,7 @@ from typing import Final
 from google.protobuf import symbol_database
 from google.protobuf.message import Message
 
-from accord.contract import event_policy
-from accord.telemetry import trace_headers
+from accord import event_policy, trace_headers
 from accord_runtime.database import Conflict, Row, Tx
 from accord_runtime.grpc.ids import uuid7
 
@@ -119,12 +118,7 @@ def append(tx: Tx, event: Message, *, sequence: int, now: float, causation_id: s
         trace=json.dumps(trace_headers()),
         occurred_at=now,
     )
-    tx.execute(
-        "INSERT INTO events (event_id, key, sequence, type, version, subject, payload,"
-        " causation_id, trace, occurred_at) VALUES (:event_id, :key, :sequence, :type, :version,"
-        " :subject, :payload, :causation_id, :trace, :occurred_at)",
-        {name: getattr(written, name) for name in Event.__slots__ if name != "position"},
-    )
+    tx.insert("events", {name: getattr(written, name) for name in Event.__slots__})
     return written
 
 

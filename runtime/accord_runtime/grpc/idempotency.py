@@ -14,10 +14,7 @@ from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
 import accord
-from accord.context import Idempotency
-from accord.errors import IdempotencyConflict, ServiceError
-from accord.hooks import StoredAnswer
-from accord.policies.idempotency import Scope
+from accord import Idempotency, IdempotencyConflict, Scope, ServiceError, StoredAnswer
 from accord_runtime.database import Database, Tx
 
 MIGRATIONS: Final = [
@@ -45,7 +42,7 @@ M = TypeVar("M", bound=Message)
 
 
 class SqlIdempotencyStore:
-    """Where the server interceptor looks answers up (`accord.hooks.IdempotencyStore`)."""
+    """Where the server interceptor looks answers up (`accord.IdempotencyStore`)."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
@@ -106,19 +103,14 @@ def record(
         " AND created_at <= :oldest",
         {**_values(call.scope), "oldest": now - KEPT},
     )
-    written = tx.execute(
-        "INSERT INTO idempotency (principal, method, key, fingerprint, response, status, reference,"
-        " created_at) VALUES (:principal, :method, :key, :fingerprint, :response, :status,"
-        " :reference, :now) ON CONFLICT DO NOTHING",
-        {
-            **_values(call.scope),
-            **_answer(answer),
-            "fingerprint": call.fingerprint,
-            "reference": reference,
-            "now": now,
-        },
-    )
-    if not written:
+    row = {
+        **_values(call.scope),
+        **_answer(answer),
+        "fingerprint": call.fingerprint,
+        "reference": reference,
+        "created_at": now,
+    }
+    if not tx.insert("idempotency", row, on_conflict="DO NOTHING"):
         raise IdempotencyConflict
 
 
@@ -175,6 +167,12 @@ async def commit(database: Database, fn: Callable[[Tx], M]) -> M:
 def sweep(tx: Tx, now: float) -> int:
     """Remove the records that are too old; return how many."""
     return tx.execute("DELETE FROM idempotency WHERE created_at <= :oldest", {"oldest": now - KEPT})
+
+
+def key() -> str | None:
+    """The idempotency key of the call being handled."""
+    call = _current()
+    return None if call is None else call.scope.key
 
 
 def _current() -> Idempotency | None:

@@ -16,13 +16,14 @@ from typing import Final
 
 import grpc
 
-from accord.errors import ServiceError, failure_of
+from accord import ServiceError, failure_of
 from accord_runtime.database import Database, Row, Tx
 from accord_runtime.saga import state_machine
 from accord_runtime.saga.definition import Definition, Step
 from accord_runtime.saga.state_machine import START, Kind, Phase, Position
-from accord_runtime.work import executor as executors
-from accord_runtime.work.executor import Effect, Executor, LeaseLost, Work
+from accord_runtime.work import table
+from accord_runtime.work.executor import Executor
+from accord_runtime.work.table import Effect, LeaseLost, Work
 
 log = logging.getLogger(__name__)
 
@@ -136,17 +137,18 @@ class Sagas:
             Conflict: there is a saga with this id.
         """
         now = self._clock()
-        tx.execute(
-            "INSERT INTO saga (id, definition, version, phase, step, cancelled, history,"
-            " created_at, updated_at) VALUES (:id, :definition, :version, :phase, :step, 0, '[]',"
-            " :now, :now)",
+        tx.insert(
+            "saga",
             {
                 "id": id,
                 "definition": definition.name,
                 "version": definition.version,
                 "phase": START.phase,
                 "step": START.step,
-                "now": now,
+                "cancelled": 0,
+                "history": "[]",
+                "created_at": now,
+                "updated_at": now,
             },
         )
         return self._executor.enqueue_held(tx, QUEUE, id)
@@ -158,7 +160,7 @@ class Sagas:
             "UPDATE saga SET cancelled = 1, updated_at = :now WHERE id = :id",
             {"id": id, "now": now},
         )
-        executors.expedite(tx, QUEUE, id, now)
+        table.expedite(tx, QUEUE, id, now)
         tx.after_commit(self._executor.wake)
 
     async def _work(self, work: Work) -> Effect | None:

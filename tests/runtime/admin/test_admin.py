@@ -37,7 +37,8 @@ from accord_runtime.saga import (
 )
 from accord_runtime.service import Runtime, Service
 from accord_runtime.settings import Settings
-from accord_runtime.work.executor import Effect, Permanent, Work
+from accord_runtime.work.executor import Permanent
+from accord_runtime.work.table import Effect, Work
 from services import topology
 from shop.orders.v1 import orders_pb2
 from shop.payments.v1 import payments_pb2
