@@ -54,12 +54,9 @@ def _insert(tx: Tx, key: str, reference: str, state: ParcelState, units: int) ->
 
 
 def _get(tx: Tx, key: str) -> Parcel:
-    row = tx.one("SELECT * FROM parcels WHERE key = :key", {"key": key})
-    assert row is not None
-    return Parcel(
-        key=key,
-        reference=row["reference"],
-        state=ParcelState(row["state"]),
-        tracking_number=row["tracking_number"],
-        units=row["units"],
+    row = tx.one(
+        "SELECT key, reference, state, tracking_number, units FROM parcels WHERE key = :key",
+        {"key": key},
     )
+    assert row is not None
+    return Parcel(**{**row, "state": ParcelState(row["state"])})

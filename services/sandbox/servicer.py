@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
-from accord_runtime.database import Database
+from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.types import Context, timestamp
 from services.sandbox import captures, domain, parcels, store
 from services.sandbox.behavior import Behaviors
@@ -17,12 +17,14 @@ from shop.sandbox.v1.sandbox_pb2_grpc import (
     SandboxServiceServicer,
 )
 
+T = TypeVar("T")
+
 PAGE: Final = 500
 """Entries of the ledger read at a time; no transaction is open while they are sent."""
 
 
-class CardProcessor(CardProcessorServiceServicer):
-    """Takes and gives back money that does not exist."""
+class _Party:
+    """Somebody in the outside world, who behaves as is set."""
 
     def __init__(
         self, database: Database, behaviors: Behaviors, clock: Callable[[], float]
@@ -30,6 +32,18 @@ class CardProcessor(CardProcessorServiceServicer):
         self._database = database
         self._behaviors = behaviors
         self._clock = clock
+
+    async def _change(self, party: Party, change: Callable[[Tx, Conduct, float], T]) -> T:
+        """Change what the party knows: given the transaction, how to behave, and the time."""
+
+        async def work(conduct: Conduct) -> T:
+            return await self._database.write(lambda tx: change(tx, conduct, self._clock()))
+
+        return await self._behaviors.perform(party, work)
+
+
+class CardProcessor(_Party, CardProcessorServiceServicer):
+    """Takes and gives back money that does not exist."""
 
     async def Capture(self, request: pb.CaptureRequest, context: Context) -> pb.CaptureResponse:
         async def work(conduct: Conduct) -> domain.Capture:
@@ -66,48 +80,32 @@ class CardProcessor(CardProcessorServiceServicer):
             raise Unavailable(message=f"this card fails {domain.FLAKY_FAILURES} times")
 
     async def Reverse(self, request: pb.ReverseRequest, context: Context) -> pb.ReverseResponse:
-        async def work(conduct: Conduct) -> domain.Capture:
-            return await self._database.write(
-                partial(
-                    captures.reverse,
-                    key=request.key,
-                    reference=request.reference,
-                    now=self._clock(),
-                )
-            )
-
-        capture = await self._behaviors.perform(Party.CARD_PROCESSOR, work)
+        capture = await self._change(
+            Party.CARD_PROCESSOR,
+            lambda tx, _, now: captures.reverse(tx, request.key, request.reference, now),
+        )
         if capture.state is not CaptureState.REVERSED:
             return pb.ReverseResponse()
         return pb.ReverseResponse(amount=capture.amount)
 
 
-class Carrier(CarrierServiceServicer):
+class Carrier(_Party, CarrierServiceServicer):
     """Books and cancels parcels that never travel."""
-
-    def __init__(
-        self, database: Database, behaviors: Behaviors, clock: Callable[[], float]
-    ) -> None:
-        self._database = database
-        self._behaviors = behaviors
-        self._clock = clock
 
     async def BookParcel(
         self, request: pb.BookParcelRequest, context: Context
     ) -> pb.BookParcelResponse:
-        async def work(conduct: Conduct) -> domain.Parcel:
-            return await self._database.write(
-                partial(
-                    parcels.book,
-                    key=request.key,
-                    reference=request.reference,
-                    units=request.units,
-                    refused=domain.is_refused(request.ship_to.country_code, conduct),
-                    now=self._clock(),
-                )
-            )
-
-        parcel = await self._behaviors.perform(Party.CARRIER, work)
+        parcel = await self._change(
+            Party.CARRIER,
+            lambda tx, conduct, now: parcels.book(
+                tx,
+                request.key,
+                request.reference,
+                request.units,
+                now,
+                refused=domain.is_refused(request.ship_to.country_code, conduct),
+            ),
+        )
         if parcel.state in (ParcelState.CANCELLED, ParcelState.BLOCKED):
             raise FailedPrecondition("KEY_CANCELLED", "the key was cancelled")
         if parcel.units != request.units:
@@ -119,18 +117,16 @@ class Carrier(CarrierServiceServicer):
     async def CancelParcel(
         self, request: pb.CancelParcelRequest, context: Context
     ) -> pb.CancelParcelResponse:
-        async def work(conduct: Conduct) -> domain.Parcel:
-            return await self._database.write(
-                partial(
-                    parcels.cancel,
-                    key=request.key,
-                    reference=request.reference,
-                    handed_over=conduct.behavior is Behavior.DECLINE,
-                    now=self._clock(),
-                )
-            )
-
-        parcel = await self._behaviors.perform(Party.CARRIER, work)
+        parcel = await self._change(
+            Party.CARRIER,
+            lambda tx, conduct, now: parcels.cancel(
+                tx,
+                request.key,
+                request.reference,
+                now,
+                handed_over=conduct.behavior is Behavior.DECLINE,
+            ),
+        )
         if parcel.state is ParcelState.HANDED_OVER:
             raise FailedPrecondition("PARCEL_HANDED_OVER", "the parcel is on its way")
         cancelled = parcel.state is ParcelState.CANCELLED

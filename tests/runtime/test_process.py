@@ -31,7 +31,7 @@ from shop.customers.v1.customers_pb2 import (
 )
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from tests.runtime.little_service import service as little_service
-from tests.runtime.work.working import put, results
+from tests.runtime.work.support import put, results
 from tests.support.mesh import settings_of
 from tests.support.ports import free_port
 

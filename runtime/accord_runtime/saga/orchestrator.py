@@ -170,7 +170,8 @@ class Sagas:
         definition = self._definitions[(saga.definition, saga.version)]
         shape, position = definition.shape, saga.position
         if saga.cancelled and state_machine.may_turn_back(shape, position):
-            return self._move(saga, definition, "turned back", _turn_back)
+            after = state_machine.turned_back(shape, position)
+            return self._move(saga, definition, "turned back", after)
         step = definition.steps[position.step]
         try:
             effect = await self._call(saga, step)
@@ -184,10 +185,10 @@ class Sagas:
                 saga,
                 definition,
                 f"refused: {failure.reason}",
-                lambda definition, saga: state_machine.refused(definition.shape, saga.position),
+                state_machine.refused(shape, position),
                 lambda tx: definition.refused(tx, saga.id, step.name, refusal),
             )
-        return self._move(saga, definition, "ok", _succeed, effect)
+        return self._move(saga, definition, "ok", None, effect)
 
     async def _call(self, saga: Saga, step: Step) -> Effect | None:
         if saga.position.phase is Phase.FORWARD:
@@ -200,10 +201,14 @@ class Sagas:
         before: Saga,
         definition: Definition,
         outcome: str,
-        transition: Callable[[Definition, Saga], Position],
+        after: Position | None,
         effect: Effect | None = None,
     ) -> Effect:
-        """The effect of a step's outcome: what it writes, the next position, the next work."""
+        """The effect of a step's outcome: what it writes, the next position, the next work.
+
+        Without `after` the step has succeeded, and where the saga goes depends on whether it was
+        cancelled meanwhile.
+        """
 
         def write(tx: Tx) -> None:
             # First what the step is about and then the saga, as those do who cancel one: in the
@@ -214,7 +219,10 @@ class Sagas:
             # Positions move under this work's lease alone, unless an operator intervenes.
             if saga is None or saga.position != before.position:
                 raise LeaseLost
-            self.advance(tx, saga, transition(definition, saga), outcome)
+            to = after or state_machine.succeeded(
+                definition.shape, saga.position, cancelled=saga.cancelled
+            )
+            self.advance(tx, saga, to, outcome)
 
         return write
 
@@ -248,11 +256,3 @@ class Sagas:
 def step_name(definition: Definition | None, position: Position) -> str:
     """The step of a position; its number if the definition is not known."""
     return str(position.step) if definition is None else definition.steps[position.step].name
-
-
-def _succeed(definition: Definition, saga: Saga) -> Position:
-    return state_machine.succeeded(definition.shape, saga.position, cancelled=saga.cancelled)
-
-
-def _turn_back(definition: Definition, saga: Saga) -> Position:
-    return state_machine.turned_back(definition.shape, saga.position)

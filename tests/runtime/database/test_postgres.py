@@ -23,7 +23,7 @@ from accord_runtime.database import (
     open_database,
 )
 from accord_runtime.database import postgres as module
-from accord_runtime.database.postgres import translate
+from accord_runtime.database.postgres_sql import translate
 from accord_runtime.database.worker_threads import WorkerThreads
 from tests.runtime.database.test_database import PAIRS, pair, whole_pairs
 

@@ -16,8 +16,8 @@ from accord_runtime.work import table
 from accord_runtime.work.executor import Permanent
 from accord_runtime.work.table import Effect
 from shop.orders.v1.events_pb2 import OrderNoteAdded, OrderShippingStarted
-from tests.runtime.events.publishing import STREAM, length, note, publishing, receiving, started
-from tests.runtime.work.working import parked_items, result, results
+from tests.runtime.events.support import STREAM, length, note, publishing, receiving, started
+from tests.runtime.work.support import parked_items, result, results
 from tests.support.nats import NatsServer
 from tests.support.wait import until
 

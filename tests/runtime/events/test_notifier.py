@@ -10,7 +10,7 @@ from accord_runtime.database import Conflict, Database
 from accord_runtime.events import notifier
 from accord_runtime.events import record as events
 from accord_runtime.events.notifier import Notifier, Watch
-from tests.runtime.events.publishing import OrdersProcess, background, note
+from tests.runtime.events.support import OrdersProcess, background, note
 from tests.support.wait import until
 
 KEYS = st.sampled_from("abc")

@@ -18,7 +18,7 @@ from accord_runtime.events.broker import MAX_AGE
 from accord_runtime.events.publisher import Mark, recover, without_repeated_keys
 from accord_runtime.events.record import Event
 from accord_runtime.process import MIGRATIONS
-from tests.runtime.events.publishing import (
+from tests.runtime.events.support import (
     STREAM,
     OrdersProcess,
     in_order,

@@ -13,7 +13,7 @@ from accord_runtime.events import record as events
 from services.orders.watching import event_record
 from shop.orders.v1.events_pb2 import OrderNoteAdded
 from shop.orders.v1.orders_pb2 import GetOrderRequest
-from tests.runtime.events.publishing import note, started
+from tests.runtime.events.support import note, started
 
 NOW = 1_750_000_000.25
 

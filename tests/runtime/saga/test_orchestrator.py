@@ -14,7 +14,7 @@ from accord_runtime.saga.orchestrator import QUEUE, Saga, load
 from accord_runtime.work import table
 from accord_runtime.work.executor import DELAYS, Executor
 from accord_runtime.work.table import Effect, Item, Work
-from tests.runtime.work.working import at_work, empty, parked_items, results
+from tests.runtime.work.support import at_work, empty, parked_items, results
 from tests.support.clock import Clock
 from tests.support.wait import until
 

@@ -19,7 +19,7 @@ from accord_runtime.database import Database, DatabaseUnavailable, Tx, open_data
 from accord_runtime.work import table
 from accord_runtime.work.executor import DELAYS, MAX_TOLD, Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
-from tests.runtime.work.working import (
+from tests.runtime.work.support import (
     at_work,
     due,
     empty,

@@ -20,7 +20,7 @@ from accord_runtime.work import table
 from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import LeaseLost, Work
 from tests.runtime.conftest import RESULTS
-from tests.runtime.work.working import parked_items, result, results
+from tests.runtime.work.support import parked_items, result, results
 from tests.support.clock import Clock
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from shop.customers.v1.customers_pb2 import Customer
 from shop.notifications.v1 import notifications_pb2 as pb
 from shop.notifications.v1.notifications_pb2_grpc import NotificationServiceStub
 from shop.orders.v1 import events_pb2, orders_pb2
-from tests.runtime.work.working import parked_items
+from tests.runtime.work.support import parked_items
 from tests.services.notifications.mailbox import Mailbox
 from tests.services.notifications.serving import channel_to, serving
 from tests.shopctl.support.wait import until

@@ -26,7 +26,7 @@ from accord_runtime.database import CommitUnknown, Database, DatabaseUnavailable
 from accord_runtime.database.migrations import migrate
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.work.executor import Executor
-from tests.runtime.work.working import parked_items
+from tests.runtime.work.support import parked_items
 from tests.services.sandbox.world import World, running_world
 
 T = TypeVar("T")

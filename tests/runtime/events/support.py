@@ -20,7 +20,7 @@ from accord_runtime.settings import Settings
 from accord_runtime.work.executor import Executor
 from services import topology
 from shop.orders.v1.events_pb2 import OrderNoteAdded, OrderShippingStarted
-from tests.runtime.work.working import at_work
+from tests.runtime.work.support import at_work
 
 STREAM = "ORDERS"
 

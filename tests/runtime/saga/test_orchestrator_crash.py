@@ -20,7 +20,7 @@ from accord_runtime.saga import Definition, Kind, Phase, Saga, Sagas, Step
 from accord_runtime.saga.orchestrator import load
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.table import Effect
-from tests.runtime.work.working import result, results
+from tests.runtime.work.support import result, results
 from tests.support.clock import Clock
 from tests.support.wait import until
 
