@@ -142,8 +142,11 @@ async def running(
         background.start("executor", runtime.executor.serve)
         background.start("relay", publishing.serve)
         background.start("hub", lambda: notifier.serve(database))
-        background.start("live policy", lambda: mesh.control.overrides.follow(live_policy))
-        background.start("policy file", lambda: _follow_file(mesh, settings))
+        # It may come, change and go at any time.
+        policy_file = FileSource(settings.home / "policy.json")
+        overrides = mesh.control.overrides
+        background.start("live policy", lambda: overrides.follow(live_policy))
+        background.start("policy file", lambda: overrides.follow(policy_file, Layer.FILE))
         background.start("sweeper", lambda: _sweep(database))
         for name, work in runtime.background:
             background.start(name, work)
@@ -189,11 +192,6 @@ async def _serve_metrics(
         log.warning("no metrics are served on port %d: %s", settings.metrics_port, error)
         return
     stack.push_async_callback(server.close)
-
-
-async def _follow_file(mesh: accord.Mesh, settings: Settings) -> None:
-    """Apply `<home>/policy.json`, which may come, change and go at any time."""
-    await mesh.control.overrides.follow(FileSource(settings.home / "policy.json"), Layer.FILE)
 
 
 async def _sweep(database: Database) -> None:

@@ -14,16 +14,13 @@ from accord_runtime.work.executor import Executor
 from accord_runtime.work.external_effect import ExternalEffect
 from accord_runtime.work.table import Effect
 from services.payments import store
-from services.payments.domain import CardProcessor, Outcome, Payment, PaymentState, Refusal, refusal
+from services.payments.domain import CardProcessor, Payment, PaymentState, Refusal, refusal
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceServicer
 
 REFUNDS: Final = "refunds"
 """Queue of the refunds that the processor has not confirmed; key: the order."""
-
-Answer = pb.ChargeResponse | ServiceError | None
-"""What a charge is answered; None while the processor must be asked."""
 
 
 class Payments(PaymentServiceServicer):
@@ -47,24 +44,23 @@ class Payments(PaymentServiceServicer):
         amount = request.amount
         key = idempotency.key()
 
-        def begin(tx: Tx) -> tuple[Payment, Answer]:
+        def begin(tx: Tx) -> Payment:
             payment = store.open_charge(tx, request.order_id, amount, key, self._clock())
             if payment is None:
                 raise InvalidArgument(
                     ("", "the idempotency key was used for another order"),
                     reason="IDEMPOTENCY_KEY_REUSED",
                 )
-            return payment, _answer(tx, payment, amount)
+            return payment
 
-        def settle(tx: Tx, payment: Payment, outcome: Outcome) -> Answer:
-            return _answer(tx, store.settle(tx, payment, outcome, self._clock()), amount)
-
-        async def capture(payment: Payment) -> Outcome:
-            return await self._processor.capture(
+        return await self._payments.do(
+            begin,
+            lambda payment: self._processor.capture(
                 payment.payment_id, payment.order_id, amount, request.card_token
-            )
-
-        return await self._payments.do(begin, capture, settle)
+            ),
+            lambda tx, payment, outcome: store.settle(tx, payment, outcome, self._clock()),
+            lambda tx, payment: _answer(tx, payment, amount),
+        )
 
     async def Refund(self, request: pb.RefundRequest, context: Context) -> pb.RefundResponse:
         await self._payments.undo(
@@ -94,12 +90,12 @@ class Payments(PaymentServiceServicer):
         return lambda tx: store.finish_refund(tx, payment.order_id, self._clock())
 
 
-def _answer(tx: Tx, payment: Payment, amount: Money) -> Answer:
+def _answer(tx: Tx, payment: Payment, amount: Money) -> pb.ChargeResponse | ServiceError | None:
     """The answer to a charge, put on record; None while the processor must be asked."""
     refused = refusal(payment, amount)
     if refused is None and payment.state is PaymentState.PENDING:
         return None
-    answer: Answer
+    answer: pb.ChargeResponse | ServiceError
     if refused is None:
         answer = pb.ChargeResponse(payment=_message(payment))
     else:

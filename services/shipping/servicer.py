@@ -21,15 +21,12 @@ from accord_runtime.work.executor import Executor
 from accord_runtime.work.external_effect import ExternalEffect
 from accord_runtime.work.table import Effect
 from services.shipping import store
-from services.shipping.domain import Carrier, Outcome, Refusal, Shipment, ShipmentState, refusal
+from services.shipping.domain import Carrier, Refusal, Shipment, ShipmentState, refusal
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceServicer
 
 CANCELLATIONS: Final = "cancellations"
 """Queue of the cancellations that the carrier has not confirmed; key: the order."""
-
-Answer = pb.CreateShipmentResponse | ServiceError | None
-"""What a booking is answered; None while the carrier must be asked."""
 
 
 class Shipping(ShippingServiceServicer):
@@ -55,24 +52,23 @@ class Shipping(ShippingServiceServicer):
         units = sum(line.quantity for line in request.lines)
         key = idempotency.key()
 
-        def begin(tx: Tx) -> tuple[Shipment, Answer]:
+        def begin(tx: Tx) -> Shipment:
             shipment = store.open_booking(tx, request.order_id, units, key, self._clock())
             if shipment is None:
                 raise InvalidArgument(
                     ("", "the idempotency key was used for another order"),
                     reason="IDEMPOTENCY_KEY_REUSED",
                 )
-            return shipment, _answer(tx, shipment)
+            return shipment
 
-        def settle(tx: Tx, shipment: Shipment, outcome: Outcome) -> Answer:
-            return _answer(tx, store.settle(tx, shipment, outcome, self._clock()))
-
-        async def book(shipment: Shipment) -> Outcome:
-            return await self._carrier.book(
+        return await self._shipments.do(
+            begin,
+            lambda shipment: self._carrier.book(
                 shipment.shipment_id, shipment.order_id, request.ship_to, shipment.units
-            )
-
-        return await self._shipments.do(begin, book, settle)
+            ),
+            lambda tx, shipment, outcome: store.settle(tx, shipment, outcome, self._clock()),
+            _answer,
+        )
 
     async def CancelShipment(
         self, request: pb.CancelShipmentRequest, context: Context
@@ -108,7 +104,7 @@ class Shipping(ShippingServiceServicer):
         )
 
 
-def _answer(tx: Tx, shipment: Shipment) -> Answer:
+def _answer(tx: Tx, shipment: Shipment) -> pb.CreateShipmentResponse | ServiceError | None:
     """The answer to a booking, put on record if final; None while the carrier must be asked."""
     if shipment.state is ShipmentState.PENDING:
         return None
@@ -116,7 +112,7 @@ def _answer(tx: Tx, shipment: Shipment) -> Answer:
         # Not an answer to keep: the carrier may refuse to cancel.
         return Aborted(message="the shipment is being cancelled", retry_after=1.0)
     refused = refusal(shipment)
-    answer: Answer
+    answer: pb.CreateShipmentResponse | ServiceError
     if refused is None:
         answer = pb.CreateShipmentResponse(shipment=_message(shipment))
     else:

@@ -7,7 +7,7 @@ never wait for each other.
 
 import json
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
@@ -28,12 +28,9 @@ from accord_runtime.work.table import Item, State
 
 M = TypeVar("M", bound=Message)
 
-
-class _Intervention(Protocol):
-    """A request to change a saga."""
-
-    saga_id: str
-    reason: str
+Intervention = (
+    pb.RetrySagaRequest | pb.SkipStepRequest | pb.CompensateSagaRequest | pb.AbandonSagaRequest
+)
 
 
 class SagaServicer(SagaServiceServicer):
@@ -52,12 +49,8 @@ class SagaServicer(SagaServiceServicer):
     ) -> pb.ListSagasResponse:
         """Lists sagas by id."""
         age = request.min_age.ToNanoseconds() / 1e9
-        asked = Page(
-            request,
-            definition=request.definition,
-            phase=str(request.phase),
-            min_age=str(age),
-        )
+        filters = {"phase": str(request.phase), "min_age": str(age)}
+        asked = Page(request, definition=request.definition, **filters)
         created_before = self._clock() - age
         found = await self._database.read(
             lambda tx: page(
@@ -140,7 +133,7 @@ class SagaServicer(SagaServiceServicer):
                 definition.shape, saga.position, cancelled=saga.cancelled
             )
             self._sagas.advance(tx, saga, after, "skipped")
-            tx.execute("DELETE FROM work WHERE id = :id", {"id": item.id})
+            table.discard(tx, item.id)
 
         return await self._intervene(request, skip, pb.SkipStepResponse)
 
@@ -173,7 +166,7 @@ class SagaServicer(SagaServiceServicer):
         return await self._intervene(request, abandon, pb.AbandonSagaResponse)
 
     async def _intervene(
-        self, request: _Intervention, change: Callable[[Tx], None], answer: Callable[..., M]
+        self, request: Intervention, change: Callable[[Tx], None], answer: Callable[..., M]
     ) -> M:
         """Change a saga, and write down who did, in one transaction; answer with what it is then.
 

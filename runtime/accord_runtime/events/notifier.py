@@ -110,8 +110,3 @@ class Notifier:
         """Positions were given: the record has grown."""
         for watch in self._of_all:
             watch.wake()
-
-    @property
-    def size(self) -> int:
-        """Keys that are watched, and watches of the whole record."""
-        return len(self._of_key) + len(self._of_all)

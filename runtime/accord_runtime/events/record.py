@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from google.protobuf import symbol_database
@@ -85,43 +85,6 @@ class Event:
         return message
 
 
-def append(tx: Tx, event: Message, *, sequence: int, now: float, causation_id: str = "") -> Event:
-    """Write an event in the transaction that makes it true.
-
-    Args:
-        tx: the transaction.
-        event: a message that carries `(accord.v1.event)`.
-        sequence: its number among the events of its key: the last one plus 1.
-        now: Unix time in seconds.
-        causation_id: the event or call that caused it.
-
-    Raises:
-        Conflict: somebody else has appended this sequence; decide again.
-        ValueError: the message is no event, or its key cannot travel in a header.
-    """
-    policy = event_policy(event)
-    if policy is None:
-        raise ValueError(f"{event.DESCRIPTOR.full_name} is no event")
-    key = str(getattr(event, policy.key))
-    if not key or key != key.strip() or not (key.isascii() and key.isprintable()):
-        raise ValueError(f"{event.DESCRIPTOR.full_name} has the key {key!r}")
-    written = Event(
-        event_id=uuid7(),
-        position=None,
-        key=key,
-        sequence=sequence,
-        type=event.DESCRIPTOR.full_name,
-        version=policy.version,
-        subject=policy.subject,
-        payload=event.SerializeToString(deterministic=True),
-        causation_id=causation_id,
-        trace=json.dumps(trace_headers()),
-        occurred_at=now,
-    )
-    tx.insert("events", {name: getattr(written, name) for name in Event.__slots__})
-    return written
-
-
 class Outbox:
     """Where the transactions of a service leave their events.
 
@@ -142,10 +105,40 @@ class Outbox:
         self._clock = clock
 
     def append(self, tx: Tx, event: Message, *, sequence: int, causation_id: str = "") -> Event:
-        """Write an event with the transaction; see `append` for the arguments."""
-        written = append(tx, event, sequence=sequence, now=self._clock(), causation_id=causation_id)
+        """Write an event in the transaction that makes it true.
+
+        Args:
+            tx: the transaction.
+            event: a message that carries `(accord.v1.event)`.
+            sequence: its number among the events of its key: the last one plus 1.
+            causation_id: the event or call that caused it.
+
+        Raises:
+            Conflict: somebody else has appended this sequence; decide again.
+            ValueError: the message is no event, or its key cannot travel in a header.
+        """
+        policy = event_policy(event)
+        if policy is None:
+            raise ValueError(f"{event.DESCRIPTOR.full_name} is no event")
+        key = str(getattr(event, policy.key))
+        if not key or key != key.strip() or not (key.isascii() and key.isprintable()):
+            raise ValueError(f"{event.DESCRIPTOR.full_name} has the key {key!r}")
+        written = Event(
+            event_id=uuid7(),
+            position=None,
+            key=key,
+            sequence=sequence,
+            type=event.DESCRIPTOR.full_name,
+            version=policy.version,
+            subject=policy.subject,
+            payload=event.SerializeToString(deterministic=True),
+            causation_id=causation_id,
+            trace=json.dumps(trace_headers()),
+            occurred_at=self._clock(),
+        )
+        tx.insert("events", asdict(written))
         tx.after_commit(self._publish)
-        tx.after_commit(lambda: self._changed(written.key))
+        tx.after_commit(lambda: self._changed(key))
         return written
 
 

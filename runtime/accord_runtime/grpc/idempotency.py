@@ -8,6 +8,7 @@ never are.
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
@@ -58,7 +59,7 @@ def find(tx: Tx, scope: Scope, now: float) -> StoredAnswer | None:
     row = tx.one(
         "SELECT fingerprint, response, status FROM idempotency WHERE principal = :principal"
         " AND method = :method AND key = :key AND created_at > :oldest",
-        {**_values(scope), "oldest": now - KEPT},
+        {**asdict(scope), "oldest": now - KEPT},
     )
     if row is None:
         return None
@@ -101,10 +102,10 @@ def record(
     tx.execute(
         "DELETE FROM idempotency WHERE principal = :principal AND method = :method AND key = :key"
         " AND created_at <= :oldest",
-        {**_values(call.scope), "oldest": now - KEPT},
+        {**asdict(call.scope), "oldest": now - KEPT},
     )
     row = {
-        **_values(call.scope),
+        **asdict(call.scope),
         **_answer(answer),
         "fingerprint": call.fingerprint,
         "reference": reference,
@@ -178,10 +179,6 @@ def key() -> str | None:
 def _current() -> Idempotency | None:
     call = accord.current()
     return None if call is None else call.idempotency
-
-
-def _values(scope: Scope) -> dict[str, object]:
-    return {"principal": scope.principal, "method": scope.method, "key": scope.key}
 
 
 def _answer(answer: Message | ServiceError | None) -> dict[str, object]:

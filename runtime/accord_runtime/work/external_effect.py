@@ -13,15 +13,12 @@ from accord_runtime.database import Database, Tx
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.table import Effect, Work, expedite
 
-R = TypeVar("R")
-"""The record."""
-O = TypeVar("O")  # noqa: E741
-"""What the party made of it."""
-A = TypeVar("A")
-"""What the caller is answered."""
+Record = TypeVar("Record")
+Outcome = TypeVar("Outcome")
+Answer = TypeVar("Answer")
 
 
-class ExternalEffect(Generic[R]):
+class ExternalEffect(Generic[Record]):
     """How the records of one kind are done and undone.
 
     Args:
@@ -38,8 +35,8 @@ class ExternalEffect(Generic[R]):
         database: Database,
         executor: Executor,
         queue: str,
-        undoing: Callable[[Tx, str], R | None],
-        undo: Callable[[R], Awaitable[Effect]],
+        undoing: Callable[[Tx, str], Record | None],
+        undo: Callable[[Record], Awaitable[Effect]],
         clock: Callable[[], float],
     ) -> None:
         self._database = database
@@ -52,44 +49,49 @@ class ExternalEffect(Generic[R]):
 
     async def do(
         self,
-        begin: Callable[[Tx], tuple[R, A | ServiceError | None]],
-        ask: Callable[[R], Awaitable[O]],
-        settle: Callable[[Tx, R, O], A | ServiceError | None],
-    ) -> A:
+        begin: Callable[[Tx], Record],
+        ask: Callable[[Record], Awaitable[Outcome]],
+        settle: Callable[[Tx, Record, Outcome], Record],
+        answer: Callable[[Tx, Record], Answer | ServiceError | None],
+    ) -> Answer:
         """Have something done, unless the record has the answer already.
 
         Args:
-            begin: writes the record, unless there is one, and says what to answer; None while the
-                party must be asked.
+            begin: writes the record, unless there is one, and returns it.
             ask: asks the party.
-            settle: writes its outcome, unless the record has moved on, and says what to answer.
+            settle: writes its outcome, unless the record has moved on, and returns the record.
+            answer: what a record says to the caller; None while the party must be asked.
 
         Raises:
             ServiceError: the answer is a refusal.
             Exception: the outcome is not known, as `ask` raised it; do it again.
         """
-        record, answer = await self._database.write(begin)
-        if answer is None:
+
+        def start(tx: Tx) -> tuple[Record, Answer | ServiceError | None]:
+            record = begin(tx)
+            return record, answer(tx, record)
+
+        record, said = await self._database.write(start)
+        if said is None:
             outcome = await ask(record)
-            answer = await self._database.write(lambda tx: settle(tx, record, outcome))
-            assert answer is not None
-        if isinstance(answer, ServiceError):
-            raise answer
-        return answer
+            said = await self._database.write(lambda tx: answer(tx, settle(tx, record, outcome)))
+            assert said is not None
+        if isinstance(said, ServiceError):
+            raise said
+        return said
 
     async def undo(self, key: str, begin: Callable[[Tx], bool]) -> None:
         """Have it undone; returns when the party has answered, or when there is nothing to ask.
 
         Args:
             key: of the record.
-            begin: decides that it is undone; whether that was not decided before, and the party
-                must be asked.
+            begin: decides that it is undone; True if that is new, and the party must be asked.
 
         Raises:
             Exception: the outcome is not known; the executor asks again.
         """
 
-        def start(tx: Tx) -> tuple[Work | None, R | None]:
+        def start(tx: Tx) -> tuple[Work | None, Record | None]:
             if begin(tx):
                 # Whatever happens to this process, the work is found again.
                 return self._executor.enqueue_held(tx, self._queue, key), None
@@ -99,20 +101,16 @@ class ExternalEffect(Generic[R]):
         if work is not None:
             await self._executor.run(work)
         elif waiting is not None:
-            await self._catch_up(key, waiting)
+            # Its work waits for the next attempt, or for an operator.
+            finish = await self._undo(waiting)
+            await self._database.write(lambda tx: self._catch_up(tx, key, finish))
 
     async def _finish(self, work: Work) -> Effect | None:
         """Finish what was begun; the handler of the queue."""
         record = await self._database.read(lambda tx: self._undoing(tx, work.key))
         return None if record is None else await self._undo(record)
 
-    async def _catch_up(self, key: str, record: R) -> None:
-        """Finish what waits for its next attempt, or for an operator."""
-        finish = await self._undo(record)
-
-        def write(tx: Tx) -> None:
-            finish(tx)
-            # It finds nothing left to do, and is gone from the operator's list.
-            expedite(tx, self._queue, key, self._clock())
-
-        await self._database.write(write)
+    def _catch_up(self, tx: Tx, key: str, finish: Effect) -> None:
+        finish(tx)
+        # It finds nothing left to do, and is gone from the operator's list.
+        expedite(tx, self._queue, key, self._clock())

@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 from nats.js import JetStreamContext
 
-from accord_runtime.database import Database
+from accord_runtime.database import Database, Tx
 from accord_runtime.events import record as events
 from accord_runtime.events.broker import Broker
 from accord_runtime.events.inbox import EventHandler, Inbox
@@ -49,6 +49,19 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.T
 def broker_at(url: str, service: str) -> Broker:
     """The connection of a service to a broker."""
     return Broker(Settings(service, topology.addresses(), home=Path("/nowhere"), nats_url=url))
+
+
+def append(
+    tx: Tx, message: Message, *, sequence: int, now: float, causation_id: str = ""
+) -> events.Event:
+    """Append an event at a time; nobody is told."""
+    outbox = Outbox(lambda: None, lambda key: None, lambda: now)
+    return outbox.append(tx, message, sequence=sequence, causation_id=causation_id)
+
+
+def watched(notifier: Notifier) -> int:
+    """Keys that are watched, and watches of the whole record."""
+    return len(notifier._of_key) + len(notifier._of_all)
 
 
 class OrdersProcess:

@@ -10,7 +10,7 @@ from accord_runtime.database import Conflict, Database
 from accord_runtime.events import notifier
 from accord_runtime.events import record as events
 from accord_runtime.events.notifier import Notifier, Watch
-from tests.runtime.events.support import OrdersProcess, background, note
+from tests.runtime.events.support import OrdersProcess, background, note, watched
 from tests.support.wait import until
 
 KEYS = st.sampled_from("abc")
@@ -36,7 +36,7 @@ async def test_a_watch_is_woken_for_its_keys() -> None:
         assert not waiting.done()
         board.changed("b")
         assert await waiting == {"b"}
-    assert board.size == 0
+    assert watched(board) == 0
 
 
 async def test_keys_may_come_and_go_while_watching() -> None:
@@ -50,7 +50,7 @@ async def test_keys_may_come_and_go_while_watching() -> None:
         board.changed("b")
         assert await changed(watch) == {"b"}
         assert await changed(other) == {"a", "b"}
-    assert board.size == 0
+    assert watched(board) == 0
 
 
 async def test_a_commit_wakes_and_a_rollback_does_not(record: Database) -> None:
@@ -141,7 +141,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_left_behind(self) -> None:
-        assert self.notifier.size == len(set().union(*self.keys.values()))
+        assert watched(self.notifier) == len(set().union(*self.keys.values()))
 
     def teardown(self) -> None:
         self.runner.close()
