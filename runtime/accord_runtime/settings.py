@@ -38,7 +38,7 @@ def targets(text: str) -> dict[str, str]:
 class Settings:
     """Where a service listens, keeps its state and finds the others.
 
-    Every field has a default that works on a fresh machine, without a file.
+    Every field beyond the first two has a default that works on a fresh machine, without a file.
     """
 
     name: str

@@ -85,12 +85,11 @@ def _price(money: Money) -> Price:
 
 
 def _product(product: Product) -> pb.Product:
+    price = product.price
     return pb.Product(
         sku=product.sku,
         name=product.name,
-        price=Money(
-            minor_units=product.price.minor_units, currency_code=product.price.currency_code
-        ),
+        price=Money(minor_units=price.minor_units, currency_code=price.currency_code),
         on_hand=product.on_hand,
         reserved=product.reserved,
         available=product.available,

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from google.protobuf.any_pb2 import Any
@@ -150,7 +151,7 @@ class Watching:
             position = after
             while True:
                 batch = await self._database.read(
-                    lambda tx, position=position: events.after_position(tx, position, BATCH)  # type: ignore[misc]
+                    partial(events.after_position, position=position, most=BATCH)
                 )
                 for event in batch:
                     assert event.position is not None

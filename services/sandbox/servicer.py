@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
 from accord_runtime.database import Database, Tx
-from accord_runtime.grpc.types import Context, timestamp
+from accord_runtime.grpc.types import Context
 from services.sandbox import captures, domain, parcels, store
 from services.sandbox.behavior import Behaviors
 from services.sandbox.domain import Behavior, CaptureState, Conduct, ParcelState, Party
@@ -162,17 +162,5 @@ class Sandbox(SandboxServiceServicer):
             )
         ):
             for entry in page:
-                yield _entry(entry)
+                yield entry
             last = page[-1].number
-
-
-def _entry(entry: domain.Entry) -> pb.ReadLedgerResponse:
-    return pb.ReadLedgerResponse(
-        number=entry.number,
-        kind=pb.EntryKind.ValueType(entry.kind),
-        key=entry.key,
-        reference=entry.reference,
-        amount=entry.amount,
-        units=entry.units,
-        at=timestamp(entry.at),
-    )

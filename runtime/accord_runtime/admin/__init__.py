@@ -50,15 +50,6 @@ def writes_to(runtime: Runtime) -> Audit:
     """Writes changes of the mesh's policies down, beside all other interventions."""
 
     async def write(done: Intervention) -> None:
-        await runtime.database.write(
-            lambda tx: record(
-                tx,
-                target=done.target,
-                reason=done.reason,
-                before=done.before,
-                after=done.after,
-                now=runtime.clock(),
-            )
-        )
+        await runtime.database.write(lambda tx: record(tx, done, runtime.clock()))
 
     return write

@@ -1,8 +1,10 @@
 """The record of interventions: who, when, what, to which target, and why."""
 
+from dataclasses import asdict
 from typing import Final
 
 import accord
+from accord.operations import Intervention
 from accord.ops.v1 import audit_pb2 as pb
 from accord.ops.v1.audit_pb2_grpc import AuditServiceServicer
 from accord_runtime.database import Database, Row, Tx
@@ -27,7 +29,7 @@ MIGRATIONS: Final = [
 ]
 
 
-def record(tx: Tx, *, target: str, reason: str, before: str, after: str, now: float) -> None:
+def record(tx: Tx, done: Intervention, now: float) -> None:
     """Write down the intervention being handled, in the transaction that carries it out."""
     call = accord.current()
     assert call is not None  # An intervention is a call.
@@ -38,10 +40,7 @@ def record(tx: Tx, *, target: str, reason: str, before: str, after: str, now: fl
             "at": now,
             "principal": call.principal,
             "method": call.method.removeprefix("/"),
-            "target": target,
-            "reason": reason,
-            "before": before,
-            "after": after,
+            **asdict(done),
         },
     )
 

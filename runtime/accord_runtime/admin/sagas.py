@@ -12,6 +12,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from accord.errors import Aborted, FailedPrecondition, NotFound
+from accord.operations import Intervention
 from accord.ops.v1 import saga_pb2 as pb
 from accord.ops.v1.saga_pb2_grpc import SagaServiceServicer
 from accord_runtime.admin import audit
@@ -28,7 +29,7 @@ from accord_runtime.work.table import Item, State
 
 M = TypeVar("M", bound=Message)
 
-Intervention = (
+Request = (
     pb.RetrySagaRequest | pb.SkipStepRequest | pb.CompensateSagaRequest | pb.AbandonSagaRequest
 )
 
@@ -166,7 +167,7 @@ class SagaServicer(SagaServiceServicer):
         return await self._intervene(request, abandon, pb.AbandonSagaResponse)
 
     async def _intervene(
-        self, request: Intervention, change: Callable[[Tx], None], answer: Callable[..., M]
+        self, request: Request, change: Callable[[Tx], None], answer: Callable[..., M]
     ) -> M:
         """Change a saga, and write down who did, in one transaction; answer with what it is then.
 
@@ -180,14 +181,8 @@ class SagaServicer(SagaServiceServicer):
         def write(tx: Tx) -> M:
             before = self._describe(tx, request.saga_id)
             change(tx)
-            audit.record(
-                tx,
-                target=request.saga_id,
-                reason=request.reason,
-                before=before,
-                after=self._describe(tx, request.saga_id),
-                now=now,
-            )
+            after = self._describe(tx, request.saga_id)
+            audit.record(tx, Intervention(request.saga_id, request.reason, before, after), now)
             return answer(saga=self._message(_load(tx, request.saga_id)))
 
         return await commit(self._database, write)

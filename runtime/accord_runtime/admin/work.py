@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from accord.errors import FailedPrecondition, NotFound
+from accord.operations import Intervention
 from accord.ops.v1 import work_pb2 as pb
 from accord.ops.v1.work_pb2_grpc import WorkServiceServicer
 from accord_runtime.admin import audit
@@ -78,14 +79,8 @@ class WorkServicer(WorkServiceServicer):
         def retry(tx: Tx) -> pb.RetryWorkResponse:
             item = self._find(tx, request.work_id, lock=True)
             after = retry_item(tx, item, now)
-            audit.record(
-                tx,
-                target=item.id,
-                reason=request.reason,
-                before=str(item),
-                after=str(after),
-                now=now,
-            )
+            done = Intervention(item.id, request.reason, str(item), str(after))
+            audit.record(tx, done, now)
             tx.after_commit(self._executor.wake)
             return pb.RetryWorkResponse(item=message(after))
 
@@ -105,14 +100,8 @@ class WorkServicer(WorkServiceServicer):
                 )
             if not table.discard(tx, item.id):
                 raise FailedPrecondition("NOT_PARKED", f"work {item.id} is {item.state}")
-            audit.record(
-                tx,
-                target=item.id,
-                reason=request.reason,
-                before=str(item),
-                after="discarded",
-                now=now,
-            )
+            done = Intervention(item.id, request.reason, str(item), "discarded")
+            audit.record(tx, done, now)
             tx.after_commit(self._executor.wake)
             return pb.DiscardWorkResponse(item=message(item))
 

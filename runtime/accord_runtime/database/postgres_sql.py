@@ -17,7 +17,6 @@ from accord_runtime.database.interface import (
     Params,
     Row,
     Tx,
-    rows_of,
 )
 
 _TOKEN = re.compile(
@@ -113,4 +112,4 @@ class PostgresTx(Tx):
         except psycopg.Error as error:
             raise translated(error) from error
         columns = [column.name for column in cursor.description or ()]
-        return max(cursor.rowcount, 0), rows_of(columns, values)
+        return max(cursor.rowcount, 0), [Row(zip(columns, each, strict=True)) for each in values]

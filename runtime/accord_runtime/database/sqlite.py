@@ -25,7 +25,6 @@ from accord_runtime.database.interface import (
     Params,
     Row,
     Tx,
-    rows_of,
 )
 from accord_runtime.database.worker_threads import Job, WorkerThreads
 
@@ -89,7 +88,7 @@ class _SqliteTx(Tx):
         except sqlite3.Error as error:
             raise _translated(error) from error
         columns = [column[0] for column in cursor.description or ()]
-        return max(cursor.rowcount, 0), rows_of(columns, values)
+        return max(cursor.rowcount, 0), [Row(zip(columns, each, strict=True)) for each in values]
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -141,7 +142,7 @@ class Inbox:
                     delivered += 1
                     if message.metadata.sequence.consumer != delivered:
                         raise LookupError("messages were lost on their way; asking again")
-                await self._database.write(lambda tx, batch=messages: self._take(tx, batch))  # type: ignore[misc]
+                await self._database.write(partial(self._take, messages=messages))
                 for message in messages:
                     await message.ack()
                 if self._clock() - swept > _SWEEP:

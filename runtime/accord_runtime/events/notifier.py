@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from accord_runtime.database import Database, DatabaseError
@@ -54,9 +55,7 @@ class Notifier:
         while True:
             await asyncio.sleep(POLL)
             try:
-                position, keys = await database.read(
-                    lambda tx, seen=seen: events.keys_after(tx, seen)  # type: ignore[misc]
-                )
+                position, keys = await database.read(partial(events.keys_after, position=seen))
             except DatabaseError as error:
                 log.debug("the record could not be looked at: %s", error)
                 continue

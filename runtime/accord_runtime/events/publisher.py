@@ -9,8 +9,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -162,12 +163,8 @@ class Publisher:
         checked = self._clock()
         while True:
             self._numbered.clear()
-            position = mark.position
-            batch = without_repeated_keys(
-                await self._database.read(
-                    lambda tx, position=position: events.after_position(tx, position, BATCH)  # type: ignore[misc]
-                )
-            )
+            read = partial(events.after_position, position=mark.position, most=BATCH)
+            batch = without_repeated_keys(await self._database.read(read))
             if not batch:
                 await _wait(self._numbered, 1.0)
             else:
@@ -238,26 +235,18 @@ class Publisher:
         self._note(tx, mark)
 
     def _note(self, tx: Tx, mark: Mark) -> None:
-        values = {
-            "stream": self._stream,
-            "created": mark.created,
-            "position": mark.position,
-            "acknowledged": mark.acknowledged,
-        }
-        tx.execute(
-            "INSERT INTO relay (stream, created, position, acknowledged)"
-            " VALUES (:stream, :created, :position, :acknowledged)"
-            " ON CONFLICT (stream) DO UPDATE SET created = excluded.created,"
+        tx.insert(
+            "relay",
+            {"stream": self._stream, **asdict(mark)},
+            on_conflict="(stream) DO UPDATE SET created = excluded.created,"
             " position = excluded.position, acknowledged = excluded.acknowledged",
-            values,
         )
         # A mark a thousand events is fine enough to go back to, and stays small.
-        coarse = {**values, "acknowledged": mark.acknowledged // 1000 * 1000 + 999}
-        tx.execute(
-            "INSERT INTO relay_marks (stream, acknowledged, position)"
-            " VALUES (:stream, :acknowledged, :position) ON CONFLICT (stream, acknowledged)"
-            " DO UPDATE SET position = excluded.position",
-            coarse,
+        coarse = mark.acknowledged // 1000 * 1000 + 999
+        tx.insert(
+            "relay_marks",
+            {"stream": self._stream, "acknowledged": coarse, "position": mark.position},
+            on_conflict="(stream, acknowledged) DO UPDATE SET position = excluded.position",
         )
 
 

@@ -42,11 +42,6 @@ MIGRATIONS: Final = [
     "CREATE INDEX events_next ON events (key, sequence) WHERE position IS NULL",
 ]
 
-COLUMNS: Final = (
-    "event_id, position, key, sequence, type, version, subject, payload, causation_id, trace,"
-    " occurred_at"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -83,6 +78,9 @@ class Event:
         message: Message = symbol_database.Default().GetSymbol(self.type)()
         message.ParseFromString(self.payload)
         return message
+
+
+COLUMNS: Final = ", ".join(Event.__slots__)
 
 
 class Outbox:

@@ -183,6 +183,6 @@ def _current() -> Idempotency | None:
 
 def _answer(answer: Message | ServiceError | None) -> dict[str, object]:
     response = answer.SerializeToString() if isinstance(answer, Message) else None
-    refused = isinstance(answer, ServiceError)
-    status = answer.to_status().SerializeToString() if refused else None  # type: ignore[union-attr]
+    refusal = answer.to_status() if isinstance(answer, ServiceError) else None
+    status = None if refusal is None else refusal.SerializeToString()
     return {"response": response, "status": status}

@@ -221,14 +221,12 @@ def fail(tx: Tx, work: Work, owner: str, error: str, now: float, retry_at: float
 
 def unpark(tx: Tx, id: str, now: float) -> bool:  # noqa: A002
     """Try a parked or waiting row now, from its first attempt. False when there is none."""
-    return (
-        tx.execute(
-            "UPDATE work SET state = 'ready', attempts = 0, due_at = :now"
-            " WHERE id = :id AND lease_until <= :now",
-            {"id": id, "now": now},
-        )
-        > 0
+    unparked = tx.execute(
+        "UPDATE work SET state = 'ready', attempts = 0, due_at = :now"
+        " WHERE id = :id AND lease_until <= :now",
+        {"id": id, "now": now},
     )
+    return unparked > 0
 
 
 def discard(tx: Tx, id: str) -> bool:  # noqa: A002
@@ -258,10 +256,6 @@ _WHERE: Final = {
     State.PARKED: "state = 'parked'",
     State.LEASED: "state = 'ready' AND lease_until > :now",
 }
-
-_COLUMNS: Final = (
-    "id, queue, key, seq, state, due_at, attempts, owner, lease_until, history, trace, created_at"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +292,9 @@ class Item:
 
     def __str__(self) -> str:
         return f"{self.queue} {self.key} {self.standing}"
+
+
+_COLUMNS: Final = ", ".join(Item.__slots__)
 
 
 def find(tx: Tx, id: str, now: float, *, lock: bool = False) -> Item | None:  # noqa: A002
