@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from accord_runtime import settings
+from accord_runtime.settings import Addresses
+
 HOST: Final = "127.0.0.1"
 
 SERVICES: Final[Mapping[str, int]] = MappingProxyType(
@@ -18,15 +21,10 @@ SERVICES: Final[Mapping[str, int]] = MappingProxyType(
         "shipping": 50054,
         "notifications": 50055,
         "customers": 50056,
-        "analytics": 50057,
-        "accounting": 50058,
         "sandbox": 50060,
     }
 )
 """Service name -> base port of its gRPC server."""
-
-RESERVED: Final[frozenset[str]] = frozenset({"analytics", "accounting"})
-"""Services whose port is kept free for them but which are not started yet."""
 
 BROKER: Final = "broker"
 BROKER_PORT: Final = 4222
@@ -63,6 +61,16 @@ def address(name: str, offset: int = 0) -> str:
     return f"{HOST}:{port(name, offset)}"
 
 
+def addresses(offset: int = 0) -> Addresses:
+    """Where everything listens. Errors as `port`."""
+    return Addresses(
+        services={name: address(name, offset) for name in SERVICES},
+        broker=address(BROKER, offset),
+        mail=f"{HOST}:{smtp_port(offset)}",
+        metrics_distance=METRICS_DISTANCE,
+    )
+
+
 def targets(offset: int = 0, overrides: str = "") -> dict[str, str]:
     """Service name -> `host:port` of every service.
 
@@ -73,14 +81,4 @@ def targets(offset: int = 0, overrides: str = "") -> dict[str, str]:
     Raises:
         ValueError: an override is not of the form `name=host:port`.
     """
-    result = {name: address(name, offset) for name in SERVICES}
-    for entry in filter(None, (part.strip() for part in overrides.split(","))):
-        name, separator, target = (part.strip() for part in entry.partition("="))
-        if not (name and separator and target):
-            raise ValueError(f"MESH_TARGETS: {entry!r} is not of the form name=host:port")
-        result[name] = target
-    return result
-
-
-DEFAULT_TARGETS: Final[Mapping[str, str]] = MappingProxyType(targets())
-"""Service name -> address when nothing is moved."""
+    return {**addresses(offset).services, **settings.targets(overrides)}

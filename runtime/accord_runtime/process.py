@@ -8,9 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
@@ -28,19 +27,17 @@ from accord_runtime.database.migrations import migrate
 from accord_runtime.events import inbox, publisher
 from accord_runtime.events import record as events
 from accord_runtime.events.broker import Broker
-from accord_runtime.events.inbox import Consumer, EventHandler
-from accord_runtime.events.notifier import Hub
-from accord_runtime.events.outbox import Outbox
-from accord_runtime.events.publisher import Relay
+from accord_runtime.events.notifier import Notifier
+from accord_runtime.events.publisher import Publisher
+from accord_runtime.events.record import Outbox
 from accord_runtime.grpc import idempotency, reflection, validation
 from accord_runtime.grpc.idempotency import SqlIdempotencyStore
-from accord_runtime.saga import Sagas
-from accord_runtime.settings import Settings
+from accord_runtime.service import Background, Runtime, Service
+from accord_runtime.settings import Addresses, Settings
 from accord_runtime.telemetry import Telemetry, logs
 from accord_runtime.telemetry.metrics_endpoint import ScrapeServer
-from accord_runtime.work import executor
+from accord_runtime.work import table
 from accord_runtime.work.executor import Executor
-from services.topology import HOST
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +45,7 @@ MIGRATIONS: Final = [
     *idempotency.MIGRATIONS,
     *events.MIGRATIONS,
     *publisher.MIGRATIONS,
-    *executor.MIGRATIONS,
+    *table.MIGRATIONS,
     *inbox.MIGRATIONS,
     *admin.MIGRATIONS,
 ]
@@ -57,67 +54,8 @@ GRACE: Final = 5.0
 """Seconds that running calls are given to end."""
 
 PATIENCE: Final = 3.0
-"""Seconds that background work is given to end. With `accord`'s lame duck below shopctl's limit."""
-
-
-@dataclass(slots=True)
-class Runtime:
-    """What a service is built from."""
-
-    settings: Settings
-    mesh: accord.Mesh
-    database: Database
-    server: grpc.aio.Server
-    executor: Executor
-    outbox: Outbox
-    hub: Hub
-    broker: Broker
-    telemetry: Telemetry = field(default_factory=Telemetry)
-    clock: Callable[[], float] = time.time
-    """Unix time in seconds."""
-    sagas: Sagas | None = None
-    """What its operator sees of sagas; set by the `build` of a service that has any."""
-    background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(
-        default_factory=list
-    )
-    closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-    failed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when something in the background has failed: the process must end."""
-
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        """Run something for as long as the service lives; the process ends when it fails."""
-        self.background.append((name, work))
-
-    def on_close(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something when the service has stopped taking calls."""
-        self.closing.append(work)
-
-    def subscribe(self, stream: str, handlers: Mapping[type[Message], EventHandler]) -> None:
-        """Receive another service's events; `stream` is its name in capitals."""
-        receiver = Consumer(
-            self.settings.name,
-            stream.lower(),
-            handlers,
-            database=self.database,
-            broker=self.broker,
-            executor=self.executor,
-            clock=self.clock,
-        )
-        self.spawn(receiver.serve, f"consumer of {stream}")
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What is particular to a service."""
-
-    name: str
-    """A name of `topology.SERVICES`."""
-    contracts: Sequence[str]
-    """Full names of the gRPC services that it serves."""
-    build: Callable[[Runtime], None]
-    """Adds the servicers, and registers what runs in the background."""
-    migrations: Sequence[str] = ()
-    """Its tables; see `migrations.migrate`."""
+"""Seconds that background work is given to end. With `accord`'s lame duck below the 10 s after
+which a supervisor kills a process."""
 
 
 def _requests(contracts: Sequence[str]) -> list[type[Message]]:
@@ -156,8 +94,8 @@ async def running(
 
         broker = Broker(settings)
         stack.push_async_callback(broker.close)
-        hub = Hub()
-        publisher = Relay(service.name, database, broker, hub)
+        notifier = Notifier()
+        publishing = Publisher(service.name, database, broker, notifier)
         mesh = accord.Mesh(
             service.name,
             targets=settings.peers,
@@ -174,8 +112,8 @@ async def running(
             # The address is this process's own as long as it lives, and the next one's after it;
             # replicas on other machines may well listen on the same one.
             executor=Executor(database, owner=f"{socket.gethostname()}/{settings.address}"),
-            outbox=Outbox(publisher, hub),
-            hub=hub,
+            outbox=Outbox(publishing.wake, notifier.changed),
+            notifier=notifier,
             broker=broker,
             telemetry=recorded or Telemetry(),
         )
@@ -193,17 +131,20 @@ async def running(
         except RuntimeError as error:
             raise OSError(f"cannot listen on {settings.address}; is it in use?") from error
 
-        background = _Background(runtime.failed)
+        background = _Tasks(runtime.failed)
         stack.push_async_callback(background.stop)
         stack.push_async_callback(runtime.executor.drain, PATIENCE)
         for work in runtime.closing:
             stack.push_async_callback(work)
         await runtime.executor.take_back()
         background.start("executor", runtime.executor.serve)
-        background.start("relay", publisher.serve)
-        background.start("hub", lambda: hub.serve(database))
-        background.start("live policy", lambda: mesh.control.overrides.follow(live_policy))
-        background.start("policy file", lambda: _follow_file(mesh, settings))
+        background.start("relay", publishing.serve)
+        background.start("hub", lambda: notifier.serve(database))
+        # It may come, change and go at any time.
+        policy_file = FileSource(settings.home / "policy.json")
+        overrides = mesh.control.overrides
+        background.start("live policy", lambda: overrides.follow(live_policy))
+        background.start("policy file", lambda: overrides.follow(policy_file, Layer.FILE))
         background.start("sweeper", lambda: _sweep(database))
         for name, work in runtime.background:
             background.start(name, work)
@@ -244,16 +185,11 @@ async def _serve_metrics(
     """A port that is taken costs the metrics, not the service."""
     server = ScrapeServer(scrape)
     try:
-        await server.start(HOST, settings.metrics_port)
+        await server.start("127.0.0.1", settings.metrics_port)
     except (OSError, OverflowError) as error:
         log.warning("no metrics are served on port %d: %s", settings.metrics_port, error)
         return
     stack.push_async_callback(server.close)
-
-
-async def _follow_file(mesh: accord.Mesh, settings: Settings) -> None:
-    """Apply `<home>/policy.json`, which may come, change and go at any time."""
-    await mesh.control.overrides.follow(FileSource(settings.home / "policy.json"), Layer.FILE)
 
 
 async def _sweep(database: Database) -> None:
@@ -265,14 +201,14 @@ async def _sweep(database: Database) -> None:
         await asyncio.sleep(3600)
 
 
-class _Background:
+class _Tasks:
     """Tasks that live as long as the service; one that fails ends the process."""
 
     def __init__(self, failed: asyncio.Event) -> None:
         self._failed = failed
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def start(self, name: str, work: Background) -> None:
         task = asyncio.create_task(work(), name=name)
         task.add_done_callback(self._done)
         self._tasks.append(task)
@@ -306,10 +242,15 @@ async def _main(service: Service, settings: Settings, recorded: Telemetry) -> bo
     return not runtime.failed.is_set()
 
 
-def main(service: Service) -> None:
-    """Run a service as its environment says, until SIGTERM or SIGINT; exits 0 after draining."""
+def main(service: Service, addresses: Callable[[int], Addresses]) -> None:
+    """Run a service as its environment says, until SIGTERM or SIGINT; exits 0 after draining.
+
+    Args:
+        service: which one.
+        addresses: port offset -> where the mesh listens; see `Settings.from_environment`.
+    """
     try:
-        settings = Settings.from_environment(service.name)
+        settings = Settings.from_environment(service.name, addresses)
     except ValueError as error:
         sys.exit(f"{service.name}: {error}")
     logs.configure(service.name, settings.log_format)

@@ -1,22 +1,50 @@
 """What a service is told by its environment."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services import topology
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the processes of a mesh listen unless one of them is told otherwise, as `host:port`."""
+
+    services: Mapping[str, str]
+    """Service name -> address, of all services."""
+    broker: str
+    mail: str
+    """The mail server."""
+    metrics_distance: int
+    """How far above a service's own port its `/metrics` are served."""
+
+
+def targets(text: str) -> dict[str, str]:
+    """Service name -> address, read from the form of `MESH_TARGETS`: `name=host:port,...`.
+
+    Raises:
+        ValueError: an entry is not of that form.
+    """
+    result = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, separator, target = (part.strip() for part in entry.partition("="))
+        if not (name and separator and target):
+            raise ValueError(f"MESH_TARGETS: {entry!r} is not of the form name=host:port")
+        result[name] = target
+    return result
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Where a service listens, keeps its state and finds the others.
 
-    Every field has a default that works on a fresh machine, without a file.
+    Every field beyond the first two has a default that works on a fresh machine, without a file.
     """
 
     name: str
-    """The service: a name of `topology.SERVICES`."""
+    """The service: a name of `addresses.services`."""
+    addresses: Addresses
+    """Where the mesh listens, with `port_offset` added to every port."""
     home: Path = Path(".mesh")
     """Folder of all state: databases, broker, mails (`MESH_HOME`)."""
     port_offset: int = 0
@@ -28,7 +56,7 @@ class Settings:
     nats_token: str = field(default="", repr=False)
     """Password of the broker; empty for the one in `<home>/nats.token` (`NATS_TOKEN`)."""
     smtp: str = ""
-    """`host:port` of the mail server; empty for the sandbox's (`SMTP_ADDRESS`)."""
+    """`host:port` of the mail server; empty for the usual (`SMTP_ADDRESS`)."""
     log_format: str = "json"
     """`json` or `text` (`LOG_FORMAT`)."""
     targets: str = ""
@@ -37,8 +65,19 @@ class Settings:
     """`host:port` to listen on; empty for the usual (`MESH_LISTEN`)."""
 
     @classmethod
-    def from_environment(cls, name: str, environment: Mapping[str, str] = os.environ) -> "Settings":
+    def from_environment(
+        cls,
+        name: str,
+        addresses: Callable[[int], Addresses],
+        environment: Mapping[str, str] = os.environ,
+    ) -> "Settings":
         """Read the settings of a service.
+
+        Args:
+            name: the service.
+            addresses: port offset -> where the mesh listens; raises ValueError for one that is
+                too large.
+            environment: the variables.
 
         Raises:
             ValueError: a variable has a value that cannot be used.
@@ -49,10 +88,10 @@ class Settings:
         log_format = environment.get("LOG_FORMAT", "") or "json"
         if log_format not in ("json", "text"):
             raise ValueError(f"LOG_FORMAT={log_format!r}: expected json or text")
-        # Raises for an offset that is too large and for overrides that cannot be read.
-        topology.targets(int(offset), environment.get("MESH_TARGETS", ""))
+        targets(environment.get("MESH_TARGETS", ""))  # Raises when they cannot be read.
         return cls(
             name=name,
+            addresses=addresses(int(offset)),
             home=Path(environment.get("MESH_HOME", "") or ".mesh"),
             port_offset=int(offset),
             database_url=environment.get("DATABASE_URL", ""),
@@ -67,12 +106,12 @@ class Settings:
     @property
     def address(self) -> str:
         """`host:port` on which the service listens."""
-        return self.listen or topology.address(self.name, self.port_offset)
+        return self.listen or self.addresses.services[self.name]
 
     @property
     def metrics_port(self) -> int:
         """Port of `/metrics`, on loopback."""
-        return int(self.address.rpartition(":")[2]) + topology.METRICS_DISTANCE
+        return int(self.address.rpartition(":")[2]) + self.addresses.metrics_distance
 
     @property
     def database(self) -> str:
@@ -82,7 +121,7 @@ class Settings:
     @property
     def broker(self) -> str:
         """URL of the broker."""
-        return self.nats_url or f"nats://{topology.address(topology.BROKER, self.port_offset)}"
+        return self.nats_url or f"nats://{self.addresses.broker}"
 
     @property
     def broker_token(self) -> str | None:
@@ -93,9 +132,9 @@ class Settings:
     @property
     def mail_server(self) -> str:
         """`host:port` of the mail server."""
-        return self.smtp or f"{topology.HOST}:{topology.smtp_port(self.port_offset)}"
+        return self.smtp or self.addresses.mail
 
     @property
     def peers(self) -> dict[str, str]:
         """Name -> `host:port` of every service."""
-        return topology.targets(self.port_offset, self.targets)
+        return {**self.addresses.services, **targets(self.targets)}

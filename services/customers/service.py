@@ -1,6 +1,6 @@
 """How the customers service is put together."""
 
-from accord_runtime.process import Runtime, Service
+from accord_runtime.service import Runtime, Service
 from services.customers.servicer import Customers
 from services.customers.store import MIGRATIONS
 from shop.customers.v1.customers_pb2_grpc import add_CustomerServiceServicer_to_server

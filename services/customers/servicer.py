@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from accord.errors import AlreadyExists, NotFound
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.ids import uuid7
+from accord_runtime.grpc.types import Context
 from services.customers import store
 from shop.customers.v1 import customers_pb2 as pb
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceServicer
@@ -22,7 +23,7 @@ class Customers(CustomerServiceServicer):
         self._database = database
 
     async def CreateCustomer(
-        self, request: pb.CreateCustomerRequest, context: Any
+        self, request: pb.CreateCustomerRequest, context: Context
     ) -> pb.CreateCustomerResponse:
         customer = pb.Customer(customer_id=uuid7(), name=request.name, email=request.email)
         if request.HasField("address"):
@@ -37,7 +38,7 @@ class Customers(CustomerServiceServicer):
         return await commit(self._database, create)
 
     async def GetCustomer(
-        self, request: pb.GetCustomerRequest, context: Any
+        self, request: pb.GetCustomerRequest, context: Context
     ) -> pb.GetCustomerResponse:
         customer = await self._database.read(lambda tx: store.find(tx, request.customer_id))
         if customer is None:
@@ -45,7 +46,7 @@ class Customers(CustomerServiceServicer):
         return pb.GetCustomerResponse(customer=customer)
 
     async def ListCustomers(
-        self, request: pb.ListCustomersRequest, context: Any
+        self, request: pb.ListCustomersRequest, context: Context
     ) -> AsyncIterator[pb.ListCustomersResponse]:
         last = request.after_number
         while page := await self._database.read(partial(store.page, after=last, most=PAGE)):

@@ -1,6 +1,7 @@
 """Runs the service: `python -m services.inventory`."""
 
 from accord_runtime.process import main
+from services import topology
 from services.inventory.service import SERVICE
 
-main(SERVICE)
+main(SERVICE, topology.addresses)

@@ -32,16 +32,14 @@ def reserve(tx: Tx, order_id: str, lines: Sequence[Line], key: str | None) -> St
     if not _begin(tx, order_id, State.RESERVED, key):
         return _repeated(tx, order_id, lines)
     for line in lines:
-        tx.execute(
-            "INSERT INTO reservation_line"
-            " (order_id, sku, quantity, price_minor_units, currency_code)"
-            " VALUES (:order_id, :sku, :quantity, :minor_units, :currency)",
+        tx.insert(
+            "reservation_line",
             {
                 "order_id": order_id,
                 "sku": line.sku,
                 "quantity": line.quantity,
-                "minor_units": line.price.minor_units,
-                "currency": line.price.currency_code,
+                "price_minor_units": line.price.minor_units,
+                "currency_code": line.price.currency_code,
             },
         )
     found = problems(lines, _locked(tx, order_id))
@@ -87,12 +85,8 @@ def commit(tx: Tx, order_id: str) -> State:
 
 def _begin(tx: Tx, order_id: str, state: State, key: str | None = None) -> bool:
     """Write the order's reservation; False when there is one, or the key was used."""
-    added = tx.execute(
-        "INSERT INTO reservation (order_id, state, idempotency_key)"
-        " VALUES (:order_id, :state, :key) ON CONFLICT DO NOTHING",
-        {"order_id": order_id, "state": state.value, "key": key},
-    )
-    return added == 1
+    row = {"order_id": order_id, "state": state.value, "idempotency_key": key}
+    return tx.insert("reservation", row, on_conflict="DO NOTHING") == 1
 
 
 def _state(tx: Tx, order_id: str) -> State | None:

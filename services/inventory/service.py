@@ -1,6 +1,6 @@
 """How the inventory service is put together."""
 
-from accord_runtime.process import Runtime, Service
+from accord_runtime.service import Runtime, Service
 from services.inventory.servicer import Inventory
 from services.inventory.store import MIGRATIONS
 from shop.inventory.v1.inventory_pb2_grpc import add_InventoryServiceServicer_to_server

@@ -2,12 +2,12 @@
 
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from accord.context import current
 from accord.errors import NotFound
 from accord_runtime.database import Database, Tx
-from accord_runtime.grpc.idempotency import commit
+from accord_runtime.grpc.idempotency import commit, key
+from accord_runtime.grpc.types import Context
 from services.inventory import reservations, store
 from services.inventory.domain import Line, Price, Product, State
 from shop.common.v1.money_pb2 import Money
@@ -25,7 +25,7 @@ class Inventory(InventoryServiceServicer):
         self._database = database
 
     async def UpsertProduct(
-        self, request: pb.UpsertProductRequest, context: Any
+        self, request: pb.UpsertProductRequest, context: Context
     ) -> pb.UpsertProductResponse:
         def upsert(tx: Tx) -> pb.UpsertProductResponse:
             price = _price(request.price)
@@ -35,19 +35,19 @@ class Inventory(InventoryServiceServicer):
         return await commit(self._database, upsert)
 
     async def ReserveStock(
-        self, request: pb.ReserveStockRequest, context: Any
+        self, request: pb.ReserveStockRequest, context: Context
     ) -> pb.ReserveStockResponse:
         lines = [Line(line.sku, line.quantity, _price(line.unit_price)) for line in request.lines]
-        key = _key()
+        used = key()
 
         def reserve(tx: Tx) -> pb.ReserveStockResponse:
-            state = reservations.reserve(tx, request.order_id, lines, key)
+            state = reservations.reserve(tx, request.order_id, lines, used)
             return pb.ReserveStockResponse(reservation=_reservation(request.order_id, state))
 
         return await commit(self._database, reserve)
 
     async def ReleaseStock(
-        self, request: pb.ReleaseStockRequest, context: Any
+        self, request: pb.ReleaseStockRequest, context: Context
     ) -> pb.ReleaseStockResponse:
         def release(tx: Tx) -> pb.ReleaseStockResponse:
             state = reservations.release(tx, request.order_id)
@@ -56,7 +56,7 @@ class Inventory(InventoryServiceServicer):
         return await commit(self._database, release)
 
     async def CommitStock(
-        self, request: pb.CommitStockRequest, context: Any
+        self, request: pb.CommitStockRequest, context: Context
     ) -> pb.CommitStockResponse:
         def take_out(tx: Tx) -> pb.CommitStockResponse:
             state = reservations.commit(tx, request.order_id)
@@ -64,14 +64,14 @@ class Inventory(InventoryServiceServicer):
 
         return await commit(self._database, take_out)
 
-    async def GetStock(self, request: pb.GetStockRequest, context: Any) -> pb.GetStockResponse:
+    async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.GetStockResponse:
         product = await self._database.read(lambda tx: store.find(tx, request.sku))
         if product is None:
             raise NotFound("product", request.sku)
         return pb.GetStockResponse(product=_product(product))
 
     async def ListStock(
-        self, request: pb.ListStockRequest, context: Any
+        self, request: pb.ListStockRequest, context: Context
     ) -> AsyncIterator[pb.ListStockResponse]:
         last = request.after_sku
         while page := await self._database.read(partial(store.page, after=last, most=PAGE)):
@@ -80,22 +80,16 @@ class Inventory(InventoryServiceServicer):
             last = page[-1].sku
 
 
-def _key() -> str | None:
-    call = current()
-    return call.idempotency.scope.key if call and call.idempotency else None
-
-
 def _price(money: Money) -> Price:
     return Price(money.minor_units, money.currency_code)
 
 
 def _product(product: Product) -> pb.Product:
+    price = product.price
     return pb.Product(
         sku=product.sku,
         name=product.name,
-        price=Money(
-            minor_units=product.price.minor_units, currency_code=product.price.currency_code
-        ),
+        price=Money(minor_units=price.minor_units, currency_code=price.currency_code),
         on_hand=product.on_hand,
         reserved=product.reserved,
         available=product.available,

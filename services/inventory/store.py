@@ -90,10 +90,5 @@ def page(tx: Tx, after: str, most: int) -> list[Product]:
 
 def to_product(row: Row) -> Product:
     """A row of `product` as the domain knows it."""
-    return Product(
-        sku=row["sku"],
-        name=row["name"],
-        price=Price(row["price_minor_units"], row["currency_code"]),
-        on_hand=row["on_hand"],
-        reserved=row["reserved"],
-    )
+    price = Price(row["price_minor_units"], row["currency_code"])
+    return Product(row["sku"], row["name"], price, row["on_hand"], row["reserved"])

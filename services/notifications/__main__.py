@@ -1,6 +1,7 @@
 """Runs the service: `python -m services.notifications`."""
 
 from accord_runtime.process import main
+from services import topology
 from services.notifications.service import SERVICE
 
-main(SERVICE)
+main(SERVICE, topology.addresses)

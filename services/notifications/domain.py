@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from services.notifications.amounts import format_amount
 from shop.orders.v1 import events_pb2, orders_pb2
 
 _REASONS: Final[Mapping[int, str]] = {
@@ -17,6 +16,13 @@ _REASONS: Final[Mapping[int, str]] = {
 }
 
 _REFUND: Final = "If your card was charged, the money is on its way back to you."
+
+_DIGITS: Final = {
+    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF"), 0),
+    **dict.fromkeys(("UGX", "VND", "VUV", "XAF", "XOF", "XPF"), 0),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+}
+"""Currencies whose minor unit is not a hundredth: ISO 4217, list one, "minor unit"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,15 @@ def cancelled(event: events_pb2.OrderCancelled) -> News:
         text=f"Your order {event.order_id} is cancelled.\n\n"
         f"Reason: {_reason(event.failure)}\n\n{_REFUND}",
     )
+
+
+def format_amount(minor_units: int, currency_code: str) -> str:
+    """`format_amount(1999, "EUR")` is `"19.99 EUR"`, `format_amount(1999, "JPY")` `"1999 JPY"`."""
+    digits = _DIGITS.get(currency_code, 2)
+    if digits == 0:
+        return f"{minor_units} {currency_code}"
+    whole, part = divmod(minor_units, 10**digits)
+    return f"{whole}.{part:0{digits}} {currency_code}"
 
 
 def one_line(text: str) -> str:

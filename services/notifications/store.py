@@ -3,6 +3,7 @@
 from typing import Final
 
 from accord_runtime.database import Row, Tx
+from accord_runtime.grpc.types import timestamp
 from shop.notifications.v1 import notifications_pb2 as pb
 
 MIGRATIONS: Final = [
@@ -24,13 +25,10 @@ MIGRATIONS: Final = [
 
 def insert(tx: Tx, notification: pb.Notification, outcome: str) -> bool:
     """Write a notification down; False when the order's outcome has one already."""
-    added = tx.execute(
-        "INSERT INTO notification"
-        " (notification_id, order_id, outcome, recipient, subject, body, created_at)"
-        " VALUES (:id, :order_id, :outcome, :recipient, :subject, :body, :created_at)"
-        " ON CONFLICT (order_id, outcome) DO NOTHING",
+    added = tx.insert(
+        "notification",
         {
-            "id": notification.notification_id,
+            "notification_id": notification.notification_id,
             "order_id": notification.order_id,
             "outcome": outcome,
             "recipient": notification.recipient,
@@ -38,6 +36,7 @@ def insert(tx: Tx, notification: pb.Notification, outcome: str) -> bool:
             "body": notification.body,
             "created_at": notification.created_at.ToMicroseconds() / 1e6,
         },
+        on_conflict="(order_id, outcome) DO NOTHING",
     )
     return added == 1
 
@@ -79,16 +78,14 @@ def page(tx: Tx, order_id: str, before: str | None, most: int) -> list[pb.Notifi
 
 
 def _notification(row: Row) -> pb.Notification:
-    notification = pb.Notification(
+    sent = row["sent_at"] is not None
+    return pb.Notification(
         notification_id=row["notification_id"],
         order_id=row["order_id"],
         recipient=row["recipient"],
         subject=row["subject"],
         body=row["body"],
-        state=pb.NOTIFICATION_STATE_QUEUED,
+        state=pb.NOTIFICATION_STATE_SENT if sent else pb.NOTIFICATION_STATE_QUEUED,
+        created_at=timestamp(row["created_at"]),
+        sent_at=timestamp(row["sent_at"]) if sent else None,
     )
-    notification.created_at.FromMicroseconds(round(row["created_at"] * 1e6))
-    if row["sent_at"] is not None:
-        notification.state = pb.NOTIFICATION_STATE_SENT
-        notification.sent_at.FromMicroseconds(round(row["sent_at"] * 1e6))
-    return notification

@@ -1,6 +1,7 @@
 """The orders process."""
 
 from accord_runtime.process import main
+from services import topology
 from services.orders.service import SERVICE
 
-main(SERVICE)
+main(SERVICE, topology.addresses)

@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 import accord
-from accord.context import Idempotency
-from accord.errors import InvalidArgument, ResourceExhausted, ServiceError
+from accord import Idempotency, InvalidArgument, ResourceExhausted, ServiceError
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc import idempotency
 from accord_runtime.saga import Sagas

@@ -122,11 +122,16 @@ def apply(order: Order, event: Message, sequence: int, at: float) -> None:
         raise ValueError(f"event {sequence} does not follow {order.sequence}")
     _FOLD[type(event)](order, event)
     order.sequence = sequence
-    stamp = Timestamp()
-    stamp.FromNanoseconds(int(at * 1e6) * 1000)
+    order.updated_at.CopyFrom(timestamp(at))
     if sequence == 1:
-        order.created_at.CopyFrom(stamp)
-    order.updated_at.CopyFrom(stamp)
+        order.created_at.CopyFrom(order.updated_at)
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """The time of an event as its readers see it: cut to microseconds."""
+    moment = Timestamp()
+    moment.FromNanoseconds(int(seconds * 1e6) * 1000)
+    return moment
 
 
 def cancel(order: Order, reason: str) -> events.OrderUndoing:

@@ -1,8 +1,8 @@
 """What the orders process is made of."""
 
 from accord_runtime import saga
-from accord_runtime.process import Runtime, Service
 from accord_runtime.saga import Sagas
+from accord_runtime.service import Runtime, Service
 from services.orders import customers, store
 from services.orders.customers import KnownCustomers
 from services.orders.servicer import OrderServicer
@@ -29,7 +29,7 @@ def build(runtime: Runtime) -> None:
         sagas,
         definition,
         runtime.executor,
-        runtime.hub,
+        runtime.notifier,
         channel("customers"),
     )
     add_OrderServiceServicer_to_server(servicer, runtime.server)

@@ -3,20 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from itertools import accumulate
-from typing import Any
 
 import grpc
 
 import accord
 from accord.errors import FailedPrecondition, ServiceError, Unavailable, failure_of
 from accord_runtime.database import Database, Tx
-from accord_runtime.events.notifier import Hub
+from accord_runtime.events.notifier import Notifier
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.grpc.page_tokens import decode_token, encode_token, page_size
+from accord_runtime.grpc.page_tokens import Page
+from accord_runtime.grpc.types import Context
 from accord_runtime.saga import Definition, Sagas
-from accord_runtime.work.executor import Executor, Work
+from accord_runtime.work.executor import Executor
+from accord_runtime.work.table import Work
 from services.orders import domain, store
 from services.orders.bulk import BulkUpdates, cancel
 from services.orders.store import Orders
@@ -45,7 +46,7 @@ class OrderServicer(OrderServiceServicer):
         sagas: Sagas,
         saga: Definition,
         executor: Executor,
-        hub: Hub,
+        notifier: Notifier,
         customers: grpc.aio.Channel,
     ) -> None:
         self._database = database
@@ -53,13 +54,13 @@ class OrderServicer(OrderServiceServicer):
         self._sagas = sagas
         self._saga = saga
         self._executor = executor
-        self._hub = hub
+        self._notifier = notifier
         self._customers = CustomerServiceStub(customers)
-        self._watching = Watching(database, hub)
+        self._watching = Watching(database, notifier)
         self._bulk = BulkUpdates(database, orders, sagas)
 
     async def CreateOrder(
-        self, request: pb.CreateOrderRequest, context: Any
+        self, request: pb.CreateOrderRequest, context: Context
     ) -> pb.CreateOrderResponse:
         await self._known(request.customer_id)
         placed = OrderPlaced(
@@ -70,7 +71,7 @@ class OrderServicer(OrderServiceServicer):
             card_token=request.card_token,
             ship_to=request.ship_to,
         )
-        with self._hub.watching_keys(placed.order_id) as watch:
+        with self._notifier.watching_keys(placed.order_id) as watch:
             # From here on the order exists: whatever happens, it comes to an end.
             work = await self._database.write(lambda tx: self._place(tx, placed))
             try:
@@ -92,32 +93,28 @@ class OrderServicer(OrderServiceServicer):
                     ) from None
         return answer
 
-    async def GetOrder(self, request: pb.GetOrderRequest, context: Any) -> pb.GetOrderResponse:
+    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
         order = await self._database.read(lambda tx: store.get(tx, request.order_id))
         return pb.GetOrderResponse(order=order)
 
     async def ListOrders(
-        self, request: pb.ListOrdersRequest, context: Any
+        self, request: pb.ListOrdersRequest, context: Context
     ) -> pb.ListOrdersResponse:
-        filters = {"customer_id": request.customer_id, "status": str(request.status)}
-        before = decode_token(filters, request.page_token)
-        size = page_size(request.page_size)
+        asked = Page(request, customer_id=request.customer_id, status=str(request.status))
         orders = await self._database.read(
             lambda tx: store.page(
                 tx,
-                before=before,
-                most=size + 1,
+                before=asked.last,
+                most=asked.most,
                 customer_id=request.customer_id,
                 status=request.status,
             )
         )
-        page = _fitting(orders[:size])
-        more = len(orders) > len(page)
-        token = encode_token(filters, page[-1].order_id) if more else ""
+        page, token = asked.cut(orders, lambda order: order.order_id, most=_fitting(orders))
         return pb.ListOrdersResponse(orders=page, next_page_token=token)
 
     async def CancelOrder(
-        self, request: pb.CancelOrderRequest, context: Any
+        self, request: pb.CancelOrderRequest, context: Context
     ) -> pb.CancelOrderResponse:
         return await commit(
             self._database,
@@ -127,24 +124,24 @@ class OrderServicer(OrderServiceServicer):
         )
 
     async def StreamOrderUpdates(
-        self, request: pb.StreamOrderUpdatesRequest, context: Any
+        self, request: pb.StreamOrderUpdatesRequest, context: Context
     ) -> AsyncIterator[pb.StreamOrderUpdatesResponse]:
         async for update in self._watching.updates(request.order_id, request.after_sequence):
             yield update
 
     async def BulkUpdateOrders(
-        self, request_iterator: AsyncIterator[pb.BulkUpdateOrdersRequest], context: Any
+        self, request_iterator: AsyncIterator[pb.BulkUpdateOrdersRequest], context: Context
     ) -> pb.BulkUpdateOrdersResponse:
         return await self._bulk.apply_all(request_iterator)
 
     async def TrackOrders(
-        self, request_iterator: AsyncIterator[pb.TrackOrdersRequest], context: Any
+        self, request_iterator: AsyncIterator[pb.TrackOrdersRequest], context: Context
     ) -> AsyncIterator[pb.TrackOrdersResponse]:
         async for response in self._watching.track(request_iterator):
             yield response
 
     async def ReadEvents(
-        self, request: pb.ReadEventsRequest, context: Any
+        self, request: pb.ReadEventsRequest, context: Context
     ) -> AsyncIterator[pb.ReadEventsResponse]:
         async for response in self._watching.record(request.after_position, follow=request.follow):
             yield response
@@ -175,10 +172,10 @@ class OrderServicer(OrderServiceServicer):
         return None if raw is None else pb.CreateOrderResponse.FromString(raw)
 
 
-def _fitting(orders: list[pb.Order]) -> list[pb.Order]:
-    """The first of some orders: as many as one message should carry, but one at least."""
+def _fitting(orders: list[pb.Order]) -> int:
+    """How many of some orders, the first of them, one message should carry; one at least."""
     sizes = accumulate(order.ByteSize() for order in orders)
-    return orders[: max(1, sum(size <= PAGE_BYTES for size in sizes))]
+    return max(1, sum(size <= PAGE_BYTES for size in sizes))
 
 
 def _patience() -> float:

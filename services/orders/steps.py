@@ -20,7 +20,7 @@ from accord.errors import ServiceError
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc import idempotency
 from accord_runtime.saga import Definition, Kind, Step
-from accord_runtime.work.executor import Effect
+from accord_runtime.work.table import Effect
 from services.orders import domain, store
 from services.orders.store import Orders
 from shop.inventory.v1 import inventory_pb2

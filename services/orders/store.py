@@ -8,8 +8,7 @@ from google.protobuf.message import Message
 
 from accord.errors import NotFound
 from accord_runtime.database import Row, Tx
-from accord_runtime.events import record as events
-from accord_runtime.events.outbox import Outbox
+from accord_runtime.events.record import Outbox
 from services.orders import domain
 from shop.orders.v1.events_pb2 import OrderPlaced
 from shop.orders.v1.orders_pb2 import Order
@@ -45,11 +44,7 @@ class Orders:
         """Write a new order."""
         order = Order()
         self._append(tx, order, event)
-        tx.execute(
-            "INSERT INTO orders (order_id, customer_id, status, sequence, folded, card_token)"
-            " VALUES (:order_id, :customer_id, :status, :sequence, :folded, :card_token)",
-            {**_columns(order), "card_token": event.card_token},
-        )
+        tx.insert("orders", {**_columns(order), "card_token": event.card_token})
         return order
 
     def happened(self, tx: Tx, order: Order, event: Message) -> Order:
@@ -116,14 +111,6 @@ def page(
         },
     )
     return [Order.FromString(bytes(row["folded"])) for row in rows]
-
-
-def refold(tx: Tx, order_id: str) -> Order:
-    """The order as its events alone say it is."""
-    order = Order()
-    for event in events.of_key(tx, order_id):
-        domain.apply(order, event.message(), event.sequence, event.occurred_at)
-    return order
 
 
 def _order(row: Row | None, order_id: str) -> Order:

@@ -1,18 +1,20 @@
-"""Streams of updates and events: read from the record, woken by the hub."""
+"""Streams of updates and events: read from the record, woken by the notifier."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.any_pb2 import Any
 
 from accord.errors import Aborted, NotFound, OutOfRange, ResourceExhausted, ServiceError
 from accord_runtime.database import Database, Tx
 from accord_runtime.events import record as events
-from accord_runtime.events.notifier import Hub, Watch
+from accord_runtime.events.notifier import Notifier, Watch
 from services.orders import domain, store
+from shop.common.v1.event_pb2 import EventRecord
 from shop.orders.v1 import orders_pb2 as pb
 
 PATIENCE: Final = 30.0
@@ -86,35 +88,46 @@ class Follower:
         return self.read(tx)
 
 
+def event_record(event: events.Event) -> EventRecord:
+    """An event in its envelope, for streams of the service's record."""
+    record = EventRecord(
+        event_id=event.event_id,
+        type=event.type,
+        version=event.version,
+        subject=event.subject,
+        key=event.key,
+        sequence=event.sequence,
+        causation_id=event.causation_id,
+        traceparent=event.headers.get("traceparent", ""),
+        payload=Any(type_url=f"type.googleapis.com/{event.type}", value=event.payload),
+    )
+    record.occurred_at.CopyFrom(domain.timestamp(event.occurred_at))
+    return record
+
+
 def _update(event: events.Event, order: pb.Order) -> pb.StreamOrderUpdatesResponse:
     update = pb.StreamOrderUpdatesResponse(
         sequence=event.sequence, event_type=event.type, status=order.status
     )
-    update.occurred_at.CopyFrom(_stamp(event.occurred_at))
+    update.occurred_at.CopyFrom(domain.timestamp(event.occurred_at))
     if order.HasField("failure"):
         update.failure.CopyFrom(order.failure)
     return update
 
 
-def _stamp(seconds: float) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromNanoseconds(int(seconds * 1e6) * 1000)
-    return stamp
-
-
 class Watching:
     """The streams of one process."""
 
-    def __init__(self, database: Database, hub: Hub) -> None:
+    def __init__(self, database: Database, notifier: Notifier) -> None:
         self._database = database
-        self._hub = hub
+        self._notifier = notifier
 
     async def updates(
         self, order_id: str, after: int
     ) -> AsyncIterator[pb.StreamOrderUpdatesResponse]:
         """The updates of one order beyond a sequence, until it has ended."""
         follower, pace = Follower(order_id, after), Pace()
-        with self._hub.watching_keys(order_id) as watch:
+        with self._notifier.watching_keys(order_id) as watch:
             updates = await self._database.read(follower.begin)
             while True:
                 for update in updates:
@@ -129,7 +142,7 @@ class Watching:
     async def record(self, after: int, *, follow: bool) -> AsyncIterator[pb.ReadEventsResponse]:
         """The events of this service beyond a position; see ReadEvents."""
         pace = Pace()
-        with self._hub.watching() as watch:
+        with self._notifier.watching() as watch:
             head = await self._database.read(events.committed)
             if after > head:
                 raise OutOfRange(
@@ -138,14 +151,14 @@ class Watching:
             position = after
             while True:
                 batch = await self._database.read(
-                    lambda tx, position=position: events.after_position(tx, position, BATCH)  # type: ignore[misc]
+                    partial(events.after_position, position=position, most=BATCH)
                 )
                 for event in batch:
                     assert event.position is not None
                     if not follow and event.position > head:
                         return
                     pace.sending()
-                    yield pb.ReadEventsResponse(position=event.position, event=event.record())
+                    yield pb.ReadEventsResponse(position=event.position, event=event_record(event))
                     pace.sent()
                     position = event.position
                 if not follow and position >= head:
@@ -158,8 +171,8 @@ class Watching:
     ) -> AsyncIterator[pb.TrackOrdersResponse]:
         """Follow the orders that the caller adds, until it is done and all have ended."""
         pace = Pace()
-        with self._hub.watching_keys() as watch:
-            tracking = Tracking(self._database, self._hub, watch)
+        with self._notifier.watching_keys() as watch:
+            tracking = Tracking(self._database, self._notifier, watch)
             reader = asyncio.create_task(tracking.read_all(requests))
             try:
                 while not (reader.done() and tracking.idle):
@@ -175,9 +188,9 @@ class Watching:
 class Tracking:
     """The orders that one TrackOrders stream follows."""
 
-    def __init__(self, database: Database, hub: Hub, watch: Watch) -> None:
+    def __init__(self, database: Database, notifier: Notifier, watch: Watch) -> None:
         self._database = database
-        self._hub = hub
+        self._notifier = notifier
         self._watch = watch
         self._followers: dict[str, Follower] = {}
         self._fresh: dict[str, Follower] = {}
@@ -248,10 +261,10 @@ class Tracking:
         follower = Follower(request.order_id, request.after_sequence)
         self._followers[request.order_id] = follower
         self._fresh[request.order_id] = follower
-        self._hub.add(self._watch, request.order_id)
+        self._notifier.add(self._watch, request.order_id)
 
     def _drop(self, order_id: str) -> bool:
-        self._hub.remove(self._watch, order_id)
+        self._notifier.remove(self._watch, order_id)
         self._fresh.pop(order_id, None)
         return self._followers.pop(order_id, None) is not None
 

@@ -1,6 +1,6 @@
 """How the payments service is put together."""
 
-from accord_runtime.process import Runtime, Service
+from accord_runtime.service import Runtime, Service
 from services.payments.processor import SandboxProcessor
 from services.payments.servicer import Payments
 from services.payments.store import MIGRATIONS

@@ -79,6 +79,12 @@ def find(tx: Tx, order_id: str) -> Payment | None:
     return None if row is None else _payment(row)
 
 
+def refunding(tx: Tx, order_id: str) -> Payment | None:
+    """The payment of an order, if it is to be refunded and the processor has not confirmed it."""
+    payment = find(tx, order_id)
+    return payment if payment and payment.state is PaymentState.REFUNDING else None
+
+
 def _insert(
     tx: Tx,
     order_id: str,
@@ -88,10 +94,8 @@ def _insert(
     idempotency_key: str | None = None,
 ) -> bool:
     return bool(
-        tx.execute(
-            "INSERT INTO payment (payment_id, order_id, idempotency_key, minor_units,"
-            " currency_code, state, updated_at) VALUES (:payment_id, :order_id, :idempotency_key,"
-            " :minor_units, :currency_code, :state, :now) ON CONFLICT DO NOTHING",
+        tx.insert(
+            "payment",
             {
                 "payment_id": uuid7(),
                 "order_id": order_id,
@@ -99,8 +103,9 @@ def _insert(
                 "minor_units": amount.minor_units if amount else None,
                 "currency_code": amount.currency_code if amount else None,
                 "state": state.value,
-                "now": now,
+                "updated_at": now,
             },
+            on_conflict="DO NOTHING",
         )
     )
 

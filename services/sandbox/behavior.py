@@ -25,17 +25,16 @@ class Behaviors:
         """Treat the next `calls` calls of a party in a way; 0 means until it is changed."""
 
         def replace(tx: Tx) -> None:
-            tx.execute(
-                "INSERT INTO behaviors (party, behavior, delay, calls_left)"
-                " VALUES (:party, :behavior, :delay, :calls_left)"
-                " ON CONFLICT (party) DO UPDATE SET behavior = excluded.behavior,"
-                " delay = excluded.delay, calls_left = excluded.calls_left",
+            tx.insert(
+                "behaviors",
                 {
                     "party": int(party),
                     "behavior": int(conduct.behavior),
                     "delay": conduct.delay,
                     "calls_left": calls or None,
                 },
+                on_conflict="(party) DO UPDATE SET behavior = excluded.behavior,"
+                " delay = excluded.delay, calls_left = excluded.calls_left",
             )
 
         await self._database.write(replace)

@@ -59,11 +59,8 @@ def _insert(
     decline_reason: str,
 ) -> bool:
     return bool(
-        tx.execute(
-            "INSERT INTO captures"
-            " (key, reference, state, capture_id, minor_units, currency_code, decline_reason)"
-            " VALUES (:key, :reference, :state, :capture_id, :minor_units, :currency_code,"
-            " :decline_reason) ON CONFLICT (key) DO NOTHING",
+        tx.insert(
+            "captures",
             {
                 "key": key,
                 "reference": reference,
@@ -73,6 +70,7 @@ def _insert(
                 "currency_code": amount.currency_code if amount else None,
                 "decline_reason": decline_reason,
             },
+            on_conflict="(key) DO NOTHING",
         )
     )
 

@@ -41,19 +41,6 @@ class EntryKind(IntEnum):
     CANCELLED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of the ledger: money has an amount, parcels have units."""
-
-    number: int
-    kind: EntryKind
-    key: str
-    reference: str
-    amount: Money | None
-    units: int
-    at: float
-
-
 class CaptureState(StrEnum):
     """Where the card processor stands with a key."""
 

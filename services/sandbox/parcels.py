@@ -39,10 +39,8 @@ def cancel(tx: Tx, key: str, reference: str, now: float, *, handed_over: bool) -
 
 def _insert(tx: Tx, key: str, reference: str, state: ParcelState, units: int) -> bool:
     return bool(
-        tx.execute(
-            "INSERT INTO parcels (key, reference, state, tracking_number, units)"
-            " VALUES (:key, :reference, :state, :tracking_number, :units)"
-            " ON CONFLICT (key) DO NOTHING",
+        tx.insert(
+            "parcels",
             {
                 "key": key,
                 "reference": reference,
@@ -50,17 +48,15 @@ def _insert(tx: Tx, key: str, reference: str, state: ParcelState, units: int) ->
                 "tracking_number": f"SBX{uuid7().replace('-', '').upper()}",
                 "units": units,
             },
+            on_conflict="(key) DO NOTHING",
         )
     )
 
 
 def _get(tx: Tx, key: str) -> Parcel:
-    row = tx.one("SELECT * FROM parcels WHERE key = :key", {"key": key})
-    assert row is not None
-    return Parcel(
-        key=key,
-        reference=row["reference"],
-        state=ParcelState(row["state"]),
-        tracking_number=row["tracking_number"],
-        units=row["units"],
+    row = tx.one(
+        "SELECT key, reference, state, tracking_number, units FROM parcels WHERE key = :key",
+        {"key": key},
     )
+    assert row is not None
+    return Parcel(**{**row, "state": ParcelState(row["state"])})

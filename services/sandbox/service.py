@@ -1,6 +1,6 @@
 """How the sandbox is put together."""
 
-from accord_runtime.process import Runtime, Service
+from accord_runtime.service import Runtime, Service
 from services.sandbox.behavior import Behaviors
 from services.sandbox.mail import serve_mail
 from services.sandbox.servicer import CardProcessor, Carrier, Sandbox

@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
-from accord_runtime.database import Database
+from accord_runtime.database import Database, Tx
+from accord_runtime.grpc.types import Context
 from services.sandbox import captures, domain, parcels, store
 from services.sandbox.behavior import Behaviors
 from services.sandbox.domain import Behavior, CaptureState, Conduct, ParcelState, Party
@@ -16,12 +17,14 @@ from shop.sandbox.v1.sandbox_pb2_grpc import (
     SandboxServiceServicer,
 )
 
+T = TypeVar("T")
+
 PAGE: Final = 500
 """Entries of the ledger read at a time; no transaction is open while they are sent."""
 
 
-class CardProcessor(CardProcessorServiceServicer):
-    """Takes and gives back money that does not exist."""
+class _Party:
+    """Somebody in the outside world, who behaves as is set."""
 
     def __init__(
         self, database: Database, behaviors: Behaviors, clock: Callable[[], float]
@@ -30,7 +33,19 @@ class CardProcessor(CardProcessorServiceServicer):
         self._behaviors = behaviors
         self._clock = clock
 
-    async def Capture(self, request: pb.CaptureRequest, context: Any) -> pb.CaptureResponse:
+    async def _change(self, party: Party, change: Callable[[Tx, Conduct, float], T]) -> T:
+        """Change what the party knows: given the transaction, how to behave, and the time."""
+
+        async def work(conduct: Conduct) -> T:
+            return await self._database.write(lambda tx: change(tx, conduct, self._clock()))
+
+        return await self._behaviors.perform(party, work)
+
+
+class CardProcessor(_Party, CardProcessorServiceServicer):
+    """Takes and gives back money that does not exist."""
+
+    async def Capture(self, request: pb.CaptureRequest, context: Context) -> pb.CaptureResponse:
         async def work(conduct: Conduct) -> domain.Capture:
             await self._stumble(request)
             capture, fresh = await self._database.write(
@@ -64,49 +79,33 @@ class CardProcessor(CardProcessorServiceServicer):
         if calls <= domain.FLAKY_FAILURES:
             raise Unavailable(message=f"this card fails {domain.FLAKY_FAILURES} times")
 
-    async def Reverse(self, request: pb.ReverseRequest, context: Any) -> pb.ReverseResponse:
-        async def work(conduct: Conduct) -> domain.Capture:
-            return await self._database.write(
-                partial(
-                    captures.reverse,
-                    key=request.key,
-                    reference=request.reference,
-                    now=self._clock(),
-                )
-            )
-
-        capture = await self._behaviors.perform(Party.CARD_PROCESSOR, work)
+    async def Reverse(self, request: pb.ReverseRequest, context: Context) -> pb.ReverseResponse:
+        capture = await self._change(
+            Party.CARD_PROCESSOR,
+            lambda tx, _, now: captures.reverse(tx, request.key, request.reference, now),
+        )
         if capture.state is not CaptureState.REVERSED:
             return pb.ReverseResponse()
         return pb.ReverseResponse(amount=capture.amount)
 
 
-class Carrier(CarrierServiceServicer):
+class Carrier(_Party, CarrierServiceServicer):
     """Books and cancels parcels that never travel."""
 
-    def __init__(
-        self, database: Database, behaviors: Behaviors, clock: Callable[[], float]
-    ) -> None:
-        self._database = database
-        self._behaviors = behaviors
-        self._clock = clock
-
     async def BookParcel(
-        self, request: pb.BookParcelRequest, context: Any
+        self, request: pb.BookParcelRequest, context: Context
     ) -> pb.BookParcelResponse:
-        async def work(conduct: Conduct) -> domain.Parcel:
-            return await self._database.write(
-                partial(
-                    parcels.book,
-                    key=request.key,
-                    reference=request.reference,
-                    units=request.units,
-                    refused=domain.is_refused(request.ship_to.country_code, conduct),
-                    now=self._clock(),
-                )
-            )
-
-        parcel = await self._behaviors.perform(Party.CARRIER, work)
+        parcel = await self._change(
+            Party.CARRIER,
+            lambda tx, conduct, now: parcels.book(
+                tx,
+                request.key,
+                request.reference,
+                request.units,
+                now,
+                refused=domain.is_refused(request.ship_to.country_code, conduct),
+            ),
+        )
         if parcel.state in (ParcelState.CANCELLED, ParcelState.BLOCKED):
             raise FailedPrecondition("KEY_CANCELLED", "the key was cancelled")
         if parcel.units != request.units:
@@ -116,20 +115,18 @@ class Carrier(CarrierServiceServicer):
         return pb.BookParcelResponse(tracking_number=parcel.tracking_number)
 
     async def CancelParcel(
-        self, request: pb.CancelParcelRequest, context: Any
+        self, request: pb.CancelParcelRequest, context: Context
     ) -> pb.CancelParcelResponse:
-        async def work(conduct: Conduct) -> domain.Parcel:
-            return await self._database.write(
-                partial(
-                    parcels.cancel,
-                    key=request.key,
-                    reference=request.reference,
-                    handed_over=conduct.behavior is Behavior.DECLINE,
-                    now=self._clock(),
-                )
-            )
-
-        parcel = await self._behaviors.perform(Party.CARRIER, work)
+        parcel = await self._change(
+            Party.CARRIER,
+            lambda tx, conduct, now: parcels.cancel(
+                tx,
+                request.key,
+                request.reference,
+                now,
+                handed_over=conduct.behavior is Behavior.DECLINE,
+            ),
+        )
         if parcel.state is ParcelState.HANDED_OVER:
             raise FailedPrecondition("PARCEL_HANDED_OVER", "the parcel is on its way")
         cancelled = parcel.state is ParcelState.CANCELLED
@@ -144,14 +141,14 @@ class Sandbox(SandboxServiceServicer):
         self._behaviors = behaviors
 
     async def SetBehavior(
-        self, request: pb.SetBehaviorRequest, context: Any
+        self, request: pb.SetBehaviorRequest, context: Context
     ) -> pb.SetBehaviorResponse:
         conduct = Conduct(Behavior(request.behavior), request.delay.ToMicroseconds() / 1e6)
         await self._behaviors.set(Party(request.party), conduct, request.calls)
         return pb.SetBehaviorResponse()
 
     async def ReadLedger(
-        self, request: pb.ReadLedgerRequest, context: Any
+        self, request: pb.ReadLedgerRequest, context: Context
     ) -> AsyncIterator[pb.ReadLedgerResponse]:
         last = request.after_number
         head = await self._database.read(store.ledger_head)
@@ -165,18 +162,5 @@ class Sandbox(SandboxServiceServicer):
             )
         ):
             for entry in page:
-                yield _entry(entry)
+                yield entry
             last = page[-1].number
-
-
-def _entry(entry: domain.Entry) -> pb.ReadLedgerResponse:
-    message = pb.ReadLedgerResponse(
-        number=entry.number,
-        kind=pb.EntryKind.ValueType(entry.kind),
-        key=entry.key,
-        reference=entry.reference,
-        amount=entry.amount,
-        units=entry.units,
-    )
-    message.at.FromMicroseconds(round(entry.at * 1e6))
-    return message

@@ -1,10 +1,10 @@
 """The tables of the sandbox, and its ledger."""
 
-from collections.abc import Sequence
-
 from accord_runtime.database import Row, Tx
-from services.sandbox.domain import Entry, EntryKind
+from accord_runtime.grpc.types import timestamp
+from services.sandbox.domain import EntryKind
 from shop.common.v1.money_pb2 import Money
+from shop.sandbox.v1.sandbox_pb2 import ReadLedgerResponse
 
 MIGRATIONS = [
     """
@@ -72,10 +72,8 @@ def append_entry(
     """
     head = tx.one("UPDATE ledger_head SET number = number + 1 RETURNING number")
     assert head is not None
-    tx.execute(
-        "INSERT INTO ledger"
-        " (number, kind, key, reference, minor_units, currency_code, units, at) VALUES"
-        " (:number, :kind, :key, :reference, :minor_units, :currency_code, :units, :at)",
+    tx.insert(
+        "ledger",
         {
             "number": head["number"],
             "kind": int(kind),
@@ -96,7 +94,9 @@ def ledger_head(tx: Tx) -> int:
     return int(head["number"])
 
 
-def read_entries(tx: Tx, after: int, up_to: int, reference: str, limit: int) -> Sequence[Entry]:
+def read_entries(
+    tx: Tx, after: int, up_to: int, reference: str, limit: int
+) -> list[ReadLedgerResponse]:
     """The next entries after a number, oldest first; an empty `reference` stands for all."""
     rows = tx.all(
         "SELECT * FROM ledger WHERE number > :after AND number <= :up_to"
@@ -105,14 +105,14 @@ def read_entries(tx: Tx, after: int, up_to: int, reference: str, limit: int) -> 
         {"after": after, "up_to": up_to, "reference": reference, "limit": limit},
     )
     return [
-        Entry(
+        ReadLedgerResponse(
             number=row["number"],
-            kind=EntryKind(row["kind"]),
+            kind=row["kind"],
             key=row["key"],
             reference=row["reference"],
             amount=money_of(row),
             units=row["units"],
-            at=row["at"],
+            at=timestamp(row["at"]),
         )
         for row in rows
     ]

@@ -1,6 +1,6 @@
 """How the shipping service is put together."""
 
-from accord_runtime.process import Runtime, Service
+from accord_runtime.service import Runtime, Service
 from services.shipping.carrier import SandboxCarrier
 from services.shipping.servicer import Shipping
 from services.shipping.store import MIGRATIONS

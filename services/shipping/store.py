@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from accord_runtime.database import Row, Tx
+from accord_runtime.database import Tx
 from accord_runtime.grpc.ids import uuid7
 from services.shipping.domain import Outcome, Shipment, ShipmentState
 
@@ -85,8 +85,18 @@ def finish_cancellation(tx: Tx, order_id: str, now: float, *, cancelled: bool) -
 
 def find(tx: Tx, order_id: str) -> Shipment | None:
     """The shipment of an order."""
-    row = tx.one("SELECT * FROM shipment WHERE order_id = :order_id", {"order_id": order_id})
-    return None if row is None else _shipment(row)
+    row = tx.one(
+        "SELECT shipment_id, order_id, units, state, tracking_number, refusal_reason, updated_at"
+        " FROM shipment WHERE order_id = :order_id",
+        {"order_id": order_id},
+    )
+    return None if row is None else Shipment(**{**row, "state": ShipmentState(row["state"])})
+
+
+def cancelling(tx: Tx, order_id: str) -> Shipment | None:
+    """The shipment of an order, if it is to be cancelled and the carrier has not answered."""
+    shipment = find(tx, order_id)
+    return shipment if shipment and shipment.state is ShipmentState.CANCELLING else None
 
 
 def _insert(
@@ -98,18 +108,17 @@ def _insert(
     idempotency_key: str | None = None,
 ) -> bool:
     return bool(
-        tx.execute(
-            "INSERT INTO shipment (shipment_id, order_id, idempotency_key, units, state,"
-            " updated_at) VALUES (:shipment_id, :order_id, :idempotency_key, :units, :state, :now)"
-            " ON CONFLICT DO NOTHING",
+        tx.insert(
+            "shipment",
             {
                 "shipment_id": uuid7(),
                 "order_id": order_id,
                 "idempotency_key": idempotency_key,
                 "units": units,
                 "state": state.value,
-                "now": now,
+                "updated_at": now,
             },
+            on_conflict="DO NOTHING",
         )
     )
 
@@ -118,15 +127,3 @@ def _get(tx: Tx, order_id: str) -> Shipment:
     shipment = find(tx, order_id)
     assert shipment is not None
     return shipment
-
-
-def _shipment(row: Row) -> Shipment:
-    return Shipment(
-        shipment_id=row["shipment_id"],
-        order_id=row["order_id"],
-        units=row["units"],
-        state=ShipmentState(row["state"]),
-        tracking_number=row["tracking_number"],
-        refusal_reason=row["refusal_reason"],
-        updated_at=row["updated_at"],
-    )

@@ -13,7 +13,7 @@ from shopctl.errors import CommandError, ExitCode
 from shopctl.supervisor import broker
 from shopctl.supervisor.health import BrokerHealth, GrpcHealth, Health
 
-SERVICES: Final = tuple(name for name in topology.SERVICES if name not in topology.RESERVED)
+SERVICES: Final = tuple(topology.SERVICES)
 """Services that there are."""
 
 

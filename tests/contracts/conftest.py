@@ -45,6 +45,13 @@ def checks_user(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Consum
 
 
 @pytest.fixture(scope="session")
+def runtime_user(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Consumer:
+    """Somebody who has installed the runtime of services, with all that it can use."""
+    everything = "accord-runtime[otlp,postgres,uvloop]"
+    return install(tmp_path_factory.mktemp("runtime"), built, everything)
+
+
+@pytest.fixture(scope="session")
 def client_user(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Consumer:
     """Somebody who has installed the generated clients, with types."""
     return install(tmp_path_factory.mktemp("clients"), built, "accord-shop-clients[types]")

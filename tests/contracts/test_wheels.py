@@ -120,6 +120,18 @@ def test_the_library_stands_alone(library_user: Consumer) -> None:
     assert "accord.mesh" in library_user.run("-I", "-c", MODULES).split()
 
 
+def test_the_runtime_stands_alone(runtime_user: Consumer) -> None:
+    """Every module of `accord_runtime` imports beside the library, without a word of the shop."""
+    runtime_user.run(
+        "-c",
+        "import importlib.util\n"
+        "for name in ('services', 'shop', 'shopctl', 'tests', 'tools'):\n"
+        "    assert importlib.util.find_spec(name) is None, name",
+    )
+    modules = MODULES.replace("accord", "accord_runtime")
+    assert "accord_runtime.process" in runtime_user.run("-I", "-c", modules).split()
+
+
 def test_importing_the_library_is_light(library_user: Consumer) -> None:
     """`import accord` loads neither gRPC nor protobuf nor OpenTelemetry."""
     library_user.run("-I", "-c", LIGHT)

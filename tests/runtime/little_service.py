@@ -11,8 +11,10 @@ from typing import Any
 from accord.errors import AlreadyExists
 from accord_runtime.database import Database, DatabaseUnavailable, Tx
 from accord_runtime.grpc.idempotency import commit
-from accord_runtime.process import Runtime, Service, main
-from accord_runtime.work.executor import Effect, Work
+from accord_runtime.process import main
+from accord_runtime.service import Runtime, Service
+from accord_runtime.work.table import Effect, Work
+from services import topology
 from shop.customers.v1 import customers_pb2 as pb
 from shop.customers.v1.customers_pb2_grpc import (
     CustomerServiceServicer,
@@ -84,4 +86,4 @@ def service(name: str) -> Service:
 
 
 if __name__ == "__main__":
-    main(service("customers"))
+    main(service("customers"), topology.addresses)

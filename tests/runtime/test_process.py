@@ -22,7 +22,8 @@ from accord.errors import ServiceError
 from accord.server.registration import LAME_DUCK
 from accord_runtime.database import DatabaseLocked
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.process import Runtime, running
+from accord_runtime.process import running
+from accord_runtime.service import Runtime
 from shop.customers.v1.customers_pb2 import (
     CreateCustomerRequest,
     GetCustomerRequest,
@@ -30,7 +31,7 @@ from shop.customers.v1.customers_pb2 import (
 )
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from tests.runtime.little_service import service as little_service
-from tests.runtime.work.working import put, results
+from tests.runtime.work.support import put, results
 from tests.support.mesh import settings_of
 from tests.support.ports import free_port
 

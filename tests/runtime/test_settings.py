@@ -5,31 +5,32 @@ from pathlib import Path
 import pytest
 
 from accord_runtime.settings import Settings
+from services import topology
 from services.topology import MAX_OFFSET
 
 
 def test_nothing_needs_to_be_set(tmp_path: Path) -> None:
     """Without variables a service is on its usual port, with a file and the local broker."""
-    settings = Settings.from_environment("orders", {"MESH_HOME": str(tmp_path)})
+    settings = Settings.from_environment("orders", topology.addresses, {"MESH_HOME": str(tmp_path)})
     assert settings.address == "127.0.0.1:50051"
     assert settings.database == f"sqlite:///{tmp_path}/orders.db"
     assert settings.broker == "nats://127.0.0.1:4222"
     assert settings.broker_token is None
     assert settings.mail_server == "127.0.0.1:50061"
     assert settings.peers["payments"] == "127.0.0.1:50052"
-    assert Settings.from_environment("orders", {}).home == Path(".mesh")
+    assert Settings.from_environment("orders", topology.addresses, {}).home == Path(".mesh")
 
 
 def test_a_relative_home_gives_an_absolute_database() -> None:
     """The URL of the database does not depend on where the process is later."""
-    settings = Settings.from_environment("orders", {"MESH_HOME": "state"})
+    settings = Settings.from_environment("orders", topology.addresses, {"MESH_HOME": "state"})
     assert settings.database == f"sqlite:///{Path.cwd()}/state/orders.db"
 
 
 def test_an_offset_moves_everything() -> None:
     """Service, broker, mail server and peers move together; an override wins."""
     environment = {"MESH_PORT_OFFSET": "100", "MESH_TARGETS": "payments=10.0.0.1:1"}
-    settings = Settings.from_environment("orders", environment)
+    settings = Settings.from_environment("orders", topology.addresses, environment)
     assert settings.address == "127.0.0.1:50151"
     assert settings.broker == "nats://127.0.0.1:4322"
     assert settings.mail_server == "127.0.0.1:50161"
@@ -47,7 +48,7 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
         "SMTP_ADDRESS": "mail:25",
         "LOG_FORMAT": "text",
     }
-    settings = Settings.from_environment("orders", environment)
+    settings = Settings.from_environment("orders", topology.addresses, environment)
     assert settings.address == "0.0.0.0:1"
     assert settings.database == "postgresql://db/shop"
     assert settings.broker == "nats://broker:1"
@@ -55,7 +56,8 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
     assert settings.log_format == "text"
     (tmp_path / "nats.token").write_text("secret\n")
     assert settings.broker_token == "secret"
-    given = Settings.from_environment("orders", {**environment, "NATS_TOKEN": "other"})
+    environment["NATS_TOKEN"] = "other"
+    given = Settings.from_environment("orders", topology.addresses, environment)
     assert given.broker_token == "other"
     assert "other" not in repr(given)
 
@@ -75,10 +77,11 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_refused(variable: str, value: str) -> None:
     """A value that makes no sense is an error that names it, before anything is started."""
     with pytest.raises(ValueError, match=rf"{variable}|port offset"):
-        Settings.from_environment("orders", {variable: value})
+        Settings.from_environment("orders", topology.addresses, {variable: value})
 
 
 def test_an_empty_variable_is_none() -> None:
     """A variable that is set to nothing is as one that is not set."""
     names = ("MESH_PORT_OFFSET", "LOG_FORMAT", "MESH_HOME", "DATABASE_URL", "MESH_TARGETS")
-    assert Settings.from_environment("orders", dict.fromkeys(names, "")) == Settings("orders")
+    settings = Settings.from_environment("orders", topology.addresses, dict.fromkeys(names, ""))
+    assert settings == Settings("orders", topology.addresses())

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from accord_runtime.settings import Settings
+from services import topology
 from tests.support.ports import free_port
 
 
@@ -12,6 +13,7 @@ def settings_of(
     """By default SQLite in `home`, a free port, and no broker."""
     return Settings(
         name,
+        topology.addresses(),
         home=home,
         database_url=database_url,
         nats_url=nats_url or f"nats://127.0.0.1:{free_port()}",

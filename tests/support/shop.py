@@ -10,7 +10,8 @@ import grpc
 
 import accord
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.process import Runtime, Service, running
+from accord_runtime.process import running
+from accord_runtime.service import Runtime, Service
 from accord_runtime.settings import Settings
 from services import topology
 from shop.common.v1.address_pb2 import Address
@@ -42,6 +43,7 @@ class Shop:
         """The settings of one of its services."""
         return Settings(
             name=name,
+            addresses=topology.addresses(self.offset),
             home=self.home,
             port_offset=self.offset,
             database_url=self._database_url,

@@ -5,7 +5,7 @@ AuditService and TraceService, and SagaService if it has sagas. An intervention,
 and the answer to its idempotency key commit together.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from accord.admin.mesh_service import Audit, Intervention
 from accord.ops.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
@@ -16,9 +16,7 @@ from accord_runtime.admin.audit import MIGRATIONS, AuditServicer, record
 from accord_runtime.admin.sagas import SagaServicer
 from accord_runtime.admin.traces import TraceServicer
 from accord_runtime.admin.work import WorkServicer
-
-if TYPE_CHECKING:
-    from accord_runtime.process import Runtime
+from accord_runtime.service import Runtime
 
 __all__ = ["CONTRACTS", "MIGRATIONS", "SAGA_CONTRACT", "serve", "writes_to"]
 
@@ -33,7 +31,7 @@ SAGA_CONTRACT: Final = "accord.ops.v1.SagaService"
 """What a service with sagas serves, too."""
 
 
-def serve(runtime: "Runtime") -> tuple[str, ...]:
+def serve(runtime: Runtime) -> tuple[str, ...]:
     """Add the operator's services to a server, and return their contracts."""
     server, database = runtime.server, runtime.database
     executor, clock = runtime.executor, runtime.clock
@@ -48,19 +46,10 @@ def serve(runtime: "Runtime") -> tuple[str, ...]:
     return (*CONTRACTS, SAGA_CONTRACT)
 
 
-def writes_to(runtime: "Runtime") -> Audit:
+def writes_to(runtime: Runtime) -> Audit:
     """Writes changes of the mesh's policies down, beside all other interventions."""
 
     async def write(done: Intervention) -> None:
-        await runtime.database.write(
-            lambda tx: record(
-                tx,
-                target=done.target,
-                reason=done.reason,
-                before=done.before,
-                after=done.after,
-                now=runtime.clock(),
-            )
-        )
+        await runtime.database.write(lambda tx: record(tx, done, runtime.clock()))
 
     return write

@@ -1,15 +1,16 @@
 """The record of interventions: who, when, what, to which target, and why."""
 
-from typing import Any, Final
+from dataclasses import asdict
+from typing import Final
 
 import accord
-from accord.context import ANONYMOUS
+from accord.admin.mesh_service import Intervention
 from accord.ops.v1 import audit_pb2 as pb
 from accord.ops.v1.audit_pb2_grpc import AuditServiceServicer
-from accord_runtime.admin.stamps import stamp
 from accord_runtime.database import Database, Row, Tx
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.grpc.page_tokens import decode_token, encode_token, page_size
+from accord_runtime.grpc.page_tokens import Page
+from accord_runtime.grpc.types import Context, timestamp
 
 MIGRATIONS: Final = [
     """
@@ -28,21 +29,18 @@ MIGRATIONS: Final = [
 ]
 
 
-def record(tx: Tx, *, target: str, reason: str, before: str, after: str, now: float) -> None:
+def record(tx: Tx, done: Intervention, now: float) -> None:
     """Write down the intervention being handled, in the transaction that carries it out."""
     call = accord.current()
-    tx.execute(
-        "INSERT INTO audit (id, at, principal, method, target, reason, before, after)"
-        " VALUES (:id, :at, :principal, :method, :target, :reason, :before, :after)",
+    assert call is not None  # An intervention is a call.
+    tx.insert(
+        "audit",
         {
             "id": uuid7(),
             "at": now,
-            "principal": ANONYMOUS if call is None else call.principal,
-            "method": "" if call is None else call.method.removeprefix("/"),
-            "target": target,
-            "reason": reason,
-            "before": before,
-            "after": after,
+            "principal": call.principal,
+            "method": call.method.removeprefix("/"),
+            **asdict(done),
         },
     )
 
@@ -65,23 +63,22 @@ class AuditServicer(AuditServiceServicer):
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def ListAudit(self, request: pb.ListAuditRequest, context: Any) -> pb.ListAuditResponse:
+    async def ListAudit(
+        self, request: pb.ListAuditRequest, context: Context
+    ) -> pb.ListAuditResponse:
         """Lists interventions, newest first."""
-        filters = {"target": request.target}
-        before = decode_token(filters, request.page_token)
-        size = page_size(request.page_size)
-        records = await self._database.read(
-            lambda tx: page(tx, before=before, most=size + 1, target=request.target)
+        asked = Page(request, target=request.target)
+        found = await self._database.read(
+            lambda tx: page(tx, before=asked.last, most=asked.most, target=request.target)
         )
-        more = len(records) > size
-        token = encode_token(filters, records[size - 1].audit_id) if more else ""
-        return pb.ListAuditResponse(records=records[:size], next_page_token=token)
+        records, token = asked.cut(found, lambda record: record.audit_id)
+        return pb.ListAuditResponse(records=records, next_page_token=token)
 
 
 def _message(row: Row) -> pb.AuditRecord:
     return pb.AuditRecord(
         audit_id=row["id"],
-        at=stamp(row["at"]),
+        at=timestamp(row["at"]),
         principal=row["principal"],
         method=row["method"],
         target=row["target"],

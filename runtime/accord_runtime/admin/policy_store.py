@@ -1,6 +1,6 @@
 """Live policy in the broker's key-value store: one bucket for the whole mesh.
 
-A key is a method's name, "shop.orders.v1.OrderService/GetOrder"; its value is an override as JSON
+A key is a method's name, "some.v1.SomeService/SomeMethod"; its value is an override as JSON
 (`accord.ops.v1.Override`). Every process follows the bucket and applies what concerns it.
 """
 

@@ -7,25 +7,31 @@ never wait for each other.
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from accord.admin.mesh_service import Intervention
 from accord.errors import Aborted, FailedPrecondition, NotFound
 from accord.ops.v1 import saga_pb2 as pb
 from accord.ops.v1.saga_pb2_grpc import SagaServiceServicer
-from accord_runtime.admin import audit, items
-from accord_runtime.admin.items import Item, State
-from accord_runtime.admin.stamps import stamp
-from accord_runtime.admin.work import retry_item
+from accord_runtime.admin import audit
+from accord_runtime.admin.work import message, retry_item
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.idempotency import commit
-from accord_runtime.grpc.page_tokens import decode_token, encode_token, page_size
+from accord_runtime.grpc.page_tokens import Page
+from accord_runtime.grpc.types import Context, timestamp
 from accord_runtime.saga import Definition, Phase, Saga, Sagas, state_machine
 from accord_runtime.saga.orchestrator import QUEUE, load, page, step_name
+from accord_runtime.work import table
 from accord_runtime.work.executor import Executor
+from accord_runtime.work.table import Item, State
 
 M = TypeVar("M", bound=Message)
+
+Request = (
+    pb.RetrySagaRequest | pb.SkipStepRequest | pb.CompensateSagaRequest | pb.AbandonSagaRequest
+)
 
 
 class SagaServicer(SagaServiceServicer):
@@ -39,32 +45,28 @@ class SagaServicer(SagaServiceServicer):
         self._sagas = sagas
         self._clock = clock
 
-    async def ListSagas(self, request: pb.ListSagasRequest, context: Any) -> pb.ListSagasResponse:
+    async def ListSagas(
+        self, request: pb.ListSagasRequest, context: Context
+    ) -> pb.ListSagasResponse:
         """Lists sagas by id."""
         age = request.min_age.ToNanoseconds() / 1e9
-        filters = {
-            "definition": request.definition,
-            "phase": str(request.phase),
-            "min_age": str(age),
-        }
-        after = decode_token(filters, request.page_token) or ""
-        size, now = page_size(request.page_size), self._clock()
+        filters = {"phase": str(request.phase), "min_age": str(age)}
+        asked = Page(request, definition=request.definition, **filters)
+        created_before = self._clock() - age
         found = await self._database.read(
             lambda tx: page(
                 tx,
-                after=after,
-                most=size + 1,
+                after=asked.last or "",
+                most=asked.most,
                 definition=request.definition,
                 phase=_phase_value(request.phase),
-                created_before=now - age,
+                created_before=created_before,
             )
         )
-        token = encode_token(filters, found[size - 1].id) if len(found) > size else ""
-        return pb.ListSagasResponse(
-            sagas=[self._message(saga) for saga in found[:size]], next_page_token=token
-        )
+        sagas, token = asked.cut(found, lambda saga: saga.id)
+        return pb.ListSagasResponse(sagas=map(self._message, sagas), next_page_token=token)
 
-    async def GetSaga(self, request: pb.GetSagaRequest, context: Any) -> pb.GetSagaResponse:
+    async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
         """Returns a saga with all that has happened to it, and its work."""
 
         def read(tx: Tx) -> pb.GetSagaResponse:
@@ -74,19 +76,21 @@ class SagaServicer(SagaServiceServicer):
                 saga=self._message(saga),
                 history=[
                     pb.SagaEvent(
-                        at=stamp(event["at"]),
+                        at=timestamp(event["at"]),
                         step=event["step"],
                         phase=_phase(Phase(event["phase"])),
                         outcome=event["outcome"],
                     )
                     for event in json.loads(saga.history)
                 ],
-                work=None if item is None else item.message(),
+                work=None if item is None else message(item),
             )
 
         return await self._database.read(read)
 
-    async def RetrySaga(self, request: pb.RetrySagaRequest, context: Any) -> pb.RetrySagaResponse:
+    async def RetrySaga(
+        self, request: pb.RetrySagaRequest, context: Context
+    ) -> pb.RetrySagaResponse:
         """Tries the saga's current step again, now and with all its attempts."""
 
         def retry(tx: Tx) -> None:
@@ -101,7 +105,7 @@ class SagaServicer(SagaServiceServicer):
 
         return await self._intervene(request, retry, pb.RetrySagaResponse)
 
-    async def SkipStep(self, request: pb.SkipStepRequest, context: Any) -> pb.SkipStepResponse:
+    async def SkipStep(self, request: pb.SkipStepRequest, context: Context) -> pb.SkipStepResponse:
         """Takes the current step for done, or undone, without calling it."""
 
         def skip(tx: Tx) -> None:
@@ -130,12 +134,12 @@ class SagaServicer(SagaServiceServicer):
                 definition.shape, saga.position, cancelled=saga.cancelled
             )
             self._sagas.advance(tx, saga, after, "skipped")
-            tx.execute("DELETE FROM work WHERE id = :id", {"id": item.id})
+            table.discard(tx, item.id)
 
         return await self._intervene(request, skip, pb.SkipStepResponse)
 
     async def CompensateSaga(
-        self, request: pb.CompensateSagaRequest, context: Any
+        self, request: pb.CompensateSagaRequest, context: Context
     ) -> pb.CompensateSagaResponse:
         """Turns the saga back, if it is still before its pivot."""
 
@@ -148,7 +152,7 @@ class SagaServicer(SagaServiceServicer):
         return await self._intervene(request, compensate, pb.CompensateSagaResponse)
 
     async def AbandonSaga(
-        self, request: pb.AbandonSagaRequest, context: Any
+        self, request: pb.AbandonSagaRequest, context: Context
     ) -> pb.AbandonSagaResponse:
         """Gives the saga up as it stands."""
 
@@ -163,12 +167,12 @@ class SagaServicer(SagaServiceServicer):
         return await self._intervene(request, abandon, pb.AbandonSagaResponse)
 
     async def _intervene(
-        self, request: Any, change: Callable[[Tx], None], answer: Callable[..., M]
+        self, request: Request, change: Callable[[Tx], None], answer: Callable[..., M]
     ) -> M:
         """Change a saga, and write down who did, in one transaction; answer with what it is then.
 
         Args:
-            request: has a `saga_id` and a `reason`.
+            request: which saga, and why.
             change: may raise a refusal.
             answer: the response; has a `saga`.
         """
@@ -177,14 +181,8 @@ class SagaServicer(SagaServiceServicer):
         def write(tx: Tx) -> M:
             before = self._describe(tx, request.saga_id)
             change(tx)
-            audit.record(
-                tx,
-                target=request.saga_id,
-                reason=request.reason,
-                before=before,
-                after=self._describe(tx, request.saga_id),
-                now=now,
-            )
+            after = self._describe(tx, request.saga_id)
+            audit.record(tx, Intervention(request.saga_id, request.reason, before, after), now)
             return answer(saga=self._message(_load(tx, request.saga_id)))
 
         return await commit(self._database, write)
@@ -209,7 +207,7 @@ class SagaServicer(SagaServiceServicer):
         return definition
 
     def _item(self, tx: Tx, saga_id: str, *, lock: bool = False) -> Item | None:
-        return items.first(tx, QUEUE, saga_id, self._clock(), lock=lock)
+        return table.first(tx, QUEUE, saga_id, self._clock(), lock=lock)
 
     def _describe(self, tx: Tx, saga_id: str) -> str:
         """What the audit record says of it."""
@@ -232,8 +230,8 @@ class SagaServicer(SagaServiceServicer):
             phase=_phase(saga.position.phase),
             step="" if undone else step_name(self._sagas.definition(saga), saga.position),
             cancelled=saga.cancelled,
-            created_at=stamp(saga.created_at),
-            updated_at=stamp(saga.updated_at),
+            created_at=timestamp(saga.created_at),
+            updated_at=timestamp(saga.updated_at),
         )
 
 

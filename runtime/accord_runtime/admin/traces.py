@@ -1,16 +1,16 @@
 """The last spans of this process, and the traces in which a key's events were written."""
 
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from accord.errors import InvalidArgument
 from accord.ops.v1 import trace_pb2 as pb
 from accord.ops.v1.trace_pb2_grpc import TraceServiceServicer
-from accord_runtime.admin.stamps import stamp
 from accord_runtime.database import Database, Tx
 from accord_runtime.events import record as events
-from accord_runtime.grpc.page_tokens import decode_token, encode_token, page_size
+from accord_runtime.grpc.page_tokens import Page
+from accord_runtime.grpc.types import Context, timestamp
 from accord_runtime.telemetry.recent_spans import KeptSpan, RecentSpans
 
 MAX_TRACES: Final = 100
@@ -28,26 +28,23 @@ class TraceServicer(TraceServiceServicer):
         self._recent = recent
 
     async def FindTraces(
-        self, request: pb.FindTracesRequest, context: Any
+        self, request: pb.FindTracesRequest, context: Context
     ) -> pb.FindTracesResponse:
         """Finds the traces of a key."""
         traces = await self._database.read(lambda tx: _traces(tx, request.key))
         return pb.FindTracesResponse(traces=traces)
 
-    async def ListSpans(self, request: pb.ListSpansRequest, context: Any) -> pb.ListSpansResponse:
+    async def ListSpans(
+        self, request: pb.ListSpansRequest, context: Context
+    ) -> pb.ListSpansResponse:
         """Lists the spans of a trace."""
-        filters = {"trace_id": request.trace_id}
-        after = decode_token(filters, request.page_token) or "0"
+        asked = Page(request, trace_id=request.trace_id)
+        after = asked.last or "0"
         if not after.isdecimal() or len(after) > 18:
             raise InvalidArgument(("page_token", "is not a token of this list"))
-        size = page_size(request.page_size)
-        trace_id = int(request.trace_id, 16)
-        spans = self._recent.of(trace_id, after=int(after), most=size + 1)
-        more = len(spans) > size
-        token = encode_token(filters, str(spans[size - 1].number)) if more else ""
-        return pb.ListSpansResponse(
-            spans=[_message(span) for span in spans[:size]], next_page_token=token
-        )
+        found = self._recent.of(int(request.trace_id, 16), after=int(after), most=asked.most)
+        spans, token = asked.cut(found, lambda span: str(span.number))
+        return pb.ListSpansResponse(spans=map(_message, spans), next_page_token=token)
 
 
 def _traces(tx: Tx, key: str) -> list[pb.FoundTrace]:
@@ -57,7 +54,7 @@ def _traces(tx: Tx, key: str) -> list[pb.FoundTrace]:
         if trace_id not in found:
             if len(found) >= MAX_TRACES:
                 break
-            found[trace_id] = pb.FoundTrace(trace_id=trace_id, at=stamp(event.occurred_at))
+            found[trace_id] = pb.FoundTrace(trace_id=trace_id, at=timestamp(event.occurred_at))
         found[trace_id].event_types.append(event.type)
     return list(found.values())
 

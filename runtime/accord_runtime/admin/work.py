@@ -1,20 +1,20 @@
 """WorkService: the dead letters of a service, and all other work that waits."""
 
 from collections.abc import Callable
-from typing import Any
 
+from accord.admin.mesh_service import Intervention
 from accord.errors import FailedPrecondition, NotFound
 from accord.ops.v1 import work_pb2 as pb
 from accord.ops.v1.work_pb2_grpc import WorkServiceServicer
-from accord_runtime.admin import audit, items
-from accord_runtime.admin.items import Item, State
-from accord_runtime.admin.stamps import stamp
+from accord_runtime.admin import audit
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.idempotency import commit
-from accord_runtime.grpc.page_tokens import decode_token, encode_token, page_size
+from accord_runtime.grpc.page_tokens import Page
+from accord_runtime.grpc.types import Context, timestamp
 from accord_runtime.saga.orchestrator import QUEUE as SAGA_QUEUE
-from accord_runtime.work import executor as executors
+from accord_runtime.work import table
 from accord_runtime.work.executor import Executor
+from accord_runtime.work.table import Item, State
 
 
 class WorkServicer(WorkServiceServicer):
@@ -25,74 +25,69 @@ class WorkServicer(WorkServiceServicer):
         self._executor = executor
         self._clock = clock
 
-    async def ListWork(self, request: pb.ListWorkRequest, context: Any) -> pb.ListWorkResponse:
+    async def ListWork(self, request: pb.ListWorkRequest, context: Context) -> pb.ListWorkResponse:
         """Lists work, oldest first."""
         age = request.min_age.ToNanoseconds() / 1e9
-        filters = {"state": str(request.state), "queue": request.queue, "min_age": str(age)}
-        after = decode_token(filters, request.page_token) or ""
-        size, now = page_size(request.page_size), self._clock()
+        asked = Page(request, state=str(request.state), queue=request.queue, min_age=str(age))
+        now = self._clock()
         found = await self._database.read(
-            lambda tx: items.page(
+            lambda tx: table.page(
                 tx,
-                after=after,
-                most=size + 1,
+                after=asked.last or "",
+                most=asked.most,
                 state=_state(request.state),
                 queue=request.queue,
                 created_before=now - age,
                 now=now,
             )
         )
-        token = encode_token(filters, found[size - 1].id) if len(found) > size else ""
-        return pb.ListWorkResponse(
-            items=[item.message() for item in found[:size]], next_page_token=token
-        )
+        items, token = asked.cut(found, lambda item: item.id)
+        return pb.ListWorkResponse(items=map(message, items), next_page_token=token)
 
-    async def GetWork(self, request: pb.GetWorkRequest, context: Any) -> pb.GetWorkResponse:
+    async def GetWork(self, request: pb.GetWorkRequest, context: Context) -> pb.GetWorkResponse:
         """Returns one item with its failures, its trace and its place in the queue."""
 
         def read(tx: Tx) -> pb.GetWorkResponse:
             item = self._find(tx, request.work_id)
-            first = items.first(tx, item.queue, item.key, self._clock())
+            first = table.first(tx, item.queue, item.key, self._clock())
             return pb.GetWorkResponse(
-                item=item.message(),
+                item=message(item),
                 history=[
                     pb.WorkFailure(
-                        at=stamp(failure["at"]), attempt=failure["attempt"], error=failure["error"]
+                        at=timestamp(failure["at"]),
+                        attempt=failure["attempt"],
+                        error=failure["error"],
                     )
                     for failure in item.history
                 ],
                 traceparent=item.trace.get("traceparent", ""),
-                payload=items.payload(tx, item.id),
-                behind=items.behind(tx, item),
+                payload=table.payload(tx, item.id),
+                behind=table.behind(tx, item),
                 held_up_by="" if first is None or first.id == item.id else first.id,
                 owner=item.owner,
-                lease_until=stamp(item.lease_until) if item.state is State.LEASED else None,
+                lease_until=timestamp(item.lease_until) if item.state is State.LEASED else None,
             )
 
         return await self._database.read(read)
 
-    async def RetryWork(self, request: pb.RetryWorkRequest, context: Any) -> pb.RetryWorkResponse:
+    async def RetryWork(
+        self, request: pb.RetryWorkRequest, context: Context
+    ) -> pb.RetryWorkResponse:
         """Tries an item again, now and with all its attempts."""
         now = self._clock()
 
         def retry(tx: Tx) -> pb.RetryWorkResponse:
             item = self._find(tx, request.work_id, lock=True)
             after = retry_item(tx, item, now)
-            audit.record(
-                tx,
-                target=item.id,
-                reason=request.reason,
-                before=str(item),
-                after=str(after),
-                now=now,
-            )
+            done = Intervention(item.id, request.reason, str(item), str(after))
+            audit.record(tx, done, now)
             tx.after_commit(self._executor.wake)
-            return pb.RetryWorkResponse(item=after.message())
+            return pb.RetryWorkResponse(item=message(after))
 
         return await commit(self._database, retry)
 
     async def DiscardWork(
-        self, request: pb.DiscardWorkRequest, context: Any
+        self, request: pb.DiscardWorkRequest, context: Context
     ) -> pb.DiscardWorkResponse:
         """Gives a parked item up; the work behind it goes on."""
         now = self._clock()
@@ -103,26 +98,34 @@ class WorkServicer(WorkServiceServicer):
                 raise FailedPrecondition(
                     "SAGA_WORK", f"it is the next step of saga {item.key}; settle the saga itself"
                 )
-            if not executors.discard(tx, item.id):
+            if not table.discard(tx, item.id):
                 raise FailedPrecondition("NOT_PARKED", f"work {item.id} is {item.state}")
-            audit.record(
-                tx,
-                target=item.id,
-                reason=request.reason,
-                before=str(item),
-                after="discarded",
-                now=now,
-            )
+            done = Intervention(item.id, request.reason, str(item), "discarded")
+            audit.record(tx, done, now)
             tx.after_commit(self._executor.wake)
-            return pb.DiscardWorkResponse(item=item.message())
+            return pb.DiscardWorkResponse(item=message(item))
 
         return await commit(self._database, discard)
 
     def _find(self, tx: Tx, work_id: str, *, lock: bool = False) -> Item:
-        item = items.find(tx, work_id, self._clock(), lock=lock)
+        item = table.find(tx, work_id, self._clock(), lock=lock)
         if item is None:
             raise NotFound("accord.ops.v1.WorkItem", work_id)
         return item
+
+
+def message(item: Item) -> pb.WorkItem:
+    """An item in the contract's words."""
+    return pb.WorkItem(
+        work_id=item.id,
+        queue=item.queue,
+        key=item.key,
+        state=pb.WorkState.Value(f"WORK_STATE_{item.state.name}"),
+        attempts=item.attempts,
+        due_at=timestamp(item.due_at),
+        created_at=timestamp(item.created_at),
+        last_error=item.last_error,
+    )
 
 
 def retry_item(tx: Tx, item: Item, now: float) -> Item:
@@ -131,11 +134,11 @@ def retry_item(tx: Tx, item: Item, now: float) -> Item:
     Raises:
         FailedPrecondition: it is being tried at this moment (WORK_IN_PROGRESS).
     """
-    if not executors.unpark(tx, item.id, now):
+    if not table.unpark(tx, item.id, now):
         raise FailedPrecondition(
             "WORK_IN_PROGRESS", f"work {item.id} is being tried at this moment"
         )
-    after = items.find(tx, item.id, now)
+    after = table.find(tx, item.id, now)
     assert after is not None  # It is locked.
     return after
 

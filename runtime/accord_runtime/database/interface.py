@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, TypeVar
 
@@ -37,32 +37,14 @@ class DatabaseLocked(DatabaseError):
     """Another process owns this SQLite file."""
 
 
-class Row(Mapping[str, Any]):
+class Row(dict[str, Any]):
     """One row of a result: `row["name"]`, or `row.name` where no method has that name."""
 
-    __slots__ = ("_columns", "_values")
-
-    def __init__(self, columns: dict[str, int], values: Sequence[Any]) -> None:
-        self._columns = columns
-        self._values = values
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[self._columns[name]]
-
     def __getattr__(self, name: str) -> Any:
-        # Underscored names are refused, or copy and pickle would look for _columns for ever.
-        if not name.startswith("_") and name in self._columns:
-            return self._values[self._columns[name]]
-        raise AttributeError(f"the row has no column {name!r}")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-    def __repr__(self) -> str:
-        return f"Row({dict(self)!r})"
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the row has no column {name!r}") from None
 
 
 class Tx(ABC):
@@ -99,6 +81,21 @@ class Tx(ABC):
         """Run one statement and return its first row, or None if it has none."""
         rows = self._checked(sql, params)[1]
         return rows[0] if rows else None
+
+    def insert(self, table: str, values: Params, *, on_conflict: str = "") -> int:
+        """Insert one row, named by its columns, and return how many rows that wrote.
+
+        Args:
+            table: its name.
+            values: column -> value.
+            on_conflict: what stands behind `ON CONFLICT`, as "DO NOTHING"; by default a conflict
+                raises `Conflict`.
+        """
+        columns, parameters = ", ".join(values), ", ".join(f":{name}" for name in values)
+        conflict = f" ON CONFLICT {on_conflict}" if on_conflict else ""
+        return self.execute(
+            f"INSERT INTO {table} ({columns}) VALUES ({parameters}){conflict}", values
+        )
 
     def after_commit(self, fn: Callable[[], None]) -> None:
         """Call `fn` on the event loop once the transaction has committed; never if it has not."""
@@ -171,9 +168,3 @@ class Database(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Finish what was accepted, then stop. Calls that come later get `DatabaseUnavailable`."""
-
-
-def rows_of(columns: Sequence[str], values: Sequence[Sequence[Any]]) -> list[Row]:
-    """Rows over driver tuples, all sharing one index of column names."""
-    index = {name: position for position, name in enumerate(columns)}
-    return [Row(index, each) for each in values]

@@ -73,11 +73,8 @@ async def migrate(
             digest = checksum(statement)
             if number not in applied:
                 tx.execute(statement)
-                tx.execute(
-                    "INSERT INTO schema_migrations (component, number, checksum, applied_at)"
-                    " VALUES (:component, :number, :checksum, :now)",
-                    {"component": component, "number": number, "checksum": digest, "now": clock()},
-                )
+                values = {"component": component, "number": number, "checksum": digest}
+                tx.insert("schema_migrations", {**values, "applied_at": clock()})
             elif applied[number] != digest:
                 raise MigrationChanged(
                     f"{component} migration {number} differs from the one applied"

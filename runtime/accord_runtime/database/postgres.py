@@ -11,32 +11,31 @@ import asyncio
 import contextlib
 import hashlib
 import random
-import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import lru_cache
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import pq
-from psycopg.abc import Buffer
-from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from accord_runtime.database.interface import (
     CommitUnknown,
-    Conflict,
     Database,
     DatabaseError,
     DatabaseUnavailable,
-    Params,
-    Row,
     Tx,
-    rows_of,
 )
-from accord_runtime.database.worker_threads import Crew, Job
+from accord_runtime.database.postgres_sql import (
+    NumberLoader,
+    PostgresTx,
+    is_lost,
+    is_passing,
+    translated,
+)
+from accord_runtime.database.worker_threads import Job, WorkerThreads
 
 T = TypeVar("T")
 
@@ -67,102 +66,11 @@ _DEFAULTS: dict[str, str | int] = {
 }
 """Connection parameters that a URL may override."""
 
-_TOKEN = re.compile(
-    r"""
-      '(?:[^']|'')*'                    # text
-    | "(?:[^"]|"")*"                    # quoted name
-    | --[^\n]* | /\*.*?\*/              # comments
-    | ::                                # cast
-    | :(?P<name>[A-Za-z_]\w*)
-    | (?P<blob>\bBLOB\b)
-    | (?P<percent>%)
-    """,
-    re.VERBOSE | re.DOTALL | re.IGNORECASE,
-)
-
-
-@lru_cache(maxsize=1024)
-def translate(sql: str) -> bytes:
-    """SQL with `:name` parameters as psycopg takes it; the type BLOB becomes BYTEA in DDL.
-
-    Quoted text, comments and `::casts` stay as they are, except that a `%` is always doubled.
-    """
-    ddl = sql.lstrip()[:6].upper() in ("CREATE", "ALTER ")
-
-    def replacement(match: re.Match[str]) -> str:
-        if name := match["name"]:
-            return f"%({name})s"
-        if match["blob"] and ddl:
-            return "BYTEA"
-        return match[0].replace("%", "%%")
-
-    return _TOKEN.sub(replacement, sql).encode()
-
-
-class _NumberLoader(Loader):
-    """SUM and AVG of BIGINT are NUMERIC: loaded as int or float, as SQLite gives them."""
-
-    def load(self, data: Buffer) -> int | float:
-        text = bytes(data)
-        return int(text) if text.lstrip(b"-").isdigit() else float(text)
-
 
 def lock_key(*names: str) -> int:
     """A number for an advisory lock, the same in every process (64 bits, signed)."""
     digest = hashlib.blake2b("/".join(names).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
-
-
-def _translated(error: psycopg.Error) -> DatabaseError:
-    if isinstance(error, psycopg.errors.UniqueViolation):
-        return Conflict(str(error))
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return DatabaseUnavailable(str(error))
-    return DatabaseError(str(error))
-
-
-def _lost(error: psycopg.Error, connection: psycopg.Connection[Any]) -> bool:
-    """Whether the connection is of no more use."""
-    if connection.closed:
-        return True
-    # 57P01..3: the server is going away (the socket may not show it yet); 08: connection errors.
-    return (error.sqlstate or "").startswith(("57P0", "08"))
-
-
-def _passing(error: psycopg.Error) -> bool:
-    """Whether the same work may succeed when it is begun again on this connection."""
-    if isinstance(error, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected):
-        return True
-    # Another replica has migrated a table; a rollback makes psycopg forget its prepared statements.
-    return isinstance(error, psycopg.errors.FeatureNotSupported) and "cached plan" in str(error)
-
-
-class _PostgresTx(Tx):
-    __slots__ = ("_cursor",)
-
-    postgres: ClassVar[bool] = True
-    for_update: ClassVar[str] = " FOR UPDATE"
-    skip_locked: ClassVar[str] = " FOR UPDATE SKIP LOCKED"
-
-    def __init__(self, cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
-        super().__init__()
-        self._cursor = cursor
-
-    @property
-    def cause(self) -> psycopg.Error | None:
-        """The driver's error that failed this transaction, even if its function hid it."""
-        cause = self._failure.__cause__ if self._failure is not None else None
-        return cause if isinstance(cause, psycopg.Error) else None
-
-    def _run(self, sql: str, params: Params) -> tuple[int, list[Row]]:
-        cursor = self._cursor
-        try:
-            cursor.execute(translate(sql), params)
-            values = cursor.fetchall() if cursor.description else ()
-        except psycopg.Error as error:
-            raise _translated(error) from error
-        columns = [column.name for column in cursor.description or ()]
-        return max(cursor.rowcount, 0), rows_of(columns, values)
 
 
 class _Again(Exception):
@@ -215,15 +123,15 @@ class _Session:
             cursor.execute(begin)
         except psycopg.Error as error:
             self.close()
-            raise _Again(_caused(_translated(error), error)) from None
-        tx = _PostgresTx(cursor)
+            raise _Again(_caused(translated(error), error)) from None
+        tx = PostgresTx(cursor)
         try:
             outcome = tx.call(job.fn)
         except BaseException as raised:
             cause = tx.cause
             self._undo(cause)
-            if cause is not None and (self._connection is None or _passing(cause)):
-                raise _Again(_caused(_translated(cause), cause)) from raised
+            if cause is not None and (self._connection is None or is_passing(cause)):
+                raise _Again(_caused(translated(cause), cause)) from raised
             raise
         self._commit(connection, read_only=job.read_only)
         return outcome
@@ -235,13 +143,13 @@ class _Session:
         try:
             connection.execute(b"COMMIT")
         except psycopg.Error as error:
-            failure = _translated(error)
-            if _lost(error, connection):
+            failure = translated(error)
+            if is_lost(error, connection):
                 self.close()
                 if read_only:
                     return
                 failure = CommitUnknown(f"the connection was lost during commit: {error}")
-            elif _passing(error):
+            elif is_passing(error):
                 raise _Again(_caused(failure, error)) from None
             raise failure from error
 
@@ -249,7 +157,7 @@ class _Session:
         """Roll back, or give the connection up if it is lost."""
         connection = self._connection
         assert connection is not None
-        if cause is not None and _lost(cause, connection):
+        if cause is not None and is_lost(cause, connection):
             self.close()
             return
         try:
@@ -274,7 +182,7 @@ class _Session:
         defaults.setdefault("application_name", self._service)
         # Transactions are begun and ended by hand, so that it is known when COMMIT was sent.
         connection = psycopg.connect(make_conninfo(self._url, **defaults), autocommit=True)
-        connection.adapters.register_loader("numeric", _NumberLoader)
+        connection.adapters.register_loader("numeric", NumberLoader)
         try:
             milliseconds = str(int(STATEMENT_TIMEOUT * 1000))
             connection.execute(
@@ -301,10 +209,10 @@ class PostgresDatabase(Database):
         self._url = url
         self._service = service
         self._closing = threading.Event()
-        self._crew = self._new_crew(service, CONNECTIONS)
+        self._threads = self._new_threads(service, CONNECTIONS)
 
-    def _new_crew(self, name: str, threads: int) -> Crew:
-        return Crew(
+    def _new_threads(self, name: str, threads: int) -> WorkerThreads:
+        return WorkerThreads(
             name,
             lambda: _Session(self._url, self._service, self._closing),
             threads=threads,
@@ -313,16 +221,16 @@ class PostgresDatabase(Database):
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` at READ COMMITTED, again after a deadlock or a lost connection."""
-        return await self._crew.submit(fn)
+        return await self._threads.submit(fn)
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` read-only at REPEATABLE READ, which is one snapshot."""
-        return await self._crew.submit(fn, read_only=True)
+        return await self._threads.submit(fn, read_only=True)
 
     async def close(self) -> None:
         """Finish what was accepted, without further retries, and close the connections."""
         self._closing.set()
-        await self._crew.close()
+        await self._threads.close()
 
     @asynccontextmanager
     async def exclusive(self, name: str) -> AsyncIterator[None]:
@@ -331,7 +239,7 @@ class PostgresDatabase(Database):
 
         def take(tx: Tx) -> bool:
             row = tx.one("SELECT pg_try_advisory_lock(:key) AS taken", key)
-            return row is not None and bool(row.taken)
+            return row is not None and bool(row["taken"])
 
         def check(tx: Tx) -> bool:
             # The session lock ends with its connection; a new connection does not have it.
@@ -342,20 +250,22 @@ class PostgresDatabase(Database):
             return row is not None
 
         # A connection of its own: the lock is the session's.
-        crew = self._new_crew(f"{self._service}-{name}", threads=1)
+        threads = self._new_threads(f"{self._service}-{name}", threads=1)
         try:
             # Polled, because a wait inside the server could not be cancelled.
-            while not await crew.submit(take):  # noqa: ASYNC110
+            while not await threads.submit(take):  # noqa: ASYNC110
                 await asyncio.sleep(LOCK_POLL)
-            async with _guarded(crew, check, name):
+            async with _guarded(threads, check, name):
                 yield
         finally:
             # Not waited for: with a lost connection its thread may hang for a while.
-            crew.stop()
+            threads.stop()
 
 
 @asynccontextmanager
-async def _guarded(crew: Crew, check: Callable[[Tx], bool], name: str) -> AsyncIterator[None]:
+async def _guarded(
+    threads: WorkerThreads, check: Callable[[Tx], bool], name: str
+) -> AsyncIterator[None]:
     """Cancel the body when `check` no longer holds, and raise `DatabaseUnavailable` instead."""
     body = asyncio.current_task()
     assert body is not None
@@ -369,7 +279,7 @@ async def _guarded(crew: Crew, check: Callable[[Tx], bool], name: str) -> AsyncI
                 # Not wait_for, which loses a cancellation that comes together with the answer: the
                 # watcher would outlive the body and cancel whatever its task does next.
                 async with asyncio.timeout(LOCK_ANSWER):
-                    lost = not await crew.submit(check)
+                    lost = not await threads.submit(check)
             except (DatabaseError, TimeoutError):
                 lost = True
         body.cancel()

@@ -25,15 +25,14 @@ from accord_runtime.database.interface import (
     Params,
     Row,
     Tx,
-    rows_of,
 )
-from accord_runtime.database.worker_threads import Crew, Job
+from accord_runtime.database.worker_threads import Job, WorkerThreads
 
 T = TypeVar("T")
 
 READERS = 2
 BACKLOG = 1024
-"""Calls queued per crew before further callers wait."""
+"""Calls queued, for the writer and for the readers, before further callers wait."""
 GROUP = 256
 """Writes per commit at most, so that the first of a burst does not wait for all of it."""
 BUSY_TIMEOUT = 5.0
@@ -89,12 +88,13 @@ class _SqliteTx(Tx):
         except sqlite3.Error as error:
             raise _translated(error) from error
         columns = [column[0] for column in cursor.description or ()]
-        return max(cursor.rowcount, 0), rows_of(columns, values)
+        return max(cursor.rowcount, 0), [Row(zip(columns, each, strict=True)) for each in values]
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     try:
-        # Opened and closed by its crew's thread; transactions are begun and ended here by hand.
+        # Opened and closed by the thread that uses it; transactions are begun
+        # and ended here by hand.
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -197,10 +197,10 @@ class SqliteDatabase(Database):
         self._lock: int | None = lock
         self._named: dict[str, asyncio.Lock] = {}
         # One writer is also what keeps checkpoints and writes from different connections apart.
-        self._writer = Crew(
+        self._writer = WorkerThreads(
             f"{service}-write", lambda: _Writer(path), threads=1, backlog=BACKLOG, group=GROUP
         )
-        self._readers = Crew(
+        self._readers = WorkerThreads(
             f"{service}-read", lambda: _Reader(path), threads=READERS, backlog=BACKLOG
         )
 

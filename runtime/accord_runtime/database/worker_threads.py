@@ -8,6 +8,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from accord_runtime.database.interface import DatabaseUnavailable, Tx
@@ -17,20 +18,16 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
 class Job:
-    """One transaction function on its way through a crew."""
+    """One transaction function on its way to a thread and back."""
 
-    __slots__ = ("after", "error", "fn", "future", "read_only", "value")
-
-    def __init__(
-        self, fn: Callable[[Tx], Any], future: asyncio.Future[Any], *, read_only: bool
-    ) -> None:
-        self.fn = fn
-        self.future = future
-        self.read_only = read_only
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.after: Sequence[Callable[[], None]] = ()
+    fn: Callable[[Tx], Any]
+    future: asyncio.Future[Any]
+    read_only: bool
+    value: Any = None
+    error: BaseException | None = None
+    after: Sequence[Callable[[], None]] = ()
 
     @property
     def abandoned(self) -> bool:
@@ -61,7 +58,7 @@ class Session(Protocol):
         """Close the connection."""
 
 
-class Crew:
+class WorkerThreads:
     """At most `threads` threads, each with a session of its own, fed from one bounded queue.
 
     Threads start when they are first needed. With `group > 1` a thread hands its session all jobs
@@ -104,7 +101,7 @@ class Crew:
         self._unfinished += 1
         # The transaction runs in a thread, but sees the caller's context: its trace, its call.
         context = contextvars.copy_context()
-        self._queue.put(Job(lambda tx: context.run(fn, tx), future, read_only=read_only))
+        self._queue.put(Job(lambda tx: context.run(fn, tx), future, read_only))
         return await future
 
     def stop(self) -> None:

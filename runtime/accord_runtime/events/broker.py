@@ -19,7 +19,7 @@ MAX_AGE = 30 * 24 * 3600.0
 """Seconds that the broker keeps events: 30 days. Older ones are in the service's record."""
 
 DUPLICATE_WINDOW = 600.0
-"""Seconds in which a message id is recognised; well above any retry of the relay."""
+"""Seconds in which a message id is recognised; well above any retry of the publisher."""
 
 _RETRY = 0.5
 

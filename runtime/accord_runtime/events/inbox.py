@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -24,11 +25,11 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from accord.contract import event_policy
-from accord.telemetry import HEADERS, use_trace
+from accord import event_policy, use_trace
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.broker import MAX_AGE, Broker, ensure_stream, persistently
-from accord_runtime.work.executor import Effect, Executor, Permanent, Work
+from accord_runtime.work.executor import Executor, Permanent
+from accord_runtime.work.table import Effect, Work
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Received(Generic[M]):
 EventHandler = Callable[[Received[Any]], Awaitable[Effect | None]]
 
 
-class Consumer:
+class Inbox:
     """What one service takes from the stream of another.
 
     Args:
@@ -141,7 +142,7 @@ class Consumer:
                     delivered += 1
                     if message.metadata.sequence.consumer != delivered:
                         raise LookupError("messages were lost on their way; asking again")
-                await self._database.write(lambda tx, batch=messages: self._take(tx, batch))  # type: ignore[misc]
+                await self._database.write(partial(self._take, messages=messages))
                 for message in messages:
                     await message.ack()
                 if self._clock() - swept > _SWEEP:
@@ -195,19 +196,15 @@ class Consumer:
             if kind not in self._handlers or not event_id or not _NUMBER.fullmatch(sequence):
                 log.warning("a message on %s is no event of the contract", message.subject)
                 continue
-            new = tx.execute(
-                "INSERT INTO inbox (consumer, event_id, received_at) VALUES (:consumer, :id, :now)"
-                " ON CONFLICT DO NOTHING",
-                {"consumer": self._source, "id": event_id, "now": self._clock()},
-            )
-            if not new:
+            row = {"consumer": self._source, "event_id": event_id, "received_at": self._clock()}
+            if not tx.insert("inbox", row, on_conflict="DO NOTHING"):
                 tx.execute(
-                    "UPDATE inbox SET received_at = :now WHERE consumer = :consumer"
-                    " AND event_id = :id",
-                    {"consumer": self._source, "id": event_id, "now": self._clock()},
+                    "UPDATE inbox SET received_at = :received_at WHERE consumer = :consumer"
+                    " AND event_id = :event_id",
+                    row,
                 )
                 continue
-            with use_trace({name: headers[name] for name in HEADERS if name in headers}):
+            with use_trace(headers):
                 self._executor.enqueue(
                     tx,
                     self._queue,

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from accord_runtime.database import Database, DatabaseError
@@ -41,7 +42,7 @@ class Watch:
         return changed
 
 
-class Hub:
+class Notifier:
     """All watches of a process."""
 
     def __init__(self) -> None:
@@ -54,9 +55,7 @@ class Hub:
         while True:
             await asyncio.sleep(POLL)
             try:
-                position, keys = await database.read(
-                    lambda tx, seen=seen: events.keys_after(tx, seen)  # type: ignore[misc]
-                )
+                position, keys = await database.read(partial(events.keys_after, position=seen))
             except DatabaseError as error:
                 log.debug("the record could not be looked at: %s", error)
                 continue
@@ -110,8 +109,3 @@ class Hub:
         """Positions were given: the record has grown."""
         for watch in self._of_all:
             watch.wake()
-
-    @property
-    def size(self) -> int:
-        """Keys that are watched, and watches of the whole record."""
-        return len(self._of_key) + len(self._of_all)

@@ -1,6 +1,6 @@
 """Gives committed events their positions and publishes them, in that order.
 
-One relay per database, held by a lock. What the broker has acknowledged is kept
+One publisher per database, held by a lock. What the broker has acknowledged is kept
 with the broker's own sequence, so that a stream that was recreated, or that lost
 its tail, is noticed and filled again from the record.
 """
@@ -9,8 +9,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ from nats.js import JetStreamContext
 from accord_runtime.database import Database, Tx
 from accord_runtime.events import record as events
 from accord_runtime.events.broker import MAX_AGE, Broker, ensure_stream, persistently
-from accord_runtime.events.notifier import Hub
+from accord_runtime.events.notifier import Notifier
 from accord_runtime.events.record import Event
 
 log = logging.getLogger(__name__)
@@ -103,14 +104,14 @@ def without_repeated_keys(batch: list[Event]) -> list[Event]:
     return batch
 
 
-class Relay:
-    """The relay of one service.
+class Publisher:
+    """Publishes the events of one service.
 
     Args:
         service: whose events; the stream is named after it.
         database: where they are.
         broker: where they go.
-        hub: who is told that the record has grown.
+        notifier: who is told that the record has grown.
         clock: monotonic seconds.
     """
 
@@ -119,14 +120,14 @@ class Relay:
         service: str,
         database: Database,
         broker: Broker,
-        hub: Hub,
+        notifier: Notifier,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
         self._stream = service.upper()
         self._database = database
         self._broker = broker
-        self._hub = hub
+        self._notifier = notifier
         self._clock = clock
         self._committed = asyncio.Event()
         self._numbered = asyncio.Event()
@@ -152,7 +153,7 @@ class Relay:
             )
             if pending is not None:
                 while await self._database.write(events.number):
-                    self._hub.advanced()
+                    self._notifier.advanced()
                     self._numbered.set()
             await _wait(self._committed, 1.0)
 
@@ -162,12 +163,8 @@ class Relay:
         checked = self._clock()
         while True:
             self._numbered.clear()
-            position = mark.position
-            batch = without_repeated_keys(
-                await self._database.read(
-                    lambda tx, position=position: events.after_position(tx, position, BATCH)  # type: ignore[misc]
-                )
-            )
+            read = partial(events.after_position, position=mark.position, most=BATCH)
+            batch = without_repeated_keys(await self._database.read(read))
             if not batch:
                 await _wait(self._numbered, 1.0)
             else:
@@ -238,26 +235,18 @@ class Relay:
         self._note(tx, mark)
 
     def _note(self, tx: Tx, mark: Mark) -> None:
-        values = {
-            "stream": self._stream,
-            "created": mark.created,
-            "position": mark.position,
-            "acknowledged": mark.acknowledged,
-        }
-        tx.execute(
-            "INSERT INTO relay (stream, created, position, acknowledged)"
-            " VALUES (:stream, :created, :position, :acknowledged)"
-            " ON CONFLICT (stream) DO UPDATE SET created = excluded.created,"
+        tx.insert(
+            "relay",
+            {"stream": self._stream, **asdict(mark)},
+            on_conflict="(stream) DO UPDATE SET created = excluded.created,"
             " position = excluded.position, acknowledged = excluded.acknowledged",
-            values,
         )
         # A mark a thousand events is fine enough to go back to, and stays small.
-        coarse = {**values, "acknowledged": mark.acknowledged // 1000 * 1000 + 999}
-        tx.execute(
-            "INSERT INTO relay_marks (stream, acknowledged, position)"
-            " VALUES (:stream, :acknowledged, :position) ON CONFLICT (stream, acknowledged)"
-            " DO UPDATE SET position = excluded.position",
-            coarse,
+        coarse = mark.acknowledged // 1000 * 1000 + 999
+        tx.insert(
+            "relay_marks",
+            {"stream": self._stream, "acknowledged": coarse, "position": mark.position},
+            on_conflict="(stream, acknowledged) DO UPDATE SET position = excluded.position",
         )
 
 

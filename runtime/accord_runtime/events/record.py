@@ -1,24 +1,24 @@
 """The event table: a service's own record of what happened, and its outbox.
 
 An event is appended in the transaction that makes it true. After the commit the
-relay gives it its *position*, dense and in an order that respects every key,
-and publishes it (relay.py). Streams read the table by key and sequence or by
-position; a hub wakes them (hub.py).
+publisher gives it its *position*, dense and in an order that respects every key,
+and publishes it. Streams read the table by key and sequence or by position; the
+notifier wakes them.
 """
 
 import json
 import math
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Final
 
-from google.protobuf import any_pb2, symbol_database
+from google.protobuf import symbol_database
 from google.protobuf.message import Message
 
-from accord.contract import event_policy
-from accord.telemetry import trace_headers
+from accord import event_policy, trace_headers
 from accord_runtime.database import Conflict, Row, Tx
 from accord_runtime.grpc.ids import uuid7
-from shop.common.v1 import event_pb2
 
 MIGRATIONS: Final = [
     """
@@ -42,11 +42,6 @@ MIGRATIONS: Final = [
     "CREATE INDEX events_next ON events (key, sequence) WHERE position IS NULL",
 ]
 
-COLUMNS: Final = (
-    "event_id, position, key, sequence, type, version, subject, payload, causation_id, trace,"
-    " occurred_at"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -54,7 +49,7 @@ class Event:
 
     event_id: str
     position: int | None
-    """Number among all events of the service, from 1; None until the relay has seen it."""
+    """Number among all events of the service, from 1; None until the publisher has seen it."""
     key: str
     sequence: int
     """Number among the events of its key, from 1."""
@@ -84,63 +79,65 @@ class Event:
         message.ParseFromString(self.payload)
         return message
 
-    def record(self) -> event_pb2.EventRecord:
-        """The event in its envelope, for streams of a service's record."""
-        record = event_pb2.EventRecord(
-            event_id=self.event_id,
-            type=self.type,
-            version=self.version,
-            subject=self.subject,
-            key=self.key,
-            sequence=self.sequence,
-            causation_id=self.causation_id,
-            traceparent=self.headers.get("traceparent", ""),
-            payload=any_pb2.Any(type_url=f"type.googleapis.com/{self.type}", value=self.payload),
-        )
-        record.occurred_at.FromNanoseconds(int(self.occurred_at * 1e6) * 1000)
-        return record
+
+COLUMNS: Final = ", ".join(Event.__slots__)
 
 
-def append(tx: Tx, event: Message, *, sequence: int, now: float, causation_id: str = "") -> Event:
-    """Write an event in the transaction that makes it true.
+class Outbox:
+    """Where the transactions of a service leave their events.
 
     Args:
-        tx: the transaction.
-        event: a message that carries `(accord.v1.event)`.
-        sequence: its number among the events of its key: the last one plus 1.
-        now: Unix time in seconds.
-        causation_id: the event or call that caused it.
-
-    Raises:
-        Conflict: somebody else has appended this sequence; decide again.
-        ValueError: the message is no event, or its key cannot travel in a header.
+        publish: called after the commit of an event.
+        changed: called after the commit of an event, with its key.
+        clock: Unix time in seconds.
     """
-    policy = event_policy(event)
-    if policy is None:
-        raise ValueError(f"{event.DESCRIPTOR.full_name} is no event")
-    key = str(getattr(event, policy.key))
-    if not key or key != key.strip() or not (key.isascii() and key.isprintable()):
-        raise ValueError(f"{event.DESCRIPTOR.full_name} has the key {key!r}")
-    written = Event(
-        event_id=uuid7(),
-        position=None,
-        key=key,
-        sequence=sequence,
-        type=event.DESCRIPTOR.full_name,
-        version=policy.version,
-        subject=policy.subject,
-        payload=event.SerializeToString(deterministic=True),
-        causation_id=causation_id,
-        trace=json.dumps(trace_headers()),
-        occurred_at=now,
-    )
-    tx.execute(
-        "INSERT INTO events (event_id, key, sequence, type, version, subject, payload,"
-        " causation_id, trace, occurred_at) VALUES (:event_id, :key, :sequence, :type, :version,"
-        " :subject, :payload, :causation_id, :trace, :occurred_at)",
-        {name: getattr(written, name) for name in Event.__slots__ if name != "position"},
-    )
-    return written
+
+    def __init__(
+        self,
+        publish: Callable[[], None],
+        changed: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._publish = publish
+        self._changed = changed
+        self._clock = clock
+
+    def append(self, tx: Tx, event: Message, *, sequence: int, causation_id: str = "") -> Event:
+        """Write an event in the transaction that makes it true.
+
+        Args:
+            tx: the transaction.
+            event: a message that carries `(accord.v1.event)`.
+            sequence: its number among the events of its key: the last one plus 1.
+            causation_id: the event or call that caused it.
+
+        Raises:
+            Conflict: somebody else has appended this sequence; decide again.
+            ValueError: the message is no event, or its key cannot travel in a header.
+        """
+        policy = event_policy(event)
+        if policy is None:
+            raise ValueError(f"{event.DESCRIPTOR.full_name} is no event")
+        key = str(getattr(event, policy.key))
+        if not key or key != key.strip() or not (key.isascii() and key.isprintable()):
+            raise ValueError(f"{event.DESCRIPTOR.full_name} has the key {key!r}")
+        written = Event(
+            event_id=uuid7(),
+            position=None,
+            key=key,
+            sequence=sequence,
+            type=event.DESCRIPTOR.full_name,
+            version=policy.version,
+            subject=policy.subject,
+            payload=event.SerializeToString(deterministic=True),
+            causation_id=causation_id,
+            trace=json.dumps(trace_headers()),
+            occurred_at=self._clock(),
+        )
+        tx.insert("events", asdict(written))
+        tx.after_commit(self._publish)
+        tx.after_commit(lambda: self._changed(key))
+        return written
 
 
 def of_key(tx: Tx, key: str, *, after: int = 0, most: int | None = None) -> list[Event]:
@@ -194,7 +191,7 @@ def number(tx: Tx, most: int = 1000) -> int:
     """Give committed events without a position the next ones; return how many.
 
     Events of one key get positions in the order of their sequence. Only one
-    process of a database may call it at a time: the holder of the relay's lock.
+    process of a database may call it at a time: the holder of the publisher's lock.
 
     Raises:
         Conflict: another process numbers at the same time; nothing was written.

@@ -8,16 +8,14 @@ never are.
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
 import accord
-from accord.context import Idempotency
-from accord.errors import IdempotencyConflict, ServiceError
-from accord.interfaces import StoredAnswer
-from accord.policies.idempotency import Scope
+from accord import Idempotency, IdempotencyConflict, Scope, ServiceError, StoredAnswer
 from accord_runtime.database import Database, Tx
 
 MIGRATIONS: Final = [
@@ -45,7 +43,7 @@ M = TypeVar("M", bound=Message)
 
 
 class SqlIdempotencyStore:
-    """Where the server interceptor looks answers up (`accord.interfaces.IdempotencyStore`)."""
+    """Where the server interceptor looks answers up (`accord.IdempotencyStore`)."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
@@ -61,7 +59,7 @@ def find(tx: Tx, scope: Scope, now: float) -> StoredAnswer | None:
     row = tx.one(
         "SELECT fingerprint, response, status FROM idempotency WHERE principal = :principal"
         " AND method = :method AND key = :key AND created_at > :oldest",
-        {**_values(scope), "oldest": now - KEPT},
+        {**asdict(scope), "oldest": now - KEPT},
     )
     if row is None:
         return None
@@ -104,21 +102,16 @@ def record(
     tx.execute(
         "DELETE FROM idempotency WHERE principal = :principal AND method = :method AND key = :key"
         " AND created_at <= :oldest",
-        {**_values(call.scope), "oldest": now - KEPT},
+        {**asdict(call.scope), "oldest": now - KEPT},
     )
-    written = tx.execute(
-        "INSERT INTO idempotency (principal, method, key, fingerprint, response, status, reference,"
-        " created_at) VALUES (:principal, :method, :key, :fingerprint, :response, :status,"
-        " :reference, :now) ON CONFLICT DO NOTHING",
-        {
-            **_values(call.scope),
-            **_answer(answer),
-            "fingerprint": call.fingerprint,
-            "reference": reference,
-            "now": now,
-        },
-    )
-    if not written:
+    row = {
+        **asdict(call.scope),
+        **_answer(answer),
+        "fingerprint": call.fingerprint,
+        "reference": reference,
+        "created_at": now,
+    }
+    if not tx.insert("idempotency", row, on_conflict="DO NOTHING"):
         raise IdempotencyConflict
 
 
@@ -177,17 +170,19 @@ def sweep(tx: Tx, now: float) -> int:
     return tx.execute("DELETE FROM idempotency WHERE created_at <= :oldest", {"oldest": now - KEPT})
 
 
+def key() -> str | None:
+    """The idempotency key of the call being handled."""
+    call = _current()
+    return None if call is None else call.scope.key
+
+
 def _current() -> Idempotency | None:
     call = accord.current()
     return None if call is None else call.idempotency
 
 
-def _values(scope: Scope) -> dict[str, object]:
-    return {"principal": scope.principal, "method": scope.method, "key": scope.key}
-
-
 def _answer(answer: Message | ServiceError | None) -> dict[str, object]:
     response = answer.SerializeToString() if isinstance(answer, Message) else None
-    refused = isinstance(answer, ServiceError)
-    status = answer.to_status().SerializeToString() if refused else None  # type: ignore[union-attr]
+    refusal = answer.to_status() if isinstance(answer, ServiceError) else None
+    status = None if refusal is None else refusal.SerializeToString()
     return {"response": response, "status": status}

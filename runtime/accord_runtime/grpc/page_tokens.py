@@ -1,4 +1,4 @@
-"""Page tokens: where a list goes on.
+"""Pages of a list, and their tokens: where the list goes on.
 
 A token is opaque to callers and good for the filters it was given out for. It
 is not a secret: it holds the last id of the page before.
@@ -7,7 +7,8 @@ is not a secret: it holds the last id of the page before.
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
 
 from accord.errors import InvalidArgument
 
@@ -15,6 +16,52 @@ DEFAULT_SIZE = 50
 """Rows of a page when the caller does not say."""
 
 _VERSION = 1
+
+R = TypeVar("R")
+
+
+class PageRequest(Protocol):
+    """What the request for a page says of it."""
+
+    page_size: int
+    page_token: str
+
+
+class Page:
+    """The page that a request asks for.
+
+    Args:
+        request: the request.
+        filters: what its token must have been given out for.
+
+    Raises:
+        InvalidArgument: the token was not given out for these filters.
+    """
+
+    def __init__(self, request: PageRequest, **filters: str) -> None:
+        self._filters = filters
+        self._size = page_size(request.page_size)
+        self.last = decode_token(filters, request.page_token)
+        """The last row of the page before; None for the first page."""
+        self.most = self._size + 1
+        """Rows to read: one more than asked for shows whether there is a next page."""
+
+    def cut(
+        self,
+        found: list[R],
+        id_of: Callable[[R], str],
+        *,
+        most: int | None = None,
+    ) -> tuple[list[R], str]:
+        """The rows of this page, of all that were read, and the token of the next.
+
+        Args:
+            found: up to `self.most` rows.
+            id_of: what a token holds of a row.
+            most: rows that fit, if fewer than asked for.
+        """
+        rows = found[: self._size if most is None else min(most, self._size)]
+        return rows, encode_token(self._filters, id_of(rows[-1])) if len(found) > len(rows) else ""
 
 
 def page_size(asked: int) -> int:

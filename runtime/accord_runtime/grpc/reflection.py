@@ -1,7 +1,7 @@
 """Server reflection that also knows methods.
 
 gRPC's own answers "symbol not found" when asked for a method (grpc/grpc#34743),
-so `grpcurl describe shop.orders.v1.OrderService.CreateOrder` fails. The pool is
+so `grpcurl describe some.v1.SomeService.SomeMethod` fails. The pool is
 wrapped so that a method is found in the file of its service.
 """
 

@@ -12,7 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from accord.interfaces import FieldViolation
+from accord import FieldViolation
 
 MAX_BYTES = 64 * 1024
 """Bytes of a request. The rules of the contracts keep every request well below; what they do not

@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from accord.errors import ServiceError
+from accord import ServiceError
 from accord_runtime.database import Tx
 from accord_runtime.saga.state_machine import Kind, Shape
-from accord_runtime.work.executor import Effect
+from accord_runtime.work.table import Effect
 
 Action = Callable[[str, str], Awaitable[Effect | None]]
 """Given the saga's id and the idempotency key for its calls: do it, and return what to write."""

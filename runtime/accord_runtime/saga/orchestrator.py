@@ -16,13 +16,14 @@ from typing import Final
 
 import grpc
 
-from accord.errors import ServiceError, failure_of
+from accord import ServiceError, failure_of
 from accord_runtime.database import Database, Row, Tx
 from accord_runtime.saga import state_machine
 from accord_runtime.saga.definition import Definition, Step
 from accord_runtime.saga.state_machine import START, Kind, Phase, Position
-from accord_runtime.work import executor as executors
-from accord_runtime.work.executor import Effect, Executor, LeaseLost, Work
+from accord_runtime.work import table
+from accord_runtime.work.executor import Executor
+from accord_runtime.work.table import Effect, LeaseLost, Work
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ MIGRATIONS: Final = [
 QUEUE: Final = "saga"
 
 DELAYS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 60.0, 60.0, 60.0)
-"""Seconds before each retry of a step: the shop's usual 0, 1, 2, 4, 8, and then five minutes more,
+"""Seconds before each retry of a step: the usual 0, 1, 2, 4, 8, and then five minutes more,
 so that a service that is being restarted does not need an operator."""
 
 TIMEOUT: Final = 15.0
@@ -136,17 +137,18 @@ class Sagas:
             Conflict: there is a saga with this id.
         """
         now = self._clock()
-        tx.execute(
-            "INSERT INTO saga (id, definition, version, phase, step, cancelled, history,"
-            " created_at, updated_at) VALUES (:id, :definition, :version, :phase, :step, 0, '[]',"
-            " :now, :now)",
+        tx.insert(
+            "saga",
             {
                 "id": id,
                 "definition": definition.name,
                 "version": definition.version,
                 "phase": START.phase,
                 "step": START.step,
-                "now": now,
+                "cancelled": 0,
+                "history": "[]",
+                "created_at": now,
+                "updated_at": now,
             },
         )
         return self._executor.enqueue_held(tx, QUEUE, id)
@@ -158,7 +160,7 @@ class Sagas:
             "UPDATE saga SET cancelled = 1, updated_at = :now WHERE id = :id",
             {"id": id, "now": now},
         )
-        executors.expedite(tx, QUEUE, id, now)
+        table.expedite(tx, QUEUE, id, now)
         tx.after_commit(self._executor.wake)
 
     async def _work(self, work: Work) -> Effect | None:
@@ -168,7 +170,8 @@ class Sagas:
         definition = self._definitions[(saga.definition, saga.version)]
         shape, position = definition.shape, saga.position
         if saga.cancelled and state_machine.may_turn_back(shape, position):
-            return self._move(saga, definition, "turned back", _turn_back)
+            after = state_machine.turned_back(shape, position)
+            return self._move(saga, definition, "turned back", after)
         step = definition.steps[position.step]
         try:
             effect = await self._call(saga, step)
@@ -182,10 +185,10 @@ class Sagas:
                 saga,
                 definition,
                 f"refused: {failure.reason}",
-                lambda definition, saga: state_machine.refused(definition.shape, saga.position),
+                state_machine.refused(shape, position),
                 lambda tx: definition.refused(tx, saga.id, step.name, refusal),
             )
-        return self._move(saga, definition, "ok", _succeed, effect)
+        return self._move(saga, definition, "ok", None, effect)
 
     async def _call(self, saga: Saga, step: Step) -> Effect | None:
         if saga.position.phase is Phase.FORWARD:
@@ -198,10 +201,14 @@ class Sagas:
         before: Saga,
         definition: Definition,
         outcome: str,
-        transition: Callable[[Definition, Saga], Position],
+        after: Position | None,
         effect: Effect | None = None,
     ) -> Effect:
-        """The effect of a step's outcome: what it writes, the next position, the next work."""
+        """The effect of a step's outcome: what it writes, the next position, the next work.
+
+        Without `after` the step has succeeded, and where the saga goes depends on whether it was
+        cancelled meanwhile.
+        """
 
         def write(tx: Tx) -> None:
             # First what the step is about and then the saga, as those do who cancel one: in the
@@ -212,7 +219,10 @@ class Sagas:
             # Positions move under this work's lease alone, unless an operator intervenes.
             if saga is None or saga.position != before.position:
                 raise LeaseLost
-            self.advance(tx, saga, transition(definition, saga), outcome)
+            to = after or state_machine.succeeded(
+                definition.shape, saga.position, cancelled=saga.cancelled
+            )
+            self.advance(tx, saga, to, outcome)
 
         return write
 
@@ -246,11 +256,3 @@ class Sagas:
 def step_name(definition: Definition | None, position: Position) -> str:
     """The step of a position; its number if the definition is not known."""
     return str(position.step) if definition is None else definition.steps[position.step].name
-
-
-def _succeed(definition: Definition, saga: Saga) -> Position:
-    return state_machine.succeeded(definition.shape, saga.position, cancelled=saga.cancelled)
-
-
-def _turn_back(definition: Definition, saga: Saga) -> Position:
-    return state_machine.turned_back(definition.shape, saga.position)

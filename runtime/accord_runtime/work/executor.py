@@ -15,40 +15,17 @@ it, until an operator retries or discards it. Other keys go on.
 import asyncio
 import json
 import logging
-import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from accord.errors import failure_of
-from accord.telemetry import trace_headers, use_trace
+from accord import failure_of, use_trace
 from accord_runtime.database import Database, DatabaseError, Tx
-from accord_runtime.grpc.ids import uuid7
+from accord_runtime.work import table
+from accord_runtime.work.table import Effect, LeaseLost, Work
 
 log = logging.getLogger(__name__)
-
-MIGRATIONS: Final = [
-    """
-    CREATE TABLE work (
-        id TEXT NOT NULL PRIMARY KEY,
-        queue TEXT NOT NULL,
-        key TEXT NOT NULL,
-        seq BIGINT NOT NULL,
-        payload BLOB NOT NULL,
-        state TEXT NOT NULL,
-        due_at DOUBLE PRECISION NOT NULL,
-        attempts BIGINT NOT NULL,
-        owner TEXT NOT NULL,
-        lease_until DOUBLE PRECISION NOT NULL,
-        history TEXT NOT NULL,
-        trace TEXT NOT NULL,
-        created_at DOUBLE PRECISION NOT NULL
-    )
-    """,
-    "CREATE INDEX work_key ON work (queue, key, seq, id)",
-    "CREATE INDEX work_due ON work (queue, state, due_at)",
-]
 
 DELAYS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each retry: at once, 1, 2, 4 and 8 s later; then parked."""
@@ -59,46 +36,13 @@ MAX_TOLD: Final = 60.0
 POLL: Final = 1.0
 """Seconds after which the table is looked at even if nobody said that it changed."""
 
-HISTORY: Final = 10
-"""Failures that are remembered per row."""
-
 _LEASE_RESERVE: Final = 5.0
-
-Effect = Callable[[Tx], None]
-"""What a handler wants to write, in the transaction that completes its work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One row of work, as its handler sees it."""
-
-    id: str
-    """UUIDv7."""
-    queue: str
-    """Whose handler runs it."""
-    key: str
-    """Rows with the same queue and key run one after the other."""
-    payload: bytes
-    """What to do."""
-    attempts: int
-    """How often it has failed before."""
-    created_at: float
-    """When it was enqueued, Unix seconds."""
-    lease_until: float
-    """When another process may take it over, Unix seconds."""
-    trace: str
-    """Trace context of whoever enqueued it, as JSON."""
-
 
 Handler = Callable[[Work], Awaitable[Effect | None]]
 
 
 class Permanent(Exception):
     """Raised by a handler when no retry can help: the work is parked at once."""
-
-
-class LeaseLost(Exception):
-    """The work took longer than its lease and belongs to somebody else now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,111 +58,10 @@ class Queue:
     timeout: float = 30.0
     """Seconds that a handler may take."""
 
-
-def enqueue(
-    tx: Tx,
-    queue: str,
-    key: str,
-    payload: bytes = b"",
-    *,
-    now: float,
-    due_at: float | None = None,
-    seq: int = 0,
-    owner: str = "",
-    lease: float = 0.0,
-) -> Work:
-    """Write a row of work. `Executor.enqueue` does so and wakes the executor too."""
-    work = Work(
-        id=uuid7(),
-        queue=queue,
-        key=key,
-        payload=payload,
-        attempts=0,
-        created_at=now,
-        lease_until=now + lease if lease else 0.0,
-        trace=json.dumps(trace_headers()),
-    )
-    tx.execute(
-        "INSERT INTO work (id, queue, key, seq, payload, state, due_at, attempts, owner,"
-        " lease_until, history, trace, created_at) VALUES (:id, :queue, :key, :seq, :payload,"
-        " 'ready', :due_at, 0, :owner, :lease_until, '[]', :trace, :now)",
-        {
-            "id": work.id,
-            "queue": queue,
-            "key": key,
-            "seq": seq,
-            "payload": payload,
-            "due_at": now if due_at is None else due_at,
-            "owner": owner,
-            "lease_until": work.lease_until,
-            "trace": work.trace,
-            "now": now,
-        },
-    )
-    return work
-
-
-# The first row of its key, due, and no row of its key in work.
-_READY: Final = """
-    SELECT id, queue, key, payload, attempts, trace, created_at FROM work AS w
-    WHERE state = 'ready' AND due_at <= :now AND lease_until <= :now AND queue = :queue
-    AND NOT EXISTS (
-        SELECT 1 FROM work AS b WHERE b.queue = w.queue AND b.key = w.key AND b.id <> w.id
-        AND ((b.seq, b.id) < (w.seq, w.id) OR b.lease_until > :now)
-    )
-    ORDER BY due_at, id LIMIT :most
-"""
-
-
-def claim(tx: Tx, queue: Queue, owner: str, now: float, most: int) -> list[Work]:
-    """Lease up to `most` rows of a queue that may run now."""
-    lease_until = now + queue.timeout + _LEASE_RESERVE
-    if tx.postgres:
-        # One at a time: who does not see another's lease could take a second row of its key.
-        tx.execute(
-            "SELECT pg_advisory_xact_lock(hashtext(current_schema()), hashtext(:queue))",
-            {"queue": queue.name},
-        )
-    rows = tx.all(
-        _READY + tx.skip_locked.replace("UPDATE", "UPDATE OF w"),
-        {"now": now, "queue": queue.name, "most": most},
-    )
-    for row in rows:
-        tx.execute(
-            "UPDATE work SET owner = :owner, lease_until = :lease_until WHERE id = :id",
-            {"owner": owner, "lease_until": lease_until, "id": row["id"]},
-        )
-    return [Work(**dict(row), lease_until=lease_until) for row in rows]
-
-
-def take_back(tx: Tx, owner: str) -> int:
-    """End all leases of an owner that has died; return how many."""
-    return tx.execute(
-        "UPDATE work SET lease_until = 0 WHERE owner = :owner AND lease_until > 0",
-        {"owner": owner},
-    )
-
-
-def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], float]:
-    """Which of these queues may have work that can run now, and when more becomes due."""
-    due: list[str] = []
-    next_due = math.inf
-    for queue in queues:
-        values = {"queue": queue, "now": now}
-        if tx.one(
-            "SELECT 1 AS found FROM work WHERE queue = :queue AND state = 'ready'"
-            " AND due_at <= :now AND lease_until <= :now LIMIT 1",
-            values,
-        ):
-            due.append(queue)
-        later = tx.one(
-            "SELECT MIN(due_at) AS due_at FROM work WHERE queue = :queue AND state = 'ready'"
-            " AND due_at > :now",
-            values,
-        )
-        if later is not None and later["due_at"] is not None:
-            next_due = min(next_due, float(later["due_at"]))
-    return due, next_due
+    @property
+    def lease(self) -> float:
+        """Seconds for which a row is leased."""
+        return self.timeout + _LEASE_RESERVE
 
 
 class Executor:
@@ -285,7 +128,7 @@ class Executor:
         """
         if queue not in self._queues:
             raise ValueError(f"queue {queue!r} has no handler")
-        enqueue(tx, queue, key, payload, now=self._clock(), due_at=due_at, seq=seq)
+        table.enqueue(tx, queue, key, payload, now=self._clock(), due_at=due_at, seq=seq)
         tx.after_commit(self.wake)
 
     def enqueue_held(self, tx: Tx, queue: str, key: str, payload: bytes = b"") -> Work:
@@ -294,8 +137,8 @@ class Executor:
         If it does not live to do so, the work is found like any other. The key must be new: held
         work does not wait for other rows of its key.
         """
-        lease = self._queues[queue].timeout + _LEASE_RESERVE
-        return enqueue(tx, queue, key, payload, now=self._clock(), owner=self._owner, lease=lease)
+        lease, now = self._queues[queue].lease, self._clock()
+        return table.enqueue(tx, queue, key, payload, now=now, owner=self._owner, lease=lease)
 
     def wake(self) -> None:
         """Look at the table now."""
@@ -315,7 +158,7 @@ class Executor:
 
     async def take_back(self) -> None:
         """Find again what an earlier life of this process had leased; before anything is held."""
-        await self._database.write(lambda tx: take_back(tx, self._owner))
+        await self._database.write(lambda tx: table.take_back(tx, self._owner))
         self._taken_back = True
 
     async def serve(self) -> None:
@@ -361,18 +204,18 @@ class Executor:
                 if self._running[name] < queue.concurrency
             }
             # Reading first keeps an idle look from being a write transaction.
-            due, next_due = await self._database.read(lambda tx: look(tx, list(free), now))
+            due, next_due = await self._database.read(lambda tx: table.look(tx, list(free), now))
             if due:
-                claimed = await self._database.write(
-                    lambda tx: [
-                        work
-                        for name in due
-                        for work in claim(tx, self._queues[name], self._owner, now, free[name])
-                    ]
-                )
-                for work in claimed:
+                for work in await self._database.write(lambda tx: self._claim(tx, due, now, free)):
                     self._start(work)
             return min(POLL, max(0.0, next_due - now))
+
+    def _claim(self, tx: Tx, due: Sequence[str], now: float, free: Mapping[str, int]) -> list[Work]:
+        claimed: list[Work] = []
+        for name in due:
+            lease = self._queues[name].lease
+            claimed += table.claim(tx, name, self._owner, now, free[name], lease=lease)
+        return claimed
 
     def _start(self, work: Work) -> None:
         self._running[work.queue] += 1
@@ -401,7 +244,7 @@ class Executor:
     async def _attempt(self, queue: Queue, work: Work, *, held: bool = False) -> None:
         try:
             effect = await _handle(queue, work)
-            await self._database.write(lambda tx: complete(tx, work, self._owner, effect))
+            await self._database.write(lambda tx: table.complete(tx, work, self._owner, effect))
         except LeaseLost:
             log.warning("%s %s took longer than its lease, or was taken away", work.queue, work.key)
         except Exception as error:
@@ -412,31 +255,15 @@ class Executor:
     async def _failed(self, queue: Queue, work: Work, error: Exception) -> None:
         text = _in_words(error)
         now = self._clock()
-        final = isinstance(error, Permanent) or work.attempts >= len(queue.delays)
-        retry_at = now if final else now + max(queue.delays[work.attempts], _told(error))
-        if final:
+        retry_at = None
+        if isinstance(error, Permanent) or work.attempts >= len(queue.delays):
             log.error("%s %s is parked: %s", work.queue, work.key, text)
         else:
+            retry_at = now + max(queue.delays[work.attempts], _told(error))
             log.info("%s %s will be tried again: %s", work.queue, work.key, text)
 
         def write(tx: Tx) -> None:
-            row = tx.one("SELECT history FROM work WHERE id = :id", {"id": work.id})
-            history = json.loads(row["history"]) if row else []
-            history = [*history, {"at": now, "attempt": work.attempts + 1, "error": text}]
-            tx.execute(
-                "UPDATE work SET state = :state, attempts = :attempts, due_at = :due_at,"
-                " lease_until = 0, history = :history"
-                " WHERE id = :id AND owner = :owner AND lease_until = :lease_until",
-                {
-                    "state": "parked" if final else "ready",
-                    "attempts": work.attempts + 1,
-                    "due_at": retry_at,
-                    "history": json.dumps(history[-HISTORY:]),
-                    "id": work.id,
-                    "owner": self._owner,
-                    "lease_until": work.lease_until,
-                },
-            )
+            table.fail(tx, work, self._owner, text, now, retry_at)
             tx.after_commit(self.wake)
 
         try:
@@ -476,71 +303,3 @@ def _in_words(error: Exception) -> str:
         if failure.reason != failure.code.name:
             text = f"{failure.reason}, {text}"
     return " ".join(text.split())[:500]
-
-
-def complete(tx: Tx, work: Work, owner: str, effect: Effect | None) -> None:
-    """Apply the effect of a row and remove it, in one transaction.
-
-    The row is touched last, as in transactions that change state and then `expedite` its work:
-    in the opposite order the two would wait for each other.
-
-    Raises:
-        LeaseLost: the row is not this process's any more; nothing is applied.
-    """
-    if effect is not None:
-        effect(tx)
-    removed = tx.execute(
-        "DELETE FROM work WHERE id = :id AND owner = :owner AND lease_until = :lease_until",
-        {"id": work.id, "owner": owner, "lease_until": work.lease_until},
-    )
-    if removed == 0:
-        raise LeaseLost
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """A row that waits for an operator."""
-
-    id: str
-    queue: str
-    key: str
-    attempts: int
-    history: str
-    trace: str
-    created_at: float
-
-
-def parked(tx: Tx, *, after: str = "", most: int = 100) -> list[Parked]:
-    """The parked rows, oldest first, beginning after an id."""
-    rows = tx.all(
-        "SELECT id, queue, key, attempts, history, trace, created_at FROM work"
-        " WHERE state = 'parked' AND id > :after ORDER BY id LIMIT :most",
-        {"after": after, "most": most},
-    )
-    return [Parked(**dict(row)) for row in rows]
-
-
-def unpark(tx: Tx, id: str, now: float) -> bool:  # noqa: A002
-    """Try a parked or waiting row now, from its first attempt. False when there is none."""
-    return (
-        tx.execute(
-            "UPDATE work SET state = 'ready', attempts = 0, due_at = :now"
-            " WHERE id = :id AND lease_until <= :now",
-            {"id": id, "now": now},
-        )
-        > 0
-    )
-
-
-def discard(tx: Tx, id: str) -> bool:  # noqa: A002
-    """Give a parked row up. False when there is none."""
-    return tx.execute("DELETE FROM work WHERE id = :id AND state = 'parked'", {"id": id}) > 0
-
-
-def expedite(tx: Tx, queue: str, key: str, now: float) -> None:
-    """Let the waiting rows of a key run now, and try its parked ones again from the beginning."""
-    tx.execute(
-        "UPDATE work SET attempts = CASE WHEN state = 'parked' THEN 0 ELSE attempts END,"
-        " state = 'ready', due_at = :now WHERE queue = :queue AND key = :key",
-        {"queue": queue, "key": key, "now": now},
-    )

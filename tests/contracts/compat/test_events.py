@@ -15,11 +15,12 @@ from accord_runtime.database import Tx, open_database
 from accord_runtime.database.migrations import migrate
 from accord_runtime.events import record as events
 from services.notifications import domain as mails
-from services.orders import store
+from services.orders.watching import event_record
 from shop.common.v1.event_pb2 import EventRecord
 from shop.orders.v1 import events_pb2
 from tests.contracts.compat.comparison import covers
 from tests.contracts.compat.record import COLUMNS, event_types
+from tests.services.orders.books import refold
 from tools import releases
 
 FILES: Final = [
@@ -76,7 +77,7 @@ async def test_an_order_is_the_fold_of_its_events(file: Path, tmp_path: Path) ->
 
         await database.write(insert)
         key = written[0]["key"]
-        order = await database.read(lambda tx: store.refold(tx, key))
+        order = await database.read(lambda tx: refold(tx, key))
         stored = await database.read(lambda tx: events.of_key(tx, key))
     finally:
         await database.close()
@@ -85,7 +86,7 @@ async def test_an_order_is_the_fold_of_its_events(file: Path, tmp_path: Path) ->
     )
     assert covers(folded, kept_order(file))
     for event, row in zip(stored, written, strict=True):
-        record = EventRecord.FromString(event.record().SerializeToString())
+        record = EventRecord.FromString(event_record(event).SerializeToString())
         assert (record.event_id, record.sequence) == (row["event_id"], row["sequence"])
         payload = type(event.message())()
         assert record.payload.Unpack(payload)

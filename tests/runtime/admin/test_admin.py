@@ -24,7 +24,7 @@ from accord.ops.v1.work_pb2_grpc import WorkServiceStub
 from accord_runtime import admin, saga
 from accord_runtime.database import Tx
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.process import Runtime, Service, running
+from accord_runtime.process import running
 from accord_runtime.saga import (
     Definition,
     Kind,
@@ -35,8 +35,11 @@ from accord_runtime.saga import (
     orchestrator,
     state_machine,
 )
+from accord_runtime.service import Runtime, Service
 from accord_runtime.settings import Settings
-from accord_runtime.work.executor import Effect, Permanent, Work
+from accord_runtime.work.executor import Permanent
+from accord_runtime.work.table import Effect, Work
+from services import topology
 from shop.orders.v1 import orders_pb2
 from shop.payments.v1 import payments_pb2
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
@@ -229,6 +232,7 @@ async def bench_in(home: Path, database_url: str) -> AsyncIterator[Bench]:
     service = Service("analytics", contracts=(), build=build, migrations=saga.MIGRATIONS)
     settings = Settings(
         "analytics",
+        topology.addresses(),
         home=home,
         listen=f"127.0.0.1:{free_port()}",
         nats_url=f"nats://127.0.0.1:{free_port()}",

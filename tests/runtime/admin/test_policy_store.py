@@ -21,7 +21,8 @@ from accord.ops.v1.audit_pb2_grpc import AuditServiceStub
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from accord.v1 import policy_pb2
 from accord_runtime.admin.policy_store import BUCKET
-from accord_runtime.process import Runtime, running
+from accord_runtime.process import running
+from accord_runtime.service import Runtime
 from services.customers.service import SERVICE
 from tests.support.mesh import settings_of
 from tests.support.nats import NatsServer

@@ -295,15 +295,15 @@ async def test_the_queue_is_bounded(
     for module in (postgres_module, sqlite_module):
         monkeypatch.setattr(module, "BACKLOG", 3)
     db = await open_database(database_url, service)
-    crew = db._writer if isinstance(db, sqlite_module.SqliteDatabase) else vars(db)["_crew"]
+    threads = db._writer if isinstance(db, sqlite_module.SqliteDatabase) else vars(db)["_threads"]
     go = threading.Event()
     tasks = [asyncio.create_task(db.write(lambda tx: go.wait(10))) for _ in range(20)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert crew._unfinished == 3
+    assert threads._unfinished == 3
     go.set()
     assert await asyncio.gather(*tasks) == [True] * 20
-    assert crew._unfinished == 0
+    assert threads._unfinished == 0
     await db.close()
 
 

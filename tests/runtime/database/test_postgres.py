@@ -23,8 +23,8 @@ from accord_runtime.database import (
     open_database,
 )
 from accord_runtime.database import postgres as module
-from accord_runtime.database.postgres import translate
-from accord_runtime.database.worker_threads import Crew
+from accord_runtime.database.postgres_sql import translate
+from accord_runtime.database.worker_threads import WorkerThreads
 from tests.runtime.database.test_database import PAIRS, pair, whole_pairs
 
 
@@ -374,15 +374,15 @@ async def test_a_check_that_ends_together_with_its_body(monkeypatch: pytest.Monk
     asked = asyncio.Event()
     answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    class Answering(Crew):
+    class Answering(WorkerThreads):
         async def submit(self, fn: Any, *, read_only: bool = False) -> Any:
             if answer.done():
                 raise DatabaseUnavailable("the database is closed")
             asked.set()
             return await answer
 
-    crew = Answering("lock", lambda: pytest.fail("no thread is needed"), threads=1, backlog=1)
-    async with module._guarded(crew, lambda tx: True, "relay"):
+    threads = Answering("lock", lambda: pytest.fail("no thread is needed"), threads=1, backlog=1)
+    async with module._guarded(threads, lambda tx: True, "relay"):
         await asked.wait()
         answer.set_result(True)
     for _ in range(10):  # whatever was left behind has its turn

@@ -12,11 +12,12 @@ from nats.js.api import StreamConfig
 from accord_runtime.database import Database, open_database
 from accord_runtime.events.broker import stream_of
 from accord_runtime.events.inbox import EventHandler, Received
-from accord_runtime.work import executor as executors
-from accord_runtime.work.executor import Effect, Permanent
+from accord_runtime.work import table
+from accord_runtime.work.executor import Permanent
+from accord_runtime.work.table import Effect
 from shop.orders.v1.events_pb2 import OrderNoteAdded, OrderShippingStarted
-from tests.runtime.events.publishing import STREAM, length, note, publishing, receiving, started
-from tests.runtime.work.working import result, results
+from tests.runtime.events.support import STREAM, length, note, publishing, receiving, started
+from tests.runtime.work.support import parked_items, result, results
 from tests.support.nats import NatsServer
 from tests.support.wait import until
 
@@ -48,7 +49,7 @@ class Notes:
 async def send(
     jetstream: JetStreamContext, key: str, sequence: int, subject: str = "", **other: str
 ) -> None:
-    """Publish an event as a relay would, or with other headers."""
+    """Publish an event as a publisher would, or with other headers."""
     given = {
         "ce-id": f"{key}-{sequence}",
         "ce-type": KIND,
@@ -138,15 +139,15 @@ async def test_a_handler_that_fails_holds_up_its_key_only(
         await until(has(record, 3), "the good events")
 
         async def parked() -> bool:
-            return bool(await record.read(executors.parked))
+            return bool(await record.read(parked_items))
 
         await until(parked, "the bad event to be parked")
         assert notes.sequences == {"good": [1, 2, 3]}
 
-        [first] = await record.read(executors.parked)
+        [first] = await record.read(parked_items)
         assert (first.queue, first.key) == ("inbox:orders", "bad")
         notes.refused.clear()
-        await record.write(lambda tx: executors.unpark(tx, first.id, time.time()))
+        await record.write(lambda tx: table.unpark(tx, first.id, time.time()))
         executor.wake()
         await until(has(record, 6), "the bad events")
     assert notes.sequences == {"good": [1, 2, 3], "bad": [1, 2, 3]}
@@ -174,7 +175,7 @@ async def test_what_is_no_event_of_the_contract_is_left_alone(
         await until(has(record, 1), "the good event")
 
         async def parked() -> bool:
-            return [found.key for found in await record.read(executors.parked)] == ["x"]
+            return [found.key for found in await record.read(parked_items)] == ["x"]
 
         await until(parked, "the broken event to be parked")
     assert notes.sequences == {"k": [6]}

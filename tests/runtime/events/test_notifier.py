@@ -9,8 +9,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from accord_runtime.database import Conflict, Database
 from accord_runtime.events import notifier
 from accord_runtime.events import record as events
-from accord_runtime.events.notifier import Hub, Watch
-from tests.runtime.events.publishing import Publisher, background, note
+from accord_runtime.events.notifier import Notifier, Watch
+from tests.runtime.events.support import OrdersProcess, background, note, watched
 from tests.support.wait import until
 
 KEYS = st.sampled_from("abc")
@@ -24,7 +24,7 @@ async def changed(watch: Watch) -> set[str]:
 
 async def test_a_watch_is_woken_for_its_keys() -> None:
     """Changes of watched keys are told once each, together; those of other keys are not."""
-    board = Hub()
+    board = Notifier()
     with board.watching_keys("a", "b") as watch:
         for key in "abxa":
             board.changed(key)
@@ -36,12 +36,12 @@ async def test_a_watch_is_woken_for_its_keys() -> None:
         assert not waiting.done()
         board.changed("b")
         assert await waiting == {"b"}
-    assert board.size == 0
+    assert watched(board) == 0
 
 
 async def test_keys_may_come_and_go_while_watching() -> None:
     """A key that was added wakes, one that was removed does not, and others go on."""
-    board = Hub()
+    board = Notifier()
     with board.watching_keys("a") as watch, board.watching_keys("a", "b") as other:
         board.remove(watch, "a")
         board.remove(watch, "a")
@@ -50,13 +50,13 @@ async def test_keys_may_come_and_go_while_watching() -> None:
         board.changed("b")
         assert await changed(watch) == {"b"}
         assert await changed(other) == {"a", "b"}
-    assert board.size == 0
+    assert watched(board) == 0
 
 
 async def test_a_commit_wakes_and_a_rollback_does_not(record: Database) -> None:
     """An event wakes the watch of its key after the commit, when it can be read."""
-    publisher = Publisher(record, "nats://127.0.0.1:1")
-    with publisher.hub.watching_keys("k") as watch:
+    publisher = OrdersProcess(record, "nats://127.0.0.1:1")
+    with publisher.notifier.watching_keys("k") as watch:
         await publisher.append(note("k"))
         assert await changed(watch) == {"k"}
         assert len(await record.read(lambda tx: events.of_key(tx, "k"))) == 1
@@ -71,8 +71,8 @@ async def test_a_commit_wakes_and_a_rollback_does_not(record: Database) -> None:
 
 async def test_what_other_processes_write_is_found(record: Database) -> None:
     """Without a word from this process, new positions wake watches of keys and of the record."""
-    hub_of_this = Hub()
-    other = Publisher(record, "nats://127.0.0.1:1")
+    hub_of_this = Notifier()
+    other = OrdersProcess(record, "nats://127.0.0.1:1")
     with hub_of_this.watching_keys("k", "l") as watch, hub_of_this.watching() as everything:
         async with background(hub_of_this.serve(record)):
             await asyncio.sleep(0.05)
@@ -86,9 +86,9 @@ async def test_what_other_processes_write_is_found(record: Database) -> None:
 
 async def test_the_relay_tells_that_the_record_has_grown(record: Database) -> None:
     """A watch of the whole record is woken when its process has given positions."""
-    publisher = Publisher(record, "nats://127.0.0.1:1")
-    with publisher.hub.watching() as everything:
-        async with background(publisher.relay._number()):
+    publisher = OrdersProcess(record, "nats://127.0.0.1:1")
+    with publisher.notifier.watching() as everything:
+        async with background(publisher.publisher._number()):
             await publisher.append(note("k"))
             await changed(everything)
 
@@ -105,7 +105,7 @@ class HubMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hub = Hub()
+        self.notifier = Notifier()
         self.keys: dict[Watch, set[str]] = {}
         self.untold: dict[Watch, set[str]] = {}
         self.runner = asyncio.Runner()
@@ -118,17 +118,17 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(watch=watches, key=KEYS)
     def add(self, watch: Watch, key: str) -> None:
-        self.hub.add(watch, key)
+        self.notifier.add(watch, key)
         self.keys[watch].add(key)
 
     @rule(watch=watches, key=KEYS)
     def remove(self, watch: Watch, key: str) -> None:
-        self.hub.remove(watch, key)
+        self.notifier.remove(watch, key)
         self.keys[watch].discard(key)
 
     @rule(key=KEYS)
     def change(self, key: str) -> None:
-        self.hub.changed(key)
+        self.notifier.changed(key)
         for watch, keys in self.keys.items():
             if key in keys:
                 self.untold[watch].add(key)
@@ -141,7 +141,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_left_behind(self) -> None:
-        assert self.hub.size == len(set().union(*self.keys.values()))
+        assert watched(self.notifier) == len(set().union(*self.keys.values()))
 
     def teardown(self) -> None:
         self.runner.close()

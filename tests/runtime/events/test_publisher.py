@@ -1,4 +1,4 @@
-"""The relay against a real broker that goes away, dies and forgets."""
+"""The publisher against a real broker that goes away, dies and forgets."""
 
 import asyncio
 import itertools
@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from accord_runtime.database import Database, Tx, open_database
 from accord_runtime.database.migrations import migrate
-from accord_runtime.events import publisher as relays
+from accord_runtime.events import publisher as module
 from accord_runtime.events import record as events
 from accord_runtime.events.broker import MAX_AGE
 from accord_runtime.events.publisher import Mark, recover, without_repeated_keys
 from accord_runtime.events.record import Event
 from accord_runtime.process import MIGRATIONS
-from tests.runtime.events.publishing import (
+from tests.runtime.events.support import (
     STREAM,
-    Publisher,
+    OrdersProcess,
     in_order,
     length,
     note,
@@ -122,20 +122,20 @@ async def test_a_broker_that_is_killed_gets_everything_in_the_end(
 async def test_a_restarted_relay_publishes_nothing_twice(
     record: Database, broker_server: NatsServer
 ) -> None:
-    """The next life of a relay goes on behind what was acknowledged."""
+    """The next life of a publisher goes on behind what was acknowledged."""
     async with publishing(record, broker_server.url) as first:
         await first.append(*notes(10))
         await arrived(broker_server, 10)
         await until(lambda: _noted(record, 10), "the note of it")
     async with publishing(record, broker_server.url) as second:
         sent: list[Event] = []
-        send = second.relay._send
+        send = second.publisher._send
 
         async def counting(jetstream: object, mark: Mark, batch: list[Event]) -> Mark:
             sent.extend(batch)
             return await send(jetstream, mark, batch)  # type: ignore[arg-type]
 
-        second.relay._send = counting  # type: ignore[method-assign]
+        second.publisher._send = counting  # type: ignore[method-assign]
         await second.append(note("z"))
         await arrived(broker_server, 11)
     assert [event.key for event in sent] == ["z"]
@@ -145,7 +145,7 @@ async def test_a_stream_that_was_deleted_is_filled_again(
     record: Database, broker_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even with nothing new to publish, a stream that has gone is noticed and filled again."""
-    monkeypatch.setattr(relays, "CHECK", 0.1)
+    monkeypatch.setattr(module, "CHECK", 0.1)
     async with publishing(record, broker_server.url) as publisher:
         ids = await publisher.append(*notes(12))
         await arrived(broker_server, 12)
@@ -211,7 +211,7 @@ async def test_events_too_old_for_the_broker_stay_in_the_record(
     def old(tx: Tx) -> None:
         tx.execute("UPDATE events SET occurred_at = occurred_at - :age", {"age": MAX_AGE + 60})
 
-    publisher = Publisher(record, broker_server.url)
+    publisher = OrdersProcess(record, broker_server.url)
     await publisher.append(note("a"), note("a"))
     await record.write(old)
     [young] = await publisher.append(note("a"))
@@ -250,7 +250,7 @@ async def test_numbering_at_the_same_time_conflicts(postgres_url: str, service: 
     """Should the lock be lost, numbering at once neither repeats nor changes a position."""
     database = await open_database(postgres_url, service)
     await migrate(database, "runtime", MIGRATIONS)
-    publisher = Publisher(database, "nats://127.0.0.1:1")
+    publisher = OrdersProcess(database, "nats://127.0.0.1:1")
     seen: dict[str, int | None] = {}
 
     async def number() -> None:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from accord import telemetry
 from accord_runtime.database import Conflict, Database, Tx
 from accord_runtime.events import record as events
+from services.orders.watching import event_record
 from shop.orders.v1.events_pb2 import OrderNoteAdded
 from shop.orders.v1.orders_pb2 import GetOrderRequest
-from tests.runtime.events.publishing import note, started
+from tests.runtime.events.support import append, note, started
 
 NOW = 1_750_000_000.25
 
@@ -22,14 +23,12 @@ async def test_an_event_is_read_as_it_was_appended(record: Database) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     with telemetry.use_trace({"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}):
         written = await record.write(
-            lambda tx: events.append(
-                tx, note("k", "hello"), sequence=1, now=NOW, causation_id="cause"
-            )
+            lambda tx: append(tx, note("k", "hello"), sequence=1, now=NOW, causation_id="cause")
         )
     [event] = await record.read(lambda tx: events.of_key(tx, "k"))
     assert event == written
     assert event.message() == note("k", "hello")
-    envelope = event.record()
+    envelope = event_record(event)
     payload = OrderNoteAdded()
     assert envelope.payload.Unpack(payload)
     assert payload.note == "hello"
@@ -42,25 +41,25 @@ async def test_an_event_is_read_as_it_was_appended(record: Database) -> None:
 
 async def test_a_sequence_is_given_once(record: Database) -> None:
     """Two transactions that append the same sequence of a key: the second one conflicts."""
-    append = lambda tx: events.append(tx, note("k"), sequence=1, now=NOW)  # noqa: E731
-    await record.write(append)
+    first = lambda tx: append(tx, note("k"), sequence=1, now=NOW)  # noqa: E731
+    await record.write(first)
     with pytest.raises(Conflict):
-        await record.write(append)
+        await record.write(first)
     assert len(await record.read(lambda tx: events.of_key(tx, "k"))) == 1
 
 
 @pytest.mark.parametrize("key", ["", " k", "k\n", "kä", "\x7f"])
 async def test_a_key_that_cannot_travel_is_refused(record: Database, key: str) -> None:
-    """A key that no message header can hold fails its transaction, not the relay later."""
+    """A key that no message header can hold fails its transaction, not the publisher later."""
     with pytest.raises(ValueError, match="key"):
-        await record.write(lambda tx: events.append(tx, note(key), sequence=1, now=NOW))
+        await record.write(lambda tx: append(tx, note(key), sequence=1, now=NOW))
 
 
 async def test_only_events_are_appended(record: Database) -> None:
     """A message without the event option is refused by name."""
     with pytest.raises(ValueError, match=r"shop.orders.v1.GetOrderRequest is no event"):
         await record.write(
-            lambda tx: events.append(tx, GetOrderRequest(order_id="k"), sequence=1, now=NOW)
+            lambda tx: append(tx, GetOrderRequest(order_id="k"), sequence=1, now=NOW)
         )
 
 
@@ -69,8 +68,8 @@ async def test_a_key_is_read_beyond_a_sequence(record: Database) -> None:
 
     def write(tx: Tx) -> None:
         for sequence in (1, 2, 3):
-            events.append(tx, note("k"), sequence=sequence, now=NOW)
-            events.append(tx, note("l"), sequence=sequence, now=NOW)
+            append(tx, note("k"), sequence=sequence, now=NOW)
+            append(tx, note("l"), sequence=sequence, now=NOW)
 
     await record.write(write)
     found = await record.read(lambda tx: events.of_key(tx, "k", after=1))
@@ -82,8 +81,8 @@ async def test_positions_are_dense_and_read_in_order(record: Database) -> None:
 
     def write(tx: Tx) -> None:
         for sequence in range(1, 8):
-            events.append(tx, note("k"), sequence=sequence, now=NOW)
-        events.append(tx, started("l"), sequence=1, now=NOW + 60)
+            append(tx, note("k"), sequence=sequence, now=NOW)
+        append(tx, started("l"), sequence=1, now=NOW + 60)
 
     await record.write(write)
     assert await record.read(events.head) == 0
@@ -117,7 +116,7 @@ async def test_numbering_keeps_the_order_of_keys_whatever_the_ids_say(
     def write(tx: Tx) -> None:
         tx.execute("DELETE FROM events")
         for id, (key, sequence) in zip(ids, rows, strict=True):  # noqa: A001
-            event = events.append(tx, note(key), sequence=sequence, now=NOW)
+            event = append(tx, note(key), sequence=sequence, now=NOW)
             tx.execute(
                 "UPDATE events SET event_id = :id WHERE event_id = :old",
                 {"id": id, "old": event.event_id},

@@ -25,7 +25,7 @@ from accord.policies.idempotency import Scope
 from accord_runtime.database import Database, Tx, open_database
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.idempotency import KEPT, SqlIdempotencyStore, commit, find
-from tests.runtime.work.working import result, results
+from tests.runtime.work.support import result, results
 from tests.support.clock import Clock
 
 T = TypeVar("T")

@@ -11,9 +11,10 @@ from accord_runtime.grpc.ids import uuid7
 from accord_runtime.saga import Definition, Kind, Phase, Sagas, Step
 from accord_runtime.saga.definition import Action
 from accord_runtime.saga.orchestrator import QUEUE, Saga, load
-from accord_runtime.work import executor as executors
-from accord_runtime.work.executor import Effect, Executor, Work
-from tests.runtime.work.working import at_work, empty, results
+from accord_runtime.work import table
+from accord_runtime.work.executor import DELAYS, Executor
+from accord_runtime.work.table import Effect, Item, Work
+from tests.runtime.work.support import at_work, empty, parked_items, results
 from tests.support.clock import Clock
 from tests.support.wait import until
 
@@ -202,25 +203,25 @@ async def test_a_step_that_keeps_failing_waits_for_the_operator(
 ) -> None:
     """Its work is parked with its history, never dropped, and goes on when it is retried."""
     world = World()
-    failures = ["fail"] * (len(executors.DELAYS) + 50)
+    failures = ["fail"] * (len(DELAYS) + 50)
     shop = Shop(record, clock, Plan(world, {"unb": failures, "p": ["refuse"]}))
     saga = uuid7()
     await shop.start(saga)
     clock.advance(60)
     async with at_work(shop.executor):
 
-        async def parked() -> list[executors.Parked]:
+        async def parked() -> list[Item]:
             clock.advance(5.0)
             shop.executor.wake()
-            return await record.read(executors.parked)
+            return await record.read(parked_items)
 
         await until(parked, "the work is parked")
     (item,) = await parked()
-    assert "UNAVAILABLE" in item.history
+    assert "UNAVAILABLE" in item.last_error
     assert (await ended(record, saga)).position.phase is Phase.BACKWARD
     failures.clear()
     failures.append("ok")
-    await record.write(lambda tx: executors.unpark(tx, item.id, clock()))
+    await record.write(lambda tx: table.unpark(tx, item.id, clock()))
     await shop.finish(clock)
     assert world.held == Counter({"a": 0, "b": 0})
 
@@ -242,12 +243,14 @@ async def test_crashes_at_any_commit_leave_nothing_half_done(
     for _ in range(60):
         # A life of the process: it may die before or after its next commits.
         life = Shop(record, clock, plan)
-        await record.write(lambda tx: executors.take_back(tx, "test"))
+        await record.write(lambda tx: table.take_back(tx, "test"))
         clock.advance(20.0)
         queue = life.executor._queues[QUEUE]
         for _ in range(source.randrange(1, 3)):
             claimed = await record.write(
-                lambda tx, queue=queue: executors.claim(tx, queue, "test", clock(), 1)  # type: ignore[misc]
+                lambda tx, queue=queue: table.claim(  # type: ignore[misc]
+                    tx, queue.name, "test", clock(), 1, lease=queue.lease
+                )
             )
             if not claimed:
                 break
@@ -260,7 +263,7 @@ async def test_crashes_at_any_commit_leave_nothing_half_done(
             if source.random() < 0.3:
                 break  # or between the step's answer and the commit.
             await record.write(
-                lambda tx, work=claimed[0], effect=effect: executors.complete(  # type: ignore[misc]
+                lambda tx, work=claimed[0], effect=effect: table.complete(  # type: ignore[misc]
                     tx, work, "test", effect
                 )
             )

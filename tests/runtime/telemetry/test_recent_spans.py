@@ -10,11 +10,11 @@ from opentelemetry.sdk.trace import TracerProvider
 import accord
 from accord.ops.v1.trace_pb2 import FindTracesRequest, ListSpansRequest, SpanKind
 from accord.ops.v1.trace_pb2_grpc import TraceServiceStub
-from accord_runtime.events import record as events
 from accord_runtime.process import running
 from accord_runtime.telemetry import Telemetry
 from accord_runtime.telemetry.recent_spans import RecentSpans
 from shop.orders.v1.events_pb2 import OrderConfirmed, OrderPlaced
+from tests.runtime.events.support import append
 from tests.runtime.little_service import service
 from tests.support.mesh import settings_of
 
@@ -101,7 +101,7 @@ async def test_traces_of_a_key(tmp_path: Path) -> None:
         for sequence, (event, trace_id) in enumerate(written, 1):
             with accord.use_trace({"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}):
                 await runtime.database.write(
-                    lambda tx, event=event, sequence=sequence: events.append(  # type: ignore[misc]
+                    lambda tx, event=event, sequence=sequence: append(  # type: ignore[misc]
                         tx, event, sequence=sequence, now=float(sequence)
                     )
                 )

@@ -7,8 +7,9 @@ import asyncio
 import sys
 
 from accord_runtime.database import open_database
-from accord_runtime.work.executor import Effect, Executor, Work
-from tests.runtime.work.working import at_work, empty, result
+from accord_runtime.work.executor import Executor
+from accord_runtime.work.table import Effect, Work
+from tests.runtime.work.support import at_work, empty, result
 from tests.support.wait import until
 
 

@@ -16,9 +16,20 @@ import pytest
 from accord import telemetry
 from accord.errors import Unavailable
 from accord_runtime.database import Database, DatabaseUnavailable, Tx, open_database
-from accord_runtime.work import executor as executors
-from accord_runtime.work.executor import DELAYS, MAX_TOLD, Effect, Executor, Permanent, Work
-from tests.runtime.work.working import at_work, due, empty, put, result, results, row, rows
+from accord_runtime.work import table
+from accord_runtime.work.executor import DELAYS, MAX_TOLD, Executor, Permanent, Queue
+from accord_runtime.work.table import Effect, Work
+from tests.runtime.work.support import (
+    at_work,
+    due,
+    empty,
+    parked_items,
+    put,
+    result,
+    results,
+    row,
+    rows,
+)
 from tests.support.clock import Clock
 from tests.support.wait import until
 
@@ -310,19 +321,19 @@ async def test_an_operator_retries_a_parked_row(record: Database, clock: Clock) 
         await put(executor, record, "k", "k")
         await until(lambda: _parked(record), "the row to be parked")
         assert hurdle.calls["k"] == 2
-        [parked] = await record.read(executors.parked)
+        [parked] = await record.read(parked_items)
         assert (parked.queue, parked.key, parked.attempts) == ("test", "k", 2)
 
-        await record.write(lambda tx: executors.unpark(tx, parked.id, clock()))
+        await record.write(lambda tx: table.unpark(tx, parked.id, clock()))
         executor.wake()
         await until(lambda: _parked(record), "the row to be parked again")
         assert hurdle.calls["k"] == 4
 
         hurdle.failing.clear()
-        assert await record.write(lambda tx: executors.unpark(tx, parked.id, clock()))
+        assert await record.write(lambda tx: table.unpark(tx, parked.id, clock()))
         executor.wake()
         await until(empty(record), "both rows")
-        assert not await record.write(lambda tx: executors.unpark(tx, parked.id, clock()))
+        assert not await record.write(lambda tx: table.unpark(tx, parked.id, clock()))
     assert len(await results(record)) == 2
 
 
@@ -335,9 +346,9 @@ async def test_an_operator_discards_a_parked_row(record: Database, clock: Clock)
         await put(executor, record, "k", "k")
         await until(lambda: _parked(record), "the row to be parked")
         first, second = await rows(record)
-        assert not await record.write(lambda tx: executors.discard(tx, second["id"]))
+        assert not await record.write(lambda tx: table.discard(tx, second["id"]))
         hurdle.failing.clear()
-        assert await record.write(lambda tx: executors.discard(tx, first["id"]))
+        assert await record.write(lambda tx: table.discard(tx, first["id"]))
         executor.wake()
         await until(empty(record), "the second row")
     assert await results(record) == [second["id"]]
@@ -351,11 +362,11 @@ async def test_parked_rows_are_listed_in_pages(record: Database, clock: Clock) -
         await put(executor, record, "a", "b", "c")
 
         async def all_parked() -> bool:
-            return len(await record.read(executors.parked)) == 3
+            return len(await record.read(parked_items)) == 3
 
         await until(all_parked, "three parked rows")
-    page = await record.read(lambda tx: executors.parked(tx, most=2))
-    rest = await record.read(lambda tx: executors.parked(tx, after=page[-1].id, most=2))
+    page = await record.read(lambda tx: parked_items(tx, most=2))
+    rest = await record.read(lambda tx: parked_items(tx, after=page[-1].id, most=2))
     assert [found.key for found in page + rest] == ["a", "b", "c"]
 
 
@@ -370,7 +381,7 @@ async def test_expedite_runs_what_waits_now(record: Database, clock: Clock) -> N
         for key in ("k", "other"):
             await put(executor, record, key, due_at=clock() + 3600)
         hurdle.failing.clear()
-        await record.write(lambda tx: executors.expedite(tx, "test", "k", clock()))
+        await record.write(lambda tx: table.expedite(tx, "test", "k", clock()))
         executor.wake()
 
         async def left() -> bool:
@@ -449,24 +460,27 @@ async def test_a_stale_owner_cannot_complete_what_another_has(
     executor.register("test", Hurdle())
     await put(executor, record, "k")
     queue = executor._queues["test"]
-    [stale] = await record.write(lambda tx: executors.claim(tx, queue, "a", clock(), 9))
-    assert await record.write(lambda tx: executors.claim(tx, queue, "b", clock(), 9)) == []
+    assert queue.lease == 35.0
+    [stale] = await record.write(lambda tx: table.claim(tx, "test", "a", clock(), 9, lease=35.0))
+    assert await record.write(lambda tx: table.claim(tx, "test", "b", clock(), 9, lease=35.0)) == []
     clock.advance(36)
-    [fresh] = await record.write(lambda tx: executors.claim(tx, queue, "b", clock(), 9))
-    with pytest.raises(executors.LeaseLost):
-        await record.write(lambda tx: executors.complete(tx, stale, "a", result("stale")))
+    [fresh] = await record.write(lambda tx: table.claim(tx, "test", "b", clock(), 9, lease=35.0))
+    with pytest.raises(table.LeaseLost):
+        await record.write(lambda tx: table.complete(tx, stale, "a", result("stale")))
     await executor._failed(queue, stale, RuntimeError("late"))
     assert (await row(record))["attempts"] == 0
-    await record.write(lambda tx: executors.complete(tx, fresh, "b", result("fresh")))
+    await record.write(lambda tx: table.complete(tx, fresh, "b", result("fresh")))
     assert await results(record) == ["fresh"]
 
 
 async def test_a_restart_takes_back_what_it_had_leased(record: Database, clock: Clock) -> None:
     """The next life of a process runs what the last one left at once, but not what others run."""
-    queue = executors.Queue("test", Hurdle())
+    queue = Queue("test", Hurdle())
     for owner in ("dead", "other"):
-        await record.write(partial(executors.enqueue, queue="test", key=owner, now=clock()))
-        claim = partial(executors.claim, queue=queue, owner=owner, now=clock(), most=1)
+        await record.write(partial(table.enqueue, queue="test", key=owner, now=clock()))
+        claim = partial(
+            table.claim, queue="test", owner=owner, now=clock(), most=1, lease=queue.lease
+        )
         assert len(await record.write(claim)) == 1
     hurdle = Hurdle()
     executor = Executor(record, "dead", clock)
@@ -707,7 +721,7 @@ async def test_replicas_share_the_work_and_keep_the_order(
 
 
 async def _parked(database: Database) -> bool:
-    return bool(await database.read(executors.parked))
+    return bool(await database.read(parked_items))
 
 
 async def _left(database: Database, count: int) -> bool:

@@ -7,9 +7,9 @@ import time
 from accord_runtime.database import open_database
 from accord_runtime.database.migrations import migrate
 from accord_runtime.process import MIGRATIONS
-from accord_runtime.work.executor import enqueue
+from accord_runtime.work.table import enqueue
 from tests.runtime.conftest import RESULTS
-from tests.runtime.work.working import results, rows
+from tests.runtime.work.support import results, rows
 
 LEASE = 35.0
 

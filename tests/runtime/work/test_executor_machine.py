@@ -16,10 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from accord_runtime.database import Database, Tx, open_database
 from accord_runtime.database.migrations import migrate
 from accord_runtime.process import MIGRATIONS
-from accord_runtime.work import executor as executors
-from accord_runtime.work.executor import Executor, LeaseLost, Permanent, Queue, Work
+from accord_runtime.work import table
+from accord_runtime.work.executor import Executor, Permanent, Queue
+from accord_runtime.work.table import LeaseLost, Work
 from tests.runtime.conftest import RESULTS
-from tests.runtime.work.working import result, results
+from tests.runtime.work.support import parked_items, result, results
 from tests.support.clock import Clock
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ class ExecutorMachine(RuleBasedStateMachine):
     def enqueue(self, key: str, seq: int, later: float) -> None:
         now = self.clock()
         work = self._write(
-            lambda tx: executors.enqueue(tx, "test", key, now=now, due_at=now + later, seq=seq)
+            lambda tx: table.enqueue(tx, "test", key, now=now, due_at=now + later, seq=seq)
         )
         self.model.items[work.id] = Item(key, seq, now + later)
 
@@ -94,7 +95,9 @@ class ExecutorMachine(RuleBasedStateMachine):
     def claim(self, owner: str, most: int) -> None:
         now = self.clock()
         expected = self.model.claimable(now)
-        claimed = self._write(lambda tx: executors.claim(tx, self.queue, owner, now, most))
+        claimed = self._write(
+            lambda tx: table.claim(tx, "test", owner, now, most, lease=self.queue.lease)
+        )
         assert {work.id for work in claimed} <= expected
         assert len(claimed) == min(most, len(expected))
         for work in claimed:
@@ -108,11 +111,11 @@ class ExecutorMachine(RuleBasedStateMachine):
     def complete(self, data: st.DataObject) -> None:
         owner, work = self._draw(data)
         if self._owns(owner, work):
-            self._write(lambda tx: executors.complete(tx, work, owner, result(work.id)))
+            self._write(lambda tx: table.complete(tx, work, owner, result(work.id)))
             self._finish(work.id)
         else:
             with pytest.raises(LeaseLost):
-                self._write(lambda tx: executors.complete(tx, work, owner, result(work.id)))
+                self._write(lambda tx: table.complete(tx, work, owner, result(work.id)))
 
     @precondition(lambda self: any(self.hands.values()))
     @rule(data=st.data(), permanent=st.booleans())
@@ -142,14 +145,14 @@ class ExecutorMachine(RuleBasedStateMachine):
     @rule(discard=st.booleans())
     def operate(self, discard: bool) -> None:
         now = self.clock()
-        for parked in self._run(self.database.read(executors.parked)):
+        for parked in self._run(self.database.read(parked_items)):
             item = self.model.items[parked.id]
             assert item.parked
             if discard:
-                assert self._write(partial(executors.discard, id=parked.id))
+                assert self._write(partial(table.discard, id=parked.id))
                 del self.model.items[parked.id]
             else:
-                assert self._write(partial(executors.unpark, id=parked.id, now=now))
+                assert self._write(partial(table.unpark, id=parked.id, now=now))
                 item.parked, item.attempts, item.due = False, 0, now
 
     def teardown(self) -> None:
@@ -163,7 +166,7 @@ class ExecutorMachine(RuleBasedStateMachine):
                 self.claim("one", 3)
                 assert len(self.hands["one"]) > before, "work is left that nobody can claim"
                 for work in self.hands["one"]:
-                    self._write(lambda tx, w=work: executors.complete(tx, w, "one", result(w.id)))  # type: ignore[misc]
+                    self._write(lambda tx, w=work: table.complete(tx, w, "one", result(w.id)))  # type: ignore[misc]
                     self._finish(work.id)
                 self.hands["one"].clear()
             assert self._run(results(self.database)) == sorted(self.model.done)
@@ -203,8 +206,8 @@ class ExecutorMachine(RuleBasedStateMachine):
         database = await open_database(self.url, "machine")
         await migrate(database, "runtime", MIGRATIONS)
         await migrate(database, "test", [RESULTS])
-        for table in ("work", "results"):
-            await database.write(lambda tx, table=table: tx.execute(f"DELETE FROM {table}"))  # type: ignore[misc]
+        for name in ("work", "results"):
+            await database.write(lambda tx, name=name: tx.execute(f"DELETE FROM {name}"))  # type: ignore[misc]
         return database
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import grpc
 
 import accord
-from accord_runtime.process import Runtime, Service, running
+from accord_runtime.process import running
+from accord_runtime.service import Runtime, Service
 from accord_runtime.settings import Settings
+from services import topology
 from tests.support.ports import free_port
 
 
@@ -25,6 +27,7 @@ async def serving(
     """By default on a free port, with a database in `home` and without a broker."""
     settings = Settings(
         service.name,
+        topology.addresses(),
         home=home,
         listen=listen or f"127.0.0.1:{free_port()}",
         nats_url=nats_url or f"nats://127.0.0.1:{free_port()}",

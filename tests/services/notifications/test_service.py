@@ -14,8 +14,7 @@ from google.protobuf.message import Message
 import accord
 from accord_runtime.database import Row, Tx
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.process import Runtime
-from accord_runtime.work.executor import parked
+from accord_runtime.service import Runtime
 from services.customers.service import SERVICE as CUSTOMERS
 from services.notifications import store
 from services.notifications.service import SERVICE
@@ -24,6 +23,7 @@ from shop.customers.v1.customers_pb2 import Customer
 from shop.notifications.v1 import notifications_pb2 as pb
 from shop.notifications.v1.notifications_pb2_grpc import NotificationServiceStub
 from shop.orders.v1 import events_pb2, orders_pb2
+from tests.runtime.work.support import parked_items
 from tests.services.notifications.mailbox import Mailbox
 from tests.services.notifications.serving import channel_to, serving
 from tests.support.wait import until
@@ -257,13 +257,13 @@ async def test_mail_server_says_never(
     mailbox.answers = ["554 we do not want this"]
     unwanted, wanted = confirmed(ada), confirmed(ada)
     await publish(orders, unwanted)
-    rows = await eventually(lambda: runtime.database.read(parked))
+    rows = await eventually(lambda: runtime.database.read(parked_items))
     await publish(orders, wanted)
     await sent(stub, wanted.order_id)
 
     (row,) = rows
     assert (row.queue, row.attempts) == ("mail", 1)
-    assert "554" in row.history
+    assert "554" in row.last_error
     (notification,) = await listed(stub, unwanted.order_id)
     assert notification.state == pb.NOTIFICATION_STATE_QUEUED
     assert len(mailbox.mails) == 1
@@ -275,7 +275,7 @@ async def test_unknown_customer(
     """News for a customer who does not exist waits for an operator at once."""
     await publish(orders, confirmed(Customer(customer_id=uuid7())))
 
-    rows = await eventually(lambda: runtime.database.read(parked))
+    rows = await eventually(lambda: runtime.database.read(parked_items))
     assert [(row.queue, row.attempts) for row in rows] == [("address", 1)]
     assert mailbox.mails == []
 

@@ -3,7 +3,7 @@
 import pytest
 
 from services.notifications import domain
-from services.notifications.amounts import format_amount
+from services.notifications.domain import format_amount
 from services.notifications.mail import MailServer, compose
 from shop.common.v1.money_pb2 import Money
 from shop.notifications.v1.notifications_pb2 import Notification

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from accord_runtime.database import Tx
+from accord_runtime.events import record as events
+from services.orders import domain
 from shop.inventory.v1.inventory_pb2 import GetStockRequest
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.orders.v1 import orders_pb2 as pb
+from shop.orders.v1.orders_pb2 import Order
 from shop.sandbox.v1 import sandbox_pb2
 from shop.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
 from tests.support.shop import Shop
@@ -73,3 +77,11 @@ async def updates(shop: Shop, order_id: str) -> list[pb.StreamOrderUpdatesRespon
 def kinds(seen: list[pb.StreamOrderUpdatesResponse]) -> list[str]:
     """The events of updates, by their short names."""
     return [update.event_type.removeprefix("shop.orders.v1.Order") for update in seen]
+
+
+def refold(tx: Tx, order_id: str) -> Order:
+    """The order as its events alone say it is."""
+    order = Order()
+    for event in events.of_key(tx, order_id):
+        domain.apply(order, event.message(), event.sequence, event.occurred_at)
+    return order

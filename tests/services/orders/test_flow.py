@@ -15,7 +15,7 @@ from shop.orders.v1 import orders_pb2 as pb
 from shop.payments.v1 import payments_pb2
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
 from shop.sandbox.v1 import sandbox_pb2
-from tests.services.orders.books import ENDED, Ledger, behave, kinds, ledger, stock, updates
+from tests.services.orders.books import ENDED, Ledger, behave, kinds, ledger, refold, stock, updates
 from tests.support.shop import Shop, order_request
 
 OPEN = (
@@ -55,7 +55,7 @@ async def test_a_good_order_is_paid_shipped_and_confirmed(shop: Shop) -> None:
     assert await stock(shop, "tea") == (8, 0)
     database = shop.runtimes["orders"].database
     kept = await database.read(lambda tx: store.get(tx, order.order_id))
-    assert await database.read(lambda tx: store.refold(tx, order.order_id)) == kept
+    assert await database.read(lambda tx: refold(tx, order.order_id)) == kept
     assert kept.tracking_number
     assert kept.payment_id
 

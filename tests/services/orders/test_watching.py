@@ -12,6 +12,7 @@ from accord_runtime.grpc.ids import uuid7
 from services.orders import watching
 from shop.orders.v1 import orders_pb2 as pb
 from shop.sandbox.v1 import sandbox_pb2
+from tests.runtime.events.support import watched
 from tests.services.orders.books import behave, kinds, updates
 from tests.services.orders.test_flow import GOOD, cancel, place
 from tests.support.shop import Shop, order_request
@@ -54,7 +55,7 @@ async def test_many_watchers_see_the_same(shop: Shop) -> None:
     order = await place(shop, order_request(await shop.customer(), {"tea": 1}))
     seen = await asyncio.gather(*(updates(shop, order.order_id) for _ in range(100)))
     assert all(kinds(each) == GOOD for each in seen)
-    assert shop.runtimes["orders"].hub.size == 0
+    assert watched(shop.runtimes["orders"].notifier) == 0
 
 
 async def test_a_slow_reader_is_told_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +160,7 @@ async def test_track_orders_adds_removes_and_says_why(shop: Shop) -> None:
     assert said[held.order_id] == [1, 2, "CAUSE_REMOVED", 3, 4, "CAUSE_ENDED"]
     await call.done_writing()
     assert not await call.read()
-    assert shop.runtimes["orders"].hub.size == 0
+    assert watched(shop.runtimes["orders"].notifier) == 0
 
 
 async def test_track_orders_is_bounded(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """No interleaving and no crash charges an order twice or lets our books lie."""
 
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
@@ -14,6 +15,9 @@ from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
 from tests.services.payments.client import PRICE, TAKEN, TAKEN_AND_BACK
 from tests.services.sandbox.interleaving import Gate, Interleaving, Standing, explore, running_bench
+
+NO_CONTEXT: Final[Any] = None
+"""The servicer needs none."""
 
 
 class GatedProcessor:
@@ -43,10 +47,10 @@ class ChargesAndRefunds(Interleaving):
 
     async def perform(self, order: str, variant: str) -> str:
         request = pb.ChargeRequest(order_id=order, amount=PRICE, card_token=variant)
-        return (await self.payments.Charge(request, None)).payment.payment_id
+        return (await self.payments.Charge(request, NO_CONTEXT)).payment.payment_id
 
     async def undo(self, order: str) -> bool:
-        refund = await self.payments.Refund(pb.RefundRequest(order_id=order), None)
+        refund = await self.payments.Refund(pb.RefundRequest(order_id=order), NO_CONTEXT)
         assert refund.payment.state in (pb.PAYMENT_STATE_REFUNDED, pb.PAYMENT_STATE_DECLINED)
         return True
 

@@ -25,8 +25,8 @@ from accord_runtime import process
 from accord_runtime.database import CommitUnknown, Database, DatabaseUnavailable, Tx, open_database
 from accord_runtime.database.migrations import migrate
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.work import executor as runtime_executor
 from accord_runtime.work.executor import Executor
+from tests.runtime.work.support import parked_items
 from tests.services.sandbox.world import World, running_world
 
 T = TypeVar("T")
@@ -470,7 +470,7 @@ class Interleaving(ABC):
                 self.now += 10.0
                 self.executor.wake()
                 await asyncio.sleep(0.002)
-        parked = await self.bench.database.read(runtime_executor.parked)
+        parked = await self.bench.database.read(parked_items)
         await self.bench.database.write(
             lambda tx: tx.execute("DELETE FROM work WHERE state = 'parked'")
         )

@@ -6,9 +6,11 @@ from functools import partial
 import pytest
 
 from accord_runtime.database import Database
+from accord_runtime.grpc.types import timestamp
 from services.sandbox import captures, store
-from services.sandbox.domain import Capture, CaptureState, Entry, EntryKind
+from services.sandbox.domain import Capture, CaptureState, EntryKind
 from shop.common.v1.money_pb2 import Money
+from shop.sandbox.v1.sandbox_pb2 import ReadLedgerResponse
 
 PRICE = Money(minor_units=1999, currency_code="EUR")
 
@@ -30,14 +32,21 @@ async def give_back(database: Database, key: str = "k") -> Capture:
     return await database.write(partial(captures.reverse, key=key, reference="order", now=2.5))
 
 
-async def ledger(database: Database) -> list[Entry]:
+async def ledger(database: Database) -> list[ReadLedgerResponse]:
     return list(
         await database.read(lambda tx: store.read_entries(tx, 0, store.ledger_head(tx), "", 100))
     )
 
 
-def entry(number: int, kind: EntryKind, at: float) -> Entry:
-    return Entry(number, kind, "k", "order", PRICE, 0, at)
+def entry(number: int, kind: EntryKind, at: float) -> ReadLedgerResponse:
+    return ReadLedgerResponse(
+        number=number,
+        kind=kind,  # type: ignore[arg-type]
+        key="k",
+        reference="order",
+        amount=PRICE,
+        at=timestamp(at),
+    )
 
 
 async def test_a_repeat_takes_nothing_more(tables: Database) -> None:
@@ -111,7 +120,7 @@ async def test_a_capture_and_its_reversal_in_a_race_leave_nothing_taken(tables: 
     for number in range(10):
         key = f"race {number}"
         await asyncio.gather(take(tables, key), give_back(tables, key))
-    kinds = [(entry.key, entry.kind) for entry in await ledger(tables)]
+    kinds = [(entry.key, EntryKind(entry.kind)) for entry in await ledger(tables)]
 
     for number in range(10):
         mine = [kind for key, kind in kinds if key == f"race {number}"]

@@ -21,7 +21,7 @@ async def cancel(database: Database, *, handed_over: bool = False) -> Parcel:
 
 async def ledger(database: Database) -> list[tuple[EntryKind, int]]:
     entries = await database.read(lambda tx: store.read_entries(tx, 0, 100, "", 100))
-    return [(entry.kind, entry.units) for entry in entries]
+    return [(EntryKind(entry.kind), entry.units) for entry in entries]
 
 
 async def test_a_repeat_books_nothing_more(tables: Database) -> None:

@@ -1,6 +1,7 @@
 """No interleaving and no crash ships an order twice or lets our books lie."""
 
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
@@ -16,6 +17,9 @@ from shop.shipping.v1 import shipping_pb2 as pb
 from tests.services.sandbox.interleaving import Gate, Interleaving, Standing, explore, running_bench
 from tests.services.shipping.client import BOOKED, BOOKED_AND_CANCELLED, LINES
 from tests.support import shop
+
+NO_CONTEXT: Final[Any] = None
+"""The servicer needs none."""
 
 
 class GatedCarrier:
@@ -55,14 +59,14 @@ class BookingsAndCancellations(Interleaving):
         request = pb.CreateShipmentRequest(
             order_id=order, ship_to=shop.address(variant), lines=LINES
         )
-        shipment = (await self.shipping.CreateShipment(request, None)).shipment
+        shipment = (await self.shipping.CreateShipment(request, NO_CONTEXT)).shipment
         assert shipment.tracking_number
         return shipment.shipment_id
 
     async def undo(self, order: str) -> bool:
         request = pb.CancelShipmentRequest(order_id=order)
         try:
-            state = (await self.shipping.CancelShipment(request, None)).shipment.state
+            state = (await self.shipping.CancelShipment(request, NO_CONTEXT)).shipment.state
         except FailedPrecondition as error:
             if error.reason != "PARCEL_HANDED_OVER":
                 raise

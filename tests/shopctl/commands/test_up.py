@@ -37,7 +37,7 @@ def test_from_up_to_down(shop: Shop) -> None:
     (ready,) = shop.events("ready")
     names = [row["name"] for row in ready["processes"]]
     assert names[:2] == ["supervisor", "broker"]
-    assert set(names[2:]) == set(topology.SERVICES) - topology.RESERVED
+    assert set(names[2:]) == set(topology.SERVICES)
 
     status = shop.run("status", "--json")
     assert status.returncode == ExitCode.OK

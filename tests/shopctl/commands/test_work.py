@@ -17,7 +17,7 @@ from accord.ops.v1.work_pb2 import WorkItem, WorkState
 from accord_runtime.database import Tx
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.saga import orchestrator
-from accord_runtime.work import executor
+from accord_runtime.work import table
 from shop.sandbox.v1 import sandbox_pb2
 from shopctl.commands import saga, work
 from shopctl.errors import ExitCode
@@ -170,7 +170,7 @@ async def test_parked_work_is_retried_and_discarded(shop: Shop) -> None:
     """`work retry` and `work discard` print the item; what is gone cannot be settled again."""
 
     def park(tx: Tx) -> str:
-        found = executor.enqueue(tx, "letters", "\x1b[2J", b"x", now=1.0)
+        found = table.enqueue(tx, "letters", "\x1b[2J", b"x", now=1.0)
         tx.execute("UPDATE work SET state = 'parked' WHERE id = :id", {"id": found.id})
         return found.id
 

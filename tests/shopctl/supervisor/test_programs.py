@@ -27,7 +27,7 @@ def test_everything_by_default() -> None:
     programs = selected().programs
     assert programs[0].name == "broker"
     assert [program.name for program in programs if program.drain_last] == ["broker"]
-    assert {p.name for p in programs[1:]} == set(topology.SERVICES) - topology.RESERVED
+    assert {p.name for p in programs[1:]} == set(topology.SERVICES)
 
 
 def test_offset_moves_every_port() -> None:

@@ -1,12 +1,14 @@
 """An executor at work, for tests."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from accord_runtime.database import Database, Row, Tx
-from accord_runtime.work import executor as executors
-from accord_runtime.work.executor import Effect, Executor
+from accord_runtime.work import table
+from accord_runtime.work.executor import Executor
+from accord_runtime.work.table import Effect, Item, State
 
 
 @asynccontextmanager
@@ -66,6 +68,19 @@ async def row(database: Database) -> Row:
     return found[0]
 
 
+def parked_items(tx: Tx, *, after: str = "", most: int = 100) -> list[Item]:
+    """The parked rows, oldest first, beginning after an id."""
+    return table.page(
+        tx,
+        after=after,
+        most=most,
+        state=State.PARKED,
+        queue="",
+        created_before=math.inf,
+        now=0.0,
+    )
+
+
 def empty(database: Database) -> Callable[[], object]:
     """A condition: all work is done."""
 
@@ -77,5 +92,5 @@ def empty(database: Database) -> Callable[[], object]:
 
 async def due(database: Database, now: float, queue: str = "test") -> bool:
     """Whether some row of the queue could run now."""
-    found, _ = await database.read(lambda tx: executors.look(tx, [queue], now))
+    found, _ = await database.read(lambda tx: table.look(tx, [queue], now))
     return bool(found)

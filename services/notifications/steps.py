@@ -14,7 +14,9 @@ from accord.errors import ServiceError
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.inbox import EventHandler, Received
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.work.executor import Effect, Executor, Permanent, Work
+from accord_runtime.grpc.types import timestamp
+from accord_runtime.work.executor import Executor, Permanent
+from accord_runtime.work.table import Effect, Work
 from services.notifications import domain, store
 from services.notifications.domain import News
 from services.notifications.mail import MailServer, RefusedError
@@ -38,7 +40,7 @@ _HOPELESS: Final = ("NOT_FOUND", "INVALID_ARGUMENT")
 """Reasons for which a customer cannot be looked up, now or later."""
 
 
-class Notifier:
+class MailSteps:
     """Tells customers how their orders ended.
 
     Args:
@@ -95,8 +97,8 @@ class Notifier:
             recipient=customer.email,
             subject=news.subject,
             body=news.body(customer.name),
+            created_at=timestamp(self._clock()),
         )
-        notification.created_at.FromMicroseconds(round(self._clock() * 1e6))
 
         def effect(tx: Tx) -> None:
             if store.insert(tx, notification, news.outcome):

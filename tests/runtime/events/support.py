@@ -1,4 +1,4 @@
-"""Events of an invented service, and a relay and a consumer for them."""
+"""Events of an invented service, and who publishes and who receives them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -9,17 +9,18 @@ from typing import Any
 from google.protobuf.message import Message
 from nats.js import JetStreamContext
 
-from accord_runtime.database import Database
+from accord_runtime.database import Database, Tx
 from accord_runtime.events import record as events
 from accord_runtime.events.broker import Broker
-from accord_runtime.events.inbox import Consumer, EventHandler
-from accord_runtime.events.notifier import Hub
-from accord_runtime.events.outbox import Outbox
-from accord_runtime.events.publisher import Relay
+from accord_runtime.events.inbox import EventHandler, Inbox
+from accord_runtime.events.notifier import Notifier
+from accord_runtime.events.publisher import Publisher
+from accord_runtime.events.record import Outbox
 from accord_runtime.settings import Settings
 from accord_runtime.work.executor import Executor
+from services import topology
 from shop.orders.v1.events_pb2 import OrderNoteAdded, OrderShippingStarted
-from tests.runtime.work.working import at_work
+from tests.runtime.work.support import at_work
 
 STREAM = "ORDERS"
 
@@ -45,15 +46,33 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.T
         await asyncio.gather(task, return_exceptions=True)
 
 
-class Publisher:
-    """A process of the service "orders": its outbox, and its relay."""
+def broker_at(url: str, service: str) -> Broker:
+    """The connection of a service to a broker."""
+    return Broker(Settings(service, topology.addresses(), home=Path("/nowhere"), nats_url=url))
+
+
+def append(
+    tx: Tx, message: Message, *, sequence: int, now: float, causation_id: str = ""
+) -> events.Event:
+    """Append an event at a time; nobody is told."""
+    outbox = Outbox(lambda: None, lambda key: None, lambda: now)
+    return outbox.append(tx, message, sequence=sequence, causation_id=causation_id)
+
+
+def watched(notifier: Notifier) -> int:
+    """Keys that are watched, and watches of the whole record."""
+    return len(notifier._of_key) + len(notifier._of_all)
+
+
+class OrdersProcess:
+    """A process of the service "orders": its outbox, and its publisher."""
 
     def __init__(self, database: Database, url: str) -> None:
         self.database = database
-        self.broker = Broker(Settings("orders", home=Path("/nowhere"), nats_url=url))
-        self.hub = Hub()
-        self.relay = Relay("orders", database, self.broker, self.hub)
-        self.outbox = Outbox(self.relay, self.hub)
+        self.broker = broker_at(url, "orders")
+        self.notifier = Notifier()
+        self.publisher = Publisher("orders", database, self.broker, self.notifier)
+        self.outbox = Outbox(self.publisher.wake, self.notifier.changed)
         self._sequences: dict[str, int] = {}
 
     async def append(self, *messages: Message) -> list[str]:
@@ -74,12 +93,12 @@ class Publisher:
 
 
 @asynccontextmanager
-async def publishing(database: Database, url: str) -> AsyncIterator[Publisher]:
-    """A publisher whose relay runs."""
-    publisher = Publisher(database, url)
-    async with background(publisher.relay.serve()):
-        yield publisher
-    await publisher.broker.close()
+async def publishing(database: Database, url: str) -> AsyncIterator[OrdersProcess]:
+    """A process that publishes."""
+    process = OrdersProcess(database, url)
+    async with background(process.publisher.serve()):
+        yield process
+    await process.broker.close()
 
 
 @asynccontextmanager
@@ -90,9 +109,9 @@ async def receiving(
     owner: str = "receiver",
 ) -> AsyncIterator[Executor]:
     """A process of the service "shipping" that takes events of "orders"."""
-    broker = Broker(Settings("shipping", home=Path("/nowhere"), nats_url=url))
+    broker = broker_at(url, "shipping")
     executor = Executor(database, owner)
-    consumer = Consumer(
+    consumer = Inbox(
         "shipping", "orders", handlers, database=database, broker=broker, executor=executor
     )
     async with at_work(executor), background(consumer.serve()):

@@ -18,8 +18,9 @@ from accord.errors import FailedPrecondition, ServiceError
 from accord_runtime.database import CommitUnknown, Database, DatabaseUnavailable, Tx
 from accord_runtime.saga import Definition, Kind, Phase, Saga, Sagas, Step
 from accord_runtime.saga.orchestrator import load
-from accord_runtime.work.executor import Effect, Executor
-from tests.runtime.work.working import result, results
+from accord_runtime.work.executor import Executor
+from accord_runtime.work.table import Effect
+from tests.runtime.work.support import result, results
 from tests.support.clock import Clock
 from tests.support.wait import until
 

@@ -1,0 +1,82 @@
+"""What a service consists of: what it says of itself, and what it is built from."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+import accord
+from accord_runtime.database import Database
+from accord_runtime.events.broker import Broker
+from accord_runtime.events.inbox import EventHandler, Inbox
+from accord_runtime.events.notifier import Notifier
+from accord_runtime.events.record import Outbox
+from accord_runtime.saga import Sagas
+from accord_runtime.settings import Settings
+from accord_runtime.telemetry import Telemetry
+from accord_runtime.work.executor import Executor
+
+Background = Callable[[], Coroutine[Any, Any, None]]
+"""Something that runs for as long as the service lives."""
+
+
+@dataclass(slots=True)
+class Runtime:
+    """What a service is built from."""
+
+    settings: Settings
+    mesh: accord.Mesh
+    database: Database
+    server: grpc.aio.Server
+    executor: Executor
+    outbox: Outbox
+    notifier: Notifier
+    broker: Broker
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    clock: Callable[[], float] = time.time
+    """Unix time in seconds."""
+    sagas: Sagas | None = None
+    """What its operator sees of sagas; set by the `build` of a service that has any."""
+    background: list[tuple[str, Background]] = field(default_factory=list)
+    closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when something in the background has failed: the process must end."""
+
+    def spawn(self, work: Background, name: str) -> None:
+        """Run something for as long as the service lives; the process ends when it fails."""
+        self.background.append((name, work))
+
+    def on_close(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something when the service has stopped taking calls."""
+        self.closing.append(work)
+
+    def subscribe(self, stream: str, handlers: Mapping[type[Message], EventHandler]) -> None:
+        """Receive another service's events; `stream` is its name in capitals."""
+        inbox = Inbox(
+            self.settings.name,
+            stream.lower(),
+            handlers,
+            database=self.database,
+            broker=self.broker,
+            executor=self.executor,
+            clock=self.clock,
+        )
+        self.spawn(inbox.serve, f"consumer of {stream}")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What is particular to a service."""
+
+    name: str
+    """Its name in the mesh: a name of `Addresses.services`."""
+    contracts: Sequence[str]
+    """Full names of the gRPC services that it serves."""
+    build: Callable[[Runtime], None]
+    """Adds the servicers, and registers what runs in the background."""
+    migrations: Sequence[str] = ()
+    """Its tables; see `migrations.migrate`."""

@@ -1,0 +1,116 @@
+"""Something done at a party outside that has a memory of its own, and undone there.
+
+The party is never asked inside a transaction. Before it is asked, a record says so; after it has
+answered, the record may have moved on, and then the record is right: it was written first. What is
+begun to be undone is finished by the executor, whatever happens to this process.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from accord import ServiceError
+from accord_runtime.database import Database, Tx
+from accord_runtime.work.executor import Executor
+from accord_runtime.work.table import Effect, Work, expedite
+
+Record = TypeVar("Record")
+Outcome = TypeVar("Outcome")
+Answer = TypeVar("Answer")
+
+
+class ExternalEffect(Generic[Record]):
+    """How the records of one kind are done and undone.
+
+    Args:
+        database: where the records are.
+        executor: finishes what is begun to be undone.
+        queue: of that work; its key is the record's.
+        undoing: the record with a key, if it waits for the party to undo it.
+        undo: asks the party, which must bear being asked again, and returns what to write.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        executor: Executor,
+        queue: str,
+        undoing: Callable[[Tx, str], Record | None],
+        undo: Callable[[Record], Awaitable[Effect]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._executor = executor
+        self._queue = queue
+        self._undoing = undoing
+        self._undo = undo
+        self._clock = clock
+        executor.register(queue, self._finish)
+
+    async def do(
+        self,
+        begin: Callable[[Tx], Record],
+        ask: Callable[[Record], Awaitable[Outcome]],
+        settle: Callable[[Tx, Record, Outcome], Record],
+        answer: Callable[[Tx, Record], Answer | ServiceError | None],
+    ) -> Answer:
+        """Have something done, unless the record has the answer already.
+
+        Args:
+            begin: writes the record, unless there is one, and returns it.
+            ask: asks the party.
+            settle: writes its outcome, unless the record has moved on, and returns the record.
+            answer: what a record says to the caller; None while the party must be asked.
+
+        Raises:
+            ServiceError: the answer is a refusal.
+            Exception: the outcome is not known, as `ask` raised it; do it again.
+        """
+
+        def start(tx: Tx) -> tuple[Record, Answer | ServiceError | None]:
+            record = begin(tx)
+            return record, answer(tx, record)
+
+        record, said = await self._database.write(start)
+        if said is None:
+            outcome = await ask(record)
+            said = await self._database.write(lambda tx: answer(tx, settle(tx, record, outcome)))
+            assert said is not None
+        if isinstance(said, ServiceError):
+            raise said
+        return said
+
+    async def undo(self, key: str, begin: Callable[[Tx], bool]) -> None:
+        """Have it undone; returns when the party has answered, or when there is nothing to ask.
+
+        Args:
+            key: of the record.
+            begin: decides that it is undone; True if that is new, and the party must be asked.
+
+        Raises:
+            Exception: the outcome is not known; the executor asks again.
+        """
+
+        def start(tx: Tx) -> tuple[Work | None, Record | None]:
+            if begin(tx):
+                # Whatever happens to this process, the work is found again.
+                return self._executor.enqueue_held(tx, self._queue, key), None
+            return None, self._undoing(tx, key)
+
+        work, waiting = await self._database.write(start)
+        if work is not None:
+            await self._executor.run(work)
+        elif waiting is not None:
+            # Its work waits for the next attempt, or for an operator.
+            finish = await self._undo(waiting)
+            await self._database.write(lambda tx: self._catch_up(tx, key, finish))
+
+    async def _finish(self, work: Work) -> Effect | None:
+        """Finish what was begun; the handler of the queue."""
+        record = await self._database.read(lambda tx: self._undoing(tx, work.key))
+        return None if record is None else await self._undo(record)
+
+    def _catch_up(self, tx: Tx, key: str, finish: Effect) -> None:
+        finish(tx)
+        # It finds nothing left to do, and is gone from the operator's list.
+        expedite(tx, self._queue, key, self._clock())
