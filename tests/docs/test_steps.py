@@ -15,6 +15,7 @@ SOURCES: Final = ("interceptors", "contracts", "runtime", "generated", ".")
 
 PAGES: Final = {
     "new-service": ("1. The contract", "2. Its code", "3. The folder", "4. A port", "5. The tests"),
+    "new-rule": ("1. The function", "2. Its page", "3. A mistake that it finds", "4. The tests"),
 }
 """Page -> the sections whose commands are run, in this order."""
 
