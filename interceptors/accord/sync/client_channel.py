@@ -4,106 +4,143 @@ It knows what an interceptor is not told: whether a call blocks. So a call that 
 direct way, and is hedged all the same.
 """
 
-from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import grpc
 from grpc import _channel
 
+from accord.client.protocols import Details, Req, Res, T, stands_for
 from accord.sync.client_attempts import Attempts
-from accord.sync.client_request import Answer, Details, Start
+from accord.sync.client_call import Answer, Refusal, finite
+from accord.sync.client_future import FutureCall
+from accord.sync.client_protocols import CallStatus, Response, Responses, Start, SyncOutgoing
+from accord.sync.client_stream import StreamCall
 
-Options = Sequence[tuple[str, Any]]
+Options = Sequence[tuple[str, str | int]]
+P = ParamSpec("P")
+R = TypeVar("R")
+Given = Callable[Concatenate[str, P], Details]
+"""`Details`, made of a method and what else a caller gives beside the request."""
 
 
-def bare(target: str, credentials: grpc.ChannelCredentials | None, options: Options) -> Any:
-    """As `grpc.secure_channel`, or `grpc.insecure_channel` without credentials."""
-    found = None if credentials is None else credentials._credentials  # type: ignore[attr-defined]
-    return _channel.Channel(target, options, found, None)
+class Channel(_channel.Channel):
+    """A channel of gRPC's that enforces the contracts of what is called over it.
 
+    Beneath any instrumentation, as that of `accord.aio.client_channel`.
+    """
 
-class Channel(grpc.Channel):
-    """A channel of gRPC's that enforces the contracts of what is called over it."""
-
-    def __init__(self, channel: grpc.Channel, attempts: Attempts) -> None:
-        self._channel: Any = channel
+    def __init__(
+        self,
+        target: str,
+        credentials: grpc.ChannelCredentials | None,
+        options: Options,
+        attempts: Attempts,
+    ) -> None:
+        """`credentials`: None for a channel without TLS."""
+        super().__init__(target, options, getattr(credentials, "_credentials", None), None)
         self._attempts = attempts
 
-    def __enter__(self) -> "Channel":
-        return self
+    # What these give stands for gRPC's own, and takes and gives what that does.
 
-    def __exit__(
+    def unary_unary(
         self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End all calls, then the connection."""
-        self._channel.close()
-
-    def subscribe(
-        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False
-    ) -> None:
+        method: str,
+        request_serializer: Callable[[Req], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Res] | None = None,
+        _registered_method: bool | None = False,
+    ) -> "grpc.UnaryUnaryMultiCallable[Req, Res]":
         """As gRPC's own."""
-        self._channel.subscribe(callback, try_to_connect=try_to_connect)
-
-    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
-        """As gRPC's own."""
-        self._channel.unsubscribe(callback)
-
-    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """As gRPC's own."""
-        return UnaryCallable(
-            self._attempts, method, self._channel.unary_unary(method, *args, **kwargs)
+        bare = super().unary_unary(
+            method, request_serializer, response_deserializer, _registered_method
         )
+        ours = UnaryCallable(self._attempts, method, bare, Details)
+        return cast("grpc.UnaryUnaryMultiCallable[Req, Res]", ours)
 
-    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Callable[[Req], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Res] | None = None,
+        _registered_method: bool | None = False,
+    ) -> "grpc.UnaryStreamMultiCallable[Req, Res]":
         """As gRPC's own."""
-        bare = self._channel.unary_stream(method, *args, **kwargs)
-        return StreamCallable(method, bare, self._attempts.stream)
-
-    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """As gRPC's own."""
-        return UploadCallable(
-            self._attempts, method, self._channel.stream_unary(method, *args, **kwargs)
+        bare = super().unary_stream(
+            method, request_serializer, response_deserializer, _registered_method
         )
+        stream = self._attempts.stream
+        ours: StreamCallable[Req, Res, ...] = StreamCallable(method, bare, stream, Details)
+        return cast("grpc.UnaryStreamMultiCallable[Req, Res]", ours)
 
-    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Callable[[Req], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Res] | None = None,
+        _registered_method: bool | None = False,
+    ) -> "grpc.StreamUnaryMultiCallable[Req, Res]":
         """As gRPC's own."""
-        bare = self._channel.stream_stream(method, *args, **kwargs)
-        return StreamCallable(method, bare, self._attempts.bidi)
+        bare = super().stream_unary(
+            method, request_serializer, response_deserializer, _registered_method
+        )
+        ours = UploadCallable(self._attempts, method, bare, Details)
+        return cast("grpc.StreamUnaryMultiCallable[Req, Res]", ours)
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Callable[[Req], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Res] | None = None,
+        _registered_method: bool | None = False,
+    ) -> "grpc.StreamStreamMultiCallable[Req, Res]":
+        """As gRPC's own."""
+        bare = super().stream_stream(
+            method, request_serializer, response_deserializer, _registered_method
+        )
+        bidi = self._attempts.bidi
+        ours: StreamCallable[Iterator[Req], Res, ...] = StreamCallable(method, bare, bidi, Details)
+        return cast("grpc.StreamStreamMultiCallable[Req, Res]", ours)
 
 
-class UnaryCallable(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
+@stands_for(grpc.UnaryUnaryMultiCallable)
+class UnaryCallable(Generic[Req, Res, P]):
     """A method with one request and one response."""
 
-    def __init__(self, attempts: Attempts, method: str, bare: Any) -> None:
+    def __init__(
+        self,
+        attempts: Attempts,
+        method: str,
+        bare: "grpc.UnaryUnaryMultiCallable[Req, Res]",
+        given: Given[P],
+    ) -> None:
         self._attempts = attempts
         self._method = method
-        self._blocking = _blocking(bare)
-        self._future = _plain(bare.future)
+        self._given = given
+        self._blocking = _blocking(bare.with_call)
+        # The stubs have no `debug_error_string`.
+        future = cast("Callable[..., Response[Res]]", bare.future)
+        self._future: Start[Req, Response[Res]] = _plain(future)
 
-    def __call__(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> Res:
         """The response."""
         return self._settled(request, *args, **kwargs).result()
 
-    def with_call(self, request: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def with_call(
+        self, request: Req, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[Res, Response[Res]]:
         """The response and its call object."""
         call = self._settled(request, *args, **kwargs)
         return call.result(), call
 
-    def future(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+    def future(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> FutureCall[Req, Res]:
         """The call object, without waiting."""
-        outgoing = self._attempts.begin(_details(self._method, *args, **kwargs), request)
-        return self._attempts.future(self._future, outgoing, request)
+        details = self._given(self._method, *args, **kwargs)
+        return self._attempts.future(self._future, self._attempts.begin(details, request), request)
 
-    def _settled(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        outgoing = self._attempts.begin(_details(self._method, *args, **kwargs), request)
-        if outgoing.call.route.hedge is None:
+    def _settled(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> Response[Res]:
+        details = self._given(self._method, *args, **kwargs)
+        outgoing: SyncOutgoing[Req, Res] = self._attempts.begin(details, request)
+        if outgoing.call.state.hedge is None:
             return self._attempts.unary(self._blocking, outgoing, request)
         # Two attempts at once: one that blocks could not be cancelled.
         call = self._attempts.future(self._future, outgoing, request)
@@ -115,79 +152,96 @@ class UnaryCallable(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         return call
 
 
-class UploadCallable(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
+@stands_for(grpc.StreamUnaryMultiCallable)
+class UploadCallable(Generic[Req, Res, P]):
     """A method with many requests and one response."""
 
-    def __init__(self, attempts: Attempts, method: str, bare: Any) -> None:
+    def __init__(
+        self,
+        attempts: Attempts,
+        method: str,
+        bare: "grpc.StreamUnaryMultiCallable[Req, Res]",
+        given: Given[P],
+    ) -> None:
         self._attempts = attempts
         self._method = method
-        self._blocking = _blocking(bare)
-        self._future = _plain(bare.future)
+        self._given = given
+        self._blocking = _blocking(bare.with_call)
+        # The stubs have no `debug_error_string`.
+        future = cast("Callable[..., Response[Res]]", bare.future)
+        self._future: Start[Iterator[Req], Response[Res]] = _plain(future)
 
-    def __call__(self, request_iterator: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, request_iterator: Iterator[Req], *args: P.args, **kwargs: P.kwargs) -> Res:
         """The response."""
         return self.with_call(request_iterator, *args, **kwargs)[0]
 
-    def with_call(self, request_iterator: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def with_call(
+        self, request_iterator: Iterator[Req], *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[Res, Response[Res]]:
         """The response and its call object."""
-        details = _details(self._method, *args, **kwargs)
+        details = self._given(self._method, *args, **kwargs)
         call = self._attempts.once(self._blocking, details, request_iterator)
         return call.result(), call
 
-    def future(self, request_iterator: Any, *args: Any, **kwargs: Any) -> Any:
+    def future(
+        self, request_iterator: Iterator[Req], *args: P.args, **kwargs: P.kwargs
+    ) -> FutureCall[Iterator[Req], Res]:
         """The call object, without waiting."""
-        details = _details(self._method, *args, **kwargs)
-        return self._attempts.future_once(self._future, details, request_iterator)
+        details = self._given(self._method, *args, **kwargs)
+        outgoing: SyncOutgoing[Iterator[Req], Res] = self._attempts.begin(details)
+        return self._attempts.future(self._future, outgoing, request_iterator, once=True)
 
 
-class StreamCallable(grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
+Streamed = StreamCall[Req, Res] | Refusal[Res]
+
+
+@stands_for(grpc.UnaryStreamMultiCallable)
+class StreamCallable(Generic[Req, Res, P]):
     """A method with many responses."""
 
-    def __init__(self, method: str, bare: Any, open_: Callable[[Start, Any, Any], Any]) -> None:
+    def __init__(
+        self,
+        method: str,
+        bare: "Callable[..., grpc.CallIterator[Res]]",
+        open_: Callable[[Start[Req, Responses[Res]], Details, Req], Streamed[Req, Res]],
+        given: Given[P],
+    ) -> None:
         self._method = method
-        self._start = _plain(bare)
+        self._given = given
+        # The stubs have no `debug_error_string`.
+        started = cast("Callable[..., Responses[Res]]", bare)
+        self._start: Start[Req, Responses[Res]] = _plain(started)
         self._open = open_
 
-    def __call__(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> Streamed[Req, Res]:
         """The call object."""
-        return self._open(self._start, _details(self._method, *args, **kwargs), request)
+        return self._open(self._start, self._given(self._method, *args, **kwargs), request)
 
 
-def _details(
-    method: str,
-    timeout: float | None = None,
-    metadata: Any = None,
-    credentials: Any = None,
-    wait_for_ready: bool | None = None,
-    compression: Any = None,
-) -> Details:
-    """The details of a call, given as gRPC's own callables take them."""
-    return Details(method, timeout, metadata, credentials, wait_for_ready, compression)
-
-
-def _plain(bare: Callable[..., Any]) -> Start:
+def _plain(bare: Callable[..., T]) -> Callable[[Details, R], T]:
     """Makes attempts that do not block."""
 
-    def start(details: Any, request: Any) -> Any:
-        return bare(request, **_options(details))
+    def start(details: Details, request: R) -> T:
+        return bare(
+            request,
+            timeout=finite(details.timeout),
+            metadata=details.metadata,
+            credentials=details.credentials,
+            wait_for_ready=details.wait_for_ready,
+            compression=details.compression,
+        )
 
     return start
 
 
-def _blocking(bare: Any) -> Start:
+def _blocking(
+    with_call: Callable[..., tuple[Res, grpc.Call]],
+) -> Callable[[Details, R], Answer[Res]]:
     """Makes attempts that block. Raises the error of one that failed."""
+    answered = _plain(with_call)
 
-    def start(details: Any, request: Any) -> Any:
-        return Answer(*bare.with_call(request, **_options(details)))
+    def start(details: Details, request: R) -> Answer[Res]:
+        response, call = answered(details, request)
+        return Answer(response, cast("CallStatus", call))  # the stubs have no `debug_error_string`
 
     return start
-
-
-def _options(details: Details) -> dict[str, Any]:
-    return {
-        "timeout": details.timeout,
-        "metadata": details.metadata,
-        "credentials": details.credentials,
-        "wait_for_ready": details.wait_for_ready,
-        "compression": details.compression,
-    }
