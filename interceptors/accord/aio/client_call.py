@@ -57,6 +57,8 @@ class EndedStatus:
 class CallBase:
     """A call object that says how it has ended as `_status` does."""
 
+    __slots__ = ()
+
     async def _status(self) -> CallStatus:
         """Whose status is that of the call, once it has one."""
         raise NotImplementedError

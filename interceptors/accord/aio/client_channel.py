@@ -1,17 +1,16 @@
 """A channel of the mesh for `grpc.aio`."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
 
 from accord.aio.client_attempts import Attempts
 from accord.aio.client_interceptors import Interceptor, interceptors
-from accord.aio.client_protocols import Bidi
 from accord.aio.client_stream import BidiCallable
 from accord.aio.client_unary import Active, UnaryCallable
-from accord.client.protocols import Req, Res, T
+from accord.client.protocols import remade
 
 Options = Sequence[tuple[str, str | int]]
 
@@ -63,36 +62,10 @@ class Channel(Bare):
             calls.update(call for ref in self._active if (call := ref()))
         await super()._close(grace)
 
-    def unary_unary(
-        self,
-        method: str,
-        request_serializer: Callable[[Req], bytes] | None = None,
-        response_deserializer: Callable[[bytes], Res] | None = None,
-        _registered_method: bool | None = False,
-    ) -> "grpc.aio.UnaryUnaryMultiCallable[Req, Res]":
-        """As gRPC's own."""
-        make = _make(super().unary_unary)
-        made = make(method, request_serializer, response_deserializer, _registered_method)
-        ours = UnaryCallable(self._attempts, method, made, self._active)
-        # It stands for one, and takes and gives what one does.
-        return cast("grpc.aio.UnaryUnaryMultiCallable[Req, Res]", ours)
-
-    def stream_stream(
-        self,
-        method: str,
-        request_serializer: Callable[[Req], bytes] | None = None,
-        response_deserializer: Callable[[bytes], Res] | None = None,
-        _registered_method: bool | None = False,
-    ) -> "grpc.aio.StreamStreamMultiCallable[Req, Res]":
-        """As gRPC's own."""
-        make = _make(super().stream_stream)
-        made = make(method, request_serializer, response_deserializer, _registered_method)
-        # The stubs have no `debug_error_string`.
-        bare = cast("Callable[..., Bidi[Req, Res]]", made)
-        # It stands for one, and takes and gives what one does.
-        return cast("grpc.aio.StreamStreamMultiCallable[Req, Res]", BidiCallable(bare))
-
-
-def _make(method: Callable[..., T]) -> Callable[..., T]:
-    """A method of gRPC's own; the stubs lack its last argument."""
-    return method
+    unary_unary = remade(
+        Bare.unary_unary,
+        lambda channel, method, made: UnaryCallable(
+            channel._attempts, method, made, channel._active
+        ),
+    )
+    stream_stream = remade(Bare.stream_stream, lambda _, __, made: BidiCallable(made))

@@ -10,14 +10,15 @@ import inspect
 import time
 from collections.abc import Callable, Coroutine, Generator
 from copy import copy
-from typing import Any, Final, Generic, Protocol, cast
+from typing import Any, Final, Generic, cast
 
 import grpc
 import grpc.aio
 from grpc._cython import cygrpc
 from grpc.aio import _call
 
-from accord.aio.client_protocols import BareUnary, DoneCallback, Error, Wait
+from accord.aio.client_call import CallBase, EndedStatus
+from accord.aio.client_protocols import BareUnary, CallStatus, DoneCallback, Error, Wait
 from accord.client.protocols import Metadata, Pairs, Req, Res, stands_for
 
 _CANCELLED: Final = "Locally cancelled by application!"
@@ -50,50 +51,6 @@ def _unchanged(message: Any) -> Any:  # bytes, of a method that has no messages 
     return message
 
 
-class CoreStatus(Protocol):
-    """A status of gRPC's core."""
-
-    def code(self) -> int:
-        """The number of its code."""
-
-    def details(self) -> str:
-        """Its message."""
-
-    def debug_error_string(self) -> str:
-        """What gRPC itself says of the failure."""
-
-    def trailing_metadata(self) -> Pairs:
-        """What the server sent last."""
-
-
-class Core(Protocol):
-    """A call of gRPC's core."""
-
-    _initial_metadata: Pairs
-    _status: CoreStatus
-
-    def unary_unary(self, request: bytes, metadata: Pairs) -> Coroutine[Wait, None, bytes]:
-        """Send a request, and wait for the response."""
-
-    def cancel(self, details: str) -> None:
-        """End the call."""
-
-    def done(self) -> bool:
-        """Whether it has ended."""
-
-    def is_ok(self) -> bool:
-        """Whether it has ended well."""
-
-    def is_locally_cancelled(self) -> bool:
-        """Whether it was ended by `cancel`."""
-
-    async def initial_metadata(self) -> Pairs:
-        """What the server sent first."""
-
-    async def status(self) -> CoreStatus:
-        """How it has ended, once it has."""
-
-
 def direct(made: "grpc.aio.UnaryUnaryMultiCallable[Req, Res]") -> BareUnary[Req, Res]:
     """As gRPC's own callable, without interceptors; its calls have no task if that is possible."""
     bare = copy(made)
@@ -114,7 +71,7 @@ class CoreCallable(Generic[Req, Res]):
         channel, _, self._method, self._handle, serialize, deserialize = (
             getattr(bare, part) for part in _PARTS
         )
-        self._new_call: Callable[..., Core] = channel.call
+        self._new_call: Callable[..., cygrpc._AioCall] = channel.call
         self._serialize = _unchanged if serialize is None else serialize
         self._deserialize = _unchanged if deserialize is None else deserialize
 
@@ -139,14 +96,14 @@ class CoreCallable(Generic[Req, Res]):
 
 
 @stands_for(grpc.aio.UnaryUnaryCall)
-class CoreCall(Generic[Req, Res]):
+class CoreCall(CallBase, Generic[Req, Res]):
     """One attempt, for one task to await, once; after that its status can be read."""
 
     __slots__ = ("_core", "_deserialize", "_error", "_response", "_steps", "_wait")
 
     def __init__(
         self,
-        core: Core,
+        core: cygrpc._AioCall,
         request: Req,
         metadata: Pairs,
         serialize: Callable[[Req], bytes],
@@ -222,26 +179,10 @@ class CoreCall(Generic[Req, Res]):
         if self._wait is not None:
             self._wait.add_done_callback(lambda _: callback(self))
 
-    async def initial_metadata(self) -> grpc.aio.Metadata:
-        """As gRPC's own."""
-        return grpc.aio.Metadata(*await self._core.initial_metadata())
-
-    async def trailing_metadata(self) -> grpc.aio.Metadata:
-        """As gRPC's own."""
-        return grpc.aio.Metadata(*(await self._core.status()).trailing_metadata())
-
-    async def code(self) -> grpc.StatusCode:
-        """As gRPC's own."""
-        number = (await self._core.status()).code()
-        return grpc._common.CYGRPC_STATUS_CODE_TO_STATUS_CODE[number]
-
-    async def details(self) -> str:
-        """As gRPC's own."""
-        return (await self._core.status()).details()
-
-    async def debug_error_string(self) -> str:
-        """As gRPC's own."""
-        return (await self._core.status()).debug_error_string()
+    async def _status(self) -> CallStatus:
+        initial, status = await self._core.initial_metadata(), await self._core.status()
+        # The stubs have a class of this name of their own.
+        return EndedStatus(cast("Error", _call._create_rpc_error(initial, status)))
 
     async def wait_for_connection(self) -> None:
         """Wait until the attempt has ended."""

@@ -5,11 +5,11 @@ import grpc.aio
 from accord.aio.client_attempts import Attempts
 from accord.aio.client_protocols import (
     AioOutgoing,
-    Bidi,
     Continuation,
     Requests,
     Response,
     Responses,
+    Rpc,
 )
 from accord.aio.client_resume import ResumableCall
 from accord.aio.client_stream import StreamCall
@@ -21,6 +21,15 @@ class Interceptor:
 
     def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts
+
+    async def streamed(
+        self,
+        continuation: Continuation[Requests[Req], Rpc],
+        details: CallDetails,
+        requests: Requests[Req],
+    ) -> Rpc:
+        """A call of many requests; `continuation` makes an attempt."""
+        return await self._attempts.streamed(self._attempts.start(continuation), details, requests)
 
 
 @stands_for(grpc.aio.UnaryUnaryClientInterceptor)
@@ -65,30 +74,14 @@ class UnaryStream(Interceptor):
 class StreamUnary(Interceptor):
     """Many requests, one response."""
 
-    async def intercept_stream_unary(
-        self,
-        continuation: Continuation[Requests[Req], Response[Res]],
-        client_call_details: CallDetails,
-        request_iterator: Requests[Req],
-    ) -> Response[Res]:
-        """See the class."""
-        start = self._attempts.start(continuation)
-        return await self._attempts.streamed(start, client_call_details, request_iterator)
+    intercept_stream_unary = Interceptor.streamed
 
 
 @stands_for(grpc.aio.StreamStreamClientInterceptor)
 class StreamStream(Interceptor):
     """Many requests, many responses."""
 
-    async def intercept_stream_stream(
-        self,
-        continuation: Continuation[Requests[Req], Bidi[Req, Res]],
-        client_call_details: CallDetails,
-        request_iterator: Requests[Req],
-    ) -> Bidi[Req, Res]:
-        """See the class."""
-        start = self._attempts.start(continuation)
-        return await self._attempts.streamed(start, client_call_details, request_iterator)
+    intercept_stream_stream = Interceptor.streamed
 
 
 def interceptors(attempts: Attempts) -> list[Interceptor]:

@@ -70,8 +70,7 @@ class WholeCallObject(CallObject, Protocol):
         """Seconds left of the call; None: no bound."""
 
 
-EndOfStream = object
-"""Of which gRPC's `EOF` is one: its class has no public name."""
+EndOfStream = object  # the class of gRPC's `EOF` has no public name
 
 Wait = asyncio.Future[None]
 """What a call yields to its event loop until its answer has come."""

@@ -2,13 +2,15 @@
 
 from abc import ABCMeta
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol, TypeVar
+from functools import wraps
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import grpc
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 T = TypeVar("T")
+M = TypeVar("M", bound=Callable[..., object])  # any method
 E = TypeVar("E", bound=grpc.RpcError)
 """The error of one kind of gRPC."""
 
@@ -59,3 +61,16 @@ def stands_for(base: type) -> Callable[[type[T]], type[T]]:
     """
     assert isinstance(base, ABCMeta)  # which types-grpcio does not know
     return base.register
+
+
+def remade(theirs: M, make: Callable[..., object]) -> M:  # what it gives stands for gRPC's own
+    """A channel's method as gRPC's own, `theirs`, which gives what `make` makes of what that gives.
+
+    `make` is told the channel, the method, and what gRPC has made.
+    """
+
+    @wraps(theirs)
+    def ours(channel: object, method: str, *args: object, **kwargs: object) -> object:  # as M has
+        return make(channel, method, theirs(channel, method, *args, **kwargs))
+
+    return cast("M", ours)  # it takes what M takes

@@ -5,12 +5,12 @@ direct way, and is hedged all the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 import grpc
 from grpc import _channel
 
-from accord.client.protocols import Details, Req, Res, T, stands_for
+from accord.client.protocols import Details, Req, Res, T, remade, stands_for
 from accord.sync.client_attempts import Attempts
 from accord.sync.client_call import Answer, Refusal, finite
 from accord.sync.client_future import FutureCall
@@ -41,65 +41,31 @@ class Channel(_channel.Channel):
         super().__init__(target, options, getattr(credentials, "_credentials", None), None)
         self._attempts = attempts
 
-    # What these give stands for gRPC's own, and takes and gives what that does.
+    unary_unary = remade(
+        _channel.Channel.unary_unary,
+        lambda channel, method, bare: UnaryCallable(channel._attempts, method, bare, Details),
+    )
+    unary_stream = remade(
+        _channel.Channel.unary_stream,
+        lambda channel, method, bare: StreamCallable(
+            channel._attempts.stream, method, bare, Details
+        ),
+    )
+    stream_unary = remade(
+        _channel.Channel.stream_unary,
+        lambda channel, method, bare: UploadCallable(channel._attempts, method, bare, Details),
+    )
+    stream_stream = remade(
+        _channel.Channel.stream_stream,
+        lambda channel, method, bare: StreamCallable(channel._attempts.bidi, method, bare, Details),
+    )
 
-    def unary_unary(
-        self,
-        method: str,
-        request_serializer: Callable[[Req], bytes] | None = None,
-        response_deserializer: Callable[[bytes], Res] | None = None,
-        _registered_method: bool | None = False,
-    ) -> "grpc.UnaryUnaryMultiCallable[Req, Res]":
-        """As gRPC's own."""
-        bare = super().unary_unary(
-            method, request_serializer, response_deserializer, _registered_method
-        )
-        ours = UnaryCallable(self._attempts, method, bare, Details)
-        return cast("grpc.UnaryUnaryMultiCallable[Req, Res]", ours)
 
-    def unary_stream(
-        self,
-        method: str,
-        request_serializer: Callable[[Req], bytes] | None = None,
-        response_deserializer: Callable[[bytes], Res] | None = None,
-        _registered_method: bool | None = False,
-    ) -> "grpc.UnaryStreamMultiCallable[Req, Res]":
-        """As gRPC's own."""
-        bare = super().unary_stream(
-            method, request_serializer, response_deserializer, _registered_method
-        )
-        stream = self._attempts.stream
-        ours: StreamCallable[Req, Res, ...] = StreamCallable(method, bare, stream, Details)
-        return cast("grpc.UnaryStreamMultiCallable[Req, Res]", ours)
+class ResponseCallable(Protocol[Res]):
+    """GRPC's own callable of a method with one response, as far as it is used."""
 
-    def stream_unary(
-        self,
-        method: str,
-        request_serializer: Callable[[Req], bytes] | None = None,
-        response_deserializer: Callable[[bytes], Res] | None = None,
-        _registered_method: bool | None = False,
-    ) -> "grpc.StreamUnaryMultiCallable[Req, Res]":
-        """As gRPC's own."""
-        bare = super().stream_unary(
-            method, request_serializer, response_deserializer, _registered_method
-        )
-        ours = UploadCallable(self._attempts, method, bare, Details)
-        return cast("grpc.StreamUnaryMultiCallable[Req, Res]", ours)
-
-    def stream_stream(
-        self,
-        method: str,
-        request_serializer: Callable[[Req], bytes] | None = None,
-        response_deserializer: Callable[[bytes], Res] | None = None,
-        _registered_method: bool | None = False,
-    ) -> "grpc.StreamStreamMultiCallable[Req, Res]":
-        """As gRPC's own."""
-        bare = super().stream_stream(
-            method, request_serializer, response_deserializer, _registered_method
-        )
-        bidi = self._attempts.bidi
-        ours: StreamCallable[Iterator[Req], Res, ...] = StreamCallable(method, bare, bidi, Details)
-        return cast("grpc.StreamStreamMultiCallable[Req, Res]", ours)
+    with_call: Callable[..., tuple[Res, CallStatus]]
+    future: Callable[..., Response[Res]]
 
 
 @stands_for(grpc.UnaryUnaryMultiCallable)
@@ -110,16 +76,14 @@ class UnaryCallable(Generic[Req, Res, P]):
         self,
         attempts: Attempts,
         method: str,
-        bare: "grpc.UnaryUnaryMultiCallable[Req, Res]",
+        bare: ResponseCallable[Res],
         given: Given[P],
     ) -> None:
         self._attempts = attempts
         self._method = method
         self._given = given
         self._blocking = _blocking(bare.with_call)
-        # The stubs have no `debug_error_string`.
-        future = cast("Callable[..., Response[Res]]", bare.future)
-        self._future: Start[Req, Response[Res]] = _plain(future)
+        self._future: Start[Req, Response[Res]] = _plain(bare.future)
 
     def __call__(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> Res:
         """The response."""
@@ -160,16 +124,14 @@ class UploadCallable(Generic[Req, Res, P]):
         self,
         attempts: Attempts,
         method: str,
-        bare: "grpc.StreamUnaryMultiCallable[Req, Res]",
+        bare: ResponseCallable[Res],
         given: Given[P],
     ) -> None:
         self._attempts = attempts
         self._method = method
         self._given = given
         self._blocking = _blocking(bare.with_call)
-        # The stubs have no `debug_error_string`.
-        future = cast("Callable[..., Response[Res]]", bare.future)
-        self._future: Start[Iterator[Req], Response[Res]] = _plain(future)
+        self._future: Start[Iterator[Req], Response[Res]] = _plain(bare.future)
 
     def __call__(self, request_iterator: Iterator[Req], *args: P.args, **kwargs: P.kwargs) -> Res:
         """The response."""
@@ -201,16 +163,14 @@ class StreamCallable(Generic[Req, Res, P]):
 
     def __init__(
         self,
-        method: str,
-        bare: "Callable[..., grpc.CallIterator[Res]]",
         open_: Callable[[Start[Req, Responses[Res]], Details, Req], Streamed[Req, Res]],
+        method: str,
+        bare: Callable[..., Responses[Res]],
         given: Given[P],
     ) -> None:
         self._method = method
         self._given = given
-        # The stubs have no `debug_error_string`.
-        started = cast("Callable[..., Responses[Res]]", bare)
-        self._start: Start[Req, Responses[Res]] = _plain(started)
+        self._start: Start[Req, Responses[Res]] = _plain(bare)
         self._open = open_
 
     def __call__(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> Streamed[Req, Res]:
@@ -235,13 +195,12 @@ def _plain(bare: Callable[..., T]) -> Callable[[Details, R], T]:
 
 
 def _blocking(
-    with_call: Callable[..., tuple[Res, grpc.Call]],
+    with_call: Callable[..., tuple[Res, CallStatus]],
 ) -> Callable[[Details, R], Answer[Res]]:
     """Makes attempts that block. Raises the error of one that failed."""
     answered = _plain(with_call)
 
     def start(details: Details, request: R) -> Answer[Res]:
-        response, call = answered(details, request)
-        return Answer(response, cast("CallStatus", call))  # the stubs have no `debug_error_string`
+        return Answer(*answered(details, request))
 
     return start
