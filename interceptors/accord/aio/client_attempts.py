@@ -48,7 +48,7 @@ class Flat(grpc.aio.Metadata):
 
 
 class Attempts(Caller[Error]):
-    """The way to one target."""
+    """Makes the attempts of calls to one target."""
 
     __slots__ = ("_plain",)
 

@@ -10,7 +10,7 @@ from accord.aio.client_attempts import Attempts
 from accord.aio.client_interceptors import Interceptor, interceptors
 from accord.aio.client_stream import BidiCallable
 from accord.aio.client_unary import Active, UnaryCallable
-from accord.client.protocols import remade
+from accord.client.protocols import replacing
 
 Options = Sequence[tuple[str, str | int]]
 
@@ -62,10 +62,10 @@ class Channel(Bare):
             calls.update(call for ref in self._active if (call := ref()))
         await super()._close(grace)
 
-    unary_unary = remade(
+    unary_unary = replacing(
         Bare.unary_unary,
         lambda channel, method, made: UnaryCallable(
             channel._attempts, method, made, channel._active
         ),
     )
-    stream_stream = remade(Bare.stream_stream, lambda _, __, made: BidiCallable(made))
+    stream_stream = replacing(Bare.stream_stream, lambda _, __, made: BidiCallable(made))

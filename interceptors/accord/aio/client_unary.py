@@ -251,7 +251,9 @@ class UnaryCall(CallBase, Generic[Req, Res]):
 
     def cancelled(self) -> bool:
         """Whether the call has ended by cancellation."""
-        return self._finished and (self._cancelled or _is_cancellation(self._error))
+        error = self._error
+        ended_so = isinstance(error, Error) and error.code() is CANCELLED
+        return self._finished and (self._cancelled or ended_so)
 
     def done(self) -> bool:
         """Whether the call has ended."""
@@ -283,10 +285,6 @@ class UnaryCall(CallBase, Generic[Req, Res]):
         """Wait until the first attempt has ended: gRPC's own does no less."""
         if self._rpc is not None:
             await self._rpc.wait_for_connection()
-
-
-def _is_cancellation(error: BaseException | None) -> bool:
-    return isinstance(error, Error) and error.code() is CANCELLED
 
 
 def _retrieve(task: asyncio.Task[Res]) -> None:

@@ -63,7 +63,7 @@ def stands_for(base: type) -> Callable[[type[T]], type[T]]:
     return base.register
 
 
-def remade(theirs: M, make: Callable[..., object]) -> M:  # what it gives stands for gRPC's own
+def replacing(theirs: M, make: Callable[..., object]) -> M:  # what it gives stands for gRPC's own
     """A channel's method as gRPC's own, `theirs`, which gives what `make` makes of what that gives.
 
     `make` is told the channel, the method, and what gRPC has made.

@@ -122,35 +122,29 @@ class Outgoing(Generic[Req, Res, E]):
         env, policy, handled = caller.settings.env, state.policy, context.current()
         metadata: Pairs = ()
         keyed = traced = False
-        attempts = token = None
+        attempts = token = declared = inherits = None
+        inherited_attempt = 0
         if details.metadata:
             metadata, self._options, traced = _sorted(details.metadata)
             keyed = context.IDEMPOTENCY_KEY in self._options
             attempts = self._option(MAX_ATTEMPTS_KEY) or None
         if policy.resume is not None and request is not None:
             token = int(getattr(request, policy.resume.request_field))
-        if handled is None:
-            self.call = Call(
-                state,
-                env,
-                explicit=details.timeout,
-                keyed=keyed,
-                max_attempts=attempts,
-                token=token,
-            )
-        else:
+        if handled is not None:
             metadata = (*metadata, *context.outgoing(handled))
-            self.call = Call(
-                state,
-                env,
-                explicit=details.timeout,
-                declared=handled.policy.calls.get(policy.method),
-                inherits=handled.deadline,
-                inherited_attempt=handled.attempt,
-                keyed=keyed,
-                max_attempts=attempts,
-                token=token,
-            )
+            declared = handled.policy.calls.get(policy.method)
+            inherits, inherited_attempt = handled.deadline, handled.attempt
+        self.call = Call(
+            state,
+            env,
+            explicit=details.timeout,
+            declared=declared,
+            inherits=inherits,
+            inherited_attempt=inherited_attempt,
+            keyed=keyed,
+            max_attempts=attempts,
+            token=token,
+        )
         self.observed, headers = observe(state, env.clock, traced=traced)
         self.call.observer = self.observed
         self._metadata = metadata + headers if headers else metadata

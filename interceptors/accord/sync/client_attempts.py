@@ -18,7 +18,7 @@ from accord.sync.client_stream import StreamCall
 
 
 class Attempts(Caller[grpc.RpcError]):
-    """The way to one target."""
+    """Makes the attempts of calls to one target."""
 
     __slots__ = ()
 

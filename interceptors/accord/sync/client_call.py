@@ -42,6 +42,18 @@ class CallBase:
         """What gRPC itself says of the failure."""
         return self._status().debug_error_string()
 
+    def is_active(self) -> bool:
+        """Whether it has not ended."""
+        return False
+
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.is_active()
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return not self.is_active()
+
 
 class Ended:
     """How a call has ended, where no call object of gRPC's says it."""
@@ -79,10 +91,6 @@ class Ended:
 class Settled(CallBase, Generic[Res]):
     """A call that has ended."""
 
-    def is_active(self) -> bool:
-        """False."""
-        return False
-
     def time_remaining(self) -> float:
         """0."""
         return 0.0
@@ -94,14 +102,6 @@ class Settled(CallBase, Generic[Res]):
     def cancelled(self) -> bool:
         """False."""
         return False
-
-    def running(self) -> bool:
-        """False."""
-        return False
-
-    def done(self) -> bool:
-        """True."""
-        return True
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """False: the callback will not be called."""

@@ -10,7 +10,7 @@ from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar
 import grpc
 from grpc import _channel
 
-from accord.client.protocols import Details, Req, Res, T, remade, stands_for
+from accord.client.protocols import Details, Req, Res, T, replacing, stands_for
 from accord.sync.client_attempts import Attempts
 from accord.sync.client_call import Answer, Refusal, finite
 from accord.sync.client_future import FutureCall
@@ -41,21 +41,21 @@ class Channel(_channel.Channel):
         super().__init__(target, options, getattr(credentials, "_credentials", None), None)
         self._attempts = attempts
 
-    unary_unary = remade(
+    unary_unary = replacing(
         _channel.Channel.unary_unary,
         lambda channel, method, bare: UnaryCallable(channel._attempts, method, bare, Details),
     )
-    unary_stream = remade(
+    unary_stream = replacing(
         _channel.Channel.unary_stream,
         lambda channel, method, bare: StreamCallable(
             channel._attempts.stream, method, bare, Details
         ),
     )
-    stream_unary = remade(
+    stream_unary = replacing(
         _channel.Channel.stream_unary,
         lambda channel, method, bare: UploadCallable(channel._attempts, method, bare, Details),
     )
-    stream_stream = remade(
+    stream_stream = replacing(
         _channel.Channel.stream_stream,
         lambda channel, method, bare: StreamCallable(channel._attempts.bidi, method, bare, Details),
     )
@@ -68,9 +68,8 @@ class ResponseCallable(Protocol[Res]):
     future: Callable[..., Response[Res]]
 
 
-@stands_for(grpc.UnaryUnaryMultiCallable)
-class UnaryCallable(Generic[Req, Res, P]):
-    """A method with one request and one response."""
+class Callables(Generic[Req, Res, P]):
+    """The ways to call a method with one response; it takes one `Req`, or an iterator of them."""
 
     def __init__(
         self,
@@ -82,8 +81,13 @@ class UnaryCallable(Generic[Req, Res, P]):
         self._attempts = attempts
         self._method = method
         self._given = given
-        self._blocking = _blocking(bare.with_call)
+        self._blocking: Start[Req, Response[Res]] = _blocking(bare.with_call)
         self._future: Start[Req, Response[Res]] = _plain(bare.future)
+
+
+@stands_for(grpc.UnaryUnaryMultiCallable)
+class UnaryCallable(Callables[Req, Res, P]):
+    """A method with one request and one response."""
 
     def __call__(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> Res:
         """The response."""
@@ -117,21 +121,8 @@ class UnaryCallable(Generic[Req, Res, P]):
 
 
 @stands_for(grpc.StreamUnaryMultiCallable)
-class UploadCallable(Generic[Req, Res, P]):
+class UploadCallable(Callables[Iterator[Req], Res, P]):
     """A method with many requests and one response."""
-
-    def __init__(
-        self,
-        attempts: Attempts,
-        method: str,
-        bare: ResponseCallable[Res],
-        given: Given[P],
-    ) -> None:
-        self._attempts = attempts
-        self._method = method
-        self._given = given
-        self._blocking = _blocking(bare.with_call)
-        self._future: Start[Iterator[Req], Response[Res]] = _plain(bare.future)
 
     def __call__(self, request_iterator: Iterator[Req], *args: P.args, **kwargs: P.kwargs) -> Res:
         """The response."""

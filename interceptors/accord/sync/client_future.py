@@ -140,7 +140,7 @@ class FutureCall(CallBase, Generic[Req, Res]):
         """What follows; the error, if it is the end of the call."""
         call, outgoing = self._call, self._outgoing
         if rpc.code() is grpc.StatusCode.OK:
-            self._drop_rivals()
+            self._drop_others()
             attempt.answered()
             if call.state.caches and not self._once:
                 outgoing.keep(rpc.result(), rpc.trailing_metadata())
@@ -148,7 +148,7 @@ class FutureCall(CallBase, Generic[Req, Res]):
             return None
         error = _error_of(rpc)
         if not isinstance(error, grpc.RpcError):
-            self._drop_rivals()
+            self._drop_others()
             attempt.released()
             self._set(error, type(error).__name__)
             return None
@@ -156,7 +156,7 @@ class FutureCall(CallBase, Generic[Req, Res]):
         if self._running and failure.code in call.state.transient:
             attempt.recorded(failure)
             return None  # the other attempt may do better
-        self._drop_rivals()
+        self._drop_others()
         if self._once:
             attempt.recorded(failure)
             return outgoing.mark(error)
@@ -169,7 +169,7 @@ class FutureCall(CallBase, Generic[Req, Res]):
             self._timer = TIMERS.after(step.delay, self._carried(self._attempt))
         return None
 
-    def _drop_rivals(self) -> None:
+    def _drop_others(self) -> None:
         if self._hedge_timer is not None:
             self._hedge_timer.cancel()
         for other, loser in self._running:
@@ -193,7 +193,7 @@ class FutureCall(CallBase, Generic[Req, Res]):
             action()
         except BaseException as problem:
             with self._condition:
-                self._drop_rivals()
+                self._drop_others()
                 self._set(problem, type(problem).__name__)
             self._tell()
 
@@ -288,14 +288,6 @@ class FutureCall(CallBase, Generic[Req, Res]):
     def cancelled(self) -> bool:
         """Whether the caller has cancelled it."""
         return self._cancelled
-
-    def done(self) -> bool:
-        """Whether it has ended."""
-        return self._outcome is not None
-
-    def running(self) -> bool:
-        """Whether it has not ended."""
-        return self._outcome is None
 
     def is_active(self) -> bool:
         """Whether it has not ended."""

@@ -73,10 +73,6 @@ class StreamCall(CallBase, Generic[Req, Res]):
         """Whether the caller has cancelled it."""
         return self._rpc.cancelled()
 
-    def done(self) -> bool:
-        """Whether it has ended."""
-        return not self.is_active()
-
     def is_active(self) -> bool:
         """Whether it has not ended."""
         return self._rpc.is_active()

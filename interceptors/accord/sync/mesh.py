@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import RLock
 from typing import Any
 
 import grpc
@@ -41,7 +42,8 @@ class SyncMesh:
         self._address = address
         self._channel_options = channel_options
         self._server_options = server_options
-        self._lock = client.env.lock
+        self._lock = RLock()
+        """Of the channels alone: making one takes its time."""
         self._channels: dict[tuple[str, grpc.ChannelCredentials | None], Channel] = {}
 
     def channel(
@@ -72,7 +74,9 @@ class SyncMesh:
 
         `idempotency` finds stored answers; the mesh's own store is for servers of `grpc.aio`.
         """
-        return [ServerInterceptor(ServerPipelines(self._settings, idempotency, self._lock))]
+        return [
+            ServerInterceptor(ServerPipelines(self._settings, idempotency, self._client.env.lock))
+        ]
 
     def server(
         self,
@@ -97,7 +101,7 @@ class SyncMesh:
         if max_workers is None:
             max_workers = WORKERS + self._settings.control.streams.limit
         pool = ThreadPoolExecutor(max_workers, thread_name_prefix="accord-server")
-        pipelines = ServerPipelines(self._settings, idempotency, self._lock)
+        pipelines = ServerPipelines(self._settings, idempotency, self._client.env.lock)
         server = servers.bare(
             pool,
             interceptors=[ServerInterceptor(pipelines), *interceptors] if interceptors else [],
