@@ -28,7 +28,7 @@ from accord.client.call import Attempt
 from accord.client.decisions import RAISE, Again, Raise, Refuse
 from accord.client.method_state import MethodState
 from accord.client.protocols import Details, Req, Res, stands_for
-from accord.client.request import failure_from
+from accord.client.request import Outgoing, failure_from
 
 CANCELLED: Final = grpc.StatusCode.CANCELLED
 
@@ -120,7 +120,7 @@ class UnaryCall(CallBase, Generic[Req, Res]):
         self._request = request
         self._noted: weakref.ref[CallBase] = weakref.ref(self, made_by.active.discard)
         made_by.active.add(self._noted)
-        outgoing: AioOutgoing[Req, Res] = made_by.attempts.begin(details, request, state)
+        outgoing: AioOutgoing[Req, Res] = Outgoing(made_by.attempts, details, request, state)
         self._outgoing = outgoing
         step = self._step = outgoing.call.admit()
         if isinstance(step, Attempt):

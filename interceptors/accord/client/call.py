@@ -178,7 +178,7 @@ class Call:
     `observer` may be set before the first attempt.
     """
 
-    __slots__ = ("_earns", "_hedged", "_inherited", "_key", "_keyed", "_max_attempts", "_retry",
+    __slots__ = ("_fresh", "_hedged", "_inherited", "_key", "_keyed", "_max_attempts", "_retry",
                  "_ticket", "deadline", "env", "observer", "policy", "resumption",
                  "state")  # fmt: skip
 
@@ -231,10 +231,8 @@ class Call:
             self.resumption = Resumption(
                 token, limits=env.resume, clock=env.clock, random=env.random
             )
-        # Once: an answer from the cache earns no retries, nor does somebody else's retry.
-        self._earns = inherited_attempt == 0
-        with env.lock:
-            state.calls += 1
+        self._fresh = True
+        """Whether nothing has been asked for it yet."""
 
     def lookup(self, request: Message | bytes, *, principal: str, at_least: int) -> Message | None:
         """The kept answer to a request of a cached method, to be copied; None: it must be asked.
@@ -249,6 +247,7 @@ class Call:
                 state.misses += 1
                 self._ticket = state.target.cache.ask(method)
             else:
+                state.calls += 1
                 state.hits += 1
                 if self.observer is not None:
                     self.observer.kept()
@@ -264,9 +263,12 @@ class Call:
     def admit(self) -> Attempt | Refuse:
         """What to do now: make an attempt, or end the call without one."""
         with self.env.lock:
-            if self._earns:
-                self._earns = False
-                self.state.target.budget.deposit()
+            if self._fresh:
+                self._fresh = False
+                self.state.calls += 1
+                if not self._inherited:
+                    # An answer from the cache earns no retries, nor does somebody else's retry.
+                    self.state.target.budget.deposit()
             now = self.env.clock()
             left = math.inf if self.deadline is None else self.deadline - now
             # gRPC takes a timeout of 0 for a chance: work that is late already is never sent.

@@ -86,16 +86,11 @@ class Caller(Generic[E]):
         self._target = target
         self.error = error
 
-    def begin(
-        self, details: CallDetails, request: Req | None = None, state: MethodState | None = None
-    ) -> "Outgoing[Req, Res, E]":
+    def begin(self, details: CallDetails, request: Req | None = None) -> "Outgoing[Req, Res, E]":
         """A new call; `request` is None for a stream of them. Raises ContractError."""
-        if state is None:
-            method = details.method
-            state = self.settings.env.methods.find(
-                self._target, method.decode() if isinstance(method, bytes) else method
-            )
-        return Outgoing(self, details, request, state)
+        method = details.method
+        name = method.decode() if isinstance(method, bytes) else method
+        return Outgoing(self, details, request, self.settings.env.methods.find(self._target, name))
 
     def quick(self, method: str) -> MethodState | None:
         """The state of a method whose calls need nothing before their first attempt."""
