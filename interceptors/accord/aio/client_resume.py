@@ -24,7 +24,7 @@ from accord.aio.client_stream import StreamCall
 from accord.client.call import Attempt
 from accord.client.decisions import Raise
 from accord.client.protocols import Req, Res
-from accord.client.request import OnResume, broken, failure_from
+from accord.client.request import OnResume
 from accord.client.resume import ResumeTokens
 
 
@@ -43,10 +43,6 @@ class ResumableCall(StreamCall[Req, Res]):
         self._tokens = ResumeTokens(outgoing.call, request, on_resume)
         self._reading = False
         """Whether somebody reads."""
-        self._answered = False
-        """Whether the attempt in hand has been."""
-        self._delivered = False
-        """Whether the caller has seen a message."""
         self._cancel_requested = False
         self._error: Error | None = None
         loop = asyncio.get_running_loop()
@@ -55,16 +51,16 @@ class ResumableCall(StreamCall[Req, Res]):
         self._ended: asyncio.Future[grpc.StatusCode] = loop.create_future()
         self._woken: asyncio.Future[None] = loop.create_future()
 
-    async def open(self, error: Error | None = None) -> None:
-        """Make an attempt from the last token delivered; `error` is what it resumes after.
+    async def open(self, after: Error | None = None, *, resumes: bool = False) -> None:
+        """Make an attempt, the first or one that follows the error `after`.
 
-        Raises the engine's refusal.
+        It begins behind the last token delivered. Raises the engine's refusal.
         """
-        request = self._tokens.request(again=self._attempt is not None)
+        request = self._tokens.request(again=after is not None)
         with self._outgoing.sending() as attempt:
-            if error is not None:
-                self._tokens.announce(error)
-            self._attempt, self._answered = attempt, False
+            if after is not None and resumes:
+                self._tokens.announce(after)
+            self._attempt = attempt
             rpc = self._rpc = await self._start(self._outgoing.attempt(attempt), request)
         me = weakref.ref(self)
 
@@ -90,9 +86,8 @@ class ResumableCall(StreamCall[Req, Res]):
                 try:
                     await self._notice_opening()
                     async for message in self._rpc:
-                        self._answer()
+                        self._attempt.opened()
                         if self._tokens.wanted(message):
-                            self._delivered = True
                             self._outgoing.received()
                             yield message
                     self._tokens.ended()
@@ -106,30 +101,20 @@ class ResumableCall(StreamCall[Req, Res]):
         finally:
             self.cancel()  # nothing to cancel if it has ended
 
-    def _answer(self) -> None:
-        """The server has begun to answer the attempt in hand."""
-        if not self._answered and self._attempt is not None:
-            self._answered = True
-            self._attempt.opened()
-
     async def _notice_opening(self) -> None:
         if self._tokens.resumes and self._tokens.accepted(await self._rpc.initial_metadata()):
-            self._answer()
+            self._attempt.opened()
 
     async def _resume_after(self, error: Error) -> None:
         """Wait and open the next attempt, or raise `error`."""
-        if self._attempt is None:
-            raise self._fail(error)
-        step = self._attempt.failed(
-            failure_from(error, transport=broken(error), started=self._delivered)
-        )
+        step = self._attempt.failed(self._tokens.failure(error))
         if isinstance(step, Raise) or self._cancel_requested:
             raise self._fail(error, exhausted=isinstance(step, Raise) and step.exhausted)
         await asyncio.wait((self._woken,), timeout=step.delay)
         if self._cancel_requested:
             raise asyncio.CancelledError
         try:
-            await self.open(error if step.resumes else None)
+            await self.open(error, resumes=step.resumes)
         except Error as refusal:  # no time is left for another attempt
             raise self._fail(refusal) from error
 
@@ -142,7 +127,7 @@ class ResumableCall(StreamCall[Req, Res]):
         if self._ended.done():
             return
         self._ended.set_result(code)
-        if code is grpc.StatusCode.OK and self._attempt is not None:
+        if code is grpc.StatusCode.OK:
             self._attempt.answered()
         self._outgoing.finish(code.name)
         self.call_back()
@@ -155,8 +140,7 @@ class ResumableCall(StreamCall[Req, Res]):
         if not self._woken.done():
             self._woken.set_result(None)
         self._rpc.cancel()
-        if self._attempt is not None:
-            self._attempt.released()
+        self._attempt.released()
         self._end(grpc.StatusCode.CANCELLED)
         return True
 

@@ -81,10 +81,10 @@ class StreamCall(DelegatingCall, Generic[Req, Res]):
     """One attempt of a server stream, as a call object."""
 
     _rpc: Responses[Res]
+    _attempt: Attempt
 
     def __init__(self, outgoing: AioOutgoing[Req, Res]) -> None:
         self._outgoing = outgoing
-        self._attempt: Attempt | None = None
         self._reader: AsyncIterator[Res] | None = None
         self._callbacks: list[DoneCallback] = []
 
@@ -121,13 +121,10 @@ class StreamCall(DelegatingCall, Generic[Req, Res]):
             return end
 
     async def _messages(self) -> AsyncIterator[Res]:
-        answered = False
         try:
             async for message in self._rpc:
-                if not answered and self._attempt is not None:
-                    # Not at the end: a probe must not hold the breaker for as long as a stream.
-                    self._attempt.opened()
-                    answered = True
+                # Not at the end: a probe must not hold the breaker for as long as a stream.
+                self._attempt.opened()
                 self._outgoing.received()
                 yield message
         except Error as error:

@@ -57,7 +57,7 @@ class Attempt:
     As a context manager it is released when an exception leaves the block before it has ended.
     """
 
-    __slots__ = ("_call", "ended", "number", "permission", "started", "timeout")
+    __slots__ = ("_call", "ended", "number", "open", "permission", "started", "timeout")
 
     def __init__(
         self,
@@ -71,10 +71,9 @@ class Attempt:
         self.permission = permission
         self.timeout = timeout
         """Seconds that it may take."""
-        self.number = number
-        """What travels as `accord-attempt`; 0 is not sent."""
+        self.number = number  # what travels as `accord-attempt`; 0 is not sent
         self.started = started
-        self.ended = False
+        self.ended = self.open = False
 
     def __enter__(self) -> Self:
         return self
@@ -92,9 +91,11 @@ class Attempt:
                 self._give_back(Outcome.SUCCESS)
 
     def opened(self) -> None:
-        """A stream has had its first message, which is a success whatever follows."""
-        with self._call.env.lock:
-            self._succeed()
+        """A stream has messages: with the first the attempt is a success, whatever follows."""
+        if not self.open:
+            self.open = True
+            with self._call.env.lock:
+                self._succeed()
 
     def answered(self) -> bool:
         """It was answered in full; whether it ended by this."""
@@ -231,8 +232,7 @@ class Call:
             self.resumption = Resumption(
                 token, limits=env.resume, clock=env.clock, random=env.random
             )
-        self._fresh = True
-        """Whether nothing has been asked for it yet."""
+        self._fresh = True  # nothing has been asked for it yet
 
     def lookup(self, request: Message | bytes, *, principal: str, at_least: int) -> Message | None:
         """The kept answer to a request of a cached method, to be copied; None: it must be asked.

@@ -22,22 +22,8 @@ from accord.telemetry.spans import MAX_MESSAGES, SILENT, Clock, end_span, identi
 class ClientCall:
     """One outgoing call; the engine's observer."""
 
-    __slots__ = (
-        "_clock",
-        "_delay",
-        "_finished",
-        "_hedge",
-        "_hedges",
-        "_idle",
-        "_made",
-        "_meter",
-        "_open",
-        "_owned",
-        "_received",
-        "_retries",
-        "_span",
-        "_started",
-    )
+    __slots__ = ("_clock", "_delay", "_finished", "_hedge", "_hedges", "_idle", "_made", "_meter",
+                 "_open", "_owned", "_received", "_retries", "_span", "_started")  # fmt: skip
 
     def __init__(
         self,

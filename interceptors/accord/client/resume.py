@@ -8,8 +8,9 @@ from google.protobuf.message import Message
 
 from accord._log import log
 from accord.client.call import Call
+from accord.client.decisions import Failure
 from accord.client.protocols import Metadata, Req, Res
-from accord.client.request import OnResume
+from accord.client.request import OnResume, broken, failure_from
 from accord.policies.resume import OPEN_KEY
 
 
@@ -19,7 +20,7 @@ class ResumeTokens(Generic[Req]):
     A stream that is only tried again has none: all is wanted, and nothing is announced.
     """
 
-    __slots__ = ("_fields", "_method", "_on_resume", "_request", "_resumption")
+    __slots__ = ("_delivered", "_fields", "_method", "_on_resume", "_request", "_resumption")
 
     def __init__(self, call: Call, request: Req, on_resume: OnResume | None) -> None:
         self._resumption = call.resumption
@@ -27,6 +28,8 @@ class ResumeTokens(Generic[Req]):
         self._method = call.policy.method
         self._request = request
         self._on_resume = on_resume
+        self._delivered = False
+        """Whether the caller has seen a message."""
 
     def request(self, *, again: bool) -> Req:
         """The request of an attempt; `again`: behind the last token that was delivered."""
@@ -58,11 +61,18 @@ class ResumeTokens(Generic[Req]):
     def wanted(self, message: Res) -> bool:
         """Whether the caller is to see a message, and has not seen it."""
         if self._resumption is None or self._fields is None:
+            self._delivered = True
             return True
         token = int(getattr(message, self._fields.response_field))
         if token == 0 and isinstance(message, Message) and message.ByteSize() == 0:
             return False  # a keepalive: proof of life for the transport, nothing for the caller
-        return self._resumption.delivered(token)
+        wanted = self._resumption.delivered(token)
+        self._delivered = self._delivered or wanted
+        return wanted
+
+    def failure(self, error: grpc.RpcError) -> Failure:
+        """What the end of an attempt with `error` says to the engine."""
+        return failure_from(error, transport=broken(error), started=self._delivered)
 
     def announce(self, error: grpc.RpcError) -> None:
         """Tell the application that the stream goes on after `error`."""

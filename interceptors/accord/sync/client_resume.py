@@ -15,7 +15,7 @@ import grpc
 from accord.client.call import Attempt
 from accord.client.decisions import Raise
 from accord.client.protocols import Req, Res
-from accord.client.request import OnResume, broken, failure_from
+from accord.client.request import OnResume
 from accord.client.resume import ResumeTokens
 from accord.sync.client_call import CANCELLED, Refusal
 from accord.sync.client_protocols import CallStatus, Responses, Start, SyncOutgoing
@@ -41,8 +41,6 @@ class ResumableCall(StreamCall[Req, Res]):
         self._tokens = ResumeTokens(outgoing.call, request, on_resume)
         self._reading = False
         """Whether somebody reads."""
-        self._delivered = False
-        """Whether the caller has seen a message."""
         self._lock = Lock()
         self._cancelled = False
         self._woken = Event()
@@ -51,16 +49,15 @@ class ResumableCall(StreamCall[Req, Res]):
         self._error: grpc.RpcError | None = None
         self._callbacks: list[Callable[[], None]] = []
 
-    def open(self, error: grpc.RpcError | None = None) -> None:
-        """Make an attempt from the last token delivered; `error` is what it resumes after.
+    def open(self, after: grpc.RpcError | None = None, *, resumes: bool = False) -> None:
+        """Make an attempt, the first or one that follows the error `after`.
 
-        Raises the engine's refusal, or as gRPC does.
+        It begins behind the last token delivered. Raises the engine's refusal, or as gRPC does.
         """
-        request = self._tokens.request(again=self._attempt is not None)
+        request = self._tokens.request(again=after is not None)
         with self._outgoing.sending() as attempt:
-            if error is not None:
-                self._tokens.announce(error)
-            self._answered = False
+            if after is not None and resumes:
+                self._tokens.announce(after)
             rpc = self._start(self._outgoing.attempt(attempt), request)
         with self._lock:
             self._rpc, self._attempt = rpc, attempt
@@ -84,9 +81,8 @@ class ResumableCall(StreamCall[Req, Res]):
             except grpc.RpcError as error:
                 self._resume_after(error)
             else:
-                self._answer()
+                self._attempt.opened()
                 if self._tokens.wanted(message):
-                    self._delivered = True
                     self._outgoing.received()
                     return message
         if self._error is not None:
@@ -94,19 +90,17 @@ class ResumableCall(StreamCall[Req, Res]):
         raise StopIteration
 
     def _notice_opening(self) -> None:
-        if self._answered or not self._tokens.resumes:
+        if self._attempt.open or not self._tokens.resumes:
             return
         if self._tokens.accepted(self._rpc.initial_metadata()):
-            self._answer()
+            self._attempt.opened()
 
     def _resume_after(self, error: grpc.RpcError) -> None:
         """Wait and open the next attempt, or end with `error`."""
-        if self._cancelled or self._attempt is None:
+        if self._cancelled:
             self._end_cancelled()
             return
-        step = self._attempt.failed(
-            failure_from(error, transport=broken(error), started=self._delivered)
-        )
+        step = self._attempt.failed(self._tokens.failure(error))
         if isinstance(step, Raise):
             self._outgoing.mark(error, exhausted=step.exhausted)
             self._end(error.code(), error)
@@ -115,7 +109,7 @@ class ResumableCall(StreamCall[Req, Res]):
             self._end_cancelled()
             return
         try:
-            self.open(error if step.resumes else None)
+            self.open(error, resumes=step.resumes)
         except Refusal as refusal:  # no time is left for another attempt
             refusal.__cause__ = error
             self._end(refusal.code(), refusal)
@@ -131,7 +125,7 @@ class ResumableCall(StreamCall[Req, Res]):
             self._code, self._error = code, error
             callbacks, self._callbacks = self._callbacks, []
             self._over.set()
-        if code is grpc.StatusCode.OK and self._attempt is not None:
+        if code is grpc.StatusCode.OK:
             self._attempt.answered()
         self._outgoing.finish(code.name)
         for callback in callbacks:
@@ -151,8 +145,7 @@ class ResumableCall(StreamCall[Req, Res]):
             rpc, attempt = self._rpc, self._attempt
         self._woken.set()
         rpc.cancel()
-        if attempt is not None:
-            self._outgoing.cancelled(attempt)
+        self._outgoing.cancelled(attempt)
         self._end_cancelled()
         return True
 

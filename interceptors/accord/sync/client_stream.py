@@ -22,11 +22,10 @@ class StreamCall(CallBase, Generic[Req, Res]):
     """One attempt of a stream of responses."""
 
     _rpc: Responses[Res]
+    _attempt: Attempt
 
     def __init__(self, outgoing: SyncOutgoing[Req, Res]) -> None:
         self._outgoing = outgoing
-        self._attempt: Attempt | None = None
-        self._answered = False
 
     def start(self, start: Start[Req, Responses[Res]], request: Req) -> None:
         """Make the attempt. Raises the engine's refusal, or as gRPC does."""
@@ -47,23 +46,17 @@ class StreamCall(CallBase, Generic[Req, Res]):
             message = next(self._rpc)
         except grpc.RpcError as error:
             self._outgoing.mark(error)
-            if self._attempt is not None:
-                # The reader may be quicker than the callback, and ask for the next call.
-                self._outgoing.ended(self._attempt, error.code(), trailers_of(error))
+            # The reader may be quicker than the callback, and ask for the next call.
+            self._outgoing.ended(self._attempt, error.code(), trailers_of(error))
             raise
-        self._answer()
+        # Not at the end: a probe must not hold the breaker for as long as a stream.
+        self._attempt.opened()
         self._outgoing.received()
         return message
 
     def next(self) -> Res:
         """The next message."""
         return next(self)
-
-    def _answer(self) -> None:
-        """The server has begun to answer: a probe must not hold the breaker for a whole stream."""
-        if not self._answered and self._attempt is not None:
-            self._answered = True
-            self._attempt.opened()
 
     def cancel(self) -> bool:
         """End the call; False if it has ended."""
@@ -89,7 +82,7 @@ class StreamCall(CallBase, Generic[Req, Res]):
         """What the server sent first; waits for it."""
         metadata = self._rpc.initial_metadata()
         if metadata:  # without a server's own, it may be the status of a refusal
-            self._answer()
+            self._attempt.opened()
         return metadata
 
 
