@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+import grpc
 import grpc.aio
 
 import accord
@@ -16,6 +18,10 @@ ROOT = Path(accord.__file__).parent
 
 CLIENT: Final = 9
 """Files that a unary call enters on the client; `policies` do not count, each is a leaf."""
+
+
+SYNC_CLIENT: Final = 10
+"""The same over threads, where an answer is a call object of its own."""
 
 
 @contextmanager
@@ -74,3 +80,20 @@ async def test_client() -> None:
         await mesh.close()
     assert len(files) <= CLIENT, files
     assert "client/call.py" in files
+
+
+def test_sync_client() -> None:
+    """The same over threads: those of the server are not looked at."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((handlers({"Unary": lambda request, context: request}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    mesh = accord.Mesh("caller")
+    unary = Stub(mesh.sync.channel(f"127.0.0.1:{port}")).Unary
+    for _ in range(3):
+        unary(Message(text="a"))
+    with entered() as files:
+        unary(Message(text="a"))
+    mesh.sync.close()
+    server.stop(None).wait(5)
+    assert len(_counted(files)) <= SYNC_CLIENT, files

@@ -134,7 +134,7 @@ class Attempts(Caller[Error]):
         while True:
             attempt = outgoing.admit()
             try:
-                rpc = await start(outgoing.attempt(attempt), request)
+                rpc = await start(outgoing.details_of(attempt), request)
                 if call.state.hedge is not None and (delay := call.hedge_delay()) is not None:
                     attempt, rpc = await race(outgoing, start, request, attempt, rpc, delay)
                 # Not `rpc.code()`: it would keep the caller's cancellation from the server.
@@ -179,7 +179,7 @@ class Attempts(Caller[Error]):
         """
         outgoing: AioOutgoing[Requests[Req], Rpc] = self.begin(details)
         with outgoing.sending() as attempt:
-            rpc = await start(outgoing.attempt(attempt), requests)
+            rpc = await start(outgoing.details_of(attempt), requests)
         rpc.add_done_callback(_stop_requests)
         rpc.add_done_callback(Ending(outgoing, attempt))
         if attempt.permission is not None and attempt.permission.probe:

@@ -30,7 +30,7 @@ async def race(
         backup = call.admit_hedge()
         if backup is not None:
             with backup:
-                running.append((backup, await start(outgoing.attempt(backup), request)))
+                running.append((backup, await start(outgoing.details_of(backup), request)))
         while True:
             await _first(running, None)
             attempt, rpc = next(pair for pair in running if pair[1].done())

@@ -61,7 +61,7 @@ class ResumableCall(StreamCall[Req, Res]):
             if after is not None and resumes:
                 self._tokens.announce(after)
             self._attempt = attempt
-            rpc = self._rpc = await self._start(self._outgoing.attempt(attempt), request)
+            rpc = self._rpc = await self._start(self._outgoing.details_of(attempt), request)
         me = weakref.ref(self)
 
         def unread(_: CallObject) -> None:

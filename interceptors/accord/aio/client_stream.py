@@ -91,7 +91,7 @@ class StreamCall(DelegatingCall, Generic[Req, Res]):
     async def start(self, start: Start[Req, Responses[Res]], request: Req) -> None:
         """Make the attempt. Raises the engine's refusal."""
         with self._outgoing.sending() as attempt:
-            rpc = await start(self._outgoing.attempt(attempt), request)
+            rpc = await start(self._outgoing.details_of(attempt), request)
         self._attempt, self._rpc = attempt, rpc
         # Weak: gRPC keeps callbacks where the collector cannot see them, and one of them is the
         # channel's, which holds the consumer's own call object.

@@ -150,7 +150,7 @@ class Outgoing(Generic[Req, Res, E]):
             return (*self._metadata, (ATTEMPT_KEY, str(attempt.number)))
         return self._metadata
 
-    def attempt(self, attempt: Attempt) -> Details:
+    def details_of(self, attempt: Attempt) -> Details:
         """The details of an attempt; a timeout of `inf` is none."""
         details = self.details
         return Details(
@@ -250,7 +250,7 @@ class Outgoing(Generic[Req, Res, E]):
 
     def lookup(self, request: Req) -> Res | None:
         """A copy of the kept answer to a request; None: it must be asked."""
-        if not self.call.state.caches or not isinstance(request, Message):
+        if not self.call.state.caches or not isinstance(request, Message | bytes):
             return None
         handled = context.current()
         kept = self.call.lookup(

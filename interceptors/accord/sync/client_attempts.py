@@ -53,7 +53,7 @@ class Attempts(Caller[grpc.RpcError]):
         while True:
             with outgoing.admit() as attempt:
                 try:
-                    rpc = start(outgoing.attempt(attempt), request)
+                    rpc = start(outgoing.details_of(attempt), request)
                 except grpc.RpcError as error:
                     step = attempt.failed(failure_from(error))
                     if isinstance(step, Raise):
@@ -76,7 +76,7 @@ class Attempts(Caller[grpc.RpcError]):
         outgoing: SyncOutgoing[Req, Res] = self.begin(details)
         with outgoing.sending() as attempt:
             try:
-                rpc = start(outgoing.attempt(attempt), requests)
+                rpc = start(outgoing.details_of(attempt), requests)
             except grpc.RpcError as error:
                 outgoing.ended(attempt, error.code(), trailers_of(error))
                 outgoing.mark(error)

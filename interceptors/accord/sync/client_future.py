@@ -101,7 +101,7 @@ class FutureCall(CallBase, Generic[Req, Res]):
 
     def _launch(self, attempt: Attempt, *, hedge: bool = False) -> Running[Res] | None:
         try:
-            rpc = self._start(self._outgoing.attempt(attempt), self._request)
+            rpc = self._start(self._outgoing.details_of(attempt), self._request)
         except grpc.RpcError as error:
             # It is the ended call as well, whatever the stubs say.
             rpc = cast("Response[Res]", error)

@@ -58,7 +58,7 @@ class ResumableCall(StreamCall[Req, Res]):
         with self._outgoing.sending() as attempt:
             if after is not None and resumes:
                 self._tokens.announce(after)
-            rpc = self._start(self._outgoing.attempt(attempt), request)
+            rpc = self._start(self._outgoing.details_of(attempt), request)
         with self._lock:
             self._rpc, self._attempt = rpc, attempt
             cancelled = self._cancelled

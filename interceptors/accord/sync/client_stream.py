@@ -30,7 +30,7 @@ class StreamCall(CallBase, Generic[Req, Res]):
     def start(self, start: Start[Req, Responses[Res]], request: Req) -> None:
         """Make the attempt. Raises the engine's refusal, or as gRPC does."""
         with self._outgoing.sending() as attempt:
-            rpc = start(self._outgoing.attempt(attempt), request)
+            rpc = start(self._outgoing.details_of(attempt), request)
         self._attempt, self._rpc = attempt, rpc
         if not rpc.add_callback(partial(_ended, self._outgoing, attempt, weakref.ref(rpc))):
             _ended(self._outgoing, attempt, lambda: rpc)
