@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from accord.admin.gauges import watch
-from accord.aio import client_channel, client_interceptors
+from accord.aio import client_interceptors
 from accord.aio import server as servers
 from accord.aio.client_attempts import Attempts
 from accord.aio.client_channel import Channel
@@ -20,7 +20,7 @@ from accord.aio.server import Server
 from accord.aio.server_interceptors import ServerInterceptor, ServerPipelines
 from accord.client import service_config as balancing
 from accord.client.call import Environment
-from accord.client.method_state import ClientSnapshot, Routes
+from accord.client.method_state import ClientSnapshot, MethodStates
 from accord.client.request import ClientSettings, Fallback, OnResume
 from accord.contract.registry import check_service
 from accord.errors import Translate
@@ -115,17 +115,17 @@ class Mesh:
         self._service_config = service_config
         self._targets = targets if targets is not None else {}
         self.control = Control(limits, clock=clock, random=random)
-        self._routes = Routes(
-            clock=clock, random=random, policy_of=self.control.overrides.policy, budget=budget
+        self._methods = MethodStates(
+            self.control.overrides, clock=clock, random=random, budget=budget
         )
         env = Environment(
             clock,
             random,
-            self._routes,
+            self._methods,
             self.control.counts.add,
             ResumeLimits(patience=resume_patience),
         )
-        self._watched = watch(self._routes, self.control, sizes=message_sizes)
+        self._watched = watch(self._methods, self.control, sizes=message_sizes)
         self._client = ClientSettings(env, on_resume)
         self._settings = Settings(
             name, clock, self.control, validator, idempotency, translate, authorize
@@ -150,14 +150,12 @@ class Mesh:
         """
         channel = self._channels.get((target, credentials))
         if channel is None:
-            attempts = Attempts(self._client, target, plain=True)
-            bare = client_channel.bare(
+            channel = self._channels[target, credentials] = Channel(
                 self.address(target),
                 credentials,
-                options=self._channel_options(contracts),
-                interceptors=client_interceptors.interceptors(attempts),
+                self._channel_options(contracts),
+                Attempts(self._client, target, plain=True),
             )
-            channel = self._channels[target, credentials] = Channel(bare, attempts)
         return channel
 
     def _channel_options(self, contracts: Sequence[str]) -> Options:
@@ -181,7 +179,7 @@ class Mesh:
 
     def snapshot(self) -> ClientSnapshot:
         """Breakers, budgets, hedge delays and caches of this process's clients."""
-        return self._routes.snapshot()
+        return self._methods.snapshot()
 
     def server_interceptors(self) -> list[Any]:
         """Interceptors for a server of your own; they go before any others."""

@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from accord.client.method_state import Routes
+from accord.client.method_state import MethodStates
 from accord.policies.breaker import State
 from accord.server.state import Control
 from accord.telemetry import metrics
@@ -19,26 +19,26 @@ Read = Callable[["Watched"], Iterable[Observation]]
 
 
 class Watched:
-    """What one mesh lets be read: its clients' routes and its servers' control."""
+    """What one mesh lets be read: its clients' methods and its servers' control."""
 
-    __slots__ = ("__weakref__", "control", "routes")
+    __slots__ = ("__weakref__", "control", "methods")
 
-    def __init__(self, routes: Routes, control: Control) -> None:
-        self.routes = routes
+    def __init__(self, methods: MethodStates, control: Control) -> None:
+        self.methods = methods
         self.control = control
 
 
 _watched: WeakSet[Watched] = WeakSet()
 
 
-def watch(routes: Routes, control: Control, *, sizes: bool = False) -> Watched:
+def watch(methods: MethodStates, control: Control, *, sizes: bool = False) -> Watched:
     """Let a mesh be read for as long as the result is kept; `sizes`: record those of messages.
 
     One mesh per process: the labels do not tell two apart.
     """
     if sizes:
         metrics.record_sizes()
-    watched = Watched(routes, control)
+    watched = Watched(methods, control)
     _watched.add(watched)
     metrics.instruments()
     return watched
@@ -63,7 +63,7 @@ def _of_routes(part: str, field: str) -> Read:
     """A number of each route that has it; `part` is "breaker" or "hedge"."""
 
     def read(watched: Watched) -> Iterator[Observation]:
-        for route in watched.routes.snapshot().routes:
+        for route in watched.methods.snapshot().routes:
             value = getattr(getattr(route, part), field, None)
             if value is not None:
                 yield Observation(value, client_labels(route.target, route.method))
@@ -73,7 +73,7 @@ def _of_routes(part: str, field: str) -> Read:
 
 def _of_targets(part: str, field: str) -> Read:
     def read(watched: Watched) -> Iterator[Observation]:
-        for target in watched.routes.snapshot().targets:
+        for target in watched.methods.snapshot().targets:
             yield Observation(getattr(getattr(target, part), field), {"grpc.target": target.target})
 
     return read
@@ -88,7 +88,7 @@ def _of_limiters(field: str) -> Read:
 
 
 def _breaker_states(watched: Watched) -> Iterator[Observation]:
-    for route in watched.routes.snapshot().routes:
+    for route in watched.methods.snapshot().routes:
         if route.breaker is not None:
             labels = client_labels(route.target, route.method)
             for state in State:
@@ -99,12 +99,12 @@ def _breaker_states(watched: Watched) -> Iterator[Observation]:
 
 
 def _fallbacks(watched: Watched) -> Iterator[Observation]:
-    for route in watched.routes.snapshot().routes:
+    for route in watched.methods.snapshot().routes:
         yield Observation(route.fallbacks, client_labels(route.target, route.method))
 
 
 def _cache_requests(watched: Watched) -> Iterator[Observation]:
-    for route in watched.routes.snapshot().routes:
+    for route in watched.methods.snapshot().routes:
         if route.cache_hits or route.cache_misses:
             labels = client_labels(route.target, route.method)
             yield Observation(route.cache_hits, {**labels, "accord.cache.result": "hit"})

@@ -8,14 +8,18 @@ so `direct` looks first whether everything is as expected and otherwise leaves a
 import asyncio
 import inspect
 import time
-import weakref
-from collections.abc import Callable, Generator
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Generator
+from copy import copy
+from typing import Any, Final, Generic, cast
 
 import grpc
 import grpc.aio
 from grpc._cython import cygrpc
 from grpc.aio import _call
+
+from accord.aio.client_call import CallBase, EndedStatus
+from accord.aio.client_protocols import BareUnary, CallStatus, DoneCallback, Error, Wait
+from accord.client.protocols import Metadata, Pairs, Req, Res, stands_for
 
 _CANCELLED: Final = "Locally cancelled by application!"
 _DROPPED: Final = "Cancelled upon garbage collection!"
@@ -43,70 +47,77 @@ def _as_expected() -> bool:
 _USABLE: Final = _as_expected()
 
 
-def direct(bare: Any) -> Callable[..., Any]:
-    """A callable as gRPC's own `bare` one, whose calls have no task if that is possible."""
+def _unchanged(message: Any) -> Any:  # bytes, of a method that has no messages of its own
+    return message
+
+
+def direct(made: "grpc.aio.UnaryUnaryMultiCallable[Req, Res]") -> BareUnary[Req, Res]:
+    """As gRPC's own callable, without interceptors; its calls have no task if that is possible."""
+    bare = copy(made)
+    vars(bare)["_interceptors"] = None  # which the stubs do not know
     if _USABLE and all(hasattr(bare, part) for part in _PARTS):
         return CoreCallable(bare)
-    return bare  # type: ignore[no-any-return]
+    return cast("BareUnary[Req, Res]", bare)  # the stubs have no `debug_error_string`
 
 
-def active_calls(channel: Any) -> Any:
-    """The set of the calls that gRPC ends when a channel is closed."""
-    found = getattr(channel, "_active_calls", None)
-    return weakref.WeakSet() if found is None else found
-
-
-class CoreCallable:
+class CoreCallable(Generic[Req, Res]):
     """Makes the calls of one method. Called as gRPC's own; `metadata` is any iterable of pairs."""
 
-    __slots__ = ("_channel", "_deserialize", "_handle", "_method", "_serialize")
+    _serialize: Callable[[Req], bytes]
+    _deserialize: Callable[[bytes], Res]
+    __slots__ = ("_deserialize", "_handle", "_method", "_new_call", "_serialize")
 
-    def __init__(self, bare: Any) -> None:
-        self._channel = bare._channel
-        self._method = bare._method
-        self._handle = bare._registered_call_handle
-        self._serialize = bare._request_serializer
-        self._deserialize = bare._response_deserializer
+    def __init__(self, bare: "grpc.aio.UnaryUnaryMultiCallable[Req, Res]") -> None:
+        channel, _, self._method, self._handle, serialize, deserialize = (
+            getattr(bare, part) for part in _PARTS
+        )
+        self._new_call: Callable[..., cygrpc._AioCall] = channel.call
+        self._serialize = _unchanged if serialize is None else serialize
+        self._deserialize = _unchanged if deserialize is None else deserialize
 
     def __call__(
         self,
-        request: Any,
+        request: Req,
         *,
         timeout: float | None,
-        metadata: Any,
-        credentials: Any,
+        metadata: Metadata | None,
+        credentials: grpc.CallCredentials | None,
         wait_for_ready: bool | None,
-    ) -> "CoreCall":
+    ) -> "CoreCall[Req, Res]":
         """The call, which is on its way. Raises UsageError: the channel is closed."""
-        core = self._channel.call(
+        core = self._new_call(
             self._method,
             None if timeout is None else time.time() + timeout,
             credentials,
             wait_for_ready,
             self._handle,
         )
-        return CoreCall(core, request, tuple(metadata), self._serialize, self._deserialize)
+        return CoreCall(core, request, tuple(metadata or ()), self._serialize, self._deserialize)
 
 
-class CoreCall:
+@stands_for(grpc.aio.UnaryUnaryCall)
+class CoreCall(CallBase, Generic[Req, Res]):
     """One attempt, for one task to await, once; after that its status can be read."""
 
     __slots__ = ("_core", "_deserialize", "_error", "_response", "_steps", "_wait")
 
     def __init__(
-        self, core: Any, request: Any, metadata: Any, serialize: Any, deserialize: Any
+        self,
+        core: cygrpc._AioCall,
+        request: Req,
+        metadata: Pairs,
+        serialize: Callable[[Req], bytes],
+        deserialize: Callable[[bytes], Res],
     ) -> None:
         self._core = core
         self._deserialize = deserialize
         self._error: BaseException | None = None
-        self._response: Any = None
-        self._steps: Any = None
-        self._wait: Any = None
+        self._response: Res
+        self._steps: Coroutine[Wait, None, bytes] | None = None
+        self._wait: Wait | None = None
         try:
-            if serialize is not None:
-                request = serialize(request)
             # Runs up to its only wait, for the answer: the request has been handed to gRPC.
-            self._steps = core.unary_unary(request, metadata)
+            self._steps = core.unary_unary(serialize(request), metadata)
             self._wait = self._steps.send(None)
         except Exception as error:  # a bad request, or metadata that gRPC does not take
             self._steps = None
@@ -116,7 +127,7 @@ class CoreCall:
         if self._steps is not None and not self._core.done():
             self._core.cancel(_DROPPED)
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Wait | None, None, Res]:
         steps = self._steps
         if steps is not None:
             try:
@@ -131,7 +142,7 @@ class CoreCall:
             if core.is_ok():
                 try:
                     self._response = self._decode(raw)
-                except grpc.aio.AioRpcError as error:
+                except Error as error:
                     self._error = error
                     raise
                 return self._response
@@ -143,14 +154,12 @@ class CoreCall:
             raise self._error
         return self._response
 
-    def _decode(self, raw: bytes) -> Any:
-        if self._deserialize is None:
-            return raw
+    def _decode(self, raw: bytes) -> Res:
         try:
             return self._deserialize(raw)
         except Exception as problem:
             none = grpc.aio.Metadata()
-            raise grpc.aio.AioRpcError(
+            raise Error(
                 grpc.StatusCode.INTERNAL, none, none, _UNDECODABLE, str(problem)
             ) from problem
 
@@ -163,33 +172,19 @@ class CoreCall:
 
     def done(self) -> bool:
         """Whether the attempt has ended."""
-        return self._wait is None or bool(self._wait.done()) or bool(self._core.done())
+        return self._wait is None or self._wait.done() or self._core.done()
 
-    async def initial_metadata(self) -> Any:
-        """As gRPC's own."""
-        return grpc.aio.Metadata.from_tuple(await self._core.initial_metadata())
+    def add_done_callback(self, callback: DoneCallback) -> None:
+        """Call back when the answer has come, which is not decoded before it is awaited."""
+        if self._wait is not None:
+            self._wait.add_done_callback(lambda _: callback(self))
 
-    async def trailing_metadata(self) -> Any:
-        """As gRPC's own."""
-        return grpc.aio.Metadata.from_tuple((await self._core.status()).trailing_metadata())
-
-    async def code(self) -> grpc.StatusCode:
-        """As gRPC's own."""
-        number = (await self._core.status()).code()
-        return grpc._common.CYGRPC_STATUS_CODE_TO_STATUS_CODE[number]
-
-    async def details(self) -> Any:
-        """As gRPC's own."""
-        return (await self._core.status()).details()
-
-    async def debug_error_string(self) -> Any:
-        """As gRPC's own."""
-        return (await self._core.status()).debug_error_string()
+    async def _status(self) -> CallStatus:
+        initial, status = await self._core.initial_metadata(), await self._core.status()
+        # The stubs have a class of this name of their own.
+        return EndedStatus(cast("Error", _call._create_rpc_error(initial, status)))
 
     async def wait_for_connection(self) -> None:
         """Wait until the attempt has ended."""
         if self._wait is not None:
             await asyncio.wait((self._wait,))
-
-
-grpc.aio.UnaryUnaryCall.register(CoreCall)  # type: ignore[attr-defined]

@@ -1,85 +1,89 @@
 """Client interceptors: gRPC registers one for one arity only, so there are four thin ones."""
 
-from typing import Any
-
-import grpc
 import grpc.aio
 
 from accord.aio.client_attempts import Attempts
+from accord.aio.client_protocols import (
+    AioOutgoing,
+    Continuation,
+    Requests,
+    Response,
+    Responses,
+    Rpc,
+)
+from accord.aio.client_resume import ResumableCall
+from accord.aio.client_stream import StreamCall
+from accord.client.protocols import CallDetails, Req, Res, stands_for
 
 
-class UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
+class Interceptor:
+    """What the four have in common."""
+
+    def __init__(self, attempts: Attempts) -> None:
+        self._attempts = attempts
+
+    async def streamed(
+        self,
+        continuation: Continuation[Requests[Req], Rpc],
+        details: CallDetails,
+        requests: Requests[Req],
+    ) -> Rpc:
+        """A call of many requests; `continuation` makes an attempt."""
+        return await self._attempts.streamed(self._attempts.start(continuation), details, requests)
+
+
+@stands_for(grpc.aio.UnaryUnaryClientInterceptor)
+class UnaryUnary(Interceptor):
     """One request, one response."""
 
-    def __init__(self, attempts: Attempts) -> None:
-        self._attempts = attempts
-
     async def intercept_unary_unary(
-        self, continuation: Any, client_call_details: Any, request: Any
-    ) -> Any:
+        self,
+        continuation: Continuation[Req, Response[Res]],
+        client_call_details: CallDetails,
+        request: Req,
+    ) -> Response[Res]:
         """See the class."""
-        continuation = self._attempts.alone(continuation)
-        return await self._attempts.unary(continuation, client_call_details, request)
+        start = self._attempts.start(continuation)
+        return await self._attempts.unary(start, client_call_details, request)
 
 
-class UnaryStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
+@stands_for(grpc.aio.UnaryStreamClientInterceptor)
+class UnaryStream(Interceptor):
     """One request, many responses; tried again before the first of them, resumed after it."""
 
-    def __init__(self, attempts: Attempts) -> None:
-        self._attempts = attempts
-
     async def intercept_unary_stream(
-        self, continuation: Any, client_call_details: Any, request: Any
-    ) -> Any:
+        self,
+        continuation: Continuation[Req, Responses[Res]],
+        client_call_details: CallDetails,
+        request: Req,
+    ) -> StreamCall[Req, Res]:
         """See the class."""
-        outgoing = self._attempts.begin(client_call_details, request)
-        continuation = self._attempts.alone(continuation)
-        from accord.aio.client_resume import ResumableCall  # late: it is built on this module
-        from accord.aio.client_stream import StreamCall
-
-        call = outgoing.call
-        if call.resumption is None and call.policy.retry is None:
-            return await StreamCall(outgoing).start(continuation, request)
-        resumable = ResumableCall(
-            continuation, request, outgoing, self._attempts.settings.on_resume
-        )
+        attempts = self._attempts
+        outgoing: AioOutgoing[Req, Res] = attempts.begin(client_call_details, request)
+        start = attempts.start(continuation)
+        if outgoing.call.resumption is None and outgoing.call.policy.retry is None:
+            stream = StreamCall(outgoing)
+            await stream.start(start, request)
+            return stream
+        resumable = ResumableCall(start, request, outgoing, attempts.settings.on_resume)
         await resumable.open()
         return resumable
 
 
-class StreamUnary(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-arg]
+@stands_for(grpc.aio.StreamUnaryClientInterceptor)
+class StreamUnary(Interceptor):
     """Many requests, one response."""
 
-    def __init__(self, attempts: Attempts) -> None:
-        self._attempts = attempts
-
-    async def intercept_stream_unary(
-        self, continuation: Any, client_call_details: Any, request_iterator: Any
-    ) -> Any:
-        """See the class."""
-        continuation = self._attempts.alone(continuation)
-        return await self._attempts.streamed(continuation, client_call_details, request_iterator)
+    intercept_stream_unary = Interceptor.streamed
 
 
-class StreamStream(grpc.aio.StreamStreamClientInterceptor):  # type: ignore[type-arg]
+@stands_for(grpc.aio.StreamStreamClientInterceptor)
+class StreamStream(Interceptor):
     """Many requests, many responses."""
 
-    def __init__(self, attempts: Attempts) -> None:
-        self._attempts = attempts
-
-    async def intercept_stream_stream(
-        self, continuation: Any, client_call_details: Any, request_iterator: Any
-    ) -> Any:
-        """See the class."""
-        continuation = self._attempts.alone(continuation)
-        return await self._attempts.streamed(continuation, client_call_details, request_iterator)
+    intercept_stream_stream = Interceptor.streamed
 
 
-def interceptors(attempts: Attempts) -> list[Any]:
+def interceptors(attempts: Attempts) -> list[Interceptor]:
     """One interceptor per arity."""
-    return [
-        UnaryUnary(attempts),
-        UnaryStream(attempts),
-        StreamUnary(attempts),
-        StreamStream(attempts),
-    ]
+    return [kind(attempts) for kind in (UnaryUnary, UnaryStream, StreamUnary, StreamStream)]

@@ -7,100 +7,92 @@ it, attempts come and go. It works only while it is read and has no task of its 
 import asyncio
 import weakref
 from collections.abc import AsyncIterator
-from typing import Any
 
 import grpc
 import grpc.aio
 
-from accord.aio.client_request import Continuation, Outgoing, ended
+from accord.aio.client_call import EndedStatus, ended
+from accord.aio.client_protocols import (
+    AioOutgoing,
+    CallObject,
+    CallStatus,
+    Error,
+    Responses,
+    Start,
+)
 from accord.aio.client_stream import StreamCall
-from accord.client.decisions import Again, Raise, Refuse, Send
-from accord.client.request import OnResume, broken, failure_from, read_failure
+from accord.client.call import Attempt
+from accord.client.decisions import Raise
+from accord.client.protocols import Req, Res
+from accord.client.request import OnResume
 from accord.client.resume import ResumeTokens
 
 
-class ResumableCall(StreamCall):
-    """The call object of a resumable stream."""
+class ResumableCall(StreamCall[Req, Res]):
+    """The call object of a stream that is tried again, or resumed."""
 
     def __init__(
         self,
-        continuation: Continuation,
-        request: Any,
-        outgoing: Outgoing,
+        start: Start[Req, Responses[Res]],
+        request: Req,
+        outgoing: AioOutgoing[Req, Res],
         on_resume: OnResume | None,
     ) -> None:
         super().__init__(outgoing)
-        self._call = outgoing.call
-        self._continuation = continuation
+        self._start = start
         self._tokens = ResumeTokens(outgoing.call, request, on_resume)
-        self._started = False
+        self._reading = False
         """Whether somebody reads."""
-        self._answered = False
-        """Whether the attempt in hand has been."""
-        self._delivered = False
-        """Whether the caller has seen a message."""
         self._cancel_requested = False
-        self._error: grpc.aio.AioRpcError | None = None
+        self._error: Error | None = None
         loop = asyncio.get_running_loop()
         # Futures rather than events: they say how the call has ended and can be waited for with a
         # timeout without a task.
         self._ended: asyncio.Future[grpc.StatusCode] = loop.create_future()
         self._woken: asyncio.Future[None] = loop.create_future()
 
-    async def open(self, error: grpc.aio.AioRpcError | None = None) -> None:
-        """Make an attempt from the last token delivered; `error` is what it resumes after.
+    async def open(self, after: Error | None = None, *, resumes: bool = False) -> None:
+        """Make an attempt, the first or one that follows the error `after`.
 
-        Raises the engine's refusal.
+        It begins behind the last token delivered. Raises the engine's refusal.
         """
-        request = self._tokens.request(again=self._rpc is not None)
-        send = self._call.admit()
-        if isinstance(send, Refuse):
-            self._outgoing.finish(send.code.name)
-            raise self._outgoing.refusal(send)
-        if error is not None:
-            self._tokens.announce(error)
-        self._send = send
-        self._answered = False
-        rpc = self._rpc = await self._sent(send, self._continuation, request)
+        request = self._tokens.request(again=after is not None)
+        with self._outgoing.sending() as attempt:
+            if after is not None and resumes:
+                self._tokens.announce(after)
+            self._attempt = attempt
+            rpc = self._rpc = await self._start(self._outgoing.details_of(attempt), request)
         me = weakref.ref(self)
 
-        def unread(_: Any) -> None:
+        def unread(_: CallObject) -> None:
             call = me()
-            if call is not None and not call._started:
-                call._settle(rpc, send)
+            if call is not None and not call._reading:
+                call._settle(rpc, attempt)
 
         rpc.add_done_callback(unread)
         if self._cancel_requested:
             rpc.cancel()
 
-    def _settle(self, rpc: Any, send: Send) -> None:
+    def _settle(self, rpc: CallObject, attempt: Attempt) -> None:
         """An attempt has ended that nobody reads (yet): report it."""
         found = ended(rpc)
-        if found is None:
-            return
-        code, trailers = found
-        if code is grpc.StatusCode.OK:
-            self._call.succeeded(send)
-        else:
-            self._call.recorded(send, read_failure(code, trailers))
-        self._outgoing.finish(code.name)
+        if found is not None:
+            self._outgoing.ended(attempt, *found)
 
-    async def _messages(self) -> AsyncIterator[Any]:
-        self._started = True
+    async def _messages(self) -> AsyncIterator[Res]:
+        self._reading = True
         try:
             while not self._ended.done():
                 try:
                     await self._notice_opening()
                     async for message in self._rpc:
-                        self._answer()
+                        self._attempt.opened()
                         if self._tokens.wanted(message):
-                            self._delivered = True
                             self._outgoing.received()
                             yield message
                     self._tokens.ended()
-                    self._answer()
                     self._end(grpc.StatusCode.OK)
-                except grpc.aio.AioRpcError as error:
+                except Error as error:
                     await self._resume_after(error)
             if self._error is not None:
                 raise self._error
@@ -109,37 +101,24 @@ class ResumableCall(StreamCall):
         finally:
             self.cancel()  # nothing to cancel if it has ended
 
-    def _answer(self) -> None:
-        """The server has begun to answer the attempt in hand."""
-        if not self._answered and self._send is not None:
-            self._answered = True
-            self._call.succeeded(self._send)
-
     async def _notice_opening(self) -> None:
         if self._tokens.resumes and self._tokens.accepted(await self._rpc.initial_metadata()):
-            self._answer()
+            self._attempt.opened()
 
-    async def _resume_after(self, error: grpc.aio.AioRpcError) -> None:
+    async def _resume_after(self, error: Error) -> None:
         """Wait and open the next attempt, or raise `error`."""
-        if self._send is None:
-            raise self._fail(error)
-        step = self._call.failed(
-            self._send, failure_from(error, transport=broken(error), started=self._delivered)
-        )
-        if self._cancel_requested or not isinstance(step, Again):
-            exhausted = isinstance(step, Raise) and step.exhausted
-            raise self._fail(error, exhausted=exhausted)
+        step = self._attempt.failed(self._tokens.failure(error))
+        if isinstance(step, Raise) or self._cancel_requested:
+            raise self._fail(error, exhausted=isinstance(step, Raise) and step.exhausted)
         await asyncio.wait((self._woken,), timeout=step.delay)
         if self._cancel_requested:
             raise asyncio.CancelledError
         try:
-            await self.open(error if step.resumes else None)
-        except grpc.aio.AioRpcError as refusal:  # no time is left for another attempt
+            await self.open(error, resumes=step.resumes)
+        except Error as refusal:  # no time is left for another attempt
             raise self._fail(refusal) from error
 
-    def _fail(
-        self, error: grpc.aio.AioRpcError, *, exhausted: bool = False
-    ) -> grpc.aio.AioRpcError:
+    def _fail(self, error: Error, *, exhausted: bool = False) -> Error:
         self._error = self._outgoing.mark(error, exhausted=exhausted)
         self._end(error.code())
         return error
@@ -148,6 +127,8 @@ class ResumableCall(StreamCall):
         if self._ended.done():
             return
         self._ended.set_result(code)
+        if code is grpc.StatusCode.OK:
+            self._attempt.answered()
         self._outgoing.finish(code.name)
         self.call_back()
 
@@ -159,8 +140,7 @@ class ResumableCall(StreamCall):
         if not self._woken.done():
             self._woken.set_result(None)
         self._rpc.cancel()
-        if self._send is not None:
-            self._call.released(self._send)
+        self._attempt.released()
         self._end(grpc.StatusCode.CANCELLED)
         return True
 
@@ -174,30 +154,24 @@ class ResumableCall(StreamCall):
 
     def time_remaining(self) -> float | None:
         """Seconds left of the whole call, attempts and waits included; None: no bound."""
-        return self._call.remaining()
+        return self._outgoing.call.remaining()
 
-    async def trailing_metadata(self) -> Any:
-        """Trailing metadata of the last attempt, once the call has ended."""
+    async def _status(self) -> CallStatus:
         await self.code()
-        if self._error is not None:
-            return self._error.trailing_metadata()
-        return await super().trailing_metadata()
+        return self._rpc if self._error is None else EndedStatus(self._error)
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        """What the server sent first, of the attempt in hand."""
+        return await self._rpc.initial_metadata()
 
     async def code(self) -> grpc.StatusCode:
         """Status code, once the call has ended."""
-        if not self._started and not self._ended.done():
+        if not self._reading and not self._ended.done():
             # Nobody reads, so nothing will be resumed: the attempt's status is the call's.
-            code = await super().code()
-            if not self._started:
+            code = await self._rpc.code()
+            if not self._reading:
                 return code
         return await asyncio.shield(self._ended)
-
-    async def details(self) -> str:
-        """Status message, once the call has ended."""
-        await self.code()
-        if self._error is not None:
-            return self._error.details() or ""
-        return await super().details()
 
     async def debug_error_string(self) -> str:
         """What gRPC itself says of the failure."""

@@ -7,33 +7,53 @@ what needs more from the start (a cache, hedging, a recording span), takes gRPC'
 
 import asyncio
 import weakref
-from collections.abc import Callable, Generator
-from typing import Any, Final
+from collections.abc import Generator
+from typing import Final, Generic
 
 import grpc
 import grpc.aio
-from grpc.aio._interceptor import UnaryUnaryCallResponse
 
 from accord.aio.client_attempts import Attempts
+from accord.aio.client_call import CallBase, EndedStatus
 from accord.aio.client_core_call import direct
-from accord.client.decisions import RAISE, Again, Raise, Refuse, Send
-from accord.client.method_state import Route
-from accord.client.request import failure_from
+from accord.aio.client_protocols import (
+    AioOutgoing,
+    CallStatus,
+    DoneCallback,
+    Error,
+    GivenMetadata,
+    Response,
+)
+from accord.client.call import Attempt
+from accord.client.decisions import RAISE, Again, Raise, Refuse
+from accord.client.method_state import MethodState
+from accord.client.protocols import Details, Req, Res, stands_for
+from accord.client.request import Outgoing, failure_from
 
 CANCELLED: Final = grpc.StatusCode.CANCELLED
 
-Active = set["weakref.ref[UnaryCall]"]
+_CANCELLED_HERE: Final = EndedStatus(
+    # Of such a call gRPC has no metadata either, whatever its stubs say.
+    Error(CANCELLED, None, None, "Locally cancelled by application!", "")  # type: ignore[arg-type]
+)
+
+Active = set["weakref.ref[CallBase]"]
 """The calls of a channel that have not ended."""
 
 
-class UnaryCallable(grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
+@stands_for(grpc.aio.UnaryUnaryMultiCallable)
+class UnaryCallable(Generic[Req, Res]):
     """A method with one request and one response."""
 
     def __init__(
-        self, attempts: Attempts, method: str, bare: Any, intercepted: Any, active: "Active"
+        self,
+        attempts: Attempts,
+        method: str,
+        intercepted: "grpc.aio.UnaryUnaryMultiCallable[Req, Res]",
+        active: Active,
     ) -> None:
         self.attempts = attempts
-        self.bare = direct(bare)
+        self.bare = direct(intercepted)
         self.loop = asyncio.get_running_loop()
         self.active = active
         self._method = method
@@ -41,16 +61,16 @@ class UnaryCallable(grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
 
     def __call__(
         self,
-        request: Any,
+        request: Req,
         timeout: float | None = None,
-        metadata: Any = None,
-        credentials: Any = None,
+        metadata: GivenMetadata | None = None,
+        credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
-        compression: Any = None,
-    ) -> Any:
+        compression: grpc.Compression | None = None,
+    ) -> "UnaryCall[Req, Res] | grpc.aio.UnaryUnaryCall[Req, Res]":
         """The call object. What goes wrong is raised when it is awaited."""
-        route = self.attempts.quick(self._method) if compression is None else None
-        if route is None:
+        state = self.attempts.quick(self._method) if compression is None else None
+        if state is None:
             return self._intercepted(
                 request,
                 timeout=timeout,
@@ -59,45 +79,61 @@ class UnaryCallable(grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
                 wait_for_ready=wait_for_ready,
                 compression=compression,
             )
-        details = grpc.aio.ClientCallDetails(
-            self._method, timeout, metadata, credentials, wait_for_ready
+        details = Details(self._method, timeout, metadata, credentials, wait_for_ready, None)
+        return UnaryCall(self, details, request, state)
+
+    async def start(self, details: Details, request: Req) -> Response[Res]:
+        """Make an attempt."""
+        return self.bare(
+            request,
+            timeout=details.timeout,
+            metadata=details.metadata,
+            credentials=details.credentials,
+            wait_for_ready=details.wait_for_ready,
         )
-        return UnaryCall(self, details, request, route)
 
 
-class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
+@stands_for(grpc.aio.UnaryUnaryCall)
+class UnaryCall(CallBase, Generic[Req, Res]):
     """A call that whoever awaits it carries on; asked for anything else, it gets a task."""
 
     # Of the class: most calls never set them.
     _driven = _finished = _cancelled = False
     _error: BaseException | None = None
-    _task: asyncio.Task[Any] | None = None
+    _task: "asyncio.Task[Res] | None" = None
     """Carries the call on when nobody awaits it."""
-    _rest: asyncio.Task[Any] | None = None
+    _rest: "asyncio.Task[Response[Res]] | None" = None
     """Whatever comes after a first attempt that has failed."""
     _waiting: asyncio.Future[None] | None = None
-    _callbacks: tuple[Callable[[Any], None], ...] = ()
-    _rpc: Any = None
+    _callbacks: tuple[DoneCallback, ...] = ()
+    _rpc: Response[Res] | None = None
     """The first attempt, then whatever has the response."""
 
-    def __init__(self, made_by: UnaryCallable, details: Any, request: Any, route: Route) -> None:
+    def __init__(
+        self,
+        made_by: UnaryCallable[Req, Res],
+        details: Details,
+        request: Req,
+        state: MethodState,
+    ) -> None:
         self._made_by = made_by
         self._request = request
-        self._noted = weakref.ref(self, made_by.active.discard)
+        self._noted: weakref.ref[CallBase] = weakref.ref(self, made_by.active.discard)
         made_by.active.add(self._noted)
-        outgoing = self._outgoing = made_by.attempts.begin(details, request, route)
-        send = self._send = outgoing.call.admit()
-        if isinstance(send, Send):
+        outgoing: AioOutgoing[Req, Res] = Outgoing(made_by.attempts, details, request, state)
+        self._outgoing = outgoing
+        step = self._step = outgoing.call.admit()
+        if isinstance(step, Attempt):
             try:
                 self._rpc = made_by.bare(
                     request,
-                    timeout=send.timeout,
-                    metadata=outgoing.metadata(send),
+                    timeout=step.timeout,
+                    metadata=outgoing.metadata(step),
                     credentials=details.credentials,
                     wait_for_ready=details.wait_for_ready,
                 )
             except BaseException as error:
-                outgoing.call.released(send)
+                step.released()
                 outgoing.finish(type(error).__name__)
                 raise
 
@@ -106,16 +142,7 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
             # Sent and forgotten: now the loop carries it on. The collector may be in any thread.
             self._made_by.loop.call_soon_threadsafe(self._carry_on)
 
-    async def _continue(self, details: Any, request: Any) -> Any:
-        return self._made_by.bare(
-            request,
-            timeout=details.timeout,
-            metadata=details.metadata,
-            credentials=details.credentials,
-            wait_for_ready=details.wait_for_ready,
-        )
-
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[None, None, Res]:
         if not self._driven:
             self._driven = True
             return (yield from self._drive().__await__())
@@ -123,38 +150,34 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
             return (yield from self._task.__await__())
         return (yield from self._shared().__await__())
 
-    async def _shared(self) -> Any:
+    async def _shared(self) -> Res:
         """The response, which somebody else awaits too, or has."""
         try:
             await self._settle()
         except asyncio.CancelledError:
             self.cancel()
             raise
-        if self._cancelled:
-            raise asyncio.CancelledError
         if self._error is not None:
             raise self._error
+        if self._cancelled or self._rpc is None:
+            raise asyncio.CancelledError
         return await self._rpc
 
-    async def _drive(self) -> Any:
+    async def _drive(self) -> Res:
         """The response. Runs once."""
-        outgoing, send = self._outgoing, self._send
-        call = outgoing.call
+        outgoing, step, rpc = self._outgoing, self._step, self._rpc
         try:
-            if isinstance(send, Refuse):
-                refusal = outgoing.refusal(send)
-                return await self._recover(refusal, RAISE)
+            if isinstance(step, Refuse):
+                return await self._recover(outgoing.refusal(step), RAISE)
+            assert rpc is not None  # it was made
             try:
-                response = await self._rpc
-            except grpc.aio.AioRpcError as error:
-                step = call.failed(send, failure_from(error))
-                if isinstance(step, Raise):
-                    outgoing.mark(error, exhausted=step.exhausted)
-                return await self._recover(error, step)
+                response = await rpc
+            except Error as error:
+                return await self._recover(error, step.failed(failure_from(error)))
             except BaseException:
-                call.released(send)
+                step.released()
                 raise
-            call.succeeded(send)
+            step.answered()
             if outgoing.observed is not None:
                 outgoing.finish("OK")
             return response
@@ -169,19 +192,18 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
         finally:
             self._end()
 
-    async def _recover(self, error: grpc.aio.AioRpcError, step: Again | Raise) -> Any:
-        attempts, outgoing = self._made_by.attempts, self._outgoing
-        if isinstance(step, Raise) and not attempts.has_fallback(outgoing):
-            outgoing.finish(error.code().name)
-            raise error
+    async def _recover(self, error: Error, step: Again | Raise) -> Res:
+        outgoing, made_by = self._outgoing, self._made_by
+        if isinstance(step, Raise):
+            outgoing.mark(error, exhausted=step.exhausted)
+            if outgoing.fallback(error) is None:
+                outgoing.finish(error.code().name)
+                raise error
         self._rest = asyncio.ensure_future(
-            attempts.recover(self._continue, outgoing, self._request, error, step)
+            made_by.attempts.recover(made_by.start, outgoing, self._request, error, step)
         )
-        found = await self._rest
-        if not isinstance(found, grpc.aio.UnaryUnaryCall):
-            found = UnaryUnaryCallResponse(found)
-        self._rpc = found
-        return await found
+        self._rpc = await self._rest
+        return await self._rpc
 
     def _end(self) -> None:
         self._finished = True
@@ -221,15 +243,17 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
             self._task.cancel()
         elif not self._driven:
             self._driven = self._cancelled = True
-            if isinstance(self._send, Send):
-                self._outgoing.call.released(self._send)
+            if isinstance(self._step, Attempt):
+                self._step.released()
             self._outgoing.finish("CANCELLED")
             self._end()
         return True
 
     def cancelled(self) -> bool:
         """Whether the call has ended by cancellation."""
-        return self._finished and (self._cancelled or _code_of(self._error) is CANCELLED)
+        error = self._error
+        ended_so = isinstance(error, Error) and error.code() is CANCELLED
+        return self._finished and (self._cancelled or ended_so)
 
     def done(self) -> bool:
         """Whether the call has ended."""
@@ -237,7 +261,7 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
             self._carry_on()
         return self._finished
 
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+    def add_done_callback(self, callback: DoneCallback) -> None:
         """Call back when the call has ended, at once if it has."""
         if self._finished:
             callback(self)
@@ -249,41 +273,13 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
         """Seconds left of the whole call, attempts and waits included."""
         return self._outgoing.call.remaining()
 
-    async def initial_metadata(self) -> Any:
-        """Initial metadata of the last attempt, once the call has ended."""
+    async def _status(self) -> CallStatus:
         await self._settle()
-        if isinstance(self._error, grpc.aio.AioRpcError):
-            return self._error.initial_metadata()
-        return None if self._cancelled else await self._rpc.initial_metadata()
-
-    async def trailing_metadata(self) -> Any:
-        """Trailing metadata of the last attempt, once the call has ended."""
-        await self._settle()
-        if isinstance(self._error, grpc.aio.AioRpcError):
-            return self._error.trailing_metadata()
-        return None if self._cancelled else await self._rpc.trailing_metadata()
-
-    async def code(self) -> grpc.StatusCode:
-        """Status code, once the call has ended."""
-        await self._settle()
-        if self._cancelled:
-            return CANCELLED
-        code: grpc.StatusCode = _code_of(self._error) or await self._rpc.code()
-        return code
-
-    async def details(self) -> Any:
-        """Status message, once the call has ended."""
-        await self._settle()
-        if isinstance(self._error, grpc.aio.AioRpcError):
-            return self._error.details()
-        return "Locally cancelled by application!" if self._cancelled else await self._rpc.details()
-
-    async def debug_error_string(self) -> Any:
-        """What gRPC itself says of the failure."""
-        await self._settle()
-        if isinstance(self._error, grpc.aio.AioRpcError):
-            return self._error.debug_error_string()
-        return "" if self._cancelled else await self._rpc.debug_error_string()
+        if isinstance(self._error, Error):
+            return EndedStatus(self._error)
+        if self._cancelled or self._rpc is None:
+            return _CANCELLED_HERE
+        return self._rpc
 
     async def wait_for_connection(self) -> None:
         """Wait until the first attempt has ended: gRPC's own does no less."""
@@ -291,11 +287,7 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
             await self._rpc.wait_for_connection()
 
 
-def _code_of(error: BaseException | None) -> grpc.StatusCode | None:
-    return error.code() if isinstance(error, grpc.aio.AioRpcError) else None
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
+def _retrieve(task: asyncio.Task[Res]) -> None:
     """Nobody need await the task: its failure is what `code` says."""
     if not task.cancelled():
         task.exception()

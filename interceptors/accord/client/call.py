@@ -1,8 +1,8 @@
 """One outgoing call as a small state machine, without I/O.
 
-A driver asks `lookup` and then `admit` before every attempt, does what it is told, and reports how
-each attempt ended: `succeeded`, `failed` or `released`. This is the seam where policies are
-composed:
+A driver asks `lookup` and then `admit` before every attempt, does what it is told, and tells the
+attempt how it ended: `answered`, `failed`, `recorded` or `released`. This is the seam where
+policies are composed:
 
     deadline -> cache -> hedge -> retry (budget) -> breaker -> attempt timeout
 
@@ -12,11 +12,15 @@ and resume for the streams that know how. The sync and the aio driver share it.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from threading import RLock
+from types import TracebackType
+from typing import Final, Self
+
+from google.protobuf.message import Message
 
 from accord.client import waiting
-from accord.client.decisions import EXHAUSTED, RAISE, Again, Failure, Observer, Raise, Refuse, Send
-from accord.client.method_state import Route, Routes
+from accord.client.decisions import EXHAUSTED, RAISE, Again, Failure, Observer, Raise, Refuse
+from accord.client.method_state import MethodState, MethodStates
 from accord.contract.policy import Dark, Key, MethodPolicy
 from accord.policies import deadline as deadlines
 from accord.policies.breaker import CIRCUIT_OPEN, Permission
@@ -25,7 +29,7 @@ from accord.policies.idempotency import fingerprint
 from accord.policies.outcome import Outcome, outcome_of
 from accord.policies.resume import Drop, ResumeLimits, Resumption
 from accord.policies.retry import NEVER, Retry, told_to_wait
-from accord.policies.types import Code, Refused
+from accord.policies.types import Code
 
 LIFETIME_GRACE: Final = 2.0
 """Seconds that a client gives a stream beyond its lifetime, so that the server ends it in order."""
@@ -40,9 +44,133 @@ class Environment:
 
     clock: Callable[[], float]
     random: Callable[[], float]
-    routes: Routes
+    methods: MethodStates
     count: Callable[[str, str], None]
     resume: ResumeLimits = field(default_factory=ResumeLimits)
+    lock: RLock = field(default_factory=RLock)
+    """Held while anything is decided: calls of `grpc.aio` and of threads share counters."""
+
+
+class Attempt:
+    """One attempt of a call. It ends once; what is told of it afterwards changes nothing.
+
+    As a context manager it is released when an exception leaves the block before it has ended.
+    """
+
+    __slots__ = ("_call", "ended", "number", "open", "permission", "started", "timeout")
+
+    def __init__(
+        self,
+        call: "Call",
+        timeout: float,
+        number: int,
+        started: float,
+        permission: Permission | None,
+    ) -> None:
+        self._call = call
+        self.permission = permission
+        self.timeout = timeout
+        """Seconds that it may take."""
+        self.number = number  # what travels as `accord-attempt`; 0 is not sent
+        self.started = started
+        self.ended = self.open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.released()
+
+    def accepted(self) -> None:
+        """The server has begun to answer: a probe gives its place back before the stream ends."""
+        with self._call.env.lock:
+            if self.permission is not None and self.permission.probe:
+                self._give_back(Outcome.SUCCESS)
+
+    def opened(self) -> None:
+        """A stream has messages: with the first the attempt is a success, whatever follows."""
+        if not self.open:
+            self.open = True
+            with self._call.env.lock:
+                self._succeed()
+
+    def answered(self) -> bool:
+        """It was answered in full; whether it ended by this."""
+        call = self._call
+        with call.env.lock:
+            if self.ended:
+                return False
+            self.ended = True
+            self._succeed()
+            if call.observer is not None and not call.policy.server_streaming:
+                call.observer.succeeded(self)
+        return True
+
+    def released(self, *, lost: bool = False) -> bool:
+        """It was cancelled; `lost`: the other one of a hedge has won. Whether it ended by this."""
+        call = self._call
+        with call.env.lock:
+            if self.ended:
+                return False
+            self.ended = True
+            self._give_back(Outcome.NEUTRAL)
+            if lost and call.state.hedge is not None:
+                call.state.hedge.record(call.env.clock() - self.started)
+            call.env.methods.written(call.policy.method)
+            if call.observer is not None:
+                call.observer.released(self, lost=lost)
+        return True
+
+    def recorded(self, failure: Failure) -> bool:
+        """It failed, and nothing is to be decided about it; whether it ended by this."""
+        call = self._call
+        with call.env.lock:
+            if self.ended:
+                return False
+            self._fail(failure)
+            if call.observer is not None:
+                call.observer.failed(self, failure, None)
+        return True
+
+    def failed(self, failure: Failure) -> Again | Raise:
+        """It failed: what to do now."""
+        call = self._call
+        with call.env.lock:
+            if not self.ended:
+                self._fail(failure)
+            step = call.after(self, failure)
+            if call.observer is not None:
+                call.observer.failed(self, failure, step)
+        return step
+
+    def _succeed(self) -> None:
+        call = self._call
+        self._give_back(Outcome.SUCCESS)
+        if call.state.hedge is not None:
+            call.state.hedge.record(call.env.clock() - self.started)
+        call.env.methods.written(call.policy.method)
+
+    def _fail(self, failure: Failure) -> None:
+        call = self._call
+        self.ended = True
+        outcome = outcome_of(
+            failure.code,
+            pushback=told_to_wait(failure.pushback, failure.retry_info),
+            given=self.timeout,
+            contract=call.state.attempt_time,
+        )
+        self._give_back(outcome)
+        if outcome is not Outcome.SUCCESS:
+            call.env.methods.written(call.policy.method)  # it may have acted
+
+    def _give_back(self, outcome: Outcome) -> None:
+        permission, breaker = self.permission, self._call.state.breaker
+        if permission is not None and breaker is not None:
+            self.permission = None
+            breaker.record(permission, outcome)
 
 
 class Call:
@@ -51,13 +179,13 @@ class Call:
     `observer` may be set before the first attempt.
     """
 
-    __slots__ = ("_clock", "_earns", "_env", "_hedged", "_inherited", "_key", "_keyed",
-                 "_max_attempts", "_retry", "_ticket", "deadline", "observer", "policy",
-                 "resumption", "route")  # fmt: skip
+    __slots__ = ("_fresh", "_hedged", "_inherited", "_key", "_keyed", "_max_attempts", "_retry",
+                 "_ticket", "deadline", "env", "observer", "policy", "resumption",
+                 "state")  # fmt: skip
 
     def __init__(
         self,
-        route: Route,
+        state: MethodState,
         env: Environment,
         *,
         explicit: float | None = None,
@@ -71,7 +199,7 @@ class Call:
         """A call that begins now.
 
         Args:
-            route: what the process knows of its target and method.
+            state: what the process knows of its target and method.
             env: what the process decides with.
             explicit: the caller's own timeout in seconds.
             declared: what the RPC being handled allows for this one, in seconds.
@@ -81,11 +209,10 @@ class Call:
             max_attempts: the caller's own limit; it can only lower the contract's.
             token: the resume token that the request begins with; None: not resumable.
         """
-        self.route = route
-        self.policy: MethodPolicy = route.policy
+        self.state = state
+        self.policy: MethodPolicy = state.policy
         self.observer: Observer | None = None
-        self._env = env
-        self._clock = env.clock
+        self.env = env
         self._inherited = inherited_attempt
         self._keyed = keyed
         self._max_attempts = max_attempts
@@ -100,204 +227,157 @@ class Call:
             declared=declared,
             inherits=inherits,
         )
-        self.resumption = (
-            None
-            if token is None
-            else Resumption(token, limits=env.resume, clock=env.clock, random=env.random)
-        )
-        # Once: an answer from the cache earns no retries, nor does somebody else's retry.
-        self._earns = inherited_attempt == 0
-        route.calls += 1
+        self.resumption: Resumption | None = None
+        if token is not None:
+            self.resumption = Resumption(
+                token, limits=env.resume, clock=env.clock, random=env.random
+            )
+        self._fresh = True  # nothing has been asked for it yet
 
-    def lookup(self, request: Any, *, principal: str, at_least: int) -> Any:
+    def lookup(self, request: Message | bytes, *, principal: str, at_least: int) -> Message | None:
         """The kept answer to a request of a cached method, to be copied; None: it must be asked.
 
         `at_least` is the caller's consistency token, a position that the answer must show.
         """
-        route, method = self.route, self.policy.method
+        state, method = self.state, self.policy.method
         self._key = CacheKey(principal, method, fingerprint(method, request))
-        answer = route.target.cache.lookup(self._key, at_least=at_least)
-        if answer is None:
-            route.misses += 1
-            self._ticket = route.target.cache.ask(method)
-        else:
-            route.hits += 1
-            if self.observer is not None:
-                self.observer.kept()
+        with self.env.lock:
+            answer = state.target.cache.lookup(self._key, at_least=at_least)
+            if answer is None:
+                state.misses += 1
+                self._ticket = state.target.cache.ask(method)
+            else:
+                state.calls += 1
+                state.hits += 1
+                if self.observer is not None:
+                    self.observer.kept()
         return answer
 
-    def keep(self, answer: Any, *, size: int, position: int) -> None:
+    def keep(self, answer: Message, *, size: int, position: int) -> None:
         """Keep an answer of `size` bytes, which shows the state at `position` (0: unknown)."""
         if self._key is not None and self._ticket is not None:
-            self.route.target.cache.store(
+            self.state.target.cache.store(
                 self._key, answer, size=size, ticket=self._ticket, position=position
             )
 
-    def admit(self) -> Send | Refuse:
+    def admit(self) -> Attempt | Refuse:
         """What to do now: make an attempt, or end the call without one."""
-        if self._earns:
-            self._earns = False
-            self.route.target.budget.deposit()
-        now = self._clock()
-        left = math.inf if self.deadline is None else self.deadline - now
-        # gRPC takes a timeout of 0 for a chance: work that is late already is never sent.
-        step: Send | Refuse
-        if left <= 0:
-            step = Refuse(Code.DEADLINE_EXCEEDED, "deadline exceeded before the call was sent")
-        else:
-            attempt = self._inherited if self._retry is None else self._retry.attempt
-            step = self._admit(now, left, attempt)
-        if self.observer is not None:
-            if isinstance(step, Send):
-                self.observer.sent(step)
+        with self.env.lock:
+            if self._fresh:
+                self._fresh = False
+                self.state.calls += 1
+                if not self._inherited:
+                    # An answer from the cache earns no retries, nor does somebody else's retry.
+                    self.state.target.budget.deposit()
+            now = self.env.clock()
+            left = math.inf if self.deadline is None else self.deadline - now
+            # gRPC takes a timeout of 0 for a chance: work that is late already is never sent.
+            if left > 0:
+                attempt = self._inherited if self._retry is None else self._retry.attempt
+                step = self._admit(now, left, attempt)
             else:
-                self.observer.refused(step)
+                step = Refuse(Code.DEADLINE_EXCEEDED, "deadline exceeded before the call was sent")
+            if self.observer is not None:
+                if isinstance(step, Attempt):
+                    self.observer.sent(step)
+                else:
+                    self.observer.refused(step)
         return step
 
-    def _admit(self, now: float, left: float, number: int) -> Send | Refuse:
-        policy, breaker = self.policy, self.route.breaker
+    def _admit(self, now: float, left: float, number: int) -> Attempt | Refuse:
+        policy, breaker = self.policy, self.state.breaker
         if policy.server_streaming:
             left = min(left, policy.stream.max_lifetime + LIFETIME_GRACE)
         elif policy.attempt_timeout is not None and policy.attempt_timeout < left:
             left = policy.attempt_timeout
+        permission = None
         # A stream that goes on has a back-off and a patience of its own instead.
-        if breaker is None or (self.resumption is not None and self.resumption.attempt > 1):
-            return Send(left, number, now, None)
-        admitted = breaker.admit()
-        if isinstance(admitted, Permission):
-            return Send(left, number, now, admitted)
-        return self._refused(admitted, Send(left, number, now, None))
-
-    def _refused(self, refused: Refused, send: Send) -> Send | Refuse:
-        policy = self.policy
-        if Dark.BREAKER in policy.dark:
-            self._env.count(policy.method, "breaker.dark")
-            return send
-        self._env.count(policy.method, "breaker.refused")
-        return Refuse(
-            Code.UNAVAILABLE,
-            f"the circuit of {policy.method[1:]} is open",
-            CIRCUIT_OPEN,
-            refused.retry_after,
-        )
+        if breaker is not None and (self.resumption is None or self.resumption.attempt <= 1):
+            admitted = breaker.admit()
+            if isinstance(admitted, Permission):
+                permission = admitted
+            elif Dark.BREAKER in policy.dark:
+                self.env.count(policy.method, "breaker.dark")
+            else:
+                self.env.count(policy.method, "breaker.refused")
+                message = f"the circuit of {policy.method[1:]} is open"
+                return Refuse(Code.UNAVAILABLE, message, CIRCUIT_OPEN, admitted.retry_after)
+        return Attempt(self, left, number, now, permission)
 
     def hedge_delay(self) -> float | None:
         """Seconds after which `admit_hedge` should be asked; None: this call has no backup."""
-        hedge = self.route.hedge
+        hedge = self.state.hedge
         if hedge is None or self._inherited or self._hedged or not self._repeatable():
             return None
         delay = hedge.delay()
         return None if delay is None else waiting.delay(delay)
 
-    def admit_hedge(self) -> Send | None:
+    def admit_hedge(self) -> Attempt | None:
         """Make a second attempt beside the first, if budget, breaker and deadline allow."""
         self._hedged = True
-        now, policy, hedge = self._clock(), self.policy, self.route.hedge
-        left = math.inf if self.deadline is None else self.deadline - now
-        if hedge is None or left <= 0:
-            return None
-        if Dark.HEDGE in policy.dark:
-            self._env.count(policy.method, "hedge.dark")
-            return None
-        send = self._admit(now, left, 1)
-        if isinstance(send, Refuse):
-            return None
-        if not hedge.send(self.route.target.budget) and Dark.RETRY_BUDGET not in policy.dark:
-            self.released(send)
-            return None
-        self._env.count(policy.method, "hedge.sent")
-        if self.observer is not None:
-            self.observer.sent(send, hedge=True)
-        return send
+        policy, hedge = self.policy, self.state.hedge
+        with self.env.lock:
+            now = self.env.clock()
+            left = math.inf if self.deadline is None else self.deadline - now
+            if hedge is None or left <= 0:
+                return None
+            if Dark.HEDGE in policy.dark:
+                self.env.count(policy.method, "hedge.dark")
+                return None
+            attempt = self._admit(now, left, 1)
+            if isinstance(attempt, Refuse):
+                return None
+            if not hedge.send(self.state.target.budget) and Dark.RETRY_BUDGET not in policy.dark:
+                attempt.released()
+                return None
+            self.env.count(policy.method, "hedge.sent")
+            if self.observer is not None:
+                self.observer.sent(attempt, hedge=True)
+        return attempt
 
     def _repeatable(self) -> bool:
-        """Whether sending the request twice is safe.
-
-        A key protects only where the contract says that keys are obeyed.
-        """
-        return self.route.protected or (self._keyed and self.policy.key is not Key.NONE)
+        """Whether sending the request twice is safe; a key protects where the contract obeys it."""
+        return self.state.protected or (self._keyed and self.policy.key is not Key.NONE)
 
     def remaining(self) -> float | None:
         """Seconds left of the call, not below 0; None: no bound."""
-        return None if self.deadline is None else max(0.0, self.deadline - self._clock())
+        return None if self.deadline is None else max(0.0, self.deadline - self.env.clock())
 
-    def accepted(self, send: Send) -> None:
-        """The server has begun to answer: a probe gives its place back before a long stream ends.
-
-        The attempt is still to be reported when it has ended.
-        """
-        route, permission = self.route, send.permission
-        if permission is not None and route.breaker is not None and permission.probe:
-            send.permission = None
-            route.breaker.record(permission, Outcome.SUCCESS)
-
-    def succeeded(self, send: Send) -> None:
-        """The attempt was answered; a stream, as soon as the server has begun to."""
-        route, permission = self.route, send.permission
-        if permission is not None and route.breaker is not None:
-            send.permission = None
-            route.breaker.record(permission, Outcome.SUCCESS)
-        if route.hedge is not None:
-            route.hedge.record(self._clock() - send.started)
-        self._env.routes.written(self.policy.method)
-        if self.observer is not None and not self.policy.server_streaming:
-            self.observer.succeeded(send)
-
-    def released(self, send: Send, *, lost: bool = False) -> None:
-        """The attempt was cancelled; `lost`: because the other one of a hedge has won."""
-        route, permission = self.route, send.permission
-        if permission is not None and route.breaker is not None:
-            send.permission = None
-            route.breaker.record(permission, Outcome.NEUTRAL)
-        if lost and route.hedge is not None:
-            route.hedge.record(self._clock() - send.started)
-        self._env.routes.written(self.policy.method)
-        if self.observer is not None:
-            self.observer.released(send, lost=lost)
-
-    def recorded(self, send: Send, failure: Failure) -> None:
-        """The attempt failed, and nothing is to be decided about it."""
-        self._record(send, failure)
-        if self.observer is not None:
-            self.observer.failed(send, failure, None)
-
-    def _record(self, send: Send, failure: Failure) -> None:
-        route, permission = self.route, send.permission
-        outcome = outcome_of(
+    def after(self, attempt: Attempt, failure: Failure) -> Again | Raise:
+        """What follows from the failure of an attempt, which asks for it."""
+        resumption = self.resumption
+        if resumption is None:
+            return self._again(failure)
+        # gRPC's timer and this clock are not the same one.
+        over = self.env.clock() >= attempt.started + attempt.timeout - TIMER_SLACK
+        drop = Drop(
             failure.code,
-            pushback=told_to_wait(failure.pushback, failure.retry_info),
-            given=send.timeout,
-            contract=route.attempt_time,
+            reason=failure.reason,
+            told=told_to_wait(failure.pushback, failure.retry_info),
+            transport=failure.transport,
+            lifetime=failure.code is Code.DEADLINE_EXCEEDED and over and self.remaining() != 0,
         )
-        if permission is not None and route.breaker is not None:
-            send.permission = None
-            route.breaker.record(permission, outcome)
-        if outcome is not Outcome.SUCCESS:
-            self._env.routes.written(self.policy.method)  # it may have acted
-
-    def failed(self, send: Send, failure: Failure) -> Again | Raise:
-        """What to do after an attempt that ended with `failure`."""
-        self._record(send, failure)
-        if self.resumption is None:
-            step = self._again(failure)
-        else:
-            step = self._resume(self.resumption, send, failure)
-        if self.observer is not None:
-            self.observer.failed(send, failure, step)
-        return step
+        if not failure.started and (self._inherited or not drop.resumable):
+            return self._again(failure)  # before its first message it is a call as any other
+        delay = resumption.dropped(drop)
+        if delay is None:
+            return EXHAUSTED if drop.resumable or drop.told == NEVER else RAISE
+        # When the deadline comes first, `admit` ends the call, with the deadline's own status.
+        left = self.remaining()
+        wait = waiting.backoff(delay if left is None else min(delay, left))
+        return Again(wait, resumes=True)
 
     def _again(self, failure: Failure) -> Again | Raise:
-        policy, env = self.policy, self._env
+        policy, env = self.policy, self.env
         if self._retry is None:
             if policy.retry is None:
                 # A mark is passed on whether or not this tier retries.
                 told = told_to_wait(failure.pushback, failure.retry_info)
                 return EXHAUSTED if told == NEVER else RAISE
-            unlimited = Dark.RETRY_BUDGET in policy.dark
             self._retry = Retry(
                 policy.retry,
                 repeatable=self._repeatable(),
-                budget=None if unlimited else self.route.target.budget,
+                budget=None if Dark.RETRY_BUDGET in policy.dark else self.state.target.budget,
                 random=env.random,
                 inherited=self._inherited,
                 max_attempts=self._max_attempts,
@@ -315,26 +395,6 @@ class Call:
         if Dark.RETRY in policy.dark:
             env.count(policy.method, "retry.dark")
             return RAISE
-        self.route.retries += 1
+        self.state.retries += 1
         env.count(policy.method, "retry.sent")
         return Again(waiting.backoff(step))
-
-    def _resume(self, resumption: Resumption, send: Send, failure: Failure) -> Again | Raise:
-        # gRPC's timer and this clock are not the same one.
-        over = self._clock() >= send.started + send.timeout - TIMER_SLACK
-        drop = Drop(
-            failure.code,
-            reason=failure.reason,
-            told=told_to_wait(failure.pushback, failure.retry_info),
-            transport=failure.transport,
-            lifetime=failure.code is Code.DEADLINE_EXCEEDED and over and self.remaining() != 0,
-        )
-        if not failure.started and (self._inherited or not drop.resumable):
-            return self._again(failure)  # before its first message it is a call as any other
-        delay = resumption.dropped(drop)
-        if delay is None:
-            return EXHAUSTED if drop.resumable or drop.told == NEVER else RAISE
-        # When the deadline comes first, `admit` ends the call, with the deadline's own status.
-        left = self.remaining()
-        wait = waiting.backoff(delay if left is None else min(delay, left))
-        return Again(wait, resumes=True)

@@ -3,25 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from accord.policies.breaker import Permission
 from accord.policies.types import Code
-
-
-class Send:
-    """Make an attempt that may take `timeout` seconds. Reported once, when it has ended.
-
-    `number` is what travels as `accord-attempt`; 0 is not sent.
-    """
-
-    __slots__ = ("number", "permission", "started", "timeout")
-
-    def __init__(
-        self, timeout: float, number: int, started: float, permission: Permission | None
-    ) -> None:
-        self.timeout = timeout
-        self.number = number
-        self.started = started
-        self.permission = permission
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +60,26 @@ class Failure:
     started: bool = False
 
 
+class Sent(Protocol):
+    """An attempt, as far as an observer needs to know it."""
+
+    started: float
+    """On the engine's clock."""
+
+
 class Observer(Protocol):
     """Told of the attempts of one call, to record them. Decides nothing and raises nothing."""
 
-    def sent(self, send: Send, *, hedge: bool = False) -> None:
-        """An attempt is made; `hedge`: beside another one."""
+    def sent(self, attempt: Sent, *, hedge: bool = False) -> None:
+        """It is made; `hedge`: beside another one."""
 
-    def succeeded(self, send: Send) -> None:
+    def succeeded(self, attempt: Sent) -> None:
         """It was answered in full. Not told of streams: they end with their call."""
 
-    def failed(self, send: Send, failure: Failure, step: Again | Raise | None) -> None:
+    def failed(self, attempt: Sent, failure: Failure, step: Again | Raise | None) -> None:
         """It has failed; `step` follows from that, if anything was to be decided."""
 
-    def released(self, send: Send, *, lost: bool) -> None:
+    def released(self, attempt: Sent, *, lost: bool) -> None:
         """It was cancelled; `lost`: because the other one of a hedge has won."""
 
     def refused(self, refusal: Refuse) -> None:

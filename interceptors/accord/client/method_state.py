@@ -1,24 +1,29 @@
 """What a process knows of the methods it calls: policy, breaker, latency, budget, answers.
 
-A route is one (target, method). It is found once per call by one dictionary look-up; what follows
-from the contract is worked out when the route is made, and again only when live policy has changed.
+The state of one (target, method) is found once per call by one dictionary look-up; what follows
+from the contract is worked out when it is made, and again only when live policy has changed.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import RLock
-from typing import Any, Final
+from typing import Final
 
+from google.protobuf.message import Message
+
+from accord.contract.overrides import Overrides
 from accord.contract.policy import Dark, Key, MethodPolicy
-from accord.contract.registry import method_policy
 from accord.policies.breaker import Breaker, BreakerSnapshot
 from accord.policies.budget import Budget, BudgetPolicy, BudgetSnapshot
 from accord.policies.cache import AnswerCache, CacheSnapshot
 from accord.policies.hedge import Hedge, HedgeSnapshot
 from accord.policies.types import Code
 
-MAX_ROUTES: Final = 4096
-"""Routes kept by a process; beyond, the oldest is forgotten. Only a proxy has so many."""
+MAX_KEPT: Final = 4096
+"""States kept by a process; beyond, the oldest is forgotten. Only a proxy has so many."""
+
+_ASK_AGAIN: Final = -1
+"""Generation of a policy that may change without one: nothing is declared of its method."""
 
 _UNAVAILABLE: Final = frozenset({Code.UNAVAILABLE})
 
@@ -31,14 +36,15 @@ class Target:
     def __init__(self, name: str, budget: BudgetPolicy, clock: Callable[[], float]) -> None:
         self.name = name
         self.budget = Budget(budget, clock=clock)
-        self.cache: AnswerCache[Any] = AnswerCache(clock=clock)
+        self.cache: AnswerCache[Message] = AnswerCache(clock=clock)
 
 
-class Route:
+class MethodState:
     """One (target, method). The counters are for the operator."""
 
-    __slots__ = ("attempt_time", "breaker", "caches", "calls", "fallbacks", "hedge", "hits",
-                 "misses", "policy", "protected", "retries", "target", "transient")  # fmt: skip
+    __slots__ = ("attempt_time", "breaker", "caches", "calls", "fallbacks", "generation", "hedge",
+                 "hits", "misses", "policy", "protected", "retries", "target",
+                 "transient")  # fmt: skip
 
     policy: MethodPolicy
     breaker: Breaker | None
@@ -54,6 +60,8 @@ class Route:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.generation = _ASK_AGAIN
+        """That of the overrides when they were asked for the policy."""
         self.calls = self.retries = self.fallbacks = self.hits = self.misses = 0
 
     def follow(
@@ -112,57 +120,64 @@ class ClientSnapshot:
     targets: tuple[TargetSnapshot, ...]
 
 
-class Routes:
-    """All routes of a process. `policy_of` gives the same object until a policy changes."""
+class MethodStates:
+    """All that a process knows of the methods it calls."""
 
     def __init__(
         self,
+        overrides: Overrides,
         *,
         clock: Callable[[], float],
         random: Callable[[], float],
-        policy_of: Callable[[str], MethodPolicy] = method_policy,
         budget: BudgetPolicy | None = None,
     ) -> None:
+        self._overrides = overrides
         self._clock = clock
         self._random = random
-        self._policy_of = policy_of
         self._budget = budget or BudgetPolicy()
         self._targets: dict[str, Target] = {}
-        self._routes: dict[tuple[str, str], Route] = {}
+        self._states: dict[tuple[str, str], MethodState] = {}
         # Calls of grpc.aio and of threads, metrics and operators use one table; what changes it is
         # rare. Not even `list(table.items())` is safe without: it may collect garbage on its way.
         self._lock = RLock()
         self._caching: tuple[Target, ...] = ()
         """Targets of which answers are kept."""
 
-    def find(self, target: str, method: str) -> Route:
-        """The route, with the policy in force now. Raises ContractError."""
-        policy = self._policy_of(method)
-        route = self._routes.get((target, method))
-        if route is None or route.policy is not policy:
+    def find(self, target: str, method: str) -> MethodState:
+        """The state of a method, with the policy in force now. Raises ContractError."""
+        state = self._states.get((target, method))
+        if state is None or state.generation != self._overrides.generation:
             with self._lock:
-                route = self._routes.get((target, method)) or self._add(target, method, policy)
-                if route.policy is not policy:
-                    self._follow(route, policy)
-        return route
+                state = self._current(target, method)
+        return state
 
-    def _add(self, target: str, method: str, policy: MethodPolicy) -> Route:
-        shared = self._targets.get(target)
-        if shared is None:
-            if len(self._targets) >= MAX_ROUTES:
+    def _current(self, target: str, method: str) -> MethodState:
+        generation = self._overrides.generation  # before the policy, which may be changing
+        policy = self._overrides.policy(method)
+        state = self._states.get((target, method))
+        if state is None:
+            state = MethodState(self._target(target))
+            self._follow(state, policy)
+            if len(self._states) >= MAX_KEPT:
+                del self._states[next(iter(self._states))]
+            self._states[target, method] = state  # complete: others may look at it
+        elif state.policy is not policy:
+            self._follow(state, policy)
+        state.generation = generation if policy.declared else _ASK_AGAIN
+        return state
+
+    def _target(self, name: str) -> Target:
+        target = self._targets.get(name)
+        if target is None:
+            if len(self._targets) >= MAX_KEPT:
                 del self._targets[next(iter(self._targets))]
-            shared = self._targets[target] = Target(target, self._budget, self._clock)
-        route = Route(shared)
-        self._follow(route, policy)
-        if len(self._routes) >= MAX_ROUTES:
-            del self._routes[next(iter(self._routes))]
-        self._routes[target, method] = route  # complete: others may look at it
-        return route
+            target = self._targets[name] = Target(name, self._budget, self._clock)
+        return target
 
-    def _follow(self, route: Route, policy: MethodPolicy) -> None:
-        route.follow(policy, self._clock, self._random)
-        if policy.cache is not None and route.target not in self._caching:
-            self._caching += (route.target,)
+    def _follow(self, state: MethodState, policy: MethodPolicy) -> None:
+        state.follow(policy, self._clock, self._random)
+        if policy.cache is not None and state.target not in self._caching:
+            self._caching += (state.target,)
 
     def written(self, method: str) -> None:
         """A call of `method` has succeeded, or may have: kept answers that it voids are dropped."""
@@ -172,21 +187,21 @@ class Routes:
     def snapshot(self) -> ClientSnapshot:
         """What is known now."""
         with self._lock:
-            routes, targets = tuple(self._routes.items()), tuple(self._targets.items())
+            states, targets = tuple(self._states.items()), tuple(self._targets.items())
         return ClientSnapshot(
             tuple(
                 RouteSnapshot(
                     target,
                     method,
-                    route.calls,
-                    route.retries,
-                    route.fallbacks,
-                    route.breaker.snapshot() if route.breaker is not None else None,
-                    route.hedge.snapshot() if route.hedge is not None else None,
-                    route.hits,
-                    route.misses,
+                    state.calls,
+                    state.retries,
+                    state.fallbacks,
+                    state.breaker.snapshot() if state.breaker is not None else None,
+                    state.hedge.snapshot() if state.hedge is not None else None,
+                    state.hits,
+                    state.misses,
                 )
-                for (target, method), route in routes
+                for (target, method), state in states
             ),
             tuple(
                 TargetSnapshot(name, target.budget.snapshot(), target.cache.snapshot())

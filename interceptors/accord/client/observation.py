@@ -1,6 +1,6 @@
 """What is recorded of an outgoing call: one span, one event per attempt, and durations.
 
-    outgoing.observe(route) begins it, in `request.new_call`, which makes it the engine's observer:
+    observe(state) begins it, in `request.Outgoing`, which makes it the engine's observer:
     attempts, back-off, hedges, refusals and resumes come from the engine alone
     outgoing.finish(code) ends it, whichever way the call ends; the first time counts
     outgoing.received() for every message of a stream of responses
@@ -9,12 +9,11 @@ gRFC A72 has a span per attempt: here an attempt is an event of its call's span,
 added when it ends. A call that is answered at once has none: its only attempt is the span itself.
 """
 
-from typing import Any
-
 from opentelemetry import trace
+from opentelemetry.util.types import AttributeValue
 
-from accord.client.decisions import Again, Failure, Raise, Refuse, Send
-from accord.client.method_state import Route
+from accord.client.decisions import Again, Failure, Raise, Refuse, Sent
+from accord.client.method_state import MethodState
 from accord.policies.retry import NEVER
 from accord.telemetry import metrics, propagation
 from accord.telemetry.spans import MAX_MESSAGES, SILENT, Clock, end_span, identity, their_span
@@ -23,22 +22,8 @@ from accord.telemetry.spans import MAX_MESSAGES, SILENT, Clock, end_span, identi
 class ClientCall:
     """One outgoing call; the engine's observer."""
 
-    __slots__ = (
-        "_clock",
-        "_delay",
-        "_finished",
-        "_hedge",
-        "_hedges",
-        "_idle",
-        "_made",
-        "_meter",
-        "_open",
-        "_owned",
-        "_received",
-        "_retries",
-        "_span",
-        "_started",
-    )
+    __slots__ = ("_clock", "_delay", "_finished", "_hedge", "_hedges", "_idle", "_made", "_meter",
+                 "_open", "_owned", "_received", "_retries", "_span", "_started")  # fmt: skip
 
     def __init__(
         self,
@@ -55,44 +40,44 @@ class ClientCall:
         self._meter = meter
         self._clock = clock
         self._started = clock()
-        self._open: dict[Send, int] = {}
-        self._hedge: Send | None = None
+        self._open: dict[Sent, int] = {}
+        self._hedge: Sent | None = None
         self._idle: float | None = None
         self._delay = 0.0
         self._made = self._retries = self._hedges = self._received = 0
 
-    def sent(self, send: Send, *, hedge: bool = False) -> None:
+    def sent(self, attempt: Sent, *, hedge: bool = False) -> None:
         """An attempt is made."""
         if self._meter is not None:
             self._meter.attempts += 1
-        self._open[send] = self._made
+        self._open[attempt] = self._made
         self._made += 1
         if hedge:
-            self._hedge = send
+            self._hedge = attempt
             self._hedges += 1
         elif self._idle is not None:
             self._retries += 1
-            self._delay += send.started - self._idle
+            self._delay += attempt.started - self._idle
             self._idle = None
 
-    def succeeded(self, send: Send) -> None:
+    def succeeded(self, attempt: Sent) -> None:
         """An attempt was answered in full."""
-        self._close(send, "OK")
+        self._close(attempt, "OK")
 
-    def failed(self, send: Send, failure: Failure, step: Again | Raise | None) -> None:
+    def failed(self, attempt: Sent, failure: Failure, step: Again | Raise | None) -> None:
         """An attempt has failed, and this is what follows from it."""
         if isinstance(step, Again):
             self._idle = self._clock()
-        self._close(send, failure.code.name, failure, step)
+        self._close(attempt, failure.code.name, failure, step)
 
-    def released(self, send: Send, *, lost: bool) -> None:
+    def released(self, attempt: Sent, *, lost: bool) -> None:
         """An attempt was cancelled; `lost`: the other one of a hedge has won."""
-        self._close(send, "CANCELLED", lost=lost)
+        self._close(attempt, "CANCELLED", lost=lost)
 
     def refused(self, refusal: Refuse) -> None:
         """An attempt was not made."""
         if self._span is not None:
-            attributes: dict[str, Any] = {"rpc.response.status_code": refusal.code.name}
+            attributes: dict[str, AttributeValue] = {"rpc.response.status_code": refusal.code.name}
             if refusal.reason:
                 attributes["accord.reason"] = refusal.reason
             if refusal.retry_after is not None:
@@ -117,8 +102,8 @@ class ClientCall:
             return
         self._finished = True
         status = metrics.status(code)
-        for send in tuple(self._open):
-            self._close(send, status)
+        for attempt in tuple(self._open):
+            self._close(attempt, status)
         if self._meter is not None:
             self._meter.call(
                 status,
@@ -137,27 +122,27 @@ class ClientCall:
 
     def _close(
         self,
-        send: Send,
+        attempt: Sent,
         status: str,
         failure: Failure | None = None,
         step: Again | Raise | None = None,
         *,
         lost: bool = False,
     ) -> None:
-        number = self._open.pop(send, None)
+        number = self._open.pop(attempt, None)
         if number is None:
             return
-        seconds = self._clock() - send.started
+        seconds = self._clock() - attempt.started
         if self._meter is not None:
             self._meter.attempt(status, seconds)
         if self._span is None or (self._made == 1 and status == "OK"):
             return  # answered at once: the span says it all
-        attributes: dict[str, Any] = {
+        attributes: dict[str, AttributeValue] = {
             "previous-rpc-attempts": number,
             "rpc.response.status_code": status,
             "accord.attempt.duration": seconds,
         }
-        if send is self._hedge:
+        if attempt is self._hedge:
             attributes["accord.attempt.hedge"] = True
         if lost:
             attributes["accord.attempt.lost"] = True
@@ -166,26 +151,26 @@ class ClientCall:
         self._span.add_event("accord.attempt", attributes)
 
 
-def outgoing(
-    route: Route, clock: Clock, *, traced: bool
+def observe(
+    state: MethodState, clock: Clock, *, traced: bool
 ) -> tuple[ClientCall | None, tuple[tuple[str, str], ...]]:
     """What observes a call that begins now (None: nothing does), and the metadata of its trace.
 
     `traced`: the caller has set a traceparent of its own.
     """
     found, configured = metrics.instruments(), propagation.configured()
-    method = route.policy.method
+    method = state.policy.method
     if (found is None and not configured) or method.startswith(SILENT):
         return None, () if traced else propagation.inherited()
     if not configured:
-        meter = None if found is None else found.client(route.target.name, method)
+        meter = None if found is None else found.client(state.target.name, method)
         call = None if meter is None else ClientCall(None, meter, clock, owned=False)
         return call, () if traced else propagation.inherited()
     span: trace.Span | None = their_span(trace.SpanKind.CLIENT, method)
     owned = span is None
     headers: tuple[tuple[str, str], ...] = ()
     if span is None:
-        name, attributes = identity(method, route.target.name)
+        name, attributes = identity(method, state.target.name)
         span = propagation.tracer().start_span(
             name, kind=trace.SpanKind.CLIENT, attributes=attributes
         )
@@ -197,11 +182,13 @@ def outgoing(
         headers = tuple(propagation.headers_of(span.get_span_context()).items())
     if span is None and found is None:
         return None, headers
-    meter = None if found is None else found.client(route.target.name, method)
+    meter = None if found is None else found.client(state.target.name, method)
     return ClientCall(span, meter, clock, owned=owned), headers
 
 
-def _describe(attributes: dict[str, Any], failure: Failure, step: Again | Raise | None) -> None:
+def _describe(
+    attributes: dict[str, AttributeValue], failure: Failure, step: Again | Raise | None
+) -> None:
     """Why an attempt failed, and what follows from it."""
     if failure.reason:
         attributes["accord.reason"] = failure.reason

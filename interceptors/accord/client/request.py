@@ -1,21 +1,26 @@
 """An outgoing call on its way to gRPC: what travels with it, and how its attempts are read.
 
-What the drivers share; each adds the call details and the errors of its own kind of gRPC.
+What the drivers share; each makes the attempts and the errors of its own kind of gRPC.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Final, Generic, cast
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
 from accord import context, errors
-from accord.client.call import Call, Environment
-from accord.client.decisions import Failure, Refuse, Send
-from accord.client.method_state import Route
-from accord.client.observation import ClientCall, outgoing
+from accord._log import log
+from accord.client.call import Attempt, Call, Environment
+from accord.client.decisions import Failure, Refuse
+from accord.client.method_state import MethodState
+from accord.client.observation import observe
+from accord.client.protocols import CallDetails, Details, E, Metadata, Pair, Pairs, Req, Res
+from accord.contract.policy import ContractError
 from accord.errors import DEPENDENCY, EXHAUSTED
 from accord.policies.fault_injection import FAULT_KEY
 from accord.policies.retry import ATTEMPT_KEY, PUSHBACK_KEY, format_pushback, parse_pushback
@@ -37,57 +42,173 @@ POSITION_DIGITS: Final = 19
 WORTH_A_FALLBACK: Final = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 )
-E = TypeVar("E", bound=grpc.RpcError)
-_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+_NONE: Final[Mapping[str, str | bytes]] = MappingProxyType({})
 _CODES: Final = {code: Code(code.value[0]) for code in grpc.StatusCode}
 
+OnResume = Callable[..., None]
+"""Told (method, number of the next attempt, error) before a stream is opened again.
 
-class Outgoing:
-    """The call details that only lack the timeout and the number of the attempt."""
+The error is gRPC's: an `AioRpcError`, or an `RpcError` of a call over threads.
+"""
 
-    __slots__ = ("_details", "_metadata", "_traced", "call", "observed", "options")
+Fallback = Callable[..., object]  # of any request and response: each method has its own
+"""Given a request and the error of its call, the response to use instead, or None for the error.
 
-    def __init__(self, details: Any, handled: context.CallContext | None) -> None:
-        self._details = details
-        self.call: Call
-        self.options: Mapping[str, Any] = _NONE
-        self.observed: ClientCall | None = None
-        self._traced = False
-        given = details.metadata
-        if not given:
-            self._metadata = () if handled is None else tuple(context.outgoing(handled))
-            return
-        metadata: list[tuple[str, Any]] = []
-        options: dict[str, Any] = {}
-        for key, value in given:
-            if key == TRACEPARENT:
-                self._traced = True
-            if key == context.IDEMPOTENCY_KEY:
-                options[key] = value
-            elif key.startswith(context.RESERVED_PREFIX) and key != FAULT_KEY:
-                options[key] = value
-                continue
-            metadata.append((key, value))
-        self.options = options
+The error is gRPC's, as in `OnResume`.
+May be a coroutine function, which only calls of `grpc.aio` can use. It should not call the same
+target again.
+"""
+
+
+class ClientSettings:
+    """What the calls of one process share."""
+
+    def __init__(self, env: Environment, on_resume: OnResume | None = None) -> None:
+        self.env = env
+        self.on_resume = on_resume
+        self.fallbacks: dict[str, Fallback] = {}
+        """By method as it travels, "/pkg.Service/Method"."""
+
+
+class Caller(Generic[E]):
+    """Begins the calls to one target."""
+
+    __slots__ = ("_target", "error", "settings")
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        target: str,
+        error: Callable[[grpc.StatusCode, str, Pairs], E],
+    ) -> None:
+        """`error` makes an error like gRPC's own of a status, its message and its trailers."""
+        self.settings = settings
+        self._target = target
+        self.error = error
+
+    def begin(self, details: CallDetails, request: Req | None = None) -> "Outgoing[Req, Res, E]":
+        """A new call; `request` is None for a stream of them. Raises ContractError."""
+        method = details.method
+        name = method.decode() if isinstance(method, bytes) else method
+        return Outgoing(self, details, request, self.settings.env.methods.find(self._target, name))
+
+    def quick(self, method: str) -> MethodState | None:
+        """The state of a method whose calls need nothing before their first attempt."""
+        try:
+            state = self.settings.env.methods.find(self._target, method)
+        except ContractError:
+            return None  # to be raised when the call is awaited
+        if state.hedge is not None or state.caches:
+            return None
+        return state
+
+
+class Outgoing(Generic[Req, Res, E]):
+    """One call: what the engine decides about it, what travels with it, what is recorded of it."""
+
+    __slots__ = ("_caller", "_metadata", "_options", "call", "details", "observed")
+
+    def __init__(
+        self, caller: Caller[E], details: CallDetails, request: Req | None, state: MethodState
+    ) -> None:
+        self._caller = caller
+        self.details = details
+        self._options = _NONE
+        env, policy, handled = caller.settings.env, state.policy, context.current()
+        metadata: Pairs = ()
+        keyed = traced = False
+        attempts = token = declared = inherits = None
+        inherited_attempt = 0
+        if details.metadata:
+            metadata, self._options, traced = _sorted(details.metadata)
+            keyed = context.IDEMPOTENCY_KEY in self._options
+            attempts = self._option(MAX_ATTEMPTS_KEY) or None
+        if policy.resume is not None and request is not None:
+            token = int(getattr(request, policy.resume.request_field))
         if handled is not None:
-            metadata += context.outgoing(handled)
-        self._metadata = tuple(metadata)
+            metadata = (*metadata, *context.outgoing(handled))
+            declared = handled.policy.calls.get(policy.method)
+            inherits, inherited_attempt = handled.deadline, handled.attempt
+        self.call = Call(
+            state,
+            env,
+            explicit=details.timeout,
+            declared=declared,
+            inherits=inherits,
+            inherited_attempt=inherited_attempt,
+            keyed=keyed,
+            max_attempts=attempts,
+            token=token,
+        )
+        self.observed, headers = observe(state, env.clock, traced=traced)
+        self.call.observer = self.observed
+        self._metadata = metadata + headers if headers else metadata
 
-    def observe(self, route: Route, clock: Callable[[], float]) -> None:
-        """Begin to record the call, if it is, and let its trace travel with it."""
-        self.observed, headers = outgoing(route, clock, traced=self._traced)
-        if headers:
-            self._metadata += headers
-
-    def metadata(self, send: Send) -> tuple[tuple[str, Any], ...]:
+    def metadata(self, attempt: Attempt) -> Pairs:
         """The metadata of an attempt."""
-        if send.number:
-            return (*self._metadata, (ATTEMPT_KEY, str(send.number)))
+        if attempt.number:
+            return (*self._metadata, (ATTEMPT_KEY, str(attempt.number)))
         return self._metadata
 
-    def option(self, key: str) -> int:
+    def details_of(self, attempt: Attempt) -> Details:
+        """The details of an attempt; a timeout of `inf` is none."""
+        details = self.details
+        return Details(
+            details.method,
+            attempt.timeout,
+            self.metadata(attempt),
+            details.credentials,
+            details.wait_for_ready,
+            getattr(details, "compression", None),
+        )
+
+    def _option(self, key: str) -> int:
         """A number that the caller has set for the library; 0 if not."""
-        return small_number(self.options.get(key), POSITION_DIGITS) or 0
+        return small_number(self._options.get(key), POSITION_DIGITS) or 0
+
+    # Its attempts.
+
+    def admit(self) -> Attempt:
+        """The next attempt. Raises the refusal of one, as gRPC's error."""
+        step = self.call.admit()
+        if isinstance(step, Refuse):
+            raise self.refusal(step)
+        return step
+
+    @contextmanager
+    def sending(self) -> Iterator[Attempt]:
+        """An attempt while it is made: a refusal, or what goes wrong in the block, ends the call.
+
+        Raises the refusal, as gRPC's error.
+        """
+        step = self.call.admit()
+        if isinstance(step, Refuse):
+            self.finish(step.code.name)
+            raise self.refusal(step)
+        with step:
+            try:
+                yield step
+            except BaseException as error:
+                self.finish(type(error).__name__)
+                raise
+
+    def refusal(self, step: Refuse) -> E:
+        """A local refusal as gRPC's own error."""
+        code = errors.CODES[step.code.value]
+        trailers: Pairs = ()
+        if step.retry_after is not None:  # as a server would have sent them
+            status = errors.ServiceError(
+                code, step.reason, step.message, retry_after=step.retry_after
+            ).to_status()
+            trailers = (
+                (errors.DETAILS_KEY, status.SerializeToString()),
+                (PUSHBACK_KEY, format_pushback(step.retry_after)),
+            )
+        # An open circuit: what there was to be tried has been tried.
+        return self.mark(
+            self._caller.error(code, step.message, trailers),
+            exhausted=step.retry_after is not None,
+        )
 
     def mark(self, error: E, *, exhausted: bool = False) -> E:
         """`error`, which ends the call, with what the server side needs to know of it.
@@ -99,6 +220,22 @@ class Outgoing:
             setattr(error, EXHAUSTED, True)
         return error
 
+    # What is recorded of it.
+
+    def ended(self, attempt: Attempt, code: grpc.StatusCode, trailers: Metadata | None) -> None:
+        """The attempt has ended with this status, and the call with it."""
+        if code is grpc.StatusCode.OK:
+            first = attempt.answered()
+        else:
+            first = attempt.recorded(read_failure(code, trailers))
+        if first:
+            self.finish(code.name)
+
+    def cancelled(self, attempt: Attempt) -> None:
+        """The caller has ended the attempt, and the call with it."""
+        if attempt.released():
+            self.finish("CANCELLED")
+
     def finish(self, code: str, *, fallback: bool = False) -> None:
         """The call has ended; the first time counts. `code` as in `ClientCall.finish`."""
         if self.observed is not None:
@@ -109,19 +246,86 @@ class Outgoing:
         if self.observed is not None:
             self.observed.received()
 
+    # Answers from elsewhere.
 
-def failure_from(error: Any, *, transport: bool = False, started: bool = False) -> Failure:
+    def lookup(self, request: Req) -> Res | None:
+        """A copy of the kept answer to a request; None: it must be asked."""
+        if not self.call.state.caches or not isinstance(request, Message | bytes):
+            return None
+        handled = context.current()
+        kept = self.call.lookup(
+            request,
+            principal="" if handled is None else handled.principal,
+            at_least=self._option(AT_LEAST_KEY),
+        )
+        if kept is None:
+            return None
+        self.finish("OK")
+        # The cache holds the answers of all methods; this one was given to this very method.
+        return cast("Res", type(kept).FromString(kept.SerializeToString()))
+
+    def keep(self, answer: Res, trailers: Metadata | None) -> None:
+        """Keep a copy of an answer: the caller may change its own."""
+        if isinstance(answer, Message):
+            raw = answer.SerializeToString()
+            self.call.keep(
+                type(answer).FromString(raw), size=len(raw), position=_position_of(trailers)
+            )
+
+    def fallback(self, error: E) -> Fallback | None:
+        """What may answer instead, after the call has ended with `error`."""
+        if error.code() not in WORTH_A_FALLBACK:
+            return None
+        return self._caller.settings.fallbacks.get(self.call.policy.method)
+
+    def fallback_failed(self, problem: Exception) -> None:
+        """The caller is told what happened to the call, not to its replacement."""
+        log(logging.ERROR, "a fallback failed", error=problem, method=self.call.policy.method)
+
+    def fell_back(self, answer: object) -> Res | None:  # whatever the application's function gave
+        """The answer of the fallback; None: it had none either."""
+        if answer is not None:
+            env, state = self._caller.settings.env, self.call.state
+            with env.lock:
+                state.fallbacks += 1
+                env.count(state.policy.method, "fallback")
+        # Fallbacks of all methods are kept in one table; this one was given for this very method.
+        return cast("Res | None", answer)
+
+
+def _sorted(given: Metadata) -> tuple[Pairs, Mapping[str, str | bytes], bool]:
+    """A caller's metadata: what travels, what is for the library, whether a trace is in it."""
+    metadata: list[Pair] = []
+    options: dict[str, str | bytes] = {}
+    traced = False
+    for key, value in given:
+        if key == TRACEPARENT:
+            traced = True
+        if key == context.IDEMPOTENCY_KEY:
+            options[key] = value
+        elif key.startswith(context.RESERVED_PREFIX) and key != FAULT_KEY:
+            options[key] = value
+            continue
+        metadata.append((key, value))
+    return tuple(metadata), options, traced
+
+
+def failure_from(
+    error: grpc.RpcError, *, transport: bool = False, started: bool = False
+) -> Failure:
     """What a failed attempt says to the engine."""
-    return read_failure(
-        error.code(), error.trailing_metadata(), transport=transport, started=started
-    )
+    return read_failure(error.code(), trailers_of(error), transport=transport, started=started)
 
 
 def read_failure(
-    code: grpc.StatusCode, trailers: Any, *, transport: bool = False, started: bool = False
+    code: grpc.StatusCode,
+    trailers: Metadata | None,
+    *,
+    transport: bool = False,
+    started: bool = False,
 ) -> Failure:
     """What a status and its trailers say to the engine."""
-    pushbacks: list[Any] = []
+    pushbacks: list[str | bytes] = []
     reason, retry_info = "", None
     for key, value in trailers or ():
         if key == PUSHBACK_KEY:
@@ -142,20 +346,13 @@ def read_failure(
     )
 
 
-def refusal_trailers(step: Refuse) -> tuple[tuple[str, str | bytes], ...]:
-    """The trailers of a local refusal, as a server would have sent them."""
-    if step.retry_after is None:
-        return ()
-    status = errors.ServiceError(
-        grpc_code(step.code), step.reason, step.message, retry_after=step.retry_after
-    ).to_status()
-    return (
-        (errors.DETAILS_KEY, status.SerializeToString()),
-        (PUSHBACK_KEY, format_pushback(step.retry_after)),
-    )
+def trailers_of(error: grpc.RpcError) -> Metadata:
+    """The trailers of an error."""
+    # The stubs give them another type than both kinds of gRPC do.
+    return cast("Metadata", error.trailing_metadata())
 
 
-def position_of(trailers: Any) -> int:
+def _position_of(trailers: Metadata | None) -> int:
     """The position of the state that an answer shows; 0: unknown."""
     position = 0
     for key, value in trailers or ():
@@ -164,93 +361,9 @@ def position_of(trailers: Any) -> int:
     return position
 
 
-def broken(error: Any) -> bool:
+def broken(error: grpc.RpcError) -> bool:
     """Whether the transport broke below the status: nobody's answer, so nobody's decision."""
     text = error.details() or ""
     return (error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in text) or (
         error.code() is grpc.StatusCode.UNKNOWN and text == "Stream removed"
     )
-
-
-def grpc_code(code: Code) -> grpc.StatusCode:
-    """A status code as gRPC has it."""
-    return errors.CODES[code.value]
-
-
-OnResume = Callable[[str, int, Any], None]
-"""Told (method, number of the next attempt, error) before a stream is opened again.
-
-The error is gRPC's: an `AioRpcError`, or an `RpcError` of a call over threads.
-"""
-
-Fallback = Callable[[Any, Any], Any]
-"""Given a request and the error of its call, the response to use instead, or None for the error.
-
-The error is gRPC's, as in `OnResume`.
-May be a coroutine function, which only calls of `grpc.aio` can use. It should not call the same
-target again.
-"""
-
-
-class ClientSettings:
-    """What the calls of one process share."""
-
-    def __init__(self, env: Environment, on_resume: OnResume | None = None) -> None:
-        self.env = env
-        self.on_resume = on_resume
-        self.fallbacks: dict[str, Fallback] = {}
-        """By method as it travels, "/pkg.Service/Method"."""
-
-
-def new_call(
-    route: Route,
-    env: Environment,
-    outgoing: Outgoing,
-    handled: context.CallContext | None,
-    *,
-    timeout: float | None,
-    request: Any,
-    make: Callable[..., Call] = Call,
-) -> Call:
-    """The engine's side of a call that begins now; `request` is None for a stream of them."""
-    policy = route.policy
-    keyed, attempts, token = False, None, None
-    if outgoing.options:
-        keyed = context.IDEMPOTENCY_KEY in outgoing.options
-        attempts = outgoing.option(MAX_ATTEMPTS_KEY) or None
-    if policy.resume is not None and request is not None:
-        token = int(getattr(request, policy.resume.request_field))
-    if handled is None:
-        call = make(route, env, explicit=timeout, keyed=keyed, max_attempts=attempts, token=token)
-    else:
-        call = make(
-            route,
-            env,
-            explicit=timeout,
-            declared=handled.policy.calls.get(policy.method),
-            inherits=handled.deadline,
-            inherited_attempt=handled.attempt,
-            keyed=keyed,
-            max_attempts=attempts,
-            token=token,
-        )
-    outgoing.observe(route, env.clock)
-    call.observer = outgoing.observed
-    return call
-
-
-def lookup(call: Call, outgoing: Outgoing, request: Any) -> Any:
-    """A copy of the kept answer to a request, or None."""
-    handled = context.current()
-    kept = call.lookup(
-        request,
-        principal="" if handled is None else handled.principal,
-        at_least=outgoing.option(AT_LEAST_KEY),
-    )
-    return None if kept is None else type(kept).FromString(kept.SerializeToString())
-
-
-def keep(call: Call, answer: Any, trailers: Any) -> None:
-    """Keep a copy of an answer: the caller may change its own."""
-    raw = answer.SerializeToString()
-    call.keep(type(answer).FromString(raw), size=len(raw), position=position_of(trailers))

@@ -7,11 +7,14 @@ both are the interceptor's.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from accord.contract.policy import MethodPolicy
 from accord.policies.breaker import BreakerPolicy
+
+Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | None
+"""What a config is made of."""
 
 EJECTION_INTERVAL: Final = 10.0
 """Seconds between two looks at the backends of a target (gRFC A50; Envoy's default)."""
@@ -41,7 +44,7 @@ class ServiceConfigError(ValueError):
 
 def derive(
     methods: Iterable[MethodPolicy] = (), *, interval: float = EJECTION_INTERVAL
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """The config of a channel over which these methods are called.
 
     It takes as many calls to tell an outlier as to open the most patient of their breakers, and at
@@ -75,7 +78,7 @@ def derive(
     }
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check(config: Mapping[str, Json]) -> None:
     """Refuse what gRPC would fail every call with, and what the interceptors do instead.
 
     Raises:
@@ -109,7 +112,7 @@ _INSTEAD: Final = {
 }
 
 
-def _check_balancing(at: str, value: Any) -> None:
+def _check_balancing(at: str, value: Json) -> None:
     if not isinstance(value, list) or not value:
         raise ServiceConfigError(f"{at}: must be a list of policies")
     for index, policy in enumerate(value):
@@ -131,7 +134,7 @@ def _check_balancing(at: str, value: Any) -> None:
             _check_balancing(f"{here}.childPolicy", settings.get("childPolicy"))
 
 
-def _check_method(at: str, value: Any) -> None:
+def _check_method(at: str, value: Json) -> None:
     if not isinstance(value, Mapping):
         raise ServiceConfigError(f"{at}: must be an object")
     for name in ("timeout", "retryPolicy", "hedgingPolicy"):
@@ -141,7 +144,7 @@ def _check_method(at: str, value: Any) -> None:
         raise ServiceConfigError(f"{at}.waitForReady: must be true or false")
 
 
-def _check_duration(at: str, value: Any) -> None:
+def _check_duration(at: str, value: Json) -> None:
     if not isinstance(value, str) or not _DURATION.fullmatch(value) or float(value[:-1]) <= 0:
         raise ServiceConfigError(f"{at}: must be seconds such as '1.5s', more than 0")
 

@@ -1,69 +1,177 @@
-"""The engine's call, for callers in many threads."""
+"""What the call objects of the mesh do alike, and those of calls that have ended."""
 
-from threading import RLock
-from typing import Any
+import math
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Generic, NoReturn, Self
 
-from accord.client import call
-from accord.client.decisions import Again, Failure, Raise, Refuse, Send
+import grpc
+
+from accord.client.protocols import Pairs, Res, stands_for
+from accord.sync.client_protocols import CallStatus
+
+CANCELLED: Final = "Locally cancelled by application!"
+"""Status message of a call that its caller has cancelled; gRPC's own words."""
 
 
-class Call(call.Call):
-    """Decides under the lock of its mesh: counters and tables have none of their own."""
+@stands_for(grpc.Call)
+class CallBase:
+    """A call object that says how it has ended as `_status` does."""
 
-    __slots__ = ("_lock",)
+    def _status(self) -> CallStatus:
+        """Whose status is that of the call; waits for it."""
+        raise NotImplementedError
 
-    def __init__(self, lock: "RLock", *args: Any, **kwargs: Any) -> None:
-        """As `call.Call`; `lock` is shared by all calls of a mesh."""
-        self._lock = lock
-        with lock:
-            super().__init__(*args, **kwargs)
+    def initial_metadata(self) -> Pairs:
+        """What the server sent first, of the last attempt."""
+        return self._status().initial_metadata()
 
-    def lookup(self, request: Any, *, principal: str, at_least: int) -> Any:
-        """See `call.Call`."""
-        with self._lock:
-            return super().lookup(request, principal=principal, at_least=at_least)
+    def trailing_metadata(self) -> Pairs:
+        """What the server sent last, once the call has ended."""
+        return self._status().trailing_metadata()
 
-    def keep(self, answer: Any, *, size: int, position: int) -> None:
-        """See `call.Call`."""
-        with self._lock:
-            super().keep(answer, size=size, position=position)
+    def code(self) -> grpc.StatusCode:
+        """Status code, once the call has ended."""
+        return self._status().code()
 
-    def admit(self) -> Send | Refuse:
-        """See `call.Call`."""
-        with self._lock:
-            return super().admit()
+    def details(self) -> str:
+        """Status message, once the call has ended."""
+        return self._status().details()
 
-    def hedge_delay(self) -> float | None:
-        """See `call.Call`."""
-        with self._lock:
-            return super().hedge_delay()
+    def debug_error_string(self) -> str:
+        """What gRPC itself says of the failure."""
+        return self._status().debug_error_string()
 
-    def admit_hedge(self) -> Send | None:
-        """See `call.Call`."""
-        with self._lock:
-            return super().admit_hedge()
+    def is_active(self) -> bool:
+        """Whether it has not ended."""
+        return False
 
-    def accepted(self, send: Send) -> None:
-        """See `call.Call`."""
-        with self._lock:
-            super().accepted(send)
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.is_active()
 
-    def succeeded(self, send: Send) -> None:
-        """See `call.Call`."""
-        with self._lock:
-            super().succeeded(send)
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return not self.is_active()
 
-    def released(self, send: Send, *, lost: bool = False) -> None:
-        """See `call.Call`."""
-        with self._lock:
-            super().released(send, lost=lost)
 
-    def recorded(self, send: Send, failure: Failure) -> None:
-        """See `call.Call`."""
-        with self._lock:
-            super().recorded(send, failure)
+class Ended:
+    """How a call has ended, where no call object of gRPC's says it."""
 
-    def failed(self, send: Send, failure: Failure) -> Again | Raise:
-        """See `call.Call`."""
-        with self._lock:
-            return super().failed(send, failure)
+    def __init__(
+        self, code: grpc.StatusCode, details: str = "", trailers: Pairs = (), debug: str = ""
+    ) -> None:
+        self._code = code
+        self._details = details
+        self._trailers = trailers
+        self._debug = debug
+
+    def initial_metadata(self) -> Pairs:
+        """None was received."""
+        return ()
+
+    def trailing_metadata(self) -> Pairs:
+        """As a server would have sent them."""
+        return self._trailers
+
+    def code(self) -> grpc.StatusCode:
+        """Status code."""
+        return self._code
+
+    def details(self) -> str:
+        """Status message."""
+        return self._details
+
+    def debug_error_string(self) -> str:
+        """What gRPC itself would say of the failure."""
+        return self._debug
+
+
+@stands_for(grpc.Future)
+class Settled(CallBase, Generic[Res]):
+    """A call that has ended."""
+
+    def time_remaining(self) -> float:
+        """0."""
+        return 0.0
+
+    def cancel(self) -> bool:
+        """False: there is nothing to cancel."""
+        return False
+
+    def cancelled(self) -> bool:
+        """False."""
+        return False
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """False: the callback will not be called."""
+        return False
+
+    def add_done_callback(self, fn: Callable[[Self], None]) -> None:
+        """Call back now."""
+        fn(self)
+
+
+class Refusal(grpc.RpcError, Settled[Res]):  # type: ignore[misc]  # the stubs' types of trailers
+    """A call that was ended without an attempt."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, trailers: Pairs = ()) -> None:
+        super().__init__(f"{code.name}: {details}")
+        self._ended = Ended(code, details, trailers, details)
+
+    def _status(self) -> CallStatus:
+        return self._ended
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> NoReturn:
+        raise self
+
+    def result(self, timeout: float | None = None) -> NoReturn:
+        """Raise this."""
+        raise self
+
+    def exception(self, timeout: float | None = None) -> Exception:
+        """This."""
+        return self
+
+    def traceback(self, timeout: float | None = None) -> TracebackType | None:
+        """Where it was raised."""
+        return self.__traceback__
+
+
+class Answer(Settled[Res]):
+    """A call that was answered: by `call`, or without one."""
+
+    def __init__(self, response: Res, call: CallStatus | None = None) -> None:
+        self._response = response
+        self._call = call
+
+    def _status(self) -> CallStatus:
+        return Ended(grpc.StatusCode.OK) if self._call is None else self._call
+
+    def code(self) -> grpc.StatusCode:
+        """OK."""
+        return grpc.StatusCode.OK
+
+    def debug_error_string(self) -> str:
+        """Nothing."""
+        return ""
+
+    def result(self, timeout: float | None = None) -> Res:
+        """The response."""
+        return self._response
+
+    def exception(self, timeout: float | None = None) -> None:
+        """None: it succeeded."""
+        return
+
+    def traceback(self, timeout: float | None = None) -> None:
+        """None: it succeeded."""
+        return
+
+
+def finite(timeout: float | None) -> float | None:
+    """A timeout as gRPC with threads takes it: None, and not `inf`, for none."""
+    return None if timeout == math.inf else timeout

@@ -4,106 +4,111 @@ It knows what an interceptor is not told: whether a call blocks. So a call that 
 direct way, and is hedged all the same.
 """
 
-from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 import grpc
 from grpc import _channel
 
+from accord.client.protocols import Details, Req, Res, T, replacing, stands_for
 from accord.sync.client_attempts import Attempts
-from accord.sync.client_request import Answer, Details, Start
+from accord.sync.client_call import Answer, Refusal, finite
+from accord.sync.client_future import FutureCall
+from accord.sync.client_protocols import CallStatus, Response, Responses, Start, SyncOutgoing
+from accord.sync.client_stream import StreamCall
 
-Options = Sequence[tuple[str, Any]]
+Options = Sequence[tuple[str, str | int]]
+P = ParamSpec("P")
+R = TypeVar("R")
+Given = Callable[Concatenate[str, P], Details]
+"""`Details`, made of a method and what else a caller gives beside the request."""
 
 
-def bare(target: str, credentials: grpc.ChannelCredentials | None, options: Options) -> Any:
-    """As `grpc.secure_channel`, or `grpc.insecure_channel` without credentials."""
-    found = None if credentials is None else credentials._credentials  # type: ignore[attr-defined]
-    return _channel.Channel(target, options, found, None)
+class Channel(_channel.Channel):
+    """A channel of gRPC's that enforces the contracts of what is called over it.
 
+    Beneath any instrumentation, as that of `accord.aio.client_channel`.
+    """
 
-class Channel(grpc.Channel):
-    """A channel of gRPC's that enforces the contracts of what is called over it."""
-
-    def __init__(self, channel: grpc.Channel, attempts: Attempts) -> None:
-        self._channel: Any = channel
+    def __init__(
+        self,
+        target: str,
+        credentials: grpc.ChannelCredentials | None,
+        options: Options,
+        attempts: Attempts,
+    ) -> None:
+        """`credentials`: None for a channel without TLS."""
+        super().__init__(target, options, getattr(credentials, "_credentials", None), None)
         self._attempts = attempts
 
-    def __enter__(self) -> "Channel":
-        return self
+    unary_unary = replacing(
+        _channel.Channel.unary_unary,
+        lambda channel, method, bare: UnaryCallable(channel._attempts, method, bare, Details),
+    )
+    unary_stream = replacing(
+        _channel.Channel.unary_stream,
+        lambda channel, method, bare: StreamCallable(
+            channel._attempts.stream, method, bare, Details
+        ),
+    )
+    stream_unary = replacing(
+        _channel.Channel.stream_unary,
+        lambda channel, method, bare: UploadCallable(channel._attempts, method, bare, Details),
+    )
+    stream_stream = replacing(
+        _channel.Channel.stream_stream,
+        lambda channel, method, bare: StreamCallable(channel._attempts.bidi, method, bare, Details),
+    )
 
-    def __exit__(
+
+class ResponseCallable(Protocol[Res]):
+    """GRPC's own callable of a method with one response, as far as it is used."""
+
+    with_call: Callable[..., tuple[Res, CallStatus]]
+    future: Callable[..., Response[Res]]
+
+
+class Callables(Generic[Req, Res, P]):
+    """The ways to call a method with one response; it takes one `Req`, or an iterator of them."""
+
+    def __init__(
         self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
+        attempts: Attempts,
+        method: str,
+        bare: ResponseCallable[Res],
+        given: Given[P],
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End all calls, then the connection."""
-        self._channel.close()
-
-    def subscribe(
-        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False
-    ) -> None:
-        """As gRPC's own."""
-        self._channel.subscribe(callback, try_to_connect=try_to_connect)
-
-    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
-        """As gRPC's own."""
-        self._channel.unsubscribe(callback)
-
-    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """As gRPC's own."""
-        return UnaryCallable(
-            self._attempts, method, self._channel.unary_unary(method, *args, **kwargs)
-        )
-
-    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """As gRPC's own."""
-        bare = self._channel.unary_stream(method, *args, **kwargs)
-        return StreamCallable(method, bare, self._attempts.stream)
-
-    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """As gRPC's own."""
-        return UploadCallable(
-            self._attempts, method, self._channel.stream_unary(method, *args, **kwargs)
-        )
-
-    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """As gRPC's own."""
-        bare = self._channel.stream_stream(method, *args, **kwargs)
-        return StreamCallable(method, bare, self._attempts.bidi)
-
-
-class UnaryCallable(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
-    """A method with one request and one response."""
-
-    def __init__(self, attempts: Attempts, method: str, bare: Any) -> None:
         self._attempts = attempts
         self._method = method
-        self._blocking = _blocking(bare)
-        self._future = _plain(bare.future)
+        self._given = given
+        self._blocking: Start[Req, Response[Res]] = _blocking(bare.with_call)
+        self._future: Start[Req, Response[Res]] = _plain(bare.future)
 
-    def __call__(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+
+@stands_for(grpc.UnaryUnaryMultiCallable)
+class UnaryCallable(Callables[Req, Res, P]):
+    """A method with one request and one response."""
+
+    def __call__(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> Res:
         """The response."""
         return self._settled(request, *args, **kwargs).result()
 
-    def with_call(self, request: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def with_call(
+        self, request: Req, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[Res, Response[Res]]:
         """The response and its call object."""
         call = self._settled(request, *args, **kwargs)
         return call.result(), call
 
-    def future(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+    def future(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> FutureCall[Req, Res]:
         """The call object, without waiting."""
-        outgoing = self._attempts.begin(_details(self._method, *args, **kwargs), request)
-        return self._attempts.future(self._future, outgoing, request)
+        details = self._given(self._method, *args, **kwargs)
+        return self._attempts.future(self._future, self._attempts.begin(details, request), request)
 
-    def _settled(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        outgoing = self._attempts.begin(_details(self._method, *args, **kwargs), request)
-        if outgoing.call.route.hedge is None:
+    def _settled(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> Response[Res]:
+        details = self._given(self._method, *args, **kwargs)
+        outgoing: SyncOutgoing[Req, Res] = self._attempts.begin(details, request)
+        if outgoing.call.state.hedge is None:
             return self._attempts.unary(self._blocking, outgoing, request)
         # Two attempts at once: one that blocks could not be cancelled.
         call = self._attempts.future(self._future, outgoing, request)
@@ -115,79 +120,78 @@ class UnaryCallable(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         return call
 
 
-class UploadCallable(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
+@stands_for(grpc.StreamUnaryMultiCallable)
+class UploadCallable(Callables[Iterator[Req], Res, P]):
     """A method with many requests and one response."""
 
-    def __init__(self, attempts: Attempts, method: str, bare: Any) -> None:
-        self._attempts = attempts
-        self._method = method
-        self._blocking = _blocking(bare)
-        self._future = _plain(bare.future)
-
-    def __call__(self, request_iterator: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, request_iterator: Iterator[Req], *args: P.args, **kwargs: P.kwargs) -> Res:
         """The response."""
         return self.with_call(request_iterator, *args, **kwargs)[0]
 
-    def with_call(self, request_iterator: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def with_call(
+        self, request_iterator: Iterator[Req], *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[Res, Response[Res]]:
         """The response and its call object."""
-        details = _details(self._method, *args, **kwargs)
+        details = self._given(self._method, *args, **kwargs)
         call = self._attempts.once(self._blocking, details, request_iterator)
         return call.result(), call
 
-    def future(self, request_iterator: Any, *args: Any, **kwargs: Any) -> Any:
+    def future(
+        self, request_iterator: Iterator[Req], *args: P.args, **kwargs: P.kwargs
+    ) -> FutureCall[Iterator[Req], Res]:
         """The call object, without waiting."""
-        details = _details(self._method, *args, **kwargs)
-        return self._attempts.future_once(self._future, details, request_iterator)
+        details = self._given(self._method, *args, **kwargs)
+        outgoing: SyncOutgoing[Iterator[Req], Res] = self._attempts.begin(details)
+        return self._attempts.future(self._future, outgoing, request_iterator, once=True)
 
 
-class StreamCallable(grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
+Streamed = StreamCall[Req, Res] | Refusal[Res]
+
+
+@stands_for(grpc.UnaryStreamMultiCallable)
+class StreamCallable(Generic[Req, Res, P]):
     """A method with many responses."""
 
-    def __init__(self, method: str, bare: Any, open_: Callable[[Start, Any, Any], Any]) -> None:
+    def __init__(
+        self,
+        open_: Callable[[Start[Req, Responses[Res]], Details, Req], Streamed[Req, Res]],
+        method: str,
+        bare: Callable[..., Responses[Res]],
+        given: Given[P],
+    ) -> None:
         self._method = method
-        self._start = _plain(bare)
+        self._given = given
+        self._start: Start[Req, Responses[Res]] = _plain(bare)
         self._open = open_
 
-    def __call__(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> Streamed[Req, Res]:
         """The call object."""
-        return self._open(self._start, _details(self._method, *args, **kwargs), request)
+        return self._open(self._start, self._given(self._method, *args, **kwargs), request)
 
 
-def _details(
-    method: str,
-    timeout: float | None = None,
-    metadata: Any = None,
-    credentials: Any = None,
-    wait_for_ready: bool | None = None,
-    compression: Any = None,
-) -> Details:
-    """The details of a call, given as gRPC's own callables take them."""
-    return Details(method, timeout, metadata, credentials, wait_for_ready, compression)
-
-
-def _plain(bare: Callable[..., Any]) -> Start:
+def _plain(bare: Callable[..., T]) -> Callable[[Details, R], T]:
     """Makes attempts that do not block."""
 
-    def start(details: Any, request: Any) -> Any:
-        return bare(request, **_options(details))
+    def start(details: Details, request: R) -> T:
+        return bare(
+            request,
+            timeout=finite(details.timeout),
+            metadata=details.metadata,
+            credentials=details.credentials,
+            wait_for_ready=details.wait_for_ready,
+            compression=details.compression,
+        )
 
     return start
 
 
-def _blocking(bare: Any) -> Start:
+def _blocking(
+    with_call: Callable[..., tuple[Res, CallStatus]],
+) -> Callable[[Details, R], Answer[Res]]:
     """Makes attempts that block. Raises the error of one that failed."""
+    answered = _plain(with_call)
 
-    def start(details: Any, request: Any) -> Any:
-        return Answer(*bare.with_call(request, **_options(details)))
+    def start(details: Details, request: R) -> Answer[Res]:
+        return Answer(*answered(details, request))
 
     return start
-
-
-def _options(details: Details) -> dict[str, Any]:
-    return {
-        "timeout": details.timeout,
-        "metadata": details.metadata,
-        "credentials": details.credentials,
-        "wait_for_ready": details.wait_for_ready,
-        "compression": details.compression,
-    }

@@ -6,23 +6,32 @@ attempts of a blocking call that came through an interceptor.
 """
 
 import contextvars
+import inspect
 import logging
 import time
 from collections.abc import Callable
 from functools import partial
 from threading import Condition, RLock, Thread
-from typing import Any
+from types import TracebackType
+from typing import Generic, Self, cast
 
 import grpc
 
 from accord._log import log
-from accord.client.decisions import Raise, Refuse, Send
-from accord.client.request import failure_from, keep, lookup
-from accord.sync.client_request import CANCELLED, Answer, Fallbacks, Outgoing, Refusal, Start
+from accord.client.call import Attempt
+from accord.client.decisions import Raise, Refuse
+from accord.client.protocols import Req, Res, stands_for
+from accord.client.request import failure_from
+from accord.sync.client_call import CANCELLED, Answer, CallBase, Ended, Refusal
+from accord.sync.client_protocols import CallStatus, Response, Start, SyncOutgoing
 from accord.sync.timers import TIMERS, Timer
 
+Running = tuple[Attempt, Response[Res]]
+Outcome = Answer[Res] | BaseException
 
-class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
+
+@stands_for(grpc.Future)
+class FutureCall(CallBase, Generic[Req, Res]):
     """A call with one response. Safe under threads.
 
     User code - callbacks, a fallback - never runs while the lock is held.
@@ -30,15 +39,13 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
 
     def __init__(
         self,
-        fallbacks: Fallbacks,
-        outgoing: Outgoing,
-        start: Start,
-        request: Any,
+        start: Start[Req, Response[Res]],
+        outgoing: SyncOutgoing[Req, Res],
+        request: Req,
         *,
-        once: bool = False,
+        once: bool,
     ) -> None:
         """`once`: the requests are streamed, so there is one attempt, and nothing else."""
-        self._fallbacks = fallbacks
         self._outgoing = outgoing
         self._call = outgoing.call
         self._start = start
@@ -46,23 +53,21 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         self._once = once
         self._context = contextvars.copy_context()
         self._condition = Condition(RLock())
-        self._running: list[tuple[Send, Any]] = []
+        self._running: list[Running[Res]] = []
         self._blocking = False
         self._timer: Timer | None = None
         self._hedge_timer: Timer | None = None
-        self._outcome: Any = None
-        """The call object or the error with which it has ended."""
+        self._outcome: Outcome[Res] | None = None
+        """With what it has ended."""
         self._cancelled = False
         self._callbacks: list[Callable[[], None]] = []
 
-    def begin(self) -> "FutureCall":
+    def begin(self) -> Self:
         """Make the first attempt. Raises what gRPC raises for a call that cannot be made."""
-        call = self._call
-        if call.route.caches and not self._once:
-            kept = lookup(call, self._outgoing, self._request)
-            if kept is not None:
-                self._end(Answer(kept), "OK")
-                return self
+        kept = None if self._once else self._outgoing.lookup(self._request)
+        if kept is not None:
+            self._end(Answer(kept), "OK")
+            return self
         self._guarded(self._attempt)
         if isinstance(self._outcome, BaseException) and not isinstance(
             self._outcome, grpc.RpcError
@@ -78,15 +83,11 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             self._timer = None
             if self._outcome is not None:
                 return
-            send = self._call.admit()
-            if isinstance(send, Refuse):
-                error = self._outgoing.refusal(send)
-                started = None
-            else:
-                error = None
-                started = self._launch(send)
-        if error is not None:
-            self._fail(error)
+            step = self._call.admit()
+            refusal = self._outgoing.refusal(step) if isinstance(step, Refuse) else None
+            started = None if isinstance(step, Refuse) else self._launch(step)
+        if refusal is not None:
+            self._fail(refusal)
         self._follow(started)
 
     def _hedge(self) -> None:
@@ -94,20 +95,21 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         with self._condition:
             if self._outcome is not None or len(self._running) != 1:
                 return
-            send = self._call.admit_hedge()
-            started = None if send is None else self._launch(send, hedge=True)
+            backup = self._call.admit_hedge()
+            started = None if backup is None else self._launch(backup, hedge=True)
         self._follow(started)
 
-    def _launch(self, send: Send, *, hedge: bool = False) -> tuple[Send, Any] | None:
+    def _launch(self, attempt: Attempt, *, hedge: bool = False) -> Running[Res] | None:
         try:
-            rpc = self._start(self._outgoing.attempt(send), self._request)
+            rpc = self._start(self._outgoing.details_of(attempt), self._request)
         except grpc.RpcError as error:
-            rpc = error  # it is the ended call as well
+            # It is the ended call as well, whatever the stubs say.
+            rpc = cast("Response[Res]", error)
         except BaseException as error:
-            self._call.released(send)
+            attempt.released()
             self._set(error, type(error).__name__)
             return None
-        self._running.append((send, rpc))
+        self._running.append((attempt, rpc))
         if rpc.done():
             # Either it was quick or it blocks; what may block must not hold up the timers.
             self._blocking = True
@@ -115,106 +117,107 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             delay = self._call.hedge_delay()
             if delay is not None:
                 self._hedge_timer = TIMERS.after(delay, self._carried(self._hedge))
-        return send, rpc
+        return attempt, rpc
 
-    def _follow(self, started: tuple[Send, Any] | None) -> None:
+    def _follow(self, started: Running[Res] | None) -> None:
         if started is not None:
-            send, rpc = started
-            rpc.add_done_callback(partial(self._guarded, self._ended, send))
+            attempt, rpc = started
+            rpc.add_done_callback(lambda ended: self._guarded(partial(self._ended, attempt, ended)))
         self._tell()
 
-    def _ended(self, send: Send, rpc: Any) -> None:
+    def _ended(self, attempt: Attempt, rpc: Response[Res]) -> None:
         """An attempt has ended."""
         with self._condition:
-            if all(other is not send for other, _ in self._running):
+            if attempt.ended:
                 return  # it was cancelled, and is reported
-            self._running = [pair for pair in self._running if pair[0] is not send]
-            error = self._decide(send, rpc)
+            self._running = [pair for pair in self._running if pair[0] is not attempt]
+            error = self._decide(attempt, rpc)
         if error is not None:
             self._fail(error)
         self._tell()
 
-    def _decide(self, send: Send, rpc: Any) -> Any:
+    def _decide(self, attempt: Attempt, rpc: Response[Res]) -> grpc.RpcError | None:
         """What follows; the error, if it is the end of the call."""
-        call = self._call
-        code = rpc.code()
-        if code is grpc.StatusCode.OK:
-            self._drop_rivals()
-            call.succeeded(send)
-            if call.route.caches and not self._once:
-                keep(call, rpc.result(), rpc.trailing_metadata())
+        call, outgoing = self._call, self._outgoing
+        if rpc.code() is grpc.StatusCode.OK:
+            self._drop_others()
+            attempt.answered()
+            if call.state.caches and not self._once:
+                outgoing.keep(rpc.result(), rpc.trailing_metadata())
             self._set(Answer(rpc.result(), rpc), "OK")
             return None
         error = _error_of(rpc)
         if not isinstance(error, grpc.RpcError):
-            self._drop_rivals()
-            call.released(send)
+            self._drop_others()
+            attempt.released()
             self._set(error, type(error).__name__)
             return None
         failure = failure_from(error)
-        if self._running and failure.code in call.route.transient:
-            call.recorded(send, failure)
+        if self._running and failure.code in call.state.transient:
+            attempt.recorded(failure)
             return None  # the other attempt may do better
-        self._drop_rivals()
+        self._drop_others()
         if self._once:
-            call.recorded(send, failure)
-            self._outgoing.mark(error)
-            return error
-        step = call.failed(send, failure)
+            attempt.recorded(failure)
+            return outgoing.mark(error)
+        step = attempt.failed(failure)
         if isinstance(step, Raise):
-            return self._outgoing.mark(error, exhausted=step.exhausted)
+            return outgoing.mark(error, exhausted=step.exhausted)
         if self._blocking:
-            Thread(target=self._carried(self._later), args=(step.delay,), daemon=True).start()
+            self._thread(partial(self._later, step.delay))
         else:
             self._timer = TIMERS.after(step.delay, self._carried(self._attempt))
         return None
 
-    def _drop_rivals(self) -> None:
+    def _drop_others(self) -> None:
         if self._hedge_timer is not None:
             self._hedge_timer.cancel()
         for other, loser in self._running:
             loser.cancel()
-            self._call.released(other, lost=True)
+            other.released(lost=True)
         self._running.clear()
 
     def _later(self, delay: float) -> None:
         time.sleep(delay)
         self._attempt()
 
-    def _carried(self, action: Callable[..., None]) -> Callable[..., None]:
+    def _thread(self, action: Callable[[], None]) -> None:
+        Thread(target=self._carried(action), daemon=True).start()
+
+    def _carried(self, action: Callable[[], None]) -> Callable[[], None]:
         return partial(self._context.copy().run, self._guarded, action)
 
-    def _guarded(self, action: Callable[..., None], *args: Any) -> None:
+    def _guarded(self, action: Callable[[], None]) -> None:
         """Do what may raise where nobody would see it: then the call ends with that."""
         try:
-            action(*args)
+            action()
         except BaseException as problem:
             with self._condition:
-                self._drop_rivals()
+                self._drop_others()
                 self._set(problem, type(problem).__name__)
             self._tell()
 
     # How it ends.
 
     def _fail(self, error: grpc.RpcError) -> None:
-        if self._once or not self._fallbacks.may_answer(self._outgoing, error):
+        if self._once or self._outgoing.fallback(error) is None:
             self._set(error, error.code().name)
             return
         # It may block, and this thread is gRPC's.
-        Thread(target=self._carried(self._fall_back), args=(error,), daemon=True).start()
+        self._thread(partial(self._fall_back, error))
 
     def _fall_back(self, error: grpc.RpcError) -> None:
-        answer = self._fallbacks.answer(self._outgoing, self._request, error)
+        answer = fall_back(self._outgoing, self._request, error)
         if answer is None:
             self._end(error, error.code().name)
         else:
             self._end(Answer(answer), error.code().name, fallback=True)
 
-    def _end(self, outcome: Any, code: str, *, fallback: bool = False) -> None:
+    def _end(self, outcome: Outcome[Res], code: str, *, fallback: bool = False) -> None:
         self._set(outcome, code, fallback=fallback)
         self._tell()
 
-    def _set(self, outcome: Any, code: str, *, fallback: bool = False) -> None:
+    def _set(self, outcome: Outcome[Res], code: str, *, fallback: bool = False) -> None:
         with self._condition:
             if self._outcome is not None:
                 return
@@ -237,30 +240,33 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             except Exception as error:
                 log(logging.ERROR, "a callback of a call failed", error=error)
 
-    def _settled(self, timeout: float | None = None) -> Any:
+    def _settled(self, timeout: float | None = None) -> Outcome[Res]:
         """Wait for the end. Raises FutureTimeoutError."""
         with self._condition:
-            if not self._condition.wait_for(lambda: self._outcome is not None, timeout):
+            self._condition.wait_for(lambda: self._outcome is not None, timeout)
+            if self._outcome is None:
                 raise grpc.FutureTimeoutError()
             return self._outcome
 
     # What the caller sees of it.
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> Res:
         """The response; waits `timeout` seconds at most. Raises as gRPC's own."""
-        error = self.exception(timeout)
-        if error is not None:
-            raise error
-        return self._settled().result()
+        outcome = self._settled(timeout)
+        if self._cancelled:
+            raise grpc.FutureCancelledError()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome.result()
 
-    def exception(self, timeout: float | None = None) -> Any:
+    def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error; None: it succeeded."""
         outcome = self._settled(timeout)
         if self._cancelled:
             raise grpc.FutureCancelledError()
         return outcome if isinstance(outcome, BaseException) else None
 
-    def traceback(self, timeout: float | None = None) -> Any:
+    def traceback(self, timeout: float | None = None) -> TracebackType | None:
         """Where the error was raised; None: it succeeded."""
         error = self.exception(timeout)
         return None if error is None else error.__traceback__
@@ -271,9 +277,9 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             if self._outcome is not None:
                 return False
             self._cancelled = True
-            for send, rpc in self._running:
+            for attempt, rpc in self._running:
                 rpc.cancel()
-                self._call.released(send)
+                attempt.released()
             self._running.clear()
             self._set(Refusal(grpc.StatusCode.CANCELLED, CANCELLED), "CANCELLED")
         self._tell()
@@ -283,23 +289,15 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         """Whether the caller has cancelled it."""
         return self._cancelled
 
-    def done(self) -> bool:
-        """Whether it has ended."""
-        return self._outcome is not None
-
-    def running(self) -> bool:
-        """Whether it has not ended."""
-        return self._outcome is None
-
     def is_active(self) -> bool:
         """Whether it has not ended."""
         return self._outcome is None
 
-    def time_remaining(self) -> Any:
+    def time_remaining(self) -> float | None:
         """Seconds left of the whole call, attempts and waits included."""
         return self._call.remaining()
 
-    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
+    def add_done_callback(self, fn: Callable[[Self], None]) -> None:
         """Call `fn` with this when it has ended, at once if it has."""
         if not self.add_callback(partial(fn, self)):
             fn(self)
@@ -312,35 +310,35 @@ class FutureCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             self._callbacks.append(callback)
             return True
 
-    def code(self) -> Any:
-        """Status code, once the call has ended."""
+    def _status(self) -> CallStatus:
         outcome = self._settled()
-        return outcome.code() if hasattr(outcome, "code") else grpc.StatusCode.INTERNAL
-
-    def details(self) -> Any:
-        """Status message, once the call has ended."""
-        outcome = self._settled()
-        return outcome.details() if hasattr(outcome, "details") else str(outcome)
-
-    def initial_metadata(self) -> Any:
-        """Initial metadata of the last attempt, once the call has ended."""
-        outcome = self._settled()
-        return outcome.initial_metadata() if hasattr(outcome, "initial_metadata") else ()
-
-    def trailing_metadata(self) -> Any:
-        """Trailing metadata of the last attempt, once the call has ended."""
-        outcome = self._settled()
-        return outcome.trailing_metadata() if hasattr(outcome, "trailing_metadata") else ()
-
-    def debug_error_string(self) -> str:
-        """What gRPC itself says of the failure."""
-        outcome = self._settled()
-        return str(getattr(outcome, "debug_error_string", str)())
+        if isinstance(outcome, BaseException) and not hasattr(outcome, "code"):
+            return Ended(grpc.StatusCode.INTERNAL, str(outcome))
+        # An error of gRPC's is the ended call as well, whatever the stubs say.
+        return cast("CallStatus", outcome)
 
 
-def _error_of(rpc: Any) -> Any:
+def _error_of(rpc: Response[Res]) -> BaseException:
     """What an attempt that failed would raise."""
     try:
-        return rpc.exception()
+        error = rpc.exception()
     except grpc.FutureCancelledError:
-        return rpc
+        error = None
+    # A call that was cancelled, or is an error itself, is what it would raise.
+    return cast("BaseException", rpc) if error is None else error
+
+
+def fall_back(outgoing: SyncOutgoing[Req, Res], request: Req, error: grpc.RpcError) -> Res | None:
+    """The answer of the method's fallback; None if there is none."""
+    fallback = outgoing.fallback(error)
+    if fallback is None:
+        return None
+    try:
+        answer = fallback(request, error)
+        if inspect.iscoroutine(answer):
+            answer.close()
+            raise TypeError("a coroutine function cannot be the fallback of a sync call")
+    except Exception as problem:
+        outgoing.fallback_failed(problem)
+        return None
+    return outgoing.fell_back(answer)

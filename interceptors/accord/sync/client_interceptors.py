@@ -4,86 +4,94 @@ The twins of `accord.aio.client_interceptors`. An interceptor is not told whethe
 and one that blocks cannot be hedged: a channel of the mesh knows (see `client_channel`).
 """
 
-from typing import Any
+from collections.abc import Iterator
 
 import grpc
 
+from accord.client.protocols import CallDetails, Details, Req, Res, stands_for
 from accord.sync.client_attempts import Attempts
-from accord.sync.client_request import Start
+from accord.sync.client_call import Refusal, finite
+from accord.sync.client_future import FutureCall
+from accord.sync.client_protocols import Response, Responses, Rpc, Start, SyncOutgoing
+from accord.sync.client_stream import StreamCall
 from accord.telemetry.spans import suppressed
 
 
-class UnaryUnary(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
+class Interceptor:
+    """What the four have in common."""
+
+    def __init__(self, attempts: Attempts) -> None:
+        self._attempts = attempts
+
+
+@stands_for(grpc.UnaryUnaryClientInterceptor)
+class UnaryUnary(Interceptor):
     """One request, one response."""
 
-    def __init__(self, attempts: Attempts) -> None:
-        self._attempts = attempts
-
     def intercept_unary_unary(
-        self, continuation: Any, client_call_details: Any, request: Any
-    ) -> Any:
+        self,
+        continuation: Start[Req, Response[Res]],
+        client_call_details: CallDetails,
+        request: Req,
+    ) -> FutureCall[Req, Res]:
         """See the class."""
-        return self._attempts.future(
-            _alone(continuation), self._attempts.begin(client_call_details, request), request
-        )
+        outgoing: SyncOutgoing[Req, Res] = self._attempts.begin(client_call_details, request)
+        return self._attempts.future(_alone(continuation), outgoing, request)
 
 
-class UnaryStream(grpc.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
+@stands_for(grpc.UnaryStreamClientInterceptor)
+class UnaryStream(Interceptor):
     """One request, many responses."""
 
-    def __init__(self, attempts: Attempts) -> None:
-        self._attempts = attempts
-
     def intercept_unary_stream(
-        self, continuation: Any, client_call_details: Any, request: Any
-    ) -> Any:
+        self,
+        continuation: Start[Req, Responses[Res]],
+        client_call_details: CallDetails,
+        request: Req,
+    ) -> StreamCall[Req, Res] | Refusal[Res]:
         """See the class."""
         return self._attempts.stream(_alone(continuation), client_call_details, request)
 
 
-class StreamUnary(grpc.StreamUnaryClientInterceptor):  # type: ignore[type-arg]
+@stands_for(grpc.StreamUnaryClientInterceptor)
+class StreamUnary(Interceptor):
     """Many requests, one response."""
 
-    def __init__(self, attempts: Attempts) -> None:
-        self._attempts = attempts
-
     def intercept_stream_unary(
-        self, continuation: Any, client_call_details: Any, request_iterator: Any
-    ) -> Any:
+        self,
+        continuation: Start[Iterator[Req], Response[Res]],
+        client_call_details: CallDetails,
+        request_iterator: Iterator[Req],
+    ) -> FutureCall[Iterator[Req], Res]:
         """See the class."""
-        return self._attempts.future_once(
-            _alone(continuation), client_call_details, request_iterator
-        )
+        outgoing: SyncOutgoing[Iterator[Req], Res] = self._attempts.begin(client_call_details)
+        return self._attempts.future(_alone(continuation), outgoing, request_iterator, once=True)
 
 
-class StreamStream(grpc.StreamStreamClientInterceptor):  # type: ignore[type-arg]
+@stands_for(grpc.StreamStreamClientInterceptor)
+class StreamStream(Interceptor):
     """Many requests, many responses."""
 
-    def __init__(self, attempts: Attempts) -> None:
-        self._attempts = attempts
-
     def intercept_stream_stream(
-        self, continuation: Any, client_call_details: Any, request_iterator: Any
-    ) -> Any:
+        self,
+        continuation: Start[Iterator[Req], Responses[Res]],
+        client_call_details: CallDetails,
+        request_iterator: Iterator[Req],
+    ) -> StreamCall[Iterator[Req], Res] | Refusal[Res]:
         """See the class."""
         return self._attempts.bidi(_alone(continuation), client_call_details, request_iterator)
 
 
-def interceptors(attempts: Attempts) -> list[Any]:
+def interceptors(attempts: Attempts) -> list[Interceptor]:
     """One interceptor per arity."""
-    return [
-        UnaryUnary(attempts),
-        UnaryStream(attempts),
-        StreamUnary(attempts),
-        StreamStream(attempts),
-    ]
+    return [kind(attempts) for kind in (UnaryUnary, UnaryStream, StreamUnary, StreamStream)]
 
 
-def _alone(continuation: Start) -> Start:
+def _alone(continuation: Start[Req, Rpc]) -> Start[Req, Rpc]:
     """`continuation`, in which nobody else makes a span of the same call."""
 
-    def start(details: Any, request: Any) -> Any:
+    def start(details: Details, request: Req) -> Rpc:
         with suppressed():
-            return continuation(details, request)
+            return continuation(details._replace(timeout=finite(details.timeout)), request)
 
     return start

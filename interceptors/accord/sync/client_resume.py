@@ -8,92 +8,81 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from threading import Event, Lock
-from typing import Any, Final
+from typing import Final, cast
 
 import grpc
 
-from accord.client.decisions import Raise, Refuse
-from accord.client.request import OnResume, broken, failure_from
+from accord.client.call import Attempt
+from accord.client.decisions import Raise
+from accord.client.protocols import Req, Res
+from accord.client.request import OnResume
 from accord.client.resume import ResumeTokens
-from accord.sync.client_request import CANCELLED, Outgoing, Refusal, Start
-from accord.sync.client_stream import Ending, StreamCall
+from accord.sync.client_call import CANCELLED, Refusal
+from accord.sync.client_protocols import CallStatus, Responses, Start, SyncOutgoing
+from accord.sync.client_stream import StreamCall
 from accord.sync.timers import TIMERS
 
 DROPPED: Final = 1.0
 """Seconds after which a call whose attempt has ended unseen is looked at: it may be dropped."""
 
 
-class ResumableCall(StreamCall):
+class ResumableCall(StreamCall[Req, Res]):
     """The call object of a stream that is tried again, or resumed."""
 
-    def __init__(self, outgoing: Outgoing, on_resume: OnResume | None) -> None:
+    def __init__(
+        self,
+        start: Start[Req, Responses[Res]],
+        request: Req,
+        outgoing: SyncOutgoing[Req, Res],
+        on_resume: OnResume | None,
+    ) -> None:
         super().__init__(outgoing)
-        self._on_resume = on_resume
-        self._start: Any = None
+        self._start = start
+        self._tokens = ResumeTokens(outgoing.call, request, on_resume)
         self._reading = False
         """Whether somebody reads."""
-        self._delivered = False
-        """Whether the caller has seen a message."""
         self._lock = Lock()
         self._cancelled = False
         self._woken = Event()
         self._over = Event()
         self._code: grpc.StatusCode | None = None
-        self._error: Any = None
+        self._error: grpc.RpcError | None = None
         self._callbacks: list[Callable[[], None]] = []
 
-    def start(self, start: Start, request: Any) -> Any:
-        """Make the first attempt: this, or the engine's refusal. Raises as gRPC does."""
-        self._start = start
-        self._tokens = ResumeTokens(self._call, request, self._on_resume)
-        refusal = self._open(None)
-        if refusal is None:
-            return self
-        self._outgoing.finish(refusal.code().name)
-        return refusal
+    def open(self, after: grpc.RpcError | None = None, *, resumes: bool = False) -> None:
+        """Make an attempt, the first or one that follows the error `after`.
 
-    def _open(self, error: grpc.RpcError | None) -> Any:
-        """Make an attempt from the last token delivered; `error` is what it resumes after.
-
-        Returns the engine's refusal, or None.
+        It begins behind the last token delivered. Raises the engine's refusal, or as gRPC does.
         """
-        request = self._tokens.request(again=self._rpc is not None)
-        send = self._call.admit()
-        if isinstance(send, Refuse):
-            return self._outgoing.refusal(send)
-        if error is not None:
-            self._tokens.announce(error)
-        self._send = send
-        self._answered = False
-        rpc, ending = self._sent(self._start, send, request), Ending(self._outgoing, send)
+        request = self._tokens.request(again=after is not None)
+        with self._outgoing.sending() as attempt:
+            if after is not None and resumes:
+                self._tokens.announce(after)
+            rpc = self._start(self._outgoing.details_of(attempt), request)
         with self._lock:
-            self._rpc, self._ending = rpc, ending
+            self._rpc, self._attempt = rpc, attempt
             cancelled = self._cancelled
-        seen = partial(_attempt_ended, weakref.ref(self), weakref.ref(rpc), ending)
+        seen = partial(_attempt_ended, weakref.ref(self), weakref.ref(rpc), self._outgoing, attempt)
         if not rpc.add_callback(seen):
             seen()
         if cancelled:
             rpc.cancel()
-            ending.cancelled()
-        return None
+            self._outgoing.cancelled(attempt)
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Res:
         self._reading = True
         while not self._over.is_set():
             try:
                 self._notice_opening()
                 message = next(self._rpc)
             except StopIteration:
-                self._take()
                 self._tokens.ended()
-                self._answer()
                 self._end(grpc.StatusCode.OK)
             except grpc.RpcError as error:
                 self._resume_after(error)
             else:
-                self._answer()
+                self._attempt.opened()
                 if self._tokens.wanted(message):
-                    self._delivered = True
                     self._outgoing.received()
                     return message
         if self._error is not None:
@@ -101,20 +90,17 @@ class ResumableCall(StreamCall):
         raise StopIteration
 
     def _notice_opening(self) -> None:
-        if self._answered or not self._tokens.resumes:
+        if self._attempt.open or not self._tokens.resumes:
             return
         if self._tokens.accepted(self._rpc.initial_metadata()):
-            self._answer()
+            self._attempt.opened()
 
     def _resume_after(self, error: grpc.RpcError) -> None:
         """Wait and open the next attempt, or end with `error`."""
-        if self._cancelled or self._send is None:
+        if self._cancelled:
             self._end_cancelled()
             return
-        self._take()
-        step = self._call.failed(
-            self._send, failure_from(error, transport=broken(error), started=self._delivered)
-        )
+        step = self._attempt.failed(self._tokens.failure(error))
         if isinstance(step, Raise):
             self._outgoing.mark(error, exhausted=step.exhausted)
             self._end(error.code(), error)
@@ -122,35 +108,33 @@ class ResumableCall(StreamCall):
         if self._woken.wait(step.delay):
             self._end_cancelled()
             return
-        refusal = self._open(error if step.resumes else None)
-        if refusal is not None:  # no time is left for another attempt
+        try:
+            self.open(error, resumes=step.resumes)
+        except Refusal as refusal:  # no time is left for another attempt
             refusal.__cause__ = error
             self._end(refusal.code(), refusal)
-
-    def _take(self) -> None:
-        """The reader has seen the end of the attempt in hand, and reports it."""
-        if self._ending is not None:
-            self._ending.taken()
 
     def _end_cancelled(self) -> None:
         """The caller has cancelled, whatever else has happened."""
         self._end(grpc.StatusCode.CANCELLED, Refusal(grpc.StatusCode.CANCELLED, CANCELLED))
 
-    def _end(self, code: grpc.StatusCode, error: Any = None) -> None:
+    def _end(self, code: grpc.StatusCode, error: grpc.RpcError | None = None) -> None:
         with self._lock:
             if self._code is not None:
                 return
             self._code, self._error = code, error
             callbacks, self._callbacks = self._callbacks, []
             self._over.set()
+        if code is grpc.StatusCode.OK:
+            self._attempt.answered()
         self._outgoing.finish(code.name)
         for callback in callbacks:
             callback()
 
-    def attempt_ended(self, rpc: Any, ending: Ending) -> None:
-        """An attempt has ended. When there is a reader, it sees to it."""
-        if not self._reading:
-            ending.report(rpc.code(), rpc.trailing_metadata())
+    @property
+    def has_reader(self) -> bool:
+        """Whether somebody reads, who sees to the ends of attempts."""
+        return self._reading
 
     def cancel(self) -> bool:
         """End the call and the attempt in hand; False if it has ended."""
@@ -158,11 +142,10 @@ class ResumableCall(StreamCall):
             if self._code is not None or self._cancelled:
                 return False
             self._cancelled = True
-            rpc, ending = self._rpc, self._ending
+            rpc, attempt = self._rpc, self._attempt
         self._woken.set()
         rpc.cancel()
-        if ending is not None:
-            ending.cancelled()
+        self._outgoing.cancelled(attempt)
         self._end_cancelled()
         return True
 
@@ -174,9 +157,9 @@ class ResumableCall(StreamCall):
         """Whether it has not ended."""
         return self._code is None and not self._cancelled
 
-    def time_remaining(self) -> Any:
+    def time_remaining(self) -> float | None:
         """Seconds left of the whole call, attempts and waits included; None: no bound."""
-        return self._call.remaining()
+        return self._outgoing.call.remaining()
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Call back when it has ended; False if it has."""
@@ -186,7 +169,7 @@ class ResumableCall(StreamCall):
             self._callbacks.append(callback)
             return True
 
-    def code(self) -> Any:
+    def code(self) -> grpc.StatusCode:
         """Status code, once the call has ended."""
         if not self._reading and not self._over.is_set():
             # Nobody reads, so nothing will be resumed: the attempt's status is the call's.
@@ -196,35 +179,27 @@ class ResumableCall(StreamCall):
         if self._cancelled:
             return grpc.StatusCode.CANCELLED
         self._over.wait()
-        return self._code
+        return self._code or grpc.StatusCode.UNKNOWN  # it has one by now
 
-    def _last(self) -> Any:
+    def _status(self) -> CallStatus:
         self.code()
-        return self._rpc if self._error is None else self._error
-
-    def trailing_metadata(self) -> Any:
-        """Trailing metadata of the last attempt, once the call has ended."""
-        return self._last().trailing_metadata()
-
-    def details(self) -> Any:
-        """Status message, once the call has ended."""
-        return self._last().details()
-
-    def debug_error_string(self) -> Any:
-        """What gRPC itself says of the failure."""
-        return self._last().debug_error_string()
+        # The stubs give the trailers of an error another type than it has.
+        return self._rpc if self._error is None else cast("CallStatus", self._error)
 
 
 def _attempt_ended(
-    call_of: "weakref.ref[ResumableCall]", rpc_of: "weakref.ref[Any]", ending: Ending
+    call_of: Callable[[], ResumableCall[Req, Res] | None],
+    rpc_of: Callable[[], Responses[Res] | None],
+    outgoing: SyncOutgoing[Req, Res],
+    attempt: Attempt,
 ) -> None:
     call, rpc = call_of(), rpc_of()
     if call is None:
-        ending.cancelled()  # the caller has dropped it
+        outgoing.cancelled(attempt)  # the caller has dropped it
         return
-    if rpc is not None:  # else the reader has gone on to the next attempt
-        call.attempt_ended(rpc, ending)
-    if ending.missing():
+    if rpc is not None and not call.has_reader:  # else the reader sees to it, or has gone on
+        outgoing.ended(attempt, rpc.code(), rpc.trailing_metadata())
+    if not attempt.ended:
         # The reader may come back, or drop the call. Nothing can be reported while it is collected:
         # that happens in any thread, under any lock.
-        TIMERS.after(DROPPED, partial(_attempt_ended, call_of, rpc_of, ending))
+        TIMERS.after(DROPPED, partial(_attempt_ended, call_of, rpc_of, outgoing, attempt))

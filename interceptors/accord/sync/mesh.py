@@ -11,7 +11,7 @@ from accord.client.request import ClientSettings
 from accord.interfaces import SyncIdempotencyStore
 from accord.server.registration import LAME_DUCK
 from accord.server.request import WORKERS, Settings
-from accord.sync import client_channel, client_interceptors
+from accord.sync import client_interceptors
 from accord.sync import server as servers
 from accord.sync.client_attempts import Attempts
 from accord.sync.client_channel import Channel
@@ -43,6 +43,7 @@ class SyncMesh:
         self._channel_options = channel_options
         self._server_options = server_options
         self._lock = RLock()
+        """Of the channels alone: making one takes its time."""
         self._channels: dict[tuple[str, grpc.ChannelCredentials | None], Channel] = {}
 
     def channel(
@@ -52,11 +53,12 @@ class SyncMesh:
         with self._lock:
             channel = self._channels.get((target, credentials))
             if channel is None:
-                bare = client_channel.bare(
-                    self._address(target), credentials, self._channel_options(contracts)
+                channel = self._channels[target, credentials] = Channel(
+                    self._address(target),
+                    credentials,
+                    self._channel_options(contracts),
+                    Attempts(self._client, target),
                 )
-                channel = Channel(bare, self._to(target))
-                self._channels[target, credentials] = channel
             return channel
 
     def client_interceptors(self, target: str = "") -> list[Any]:
@@ -65,14 +67,16 @@ class SyncMesh:
         `target` names what it leads to. Calls that block are not hedged: only a channel of the mesh
         can cancel the one that loses.
         """
-        return client_interceptors.interceptors(self._to(target))
+        return client_interceptors.interceptors(Attempts(self._client, target))
 
     def server_interceptors(self, *, idempotency: SyncIdempotencyStore | None = None) -> list[Any]:
         """Interceptors for a server of your own; they go before any others.
 
         `idempotency` finds stored answers; the mesh's own store is for servers of `grpc.aio`.
         """
-        return [ServerInterceptor(ServerPipelines(self._settings, idempotency, self._lock))]
+        return [
+            ServerInterceptor(ServerPipelines(self._settings, idempotency, self._client.env.lock))
+        ]
 
     def server(
         self,
@@ -97,7 +101,7 @@ class SyncMesh:
         if max_workers is None:
             max_workers = WORKERS + self._settings.control.streams.limit
         pool = ThreadPoolExecutor(max_workers, thread_name_prefix="accord-server")
-        pipelines = ServerPipelines(self._settings, idempotency, self._lock)
+        pipelines = ServerPipelines(self._settings, idempotency, self._client.env.lock)
         server = servers.bare(
             pool,
             interceptors=[ServerInterceptor(pipelines), *interceptors] if interceptors else [],
@@ -118,6 +122,3 @@ class SyncMesh:
             self._channels.clear()
         for channel in channels:
             channel.close()
-
-    def _to(self, target: str) -> Attempts:
-        return Attempts(self._client, target, self._lock)

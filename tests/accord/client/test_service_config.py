@@ -53,7 +53,7 @@ def test_bad_config_is_refused(config: dict[str, Any], problem: str) -> None:
 def test_derived_from_the_contract() -> None:
     """What is derived passes the check; the contract's breaker says how many calls are enough."""
     for methods in ((), accord.check_service(SERVICE)):
-        config = service_config.derive(methods)
+        config: Any = service_config.derive(methods)
         service_config.check(config)
         ((balancing,),) = (config["loadBalancingConfig"],)
         ejection = balancing["outlier_detection_experimental"]["failurePercentageEjection"]

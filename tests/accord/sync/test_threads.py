@@ -162,14 +162,14 @@ def test_one_mesh_for_both() -> None:
                 for _ in range(10):
                     Yielding()
                 mesh.snapshot()
-                mesh._routes.written(path("Put"))
+                mesh._methods.written(path("Put"))
         except Exception as error:  # a table that changed while it was read
             problems.append(error)
 
     watcher = threading.Thread(target=look)
     watcher.start()
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda n: mesh._routes.find(f"target-{n}", path("Unary")), range(3000)))
+        list(threads.map(lambda n: mesh._methods.find(f"target-{n}", path("Unary")), range(3000)))
     stop.set()
     watcher.join()
     assert problems == []
