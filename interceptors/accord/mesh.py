@@ -29,7 +29,7 @@ from accord.policies.budget import BudgetPolicy
 from accord.policies.resume import ResumeLimits
 from accord.server.registration import LAME_DUCK
 from accord.server.request import Settings
-from accord.server.state import Control, Limits
+from accord.server.state import Limits, ServerState
 
 if TYPE_CHECKING:
     from accord.sync.mesh import SyncMesh
@@ -114,7 +114,7 @@ class Mesh:
         self.name = name
         self._service_config = service_config
         self._targets = targets if targets is not None else {}
-        self.control = Control(limits, clock=clock, random=random)
+        self.control = ServerState(limits, clock=clock, random=random)
         self._routes = Routes(
             clock=clock, random=random, policy_of=self.control.overrides.policy, budget=budget
         )

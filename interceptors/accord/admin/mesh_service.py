@@ -18,7 +18,7 @@ from accord.ops.v1 import mesh_pb2_grpc
 from accord.policies.breaker import State
 from accord.policies.fault_injection import FaultPolicy
 from accord.policies.types import Code
-from accord.server.state import Control
+from accord.server.state import ServerState
 
 CONTRACT: Final = "accord.ops.v1.MeshService"
 
@@ -58,7 +58,7 @@ class Operated(Protocol):
     """What is operated: an `accord.Mesh`."""
 
     name: str
-    control: Control
+    control: ServerState
 
     def snapshot(self) -> ClientSnapshot:
         """Breakers, budgets, hedge delays and caches of its clients."""
@@ -95,7 +95,9 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         """Returns breakers, budgets, hedges, limits, overrides and counts."""
         control, clients = self._control, self._mesh.snapshot()
         calls, streams = control.calls.snapshot(), control.streams.snapshot()
-        methods = control.overrides.methods() | control.faults.methods() | control.counts.methods()
+        methods = (
+            control.overrides.methods() | control.faults.injected.keys() | control.counts.methods()
+        )
         return pb.GetStateResponse(
             service=self._mesh.name,
             breakers=[

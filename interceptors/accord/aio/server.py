@@ -1,20 +1,43 @@
 """A server that checks its contracts, tells its health and drains before it stops."""
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 from grpc.aio import _server
-from grpc_health.v1 import health
+from grpc_health.v1 import health, health_pb2_grpc
 
-from accord.server.registration import LAME_DUCK, SERVING, Pipelines, Registration
-
-bare: Any = _server.server
-"""As `grpc.aio.server`, beneath any instrumentation (see `client_channel.bare`)."""
+from accord.server.protocols import HandlerRegistry
+from accord.server.registration import HEALTH, LAME_DUCK, SERVING, Pipelines, Registration
 
 
-class Server(Registration, grpc.aio.Server):
+class GrpcServer(HandlerRegistry, Protocol):
+    """gRPC's own server."""
+
+    async def start(self) -> None:
+        """Serve."""
+
+    async def stop(self, grace: float | None) -> None:
+        """Stop; calls that run get `grace` seconds."""
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Until it has stopped."""
+
+
+def bare(
+    *,
+    interceptors: Sequence[grpc.aio.ServerInterceptor],  # type: ignore[type-arg]  # of any types
+    options: Sequence[tuple[str, str | int]],
+    **settings: Any,  # whatever else `grpc.aio.server` takes
+) -> GrpcServer:
+    """As `grpc.aio.server`, beneath any instrumentation (see `client_channel.bare`)."""
+    found: GrpcServer = _server.server(interceptors=interceptors, options=options, **settings)
+    return found
+
+
+class Server(Registration[GrpcServer], grpc.aio.Server):
     """gRPC's server with health and drain.
 
     It serves `grpc.health.v1.Health`, unless a servicer of that name is added: every service that
@@ -23,7 +46,7 @@ class Server(Registration, grpc.aio.Server):
 
     def __init__(
         self,
-        server: grpc.aio.Server,
+        server: GrpcServer,
         *,
         pipelines: Pipelines | None = None,
         lame_duck: float = LAME_DUCK,
@@ -31,13 +54,16 @@ class Server(Registration, grpc.aio.Server):
         """`pipelines`: takes the place of the interceptor that `server` has not got."""
         super().__init__(server, pipelines)
         self._lame_duck = lame_duck
-        self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        # The stubs of gRPC's health service know its sync servicer only.
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._stopping = False
 
     async def start(self) -> None:
         """Serve, and say so. Raises ContractError: a served method has an invalid policy."""
-        for name in self._complete(self._health):
+        for name in self._check():
             await self._health.set(name, SERVING)
+        if HEALTH not in self._services:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self)
         await self._server.start()
 
     async def stop(self, grace: float | None = None) -> None:
@@ -55,4 +81,4 @@ class Server(Registration, grpc.aio.Server):
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:
         """As gRPC's own."""
-        return bool(await self._server.wait_for_termination(timeout))
+        return await self._server.wait_for_termination(timeout)

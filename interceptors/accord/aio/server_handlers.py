@@ -11,68 +11,116 @@ longer than its contract allows, is over when its function has returned.
 import asyncio
 import contextvars
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import aclosing, suppress
-from typing import Any, Final
+from typing import Generic, Protocol, TypeGuard, TypeVar, cast
 
-from accord.aio.server_context import Requests, ServerContext, SyncContext
+from accord.aio import EOF
+from accord.aio.server_context import GrpcContext, Requests, ServerContext, SyncContext
+from accord.server import protocols
+from accord.server.protocols import RequestT, ResponseT
 
-Single = Callable[[Any, ServerContext], Awaitable[Any]]
-"""Handles a call and returns its response."""
+T = TypeVar("T")
+P = TypeVar("P")
 
-Many = Callable[[Any, ServerContext], Awaitable[None]]
+OneResponse = Callable[..., Awaitable[ResponseT]] | Callable[..., ResponseT]
+"""A handler with one response: a coroutine function or a function of request and context.
+
+Its request is a message, or an iterator of messages; a coroutine has an asynchronous one.
+"""
+
+ManyResponses = (
+    Callable[..., AsyncGenerator[ResponseT, None]]
+    | Callable[..., Awaitable[None]]
+    | Callable[..., Iterator[ResponseT]]
+)
+"""A handler with a stream of responses, in any shape."""
+
+Handle = Callable[[RequestT | None, ServerContext[RequestT, ResponseT]], Awaitable[ResponseT]]
+"""Handles a call and returns its response. No request: requests are in the context."""
+
+HandleMany = Callable[[RequestT | None, ServerContext[RequestT, ResponseT]], Awaitable[None]]
 """Handles a call and writes its responses to the context."""
 
-_END: Final = object()
+Behaviour = Callable[[AsyncIterator[bytes], GrpcContext], Awaitable[bytes]]
+"""What gRPC calls: a handler of bytes. What it returns counts where there is one response."""
 
 
-def single(handler: Callable[..., Any], pool: Executor, *, streamed: bool) -> Single:
+class MethodHandler(protocols.MethodHandler[RequestT, ResponseT], Protocol):
+    """One RPC's handler for grpc.aio."""
+
+    unary_unary: OneResponse[ResponseT]
+    stream_unary: OneResponse[ResponseT]
+    unary_stream: ManyResponses[ResponseT]
+    stream_stream: ManyResponses[ResponseT]
+
+
+def single(
+    handler: OneResponse[ResponseT], pool: Executor, *, streamed: bool
+) -> Handle[RequestT, ResponseT]:
     """A handler with one response, whatever its shape; a function runs in `pool`.
 
     `streamed`: requests are in the context.
     """
-    if inspect.iscoroutinefunction(handler):
+    if _is_coroutine(handler):
         if not streamed:
             return handler
+        coroutine = handler
 
-        async def in_loop(request: Any, context: ServerContext) -> Any:
-            return await handler(_incoming(request, context), context)
+        async def in_loop(
+            request: RequestT | None, context: ServerContext[RequestT, ResponseT]
+        ) -> ResponseT:
+            return await coroutine(_incoming(request, context), context)
 
         return in_loop
+    # What is no coroutine function returns the response itself; a TypeGuard does not say so.
+    function = cast("Callable[..., ResponseT]", handler)
 
-    async def in_thread(request: Any, context: ServerContext) -> Any:
+    async def in_thread(
+        request: RequestT | None, context: ServerContext[RequestT, ResponseT]
+    ) -> ResponseT:
         thread = _Thread(pool, context)
-        return await thread.run(handler, thread.incoming(request), thread.context)
+        return await thread.run(function, thread.incoming(request), thread.context)
 
     return in_thread
 
 
-def many(handler: Callable[..., Any], pool: Executor) -> Many:
+def many(handler: ManyResponses[ResponseT], pool: Executor) -> HandleMany[RequestT, ResponseT]:
     """A handler with a stream of responses, whatever its shape. None as request: as above."""
-    if inspect.isasyncgenfunction(handler):
+    if _is_generator(handler):
+        generator = handler
 
-        async def generate(request: Any, context: ServerContext) -> None:
+        async def generate(
+            request: RequestT | None, context: ServerContext[RequestT, ResponseT]
+        ) -> None:
             # Closed here and now, not whenever the collector finds it: it may hold resources.
-            async with aclosing(handler(_incoming(request, context), context)) as responses:
+            async with aclosing(generator(_incoming(request, context), context)) as responses:
                 async for response in responses:
                     await context.write(response)
 
         return generate
 
-    if inspect.iscoroutinefunction(handler):
+    if _is_writer(handler):
+        writer = handler
 
-        async def write(request: Any, context: ServerContext) -> None:
-            await handler(_incoming(request, context), context)
+        async def write(
+            request: RequestT | None, context: ServerContext[RequestT, ResponseT]
+        ) -> None:
+            await writer(_incoming(request, context), context)
 
         return write
+    # As in `single`.
+    function = cast("Callable[..., Iterator[ResponseT]]", handler)
 
-    async def iterate(request: Any, context: ServerContext) -> None:
+    async def iterate(
+        request: RequestT | None, context: ServerContext[RequestT, ResponseT]
+    ) -> None:
         thread = _Thread(pool, context)
-        found = await thread.run(handler, thread.incoming(request), thread.context)
+        found = await thread.run(function, thread.incoming(request), thread.context)
         responses = iter(found)
         try:
-            while (response := await thread.run(next, responses, _END)) is not _END:
+            while (response := await thread.run(next, responses, EOF)) is not EOF:
                 await context.write(response)
         finally:
             thread.context.end()
@@ -84,13 +132,15 @@ def many(handler: Callable[..., Any], pool: Executor) -> Many:
     return iterate
 
 
-def generator(behaviour: Callable[..., Awaitable[None]]) -> Callable[..., AsyncIterator[Any]]:
+def generator(
+    behaviour: Behaviour,
+) -> Callable[[AsyncIterator[bytes], GrpcContext], AsyncIterator[bytes]]:
     """A behaviour that writes its responses, in the shape in which everybody knows how to call it.
 
     opentelemetry-instrumentation-grpc, which may come before us, only iterates.
     """
 
-    async def nothing(requests: Any, context: Any) -> AsyncIterator[Any]:
+    async def nothing(requests: AsyncIterator[bytes], context: GrpcContext) -> AsyncIterator[bytes]:
         await behaviour(requests, context)
         return
         yield
@@ -98,23 +148,41 @@ def generator(behaviour: Callable[..., Awaitable[None]]) -> Callable[..., AsyncI
     return nothing
 
 
-def _incoming(request: Any, context: ServerContext) -> Any:
+def _is_coroutine(
+    handler: OneResponse[ResponseT],
+) -> TypeGuard[Callable[..., Awaitable[ResponseT]]]:
+    return inspect.iscoroutinefunction(handler)
+
+
+def _is_generator(
+    handler: ManyResponses[ResponseT],
+) -> TypeGuard[Callable[..., AsyncGenerator[ResponseT, None]]]:
+    return inspect.isasyncgenfunction(handler)
+
+
+def _is_writer(handler: ManyResponses[ResponseT]) -> TypeGuard[Callable[..., Awaitable[None]]]:
+    return inspect.iscoroutinefunction(handler)
+
+
+def _incoming(
+    request: RequestT | None, context: ServerContext[RequestT, ResponseT]
+) -> RequestT | Requests[RequestT]:
     return Requests(context) if request is None else request
 
 
-class _Thread:
+class _Thread(Generic[RequestT, ResponseT]):
     """Where the functions of one call run: in threads of a pool, one after the other."""
 
-    def __init__(self, pool: Executor, context: ServerContext) -> None:
+    def __init__(self, pool: Executor, context: ServerContext[RequestT, ResponseT]) -> None:
         self._pool = pool
         self._values = contextvars.copy_context()
         self.context = SyncContext(context, asyncio.get_running_loop())
 
-    def incoming(self, request: Any) -> Any:
+    def incoming(self, request: RequestT | None) -> RequestT | Iterator[RequestT]:
         """What the handler is given as its request."""
         return self.context.requests() if request is None else request
 
-    async def run(self, function: Callable[..., Any], *arguments: Any, needed: bool = False) -> Any:
+    async def run(self, function: Callable[..., T], *arguments: P, needed: bool = False) -> T:
         """What a function returns. It has ended when this has, cancelled or not.
 
         `needed`: it is run even if the call is cancelled before it has begun.

@@ -4,29 +4,31 @@ It goes first in a server's list of interceptors: to those before it, messages a
 call sends a stream of them.
 """
 
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from contextlib import nullcontext
+from typing import cast
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from accord.aio import server_handlers as handlers
 from accord.aio.server_context import ServerContext
+from accord.aio.server_handlers import MethodHandler
 from accord.aio.server_idempotency import KeyedCalls
 from accord.aio.server_pipeline import Pipeline
 from accord.contract.policy import ContractError, MethodPolicy
 from accord.contract.registry import method_policy
-from accord.server.codec import Codec
+from accord.server.codec import Codec, codec_of
+from accord.server.protocols import AnyHandler, RequestT, ResponseT
 from accord.server.registration import Pipelines
-from accord.server.request import (
-    WORKERS,
-    Peers,
-    Settings,
-    own,
-)
+from accord.server.request import WORKERS, Peers, Settings, own
+from accord.server.stages import Stages
 from accord.telemetry.spans import suppressed
 
 
+# gRPC's class is generic in its stubs alone.
 class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Enforces the contract of every method that a server serves."""
 
@@ -34,7 +36,11 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """`pool` as in `ServerPipelines`."""
         self._pipelines = ServerPipelines(settings, pool)
 
-    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[AnyHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> AnyHandler:
         """The method's handler inside its pipeline."""
         with suppressed():
             handler = await continuation(handler_call_details)
@@ -56,45 +62,64 @@ class ServerPipelines(Pipelines):
             KeyedCalls(settings.idempotency, settings.clock) if settings.idempotency else None
         )
 
-    def _wrap(self, method: str, handler: Any) -> Any:
+    def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
         try:
             policy = method_policy(method)
         except ContractError as error:
-            return _broken_contract(method, self._settings, error)
-        codec = Codec(
-            handler.request_deserializer,
-            handler.response_serializer,
-            self._settings.validator if handler.request_deserializer and not own(method) else None,
-        )
-        streaming = handler.request_streaming or handler.response_streaming
-        pipeline = Pipeline(
-            self._settings, self._keyed, policy, codec, self.peers, streaming=streaming
+            return self._broken_contract(method, error)
+        # Where it is registered nobody knows a method's types; gRPC's stubs know no aio handler.
+        found = cast("MethodHandler[Message, Message]", handler)
+        validator = None if own(method) else self._settings.validator
+        pipeline = self._pipeline(
+            policy,
+            codec_of(found, validator),
+            self.peers,
+            streamed=found.request_streaming,
+            streaming=found.request_streaming or found.response_streaming,
         )
         # A single request is read like a stream of one: when gRPC reads it, a call without one is
         # never answered, and none of our limits hold before it comes.
-        streamed = handler.request_streaming
-        if handler.response_streaming:
-            handle = handler.stream_stream if streamed else handler.unary_stream
+        streamed = found.request_streaming
+        if found.response_streaming:
+            writes = handlers.many(
+                found.stream_stream if streamed else found.unary_stream, self._pool
+            )
             return grpc.stream_stream_rpc_method_handler(
-                handlers.generator(
-                    pipeline.many(handlers.many(handle, self._pool), streamed=streamed)
-                )
+                handlers.generator(pipeline.many(writes, streamed=streamed))
             )
-        handle = handler.stream_unary if streamed else handler.unary_unary
-        return grpc.stream_unary_rpc_method_handler(
-            pipeline.single(
-                handlers.single(handle, self._pool, streamed=streamed), streamed=streamed
-            )
+        returns = handlers.single(
+            found.stream_unary if streamed else found.unary_unary, self._pool, streamed=streamed
         )
+        return grpc.stream_unary_rpc_method_handler(pipeline.single(returns, streamed=streamed))
 
+    def _pipeline(
+        self,
+        policy: MethodPolicy,
+        codec: Codec[RequestT, ResponseT],
+        peers: Peers,
+        *,
+        streamed: bool,
+        streaming: bool,
+    ) -> Pipeline[RequestT, ResponseT]:
+        stages = Stages(
+            self._settings,
+            policy,
+            codec,
+            peers,
+            nullcontext(),
+            streamed=streamed,
+            streaming=streaming,
+        )
+        return Pipeline(stages, self._keyed, self._settings.translate)
 
-def _broken_contract(method: str, settings: Settings, error: ContractError) -> Any:
-    """A handler that answers INTERNAL to all four arities; the log has the reason."""
+    def _broken_contract(self, method: str, error: ContractError) -> AnyHandler:
+        """A handler that answers INTERNAL to all four arities; the log has the reason."""
 
-    async def refuse(request: Any, outer: ServerContext) -> Any:
-        raise error
+        async def refuse(request: bytes | None, context: ServerContext[bytes, bytes]) -> bytes:
+            raise error
 
-    pipeline = Pipeline(
-        settings, None, MethodPolicy(method), Codec(None, None, None), Peers(), streaming=False
-    )
-    return grpc.stream_unary_rpc_method_handler(pipeline.single(refuse, streamed=True))
+        codec: Codec[bytes, bytes] = Codec(bytes, bytes, None)
+        pipeline = self._pipeline(
+            MethodPolicy(method), codec, Peers(), streamed=True, streaming=False
+        )
+        return grpc.stream_unary_rpc_method_handler(pipeline.single(refuse, streamed=True))

@@ -5,11 +5,10 @@ limit's error where the handler was started - as `asyncio.timeout` does it.
 """
 
 import asyncio
-from typing import Final
 
 from accord.contract.policy import MethodPolicy
 from accord.errors import ServiceError
-from accord.server.timeouts import idle_error, lifetime_error, time_limits
+from accord.server.timeouts import TimeLimits, idle_error, lifetime_error
 
 
 class Watchdog:
@@ -17,15 +16,14 @@ class Watchdog:
 
     __slots__ = ("_ends", "_handle", "_idle", "_loop", "_policy", "_task", "_touched", "error")
 
-    def __init__(self, policy: MethodPolicy, lifetime: float, idle: float) -> None:
-        """`lifetime` and `idle` are seconds, or infinite."""
+    def __init__(self, policy: MethodPolicy, limits: TimeLimits) -> None:
         self.error: ServiceError | None = None
         self._policy = policy
-        self._idle = idle
+        self._idle = limits.idle
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._touched = self._loop.time()
-        self._ends = self._touched + lifetime
+        self._ends = self._touched + limits.lifetime
         self._handle: asyncio.TimerHandle | None = None
         self._watch()
 
@@ -64,25 +62,3 @@ class Watchdog:
         self.error = error
         if self._task is not None:
             self._task.cancel()
-
-
-class _Asleep(Watchdog):
-    """Watches nothing."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.error = None
-        self._handle = None
-
-
-_ASLEEP: Final = _Asleep()
-
-
-def watch(policy: MethodPolicy, remaining: float | None) -> Watchdog:
-    """The watchdog of the current task; one for all calls that need none.
-
-    `remaining` is what the client's own deadline leaves, in seconds; gRPC itself enforces that.
-    """
-    limits = time_limits(policy, remaining)
-    return _ASLEEP if limits is None else Watchdog(policy, limits.lifetime, limits.idle)

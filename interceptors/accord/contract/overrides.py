@@ -291,11 +291,11 @@ class Overrides:
                 if self._layers[layer].pop(method, None) is not None:
                     self._refuse(layer, method[1:], "", refusal.problem)
         self._unknown.discard(method)
-        self.generation += 1
         if found is None:
             self._in_force.pop(method, None)
         else:
             self._in_force[method] = found
+        self.generation += 1  # last: another thread may ask meanwhile
 
     def _refuse(self, layer: Layer, method: str, text: str, problem: str) -> None:
         if self._refused.get((layer, method)) == (text, problem):

@@ -23,10 +23,11 @@ class TimeLimits(NamedTuple):
     idle: float
 
 
-def time_limits(policy: MethodPolicy, remaining: float | None) -> TimeLimits | None:
-    """The limits of a call, or None if it needs no watching.
+def time_limits(policy: MethodPolicy) -> TimeLimits | None:
+    """The limits of a method's calls, or None if they need no watching.
 
-    `remaining` is what the client's own deadline leaves, in seconds; gRPC itself enforces that.
+    gRPC itself enforces the caller's deadline: a call whose deadline comes before either limit, as
+    nearly all do, needs no watching either.
     """
     if not policy.declared:
         return None
@@ -35,10 +36,7 @@ def time_limits(policy: MethodPolicy, remaining: float | None) -> TimeLimits | N
     if policy.server_streaming:
         lifetime = min(lifetime, policy.stream.max_lifetime)
         idle = policy.stream.idle
-    left = math.inf if remaining is None else remaining
-    if left <= lifetime and left <= idle:
-        return None  # the usual unary call
-    return TimeLimits(lifetime, idle)
+    return None if lifetime == idle == math.inf else TimeLimits(lifetime, idle)
 
 
 def lifetime_error(policy: MethodPolicy) -> ServiceError:

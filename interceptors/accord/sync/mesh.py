@@ -95,7 +95,7 @@ class SyncMesh:
         go to `grpc.server`.
         """
         if max_workers is None:
-            max_workers = WORKERS + self._settings.control.streams.limit
+            max_workers = WORKERS + self._settings.state.streams.limit
         pool = ThreadPoolExecutor(max_workers, thread_name_prefix="accord-server")
         pipelines = ServerPipelines(self._settings, idempotency, self._lock)
         server = servers.bare(

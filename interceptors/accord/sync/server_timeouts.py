@@ -7,11 +7,10 @@ reads or sends something, as it learns of a caller that has gone.
 import math
 import time
 from collections.abc import Callable
-from typing import Final
 
 from accord.contract.policy import MethodPolicy
 from accord.errors import ServiceError
-from accord.server.timeouts import idle_error, lifetime_error, time_limits
+from accord.server.timeouts import TimeLimits, idle_error, lifetime_error
 from accord.sync.timers import TIMERS, Timer
 
 
@@ -21,20 +20,15 @@ class Watchdog:
     __slots__ = ("_bark", "_ends", "_idle", "_policy", "_stopped", "_timer", "_touched", "error")
 
     def __init__(
-        self,
-        policy: MethodPolicy,
-        lifetime: float,
-        idle: float,
-        bark: Callable[[ServiceError], None],
+        self, policy: MethodPolicy, limits: TimeLimits, bark: Callable[[ServiceError], None]
     ) -> None:
-        """`lifetime` and `idle` are seconds, or infinite."""
         self.error: ServiceError | None = None
         self._policy = policy
-        self._idle = idle
+        self._idle = limits.idle
         self._bark = bark
         self._stopped = False
         self._touched = time.monotonic()
-        self._ends = self._touched + lifetime
+        self._ends = self._touched + limits.lifetime
         self._timer: Timer | None = None
         self._watch(self._touched)
 
@@ -65,30 +59,3 @@ class Watchdog:
             self._watch(now)
             return
         self._bark(self.error)
-
-
-class _Asleep(Watchdog):
-    """Watches nothing."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.error = None
-
-    def touch(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-
-ASLEEP: Final = _Asleep()
-"""The watchdog of all calls that need none."""
-
-
-def watch(
-    policy: MethodPolicy, remaining: float | None, bark: Callable[[ServiceError], None]
-) -> Watchdog:
-    """The watchdog of a call. `remaining` as in `time_limits`, `bark` as in `Watchdog`."""
-    limits = time_limits(policy, remaining)
-    return ASLEEP if limits is None else Watchdog(policy, limits.lifetime, limits.idle, bark)

@@ -46,7 +46,7 @@ async def test_fault_ends_by_itself() -> None:
         assert (await failure(served.stub.Unary(Message()))).reason == "FAULT_INJECTED"
         now[0] = 5.0
         assert await served.stub.Unary(Message()) == Message()
-        assert not served.mesh.control.faults
+        assert not served.mesh.control.faults.injected
 
 
 async def test_guarded_fault() -> None:
