@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Protocol
+from concurrent.futures import Executor
+from typing import Protocol
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 from grpc.aio import _server
 from grpc_health.v1 import health, health_pb2_grpc
 
@@ -28,12 +30,16 @@ class GrpcServer(HandlerRegistry, Protocol):
 
 def bare(
     *,
-    interceptors: Sequence[grpc.aio.ServerInterceptor],  # type: ignore[type-arg]  # of any types
+    interceptors: Sequence["grpc.aio.ServerInterceptor[Message, Message]"],
     options: Sequence[tuple[str, str | int]],
-    **settings: Any,  # whatever else `grpc.aio.server` takes
+    migration_thread_pool: Executor | None,
+    maximum_concurrent_rpcs: int | None,
+    compression: grpc.Compression | None,
 ) -> GrpcServer:
     """As `grpc.aio.server`, beneath any instrumentation (see `client_channel.bare`)."""
-    found: GrpcServer = _server.server(interceptors=interceptors, options=options, **settings)
+    found: GrpcServer = _server.server(
+        migration_thread_pool, (), interceptors, options, maximum_concurrent_rpcs, compression
+    )
     return found
 
 
@@ -47,8 +53,8 @@ class Server(Registration[GrpcServer], grpc.aio.Server):
     def __init__(
         self,
         server: GrpcServer,
-        *,
         pipelines: Pipelines | None = None,
+        *,
         lame_duck: float = LAME_DUCK,
     ) -> None:
         """`pipelines`: takes the place of the interceptor that `server` has not got."""

@@ -32,9 +32,8 @@ from accord.telemetry.spans import suppressed
 class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Enforces the contract of every method that a server serves."""
 
-    def __init__(self, settings: Settings, pool: Executor | None = None) -> None:
-        """`pool` as in `ServerPipelines`."""
-        self._pipelines = ServerPipelines(settings, pool)
+    def __init__(self, pipelines: "ServerPipelines") -> None:
+        self._pipelines = pipelines
 
     async def intercept_service(
         self,

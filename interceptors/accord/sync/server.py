@@ -7,6 +7,7 @@ from threading import Event, Thread
 from typing import Protocol
 
 import grpc
+from google.protobuf.message import Message
 from grpc import _server
 from grpc_health.v1 import health, health_pb2_grpc
 
@@ -31,11 +32,11 @@ class GrpcServer(HandlerRegistry, Protocol):
 def bare(
     pool: ThreadPoolExecutor,
     *,
-    interceptors: Sequence[grpc.ServerInterceptor],  # type: ignore[type-arg]  # of any types
+    interceptors: Sequence["grpc.ServerInterceptor[Message, Message]"],
     options: Options,
     maximum_concurrent_rpcs: int | None,
-    compression: grpc.Compression | None = None,
-    xds: bool = False,
+    compression: grpc.Compression | None,
+    xds: bool,
 ) -> GrpcServer:
     """As `grpc.server`, beneath any instrumentation (see `accord.aio.client_channel.bare`)."""
     return _server.create_server(

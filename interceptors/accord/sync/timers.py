@@ -87,4 +87,4 @@ class Timers:
 TIMERS: Final = Timers()
 """The timers of this process."""
 
-os.register_at_fork(after_in_child=TIMERS.__init__)  # type: ignore[misc]
+os.register_at_fork(after_in_child=TIMERS.__init__)  # type: ignore[misc]  # it begins anew
