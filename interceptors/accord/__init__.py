@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     )
     from accord.mesh import Mesh
     from accord.policies.idempotency import Scope, fingerprint
+    from accord.server.state import Limits
     from accord.telemetry import trace_headers, trace_id, use_trace
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "IdempotencyConflict",
     "IdempotencyStore",
     "InvalidArgument",
+    "Limits",
     "Mesh",
     "MethodPolicy",
     "NotFound",
@@ -111,6 +113,7 @@ _HOMES = {
     ),
     "accord.mesh": "Mesh",
     "accord.policies.idempotency": "Scope fingerprint",
+    "accord.server.state": "Limits",
     "accord.telemetry": "trace_headers trace_id use_trace",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -25,6 +25,7 @@ from accord.v1 import policy_pb2
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 CONTRACT: Final = "accord.ops.v1.MeshService"
+"""The operator's service."""
 
 OVERRIDE_REFUSED: Final = "OVERRIDE_REFUSED"
 """ErrorInfo reason: the override cannot be in force; the violation says why."""
