@@ -22,8 +22,8 @@ import grpc
 import grpc.aio
 
 import accord
+from accord import Limits
 from accord.policies.gradient import GradientPolicy
-from accord.server.state import Limits
 from benchmarks import harness
 from tests.accord.kit import Message, Stub, handlers, serving
 

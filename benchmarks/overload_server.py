@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 import accord
+from accord import Limits
 from accord.policies.gradient import GradientPolicy
-from accord.server.state import Limits
 from tests.accord.kit import handlers
 
 WORK = 0.020

@@ -90,9 +90,8 @@ def current() -> CallContext | None:
     return _current.get()
 
 
-def enter(call: CallContext) -> None:
-    """Make `call` the current one for the rest of this task (a server task handles one call)."""
-    _current.set(call)
+enter: Final = _current.set
+"""Makes a call the current one for the rest of this task (a server task handles one call)."""
 
 
 def carry(fn: Callable[P, T]) -> Callable[P, T]:

@@ -4,10 +4,10 @@ A handler raises one of these; the server interceptor turns it into a status wit
 trailers. The caller gets gRPC's own `AioRpcError` and reads it with `failure_of`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf import duration_pb2
@@ -24,7 +24,7 @@ MAX_MESSAGE: Final = 1024
 """Bytes of a status message in UTF-8. Trailers are bounded by the peer, to 8 KiB by default."""
 
 CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
-"""gRPC's status codes by number."""
+"""gRPC's status codes by number; see `grpc_code`."""
 
 DEPENDENCY: Final = "accord_dependency"
 """Attribute of an `AioRpcError` that came through here: the method that failed."""
@@ -48,6 +48,13 @@ _MAX_TEXT: Final = 200
 # four (base64, which some peers count), and the rest needs a few hundred: 8 KiB in all.
 _MAX_DETAILS: Final = 3500
 _WRAPPING: Final = 100
+
+M = TypeVar("M", bound=Message)
+
+
+def grpc_code(number: int) -> grpc.StatusCode:
+    """A status code as gRPC has it; INTERNAL for a number that is none."""
+    return CODES.get(number, grpc.StatusCode.INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +171,7 @@ class ServiceError(Exception):
     @classmethod
     def from_status(cls, status: status_pb2.Status) -> "ServiceError":
         """The error that a google.rpc.Status describes. Details that are not known are skipped."""
-        error = ServiceError(CODES.get(status.code, grpc.StatusCode.INTERNAL), "", status.message)
+        error = ServiceError(grpc_code(status.code), "", status.message)
         for detail in status.details:
             try:
                 _read_detail(error, detail)
@@ -179,14 +186,17 @@ class ServiceError(Exception):
         Errors that did not come from a handler (no route, deadline) have no details: their reason
         is the name of the code.
         """
-        code, details = _code_of(error), _text_of(error)
+        code, details = error.code(), error.details() or ""
+        if not isinstance(code, grpc.StatusCode):
+            code = grpc.StatusCode.INTERNAL
         found = ServiceError(code, "", details)
-        raw = _details_of(error)
-        if raw is not None:
-            # A garbled trailer must not hide the status itself.
-            with suppress(DecodeError):
-                found = cls.from_status(status_pb2.Status.FromString(raw))
-            found.code = code
+        for key, raw in trailers_of(error):
+            if key == DETAILS_KEY and isinstance(raw, bytes):
+                # A garbled trailer must not hide the status itself.
+                with suppress(DecodeError):
+                    found = cls.from_status(status_pb2.Status.FromString(raw))
+                found.code = code
+                break
         found.reason = found.reason or code.name
         found.message = found.message or details
         return found
@@ -197,14 +207,21 @@ def _cut(message: str) -> str:
     return message.encode(errors="replace")[:MAX_MESSAGE].decode(errors="ignore")
 
 
-def _bounded(detail: Message, items: Any, room: int) -> Message:
+def _bounded(detail: Message, items: MutableSequence[M], room: int) -> Message:
     """A detail with as many of its items as fit into `room` bytes: some say more than none."""
     while len(items) > 1 and detail.ByteSize() > room:
         del items[-1]
     return detail
 
 
-def _read_detail(error: ServiceError, detail: Any) -> None:
+class _Packed(Protocol):
+    """A `google.protobuf.Any`."""
+
+    def Unpack(self, msg: Message) -> bool:
+        """Fill `msg`, if that is what it is."""
+
+
+def _read_detail(error: ServiceError, detail: _Packed) -> None:
     info = error_details_pb2.ErrorInfo()
     bad = error_details_pb2.BadRequest()
     failed = error_details_pb2.PreconditionFailure()
@@ -363,28 +380,18 @@ Translate = Callable[[Exception], ServiceError | None]
 """What an exception of the process's own means to a caller; None: nothing, it is a bug."""
 
 
+def trailers_of(error: grpc.RpcError) -> Iterable[tuple[str, str | bytes]]:
+    """The trailers of a failed call."""
+    # gRPC's stubs say that these are objects of a class, which are really pairs.
+    return cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+
+
 def failure_of(error: BaseException) -> ServiceError | None:
     """What an exception says about a failed call: itself, an RPC's parsed error, or None."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, grpc.RpcError):
         return ServiceError.from_rpc(error)
-    return None
-
-
-def _code_of(error: Any) -> grpc.StatusCode:
-    code = error.code()
-    return code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.INTERNAL
-
-
-def _text_of(error: Any) -> str:
-    return error.details() or ""
-
-
-def _details_of(error: Any) -> bytes | None:
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            return value
     return None
 
 

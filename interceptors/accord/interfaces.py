@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
+
+from google.protobuf.message import Message
 
 from accord.policies.idempotency import Scope
 
@@ -15,7 +17,7 @@ class FieldViolation:
     description: str
 
 
-Validator = Callable[[Any], Sequence[FieldViolation]]
+Validator = Callable[[Message], Sequence[FieldViolation]]
 """Given a request message, what is wrong with it; empty if nothing is."""
 
 

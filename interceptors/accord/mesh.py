@@ -5,11 +5,13 @@ import json
 import random as randomness
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from accord.admin.gauges import watch
 from accord.aio import client_interceptors
@@ -27,9 +29,10 @@ from accord.errors import Translate
 from accord.interfaces import IdempotencyStore, Validator
 from accord.policies.budget import BudgetPolicy
 from accord.policies.resume import ResumeLimits
+from accord.server.protocols import GenericHandler
 from accord.server.registration import LAME_DUCK
 from accord.server.request import Settings
-from accord.server.state import Control, Limits
+from accord.server.state import Limits, ServerState
 
 if TYPE_CHECKING:
     from accord.sync.mesh import SyncMesh
@@ -38,7 +41,8 @@ MAX_MESSAGE: Final = 4 * 1024 * 1024
 """Bytes of the largest message, both ways."""
 
 Targets = Mapping[str, str] | Callable[[str], str]
-Options = Sequence[tuple[str, Any]]
+Options = Sequence[tuple[str, str | int]]
+"""Arguments of gRPC's channels and servers, by name."""
 
 _CHANNEL_OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -104,7 +108,7 @@ class Mesh:
         budget: BudgetPolicy | None = None,
         limits: Limits | None = None,
         authorize: bool = False,
-        service_config: Mapping[str, Any] | None = None,
+        service_config: Mapping[str, Any] | None = None,  # as in JSON
         message_sizes: bool = False,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = randomness.random,
@@ -114,7 +118,8 @@ class Mesh:
         self.name = name
         self._service_config = service_config
         self._targets = targets if targets is not None else {}
-        self.control = Control(limits, clock=clock, random=random)
+        self.control = ServerState(limits, clock=clock, random=random)
+        """What its servers share, for whoever operates them: counts, faults, live policy."""
         self._methods = MethodStates(
             self.control.overrides, clock=clock, random=random, budget=budget
         )
@@ -164,7 +169,9 @@ class Mesh:
         )
         return (*_CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(config)))
 
-    def client_interceptors(self, target: str = "") -> list[Any]:
+    def client_interceptors(
+        self, target: str = ""
+    ) -> list[Any]:  # gRPC's stubs have no type for an interceptor of aio that nobody must cast
         """Interceptors for a channel of your own. `target` names what it leads to."""
         return client_interceptors.interceptors(Attempts(self._client, target, plain=False))
 
@@ -181,36 +188,36 @@ class Mesh:
         """Breakers, budgets, hedge delays and caches of this process's clients."""
         return self._methods.snapshot()
 
-    def server_interceptors(self) -> list[Any]:
+    def server_interceptors(self) -> list[ServerInterceptor]:
         """Interceptors for a server of your own; they go before any others."""
-        return [ServerInterceptor(self._settings)]
+        return [ServerInterceptor(ServerPipelines(self._settings))]
 
     def server(
         self,
         *,
-        interceptors: Sequence[Any] = (),
+        interceptors: Sequence["grpc.aio.ServerInterceptor[Message, Message]"] = (),
         options: Options = (),
-        handlers: Sequence[Any] | None = None,
+        handlers: Sequence[GenericHandler] | None = None,
         lame_duck: float = LAME_DUCK,
-        **kwargs: Any,
+        migration_thread_pool: Executor | None = None,
+        maximum_concurrent_rpcs: int | None = None,
+        compression: grpc.Compression | None = None,
     ) -> Server:
         """A server that enforces the contracts of what it serves, with health and drain.
 
         `options` are added to the library's own and win over them; `handlers` are as if they were
-        added to the server; `lame_duck` as in `accord.aio.server.Server.stop`; `kwargs` go to
+        added to the server; `lame_duck` as in `accord.aio.server.Server.stop`; the rest as in
         `grpc.aio.server`.
         """
-        pool, pipelines, ours = kwargs.get("migration_thread_pool"), None, []
-        if interceptors:
-            ours = [ServerInterceptor(self._settings, pool), *interceptors]
-        else:
-            pipelines = ServerPipelines(self._settings, pool)
+        pipelines = ServerPipelines(self._settings, migration_thread_pool)
         server = servers.bare(
-            interceptors=ours,
+            interceptors=[ServerInterceptor(pipelines), *interceptors] if interceptors else [],
             options=_server_options(options),
-            **kwargs,
+            migration_thread_pool=migration_thread_pool,
+            maximum_concurrent_rpcs=maximum_concurrent_rpcs,
+            compression=compression,
         )
-        found = Server(server, pipelines=pipelines, lame_duck=lame_duck)
+        found = Server(server, None if interceptors else pipelines, lame_duck=lame_duck)
         found.add_generic_rpc_handlers(handlers or ())
         return found
 

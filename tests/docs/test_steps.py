@@ -15,6 +15,13 @@ SOURCES: Final = ("interceptors", "contracts", "runtime", "generated", ".")
 
 PAGES: Final = {
     "new-service": ("1. The contract", "2. Its code", "3. The folder", "4. A port", "5. The tests"),
+    "new-policy": (
+        "1. The vocabulary",
+        "2. The decision",
+        "3. The contract",
+        "4. The stage",
+        "5. A call that meets it",
+    ),
     "new-rule": ("1. The function", "2. Its page", "3. A mistake that it finds", "4. The tests"),
 }
 """Page -> the sections whose commands are run, in this order."""

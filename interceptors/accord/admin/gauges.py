@@ -11,7 +11,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from accord.client.method_state import MethodStates
 from accord.policies.breaker import State
-from accord.server.state import Control
+from accord.server.state import ServerState
 from accord.telemetry import metrics
 from accord.telemetry.metrics import OTHER, client_labels
 
@@ -23,7 +23,7 @@ class Watched:
 
     __slots__ = ("__weakref__", "control", "methods")
 
-    def __init__(self, methods: MethodStates, control: Control) -> None:
+    def __init__(self, methods: MethodStates, control: ServerState) -> None:
         self.methods = methods
         self.control = control
 
@@ -31,7 +31,7 @@ class Watched:
 _watched: WeakSet[Watched] = WeakSet()
 
 
-def watch(methods: MethodStates, control: Control, *, sizes: bool = False) -> Watched:
+def watch(methods: MethodStates, control: ServerState, *, sizes: bool = False) -> Watched:
     """Let a mesh be read for as long as the result is kept; `sizes`: record those of messages.
 
     One mesh per process: the labels do not tell two apart.

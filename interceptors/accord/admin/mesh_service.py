@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
@@ -18,9 +18,14 @@ from accord.ops.v1 import mesh_pb2_grpc
 from accord.policies.breaker import State
 from accord.policies.fault_injection import FaultPolicy
 from accord.policies.types import Code
-from accord.server.state import Control
+from accord.server.state import ServerState
+from accord.v1 import policy_pb2
+
+# It is not used, and the generated base has another one for each RPC.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 CONTRACT: Final = "accord.ops.v1.MeshService"
+"""The operator's service."""
 
 OVERRIDE_REFUSED: Final = "OVERRIDE_REFUSED"
 """ErrorInfo reason: the override cannot be in force; the violation says why."""
@@ -58,7 +63,7 @@ class Operated(Protocol):
     """What is operated: an `accord.Mesh`."""
 
     name: str
-    control: Control
+    control: ServerState
 
     def snapshot(self) -> ClientSnapshot:
         """Breakers, budgets, hedge delays and caches of its clients."""
@@ -91,11 +96,13 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         self._store = store
         self._audit = audit
 
-    async def GetState(self, request: pb.GetStateRequest, context: Any) -> pb.GetStateResponse:
+    async def GetState(self, request: pb.GetStateRequest, context: Context) -> pb.GetStateResponse:
         """Returns breakers, budgets, hedges, limits, overrides and counts."""
         control, clients = self._control, self._mesh.snapshot()
         calls, streams = control.calls.snapshot(), control.streams.snapshot()
-        methods = control.overrides.methods() | control.faults.methods() | control.counts.methods()
+        methods = (
+            control.overrides.methods() | control.faults.injected.keys() | control.counts.methods()
+        )
         return pb.GetStateResponse(
             service=self._mesh.name,
             breakers=[
@@ -133,7 +140,7 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         )
 
     async def SetOverride(
-        self, request: pb.SetOverrideRequest, context: Any
+        self, request: pb.SetOverrideRequest, context: Context
     ) -> pb.SetOverrideResponse:
         """Replaces the live policy of a method."""
         method = _known(request.method)
@@ -153,7 +160,7 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         return pb.SetOverrideResponse(method=self._method(method))
 
     async def ClearOverride(
-        self, request: pb.ClearOverrideRequest, context: Any
+        self, request: pb.ClearOverrideRequest, context: Context
     ) -> pb.ClearOverrideResponse:
         """Removes the live policy of a method."""
         method = f"/{request.method}"
@@ -165,7 +172,7 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         return pb.ClearOverrideResponse(method=self._method(method))
 
     async def InjectFault(
-        self, request: pb.InjectFaultRequest, context: Any
+        self, request: pb.InjectFaultRequest, context: Context
     ) -> pb.InjectFaultResponse:
         """Makes a method of this process slow or failing for a while."""
         method, before = _known(request.method), self._describe(f"/{request.method}")
@@ -267,7 +274,7 @@ def _fault(policy: FaultPolicy) -> pb.Fault:
         delay=_duration(policy.delay),
     )
     if policy.abort_percent > 0:
-        found.abort_code = policy.abort.value  # type: ignore[assignment]
+        found.abort_code = policy_pb2.StatusCode.ValueType(policy.abort)
     return found
 
 

@@ -1,20 +1,38 @@
 """A server that checks its contracts, tells its health and drains before it stops."""
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from concurrent.futures import Executor
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 from grpc.aio import _server
-from grpc_health.v1 import health
+from grpc_health.v1 import health, health_pb2_grpc
 
-from accord.server.registration import LAME_DUCK, SERVING, Pipelines, Registration
-
-bare: Any = _server.server
-"""As `grpc.aio.server`, beneath any instrumentation (see `client_channel.bare`)."""
+from accord.server.registration import HEALTH, LAME_DUCK, SERVING, Pipelines, Registration
 
 
-class Server(Registration, grpc.aio.Server):
+def bare(
+    *,
+    interceptors: Sequence["grpc.aio.ServerInterceptor[Message, Message]"],
+    options: Sequence[tuple[str, str | int]],
+    migration_thread_pool: Executor | None,
+    maximum_concurrent_rpcs: int | None,
+    compression: grpc.Compression | None,
+) -> _server.Server:
+    """As `grpc.aio.server`, beneath any instrumentation (see `client_channel.Channel`)."""
+    return _server.Server(
+        migration_thread_pool,
+        (),
+        interceptors,
+        options,
+        maximum_concurrent_rpcs,
+        compression,
+    )
+
+
+class Server(Registration[_server.Server], grpc.aio.Server):
     """gRPC's server with health and drain.
 
     It serves `grpc.health.v1.Health`, unless a servicer of that name is added: every service that
@@ -23,21 +41,24 @@ class Server(Registration, grpc.aio.Server):
 
     def __init__(
         self,
-        server: grpc.aio.Server,
-        *,
+        server: _server.Server,
         pipelines: Pipelines | None = None,
+        *,
         lame_duck: float = LAME_DUCK,
     ) -> None:
         """`pipelines`: takes the place of the interceptor that `server` has not got."""
         super().__init__(server, pipelines)
         self._lame_duck = lame_duck
-        self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        # The stubs of gRPC's health service know its sync servicer only.
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._stopping = False
 
     async def start(self) -> None:
         """Serve, and say so. Raises ContractError: a served method has an invalid policy."""
-        for name in self._complete(self._health):
+        for name in self._check():
             await self._health.set(name, SERVING)
+        if HEALTH not in self._services:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self)
         await self._server.start()
 
     async def stop(self, grace: float | None = None) -> None:
@@ -55,4 +76,4 @@ class Server(Registration, grpc.aio.Server):
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:
         """As gRPC's own."""
-        return bool(await self._server.wait_for_termination(timeout))
+        return await self._server.wait_for_termination(timeout)

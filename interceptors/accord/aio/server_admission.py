@@ -1,65 +1,53 @@
 """The wait for a place, of a call that is handled in an event loop."""
 
 import asyncio
-from typing import Any
 
-from accord.context import CallContext
-from accord.policies.queue import Permit, Waiter
-from accord.server import admission
-
-
-class Admission(admission.Admission):
-    """Admits the calls of one method."""
-
-    __slots__ = ()
-
-    def enter(self, call: CallContext) -> Permit | Waiter | None:
-        """As `begin`; a place in the queue is for `wait`."""
-        if self._limiter is None:
-            return None
-        return self._limiter.grant() or self.begin(call, _Bell())
-
-    async def wait(self, call: CallContext, waiter: Waiter) -> Permit:
-        """The permit of a call that has queued. Raises ResourceExhausted or DeadlineExceeded."""
-        bell = waiter.notify
-        assert isinstance(bell, _Bell)
-        try:
-            await bell.rung(self.patience(call))
-        except BaseException:
-            self.leave(waiter)  # the caller has gone
-            raise
-        return self.admitted(call, waiter)
+from accord.policies.queue import Waiter
+from accord.server.admission import Admission
+from accord.server.stages import IncomingCall
 
 
-class _Bell:
-    """Rings once, from any thread; nothing is allocated for a call that does not wait."""
+class Bell:
+    """Rings once, from any thread; it costs nothing until somebody listens."""
 
-    __slots__ = ("_loop", "_rings")
+    __slots__ = ("_loop", "_rang", "_ring")
 
     def __init__(self) -> None:
+        self._rang = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._rings: Any = None
+        self._ring: asyncio.Future[None] | None = None
 
     def __call__(self) -> None:
-        if self._loop is None:
-            self._rings = True  # before anybody listens
-        else:
-            self._loop.call_soon_threadsafe(_ring, self._rings)
+        """Ring."""
+        self._rang = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._end)
 
     async def rung(self, patience: float) -> None:
         """Return when it rings or after `patience` seconds."""
-        if self._rings:
-            return
         loop = asyncio.get_running_loop()
-        ring = self._rings = loop.create_future()
+        self._ring = loop.create_future()
         self._loop = loop
-        timer = loop.call_later(patience, _ring, ring)
+        if self._rang:  # before anybody listened
+            return
+        timer = loop.call_later(patience, self._end)
         try:
-            await ring
+            await self._ring
         finally:
             timer.cancel()
 
+    def _end(self) -> None:
+        if self._ring is not None and not self._ring.done():
+            self._ring.set_result(None)
 
-def _ring(ring: "asyncio.Future[None]") -> None:
-    if not ring.done():
-        ring.set_result(None)
+
+async def wait_for_place(admission: Admission, incoming: IncomingCall, waiter: Waiter) -> None:
+    """Until a call that has queued has its place. Raises ResourceExhausted or DeadlineExceeded."""
+    bell = waiter.notify
+    assert isinstance(bell, Bell)
+    try:
+        await bell.rung(admission.patience(incoming.call))
+    except BaseException:
+        admission.leave(waiter)  # the caller has gone
+        raise
+    incoming.permit = admission.admitted(incoming.call, waiter)

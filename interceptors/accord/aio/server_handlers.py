@@ -11,23 +11,52 @@ longer than its contract allows, is over when its function has returned.
 import asyncio
 import contextvars
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import aclosing, suppress
-from typing import Any, Final
+from typing import Generic, Protocol, TypeVar, cast
 
-from accord.aio.server_context import Requests, ServerContext, SyncContext
+from accord.aio import EOF
+from accord.aio.server_context import GrpcContext, Requests, ServerContext, SyncContext
+from accord.server import protocols
+from accord.server.protocols import Req, Res
 
-Single = Callable[[Any, ServerContext], Awaitable[Any]]
-"""Handles a call and returns its response."""
+T = TypeVar("T")
+P = TypeVar("P")
 
-Many = Callable[[Any, ServerContext], Awaitable[None]]
+OneResponse = Callable[..., Awaitable[Res]] | Callable[..., Res]
+"""A handler with one response: a coroutine function or a function of request and context.
+
+Its request is a message, or an iterator of messages; a coroutine has an asynchronous one.
+"""
+
+ManyResponses = (
+    Callable[..., AsyncGenerator[Res, None]]
+    | Callable[..., Awaitable[None]]
+    | Callable[..., Iterator[Res]]
+)
+"""A handler with a stream of responses, in any shape."""
+
+Handle = Callable[[Req | None, ServerContext[Req, Res]], Awaitable[Res]]
+"""Handles a call and returns its response. No request: requests are in the context."""
+
+HandleMany = Callable[[Req | None, ServerContext[Req, Res]], Awaitable[None]]
 """Handles a call and writes its responses to the context."""
 
-_END: Final = object()
+Behaviour = Callable[[AsyncIterator[bytes], GrpcContext], Awaitable[bytes]]
+"""What gRPC calls: a handler of bytes. What it returns counts where there is one response."""
 
 
-def single(handler: Callable[..., Any], pool: Executor, *, streamed: bool) -> Single:
+class MethodHandler(protocols.MethodHandler[Req, Res], Protocol):
+    """One RPC's handler for grpc.aio."""
+
+    unary_unary: OneResponse[Res]
+    stream_unary: OneResponse[Res]
+    unary_stream: ManyResponses[Res]
+    stream_stream: ManyResponses[Res]
+
+
+def single(handler: OneResponse[Res], pool: Executor, *, streamed: bool) -> Handle[Req, Res]:
     """A handler with one response, whatever its shape; a function runs in `pool`.
 
     `streamed`: requests are in the context.
@@ -36,23 +65,26 @@ def single(handler: Callable[..., Any], pool: Executor, *, streamed: bool) -> Si
         if not streamed:
             return handler
 
-        async def in_loop(request: Any, context: ServerContext) -> Any:
-            return await handler(_incoming(request, context), context)
+        async def in_loop(request: Req | None, context: ServerContext[Req, Res]) -> Res:
+            response: Res = await handler(_incoming(request, context), context)
+            return response
 
         return in_loop
+    # What is no coroutine function returns the response itself; the check does not say so.
+    function = cast("Callable[..., Res]", handler)
 
-    async def in_thread(request: Any, context: ServerContext) -> Any:
+    async def in_thread(request: Req | None, context: ServerContext[Req, Res]) -> Res:
         thread = _Thread(pool, context)
-        return await thread.run(handler, thread.incoming(request), thread.context)
+        return await thread.run(function, thread.incoming(request), thread.context)
 
     return in_thread
 
 
-def many(handler: Callable[..., Any], pool: Executor) -> Many:
+def many(handler: ManyResponses[Res], pool: Executor) -> HandleMany[Req, Res]:
     """A handler with a stream of responses, whatever its shape. None as request: as above."""
     if inspect.isasyncgenfunction(handler):
 
-        async def generate(request: Any, context: ServerContext) -> None:
+        async def generate(request: Req | None, context: ServerContext[Req, Res]) -> None:
             # Closed here and now, not whenever the collector finds it: it may hold resources.
             async with aclosing(handler(_incoming(request, context), context)) as responses:
                 async for response in responses:
@@ -62,17 +94,19 @@ def many(handler: Callable[..., Any], pool: Executor) -> Many:
 
     if inspect.iscoroutinefunction(handler):
 
-        async def write(request: Any, context: ServerContext) -> None:
+        async def write(request: Req | None, context: ServerContext[Req, Res]) -> None:
             await handler(_incoming(request, context), context)
 
         return write
+    # As in `single`.
+    function = cast("Callable[..., Iterator[Res]]", handler)
 
-    async def iterate(request: Any, context: ServerContext) -> None:
+    async def iterate(request: Req | None, context: ServerContext[Req, Res]) -> None:
         thread = _Thread(pool, context)
-        found = await thread.run(handler, thread.incoming(request), thread.context)
+        found = await thread.run(function, thread.incoming(request), thread.context)
         responses = iter(found)
         try:
-            while (response := await thread.run(next, responses, _END)) is not _END:
+            while (response := await thread.run(next, responses, EOF)) is not EOF:
                 await context.write(response)
         finally:
             thread.context.end()
@@ -84,13 +118,15 @@ def many(handler: Callable[..., Any], pool: Executor) -> Many:
     return iterate
 
 
-def generator(behaviour: Callable[..., Awaitable[None]]) -> Callable[..., AsyncIterator[Any]]:
+def generator(
+    behaviour: Behaviour,
+) -> Callable[[AsyncIterator[bytes], GrpcContext], AsyncIterator[bytes]]:
     """A behaviour that writes its responses, in the shape in which everybody knows how to call it.
 
     opentelemetry-instrumentation-grpc, which may come before us, only iterates.
     """
 
-    async def nothing(requests: Any, context: Any) -> AsyncIterator[Any]:
+    async def nothing(requests: AsyncIterator[bytes], context: GrpcContext) -> AsyncIterator[bytes]:
         await behaviour(requests, context)
         return
         yield
@@ -98,23 +134,23 @@ def generator(behaviour: Callable[..., Awaitable[None]]) -> Callable[..., AsyncI
     return nothing
 
 
-def _incoming(request: Any, context: ServerContext) -> Any:
+def _incoming(request: Req | None, context: ServerContext[Req, Res]) -> Req | Requests[Req]:
     return Requests(context) if request is None else request
 
 
-class _Thread:
+class _Thread(Generic[Req, Res]):
     """Where the functions of one call run: in threads of a pool, one after the other."""
 
-    def __init__(self, pool: Executor, context: ServerContext) -> None:
+    def __init__(self, pool: Executor, context: ServerContext[Req, Res]) -> None:
         self._pool = pool
         self._values = contextvars.copy_context()
         self.context = SyncContext(context, asyncio.get_running_loop())
 
-    def incoming(self, request: Any) -> Any:
+    def incoming(self, request: Req | None) -> Req | Iterator[Req]:
         """What the handler is given as its request."""
         return self.context.requests() if request is None else request
 
-    async def run(self, function: Callable[..., Any], *arguments: Any, needed: bool = False) -> Any:
+    async def run(self, function: Callable[..., T], *arguments: P, needed: bool = False) -> T:
         """What a function returns. It has ended when this has, cancelled or not.
 
         `needed`: it is run even if the call is cancelled before it has begun.

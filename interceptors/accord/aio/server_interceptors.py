@@ -4,37 +4,39 @@ It goes first in a server's list of interceptors: to those before it, messages a
 call sends a stream of them.
 """
 
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from contextlib import nullcontext
+from typing import NoReturn, cast
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from accord.aio import server_handlers as handlers
 from accord.aio.server_context import ServerContext
+from accord.aio.server_handlers import MethodHandler
 from accord.aio.server_idempotency import KeyedCalls
 from accord.aio.server_pipeline import Pipeline
-from accord.contract.policy import ContractError, MethodPolicy
-from accord.contract.registry import method_policy
-from accord.server.codec import Codec
+from accord.contract.policy import ContractError
+from accord.server.protocols import AnyHandler
 from accord.server.registration import Pipelines
-from accord.server.request import (
-    WORKERS,
-    Peers,
-    Settings,
-    own,
-)
+from accord.server.request import WORKERS, Settings
 from accord.telemetry.spans import suppressed
 
 
+# gRPC's class is generic in its stubs alone.
 class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Enforces the contract of every method that a server serves."""
 
-    def __init__(self, settings: Settings, pool: Executor | None = None) -> None:
-        """`pool` as in `ServerPipelines`."""
-        self._pipelines = ServerPipelines(settings, pool)
+    def __init__(self, pipelines: "ServerPipelines") -> None:
+        self._pipelines = pipelines
 
-    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[AnyHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> AnyHandler:
         """The method's handler inside its pipeline."""
         with suppressed():
             handler = await continuation(handler_call_details)
@@ -49,52 +51,40 @@ class ServerPipelines(Pipelines):
 
         Not in the event loop's own pool: it is small, and others need it.
         """
-        super().__init__()
+        super().__init__(settings, nullcontext())
         self._pool = pool or ThreadPoolExecutor(WORKERS, thread_name_prefix="accord-handler")
-        self._settings = settings
         self._keyed = (
             KeyedCalls(settings.idempotency, settings.clock) if settings.idempotency else None
         )
 
-    def _wrap(self, method: str, handler: Any) -> Any:
-        try:
-            policy = method_policy(method)
-        except ContractError as error:
-            return _broken_contract(method, self._settings, error)
-        codec = Codec(
-            handler.request_deserializer,
-            handler.response_serializer,
-            self._settings.validator if handler.request_deserializer and not own(method) else None,
-        )
-        streaming = handler.request_streaming or handler.response_streaming
-        pipeline = Pipeline(
-            self._settings, self._keyed, policy, codec, self.peers, streaming=streaming
-        )
+    def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
+        # Where it is registered nobody knows a method's types; gRPC's stubs know no aio handler.
+        found = cast("MethodHandler[Message, Message]", handler)
+        stages, broken = self._stages(method, found)
+        pipeline = Pipeline(stages, self._keyed, self._settings.translate)
         # A single request is read like a stream of one: when gRPC reads it, a call without one is
         # never answered, and none of our limits hold before it comes.
-        streamed = handler.request_streaming
-        if handler.response_streaming:
-            handle = handler.stream_stream if streamed else handler.unary_stream
+        streamed = found.request_streaming
+        if found.response_streaming and broken is None:
+            writes = handlers.many(
+                found.stream_stream if streamed else found.unary_stream, self._pool
+            )
             return grpc.stream_stream_rpc_method_handler(
-                handlers.generator(
-                    pipeline.many(handlers.many(handle, self._pool), streamed=streamed)
-                )
+                handlers.generator(pipeline.behaviour(many=writes, streamed=streamed))
             )
-        handle = handler.stream_unary if streamed else handler.unary_unary
+        handle = found.stream_unary if streamed else found.unary_unary
+        if broken is not None:
+            handle = _refuse_with(broken)
+        returns = handlers.single(handle, self._pool, streamed=streamed)
         return grpc.stream_unary_rpc_method_handler(
-            pipeline.single(
-                handlers.single(handle, self._pool, streamed=streamed), streamed=streamed
-            )
+            pipeline.behaviour(single=returns, streamed=streamed)
         )
 
 
-def _broken_contract(method: str, settings: Settings, error: ContractError) -> Any:
-    """A handler that answers INTERNAL to all four arities; the log has the reason."""
+def _refuse_with(error: ContractError) -> Callable[..., Awaitable[NoReturn]]:
+    """A handler that answers INTERNAL, whatever the arity; the log has the reason."""
 
-    async def refuse(request: Any, outer: ServerContext) -> Any:
+    async def refuse(request: Message, context: ServerContext[Message, Message]) -> NoReturn:
         raise error
 
-    pipeline = Pipeline(
-        settings, None, MethodPolicy(method), Codec(None, None, None), Peers(), streaming=False
-    )
-    return grpc.stream_unary_rpc_method_handler(pipeline.single(refuse, streamed=True))
+    return refuse

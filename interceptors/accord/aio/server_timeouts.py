@@ -5,27 +5,21 @@ limit's error where the handler was started - as `asyncio.timeout` does it.
 """
 
 import asyncio
-from typing import Final
 
 from accord.contract.policy import MethodPolicy
 from accord.errors import ServiceError
-from accord.server.timeouts import idle_error, lifetime_error, time_limits
+from accord.server.timeouts import TimedCall, TimeLimits
 
 
-class Watchdog:
+class Watchdog(TimedCall):
     """Bounds of the call that the current task handles."""
 
-    __slots__ = ("_ends", "_handle", "_idle", "_loop", "_policy", "_task", "_touched", "error")
+    __slots__ = ("_handle", "_loop", "_task")
 
-    def __init__(self, policy: MethodPolicy, lifetime: float, idle: float) -> None:
-        """`lifetime` and `idle` are seconds, or infinite."""
-        self.error: ServiceError | None = None
-        self._policy = policy
-        self._idle = idle
+    def __init__(self, policy: MethodPolicy, limits: TimeLimits) -> None:
         self._loop = asyncio.get_running_loop()
+        super().__init__(policy, limits, self._loop.time())
         self._task = asyncio.current_task()
-        self._touched = self._loop.time()
-        self._ends = self._touched + lifetime
         self._handle: asyncio.TimerHandle | None = None
         self._watch()
 
@@ -47,42 +41,12 @@ class Watchdog:
         return self.error if self._task.uncancel() == 0 else None
 
     def _watch(self) -> None:
-        at = min(self._ends, self._touched + self._idle)
-        self._handle = self._loop.call_at(at, self._check)
+        self._handle = self._loop.call_at(self._due(), self._check)
 
     def _check(self) -> None:
-        now = self._loop.time()
-        if now >= self._ends:
-            self._bark(lifetime_error(self._policy))
-        elif now >= self._touched + self._idle:
-            self._bark(idle_error(self._policy))
-        else:
+        if self._look(self._loop.time()) is None:
             self._watch()
-
-    def _bark(self, error: ServiceError) -> None:
+            return
         self._handle = None
-        self.error = error
         if self._task is not None:
             self._task.cancel()
-
-
-class _Asleep(Watchdog):
-    """Watches nothing."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.error = None
-        self._handle = None
-
-
-_ASLEEP: Final = _Asleep()
-
-
-def watch(policy: MethodPolicy, remaining: float | None) -> Watchdog:
-    """The watchdog of the current task; one for all calls that need none.
-
-    `remaining` is what the client's own deadline leaves, in seconds; gRPC itself enforces that.
-    """
-    limits = time_limits(policy, remaining)
-    return _ASLEEP if limits is None else Watchdog(policy, limits.lifetime, limits.idle)

@@ -7,6 +7,7 @@ Each refusal is counted by method and reason; in dark mode it is counted and the
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from accord import context, errors
@@ -18,7 +19,8 @@ from accord.policies.limiter import OVERLOADED
 from accord.policies.queue import Permit, Waiter
 from accord.policies.rate_limit import RATE_LIMITED
 from accord.policies.types import Refused
-from accord.server.state import Control
+from accord.server.request import own
+from accord.server.state import ServerState
 from accord.telemetry.propagation import trace_id
 
 NOT_ALLOWED: Final = "NOT_ALLOWED"
@@ -28,20 +30,29 @@ NO_IDENTITY: Final = "NO_IDENTITY"
 """ErrorInfo reason: the caller has no verified identity, where one is needed."""
 
 _EVERYBODY: Final = "*"
-_OPEN: Final = "/grpc."  # health and reflection have no contract, and probes no certificate
 
 
 class Admission:
     """Admits the calls of one method."""
 
-    __slots__ = ("_authorize", "_control", "_limiter", "_method", "_open")
+    __slots__ = ("_authorize", "_limiter", "_lock", "_method", "_open", "_state")
 
-    def __init__(self, method: str, control: Control, *, streaming: bool, authorize: bool) -> None:
+    def __init__(
+        self,
+        method: str,
+        state: ServerState,
+        lock: AbstractContextManager[bool | None],
+        *,
+        streaming: bool,
+        authorize: bool,
+    ) -> None:
+        """`lock` guards what the process counts."""
         self._method = method
-        self._control = control
+        self._state = state
+        self._lock = lock
         self._authorize = authorize
-        self._open = method.startswith(_OPEN)
-        self._limiter = control.limiter(method, streaming=streaming)
+        self._open = own(method)  # probes have no certificate
+        self._limiter = state.limiter(method, streaming=streaming)
 
     def check(self, call: CallContext) -> None:
         """Whether this caller may do this now. Raises ServiceError."""
@@ -62,7 +73,8 @@ class Admission:
                 f"is called across {call.depth} hops, and at most {policy.max_depth} are allowed",
             )
         if policy.limit.rate is not None:
-            refused = self._control.rate(policy, call.principal)
+            with self._lock:
+                refused = self._state.rate(policy, call.principal)
             if refused is not None and self._acts("rate_limit", Dark.RATE_LIMIT, call):
                 raise errors.ResourceExhausted(
                     RATE_LIMITED, refused.retry_after, "the caller's rate limit is used up"
@@ -76,35 +88,40 @@ class Admission:
         """
         if call.principal == context.ANONYMOUS:
             if self._authorize:
-                self._control.counts.add(self._method, "authorization.refused")
+                self._count("authorization.refused")
                 raise errors.PermissionDenied(NO_IDENTITY, "needs a certificate with an identity")
             return
         policy = call.policy
         if not policy.declared or _EVERYBODY in policy.allow:
             return
         if call.principal not in policy.allow:
-            self._control.counts.add(self._method, "authorization.refused")
+            self._count("authorization.refused")
             raise errors.PermissionDenied(
                 NOT_ALLOWED, f"{call.principal} may not call {self._method[1:]}"
             )
 
-    def begin(self, call: CallContext, notify: Callable[[], None]) -> Permit | Waiter | None:
-        """A permit, a place in the queue, or None without a limit.
+    def enter(
+        self, call: CallContext, bell: Callable[[], Callable[[], None]]
+    ) -> Permit | Waiter | None:
+        """A permit, a place in the queue, or None without a limit. Raises ResourceExhausted.
 
-        `notify` is called once when a place in the queue has become a permit, or is lost: see
-        `admitted`. Raises ResourceExhausted. A permit is given back with `end`.
+        `bell` makes what is called once, from any thread, when a place in the queue has become a
+        permit, or is lost: see `admitted`. A permit is given back with `end`.
         """
         limiter = self._limiter
         if limiter is None:
             return None
-        if Dark.CONCURRENCY_LIMIT in call.policy.dark:
-            found = limiter.acquire(call.priority)
-        else:
-            found = limiter.acquire(call.priority, notify)
-        if isinstance(found, Refused):
-            self._shed(call, found)
-            return None
-        return found
+        permit = limiter.grant()
+        if permit is not None:
+            return permit
+        acts = Dark.CONCURRENCY_LIMIT not in call.policy.dark
+        found = limiter.acquire(call.priority, bell() if acts else None)
+        if not isinstance(found, Refused):
+            return found
+        if acts:
+            raise self._overloaded(call, found)
+        self._count("limit.dark")
+        return None
 
     def patience(self, call: CallContext) -> float:
         """Seconds that a call may wait in the queue."""
@@ -122,32 +139,28 @@ class Admission:
         assert limiter is not None
         if waiter.permit is not None:
             return waiter.permit
-        refused = waiter.refused or limiter.leave(waiter)
-        self._control.counts.add(self._method, f"limit.refused.{call.priority.name}")
+        overloaded = self._overloaded(call, waiter.refused or limiter.leave(waiter))
         if call.remaining() == 0:
             raise errors.DeadlineExceeded("the deadline passed while the call waited for a place")
-        raise _overloaded(refused)
+        raise overloaded
 
     def end(self, permit: Permit, *, sample: bool) -> None:
         """The call is over; `sample` as in `Limiter.release`."""
         if self._limiter is not None:
             self._limiter.release(permit, sample=sample)
 
-    def _shed(self, call: CallContext, refused: Refused) -> None:
-        if Dark.CONCURRENCY_LIMIT in call.policy.dark:
-            self._control.counts.add(self._method, "limit.dark")
-            return
-        self._control.counts.add(self._method, f"limit.refused.{call.priority.name}")
-        raise _overloaded(refused)
+    def _overloaded(self, call: CallContext, refused: Refused) -> errors.ResourceExhausted:
+        self._count(f"limit.refused.{call.priority.name}")
+        return errors.ResourceExhausted(
+            OVERLOADED, refused.retry_after, "the server has more work than it can do"
+        )
 
     def _acts(self, name: str, dark: Dark, call: CallContext) -> bool:
         """Count a refusal; False if it must not be acted on."""
         acts = dark not in call.policy.dark
-        self._control.counts.add(self._method, f"{name}.{'refused' if acts else 'dark'}")
+        self._count(f"{name}.{'refused' if acts else 'dark'}")
         return acts
 
-
-def _overloaded(refused: Refused) -> errors.ResourceExhausted:
-    return errors.ResourceExhausted(
-        OVERLOADED, refused.retry_after, "the server has more work than it can do"
-    )
+    def _count(self, name: str) -> None:
+        with self._lock:
+            self._state.counts.add(self._method, name)

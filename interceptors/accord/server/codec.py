@@ -5,43 +5,48 @@ decode with INTERNAL and a response that it cannot encode with UNKNOWN.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Generic, cast
 
 from accord.errors import InvalidArgument
-from accord.interfaces import FieldViolation, Validator
+from accord.interfaces import FieldViolation
+from accord.server.protocols import MethodHandler, Req, Res
 
 
-class Codec:
+class Codec(Generic[Req, Res]):
     """Decodes and validates the requests of one method, and encodes its responses."""
 
     __slots__ = ("_deserialize", "_serialize", "_validate")
 
     def __init__(
         self,
-        deserialize: Callable[[bytes], Any] | None,
-        serialize: Callable[[Any], bytes] | None,
-        validate: Validator | None,
+        handler: MethodHandler[Req, Res],
+        validate: Callable[[Req], Sequence[FieldViolation]] | None,
     ) -> None:
-        self._deserialize = deserialize
-        self._serialize = serialize
-        self._validate = validate
+        """A handler's serialisers, or bytes as they are where it has none."""
+        decode, encode = handler.request_deserializer, handler.response_serializer
+        # Without a serialiser a handler's messages are bytes; no type can say "only then".
+        self._deserialize = decode or cast("Callable[[bytes], Req]", _as_it_is)
+        # As above.
+        self._serialize = encode or cast("Callable[[Res], bytes]", _as_it_is)
+        self._validate = validate if decode else None
 
-    def decode(self, raw: bytes) -> Any:
+    def decode(self, raw: bytes) -> Req:
         """The request. Raises InvalidArgument if it is garbage or breaks a rule."""
-        if self._deserialize is None:
-            return raw
         try:
             request = self._deserialize(raw)
         except Exception:  # whatever a deserialiser raises, it is the bytes that are wrong
             problem = FieldViolation("", "the request cannot be decoded")
             raise InvalidArgument(problem, reason="UNDECODABLE") from None
-        violations: Sequence[FieldViolation] = self._validate(request) if self._validate else ()
-        if violations:
-            raise InvalidArgument(*violations)
+        if self._validate is not None:
+            violations = self._validate(request)
+            if violations:
+                raise InvalidArgument(*violations)
         return request
 
-    def encode(self, response: Any) -> bytes:
+    def encode(self, response: Res) -> bytes:
         """The response's bytes. Raises TypeError or ValueError for what is no response."""
-        if self._serialize is None:
-            return response  # type: ignore[no-any-return]
         return self._serialize(response)
+
+
+def _as_it_is(raw: bytes) -> bytes:
+    return raw

@@ -9,7 +9,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import Any, Final
+from typing import Final
 
 import grpc
 from google.rpc import status_pb2
@@ -19,6 +19,7 @@ from accord._log import log
 from accord.context import CallContext
 from accord.errors import DEPENDENCY, EXHAUSTED
 from accord.policies.retry import MARK, NEVER, PUSHBACK_KEY, format_pushback, parse_pushback
+from accord.server.protocols import Metadata, Status, Trailers
 from accord.telemetry.propagation import trace_id
 
 _MAX_CHAIN: Final = 32
@@ -48,7 +49,7 @@ class Answer:
     pushback: str | None
     """Value of the trailer `grpc-retry-pushback-ms`."""
 
-    def trailers(self, before: Any) -> tuple[tuple[str, str | bytes], ...]:
+    def trailers(self, before: Metadata | None) -> Trailers:
         """The trailers of the answer, `before` being those that the handler has set."""
         trailers = tuple(before or ())
         if self.pushback is not None:
@@ -97,7 +98,7 @@ def exhausted(error: BaseException | None) -> bool:
     return False
 
 
-def with_mark(trailers: Any) -> tuple[Any, ...]:
+def with_mark(trailers: Metadata) -> Trailers:
     """The trailers of an abort: while a nested call's error is handled, it is the reason for it."""
     found = tuple(trailers)
     if exhausted(sys.exception()) and all(key != PUSHBACK_KEY for key, _ in found):
@@ -109,8 +110,26 @@ def _marked(error: BaseException) -> bool:
     """Whether it is the error of a call whose trailers forbid another attempt."""
     if not (isinstance(error, grpc.RpcError) and hasattr(error, "trailing_metadata")):
         return False
-    trailers: Any = error.trailing_metadata() or ()
-    return parse_pushback(*(value for key, value in trailers if key == PUSHBACK_KEY)) == NEVER
+    said = (value for key, value in errors.trailers_of(error) if key == PUSHBACK_KEY)
+    return parse_pushback(*said) == NEVER
+
+
+def sendable(trailers: Metadata | None) -> Trailers:
+    """Trailers as they are. Raises TypeError for a wrong type: gRPC would never end the call."""
+    found = tuple(trailers or ())
+    for key, value in found:
+        if not isinstance(key, str) or not isinstance(
+            value, bytes if key.endswith("-bin") else (str, bytes)
+        ):
+            raise TypeError(f"{key!r} cannot be a trailer with a value of {type(value)}")
+    return found
+
+
+def known(code: Status) -> Status:
+    """`code`, but INTERNAL instead of UNKNOWN, which tells a caller nothing."""
+    if code in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNKNOWN.value[0]):
+        return grpc.StatusCode.INTERNAL
+    return code
 
 
 def _meaning(
@@ -152,7 +171,7 @@ def _internal(error: BaseException, call: CallContext) -> errors.ServiceError:
     )
 
 
-def _nested(error: Any, call: CallContext) -> errors.ServiceError | None:
+def _nested(error: grpc.RpcError, call: CallContext) -> errors.ServiceError | None:
     """The failure of a nested call, as far as it is the caller's business."""
     code = error.code()
     dependency = getattr(error, DEPENDENCY, "").removeprefix("/") or "a dependency"

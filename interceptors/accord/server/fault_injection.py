@@ -18,50 +18,53 @@ class Injected:
     faults: Faults
 
 
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """What happens to one call: first the fault's delay, then its abort."""
+
+    fault: Fault
+    faults: Faults
+
+    def done(self) -> None:
+        """The delay is over, however it ended."""
+        self.faults.done(self.fault)
+
+
 class FaultTable:
     """By method, as it travels. Used inside one event loop, or under the lock of `mesh.sync`."""
 
-    __slots__ = ("_clock", "_injected", "_random")
+    __slots__ = ("_clock", "_random", "injected")
 
     def __init__(self, clock: Callable[[], float], random: Callable[[], float]) -> None:
         self._clock = clock
         self._random = random
-        self._injected: dict[str, Injected] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._injected)
+        self.injected: dict[str, Injected] = {}
+        """Faults by method, also those that have just ended; empty: no call is harmed."""
 
     def inject(self, method: str, policy: FaultPolicy, lasting: float) -> None:
         """Harm a method for `lasting` seconds, instead of what it meets now."""
         faults = Faults(policy, random=self._random)
-        self._injected[method] = Injected(policy, self._clock() + lasting, faults)
+        self.injected[method] = Injected(policy, self._clock() + lasting, faults)
 
     def clear(self, method: str) -> None:
         """Leave a method alone; without a fault, nothing happens."""
-        self._injected.pop(method, None)
+        self.injected.pop(method, None)
 
     def of(self, method: str) -> Injected | None:
         """The fault of a method, unless it has ended."""
-        found = self._injected.get(method)
+        found = self.injected.get(method)
         if found is not None and self._clock() >= found.ends:
-            self._injected.pop(method, None)
+            self.injected.pop(method, None)
             return None
         return found
 
-    def draw(self, method: str, header: str | bytes | None) -> tuple[Fault, Faults] | None:
-        """What happens to a call with this `accord-fault` header; None: nothing.
-
-        The fault is handed to `Faults.done` after its delay.
-        """
+    def draw(self, method: str, header: str | bytes | None) -> Harm | None:
+        """What happens to a call with this `accord-fault` header; None: nothing."""
         found = self.of(method)
         if found is None:
             return None
         fault = found.faults.draw(header)
-        return None if fault is NO_FAULT else (fault, found.faults)
-
-    def methods(self) -> set[str]:
-        """Methods with a fault, also one that has just ended."""
-        return set(self._injected)
+        return None if fault is NO_FAULT else Harm(fault, found.faults)
 
     def ends_in(self, injected: Injected) -> float:
         """Seconds that a fault goes on."""

@@ -1,17 +1,49 @@
-"""What is said to a repeated call; the drivers wait for the first one, each in its own way."""
+"""How a repeated call is recognised, and what is said to it.
 
+The drivers wait for the first one, each in its own way.
+"""
+
+from collections.abc import Mapping
 from typing import Final
 
-from accord.context import Idempotency
+from accord.context import IDEMPOTENCY_KEY, CallContext, Idempotency
+from accord.contract.policy import Key
 from accord.errors import Aborted, InvalidArgument
-from accord.interfaces import StoredAnswer
+from accord.interfaces import FieldViolation, StoredAnswer
 from accord.policies.deadline import hop_reserve
-from accord.policies.idempotency import RETRY_AFTER
+from accord.policies.idempotency import RETRY_AFTER, Scope, fingerprint, key_problem
 from accord.server.error_mapping import Answered
+from accord.server.protocols import Req
 
 KEY_REUSED: Final = "IDEMPOTENCY_KEY_REUSED"
 IN_PROGRESS: Final = "IDEMPOTENCY_IN_PROGRESS"
+_FIELD: Final = f"metadata.{IDEMPOTENCY_KEY}"
 _PATIENCE: Final = 10.0
+
+
+def identify(
+    call: CallContext, headers: Mapping[str, str | bytes], request: Req | None
+) -> Idempotency | None:
+    """How a repeat of this call is recognised; `request` is None for a stream of them.
+
+    Raises InvalidArgument for a bad key.
+    """
+    key = headers.get(IDEMPOTENCY_KEY)
+    if key is None:
+        if call.policy.key is Key.REQUIRED:
+            raise _bad_key("is required", "IDEMPOTENCY_KEY_REQUIRED")
+        return None
+    if not isinstance(key, str):
+        raise _bad_key("must be text", "IDEMPOTENCY_KEY_INVALID")
+    problem = key_problem(key)
+    if problem is not None:
+        raise _bad_key(problem, "IDEMPOTENCY_KEY_INVALID")
+    seen = b"" if request is None else fingerprint(call.method, request)
+    return Idempotency(Scope(call.principal, call.method, key), seen)
+
+
+def _bad_key(problem: str, reason: str) -> InvalidArgument:
+    return InvalidArgument(FieldViolation(_FIELD, problem), reason=reason)
 
 
 def wait_until(now: float, deadline: float | None) -> float:
@@ -24,8 +56,7 @@ def check_same(fingerprint: bytes, call: Idempotency) -> None:
     """Raise InvalidArgument for a key that was used for another request."""
     if fingerprint != call.fingerprint:
         raise InvalidArgument(
-            ("metadata.idempotency-key", "was used before for a different request"),
-            reason=KEY_REUSED,
+            FieldViolation(_FIELD, "was used before for a different request"), reason=KEY_REUSED
         )
 
 

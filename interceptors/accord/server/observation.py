@@ -14,7 +14,7 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 
 from accord.telemetry import metrics, propagation
-from accord.telemetry.spans import MAX_MESSAGES, SILENT, Clock, end_span, identity, their_span
+from accord.telemetry.spans import MAX_MESSAGES, SILENT, Clock, end_span, recorded, start_span
 
 _SERVER_ERRORS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -24,39 +24,32 @@ _SERVER_ERRORS: Final = frozenset(
 class ServerMethod:
     """A method that is served; observes its calls."""
 
-    __slots__ = ("_attributes", "_method", "_name", "_silent")
+    __slots__ = ("_method", "_silent")
 
     def __init__(self, method: str) -> None:
         """`method` as it travels."""
         self._method = method
         self._silent = method.startswith(SILENT)
-        self._name, self._attributes = identity(method)
 
     def begin(self, context: otel.Context, clock: Clock) -> "ServerCall | None":
         """A call has come with this trace: make it the task's; None: not recorded."""
-        if self._silent:
-            propagation.enter(context)
+        if self._silent or not recorded():
+            if context:
+                otel.attach(context)
             return None
-        found = metrics.instruments()
         span, owned = None, True
         if propagation.configured():
-            span = their_span(trace.SpanKind.SERVER, self._method)
-            owned = span is None
-            if span is None:
-                span = propagation.tracer().start_span(
-                    self._name,
-                    context,
-                    kind=trace.SpanKind.SERVER,
-                    attributes=self._attributes,
-                )
-                propagation.enter(context, span)
-                if not span.is_recording():
-                    span = None
-        else:
-            propagation.enter(context)
-        if span is None and found is None:
+            span, owned = start_span(trace.SpanKind.SERVER, self._method, context=context)
+            if owned:
+                otel.attach(trace.set_span_in_context(span, context))
+        elif context:
+            otel.attach(context)
+        if span is not None and not span.is_recording():
+            span = None
+        instruments = metrics.instruments()
+        if span is None and instruments is None:
             return None
-        meter = None if found is None else found.server(self._method)
+        meter = None if instruments is None else instruments.server(self._method)
         return ServerCall(span, meter, clock, owned=owned)
 
 

@@ -1,32 +1,42 @@
 """What a server serves, on its way into the pipelines: the same for both kinds of gRPC."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from contextlib import AbstractContextManager
+from typing import Final, Generic, TypeVar
 
 import grpc
 from google.protobuf import descriptor_pool
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
 
-from accord.contract.registry import check_service
-from accord.server.request import Peers
+from accord.contract.policy import ContractError, MethodPolicy
+from accord.contract.registry import check_service, method_policy
+from accord.server.codec import Codec
+from accord.server.protocols import AnyHandler, GenericHandler, HandlerRegistry, MethodHandler
+from accord.server.request import Peers, Settings, own
+from accord.server.stages import Stages
 from accord.server.state import MAX_METHODS
 
 LAME_DUCK: Final = 0.3
 """Seconds between "not serving" and the stop, in which callers move away."""
 
+HEALTH: Final = "grpc.health.v1.Health"
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 
-_HEALTH: Final = "grpc.health.v1.Health"
+ServerT = TypeVar("ServerT", bound=HandlerRegistry)
 
 
 class Pipelines:
     """Puts the handlers of one server into their pipelines, each once."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings, lock: AbstractContextManager[bool | None]) -> None:
+        """`lock` guards what the process counts."""
         self.peers = Peers()
-        self._wrapped: dict[str, tuple[Any, Any]] = {}
+        self._settings = settings
+        self._lock = lock
+        self._wrapped: dict[str, tuple[AnyHandler, AnyHandler]] = {}
 
-    def wrap(self, method: str, handler: Any) -> Any:
+    def wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
         """A handler inside its pipeline."""
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:
@@ -35,14 +45,35 @@ class Pipelines:
             known = self._wrapped[method] = (handler, self._wrap(method, handler))
         return known[1]
 
-    def _wrap(self, method: str, handler: Any) -> Any:
+    def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
         raise NotImplementedError
 
+    def _stages(
+        self, method: str, handler: MethodHandler[Message, Message]
+    ) -> tuple[Stages[Message, Message], ContractError | None]:
+        """The stages of a method; with an error: its contract is broken, and it refuses all."""
+        broken = None
+        try:
+            policy = method_policy(method)
+        except ContractError as error:
+            policy, broken = MethodPolicy(method), error
+        streamed = handler.request_streaming
+        stages = Stages(
+            self._settings,
+            policy,
+            Codec(handler, None if own(method) else self._settings.validator),
+            self.peers,
+            self._lock,
+            streamed=streamed,
+            streaming=streamed or handler.response_streaming,
+        )
+        return stages, broken
 
-class Registration:
+
+class Registration(Generic[ServerT]):
     """The part of a server that takes handlers and ports."""
 
-    def __init__(self, server: Any, pipelines: Pipelines | None) -> None:
+    def __init__(self, server: ServerT, pipelines: Pipelines | None) -> None:
         """`pipelines`: takes the place of the interceptor that `server` has not got."""
         self._server = server
         self._pipelines = pipelines
@@ -50,7 +81,7 @@ class Registration:
             pipelines.peers.secure = False
         self._services: dict[str, None] = {}
 
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[Any]) -> None:
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[GenericHandler]) -> None:
         """As gRPC's own."""
         handlers = tuple(generic_rpc_handlers)
         for handler in handlers:
@@ -62,51 +93,48 @@ class Registration:
         self._server.add_generic_rpc_handlers(handlers)
 
     def add_registered_method_handlers(
-        self, service_name: str, method_handlers: Mapping[str, Any]
+        self, service_name: str, method_handlers: Mapping[str, AnyHandler]
     ) -> None:
         """As gRPC's own."""
         self._services[service_name] = None
+        handlers = dict(method_handlers)
         if self._pipelines is not None:
-            method_handlers = {
-                name: self._pipelines.wrap(f"/{service_name}/{name}", handler)
-                for name, handler in method_handlers.items()
-            }
-        self._server.add_registered_method_handlers(service_name, method_handlers)
+            for name, handler in method_handlers.items():
+                handlers[name] = self._pipelines.wrap(f"/{service_name}/{name}", handler)
+        self._server.add_registered_method_handlers(service_name, handlers)
 
     def add_insecure_port(self, address: str) -> int:
         """As gRPC's own."""
-        return int(self._server.add_insecure_port(address))
+        return self._server.add_insecure_port(address)
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
         """As gRPC's own."""
         if self._pipelines is not None:
             self._pipelines.peers.secure = True
-        return int(self._server.add_secure_port(address, server_credentials))
+        return self._server.add_secure_port(address, server_credentials)
 
-    def _complete(self: Any, health: Any) -> tuple[str, ...]:
-        """Add `health` unless there is one. Returns the names that it knows.
+    def _check(self) -> tuple[str, ...]:
+        """The names that a health service knows.
 
         Raises ContractError: a served method has an invalid policy.
         """
         for name in self._services:
             if _known(name):
                 check_service(name)
-        if _HEALTH not in self._services:
-            health_pb2_grpc.add_HealthServicer_to_server(health, self)
         return ("", *self._services)
 
 
-class _Piped(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+class _Piped(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in gRPC's stubs alone
     """A generic handler whose methods are in their pipelines.
 
     Cheaper than an interceptor, which gRPC calls for each RPC.
     """
 
-    def __init__(self, handler: Any, pipelines: Pipelines) -> None:
+    def __init__(self, handler: GenericHandler, pipelines: Pipelines) -> None:
         self._handler = handler
         self._pipelines = pipelines
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "AnyHandler | None":
         """The handler of a method, or None."""
         found = self._handler.service(handler_call_details)
         return found and self._pipelines.wrap(handler_call_details.method, found)

@@ -39,7 +39,7 @@ class Limits:
     """All other calls: they have a fixed limit of their own and do not wait."""
 
 
-class Control:
+class ServerState:
     """One per process. Used inside one event loop, or under the lock of `mesh.sync`."""
 
     def __init__(

@@ -6,9 +6,11 @@ from threading import RLock
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
 from accord.client.request import ClientSettings
 from accord.interfaces import SyncIdempotencyStore
+from accord.server.protocols import GenericHandler
 from accord.server.registration import LAME_DUCK
 from accord.server.request import WORKERS, Settings
 from accord.sync import client_interceptors
@@ -18,7 +20,7 @@ from accord.sync.client_channel import Channel
 from accord.sync.server import Server
 from accord.sync.server_interceptors import ServerInterceptor, ServerPipelines
 
-Options = Sequence[tuple[str, Any]]
+Options = Sequence[tuple[str, str | int]]
 
 
 class SyncMesh:
@@ -61,7 +63,9 @@ class SyncMesh:
                 )
             return channel
 
-    def client_interceptors(self, target: str = "") -> list[Any]:
+    def client_interceptors(
+        self, target: str = ""
+    ) -> list[Any]:  # each is another of gRPC's classes, which are generic in its stubs alone
         """Interceptors for a channel of your own (`grpc.intercept_channel`).
 
         `target` names what it leads to. Calls that block are not hedged: only a channel of the mesh
@@ -69,7 +73,9 @@ class SyncMesh:
         """
         return client_interceptors.interceptors(Attempts(self._client, target))
 
-    def server_interceptors(self, *, idempotency: SyncIdempotencyStore | None = None) -> list[Any]:
+    def server_interceptors(
+        self, *, idempotency: SyncIdempotencyStore | None = None
+    ) -> list["grpc.ServerInterceptor[Message, Message]"]:
         """Interceptors for a server of your own; they go before any others.
 
         `idempotency` finds stored answers; the mesh's own store is for servers of `grpc.aio`.
@@ -82,12 +88,14 @@ class SyncMesh:
         self,
         *,
         idempotency: SyncIdempotencyStore | None = None,
-        interceptors: Sequence[Any] = (),
+        interceptors: Sequence["grpc.ServerInterceptor[Message, Message]"] = (),
         options: Options = (),
-        handlers: Sequence[Any] | None = None,
+        handlers: Sequence[GenericHandler] | None = None,
         max_workers: int | None = None,
         lame_duck: float = LAME_DUCK,
-        **kwargs: Any,
+        maximum_concurrent_rpcs: int | None = None,
+        compression: grpc.Compression | None = None,
+        xds: bool = False,
     ) -> Server:
         """A server that enforces the contracts of what it serves, with health and drain.
 
@@ -95,19 +103,20 @@ class SyncMesh:
         stream has one, but for those of handlers that send by themselves, such as gRPC's health
         service. None: as many as the mesh admits streams, and 320 for other calls; with fewer,
         streams can take them all. They are started when they are needed. `idempotency` as in
-        `server_interceptors`, `options`, `handlers` and `lame_duck` as in `Mesh.server`; `kwargs`
-        go to `grpc.server`.
+        `server_interceptors`, `options`, `handlers` and `lame_duck` as in `Mesh.server`, the
+        rest as in `grpc.server`.
         """
         if max_workers is None:
-            max_workers = WORKERS + self._settings.control.streams.limit
+            max_workers = WORKERS + self._settings.state.streams.limit
         pool = ThreadPoolExecutor(max_workers, thread_name_prefix="accord-server")
         pipelines = ServerPipelines(self._settings, idempotency, self._client.env.lock)
         server = servers.bare(
             pool,
             interceptors=[ServerInterceptor(pipelines), *interceptors] if interceptors else [],
             options=tuple(self._server_options(options)),
-            maximum_concurrent_rpcs=kwargs.pop("maximum_concurrent_rpcs", max_workers),
-            **kwargs,
+            maximum_concurrent_rpcs=maximum_concurrent_rpcs or max_workers,
+            compression=compression,
+            xds=xds,
         )
         found = Server(
             server, pool, pipelines=None if interceptors else pipelines, lame_duck=lame_duck

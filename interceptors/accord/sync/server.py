@@ -4,32 +4,32 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
-from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 from grpc import _server
-from grpc_health.v1 import health
+from grpc_health.v1 import health, health_pb2_grpc
 
-from accord.server.registration import LAME_DUCK, SERVING, Pipelines, Registration
+from accord.server.registration import HEALTH, LAME_DUCK, SERVING, Pipelines, Registration
 from accord.sync.client_channel import Options
 
 
 def bare(
     pool: ThreadPoolExecutor,
     *,
-    interceptors: Sequence[Any],
+    interceptors: Sequence["grpc.ServerInterceptor[Message, Message]"],
     options: Options,
     maximum_concurrent_rpcs: int | None,
-    compression: Any = None,
-    xds: bool = False,
-) -> Any:
-    """As `grpc.server`, beneath any instrumentation (see `accord.aio.client_channel.bare`)."""
+    compression: grpc.Compression | None,
+    xds: bool,
+) -> _server._Server:
+    """As `grpc.server`, beneath any instrumentation (see `accord.aio.client_channel.Channel`)."""
     return _server.create_server(
         pool, (), interceptors, options, maximum_concurrent_rpcs, compression, xds
     )
 
 
-class Server(Registration, grpc.Server):
+class Server(Registration[_server._Server], grpc.Server):
     """gRPC's server with health and drain: the twin of `accord.aio.server.Server`.
 
     It serves `grpc.health.v1.Health`, unless a servicer of that name is added: every service that
@@ -38,7 +38,7 @@ class Server(Registration, grpc.Server):
 
     def __init__(
         self,
-        server: grpc.Server,
+        server: _server._Server,
         pool: ThreadPoolExecutor,
         *,
         pipelines: Pipelines | None = None,
@@ -48,13 +48,15 @@ class Server(Registration, grpc.Server):
         super().__init__(server, pipelines)
         self._pool = pool
         self._lame_duck = lame_duck
-        self._health: Any = health.HealthServicer()
+        self._health = health.HealthServicer()
         self._stopping = False
 
     def start(self) -> None:
         """Serve, and say so. Raises ContractError: a served method has an invalid policy."""
-        for name in self._complete(self._health):
+        for name in self._check():
             self._health.set(name, SERVING)
+        if HEALTH not in self._services:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self)
         self._server.start()
 
     def stop(self, grace: float | None = None) -> Event:
@@ -85,4 +87,4 @@ class Server(Registration, grpc.Server):
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         """As gRPC's own."""
-        return bool(self._server.wait_for_termination(timeout))
+        return self._server.wait_for_termination(timeout)

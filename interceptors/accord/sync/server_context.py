@@ -1,47 +1,58 @@
 """What a handler in a thread sees of its call: messages in and out, and the servicer context."""
 
-from collections.abc import Iterator
-from threading import Lock
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol
 
 import grpc
 
-from accord import errors
-from accord.context import CallContext
-from accord.errors import InvalidArgument
-from accord.server import error_mapping as failure
+from accord.errors import InvalidArgument, grpc_code
+from accord.server import protocols
 from accord.server.codec import Codec
-from accord.server.error_mapping import Answer, with_mark
+from accord.server.error_mapping import Answer, known, with_mark
 from accord.server.observation import ServerCall
-from accord.server.request import SILENT, grpc_code, known, sendable
+from accord.server.protocols import Metadata, Req, Res, Status
+from accord.server.servicer_context import ServicerContext
 from accord.sync.server_timeouts import Watchdog
 
 
-def answer_to(
-    error: BaseException, call: CallContext, translate: errors.Translate | None
-) -> Answer | None:
-    """What to answer with, or None if gRPC must see the exception itself."""
-    if isinstance(error, failure.Answered):
-        return failure.answer_to(error, call, translate)
-    if not isinstance(error, Exception) or caller_has_gone(error):
-        return None
-    return failure.answer_to(error, call, translate)
+class GrpcContext(protocols.GrpcContext, Protocol):
+    """gRPC's own context of a call that is handled in a thread."""
 
+    def time_remaining(self) -> float | None:
+        """Seconds that the caller's deadline leaves; very many if it has none."""
 
-def caller_has_gone(error: BaseException) -> bool:
-    """Whether this is what gRPC raises when there is nobody to talk to: an error without status."""
-    return isinstance(error, grpc.RpcError) and not hasattr(error, "code")
+    def is_active(self) -> bool:
+        """Whether the call has not ended yet."""
+
+    def add_callback(self, callback: Callable[[], None], /) -> bool:
+        """Call `callback` when the call has ended; False if it has."""
+
+    def cancel(self) -> None:
+        """End the call."""
+
+    def send_initial_metadata(self, initial_metadata: Metadata, /) -> None:
+        """Send what comes before the responses."""
+
+    def set_details(self, details: str, /) -> None:
+        """Set the message of the status."""
+
+    def abort(self, code: Status, details: str, /) -> None:
+        """End the call with a status. Raises an exception."""
 
 
 class CallEnded(Exception):
     """The call has ended while its handler was at work: there is nobody to send anything to."""
 
 
-class Requests:
+class Requests(Generic[Req, Res]):
     """The requests of a client stream, each decoded and validated as it is read."""
 
     def __init__(
-        self, requests: Any, codec: Codec, watchdog: Watchdog, observed: ServerCall | None
+        self,
+        requests: Iterator[bytes],
+        codec: Codec[Req, Res],
+        watchdog: Watchdog | None,
+        observed: ServerCall | None,
     ) -> None:
         self._requests = requests
         self._codec = codec
@@ -49,21 +60,22 @@ class Requests:
         self._observed = observed
         self._read = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Req]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Req:
         """The next request. Raises InvalidArgument, which names the item."""
         raw = next(self._requests, None)
         if raw is None:
             # A call that has been cancelled, or whose deadline has passed, may end like this as
             # well. gRPC reports both in order: another read raises its RpcError then.
             next(self._requests, None)
-            if self._watchdog.error is not None:
+            if self._watchdog is not None and self._watchdog.error is not None:
                 # Not the caller's end of the stream: a handler must not take it for all there is.
                 raise self._watchdog.error from None
             raise StopIteration
-        self._watchdog.touch()
+        if self._watchdog is not None:
+            self._watchdog.touch()
         if self._observed is not None:
             self._observed.received(len(raw))
         try:
@@ -75,18 +87,15 @@ class Requests:
         return request
 
 
-class ServerContext:
+class ServerContext(ServicerContext[GrpcContext]):
     """gRPC's servicer context, without UNKNOWN."""
 
-    def __init__(self, context: Any) -> None:
-        self._context = context
+    def __init__(self, context: GrpcContext) -> None:
+        super().__init__(context)
         self.aborted = False
         """Whether the handler has ended the call by `abort`."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    def abort(self, code: Any, details: str = "") -> None:
+    def abort(self, code: Status, details: str = "") -> None:
         """End the call with a status. Raises an exception that must not be caught."""
         trailers = with_mark(self._context.trailing_metadata() or ())
         self._context.set_trailing_metadata(trailers)
@@ -94,54 +103,13 @@ class ServerContext:
         self.aborted = True
         self._context.abort(known(code), details)
 
-    def abort_with_status(self, status: Any) -> None:
+    def abort_with_status(self, status: grpc.Status) -> None:
         """As gRPC's own."""
         self.set_trailing_metadata(status.trailing_metadata)
         self.abort(status.code, status.details)
 
-    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        """Set the trailers of the answer. Raises TypeError."""
-        self._context.set_trailing_metadata(sendable(trailing_metadata))
 
-    def set_code(self, code: Any) -> None:
-        """Set the status code of the answer."""
-        self._context.set_code(known(code))
-
-    def failed(self) -> bool:
-        """Whether the handler has set a status code that is not OK."""
-        return self._context.code() not in SILENT
-
-
-class Responses:
-    """The responses of a call, sent one by one and closed once, from whichever thread."""
-
-    def __init__(self, context: Any, send: Any) -> None:
-        """`send` is gRPC's callback: a message, or None for the status that the context has."""
-        self._context = context
-        self._send = send
-        self._lock = Lock()
-        self._closed = False
-
-    def send(self, raw: bytes) -> None:
-        """Send one response. Raises CallEnded."""
-        if not self._closed:
-            self._send(raw)
-        if self._closed or not self._context.is_active():
-            raise CallEnded
-
-    def close(self, answer: Answer | None = None) -> bool:
-        """End the call: with this answer, or as its context says. False if it was closed."""
-        with self._lock:
-            if self._closed:
-                return False
-            self._closed = True
-            if answer is not None:
-                put(self._context, answer)
-        self._send(None)
-        return True
-
-
-def put(context: Any, answer: Answer) -> grpc.StatusCode:
+def put(context: GrpcContext, answer: Answer) -> grpc.StatusCode:
     """Let gRPC's context end its call with this answer."""
     code = grpc_code(answer.status.code)
     context.set_trailing_metadata(answer.trailers(context.trailing_metadata()))

@@ -3,31 +3,33 @@
 import inspect
 from collections.abc import Callable
 from threading import RLock
-from typing import Any, Final
+from typing import NoReturn, cast
 
 import grpc
+from google.protobuf.message import Message
 
-from accord.contract.policy import ContractError, MethodPolicy
-from accord.contract.registry import method_policy
+from accord.contract.policy import ContractError
 from accord.interfaces import SyncIdempotencyStore
-from accord.server.codec import Codec
+from accord.server.protocols import AnyHandler
 from accord.server.registration import Pipelines
-from accord.server.request import (
-    Settings,
-    own,
-)
+from accord.server.request import Settings
+from accord.sync.server_context import ServerContext
 from accord.sync.server_idempotency import KeyedCalls
-from accord.sync.server_pipeline import Pipeline
+from accord.sync.server_pipeline import MethodHandler, Pipeline, StreamBehaviour, UnaryBehaviour
 from accord.telemetry.spans import suppressed
 
 
-class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
+class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # in gRPC's stubs alone
     """The pipeline for a server of the user's own."""
 
     def __init__(self, pipelines: "ServerPipelines") -> None:
         self._pipelines = pipelines
 
-    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+    def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], AnyHandler | None]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "AnyHandler | None":
         """The method's handler inside its pipeline."""
         with suppressed():
             handler = continuation(handler_call_details)
@@ -46,53 +48,32 @@ class ServerPipelines(Pipelines):
         """
         if store is not None and inspect.iscoroutinefunction(store.lookup):
             raise TypeError("a sync server needs a SyncIdempotencyStore")
-        super().__init__()
-        self._settings = settings
-        self._lock = lock
+        super().__init__(settings, lock)
         self._keyed = KeyedCalls(store, settings.clock) if store is not None else None
 
-    def _wrap(self, method: str, handler: Any) -> Any:
-        codec = Codec(
-            handler.request_deserializer,
-            handler.response_serializer,
-            self._settings.validator if handler.request_deserializer and not own(method) else None,
-        )
-        streamed, streams = handler.request_streaming, handler.response_streaming
-        handle = getattr(handler, _ARITIES[streamed, streams])
-        try:
-            policy = method_policy(method)
-        except ContractError as error:
-            policy, handle = MethodPolicy(method), _refuse_with(error)
-        pipeline = Pipeline(
-            self._settings,
-            self._keyed,
-            policy,
-            codec,
-            self.peers,
-            self._lock,
-            streaming=streamed or streams,
-        )
-        if not (streamed or streams):
-            # Read like a stream of one: when gRPC reads it, a call without a request is answered
-            # by gRPC, and none of our checks is made before it comes.
-            return grpc.stream_unary_rpc_method_handler(pipeline.unary(handle))
-        return grpc.stream_stream_rpc_method_handler(
-            pipeline.stream(handle, streamed=streamed, streams=streams)
-        )
+    def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
+        # Where it is registered nobody knows a method's types.
+        found = cast("MethodHandler[Message, Message]", handler)
+        stages, broken = self._stages(method, found)
+        streamed, streams = found.request_streaming, found.response_streaming
+        pipeline = Pipeline(stages, self._keyed, self._settings.translate, streamed)
+        one = found.stream_unary if streamed else found.unary_unary
+        many = found.stream_stream if streamed else found.unary_stream
+        if broken is not None:
+            one = many = _refuse_with(broken)
+        if streams:
+            return grpc.stream_stream_rpc_method_handler(StreamBehaviour(pipeline, many=many))
+        if streamed:
+            return grpc.stream_stream_rpc_method_handler(StreamBehaviour(pipeline, one=one))
+        # Read like a stream of one: when gRPC reads it, a call without a request is answered by
+        # gRPC, and none of our checks is made before it comes.
+        return grpc.stream_unary_rpc_method_handler(UnaryBehaviour(pipeline, one))
 
 
-_ARITIES: Final = {
-    (False, False): "unary_unary",
-    (False, True): "unary_stream",
-    (True, False): "stream_unary",
-    (True, True): "stream_stream",
-}
-
-
-def _refuse_with(error: ContractError) -> Callable[..., Any]:
+def _refuse_with(error: ContractError) -> Callable[..., NoReturn]:
     """A handler that answers INTERNAL; the log has the reason."""
 
-    def refuse(request: Any, context: Any) -> Any:
+    def refuse(request: Message, context: ServerContext) -> NoReturn:
         raise error
 
     return refuse

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from random import getrandbits
-from typing import Final
+from typing import Final, TypeGuard
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel
@@ -89,14 +89,6 @@ def use_trace(headers: Mapping[str, str]) -> Iterator[None]:
         otel.detach(token)
 
 
-def enter(context: otel.Context, span: trace.Span | None = None) -> None:
-    """Make what a call came with, and its span if it has one, current for the rest of a task."""
-    if span is not None:
-        otel.attach(trace.set_span_in_context(span, context))
-    elif context:
-        otel.attach(context)
-
-
 def tracer() -> trace.Tracer:
     """The library's tracer; that of the SDK, once there is one, without the proxy before it."""
     global _tracer
@@ -124,7 +116,7 @@ def inherited() -> tuple[tuple[str, str], ...]:
     return tuple(headers_of(_random()).items()) if baggage.get_all() else ()
 
 
-def incoming(headers: Mapping[str, str]) -> tuple[otel.Context, list[str]]:
+def incoming(headers: Mapping[str, str | bytes]) -> tuple[otel.Context, list[str]]:
     """The context that bounded, well-formed headers describe, and the names of those ignored."""
     if HEADERS.isdisjoint(headers):
         return _EMPTY, []
@@ -132,14 +124,18 @@ def incoming(headers: Mapping[str, str]) -> tuple[otel.Context, list[str]]:
         usual = _parent(headers[TRACEPARENT])
         if usual is not None:
             return usual, []
-    usable = {name: headers[name] for name in HEADERS if name in headers}
-    ignored = [name for name, value in usable.items() if not _usable(name, value)]
-    for name in ignored:
-        del usable[name]
+    usable: dict[str, str] = {}
+    ignored = []
+    for name in HEADERS & headers.keys():
+        value = headers[name]
+        if _usable(value, name):
+            usable[name] = value
+        else:
+            ignored.append(name)
     return _BAGGAGE.extract(usable, _TRACE.extract(usable, _EMPTY)), ignored
 
 
-def _usable(name: str, value: object) -> bool:
+def _usable(value: str | bytes, name: str) -> TypeGuard[str]:
     return (
         isinstance(value, str)
         and len(value) <= _LIMITS[name]
@@ -149,7 +145,7 @@ def _usable(name: str, value: object) -> bool:
     )
 
 
-def _parent(value: object) -> otel.Context | None:
+def _parent(value: str | bytes) -> otel.Context | None:
     """The context of a usual traceparent, in a third of the time of the propagator.
 
     None: the propagator decides.

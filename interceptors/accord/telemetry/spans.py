@@ -15,13 +15,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry import context as otel
+from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace
 
 from accord._log import log
-from accord.telemetry import metrics
+from accord.telemetry import metrics, propagation
 
 MAX_MESSAGES: Final = 16
 """Messages of one stream and direction that leave an event; beyond, they are only counted."""
@@ -45,8 +46,21 @@ def suppressed() -> Iterator[None]:
         otel.detach(token)
 
 
+def recorded() -> bool:
+    """Whether spans or metrics go anywhere: false until an application installs an SDK.
+
+    All calls ask this, so it looks at what `metrics.instruments` and `propagation.configured` do.
+    """
+    return (
+        trace._TRACER_PROVIDER is not None
+        or metrics._instruments is not None
+        or otel_metrics._internal._METER_PROVIDER is not None
+        or not isinstance(propagation._tracer, trace.ProxyTracer)
+    )
+
+
 @lru_cache(maxsize=4096)
-def identity(method: str, target: str = "") -> tuple[str, dict[str, Any]]:
+def identity(method: str, target: str = "") -> tuple[str, dict[str, str]]:
     """Name and first attributes of a span. A method that nothing describes is "_OTHER"."""
     name = method[1:]
     attributes = {"rpc.system.name": "grpc", "rpc.method": name}
@@ -57,16 +71,33 @@ def identity(method: str, target: str = "") -> tuple[str, dict[str, Any]]:
     return "_OTHER", {**attributes, "rpc.method": "_OTHER", "rpc.method_original": name}
 
 
+def start_span(
+    kind: trace.SpanKind, method: str, target: str = "", context: otel.Context | None = None
+) -> tuple[trace.Span, bool]:
+    """The span of a call that begins now, and whether it is ours to end.
+
+    It is not where opentelemetry-instrumentation-grpc has begun one already. `context` as in
+    `Tracer.start_span`.
+    """
+    theirs = their_span(kind, method)
+    if theirs is not None:
+        return theirs, False
+    name, attributes = identity(method, target)
+    span = propagation.tracer().start_span(name, context, kind=kind, attributes=attributes)
+    return span, True
+
+
 def their_span(kind: trace.SpanKind, method: str) -> trace.Span | None:
     """The current span, if opentelemetry-instrumentation-grpc has made it for this very call."""
     if _THEIRS not in sys.modules:
         return None
-    span: Any = trace.get_current_span()
+    # What the API's spans do not tell, the SDK's do.
+    span = trace.get_current_span()
     scope = getattr(span, "instrumentation_scope", None)
     if scope is None or scope.name != _THEIRS or not span.is_recording():
         return None
-    found: trace.Span = span
-    return found if span.kind is kind and span.name == method else None
+    same = getattr(span, "kind", None) is kind and getattr(span, "name", None) == method
+    return span if same else None
 
 
 def end_span(span: trace.Span, code: str, status: str, *, error: bool, owned: bool) -> None:

@@ -9,6 +9,8 @@ import pytest_asyncio
 from accord.testing.clock import Clock
 
 if TYPE_CHECKING:
+    import grpc.aio
+
     import accord
 
 S = TypeVar("S")
@@ -17,7 +19,12 @@ S = TypeVar("S")
 class Serve(Protocol):
     """What the fixture `accord_serve` gives."""
 
-    async def __call__(self, servicer: Any, stub: Callable[[Any], S], **settings: Any) -> S:
+    async def __call__(
+        self,
+        servicer: Any,  # as in `accord.testing.serve`
+        stub: Callable[["grpc.aio.Channel"], S],
+        **settings: Any,  # as above
+    ) -> S:
         """Serve a servicer until the end of the test; see `accord.testing.serve`."""
         ...
 
@@ -44,7 +51,11 @@ async def accord_serve(accord_mesh: "accord.Mesh", accord_clock: Clock) -> Async
 
     async with AsyncExitStack() as stack:
 
-        async def start(servicer: Any, stub: Callable[[Any], S], **settings: Any) -> S:
+        async def start(
+            servicer: Any,  # as in `Serve`
+            stub: Callable[["grpc.aio.Channel"], S],
+            **settings: Any,  # as above
+        ) -> S:
             settings.setdefault("clock", accord_clock)
             return await stack.enter_async_context(serve(servicer, stub, accord_mesh, **settings))
 

@@ -6,19 +6,21 @@ own, so that it serves tests of aio and of sync gRPC alike.
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
 import grpc
-from google.protobuf import descriptor, descriptor_pool, message_factory
+from google.protobuf import descriptor, descriptor_pool, message, message_factory
 from grpc_health.v1 import health, health_pb2_grpc
 
 from accord import errors
 from accord.policies.retry import ATTEMPT_KEY, NEVER, PUSHBACK_KEY, format_pushback, read_attempt
 from accord.policies.types import Code
+from accord.server import protocols
+from accord.sync.server_context import GrpcContext
 from accord.testing.script import End, Message, Step, step
 from accord.testing.tcp_proxy import TcpProxy
 
@@ -27,6 +29,8 @@ ANY: Final = "*"
 
 MAX_CALLS: Final = 64
 """Attempts at work at once, those that hang included; more of them wait."""
+
+Parse = Callable[[bytes], message.Message | bytes]
 
 _OWN: Final = "/grpc."
 _NO_DEADLINE: Final = 365 * 86400.0
@@ -42,7 +46,7 @@ class Attempt:
     """As it came; of several values under one key the last."""
     deadline: float | None
     """Seconds that were left when it arrived; None: without a deadline."""
-    requests: list[Any] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)  # of whatever type the contract says
     """Messages, or bytes where the process does not know the method."""
     cancelled: bool = False
     """Whether the caller ended it before the script did."""
@@ -53,7 +57,7 @@ class Attempt:
         return read_attempt(self.metadata.get(ATTEMPT_KEY, "")) or 0
 
     @property
-    def request(self) -> Any:
+    def request(self) -> Any:  # as above
         """The only, or first, request. Raises IndexError if there was none."""
         return self.requests[0]
 
@@ -159,24 +163,28 @@ class FaultyServer:
             return script.pop(0) if len(script) > 1 else script[0]
 
 
-class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # in gRPC's stubs alone
     """Every method as a stream of bytes both ways: on the wire that is what all arities are."""
 
     def __init__(self, faulty: FaultyServer) -> None:
         self._faulty = faulty
 
-    def service(self, handler_call_details: Any) -> Any:
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> "protocols.AnyHandler | None":
         """Services of gRPC's own have no script: the server is healthy, whatever it answers."""
-        method: str = handler_call_details.method
+        method = handler_call_details.method
         if method.startswith(_OWN):
             return None
 
-        def behave(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        def behave(requests: Iterator[bytes], context: GrpcContext) -> Iterator[bytes]:
             return self._behave(method, requests, context)
 
         return grpc.stream_stream_rpc_method_handler(behave)
 
-    def _behave(self, method: str, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+    def _behave(
+        self, method: str, requests: Iterator[bytes], context: GrpcContext
+    ) -> Iterator[bytes]:
         found = _descriptor(method)
         remaining = context.time_remaining()
         attempt = Attempt(
@@ -221,7 +229,7 @@ class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         _finish(context, planned)
 
 
-def _read(requests: Iterator[bytes], attempt: Attempt, parse: Any) -> None:
+def _read(requests: Iterator[bytes], attempt: Attempt, parse: Parse) -> None:
     """All requests, to the caller's end; what cannot be parsed is kept as it came."""
     for raw in requests:
         attempt.requests.append(parse(raw))
@@ -234,11 +242,11 @@ def _descriptor(method: str) -> descriptor.MethodDescriptor | None:
         return None
 
 
-def _parser(found: descriptor.MethodDescriptor | None) -> Any:
+def _parser(found: descriptor.MethodDescriptor | None) -> Parse:
     return bytes if found is None else message_factory.GetMessageClass(found.input_type).FromString
 
 
-def _finish(context: Any, planned: Step) -> None:
+def _finish(context: GrpcContext, planned: Step) -> None:
     """End the call with the step's status."""
     assert isinstance(planned.end, Code)
     if planned.end is Code.OK:

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import grpc.aio
+
 import accord
 
 S = TypeVar("S")
@@ -13,7 +15,10 @@ S = TypeVar("S")
 
 @asynccontextmanager
 async def serve(
-    servicer: Any, stub: Callable[[Any], S], caller: accord.Mesh, **settings: Any
+    servicer: Any,  # of the generated class, of which there is one per contract
+    stub: Callable[[grpc.aio.Channel], S],
+    caller: accord.Mesh,
+    **settings: Any,  # of many types: a mesh's parameters
 ) -> AsyncIterator[S]:
     """Serve an aio servicer on a free loopback port.
 

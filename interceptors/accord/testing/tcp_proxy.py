@@ -4,7 +4,10 @@ import contextlib
 import socket
 import struct
 import threading
-from typing import Final
+from collections.abc import Callable
+from typing import Final, ParamSpec
+
+P = ParamSpec("P")
 
 _CHUNK: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)  # close with RST, as a crashed peer's kernel does
@@ -62,8 +65,8 @@ class TcpProxy:
         _hang_up(sink)
 
 
-def _start(target: object, *arguments: object) -> None:
-    threading.Thread(target=target, args=arguments, daemon=True).start()  # type: ignore[arg-type]
+def _start(target: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    threading.Thread(target=target, args=args, kwargs=kwargs, daemon=True).start()
 
 
 def _reset(connection: socket.socket) -> None:

@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 
 import accord
+from accord import Limits
 from accord.contract.overrides import parse
 from accord.ops.v1 import mesh_pb2 as ops
 from accord.policies.depth import TOO_DEEP
@@ -18,7 +19,6 @@ from accord.policies.gradient import GradientPolicy
 from accord.policies.queue import QueuePolicy
 from accord.policies.retry import PUSHBACK_KEY
 from accord.policies.types import Priority
-from accord.server.state import Limits
 from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, path, serving
 from tests.accord.server_kit import (
     Served,

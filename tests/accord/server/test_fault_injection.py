@@ -46,7 +46,7 @@ async def test_fault_ends_by_itself() -> None:
         assert (await failure(served.stub.Unary(Message()))).reason == "FAULT_INJECTED"
         now[0] = 5.0
         assert await served.stub.Unary(Message()) == Message()
-        assert not served.mesh.control.faults
+        assert not served.mesh.control.faults.injected
 
 
 async def test_guarded_fault() -> None:
@@ -92,7 +92,7 @@ async def test_deadline_during_delay() -> None:
         await eventually(served.idle)
         injected = served.mesh.control.faults.of(path("Unary"))
         assert injected is not None
-        await eventually(lambda: injected.faults.snapshot().active == 0)
+        await eventually(lambda: injected.faults.active == 0)
     assert not started
 
 

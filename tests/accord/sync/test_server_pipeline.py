@@ -11,13 +11,13 @@ import grpc
 import pytest
 
 import accord
+from accord import Limits
 from accord.ops.v1 import mesh_pb2
 from accord.policies.fault_injection import FaultPolicy
 from accord.policies.gradient import GradientPolicy
 from accord.policies.queue import QueuePolicy
 from accord.policies.retry import PUSHBACK_KEY
 from accord.policies.types import Code
-from accord.server.state import Limits
 from accord.v1 import policy_pb2
 from tests.accord.kit import Message, Stub, handlers, path
 from tests.accord.sync.kit import Hold, eventually, failure, serving, trailers_of

@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 import accord
+from accord import Limits
 from accord.policies.gradient import GradientPolicy
-from accord.server.state import Limits
 from tests.accord.kit import Message, Stub, path
 from tests.accord.sync.kit import eventually, failure, serving
 

@@ -9,9 +9,9 @@ import grpc.aio
 import pytest
 
 import accord
+from accord import Limits
 from accord.policies.gradient import GradientPolicy
 from accord.policies.queue import QueuePolicy
-from accord.server.state import Limits
 from accord.telemetry import metrics
 from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, serving
 from tests.support.telemetry import Metrics, key

@@ -1,0 +1,263 @@
+"""The stages of a method: what a call passes on its way to a handler, and back.
+
+    arrive    metadata, trace -> the current call
+    check     deadline -> authorisation -> depth -> rate limit
+              (the driver reads the one request: who never sends it must not hold a place)
+    enter     concurrency limit
+              (the driver waits for a place, if the call has to)
+    accept    validation -> idempotency
+              (the driver looks for a stored answer)
+    draw      fault injection
+              (the driver waits, if there is a delay)
+    begin     fault injection's abort -> deadline, once more
+              (the driver runs the handler and sends what it answers)
+    end       permit, telemetry
+
+They decide and do no I/O; both drivers walk them in this order. What costs nothing to refuse comes
+first: a call is not even decoded before there is room for it.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final, Generic
+
+import grpc
+from opentelemetry.context import Context
+
+from accord import context, errors
+from accord.context import CallContext
+from accord.contract.policy import ContractError, Key, MethodPolicy
+from accord.interfaces import FieldViolation
+from accord.policies.fault_injection import FAULT_KEY, INJECTED
+from accord.policies.queue import Permit, Waiter
+from accord.policies.resume import OPEN_KEY
+from accord.server.admission import Admission
+from accord.server.codec import Codec
+from accord.server.fault_injection import Harm
+from accord.server.idempotency import identify
+from accord.server.observation import ServerCall, ServerMethod
+from accord.server.protocols import GrpcContext, Req, Res, Status, Trailers
+from accord.server.request import READ, Peers, Settings, principal, read_headers
+from accord.server.timeouts import TimeLimits, time_limits
+from accord.telemetry.propagation import incoming
+
+IGNORED: Final = "metadata.ignored"
+"""Count of headers that could not be read; each is followed by its name."""
+
+CANCELLED: Final = "CANCELLED"
+
+SILENT: Final = (None, 0, grpc.StatusCode.OK)
+"""Status codes of a context whose handler has set no error."""
+
+OPENED: Final[Trailers] = ((OPEN_KEY, "open"),)
+"""Initial metadata of a resumable stream that has begun: a quiet one and a dead one look alike."""
+
+_NO_TRACE: Final = Context()
+
+
+@dataclass(slots=True, eq=False)
+class IncomingCall:
+    """A call on its way through the stages."""
+
+    call: CallContext
+    headers: dict[str, str | bytes]
+    remaining: float | None
+    """Seconds that the caller's deadline left on arrival; None: it has none."""
+    limits: TimeLimits | None
+    """What is to be watched; None: nothing."""
+    observed: ServerCall | None
+    permit: Permit | None = None
+    harm: Harm | None = None
+    begun: bool = False
+    status: str = CANCELLED
+    """Name of the status that the caller has been answered with, or will be."""
+
+
+class Stages(Generic[Req, Res]):
+    """The stages of one method."""
+
+    __slots__ = (
+        "_bound",
+        "_generation",
+        "_limits",
+        "_lock",
+        "_method",
+        "_observation",
+        "_peers",
+        "_policy",
+        "_settings",
+        "_state",
+        "_streamed",
+        "admission",
+        "codec",
+        "faults",
+    )
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: MethodPolicy,
+        codec: Codec[Req, Res],
+        peers: Peers,
+        lock: AbstractContextManager[bool | None],
+        *,
+        streamed: bool,
+        streaming: bool,
+    ) -> None:
+        """`lock` guards what the process counts.
+
+        `streamed`: its requests are a stream; `streaming`: they are, or its responses.
+        """
+        self.codec = codec
+        self.faults = settings.state.faults
+        self._settings = settings
+        self._state = settings.state
+        self._method = policy.method
+        self._peers = peers
+        self._lock = lock
+        self._streamed = streamed
+        self._observation = ServerMethod(policy.method)
+        self.admission = Admission(
+            policy.method, settings.state, lock, streaming=streaming, authorize=settings.authorize
+        )
+        self._keep(policy)
+        self._generation = -1
+
+    def arrive(self, grpc_context: GrpcContext, remaining: float | None) -> IncomingCall:
+        """A call has come, and is the current one from now on.
+
+        `remaining`: seconds that the caller's deadline leaves.
+        """
+        metadata = grpc_context.invocation_metadata() or ()
+        headers = {key: value for key, value in metadata if key in READ}
+        if self._generation != self._state.overrides.generation:
+            self._ask()
+        settings, policy = self._settings, self._policy
+        left = policy.timeout
+        if left is None or (remaining is not None and remaining < left):
+            left = remaining
+        call = CallContext(
+            settings.service,
+            policy,
+            None if left is None else settings.clock() + left,
+            settings.clock,
+            principal(grpc_context) if self._peers.secure else context.ANONYMOUS,
+            priority=policy.limit.priority,
+        )
+        trace = _NO_TRACE
+        if headers:
+            trace, ignored = incoming(headers)
+            read_headers(call, headers, ignored)
+            for name in ignored:
+                self._count(f"{IGNORED}.{name}")
+        observed = self._observation.begin(trace, settings.clock)
+        context.enter(call)
+        watched = remaining is None or remaining > self._bound
+        return IncomingCall(call, headers, remaining, self._limits if watched else None, observed)
+
+    def check(self, incoming: IncomingCall) -> None:
+        """Whether this caller may do this now. Raises ServiceError."""
+        call = incoming.call
+        if call.deadline is not None and call.clock() >= call.deadline:
+            # The one who asked has gone: work that is late already is not begun.
+            raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
+        self.admission.check(call)
+
+    def enter(
+        self, incoming: IncomingCall, raw: bytes | None, bell: Callable[[], Callable[[], None]]
+    ) -> Waiter | None:
+        """Take a place; a call that has to wait for one gets a `Waiter`: see `Admission`.
+
+        `raw` is the one request; None: requests are a stream, or there was none. `bell` makes what
+        is rung when the wait is over. Raises InvalidArgument or ResourceExhausted.
+        """
+        if raw is not None:
+            if incoming.observed is not None:
+                incoming.observed.received(len(raw), event=False)
+        elif not self._streamed:
+            problem = FieldViolation("", "the call has no request")
+            raise errors.InvalidArgument(problem, reason="UNDECODABLE")
+        place = self.admission.enter(incoming.call, bell)
+        if isinstance(place, Waiter):
+            return place
+        incoming.permit = place
+        return None
+
+    def accept(self, incoming: IncomingCall, raw: bytes | None) -> Req | None:
+        """The request; None where they are a stream. Raises InvalidArgument."""
+        call = incoming.call
+        request = None if raw is None else self.codec.decode(raw)
+        if call.policy.key is not Key.NONE:
+            call.idempotency = identify(call, incoming.headers, request)
+        return request
+
+    def draw(self, incoming: IncomingCall) -> Harm | None:
+        """What an operator does to this call, if `faults` are injected.
+
+        The driver waits for its delay, whatever happens calls its `done`, and then goes on.
+        """
+        with self._lock:
+            harm = self.faults.draw(self._method, incoming.headers.get(FAULT_KEY))
+        incoming.harm = harm
+        if harm is not None and harm.fault.delay > 0:
+            self._count("fault.delayed")
+        return harm
+
+    def begin(self, incoming: IncomingCall) -> None:
+        """Its handler is next. Raises DeadlineExceeded: it may have waited for too long."""
+        if incoming.harm is not None and incoming.harm.fault.abort is not None:
+            self._count("fault.aborted")
+            code = errors.grpc_code(incoming.harm.fault.abort)
+            raise errors.ServiceError(code, INJECTED, "a fault was injected")
+        call = incoming.call
+        if call.deadline is not None and call.clock() >= call.deadline:
+            raise errors.DeadlineExceeded("the deadline passed before the work was begun")
+        incoming.begun = True
+
+    def end(self, incoming: IncomingCall, grpc_context: GrpcContext | None) -> None:
+        """A call has ended, whatever way. No context: nobody has heard the status that it has."""
+        if incoming.permit is not None:
+            # A caller that lost patience says nothing of the load; a deadline does.
+            sample = incoming.begun and (
+                incoming.status != CANCELLED or incoming.call.remaining() == 0
+            )
+            self.admission.end(incoming.permit, sample=sample)
+        if incoming.observed is not None:
+            code = None if grpc_context is None else grpc_context.code()
+            incoming.observed.finish(_outcome(incoming, code))
+
+    def _ask(self) -> None:
+        """What holds now: live policy may have changed it.
+
+        The policy of a method that nothing is declared of is asked for each time: its descriptor
+        may have been imported since.
+        """
+        generation = self._state.overrides.generation
+        try:
+            policy = self._state.overrides.policy(self._method)
+        except ContractError:
+            return  # it refuses every call
+        if policy is not self._policy:
+            self._keep(policy)
+        if policy.declared:
+            self._generation = generation
+
+    def _keep(self, policy: MethodPolicy) -> None:
+        self._policy = policy
+        self._limits = time_limits(policy)
+        self._bound = math.inf if self._limits is None else min(self._limits)
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            self._state.counts.add(self._method, name)
+
+
+def _outcome(incoming: IncomingCall, code: Status) -> str:
+    """Name of the status with which a call has ended."""
+    if code not in SILENT:  # the handler has set it, or aborted, by itself
+        return code.name if isinstance(code, grpc.StatusCode) else errors.grpc_code(code).name
+    if incoming.status == CANCELLED and incoming.call.remaining() == 0:
+        return "DEADLINE_EXCEEDED"
+    return incoming.status

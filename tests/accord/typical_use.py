@@ -1,0 +1,278 @@
+"""How users use the library, for mypy: every name that they may import, once at least."""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final, assert_type
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from accord import (
+    Aborted,
+    AlreadyExists,
+    CallContext,
+    ContractError,
+    DeadlineExceeded,
+    EventPolicy,
+    FailedPrecondition,
+    FieldViolation,
+    Idempotency,
+    IdempotencyConflict,
+    IdempotencyStore,
+    InvalidArgument,
+    Limits,
+    Mesh,
+    MethodPolicy,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    Precondition,
+    Resource,
+    ResourceExhausted,
+    Scope,
+    ServiceError,
+    StoredAnswer,
+    SyncIdempotencyStore,
+    Unavailable,
+    Validator,
+    carry,
+    check_service,
+    current,
+    detach,
+    event_policy,
+    failure_of,
+    fingerprint,
+    idempotency_key,
+    method_policy,
+    trace_headers,
+    trace_id,
+    use_trace,
+)
+from accord.admin.mesh_service import CONTRACT, Audit, Intervention, serve
+from accord.client.service_config import ServiceConfigError
+from accord.context import ANONYMOUS
+from accord.contract import (
+    DEFAULT_MAX_DEPTH,
+    DEFAULT_TIMEOUT,
+    LIVE_FIELDS,
+    CompensationPolicy,
+    Dark,
+    FloorPolicy,
+    Key,
+    LimitPolicy,
+    Reading,
+    ResumePolicy,
+    SagaPolicy,
+    StreamPolicy,
+    live_policy,
+    merge_options,
+    read_event,
+    read_method,
+)
+from accord.contract.overrides import (
+    FileSource,
+    Layer,
+    OverrideRefused,
+    PolicySource,
+    PolicyStore,
+    parse,
+)
+from accord.errors import CODES, DETAILS_KEY, Translate
+from accord.policies.breaker import BreakerPolicy
+from accord.policies.budget import BudgetPolicy
+from accord.policies.cache import CachePolicy
+from accord.policies.fault_injection import FaultPolicy
+from accord.policies.gradient import GradientPolicy
+from accord.policies.hedge import HedgePolicy
+from accord.policies.queue import QueuePolicy
+from accord.policies.rate_limit import RatePolicy
+from accord.policies.retry import Retry, RetryPolicy, Stop
+from accord.policies.types import Code, Priority
+from accord.sync.mesh import SyncMesh
+from accord.telemetry import HEADERS
+from accord.testing import (
+    Attempt,
+    Clock,
+    Draws,
+    FaultyServer,
+    Step,
+    drop,
+    fail,
+    hang,
+    no_waiting,
+    reply,
+)
+from accord.testing import serve as serve_for_a_test
+
+
+class Answers:
+    """An idempotency store."""
+
+    async def lookup(self, scope: Scope) -> StoredAnswer | None:
+        assert_type(scope.item(1), Scope)
+        return StoredAnswer(fingerprint(scope.method, b""), response=b"")
+
+
+class SyncAnswers:
+    """The same for servers with threads."""
+
+    def lookup(self, scope: Scope) -> StoredAnswer | None:
+        return None
+
+
+STORE: IdempotencyStore = Answers()
+SYNC_STORE: SyncIdempotencyStore = SyncAnswers()
+
+
+def valid(message: Message) -> Sequence[FieldViolation]:
+    return [] if message.IsInitialized() else [FieldViolation("", "is not complete")]
+
+
+def translate(error: Exception) -> ServiceError | None:
+    return Unavailable("DATABASE_AWAY", 1.0) if isinstance(error, OSError) else None
+
+
+VALIDATOR: Validator = valid
+TRANSLATE: Translate = translate
+ERRORS: Final[tuple[ServiceError, ...]] = (
+    Aborted("LOST", "try again", retry_after=1.0),
+    AlreadyExists("parcel", "7"),
+    DeadlineExceeded("too late"),
+    FailedPrecondition("SHIPPED", "is on its way", Precondition("STATE", "7", "is shipped")),
+    InvalidArgument(("parcel_id", "is empty")),
+    NotFound("parcel", "7"),
+    OutOfRange("POSITION", "does not exist yet"),
+    PermissionDenied("NOT_YOURS"),
+    ResourceExhausted("QUOTA", 1.0),
+    ServiceError(CODES[10], "LOST", resource=Resource("parcel", "7")),
+)
+
+
+def mesh() -> Mesh:
+    """A process takes part."""
+    limits = Limits(GradientPolicy(initial=10), QueuePolicy(length=5), streams=100)
+    try:
+        return Mesh(
+            "desk",
+            targets={"parcels": "127.0.0.1:50070"},
+            validator=VALIDATOR,
+            idempotency=STORE,
+            translate=TRANSLATE,
+            budget=BudgetPolicy(percent=10),
+            limits=limits,
+            clock=Clock(),
+            random=Draws(0.5),
+        )
+    except ServiceConfigError as error:
+        raise SystemExit(str(error)) from None
+
+
+async def audit(intervention: Intervention) -> None:
+    assert_type(intervention.reason, str)
+
+
+AUDIT: Audit = audit
+
+
+async def aio(servicer: Callable[[grpc.aio.Server], None], store: PolicyStore) -> None:
+    """Serve and call with grpc.aio."""
+    found = mesh()
+    server = found.server(options=(("grpc.max_connection_age_ms", 1000),))
+    assert serve(found, server, store=store, audit=AUDIT) == CONTRACT
+    servicer(server)
+    await server.start()
+    assert_type(found.channel("parcels"), grpc.aio.Channel)
+    grpc.aio.insecure_channel("127.0.0.1:50070", interceptors=found.client_interceptors())
+    grpc.aio.server(interceptors=found.server_interceptors())
+    await server.stop(grace=5)
+    await found.close()
+
+
+def threads(servicer: Callable[[grpc.Server], None]) -> None:
+    """Serve and call with threads."""
+    found: SyncMesh = mesh().sync
+    server = found.server(idempotency=SYNC_STORE, max_workers=10)
+    servicer(server)
+    server.start()
+    channel = grpc.insecure_channel("127.0.0.1:50070")
+    grpc.intercept_channel(channel, *found.client_interceptors())
+    server.stop(grace=5).wait()
+
+
+async def handler(request: Message, nested: Callable[[Message], Awaitable[Message]]) -> Message:
+    """What a handler asks and does."""
+    call = current()
+    assert_type(call, CallContext | None)
+    if call is not None and call.principal != ANONYMOUS and call.priority is Priority.CRITICAL:
+        assert_type(call.idempotency, Idempotency | None)
+        assert_type(call.remaining(), float | None)
+    work = carry(trace_id)
+    with detach(), use_trace(trace_headers()):
+        assert set(trace_headers()) <= HEADERS
+        work()
+    assert_type(idempotency_key("7"), tuple[tuple[str, str], ...])
+    try:
+        return await nested(request)
+    except grpc.RpcError as error:
+        found = failure_of(error)
+        if found is not None and found.reason in {"IDEMPOTENCY_CONFLICT", DETAILS_KEY}:
+            raise IdempotencyConflict from error
+        raise
+
+
+def contract(message: Message) -> tuple[MethodPolicy, EventPolicy | None]:
+    """What a contract says."""
+    try:
+        check_service("parcels.v1.ParcelService")
+    except ContractError as error:
+        raise SystemExit(error.problem) from None
+    policy = method_policy("/parcels.v1.ParcelService/GetParcel")
+    assert_type(policy.key, Key)
+    if policy.timeout != DEFAULT_TIMEOUT and policy.max_depth == DEFAULT_MAX_DEPTH:
+        raise SystemExit(LIVE_FIELDS)
+    return policy, event_policy(message)
+
+
+READ: Final = (Reading, live_policy, merge_options, read_event, read_method)
+POLICIES: Final = (
+    BreakerPolicy(),
+    CachePolicy(ttl=30),
+    CompensationPolicy("/parcels.v1.ParcelService/Cancel"),
+    FaultPolicy(abort=Code.UNAVAILABLE),
+    FloorPolicy(),
+    HedgePolicy(),
+    LimitPolicy(rate=RatePolicy(10, 20)),
+    ResumePolicy("after_sequence", "sequence"),
+    RetryPolicy(3, codes=frozenset({Code.UNAVAILABLE})),
+    SagaPolicy(60, ()),
+    StreamPolicy(),
+    Dark.RETRY,
+)
+
+
+async def live(found: Mesh) -> None:
+    """Live policy from a file."""
+    source: PolicySource = FileSource(Path("policy.json"))
+    try:
+        found.control.overrides.set("/parcels.v1.ParcelService/GetParcel", parse("", "{}"))
+    except OverrideRefused as refusal:
+        raise SystemExit(refusal.problem) from None
+    await found.control.overrides.follow(source, Layer.FILE)
+
+
+async def tested(stub: Callable[[grpc.aio.Channel], Message], servicer: Message) -> list[Attempt]:
+    """A test of one's own."""
+    steps: list[Step] = [fail("UNAVAILABLE"), hang(), drop(), reply(servicer)]
+    with no_waiting(), FaultyServer() as faulty:
+        faulty.script("parcels.v1.ParcelService/GetParcel", *steps)
+        async with serve_for_a_test(servicer, stub, mesh()) as found:
+            assert_type(found, Message)
+        return faulty.attempts
+
+
+def attempts_of_your_own(failed: Callable[[], Code]) -> float | Stop:
+    """A policy decides for whoever asks it: seconds to wait, or why not to."""
+    retry = Retry(RetryPolicy(3), repeatable=True, budget=None, random=random.random)
+    return retry.failed(failed(), remaining=None)
