@@ -1,8 +1,7 @@
 """Reads a method's options: merged with its service's defaults, checked, defaults filled in.
 
-The method's `(accord.v1.policy)` is merged with the defaults of its service field by field (a
-message field is replaced whole). A policy that contradicts itself raises `ContractError`, which
-names file, method and field.
+Field by field, and a message field is replaced whole. A policy that contradicts itself raises
+`ContractError`, which names file, method and field.
 """
 
 import math
