@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from typing import Protocol
 
 import grpc
 import grpc.aio
@@ -11,21 +10,7 @@ from google.protobuf.message import Message
 from grpc.aio import _server
 from grpc_health.v1 import health, health_pb2_grpc
 
-from accord.server.protocols import HandlerRegistry
 from accord.server.registration import HEALTH, LAME_DUCK, SERVING, Pipelines, Registration
-
-
-class GrpcServer(HandlerRegistry, Protocol):
-    """gRPC's own server."""
-
-    async def start(self) -> None:
-        """Serve."""
-
-    async def stop(self, grace: float | None) -> None:
-        """Stop; calls that run get `grace` seconds."""
-
-    async def wait_for_termination(self, timeout: float | None = None) -> bool:
-        """Until it has stopped."""
 
 
 def bare(
@@ -35,15 +20,19 @@ def bare(
     migration_thread_pool: Executor | None,
     maximum_concurrent_rpcs: int | None,
     compression: grpc.Compression | None,
-) -> GrpcServer:
+) -> _server.Server:
     """As `grpc.aio.server`, beneath any instrumentation (see `client_channel.bare`)."""
-    found: GrpcServer = _server.server(
-        migration_thread_pool, (), interceptors, options, maximum_concurrent_rpcs, compression
+    return _server.Server(
+        migration_thread_pool,
+        (),
+        interceptors,
+        options,
+        maximum_concurrent_rpcs,
+        compression,
     )
-    return found
 
 
-class Server(Registration[GrpcServer], grpc.aio.Server):
+class Server(Registration[_server.Server], grpc.aio.Server):
     """gRPC's server with health and drain.
 
     It serves `grpc.health.v1.Health`, unless a servicer of that name is added: every service that
@@ -52,7 +41,7 @@ class Server(Registration[GrpcServer], grpc.aio.Server):
 
     def __init__(
         self,
-        server: GrpcServer,
+        server: _server.Server,
         pipelines: Pipelines | None = None,
         *,
         lame_duck: float = LAME_DUCK,

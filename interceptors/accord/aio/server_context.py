@@ -14,7 +14,7 @@ from accord.server import protocols
 from accord.server.codec import Codec
 from accord.server.error_mapping import known, sendable, with_mark
 from accord.server.observation import ServerCall
-from accord.server.protocols import FinalStatus, Metadata, RequestT, ResponseT, Status, Trailers
+from accord.server.protocols import Metadata, RequestT, ResponseT, Status, Trailers
 from accord.server.servicer_context import ServicerContext
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ class ServerContext(ServicerContext[GrpcContext], Generic[RequestT, ResponseT]):
         """End the call with a status. Raises AbortError."""
         await self._context.abort(known(code), details, sendable(with_mark(trailing_metadata)))
 
-    async def abort_with_status(self, status: FinalStatus) -> None:
+    async def abort_with_status(self, status: grpc.Status) -> None:
         """As gRPC's own."""
         await self.abort(status.code, status.details, status.trailing_metadata)
 
@@ -165,7 +165,7 @@ class SyncContext(Generic[RequestT, ResponseT]):
         # The loop's thread does not see the error that is being handled in this one.
         self._start(self._context.abort(code, details, with_mark(trailing_metadata))).result()
 
-    def abort_with_status(self, status: FinalStatus) -> None:
+    def abort_with_status(self, status: grpc.Status) -> None:
         """As gRPC's own."""
         self.abort(status.code, status.details, status.trailing_metadata)
 

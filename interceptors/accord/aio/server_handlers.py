@@ -14,7 +14,7 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import aclosing, suppress
-from typing import Generic, Protocol, TypeGuard, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 from accord.aio import EOF
 from accord.aio.server_context import GrpcContext, Requests, ServerContext, SyncContext
@@ -63,18 +63,18 @@ def single(
 
     `streamed`: requests are in the context.
     """
-    if _is_coroutine(handler):
+    if inspect.iscoroutinefunction(handler):
         if not streamed:
             return handler
-        coroutine = handler
 
         async def in_loop(
             request: RequestT | None, context: ServerContext[RequestT, ResponseT]
         ) -> ResponseT:
-            return await coroutine(_incoming(request, context), context)
+            response: ResponseT = await handler(_incoming(request, context), context)
+            return response
 
         return in_loop
-    # What is no coroutine function returns the response itself; a TypeGuard does not say so.
+    # What is no coroutine function returns the response itself; the check does not say so.
     function = cast("Callable[..., ResponseT]", handler)
 
     async def in_thread(
@@ -88,26 +88,24 @@ def single(
 
 def many(handler: ManyResponses[ResponseT], pool: Executor) -> HandleMany[RequestT, ResponseT]:
     """A handler with a stream of responses, whatever its shape. None as request: as above."""
-    if _is_generator(handler):
-        generator = handler
+    if inspect.isasyncgenfunction(handler):
 
         async def generate(
             request: RequestT | None, context: ServerContext[RequestT, ResponseT]
         ) -> None:
             # Closed here and now, not whenever the collector finds it: it may hold resources.
-            async with aclosing(generator(_incoming(request, context), context)) as responses:
+            async with aclosing(handler(_incoming(request, context), context)) as responses:
                 async for response in responses:
                     await context.write(response)
 
         return generate
 
-    if _is_writer(handler):
-        writer = handler
+    if inspect.iscoroutinefunction(handler):
 
         async def write(
             request: RequestT | None, context: ServerContext[RequestT, ResponseT]
         ) -> None:
-            await writer(_incoming(request, context), context)
+            await handler(_incoming(request, context), context)
 
         return write
     # As in `single`.
@@ -146,22 +144,6 @@ def generator(
         yield
 
     return nothing
-
-
-def _is_coroutine(
-    handler: OneResponse[ResponseT],
-) -> TypeGuard[Callable[..., Awaitable[ResponseT]]]:
-    return inspect.iscoroutinefunction(handler)
-
-
-def _is_generator(
-    handler: ManyResponses[ResponseT],
-) -> TypeGuard[Callable[..., AsyncGenerator[ResponseT, None]]]:
-    return inspect.isasyncgenfunction(handler)
-
-
-def _is_writer(handler: ManyResponses[ResponseT]) -> TypeGuard[Callable[..., Awaitable[None]]]:
-    return inspect.iscoroutinefunction(handler)
 
 
 def _incoming(

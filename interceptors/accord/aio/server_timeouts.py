@@ -8,22 +8,18 @@ import asyncio
 
 from accord.contract.policy import MethodPolicy
 from accord.errors import ServiceError
-from accord.server.timeouts import TimeLimits, idle_error, lifetime_error
+from accord.server.timeouts import TimedCall, TimeLimits
 
 
-class Watchdog:
+class Watchdog(TimedCall):
     """Bounds of the call that the current task handles."""
 
-    __slots__ = ("_ends", "_handle", "_idle", "_loop", "_policy", "_task", "_touched", "error")
+    __slots__ = ("_handle", "_loop", "_task")
 
     def __init__(self, policy: MethodPolicy, limits: TimeLimits) -> None:
-        self.error: ServiceError | None = None
-        self._policy = policy
-        self._idle = limits.idle
         self._loop = asyncio.get_running_loop()
+        super().__init__(policy, limits, self._loop.time())
         self._task = asyncio.current_task()
-        self._touched = self._loop.time()
-        self._ends = self._touched + limits.lifetime
         self._handle: asyncio.TimerHandle | None = None
         self._watch()
 
@@ -45,20 +41,12 @@ class Watchdog:
         return self.error if self._task.uncancel() == 0 else None
 
     def _watch(self) -> None:
-        at = min(self._ends, self._touched + self._idle)
-        self._handle = self._loop.call_at(at, self._check)
+        self._handle = self._loop.call_at(self._due(), self._check)
 
     def _check(self) -> None:
-        now = self._loop.time()
-        if now >= self._ends:
-            self._bark(lifetime_error(self._policy))
-        elif now >= self._touched + self._idle:
-            self._bark(idle_error(self._policy))
-        else:
+        if self._look(self._loop.time()) is None:
             self._watch()
-
-    def _bark(self, error: ServiceError) -> None:
+            return
         self._handle = None
-        self.error = error
         if self._task is not None:
             self._task.cancel()

@@ -82,27 +82,17 @@ def _read(header: str | bytes | None) -> dict[str, float] | None:
     return asked
 
 
-@dataclass(frozen=True, slots=True)
-class FaultSnapshot:
-    """Fault injection of one method at one moment."""
-
-    active: int
-    delayed: int
-    aborted: int
-
-
 class Faults:
     """Fault injection of one method. Safe under threads."""
 
-    __slots__ = ("_aborted", "_active", "_delayed", "_lock", "_policy", "_random")
+    __slots__ = ("_lock", "_policy", "_random", "active")
 
     def __init__(self, policy: FaultPolicy, *, random: Callable[[], float]) -> None:
         self._policy = policy
         self._random = random
         self._lock = Lock()
-        self._active = 0
-        self._delayed = 0
-        self._aborted = 0
+        self.active = 0
+        """Calls that are held up now."""
 
     def draw(self, header: str | bytes | None = None) -> Fault:
         """What happens to a call that carries this header."""
@@ -113,11 +103,9 @@ class Faults:
         delayed = self._random() * 100 < policy.delay_percent and policy.delay > 0
         aborted = self._random() * 100 < policy.abort_percent
         with self._lock:
-            if delayed and self._active >= policy.max_active:
+            if delayed and self.active >= policy.max_active:
                 delayed = False
-            self._active += delayed
-            self._delayed += delayed
-            self._aborted += aborted
+            self.active += delayed
         if not delayed and not aborted:
             return NO_FAULT
         return Fault(policy.delay if delayed else 0.0, policy.abort if aborted else None)
@@ -126,9 +114,4 @@ class Faults:
         """The wait of this fault is over, however it ended."""
         if fault.delay > 0:
             with self._lock:
-                self._active -= 1
-
-    def snapshot(self) -> FaultSnapshot:
-        """What it does now."""
-        with self._lock:
-            return FaultSnapshot(self._active, self._delayed, self._aborted)
+                self.active -= 1

@@ -45,14 +45,6 @@ class GrpcContext(Protocol):
         """Set the status code of the answer."""
 
 
-class FinalStatus(Protocol):
-    """What `abort_with_status` takes: a `grpc.Status`, whose parts the stubs know well."""
-
-    code: grpc.StatusCode
-    details: str
-    trailing_metadata: Trailers
-
-
 AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Message | bytes, Message | bytes]"
 """A handler where it is registered, of whatever method."""
 

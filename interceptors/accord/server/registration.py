@@ -1,15 +1,20 @@
 """What a server serves, on its way into the pipelines: the same for both kinds of gRPC."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Final, Generic, TypeVar
 
 import grpc
 from google.protobuf import descriptor_pool
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
-from accord.contract.registry import check_service
-from accord.server.protocols import AnyHandler, GenericHandler, HandlerRegistry
-from accord.server.request import Peers
+from accord.contract.policy import ContractError, MethodPolicy
+from accord.contract.registry import check_service, method_policy
+from accord.server.codec import codec_of
+from accord.server.protocols import AnyHandler, GenericHandler, HandlerRegistry, MethodHandler
+from accord.server.request import Peers, Settings, own
+from accord.server.stages import Stages
 from accord.server.state import MAX_METHODS
 
 LAME_DUCK: Final = 0.3
@@ -24,8 +29,11 @@ ServerT = TypeVar("ServerT", bound=HandlerRegistry)
 class Pipelines:
     """Puts the handlers of one server into their pipelines, each once."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings, lock: AbstractContextManager[bool | None]) -> None:
+        """`lock` guards what the process counts."""
         self.peers = Peers()
+        self._settings = settings
+        self._lock = lock
         self._wrapped: dict[str, tuple[AnyHandler, AnyHandler]] = {}
 
     def wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
@@ -39,6 +47,27 @@ class Pipelines:
 
     def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
         raise NotImplementedError
+
+    def _stages(
+        self, method: str, handler: MethodHandler[Message, Message]
+    ) -> tuple[Stages[Message, Message], ContractError | None]:
+        """The stages of a method; with an error: its contract is broken, and it refuses all."""
+        broken = None
+        try:
+            policy = method_policy(method)
+        except ContractError as error:
+            policy, broken = MethodPolicy(method), error
+        streamed = handler.request_streaming
+        stages = Stages(
+            self._settings,
+            policy,
+            codec_of(handler, None if own(method) else self._settings.validator),
+            self.peers,
+            self._lock,
+            streamed=streamed,
+            streaming=streamed or handler.response_streaming,
+        )
+        return stages, broken
 
 
 class Registration(Generic[ServerT]):

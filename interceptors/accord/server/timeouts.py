@@ -39,14 +39,37 @@ def time_limits(policy: MethodPolicy) -> TimeLimits | None:
     return None if lifetime == idle == math.inf else TimeLimits(lifetime, idle)
 
 
-def lifetime_error(policy: MethodPolicy) -> ServiceError:
+class TimedCall:
+    """What both watchdogs do: the time limits of one call, on a clock of their own."""
+
+    __slots__ = ("_ends", "_idle", "_policy", "_touched", "error")
+
+    def __init__(self, policy: MethodPolicy, limits: TimeLimits, now: float) -> None:
+        self.error: ServiceError | None = None
+        """That of the limit which was reached."""
+        self._policy = policy
+        self._idle = limits.idle
+        self._touched = now
+        self._ends = now + limits.lifetime
+
+    def _due(self) -> float:
+        """When to look next."""
+        return min(self._ends, self._touched + self._idle)
+
+    def _look(self, now: float) -> ServiceError | None:
+        """The error of a limit that is reached, which is kept."""
+        if now >= self._ends:
+            self.error = _lifetime_error(self._policy)
+        elif now >= self._touched + self._idle:
+            self.error = Unavailable(
+                IDLE, message=f"nothing happened for {self._policy.stream.idle:g} s"
+            )
+        return self.error
+
+
+def _lifetime_error(policy: MethodPolicy) -> ServiceError:
     """The call has lived for too long."""
     longest = policy.stream.max_lifetime
     if policy.server_streaming and (policy.timeout is None or longest <= policy.timeout):
         return Unavailable(MAX_LIFETIME, message=f"the stream has lived for {longest:g} s")
     return DeadlineExceeded(f"took longer than its contract allows: {policy.timeout:g} s")
-
-
-def idle_error(policy: MethodPolicy) -> ServiceError:
-    """The stream has been quiet for too long."""
-    return Unavailable(IDLE, message=f"nothing happened for {policy.stream.idle:g} s")

@@ -4,29 +4,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
-from typing import Protocol
 
 import grpc
 from google.protobuf.message import Message
 from grpc import _server
 from grpc_health.v1 import health, health_pb2_grpc
 
-from accord.server.protocols import HandlerRegistry
 from accord.server.registration import HEALTH, LAME_DUCK, SERVING, Pipelines, Registration
 from accord.sync.client_channel import Options
-
-
-class GrpcServer(HandlerRegistry, Protocol):
-    """gRPC's own server."""
-
-    def start(self) -> None:
-        """Serve."""
-
-    def stop(self, grace: float | None) -> Event:
-        """Stop; calls that run get `grace` seconds."""
-
-    def wait_for_termination(self, timeout: float | None = None) -> bool:
-        """Until it has stopped."""
 
 
 def bare(
@@ -37,14 +22,14 @@ def bare(
     maximum_concurrent_rpcs: int | None,
     compression: grpc.Compression | None,
     xds: bool,
-) -> GrpcServer:
+) -> _server._Server:
     """As `grpc.server`, beneath any instrumentation (see `accord.aio.client_channel.bare`)."""
     return _server.create_server(
         pool, (), interceptors, options, maximum_concurrent_rpcs, compression, xds
     )
 
 
-class Server(Registration[GrpcServer], grpc.Server):
+class Server(Registration[_server._Server], grpc.Server):
     """gRPC's server with health and drain: the twin of `accord.aio.server.Server`.
 
     It serves `grpc.health.v1.Health`, unless a servicer of that name is added: every service that
@@ -53,7 +38,7 @@ class Server(Registration[GrpcServer], grpc.Server):
 
     def __init__(
         self,
-        server: GrpcServer,
+        server: _server._Server,
         pool: ThreadPoolExecutor,
         *,
         pipelines: Pipelines | None = None,

@@ -1,7 +1,6 @@
 """What a handler in a thread sees of its call: messages in and out, and the servicer context."""
 
 from collections.abc import Callable, Iterator
-from threading import Lock
 from typing import Generic, Protocol
 
 import grpc
@@ -11,7 +10,7 @@ from accord.server import protocols
 from accord.server.codec import Codec
 from accord.server.error_mapping import Answer, known, with_mark
 from accord.server.observation import ServerCall
-from accord.server.protocols import FinalStatus, Metadata, RequestT, ResponseT, Status
+from accord.server.protocols import Metadata, RequestT, ResponseT, Status
 from accord.server.servicer_context import ServicerContext
 from accord.sync.server_timeouts import Watchdog
 
@@ -104,39 +103,10 @@ class ServerContext(ServicerContext[GrpcContext]):
         self.aborted = True
         self._context.abort(known(code), details)
 
-    def abort_with_status(self, status: FinalStatus) -> None:
+    def abort_with_status(self, status: grpc.Status) -> None:
         """As gRPC's own."""
         self.set_trailing_metadata(status.trailing_metadata)
         self.abort(status.code, status.details)
-
-
-class Responses:
-    """The responses of a call, sent one by one and closed once, from whichever thread."""
-
-    def __init__(self, context: GrpcContext, send: Callable[[bytes | None], None]) -> None:
-        """`send` is gRPC's callback: a message, or None for the status that the context has."""
-        self._context = context
-        self._send = send
-        self._lock = Lock()
-        self._closed = False
-
-    def send(self, raw: bytes) -> None:
-        """Send one response. Raises CallEnded."""
-        if not self._closed:
-            self._send(raw)
-        if self._closed or not self._context.is_active():
-            raise CallEnded
-
-    def close(self, answer: Answer | None = None) -> bool:
-        """End the call: with this answer, or as its context says. False if it was closed."""
-        with self._lock:
-            if self._closed:
-                return False
-            self._closed = True
-            if answer is not None:
-                put(self._context, answer)
-        self._send(None)
-        return True
 
 
 def put(context: GrpcContext, answer: Answer) -> grpc.StatusCode:

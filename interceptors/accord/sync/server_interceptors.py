@@ -8,17 +8,14 @@ from typing import NoReturn, cast
 import grpc
 from google.protobuf.message import Message
 
-from accord.contract.policy import ContractError, MethodPolicy
-from accord.contract.registry import method_policy
+from accord.contract.policy import ContractError
 from accord.interfaces import SyncIdempotencyStore
-from accord.server.codec import codec_of
 from accord.server.protocols import AnyHandler
 from accord.server.registration import Pipelines
-from accord.server.request import Settings, own
-from accord.server.stages import Stages
+from accord.server.request import Settings
 from accord.sync.server_context import ServerContext
 from accord.sync.server_idempotency import KeyedCalls
-from accord.sync.server_pipeline import MethodHandler, Pipeline, StreamBehaviour
+from accord.sync.server_pipeline import MethodHandler, Pipeline, StreamBehaviour, UnaryBehaviour
 from accord.telemetry.spans import suppressed
 
 
@@ -51,38 +48,26 @@ class ServerPipelines(Pipelines):
         """
         if store is not None and inspect.iscoroutinefunction(store.lookup):
             raise TypeError("a sync server needs a SyncIdempotencyStore")
-        super().__init__()
-        self._settings = settings
-        self._lock = lock
+        super().__init__(settings, lock)
         self._keyed = KeyedCalls(store, settings.clock) if store is not None else None
 
     def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
         # Where it is registered nobody knows a method's types.
         found = cast("MethodHandler[Message, Message]", handler)
+        stages, broken = self._stages(method, found)
         streamed, streams = found.request_streaming, found.response_streaming
+        pipeline = Pipeline(stages, self._keyed, self._settings.translate, streamed)
         one = found.stream_unary if streamed else found.unary_unary
         many = found.stream_stream if streamed else found.unary_stream
-        try:
-            policy = method_policy(method)
-        except ContractError as error:
-            policy, one, many = MethodPolicy(method), _refuse_with(error), _refuse_with(error)
-        stages = Stages(
-            self._settings,
-            policy,
-            codec_of(found, None if own(method) else self._settings.validator),
-            self.peers,
-            self._lock,
-            streamed=streamed,
-            streaming=streamed or streams,
-        )
-        pipeline = Pipeline(stages, self._keyed, self._settings.translate, streamed=streamed)
+        if broken is not None:
+            one = many = _refuse_with(broken)
         if streams:
             return grpc.stream_stream_rpc_method_handler(StreamBehaviour(pipeline, many=many))
         if streamed:
             return grpc.stream_stream_rpc_method_handler(StreamBehaviour(pipeline, one=one))
         # Read like a stream of one: when gRPC reads it, a call without a request is answered by
         # gRPC, and none of our checks is made before it comes.
-        return grpc.stream_unary_rpc_method_handler(pipeline.unary(one))
+        return grpc.stream_unary_rpc_method_handler(UnaryBehaviour(pipeline, one))
 
 
 def _refuse_with(error: ContractError) -> Callable[..., NoReturn]:

@@ -7,8 +7,8 @@ handlers that send by themselves, which its own health service uses.
 """
 
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Final, Generic, Protocol
 
@@ -18,7 +18,6 @@ from accord import errors
 from accord.contract.policy import DEFAULT_TIMEOUT
 from accord.policies.queue import Waiter
 from accord.server import error_mapping, protocols
-from accord.server.codec import Codec
 from accord.server.error_mapping import Answer, Answered
 from accord.server.protocols import RequestT, ResponseT
 from accord.server.stages import OPENED, SILENT, Stages
@@ -27,7 +26,6 @@ from accord.sync.server_context import (
     CallEnded,
     GrpcContext,
     Requests,
-    Responses,
     ServerContext,
     put,
 )
@@ -57,69 +55,28 @@ class MethodHandler(protocols.MethodHandler[RequestT, ResponseT], Protocol):
     stream_stream: ManyResponses[ResponseT]
 
 
+@dataclass(frozen=True, slots=True)
 class Pipeline(Generic[RequestT, ResponseT]):
-    """Walks the stages of one method."""
+    """What the calls of one method are walked through."""
 
-    def __init__(
-        self,
-        stages: Stages[RequestT, ResponseT],
-        keyed: KeyedCalls | None,
-        translate: errors.Translate | None,
-        *,
-        streamed: bool,
-    ) -> None:
-        """`keyed`: the calls of this process with a key, if there is a store of their answers."""
-        self.stages = stages
-        self.keyed = keyed
-        self.translate = translate
-        self.streamed = streamed
-
-    def unary(
-        self, handle: OneResponse[ResponseT]
-    ) -> Callable[[Iterator[bytes], GrpcContext], bytes]:
-        """A gRPC behaviour with one request and one response, as bytes."""
-        codec, keyed = self.stages.codec, self.keyed
-
-        def behave(requests: Iterator[bytes], grpc_context: GrpcContext) -> bytes:
-            walk = Walk(self, grpc_context)
-            try:
-                request = walk.admit(requests)
-
-                def run() -> bytes:
-                    walk.begin()
-                    response = handle(request, walk.context)
-                    return codec.encode(response) if grpc_context.code() in SILENT else b""
-
-                call = walk.incoming.call
-                if call.idempotency is None or keyed is None:
-                    raw = run()
-                else:
-                    raw = keyed.answer(call.idempotency, call.deadline, run)
-                if walk.incoming.observed is not None:
-                    walk.incoming.observed.sent(len(raw), event=False)
-                walk.answered(grpc_context.is_active())
-                return raw
-            except CallEnded:
-                return b""  # to nobody
-            except BaseException as error:
-                walk.refuse(error)
-                raise
-            finally:
-                walk.end()
-
-        return behave
+    stages: Stages[RequestT, ResponseT]
+    keyed: KeyedCalls | None
+    """The calls of this process with a key, if there is a store of their answers."""
+    translate: errors.Translate | None
+    streamed: bool
+    """Whether requests are a stream."""
 
 
 class Walk(Generic[RequestT, ResponseT]):
     """One call on its way through the stages."""
-
-    __slots__ = ("_pipeline", "context", "grpc_context", "incoming", "watchdog")
 
     def __init__(self, pipeline: Pipeline[RequestT, ResponseT], grpc_context: GrpcContext) -> None:
         """A call has come."""
         left = grpc_context.time_remaining()
         remaining = None if left is None or left > FOREVER else left
         self._pipeline = pipeline
+        self._stages = pipeline.stages
+        self.codec = pipeline.stages.codec
         self.incoming = pipeline.stages.arrive(grpc_context, remaining)
         self.grpc_context = grpc_context
         self.context = ServerContext(grpc_context)
@@ -127,7 +84,7 @@ class Walk(Generic[RequestT, ResponseT]):
 
     def admit(self, requests: Iterator[bytes]) -> RequestT | Requests[RequestT, ResponseT]:
         """The request, or an iterator of them, of a call that has got a place."""
-        stages, incoming = self._pipeline.stages, self.incoming
+        stages, incoming = self._stages, self.incoming
         stages.check(incoming)
         raw = None if self._pipeline.streamed else self._read(requests)
         waiter = stages.enter(incoming, raw, _Bell)
@@ -137,14 +94,22 @@ class Walk(Generic[RequestT, ResponseT]):
             raise CallEnded
         request = stages.accept(incoming, raw)
         if request is None:
-            return Requests(requests, stages.codec, self.watchdog, incoming.observed)
+            return Requests(requests, self.codec, self.watchdog, incoming.observed)
         return request
 
     def begin(self) -> None:
         """What comes right before the handler."""
-        if self._pipeline.stages.faults.injected:
+        if self._stages.faults.injected:
             self._delay()
-        self._pipeline.stages.begin(self.incoming)
+        self._stages.begin(self.incoming)
+
+    def open(self, requests: Iterator[bytes]) -> RequestT | Requests[RequestT, ResponseT]:
+        """As `admit` and `begin`, for a stream: a resumable one says that it is open."""
+        request = self.admit(requests)
+        self.begin()
+        if self.incoming.call.policy.resume is not None:
+            self.grpc_context.send_initial_metadata(OPENED)
+        return request
 
     def answered(self, heard: bool) -> None:
         """The call is answered; `heard`: its caller was still there."""
@@ -173,7 +138,7 @@ class Walk(Generic[RequestT, ResponseT]):
         if self.watchdog is not None:
             self.watchdog.stop()
         heard = self.incoming.status == "OK"
-        self._pipeline.stages.end(self.incoming, self.grpc_context if heard else None)
+        self._stages.end(self.incoming, self.grpc_context if heard else None)
 
     def _read(self, requests: Iterator[bytes]) -> bytes | None:
         """The one request. Its thread waits as long for it as a unary call may take, no longer."""
@@ -189,7 +154,7 @@ class Walk(Generic[RequestT, ResponseT]):
 
     def _wait_for_place(self, waiter: Waiter) -> None:
         """Until it has its place. Raises ResourceExhausted or DeadlineExceeded."""
-        stages, bell = self._pipeline.stages, waiter.notify
+        stages, bell = self._stages, waiter.notify
         assert isinstance(bell, _Bell)
         try:
             bell.wait(stages.patience(self.incoming))
@@ -200,7 +165,7 @@ class Walk(Generic[RequestT, ResponseT]):
 
     def _delay(self) -> None:
         """The delay that an operator has injected."""
-        harm = self._pipeline.stages.draw(self.incoming)
+        harm = self._stages.draw(self.incoming)
         if harm is not None and harm.fault.delay > 0:
             ended = Event()
             try:
@@ -210,10 +175,120 @@ class Walk(Generic[RequestT, ResponseT]):
                 harm.done()
 
 
+class UnaryBehaviour(Generic[RequestT, ResponseT]):
+    """A gRPC behaviour with one request and one response, as bytes."""
+
+    def __init__(
+        self, pipeline: Pipeline[RequestT, ResponseT], handle: OneResponse[ResponseT]
+    ) -> None:
+        self._pipeline = pipeline
+        self._handle = handle
+
+    def __call__(self, requests: Iterator[bytes], grpc_context: GrpcContext) -> bytes:
+        """Handle a call."""
+        walk = Walk(self._pipeline, grpc_context)
+        keyed, call = self._pipeline.keyed, walk.incoming.call
+        try:
+            request = walk.admit(requests)
+
+            def run() -> bytes:
+                walk.begin()
+                response = self._handle(request, walk.context)
+                return walk.codec.encode(response) if grpc_context.code() in SILENT else b""
+
+            if call.idempotency is None or keyed is None:
+                raw = run()
+            else:
+                raw = keyed.answer(call.idempotency, call.deadline, run)
+            if walk.incoming.observed is not None:
+                walk.incoming.observed.sent(len(raw), event=False)
+            walk.answered(grpc_context.is_active())
+            return raw
+        except CallEnded:
+            return b""  # to nobody
+        except BaseException as error:
+            walk.refuse(error)
+            raise
+        finally:
+            walk.end()
+
+
 class _Bell(Event):
     """Rung when the wait for a place is over."""
 
     __call__ = Event.set
+
+
+class StreamWalk(Walk[RequestT, ResponseT]):
+    """One call that sends its responses by itself and ends once, from whichever thread."""
+
+    def __init__(
+        self, pipeline: Pipeline[RequestT, ResponseT], grpc_context: GrpcContext, send: Send
+    ) -> None:
+        super().__init__(pipeline, grpc_context)
+        self._send = send
+        self._closing = Lock()
+        self._closed = False
+        self._ending = Lock()
+
+    def watch(self) -> None:
+        """Keep the time limits, if any can be reached."""
+        limits = self.incoming.limits
+        if limits is not None:
+            self.watchdog = Watchdog(self.incoming.call.policy, limits, self._expired)
+
+    def send(self, response: ResponseT, *, event: bool) -> None:
+        """Send one response; `event`: as one of a stream. Raises CallEnded."""
+        raw = self.codec.encode(response)
+        if not self._closed:
+            self._send(raw)
+        if self._closed or not self.grpc_context.is_active():
+            raise CallEnded
+        if self.watchdog is not None:
+            self.watchdog.touch()
+        if self.incoming.observed is not None:
+            self.incoming.observed.sent(len(raw), event=event)
+
+    def let_go(self) -> None:
+        """The handler ends the call by itself, in `callback`, or its caller does."""
+        if not self.grpc_context.add_callback(self.finish):
+            raise CallEnded
+
+    def callback(self, response: ResponseT | None) -> None:
+        """What a handler that sends by itself is given: a response, or None for the end."""
+        if response is None:
+            self.finish()
+            return
+        try:
+            self.send(response, event=True)
+        except Exception as error:
+            self.finish(error)
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """End the call, with the status of an error; the first time counts."""
+        if not self._ending.acquire(blocking=False):
+            return
+        try:
+            answer = None if error is None else self.answer(error)
+            if self.grpc_context.is_active():
+                self._close(answer)
+        finally:
+            self.end()
+
+    def _expired(self, error: errors.ServiceError) -> None:
+        """A time limit is reached: tell the caller. The handler's thread is told when it asks."""
+        self._close(error_mapping.answer_to(error, self.incoming.call, None))
+
+    def _close(self, answer: Answer | None) -> None:
+        """Tell the caller: this answer, or what the context says; once."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            if answer is not None:
+                put(self.grpc_context, answer)
+        self._send(None)
+        self.answered(True)
 
 
 class StreamBehaviour(Generic[RequestT, ResponseT]):
@@ -235,8 +310,7 @@ class StreamBehaviour(Generic[RequestT, ResponseT]):
         self._one = one
         self._many = many
         self._sends = handler if getattr(handler, "experimental_non_blocking", False) else None
-        pool = getattr(handler, "experimental_thread_pool", None)
-        self.experimental_thread_pool: ThreadPoolExecutor | None = pool
+        self.experimental_thread_pool = getattr(handler, "experimental_thread_pool", None)
 
     def __call__(
         self, requests: Iterator[bytes], grpc_context: GrpcContext, send: Send | None = None
@@ -244,26 +318,23 @@ class StreamBehaviour(Generic[RequestT, ResponseT]):
         """Handle a call."""
         if send is None:
             return self._generate(requests, grpc_context)
-        walk = Walk(self._pipeline, grpc_context)
-        sender = Sender(walk, self._pipeline.stages.codec, Responses(grpc_context, send))
+        walk = StreamWalk(self._pipeline, grpc_context, send)
         try:
-            limits = walk.incoming.limits
-            if limits is not None:
-                walk.watchdog = Watchdog(walk.incoming.call.policy, limits, sender.expired)
-            request = self._open(walk, requests)
+            walk.watch()
+            request = walk.open(requests)
             if self._sends is not None:
-                sender.let_go()
-                self._sends(request, walk.context, sender.callback)
+                walk.let_go()
+                self._sends(request, walk.context, walk.callback)
                 return None
             with closing(self._responses(walk, request)) as responses:
                 for response in responses:
-                    sender.one(response, event=self._many is not None)
+                    walk.send(response, event=self._many is not None)
         except BaseException as error:
-            sender.finish(error)
+            walk.finish(error)
             if not isinstance(error, Exception):
                 raise
         else:
-            sender.finish()
+            walk.finish()
         return None
 
     def _generate(
@@ -274,15 +345,14 @@ class StreamBehaviour(Generic[RequestT, ResponseT]):
         Time limits are kept by the caller's deadline alone then.
         """
         walk = Walk(self._pipeline, grpc_context)
-        observed = walk.incoming.observed
         try:
-            request = self._open(walk, requests)
+            request = walk.open(requests)
             with closing(self._responses(walk, request)) as responses:
                 for response in responses:
-                    raw = self._pipeline.stages.codec.encode(response)
+                    raw = walk.codec.encode(response)
                     yield raw
-                    if observed is not None:
-                        observed.sent(len(raw), event=self._many is not None)
+                    if walk.incoming.observed is not None:
+                        walk.incoming.observed.sent(len(raw), event=self._many is not None)
             walk.answered(grpc_context.is_active())
         except CallEnded:
             return
@@ -292,20 +362,8 @@ class StreamBehaviour(Generic[RequestT, ResponseT]):
         finally:
             walk.end()
 
-    def _open(
-        self, walk: Walk[RequestT, ResponseT], requests: Iterator[bytes]
-    ) -> RequestT | Requests[RequestT, ResponseT]:
-        """The request, or an iterator of them, of a call whose handler is next."""
-        request = walk.admit(requests)
-        walk.begin()
-        if walk.incoming.call.policy.resume is not None:
-            walk.grpc_context.send_initial_metadata(OPENED)
-        return request
-
     def _responses(
-        self,
-        walk: Walk[RequestT, ResponseT],
-        request: RequestT | Requests[RequestT, ResponseT],
+        self, walk: Walk[RequestT, ResponseT], request: RequestT | Requests[RequestT, ResponseT]
     ) -> Generator[ResponseT, None, None]:
         """What the handler answers with."""
         if self._one is not None:
@@ -321,63 +379,6 @@ class StreamBehaviour(Generic[RequestT, ResponseT]):
                 close = getattr(found, "close", None)
                 if close is not None:
                     close()
-
-
-class Sender(Generic[RequestT, ResponseT]):
-    """Sends what a handler answers with, and ends its call once."""
-
-    def __init__(
-        self,
-        walk: Walk[RequestT, ResponseT],
-        codec: Codec[RequestT, ResponseT],
-        responses: Responses,
-    ) -> None:
-        self._walk = walk
-        self._codec = codec
-        self._responses = responses
-        self._once = Lock()
-
-    def one(self, response: ResponseT, *, event: bool) -> None:
-        """Send one response; `event`: as one of a stream. Raises CallEnded."""
-        raw = self._codec.encode(response)
-        self._responses.send(raw)
-        if self._walk.watchdog is not None:
-            self._walk.watchdog.touch()
-        if self._walk.incoming.observed is not None:
-            self._walk.incoming.observed.sent(len(raw), event=event)
-
-    def let_go(self) -> None:
-        """The handler ends the call by itself, in `callback`, or its caller does."""
-        if not self._walk.grpc_context.add_callback(self.finish):
-            raise CallEnded
-
-    def callback(self, response: ResponseT | None) -> None:
-        """What a handler that sends by itself is given: a response, or None for the end."""
-        if response is None:
-            self.finish()
-            return
-        try:
-            self.one(response, event=True)
-        except Exception as error:
-            self.finish(error)
-
-    def finish(self, error: BaseException | None = None) -> None:
-        """End the call, with the status of an error; the first time counts."""
-        if not self._once.acquire(blocking=False):
-            return
-        walk = self._walk
-        try:
-            answer = None if error is None else walk.answer(error)
-            if walk.grpc_context.is_active() and self._responses.close(answer):
-                walk.answered(True)
-        finally:
-            walk.end()
-
-    def expired(self, error: errors.ServiceError) -> None:
-        """A time limit is reached: tell the caller. The handler's thread is told when it asks."""
-        answer = error_mapping.answer_to(error, self._walk.incoming.call, None)
-        if self._responses.close(answer):
-            self._walk.answered(True)
 
 
 def _caller_has_gone(error: BaseException) -> bool:

@@ -10,25 +10,21 @@ from collections.abc import Callable
 
 from accord.contract.policy import MethodPolicy
 from accord.errors import ServiceError
-from accord.server.timeouts import TimeLimits, idle_error, lifetime_error
+from accord.server.timeouts import TimedCall, TimeLimits
 from accord.sync.timers import TIMERS, Timer
 
 
-class Watchdog:
+class Watchdog(TimedCall):
     """Bounds of one call. `bark` is called with the limit's error, in the thread of the timers."""
 
-    __slots__ = ("_bark", "_ends", "_idle", "_policy", "_stopped", "_timer", "_touched", "error")
+    __slots__ = ("_bark", "_stopped", "_timer")
 
     def __init__(
         self, policy: MethodPolicy, limits: TimeLimits, bark: Callable[[ServiceError], None]
     ) -> None:
-        self.error: ServiceError | None = None
-        self._policy = policy
-        self._idle = limits.idle
+        super().__init__(policy, limits, time.monotonic())
         self._bark = bark
         self._stopped = False
-        self._touched = time.monotonic()
-        self._ends = self._touched + limits.lifetime
         self._timer: Timer | None = None
         self._watch(self._touched)
 
@@ -43,19 +39,16 @@ class Watchdog:
             self._timer.cancel()
 
     def _watch(self, now: float) -> None:
-        at = min(self._ends, self._touched + self._idle)
-        if at < math.inf:
-            self._timer = TIMERS.after(at - now, self._check)
+        due = self._due()
+        if due < math.inf:
+            self._timer = TIMERS.after(due - now, self._check)
 
     def _check(self) -> None:
         now = time.monotonic()
         if self._stopped:
             return
-        if now >= self._ends:
-            self.error = lifetime_error(self._policy)
-        elif now >= self._touched + self._idle:
-            self.error = idle_error(self._policy)
-        else:
+        error = self._look(now)
+        if error is None:
             self._watch(now)
-            return
-        self._bark(self.error)
+        else:
+            self._bark(error)

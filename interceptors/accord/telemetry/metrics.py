@@ -59,15 +59,30 @@ _STATUSES: Final = frozenset(Code.__members__)
 Labels = dict[str, str]
 
 
-class ClientMeter:
+class _Meter:
+    """Labels of a method, built once per status."""
+
+    __slots__ = ("_instruments", "_statuses", "labels")
+
+    def __init__(self, instruments: "Instruments", labels: Labels) -> None:
+        self._instruments = instruments
+        self._statuses: dict[str, Labels] = {}
+        self.labels: Final = labels
+
+    def _with(self, status: str) -> Labels:
+        labels = self._statuses.get(status)
+        if labels is None:
+            labels = self._statuses[status] = {**self.labels, "grpc.status": status}
+        return labels
+
+
+class ClientMeter(_Meter):
     """Records the calls of one method to one target."""
 
-    __slots__ = ("_instruments", "_statuses", "attempts", "labels")
+    __slots__ = ("attempts",)
 
     def __init__(self, instruments: "Instruments", method: str, target: str) -> None:
-        self._instruments = instruments
-        self.labels: Final[Labels] = {"grpc.method": method, "grpc.target": target}
-        self._statuses: dict[str, Labels] = {}
+        super().__init__(instruments, {"grpc.method": method, "grpc.target": target})
         self.attempts = 0
         """Attempts that were begun."""
 
@@ -86,31 +101,20 @@ class ClientMeter:
         if hedges:
             found.later(found.hedges, hedges, self.labels)
 
-    def _with(self, status: str) -> Labels:
-        labels = self._statuses.get(status)
-        if labels is None:
-            labels = self._statuses[status] = {**self.labels, "grpc.status": status}
-        return labels
 
-
-class ServerMeter:
+class ServerMeter(_Meter):
     """Records the calls of one method that is served here."""
 
-    __slots__ = ("_instruments", "_statuses", "labels", "started")
+    __slots__ = ("started",)
 
     def __init__(self, instruments: "Instruments", method: str) -> None:
-        self._instruments = instruments
-        self.labels: Final[Labels] = {"grpc.method": method}
-        self._statuses: dict[str, Labels] = {}
+        super().__init__(instruments, {"grpc.method": method})
         self.started = 0
         """Calls that have come."""
 
     def call(self, status: str, seconds: float, *, sent: int, received: int) -> None:
         """A call has ended; `sent` and `received` in bytes of messages."""
-        labels = self._statuses.get(status)
-        if labels is None:
-            labels = self._statuses[status] = {**self.labels, "grpc.status": status}
-        found = self._instruments
+        found, labels = self._instruments, self._with(status)
         found.later(found.server_duration, seconds, labels)
         if _sizes:
             found.later(found.server_sent, sent, labels)

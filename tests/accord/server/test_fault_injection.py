@@ -92,7 +92,7 @@ async def test_deadline_during_delay() -> None:
         await eventually(served.idle)
         injected = served.mesh.control.faults.of(path("Unary"))
         assert injected is not None
-        await eventually(lambda: injected.faults.snapshot().active == 0)
+        await eventually(lambda: injected.faults.active == 0)
     assert not started
 
 
