@@ -32,7 +32,7 @@ class GrpcContext(protocols.GrpcContext, Protocol):
     async def write(self, message: bytes, /) -> None:
         """Send one response."""
 
-    async def send_initial_metadata(self, initial_metadata: Metadata, /) -> None:
+    def send_initial_metadata(self, metadata: Metadata, /) -> Coroutine[None, None, None]:
         """Send what comes before the responses."""
 
     async def abort(self, code: Status, details: str, trailing_metadata: Trailers, /) -> None:
@@ -119,18 +119,6 @@ class ServerContext(ServicerContext[GrpcContext], Generic[RequestT, ResponseT]):
         """As gRPC's own."""
         await self.abort(status.code, status.details, status.trailing_metadata)
 
-    async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
-        """As gRPC's own."""
-        await self._context.send_initial_metadata(initial_metadata)
-
-    def done(self) -> bool:
-        """As gRPC's own."""
-        return self._context.done()
-
-    def add_done_callback(self, callback: Callable[[GrpcContext], None]) -> None:
-        """As gRPC's own."""
-        self._context.add_done_callback(callback)
-
 
 class SyncContext(Generic[RequestT, ResponseT]):
     """The context of a handler that runs in a thread."""
@@ -171,18 +159,18 @@ class SyncContext(Generic[RequestT, ResponseT]):
 
     def send_initial_metadata(self, metadata: Metadata) -> None:
         """As gRPC's own."""
-        self._start(self._context.send_initial_metadata(metadata)).result()
+        self._start(self._context._context.send_initial_metadata(metadata)).result()
 
     def is_active(self) -> bool:
         """Whether the call has not ended yet."""
-        return not (self._ended.done() or self._context.done())
+        return not (self._ended.done() or self._context._context.done())
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Call `callback` when the call has ended; False if it has."""
         if not self.is_active():
             return False
         self._ended.add_done_callback(lambda _: callback())
-        self._context.add_done_callback(lambda _: self.end())
+        self._context._context.add_done_callback(lambda _: self.end())
         return True
 
     def requests(self) -> Iterator[RequestT]:

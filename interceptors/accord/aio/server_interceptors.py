@@ -70,13 +70,15 @@ class ServerPipelines(Pipelines):
                 found.stream_stream if streamed else found.unary_stream, self._pool
             )
             return grpc.stream_stream_rpc_method_handler(
-                handlers.generator(pipeline.many(writes, streamed=streamed))
+                handlers.generator(pipeline.behaviour(many=writes, streamed=streamed))
             )
         handle = found.stream_unary if streamed else found.unary_unary
         if broken is not None:
             handle = _refuse_with(broken)
         returns = handlers.single(handle, self._pool, streamed=streamed)
-        return grpc.stream_unary_rpc_method_handler(pipeline.single(returns, streamed=streamed))
+        return grpc.stream_unary_rpc_method_handler(
+            pipeline.behaviour(single=returns, streamed=streamed)
+        )
 
 
 def _refuse_with(error: ContractError) -> Callable[..., Awaitable[NoReturn]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Generic
 
 import grpc
@@ -21,37 +22,25 @@ from accord.server.protocols import RequestT, ResponseT
 from accord.server.stages import CANCELLED, OPENED, SILENT, IncomingCall, Stages
 
 
+@dataclass(frozen=True, slots=True)
 class Pipeline(Generic[RequestT, ResponseT]):
     """Walks the stages of one method."""
 
-    def __init__(
+    stages: Stages[RequestT, ResponseT]
+    keyed: KeyedCalls | None
+    """The calls of this process with a key, if there is a store of their answers."""
+    translate: errors.Translate | None
+
+    def behaviour(
         self,
-        stages: Stages[RequestT, ResponseT],
-        keyed: KeyedCalls | None,
-        translate: errors.Translate | None,
-    ) -> None:
-        """`keyed`: the calls of this process with a key, if there is a store of their answers."""
-        self._stages = stages
-        self._keyed = keyed
-        self._translate = translate
-
-    def single(self, handle: Handle[RequestT, ResponseT], *, streamed: bool) -> Behaviour:
-        """A gRPC behaviour that answers with one response, as bytes."""
-        return self._behaviour(handle, None, streamed=streamed)
-
-    def many(self, handle: HandleMany[RequestT, ResponseT], *, streamed: bool) -> Behaviour:
-        """A gRPC behaviour that writes its responses."""
-        return self._behaviour(None, handle, streamed=streamed)
-
-    def _behaviour(
-        self,
-        single: Handle[RequestT, ResponseT] | None,
-        many: HandleMany[RequestT, ResponseT] | None,
         *,
+        single: Handle[RequestT, ResponseT] | None = None,
+        many: HandleMany[RequestT, ResponseT] | None = None,
         streamed: bool,
     ) -> Behaviour:
-        stages, codec, faults = self._stages, self._stages.codec, self._stages.faults
-        keyed = None if streamed or single is None else self._keyed
+        """A gRPC behaviour around a handler: of one response, or of those that it writes."""
+        stages, codec, faults = self.stages, self.stages.codec, self.stages.faults
+        keyed = None if streamed or single is None else self.keyed
 
         # Nearly all calls take this way, so it is one coroutine, and objects are made when needed.
         async def behave(requests: AsyncIterator[bytes], grpc_context: GrpcContext) -> bytes:
@@ -116,17 +105,17 @@ class Pipeline(Generic[RequestT, ResponseT]):
         assert call.idempotency is not None
 
         async def run() -> bytes:
-            if self._stages.faults.injected:
+            if self.stages.faults.injected:
                 await self._delay(incoming)
-            self._stages.begin(incoming)
+            self.stages.begin(incoming)
             response = await handle(request, context)
-            return self._stages.codec.encode(response) if context.code() in SILENT else b""
+            return self.stages.codec.encode(response) if context.code() in SILENT else b""
 
         return await keyed.answer(call.idempotency, call.deadline, run)
 
     async def _delay(self, incoming: IncomingCall) -> None:
         """The delay that an operator has injected."""
-        harm = self._stages.draw(incoming)
+        harm = self.stages.draw(incoming)
         if harm is not None and harm.fault.delay > 0:
             try:
                 await asyncio.sleep(harm.fault.delay)
@@ -144,7 +133,7 @@ class Pipeline(Generic[RequestT, ResponseT]):
         if watchdog is not None:
             watchdog.stop()
             error = watchdog.expired() or error
-        answer = _answer_to(error, incoming.call, self._translate)
+        answer = _answer_to(error, incoming.call, self.translate)
         if answer is None:
             return
         code = errors.grpc_code(answer.status.code)

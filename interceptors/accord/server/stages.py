@@ -20,6 +20,7 @@ first: a call is not even decoded before there is room for it.
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Final, Generic
 
 import grpc
@@ -56,41 +57,22 @@ OPENED: Final[Trailers] = ((OPEN_KEY, "open"),)
 _NO_TRACE: Final = Context()
 
 
+@dataclass(slots=True, eq=False)
 class IncomingCall:
     """A call on its way through the stages."""
 
-    __slots__ = (
-        "begun",
-        "call",
-        "harm",
-        "headers",
-        "limits",
-        "observed",
-        "permit",
-        "remaining",
-        "status",
-    )
-
-    def __init__(
-        self,
-        call: CallContext,
-        headers: dict[str, str | bytes],
-        remaining: float | None,
-        limits: TimeLimits | None,
-        observed: ServerCall | None,
-    ) -> None:
-        self.call = call
-        self.headers = headers
-        self.remaining = remaining
-        """Seconds that the caller's deadline left on arrival; None: it has none."""
-        self.limits = limits
-        """What is to be watched; None: nothing."""
-        self.observed = observed
-        self.permit: Permit | None = None
-        self.harm: Harm | None = None
-        self.begun = False
-        self.status = CANCELLED
-        """Name of the status that the caller has been answered with, or will be."""
+    call: CallContext
+    headers: dict[str, str | bytes]
+    remaining: float | None
+    """Seconds that the caller's deadline left on arrival; None: it has none."""
+    limits: TimeLimits | None
+    """What is to be watched; None: nothing."""
+    observed: ServerCall | None
+    permit: Permit | None = None
+    harm: Harm | None = None
+    begun: bool = False
+    status: str = CANCELLED
+    """Name of the status that the caller has been answered with, or will be."""
 
 
 class Stages(Generic[RequestT, ResponseT]):
