@@ -88,7 +88,7 @@ def _documented(name: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("module", "name"), _names())
+@pytest.mark.parametrize(("module", "name"), list(_names()))
 def test_exists_and_is_documented(module: str, name: str) -> None:
     """Every public name can be imported and says what it is."""
     found = getattr(import_module(module), name)

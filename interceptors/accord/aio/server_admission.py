@@ -3,8 +3,8 @@
 import asyncio
 
 from accord.policies.queue import Waiter
-from accord.server.protocols import RequestT, ResponseT
-from accord.server.stages import IncomingCall, Stages
+from accord.server.admission import Admission
+from accord.server.stages import IncomingCall
 
 
 class Bell:
@@ -41,15 +41,13 @@ class Bell:
             self._ring.set_result(None)
 
 
-async def wait_for_place(
-    stages: Stages[RequestT, ResponseT], incoming: IncomingCall, waiter: Waiter
-) -> None:
+async def wait_for_place(admission: Admission, incoming: IncomingCall, waiter: Waiter) -> None:
     """Until a call that has queued has its place. Raises ResourceExhausted or DeadlineExceeded."""
     bell = waiter.notify
     assert isinstance(bell, Bell)
     try:
-        await bell.rung(stages.patience(incoming))
+        await bell.rung(admission.patience(incoming.call))
     except BaseException:
-        stages.leave(waiter)  # the caller has gone
+        admission.leave(waiter)  # the caller has gone
         raise
-    stages.admitted(incoming, waiter)
+    incoming.permit = admission.admitted(incoming.call, waiter)

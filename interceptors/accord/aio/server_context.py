@@ -14,7 +14,7 @@ from accord.server import protocols
 from accord.server.codec import Codec
 from accord.server.error_mapping import known, sendable, with_mark
 from accord.server.observation import ServerCall
-from accord.server.protocols import Metadata, RequestT, ResponseT, Status, Trailers
+from accord.server.protocols import Metadata, Req, Res, Status, Trailers
 from accord.server.servicer_context import ServicerContext
 
 T = TypeVar("T")
@@ -45,23 +45,23 @@ class GrpcContext(protocols.GrpcContext, Protocol):
         """Call `callback` when the call has ended."""
 
 
-class Requests(Generic[RequestT]):
+class Requests(Generic[Req]):
     """The requests of a client stream, each decoded and validated as it is read."""
 
-    def __init__(self, context: "ServerContext[RequestT, ResponseT]") -> None:
+    def __init__(self, context: "ServerContext[Req, Res]") -> None:
         self._read = context.read
 
-    def __aiter__(self) -> AsyncIterator[RequestT]:
+    def __aiter__(self) -> AsyncIterator[Req]:
         return self
 
-    async def __anext__(self) -> RequestT:
+    async def __anext__(self) -> Req:
         request = await self._read()
         if request is EOF:
             raise StopAsyncIteration
         return request
 
 
-class ServerContext(ServicerContext[GrpcContext], Generic[RequestT, ResponseT]):
+class ServerContext(ServicerContext[GrpcContext], Generic[Req, Res]):
     """gRPC's servicer context, with messages instead of bytes and without UNKNOWN."""
 
     __slots__ = ("_codec", "_observed", "_received", "_watchdog")
@@ -69,7 +69,7 @@ class ServerContext(ServicerContext[GrpcContext], Generic[RequestT, ResponseT]):
     def __init__(
         self,
         context: GrpcContext,
-        codec: Codec[RequestT, ResponseT],
+        codec: Codec[Req, Res],
         watchdog: Watchdog | None,
         observed: ServerCall | None,
     ) -> None:
@@ -79,7 +79,7 @@ class ServerContext(ServicerContext[GrpcContext], Generic[RequestT, ResponseT]):
         self._observed = observed
         self._received = 0
 
-    async def read(self) -> RequestT:
+    async def read(self) -> Req:
         """The next request or EOF. Raises InvalidArgument, which names the item."""
         raw = await self._context.read()
         if self._watchdog is not None:
@@ -100,7 +100,7 @@ class ServerContext(ServicerContext[GrpcContext], Generic[RequestT, ResponseT]):
         self._received += 1
         return request
 
-    async def write(self, message: ResponseT) -> None:
+    async def write(self, message: Res) -> None:
         """Send one response."""
         raw = self._codec.encode(message)
         await self._context.write(raw)
@@ -120,16 +120,14 @@ class ServerContext(ServicerContext[GrpcContext], Generic[RequestT, ResponseT]):
         await self.abort(status.code, status.details, status.trailing_metadata)
 
 
-class SyncContext(Generic[RequestT, ResponseT]):
+class SyncContext(Generic[Req, Res]):
     """The context of a handler that runs in a thread."""
 
-    def __init__(
-        self, context: ServerContext[RequestT, ResponseT], loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, context: ServerContext[Req, Res], loop: asyncio.AbstractEventLoop) -> None:
         self._context = context
         self._loop = loop
         self._ended: Future[None] = Future()
-        self._reading: Future[RequestT] | None = None
+        self._reading: Future[Req] | None = None
 
     def __getattr__(self, name: str) -> Any:  # what gRPC's own has besides, of whatever type
         return getattr(self._context, name)
@@ -173,7 +171,7 @@ class SyncContext(Generic[RequestT, ResponseT]):
         self._context._context.add_done_callback(lambda _: self.end())
         return True
 
-    def requests(self) -> Iterator[RequestT]:
+    def requests(self) -> Iterator[Req]:
         """The requests of a client stream, for a `for` loop in the thread.
 
         Raises RpcError, as gRPC's own: the call has ended.
@@ -181,7 +179,7 @@ class SyncContext(Generic[RequestT, ResponseT]):
         while (request := self._read()) is not EOF:
             yield request
 
-    def _read(self) -> RequestT:
+    def _read(self) -> Req:
         self._reading = self._start(self._context.read())
         if self._ended.done():
             self._reading.cancel()

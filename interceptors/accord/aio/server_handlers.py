@@ -19,46 +19,44 @@ from typing import Generic, Protocol, TypeVar, cast
 from accord.aio import EOF
 from accord.aio.server_context import GrpcContext, Requests, ServerContext, SyncContext
 from accord.server import protocols
-from accord.server.protocols import RequestT, ResponseT
+from accord.server.protocols import Req, Res
 
 T = TypeVar("T")
 P = TypeVar("P")
 
-OneResponse = Callable[..., Awaitable[ResponseT]] | Callable[..., ResponseT]
+OneResponse = Callable[..., Awaitable[Res]] | Callable[..., Res]
 """A handler with one response: a coroutine function or a function of request and context.
 
 Its request is a message, or an iterator of messages; a coroutine has an asynchronous one.
 """
 
 ManyResponses = (
-    Callable[..., AsyncGenerator[ResponseT, None]]
+    Callable[..., AsyncGenerator[Res, None]]
     | Callable[..., Awaitable[None]]
-    | Callable[..., Iterator[ResponseT]]
+    | Callable[..., Iterator[Res]]
 )
 """A handler with a stream of responses, in any shape."""
 
-Handle = Callable[[RequestT | None, ServerContext[RequestT, ResponseT]], Awaitable[ResponseT]]
+Handle = Callable[[Req | None, ServerContext[Req, Res]], Awaitable[Res]]
 """Handles a call and returns its response. No request: requests are in the context."""
 
-HandleMany = Callable[[RequestT | None, ServerContext[RequestT, ResponseT]], Awaitable[None]]
+HandleMany = Callable[[Req | None, ServerContext[Req, Res]], Awaitable[None]]
 """Handles a call and writes its responses to the context."""
 
 Behaviour = Callable[[AsyncIterator[bytes], GrpcContext], Awaitable[bytes]]
 """What gRPC calls: a handler of bytes. What it returns counts where there is one response."""
 
 
-class MethodHandler(protocols.MethodHandler[RequestT, ResponseT], Protocol):
+class MethodHandler(protocols.MethodHandler[Req, Res], Protocol):
     """One RPC's handler for grpc.aio."""
 
-    unary_unary: OneResponse[ResponseT]
-    stream_unary: OneResponse[ResponseT]
-    unary_stream: ManyResponses[ResponseT]
-    stream_stream: ManyResponses[ResponseT]
+    unary_unary: OneResponse[Res]
+    stream_unary: OneResponse[Res]
+    unary_stream: ManyResponses[Res]
+    stream_stream: ManyResponses[Res]
 
 
-def single(
-    handler: OneResponse[ResponseT], pool: Executor, *, streamed: bool
-) -> Handle[RequestT, ResponseT]:
+def single(handler: OneResponse[Res], pool: Executor, *, streamed: bool) -> Handle[Req, Res]:
     """A handler with one response, whatever its shape; a function runs in `pool`.
 
     `streamed`: requests are in the context.
@@ -67,32 +65,26 @@ def single(
         if not streamed:
             return handler
 
-        async def in_loop(
-            request: RequestT | None, context: ServerContext[RequestT, ResponseT]
-        ) -> ResponseT:
-            response: ResponseT = await handler(_incoming(request, context), context)
+        async def in_loop(request: Req | None, context: ServerContext[Req, Res]) -> Res:
+            response: Res = await handler(_incoming(request, context), context)
             return response
 
         return in_loop
     # What is no coroutine function returns the response itself; the check does not say so.
-    function = cast("Callable[..., ResponseT]", handler)
+    function = cast("Callable[..., Res]", handler)
 
-    async def in_thread(
-        request: RequestT | None, context: ServerContext[RequestT, ResponseT]
-    ) -> ResponseT:
+    async def in_thread(request: Req | None, context: ServerContext[Req, Res]) -> Res:
         thread = _Thread(pool, context)
         return await thread.run(function, thread.incoming(request), thread.context)
 
     return in_thread
 
 
-def many(handler: ManyResponses[ResponseT], pool: Executor) -> HandleMany[RequestT, ResponseT]:
+def many(handler: ManyResponses[Res], pool: Executor) -> HandleMany[Req, Res]:
     """A handler with a stream of responses, whatever its shape. None as request: as above."""
     if inspect.isasyncgenfunction(handler):
 
-        async def generate(
-            request: RequestT | None, context: ServerContext[RequestT, ResponseT]
-        ) -> None:
+        async def generate(request: Req | None, context: ServerContext[Req, Res]) -> None:
             # Closed here and now, not whenever the collector finds it: it may hold resources.
             async with aclosing(handler(_incoming(request, context), context)) as responses:
                 async for response in responses:
@@ -102,18 +94,14 @@ def many(handler: ManyResponses[ResponseT], pool: Executor) -> HandleMany[Reques
 
     if inspect.iscoroutinefunction(handler):
 
-        async def write(
-            request: RequestT | None, context: ServerContext[RequestT, ResponseT]
-        ) -> None:
+        async def write(request: Req | None, context: ServerContext[Req, Res]) -> None:
             await handler(_incoming(request, context), context)
 
         return write
     # As in `single`.
-    function = cast("Callable[..., Iterator[ResponseT]]", handler)
+    function = cast("Callable[..., Iterator[Res]]", handler)
 
-    async def iterate(
-        request: RequestT | None, context: ServerContext[RequestT, ResponseT]
-    ) -> None:
+    async def iterate(request: Req | None, context: ServerContext[Req, Res]) -> None:
         thread = _Thread(pool, context)
         found = await thread.run(function, thread.incoming(request), thread.context)
         responses = iter(found)
@@ -146,21 +134,19 @@ def generator(
     return nothing
 
 
-def _incoming(
-    request: RequestT | None, context: ServerContext[RequestT, ResponseT]
-) -> RequestT | Requests[RequestT]:
+def _incoming(request: Req | None, context: ServerContext[Req, Res]) -> Req | Requests[Req]:
     return Requests(context) if request is None else request
 
 
-class _Thread(Generic[RequestT, ResponseT]):
+class _Thread(Generic[Req, Res]):
     """Where the functions of one call run: in threads of a pool, one after the other."""
 
-    def __init__(self, pool: Executor, context: ServerContext[RequestT, ResponseT]) -> None:
+    def __init__(self, pool: Executor, context: ServerContext[Req, Res]) -> None:
         self._pool = pool
         self._values = contextvars.copy_context()
         self.context = SyncContext(context, asyncio.get_running_loop())
 
-    def incoming(self, request: RequestT | None) -> RequestT | Iterator[RequestT]:
+    def incoming(self, request: Req | None) -> Req | Iterator[Req]:
         """What the handler is given as its request."""
         return self.context.requests() if request is None else request
 

@@ -18,15 +18,15 @@ from accord.aio.server_timeouts import Watchdog
 from accord.context import CallContext
 from accord.server import error_mapping
 from accord.server.error_mapping import Answer, Answered
-from accord.server.protocols import RequestT, ResponseT
+from accord.server.protocols import Req, Res
 from accord.server.stages import CANCELLED, OPENED, SILENT, IncomingCall, Stages
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline(Generic[RequestT, ResponseT]):
+class Pipeline(Generic[Req, Res]):
     """Walks the stages of one method."""
 
-    stages: Stages[RequestT, ResponseT]
+    stages: Stages[Req, Res]
     keyed: KeyedCalls | None
     """The calls of this process with a key, if there is a store of their answers."""
     translate: errors.Translate | None
@@ -34,8 +34,8 @@ class Pipeline(Generic[RequestT, ResponseT]):
     def behaviour(
         self,
         *,
-        single: Handle[RequestT, ResponseT] | None = None,
-        many: HandleMany[RequestT, ResponseT] | None = None,
+        single: Handle[Req, Res] | None = None,
+        many: HandleMany[Req, Res] | None = None,
         streamed: bool,
     ) -> Behaviour:
         """A gRPC behaviour around a handler: of one response, or of those that it writes."""
@@ -57,7 +57,7 @@ class Pipeline(Generic[RequestT, ResponseT]):
                         raw = None
                 waiter = stages.enter(incoming, raw, Bell)
                 if waiter is not None:
-                    await wait_for_place(stages, incoming, waiter)
+                    await wait_for_place(stages.admission, incoming, waiter)
                 request = stages.accept(incoming, raw)
                 context = ServerContext(grpc_context, codec, watchdog, observed)
                 answer = b""
@@ -96,9 +96,9 @@ class Pipeline(Generic[RequestT, ResponseT]):
         self,
         keyed: KeyedCalls,
         incoming: IncomingCall,
-        handle: Handle[RequestT, ResponseT],
-        request: RequestT | None,
-        context: ServerContext[RequestT, ResponseT],
+        handle: Handle[Req, Res],
+        request: Req | None,
+        context: ServerContext[Req, Res],
     ) -> bytes:
         """The answer to a call with a key, which is worked on once."""
         call = incoming.call

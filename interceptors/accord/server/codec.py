@@ -9,25 +9,28 @@ from typing import Generic, cast
 
 from accord.errors import InvalidArgument
 from accord.interfaces import FieldViolation
-from accord.server.protocols import MethodHandler, RequestT, ResponseT
+from accord.server.protocols import MethodHandler, Req, Res
 
 
-class Codec(Generic[RequestT, ResponseT]):
+class Codec(Generic[Req, Res]):
     """Decodes and validates the requests of one method, and encodes its responses."""
 
     __slots__ = ("_deserialize", "_serialize", "_validate")
 
     def __init__(
         self,
-        deserialize: Callable[[bytes], RequestT],
-        serialize: Callable[[ResponseT], bytes],
-        validate: Callable[[RequestT], Sequence[FieldViolation]] | None,
+        handler: MethodHandler[Req, Res],
+        validate: Callable[[Req], Sequence[FieldViolation]] | None,
     ) -> None:
-        self._deserialize = deserialize
-        self._serialize = serialize
-        self._validate = validate
+        """A handler's serialisers, or bytes as they are where it has none."""
+        decode, encode = handler.request_deserializer, handler.response_serializer
+        # Without a serialiser a handler's messages are bytes; no type can say "only then".
+        self._deserialize = decode or cast("Callable[[bytes], Req]", _as_it_is)
+        # As above.
+        self._serialize = encode or cast("Callable[[Res], bytes]", _as_it_is)
+        self._validate = validate if decode else None
 
-    def decode(self, raw: bytes) -> RequestT:
+    def decode(self, raw: bytes) -> Req:
         """The request. Raises InvalidArgument if it is garbage or breaks a rule."""
         try:
             request = self._deserialize(raw)
@@ -40,21 +43,9 @@ class Codec(Generic[RequestT, ResponseT]):
                 raise InvalidArgument(*violations)
         return request
 
-    def encode(self, response: ResponseT) -> bytes:
+    def encode(self, response: Res) -> bytes:
         """The response's bytes. Raises TypeError or ValueError for what is no response."""
         return self._serialize(response)
-
-
-def codec_of(
-    handler: MethodHandler[RequestT, ResponseT],
-    validate: Callable[[RequestT], Sequence[FieldViolation]] | None,
-) -> Codec[RequestT, ResponseT]:
-    """The codec of a handler: its serialisers, or bytes as they are where it has none."""
-    # Where there is no serialiser, the handler's messages are bytes; no type can say "only then".
-    decode = handler.request_deserializer or cast("Callable[[bytes], RequestT]", _as_it_is)
-    # As above.
-    encode = handler.response_serializer or cast("Callable[[ResponseT], bytes]", _as_it_is)
-    return Codec(decode, encode, validate if handler.request_deserializer else None)
 
 
 def _as_it_is(raw: bytes) -> bytes:

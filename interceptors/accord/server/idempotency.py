@@ -13,7 +13,7 @@ from accord.interfaces import FieldViolation, StoredAnswer
 from accord.policies.deadline import hop_reserve
 from accord.policies.idempotency import RETRY_AFTER, Scope, fingerprint, key_problem
 from accord.server.error_mapping import Answered
-from accord.server.protocols import RequestT
+from accord.server.protocols import Req
 
 KEY_REUSED: Final = "IDEMPOTENCY_KEY_REUSED"
 IN_PROGRESS: Final = "IDEMPOTENCY_IN_PROGRESS"
@@ -22,7 +22,7 @@ _PATIENCE: Final = 10.0
 
 
 def identify(
-    call: CallContext, headers: Mapping[str, str | bytes], request: RequestT | None
+    call: CallContext, headers: Mapping[str, str | bytes], request: Req | None
 ) -> Idempotency | None:
     """How a repeat of this call is recognised; `request` is None for a stream of them.
 

@@ -11,10 +11,10 @@ from typing import Protocol, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-RequestT = TypeVar("RequestT", bound=Message | bytes)
+Req = TypeVar("Req", bound=Message | bytes)
 """A protobuf message, or bytes where a handler takes them as they come."""
 
-ResponseT = TypeVar("ResponseT", bound=Message | bytes)
+Res = TypeVar("Res", bound=Message | bytes)
 
 Status = grpc.StatusCode | int | None
 """A status code as a servicer context has it: a code, its number, or nothing yet."""
@@ -51,7 +51,7 @@ AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Message | bytes, Message | bytes]
 GenericHandler: TypeAlias = "grpc.GenericRpcHandler[Message | bytes, Message | bytes]"
 
 
-class MethodHandler(Protocol[RequestT, ResponseT]):
+class MethodHandler(Protocol[Req, Res]):
     """One RPC's handler, as generated code registers it; of its behaviours one is set.
 
     What a behaviour takes depends on its arity and its shape: see `accord.aio.server_handlers`.
@@ -59,8 +59,8 @@ class MethodHandler(Protocol[RequestT, ResponseT]):
 
     request_streaming: bool
     response_streaming: bool
-    request_deserializer: Callable[[bytes], RequestT] | None
-    response_serializer: Callable[[ResponseT], bytes] | None
+    request_deserializer: Callable[[bytes], Req] | None
+    response_serializer: Callable[[Res], bytes] | None
 
 
 class HandlerRegistry(Protocol):

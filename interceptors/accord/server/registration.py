@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2
 
 from accord.contract.policy import ContractError, MethodPolicy
 from accord.contract.registry import check_service, method_policy
-from accord.server.codec import codec_of
+from accord.server.codec import Codec
 from accord.server.protocols import AnyHandler, GenericHandler, HandlerRegistry, MethodHandler
 from accord.server.request import Peers, Settings, own
 from accord.server.stages import Stages
@@ -61,7 +61,7 @@ class Pipelines:
         stages = Stages(
             self._settings,
             policy,
-            codec_of(handler, None if own(method) else self._settings.validator),
+            Codec(handler, None if own(method) else self._settings.validator),
             self.peers,
             self._lock,
             streamed=streamed,

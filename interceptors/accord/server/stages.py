@@ -38,7 +38,7 @@ from accord.server.codec import Codec
 from accord.server.fault_injection import Harm
 from accord.server.idempotency import identify
 from accord.server.observation import ServerCall, ServerMethod
-from accord.server.protocols import GrpcContext, RequestT, ResponseT, Status, Trailers
+from accord.server.protocols import GrpcContext, Req, Res, Status, Trailers
 from accord.server.request import READ, Peers, Settings, principal, read_headers
 from accord.server.timeouts import TimeLimits, time_limits
 from accord.telemetry.propagation import incoming
@@ -75,11 +75,10 @@ class IncomingCall:
     """Name of the status that the caller has been answered with, or will be."""
 
 
-class Stages(Generic[RequestT, ResponseT]):
+class Stages(Generic[Req, Res]):
     """The stages of one method."""
 
     __slots__ = (
-        "_admission",
         "_bound",
         "_generation",
         "_limits",
@@ -91,6 +90,7 @@ class Stages(Generic[RequestT, ResponseT]):
         "_settings",
         "_state",
         "_streamed",
+        "admission",
         "codec",
         "faults",
     )
@@ -99,7 +99,7 @@ class Stages(Generic[RequestT, ResponseT]):
         self,
         settings: Settings,
         policy: MethodPolicy,
-        codec: Codec[RequestT, ResponseT],
+        codec: Codec[Req, Res],
         peers: Peers,
         lock: AbstractContextManager[bool | None],
         *,
@@ -119,7 +119,7 @@ class Stages(Generic[RequestT, ResponseT]):
         self._lock = lock
         self._streamed = streamed
         self._observation = ServerMethod(policy.method)
-        self._admission = Admission(
+        self.admission = Admission(
             policy.method, settings.state, lock, streaming=streaming, authorize=settings.authorize
         )
         self._keep(policy)
@@ -163,12 +163,12 @@ class Stages(Generic[RequestT, ResponseT]):
         if call.deadline is not None and call.clock() >= call.deadline:
             # The one who asked has gone: work that is late already is not begun.
             raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
-        self._admission.check(call)
+        self.admission.check(call)
 
     def enter(
         self, incoming: IncomingCall, raw: bytes | None, bell: Callable[[], Callable[[], None]]
     ) -> Waiter | None:
-        """Take a place; a call that has to wait for one gets a `Waiter`, for `admitted` or `leave`.
+        """Take a place; a call that has to wait for one gets a `Waiter`: see `Admission`.
 
         `raw` is the one request; None: requests are a stream, or there was none. `bell` makes what
         is rung when the wait is over. Raises InvalidArgument or ResourceExhausted.
@@ -179,25 +179,13 @@ class Stages(Generic[RequestT, ResponseT]):
         elif not self._streamed:
             problem = FieldViolation("", "the call has no request")
             raise errors.InvalidArgument(problem, reason="UNDECODABLE")
-        place = self._admission.enter(incoming.call, bell)
+        place = self.admission.enter(incoming.call, bell)
         if isinstance(place, Waiter):
             return place
         incoming.permit = place
         return None
 
-    def patience(self, incoming: IncomingCall) -> float:
-        """Seconds that a call may wait for its place."""
-        return self._admission.patience(incoming.call)
-
-    def leave(self, waiter: Waiter) -> None:
-        """A call that waits is given up: its caller has gone."""
-        self._admission.leave(waiter)
-
-    def admitted(self, incoming: IncomingCall, waiter: Waiter) -> None:
-        """The wait is over. Raises ResourceExhausted or DeadlineExceeded."""
-        incoming.permit = self._admission.admitted(incoming.call, waiter)
-
-    def accept(self, incoming: IncomingCall, raw: bytes | None) -> RequestT | None:
+    def accept(self, incoming: IncomingCall, raw: bytes | None) -> Req | None:
         """The request; None where they are a stream. Raises InvalidArgument."""
         call = incoming.call
         request = None if raw is None else self.codec.decode(raw)
@@ -235,7 +223,7 @@ class Stages(Generic[RequestT, ResponseT]):
             sample = incoming.begun and (
                 incoming.status != CANCELLED or incoming.call.remaining() == 0
             )
-            self._admission.end(incoming.permit, sample=sample)
+            self.admission.end(incoming.permit, sample=sample)
         if incoming.observed is not None:
             code = None if grpc_context is None else grpc_context.code()
             incoming.observed.finish(_outcome(incoming, code))

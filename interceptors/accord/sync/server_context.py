@@ -10,7 +10,7 @@ from accord.server import protocols
 from accord.server.codec import Codec
 from accord.server.error_mapping import Answer, known, with_mark
 from accord.server.observation import ServerCall
-from accord.server.protocols import Metadata, RequestT, ResponseT, Status
+from accord.server.protocols import Metadata, Req, Res, Status
 from accord.server.servicer_context import ServicerContext
 from accord.sync.server_timeouts import Watchdog
 
@@ -44,13 +44,13 @@ class CallEnded(Exception):
     """The call has ended while its handler was at work: there is nobody to send anything to."""
 
 
-class Requests(Generic[RequestT, ResponseT]):
+class Requests(Generic[Req, Res]):
     """The requests of a client stream, each decoded and validated as it is read."""
 
     def __init__(
         self,
         requests: Iterator[bytes],
-        codec: Codec[RequestT, ResponseT],
+        codec: Codec[Req, Res],
         watchdog: Watchdog | None,
         observed: ServerCall | None,
     ) -> None:
@@ -60,10 +60,10 @@ class Requests(Generic[RequestT, ResponseT]):
         self._observed = observed
         self._read = 0
 
-    def __iter__(self) -> Iterator[RequestT]:
+    def __iter__(self) -> Iterator[Req]:
         return self
 
-    def __next__(self) -> RequestT:
+    def __next__(self) -> Req:
         """The next request. Raises InvalidArgument, which names the item."""
         raw = next(self._requests, None)
         if raw is None:

@@ -19,7 +19,7 @@ from accord.contract.policy import DEFAULT_TIMEOUT
 from accord.policies.queue import Waiter
 from accord.server import error_mapping, protocols
 from accord.server.error_mapping import Answer, Answered
-from accord.server.protocols import RequestT, ResponseT
+from accord.server.protocols import Req, Res
 from accord.server.stages import OPENED, SILENT, Stages
 from accord.server.timeouts import TIMEOUT_GRACE
 from accord.sync.server_context import (
@@ -39,27 +39,27 @@ FOREVER: Final = 1e9
 Send = Callable[[bytes | None], None]
 """gRPC's callback for handlers that send by themselves: a response, or None for the end."""
 
-OneResponse = Callable[..., ResponseT]
+OneResponse = Callable[..., Res]
 """A handler with one response: a function of request, or an iterator of them, and context."""
 
-ManyResponses = Callable[..., Iterator[ResponseT]]
+ManyResponses = Callable[..., Iterator[Res]]
 """One with a stream of them. One that sends by itself (gRPC's health does) returns nothing."""
 
 
-class MethodHandler(protocols.MethodHandler[RequestT, ResponseT], Protocol):
+class MethodHandler(protocols.MethodHandler[Req, Res], Protocol):
     """One RPC's handler for gRPC with threads."""
 
-    unary_unary: OneResponse[ResponseT]
-    stream_unary: OneResponse[ResponseT]
-    unary_stream: ManyResponses[ResponseT]
-    stream_stream: ManyResponses[ResponseT]
+    unary_unary: OneResponse[Res]
+    stream_unary: OneResponse[Res]
+    unary_stream: ManyResponses[Res]
+    stream_stream: ManyResponses[Res]
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline(Generic[RequestT, ResponseT]):
+class Pipeline(Generic[Req, Res]):
     """What the calls of one method are walked through."""
 
-    stages: Stages[RequestT, ResponseT]
+    stages: Stages[Req, Res]
     keyed: KeyedCalls | None
     """The calls of this process with a key, if there is a store of their answers."""
     translate: errors.Translate | None
@@ -67,10 +67,10 @@ class Pipeline(Generic[RequestT, ResponseT]):
     """Whether requests are a stream."""
 
 
-class Walk(Generic[RequestT, ResponseT]):
+class Walk(Generic[Req, Res]):
     """One call on its way through the stages."""
 
-    def __init__(self, pipeline: Pipeline[RequestT, ResponseT], grpc_context: GrpcContext) -> None:
+    def __init__(self, pipeline: Pipeline[Req, Res], grpc_context: GrpcContext) -> None:
         """A call has come."""
         left = grpc_context.time_remaining()
         remaining = None if left is None or left > FOREVER else left
@@ -82,7 +82,7 @@ class Walk(Generic[RequestT, ResponseT]):
         self.context = ServerContext(grpc_context)
         self.watchdog: Watchdog | None = None
 
-    def admit(self, requests: Iterator[bytes]) -> RequestT | Requests[RequestT, ResponseT]:
+    def admit(self, requests: Iterator[bytes]) -> Req | Requests[Req, Res]:
         """The request, or an iterator of them, of a call that has got a place."""
         stages, incoming = self._stages, self.incoming
         stages.check(incoming)
@@ -103,7 +103,7 @@ class Walk(Generic[RequestT, ResponseT]):
             self._delay()
         self._stages.begin(self.incoming)
 
-    def open(self, requests: Iterator[bytes]) -> RequestT | Requests[RequestT, ResponseT]:
+    def open(self, requests: Iterator[bytes]) -> Req | Requests[Req, Res]:
         """As `admit` and `begin`, for a stream: a resumable one says that it is open."""
         request = self.admit(requests)
         self.begin()
@@ -154,14 +154,14 @@ class Walk(Generic[RequestT, ResponseT]):
 
     def _wait_for_place(self, waiter: Waiter) -> None:
         """Until it has its place. Raises ResourceExhausted or DeadlineExceeded."""
-        stages, bell = self._stages, waiter.notify
+        admission, call, bell = self._stages.admission, self.incoming.call, waiter.notify
         assert isinstance(bell, _Bell)
         try:
-            bell.wait(stages.patience(self.incoming))
+            bell.wait(admission.patience(call))
         except BaseException:
-            stages.leave(waiter)
+            admission.leave(waiter)
             raise
-        stages.admitted(self.incoming, waiter)
+        self.incoming.permit = admission.admitted(call, waiter)
 
     def _delay(self) -> None:
         """The delay that an operator has injected."""
@@ -175,12 +175,10 @@ class Walk(Generic[RequestT, ResponseT]):
                 harm.done()
 
 
-class UnaryBehaviour(Generic[RequestT, ResponseT]):
+class UnaryBehaviour(Generic[Req, Res]):
     """A gRPC behaviour with one request and one response, as bytes."""
 
-    def __init__(
-        self, pipeline: Pipeline[RequestT, ResponseT], handle: OneResponse[ResponseT]
-    ) -> None:
+    def __init__(self, pipeline: Pipeline[Req, Res], handle: OneResponse[Res]) -> None:
         self._pipeline = pipeline
         self._handle = handle
 
@@ -219,12 +217,10 @@ class _Bell(Event):
     __call__ = Event.set
 
 
-class StreamWalk(Walk[RequestT, ResponseT]):
+class StreamWalk(Walk[Req, Res]):
     """One call that sends its responses by itself and ends once, from whichever thread."""
 
-    def __init__(
-        self, pipeline: Pipeline[RequestT, ResponseT], grpc_context: GrpcContext, send: Send
-    ) -> None:
+    def __init__(self, pipeline: Pipeline[Req, Res], grpc_context: GrpcContext, send: Send) -> None:
         super().__init__(pipeline, grpc_context)
         self._send = send
         self._closing = Lock()
@@ -237,7 +233,7 @@ class StreamWalk(Walk[RequestT, ResponseT]):
         if limits is not None:
             self.watchdog = Watchdog(self.incoming.call.policy, limits, self._expired)
 
-    def send(self, response: ResponseT, *, event: bool) -> None:
+    def send(self, response: Res, *, event: bool) -> None:
         """Send one response; `event`: as one of a stream. Raises CallEnded."""
         raw = self.codec.encode(response)
         if not self._closed:
@@ -254,7 +250,7 @@ class StreamWalk(Walk[RequestT, ResponseT]):
         if not self.grpc_context.add_callback(self.finish):
             raise CallEnded
 
-    def callback(self, response: ResponseT | None) -> None:
+    def callback(self, response: Res | None) -> None:
         """What a handler that sends by itself is given: a response, or None for the end."""
         if response is None:
             self.finish()
@@ -291,7 +287,7 @@ class StreamWalk(Walk[RequestT, ResponseT]):
         self.answered(True)
 
 
-class StreamBehaviour(Generic[RequestT, ResponseT]):
+class StreamBehaviour(Generic[Req, Res]):
     """A gRPC behaviour with a stream of requests, of responses or of both."""
 
     experimental_non_blocking = True
@@ -299,10 +295,10 @@ class StreamBehaviour(Generic[RequestT, ResponseT]):
 
     def __init__(
         self,
-        pipeline: Pipeline[RequestT, ResponseT],
+        pipeline: Pipeline[Req, Res],
         *,
-        one: OneResponse[ResponseT] | None = None,
-        many: ManyResponses[ResponseT] | None = None,
+        one: OneResponse[Res] | None = None,
+        many: ManyResponses[Res] | None = None,
     ) -> None:
         """One of the handlers is given."""
         handler = one or many
@@ -363,8 +359,8 @@ class StreamBehaviour(Generic[RequestT, ResponseT]):
             walk.end()
 
     def _responses(
-        self, walk: Walk[RequestT, ResponseT], request: RequestT | Requests[RequestT, ResponseT]
-    ) -> Generator[ResponseT, None, None]:
+        self, walk: Walk[Req, Res], request: Req | Requests[Req, Res]
+    ) -> Generator[Res, None, None]:
         """What the handler answers with."""
         if self._one is not None:
             response = self._one(request, walk.context)
