@@ -295,7 +295,7 @@ class Overrides:
             self._in_force.pop(method, None)
         else:
             self._in_force[method] = found
-        self.generation += 1  # last: another thread may ask meanwhile
+        self.generation += 1  # last: whoever sees it finds the policy
 
     def _refuse(self, layer: Layer, method: str, text: str, problem: str) -> None:
         if self._refused.get((layer, method)) == (text, problem):

@@ -87,4 +87,5 @@ class Timers:
 TIMERS: Final = Timers()
 """The timers of this process."""
 
-os.register_at_fork(after_in_child=TIMERS.__init__)  # type: ignore[misc]  # it begins anew
+# A child has no thread and waits for nothing: as new, in place.
+os.register_at_fork(after_in_child=TIMERS.__init__)  # type: ignore[misc]
