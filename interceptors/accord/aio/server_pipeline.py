@@ -19,7 +19,7 @@ from accord.context import CallContext
 from accord.server import error_mapping
 from accord.server.error_mapping import Answer, Answered
 from accord.server.protocols import Req, Res
-from accord.server.stages import CANCELLED, OPENED, SILENT, IncomingCall, Stages
+from accord.server.stages import CANCELLED, NO_ERROR, OPENED, IncomingCall, Stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Pipeline(Generic[Req, Res]):
                     stages.begin(incoming)
                     if single is not None:
                         response = await single(request, context)
-                        if grpc_context.code() in SILENT:
+                        if grpc_context.code() in NO_ERROR:
                             answer = codec.encode(response)
                     elif many is not None:
                         if incoming.call.policy.resume is not None:
@@ -109,7 +109,7 @@ class Pipeline(Generic[Req, Res]):
                 await self._delay(incoming)
             self.stages.begin(incoming)
             response = await handle(request, context)
-            return self.stages.codec.encode(response) if context.code() in SILENT else b""
+            return self.stages.codec.encode(response) if context.code() in NO_ERROR else b""
 
         return await keyed.answer(call.idempotency, call.deadline, run)
 

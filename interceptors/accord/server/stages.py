@@ -48,7 +48,7 @@ IGNORED: Final = "metadata.ignored"
 
 CANCELLED: Final = "CANCELLED"
 
-SILENT: Final = (None, 0, grpc.StatusCode.OK)
+NO_ERROR: Final = (None, 0, grpc.StatusCode.OK)
 """Status codes of a context whose handler has set no error."""
 
 OPENED: Final[Trailers] = ((OPEN_KEY, "open"),)
@@ -256,7 +256,7 @@ class Stages(Generic[Req, Res]):
 
 def _outcome(incoming: IncomingCall, code: Status) -> str:
     """Name of the status with which a call has ended."""
-    if code not in SILENT:  # the handler has set it, or aborted, by itself
+    if code not in NO_ERROR:  # the handler has set it, or aborted, by itself
         return code.name if isinstance(code, grpc.StatusCode) else errors.grpc_code(code).name
     if incoming.status == CANCELLED and incoming.call.remaining() == 0:
         return "DEADLINE_EXCEEDED"

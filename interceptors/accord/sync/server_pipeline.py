@@ -20,7 +20,7 @@ from accord.policies.queue import Waiter
 from accord.server import error_mapping, protocols
 from accord.server.error_mapping import Answer, Answered
 from accord.server.protocols import Req, Res
-from accord.server.stages import OPENED, SILENT, Stages
+from accord.server.stages import NO_ERROR, OPENED, Stages
 from accord.server.timeouts import TIMEOUT_GRACE
 from accord.sync.server_context import (
     CallEnded,
@@ -192,7 +192,7 @@ class UnaryBehaviour(Generic[Req, Res]):
             def run() -> bytes:
                 walk.begin()
                 response = self._handle(request, walk.context)
-                return walk.codec.encode(response) if grpc_context.code() in SILENT else b""
+                return walk.codec.encode(response) if grpc_context.code() in NO_ERROR else b""
 
             if call.idempotency is None or keyed is None:
                 raw = run()
@@ -364,7 +364,7 @@ class StreamBehaviour(Generic[Req, Res]):
         """What the handler answers with."""
         if self._one is not None:
             response = self._one(request, walk.context)
-            if walk.grpc_context.code() in SILENT:
+            if walk.grpc_context.code() in NO_ERROR:
                 yield response
         elif self._many is not None:
             found = iter(self._many(request, walk.context))
