@@ -104,17 +104,19 @@ class SyncMesh:
         service. None: as many as the mesh admits streams, and 320 for other calls; with fewer,
         streams can take them all. They are started when they are needed. `idempotency` as in
         `server_interceptors`, `options`, `handlers` and `lame_duck` as in `Mesh.server`, the
-        rest as in `grpc.server`.
+        rest as in `grpc.server`, but that `maximum_concurrent_rpcs` is `max_workers` if it is None.
         """
         if max_workers is None:
             max_workers = WORKERS + self._settings.state.streams.limit
+        if maximum_concurrent_rpcs is None:
+            maximum_concurrent_rpcs = max_workers
         pool = ThreadPoolExecutor(max_workers, thread_name_prefix="accord-server")
         pipelines = ServerPipelines(self._settings, idempotency, self._client.env.lock)
         server = servers.bare(
             pool,
             interceptors=[ServerInterceptor(pipelines), *interceptors] if interceptors else [],
             options=tuple(self._server_options(options)),
-            maximum_concurrent_rpcs=maximum_concurrent_rpcs or max_workers,
+            maximum_concurrent_rpcs=maximum_concurrent_rpcs,
             compression=compression,
             xds=xds,
         )
