@@ -13,15 +13,18 @@ import grpc.aio
 
 import accord
 from tests.accord.kit import Message, Stub, handlers
+from tests.accord.server_kit import bare
 
 ROOT = Path(accord.__file__).parent
 
 CLIENT: Final = 9
 """Files that a unary call enters on the client; `policies` do not count, each is a leaf."""
 
-
 SYNC_CLIENT: Final = 10
 """The same over threads, where an answer is a call object of its own."""
+
+SERVER: Final = 9
+"""Files that it enters on the server."""
 
 
 @contextmanager
@@ -97,3 +100,17 @@ def test_sync_client() -> None:
     mesh.sync.close()
     server.stop(None).wait(5)
     assert len(_counted(files)) <= SYNC_CLIENT, files
+
+
+async def test_server() -> None:
+    """A call that is admitted and answered: those of the library on the server only."""
+
+    async def handler(request: Any, context: Any) -> Any:
+        return request
+
+    async with bare({"Unary": handler}) as served:
+        unary = served.stub.Unary
+        # Within the contract's timeout, as every client that knows the contract calls it.
+        files = await _files_of(lambda: unary(Message(text="a"), timeout=1))
+    assert len(files) <= SERVER, files
+    assert "server/stages.py" in files

@@ -13,6 +13,7 @@ import pytest
 import accord
 
 ROOT = Path(accord.__file__).parent
+SERVICES = ROOT.parents[1] / "services"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ BOUNDS: Final = {
     "client": Bound(("client/*.py",), untyped=0),
     "aio, client": Bound(("aio/client_*.py",)),
     "sync, client": Bound(("sync/client_*.py", "sync/timers.py")),
+    "server": Bound(("server/*.py",), per_thousand=5, untyped=0),
+    "aio, server": Bound(("aio/server*.py",)),
+    "sync, server": Bound(("sync/server*.py", "sync/mesh.py")),
+    "what users touch": Bound(("mesh.py", "context.py", "errors.py", "interfaces.py")),
+    "admin": Bound(("admin/*.py",)),
+    "telemetry": Bound(("telemetry/*.py",), per_thousand=5),
+    "testing": Bound(("testing/*.py",), per_thousand=20),
 }
 WORDS: Final = frozenset({"Any", "cast", "object"})
 
@@ -105,6 +113,14 @@ def test_types_are_stated(part: str) -> None:
         total += len(lines)
     assert number <= bound.per_thousand * total / 1000, f"{number} in {total} lines"
     assert bound.untyped is None or untyped <= bound.untyped
+
+
+def test_servicers_are_typed() -> None:
+    """A request can be followed into the shop's own code by its type."""
+    for file in SERVICES.glob("*/servicer.py"):
+        assert not [word for word, _ in looks_away(file.read_text()) if word.startswith("Any")], (
+            file
+        )
 
 
 def test_what_is_counted() -> None:
