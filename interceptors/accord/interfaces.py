@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from google.protobuf.message import Message
 
@@ -49,3 +49,7 @@ class SyncIdempotencyStore(Protocol):
     def lookup(self, scope: Scope) -> StoredAnswer | None:
         """The record of this scope, or None if it was never used or has expired."""
         ...
+
+
+Repeats = IdempotencyStore | SyncIdempotencyStore | Literal["handler"]
+"""Who recognises a repeat under KEY_REQUIRED: a store that the interceptor asks, or the handler."""

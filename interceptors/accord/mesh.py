@@ -26,7 +26,7 @@ from accord.client.method_state import ClientSnapshot, MethodStates
 from accord.client.request import ClientSettings, Fallback, OnResume
 from accord.contract.registry import check_service
 from accord.errors import Translate
-from accord.interfaces import IdempotencyStore, Validator
+from accord.interfaces import Repeats, Validator
 from accord.policies.budget import BudgetPolicy
 from accord.policies.resume import ResumeLimits
 from accord.server.protocols import GenericHandler
@@ -82,14 +82,16 @@ class Mesh:
 
     `name` is the service's name: the domain of its errors. `targets` says where a named service
     listens; without an entry the name itself is the address. `validator` checks every request,
-    `idempotency` finds stored answers, `translate` turns the process's own exceptions (a lost
-    database, say) into errors a caller may see. `on_resume` is told before a broken stream is
-    opened again, which goes on for `resume_patience` seconds without progress. `budget` bounds the
-    retries and hedges to each target. `limits` bounds what its servers take on; `authorize`
-    refuses callers without a verified identity. `service_config` replaces the one that channels
-    derive from the contracts (see `accord.client.service_config`). `message_sizes` has its servers
-    record the sizes of messages beside durations (see `accord.telemetry.metrics`). `clock` is
-    monotonic, `random` uniform over [0, 1).
+    `idempotency` finds stored answers, or is "handler" where handlers recognise repeats by
+    themselves: without either, a server with a method that requires keys does not start.
+    `translate` turns the process's own exceptions (a lost database, say) into errors a caller may
+    see. `on_resume` is told before a broken stream is opened again, which goes on for
+    `resume_patience` seconds without progress. `budget` bounds the retries and hedges to each
+    target. `limits` bounds what its servers take on; `authorize` refuses callers without a verified
+    identity. `service_config` replaces the one that channels derive from the contracts (see
+    `accord.client.service_config`). `message_sizes` has its servers record the sizes of messages
+    beside durations (see `accord.telemetry.metrics`). `clock` is monotonic, `random` uniform over
+    [0, 1).
 
     Raises:
         ServiceConfigError: `service_config` is one that gRPC would fail every call with.
@@ -101,7 +103,7 @@ class Mesh:
         *,
         targets: Targets | None = None,
         validator: Validator | None = None,
-        idempotency: IdempotencyStore | None = None,
+        idempotency: Repeats | None = None,
         translate: Translate | None = None,
         on_resume: OnResume | None = None,
         resume_patience: float = 60.0,
@@ -217,7 +219,9 @@ class Mesh:
             maximum_concurrent_rpcs=maximum_concurrent_rpcs,
             compression=compression,
         )
-        found = Server(server, None if interceptors else pipelines, lame_duck=lame_duck)
+        found = Server(
+            server, pipelines=pipelines, intercepted=bool(interceptors), lame_duck=lame_duck
+        )
         found.add_generic_rpc_handlers(handlers or ())
         return found
 

@@ -42,12 +42,13 @@ class Server(Registration[_server.Server], grpc.aio.Server):
     def __init__(
         self,
         server: _server.Server,
-        pipelines: Pipelines | None = None,
+        pipelines: Pipelines,
+        intercepted: bool,
         *,
         lame_duck: float = LAME_DUCK,
     ) -> None:
-        """`pipelines`: takes the place of the interceptor that `server` has not got."""
-        super().__init__(server, pipelines)
+        """`pipelines` and `intercepted` as in `Registration`."""
+        super().__init__(server, pipelines, intercepted=intercepted)
         self._lame_duck = lame_duck
         # The stubs of gRPC's health service know its sync servicer only.
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]

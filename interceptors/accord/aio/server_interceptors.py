@@ -19,6 +19,7 @@ from accord.aio.server_handlers import MethodHandler
 from accord.aio.server_idempotency import KeyedCalls
 from accord.aio.server_pipeline import Pipeline
 from accord.contract.policy import ContractError
+from accord.server.idempotency import is_awaited
 from accord.server.protocols import AnyHandler
 from accord.server.registration import Pipelines
 from accord.server.request import WORKERS, Settings
@@ -51,11 +52,16 @@ class ServerPipelines(Pipelines):
 
         Not in the event loop's own pool: it is small, and others need it.
         """
-        super().__init__(settings, nullcontext())
-        self._pool = pool or ThreadPoolExecutor(WORKERS, thread_name_prefix="accord-handler")
-        self._keyed = (
-            KeyedCalls(settings.idempotency, settings.clock) if settings.idempotency else None
+        store = settings.idempotency
+        self._keyed = KeyedCalls(store, settings.clock) if is_awaited(store) else None
+        super().__init__(
+            settings,
+            nullcontext(),
+            keeps_keys=self._keyed is not None or store == "handler",
+            remedy='give Mesh(idempotency=...) a store whose `lookup` is awaited, or "handler" if '
+            "the handler recognises repeats itself",
         )
+        self._pool = pool or ThreadPoolExecutor(WORKERS, thread_name_prefix="accord-handler")
 
     def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
         # Where it is registered nobody knows a method's types; gRPC's stubs know no aio handler.

@@ -146,6 +146,11 @@ class MethodPolicy:
     """Policies that only decide and count; set by live policy alone."""
 
     @property
+    def streaming(self) -> bool:
+        """Whether its requests or its responses are a stream."""
+        return self.client_streaming or self.server_streaming
+
+    @property
     def idempotent(self) -> bool:
         """Whether sending the request twice is safe, without or with the key it requires."""
         return self.safe or self.key is not Key.NONE

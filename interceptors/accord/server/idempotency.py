@@ -4,12 +4,19 @@ The drivers wait for the first one, each in its own way.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from inspect import iscoroutinefunction
+from typing import Final, TypeGuard
 
 from accord.context import IDEMPOTENCY_KEY, CallContext, Idempotency
 from accord.contract.policy import Key
 from accord.errors import Aborted, InvalidArgument
-from accord.interfaces import FieldViolation, StoredAnswer
+from accord.interfaces import (
+    FieldViolation,
+    IdempotencyStore,
+    Repeats,
+    StoredAnswer,
+    SyncIdempotencyStore,
+)
 from accord.policies.deadline import hop_reserve
 from accord.policies.idempotency import RETRY_AFTER, Scope, fingerprint, key_problem
 from accord.server.error_mapping import Answered
@@ -72,3 +79,13 @@ def still_running() -> Aborted:
     return Aborted(
         IN_PROGRESS, "the first call with this key is still at work", retry_after=RETRY_AFTER
     )
+
+
+def is_awaited(store: Repeats | None) -> TypeGuard[IdempotencyStore]:
+    """Whether it is a store for servers of `grpc.aio`."""
+    return store is not None and store != "handler" and iscoroutinefunction(store.lookup)
+
+
+def is_blocking(store: Repeats | None) -> TypeGuard[SyncIdempotencyStore]:
+    """Whether it is a store for servers with threads."""
+    return store is not None and store != "handler" and not iscoroutinefunction(store.lookup)

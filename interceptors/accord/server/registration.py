@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
-from accord.contract.policy import ContractError, MethodPolicy
+from accord.contract.policy import ContractError, Key, MethodPolicy
 from accord.contract.registry import check_service, method_policy
 from accord.server.codec import Codec
 from accord.server.protocols import AnyHandler, GenericHandler, HandlerRegistry, MethodHandler
@@ -29,9 +29,21 @@ ServerT = TypeVar("ServerT", bound=HandlerRegistry)
 class Pipelines:
     """Puts the handlers of one server into their pipelines, each once."""
 
-    def __init__(self, settings: Settings, lock: AbstractContextManager[bool | None]) -> None:
-        """`lock` guards what the process counts."""
+    def __init__(
+        self,
+        settings: Settings,
+        lock: AbstractContextManager[bool | None],
+        *,
+        keeps_keys: bool,
+        remedy: str,
+    ) -> None:
+        """`lock` guards what the process counts.
+
+        `keeps_keys`: somebody recognises repeats by their keys; `remedy` says how to have it so.
+        """
         self.peers = Peers()
+        self._keeps_keys = keeps_keys
+        self._remedy = remedy
         self._settings = settings
         self._lock = lock
         self._wrapped: dict[str, tuple[AnyHandler, AnyHandler]] = {}
@@ -48,6 +60,18 @@ class Pipelines:
     def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
         raise NotImplementedError
 
+    def check(self, policy: MethodPolicy) -> None:
+        """Raise ContractError for a promise that this server cannot keep."""
+        if policy.key is Key.REQUIRED and not policy.streaming and not self._keeps_keys:
+            found = descriptor_pool.Default().FindMethodByName(policy.method[1:].replace("/", "."))
+            raise ContractError(
+                found.containing_service.file.name,
+                policy.method[1:],
+                "idempotency.key",
+                f"KEY_REQUIRED promises that a repeat acts once, and nobody keeps it here: "
+                f"{self._remedy}",
+            )
+
     def _stages(
         self, method: str, handler: MethodHandler[Message, Message]
     ) -> tuple[Stages[Message, Message], ContractError | None]:
@@ -55,6 +79,7 @@ class Pipelines:
         broken = None
         try:
             policy = method_policy(method)
+            self.check(policy)
         except ContractError as error:
             policy, broken = MethodPolicy(method), error
         streamed = handler.request_streaming
@@ -73,13 +98,15 @@ class Pipelines:
 class Registration(Generic[ServerT]):
     """The part of a server that takes handlers and ports."""
 
-    def __init__(self, server: ServerT, pipelines: Pipelines | None) -> None:
-        """`pipelines`: takes the place of the interceptor that `server` has not got."""
+    def __init__(self, server: ServerT, pipelines: Pipelines, *, intercepted: bool) -> None:
+        """`intercepted`: `server` has an interceptor that puts its handlers into `pipelines`."""
         self._server = server
         self._pipelines = pipelines
-        if pipelines is not None:
-            pipelines.peers.secure = False
+        self._intercepted = intercepted
+        pipelines.peers.secure = intercepted
         self._services: dict[str, None] = {}
+        self._generic: list[GenericHandler] = []
+        self._registered: set[str] = set()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[GenericHandler]) -> None:
         """As gRPC's own."""
@@ -88,7 +115,8 @@ class Registration(Generic[ServerT]):
             name = handler.service_name() if hasattr(handler, "service_name") else None
             if name:
                 self._services[name] = None
-        if self._pipelines is not None:
+        self._generic += handlers
+        if not self._intercepted:
             handlers = tuple(_Piped(handler, self._pipelines) for handler in handlers)
         self._server.add_generic_rpc_handlers(handlers)
 
@@ -98,7 +126,8 @@ class Registration(Generic[ServerT]):
         """As gRPC's own."""
         self._services[service_name] = None
         handlers = dict(method_handlers)
-        if self._pipelines is not None:
+        self._registered.update(f"/{service_name}/{name}" for name in handlers)
+        if not self._intercepted:
             for name, handler in method_handlers.items():
                 handlers[name] = self._pipelines.wrap(f"/{service_name}/{name}", handler)
         self._server.add_registered_method_handlers(service_name, handlers)
@@ -109,19 +138,35 @@ class Registration(Generic[ServerT]):
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
         """As gRPC's own."""
-        if self._pipelines is not None:
-            self._pipelines.peers.secure = True
+        self._pipelines.peers.secure = True
         return self._server.add_secure_port(address, server_credentials)
 
     def _check(self) -> tuple[str, ...]:
         """The names that a health service knows.
 
-        Raises ContractError: a served method has an invalid policy.
+        Raises ContractError: a served method has an invalid policy, or one whose promise cannot be
+        kept here.
         """
         for name in self._services:
             if _known(name):
-                check_service(name)
+                for policy in check_service(name):
+                    if self._serves(policy.method):
+                        self._pipelines.check(policy)
         return ("", *self._services)
+
+    def _serves(self, method: str) -> bool:
+        details = _Probe(method)
+        return method in self._registered or any(
+            handler.service(details) is not None for handler in self._generic
+        )
+
+
+class _Probe(grpc.HandlerCallDetails):
+    """Asks a generic handler for a method, as a call does."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.invocation_metadata = ()
 
 
 class _Piped(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in gRPC's stubs alone

@@ -6,7 +6,7 @@ from typing import Final
 
 from accord import context, errors
 from accord.context import CallContext
-from accord.interfaces import IdempotencyStore, Validator
+from accord.interfaces import Repeats, Validator
 from accord.policies.depth import DEPTH_KEY, read_depth
 from accord.policies.fault_injection import FAULT_KEY, readable
 from accord.policies.retry import ATTEMPT_KEY, read_attempt
@@ -40,7 +40,8 @@ class Settings:
     clock: Callable[[], float]
     state: ServerState
     validator: Validator | None = None
-    idempotency: IdempotencyStore | None = None
+    idempotency: Repeats | None = None
+    """None: nobody, so no method may require keys."""
     translate: errors.Translate | None = None
     authorize: bool = False
     """Whether every caller needs a verified identity. One that has it is checked in any case."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import RLock
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 from google.protobuf.message import Message
@@ -74,11 +74,11 @@ class SyncMesh:
         return client_interceptors.interceptors(Attempts(self._client, target))
 
     def server_interceptors(
-        self, *, idempotency: SyncIdempotencyStore | None = None
+        self, *, idempotency: SyncIdempotencyStore | Literal["handler"] | None = None
     ) -> list["grpc.ServerInterceptor[Message, Message]"]:
         """Interceptors for a server of your own; they go before any others.
 
-        `idempotency` finds stored answers; the mesh's own store is for servers of `grpc.aio`.
+        `idempotency` finds stored answers; None: the mesh's, if its `lookup` is not awaited.
         """
         return [
             ServerInterceptor(ServerPipelines(self._settings, idempotency, self._client.env.lock))
@@ -87,7 +87,7 @@ class SyncMesh:
     def server(
         self,
         *,
-        idempotency: SyncIdempotencyStore | None = None,
+        idempotency: SyncIdempotencyStore | Literal["handler"] | None = None,
         interceptors: Sequence["grpc.ServerInterceptor[Message, Message]"] = (),
         options: Options = (),
         handlers: Sequence[GenericHandler] | None = None,
@@ -121,7 +121,11 @@ class SyncMesh:
             xds=xds,
         )
         found = Server(
-            server, pool, pipelines=None if interceptors else pipelines, lame_duck=lame_duck
+            server,
+            pool,
+            pipelines=pipelines,
+            intercepted=bool(interceptors),
+            lame_duck=lame_duck,
         )
         found.add_generic_rpc_handlers(handlers or ())
         return found

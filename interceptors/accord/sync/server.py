@@ -41,11 +41,12 @@ class Server(Registration[_server._Server], grpc.Server):
         server: _server._Server,
         pool: ThreadPoolExecutor,
         *,
-        pipelines: Pipelines | None = None,
+        pipelines: Pipelines,
+        intercepted: bool,
         lame_duck: float = LAME_DUCK,
     ) -> None:
-        """`pool` is shut down with it; `pipelines` takes the place of an interceptor."""
-        super().__init__(server, pipelines)
+        """`pool` is shut down with it; `pipelines` and `intercepted` as in `Registration`."""
+        super().__init__(server, pipelines, intercepted=intercepted)
         self._pool = pool
         self._lame_duck = lame_duck
         self._health = health.HealthServicer()

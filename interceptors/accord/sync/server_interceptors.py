@@ -1,15 +1,15 @@
 """Server interceptor for gRPC with threads: puts every handler into the pipeline of its method."""
 
-import inspect
 from collections.abc import Callable
 from threading import RLock
-from typing import NoReturn, cast
+from typing import Literal, NoReturn, cast
 
 import grpc
 from google.protobuf.message import Message
 
 from accord.contract.policy import ContractError
 from accord.interfaces import SyncIdempotencyStore
+from accord.server.idempotency import is_awaited, is_blocking
 from accord.server.protocols import AnyHandler
 from accord.server.registration import Pipelines
 from accord.server.request import Settings
@@ -40,16 +40,26 @@ class ServerPipelines(Pipelines):
     """Puts the handlers of a server into their pipelines."""
 
     def __init__(
-        self, settings: Settings, store: SyncIdempotencyStore | None, lock: "RLock"
+        self,
+        settings: Settings,
+        store: "SyncIdempotencyStore | Literal['handler'] | None",
+        lock: "RLock",
     ) -> None:
-        """`lock` is shared by all servers and channels of a mesh.
+        """`lock` is shared by all servers and channels of a mesh; without `store` it is the mesh's.
 
         Raises TypeError for a store that has to be awaited.
         """
-        if store is not None and inspect.iscoroutinefunction(store.lookup):
+        if is_awaited(store):
             raise TypeError("a sync server needs a SyncIdempotencyStore")
-        super().__init__(settings, lock)
-        self._keyed = KeyedCalls(store, settings.clock) if store is not None else None
+        found = settings.idempotency if store is None else store
+        self._keyed = KeyedCalls(found, settings.clock) if is_blocking(found) else None
+        super().__init__(
+            settings,
+            lock,
+            keeps_keys=self._keyed is not None or found == "handler",
+            remedy="give mesh.sync.server(idempotency=...) a store whose `lookup` is not awaited, "
+            'or "handler" if the handler recognises repeats itself',
+        )
 
     def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
         # Where it is registered nobody knows a method's types.

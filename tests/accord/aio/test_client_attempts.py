@@ -50,7 +50,7 @@ async def served(
 ) -> AsyncIterator[tuple[Stub, accord.Mesh]]:
     """A server and a client with `options`; yields the stub and the client's mesh."""
     caller = accord.Mesh("caller", **options)
-    async with serving(accord.Mesh("callee"), behaviours) as address:
+    async with serving(accord.Mesh("callee", idempotency="handler"), behaviours) as address:
         try:
             yield Stub(caller.channel(address)), caller
         finally:

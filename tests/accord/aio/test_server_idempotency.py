@@ -308,7 +308,7 @@ async def test_key_is_not_inherited() -> None:
         async def relay(request: Any, context: Any) -> Any:
             return await Stub(mesh.channel(address)).Put(Message())
 
-        async with echo({"Charge": relay}) as stub:
+        async with echo({"Charge": relay}, idempotency="handler") as stub:
             assert (await stub.Charge(Message(), metadata=KEY)).text == "None"
         await mesh.close()
 

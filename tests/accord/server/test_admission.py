@@ -316,7 +316,9 @@ async def test_order_of_stages() -> None:
     async def handler(request: Any, context: Any) -> Any:
         raise accord.NotFound("thing", "x")
 
-    async with bare({"Charge": handler}, limits=limits, validator=_violations) as served:
+    async with bare(
+        {"Charge": handler}, limits=limits, validator=_violations, idempotency="handler"
+    ) as served:
         control_of.append(served)
         control = served.mesh.control
         control.overrides.set(
