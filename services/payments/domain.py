@@ -1,4 +1,4 @@
-"""What a payment is and where it may go.
+"""Where a payment may go, and what it refuses. It is kept as its callers see it.
 
     PENDING   -> CAPTURED, DECLINED, REFUNDING; REFUNDED if the processor says that it was reversed
     CAPTURED  -> REFUNDING
@@ -8,34 +8,11 @@ A refund that comes first leaves a REFUNDED payment without an amount, which no 
 """
 
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Protocol
 
 from shop.common.v1.money_pb2 import Money
-
-
-class PaymentState(StrEnum):
-    """Where a payment stands."""
-
-    PENDING = "PENDING"
-    CAPTURED = "CAPTURED"
-    DECLINED = "DECLINED"
-    REFUNDING = "REFUNDING"
-    REFUNDED = "REFUNDED"
-
-
-@dataclass(frozen=True, slots=True)
-class Payment:
-    """The payment of an order. Its id is the key under which the processor is asked."""
-
-    payment_id: str
-    order_id: str
-    amount: Money | None
-    """None if the order was refunded before anybody asked for money."""
-    state: PaymentState
-    decline_reason: str
-    updated_at: float
-    """Unix seconds."""
+from shop.payments.v1 import payments_pb2 as pb
 
 
 class Refusal(Enum):
@@ -46,13 +23,13 @@ class Refusal(Enum):
     AMOUNT_CHANGED = "the order is being charged with another amount"
 
 
-def refusal(payment: Payment, amount: Money) -> Refusal | None:
+def refusal(payment: pb.Payment, amount: Money) -> Refusal | None:
     """Why a payment, as it is now, refuses a charge of `amount`; None if it does not."""
-    if payment.state in (PaymentState.REFUNDING, PaymentState.REFUNDED):
+    if payment.state in (pb.PAYMENT_STATE_REFUNDING, pb.PAYMENT_STATE_REFUNDED):
         return Refusal.PAYMENT_REFUNDED
     if payment.amount != amount:
         return Refusal.AMOUNT_CHANGED
-    if payment.state is PaymentState.DECLINED:
+    if payment.state == pb.PAYMENT_STATE_DECLINED:
         return Refusal.CARD_DECLINED
     return None
 
@@ -64,7 +41,7 @@ class Outcome:
     CAPTURED; DECLINED with a reason; REFUNDED when the key had been reversed.
     """
 
-    state: PaymentState
+    state: "pb.PaymentState.ValueType"
     decline_reason: str = ""
 
 

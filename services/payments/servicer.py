@@ -6,15 +6,15 @@ How a payment is recorded, tried and taken back is `ExternalEffect`'s; this says
 from collections.abc import Callable
 from typing import Final
 
-from accord.errors import FailedPrecondition, InvalidArgument, NotFound, ServiceError, Unavailable
+from accord.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc import idempotency
-from accord_runtime.grpc.types import Context, timestamp
+from accord_runtime.grpc.types import Context
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.external_effect import ExternalEffect
 from accord_runtime.work.table import Effect
 from services.payments import store
-from services.payments.domain import CardProcessor, Payment, PaymentState, Refusal, refusal
+from services.payments.domain import CardProcessor, Refusal, refusal
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceServicer
@@ -37,24 +37,21 @@ class Payments(PaymentServiceServicer):
         self._processor = processor
         self._clock = clock
         self._payments = ExternalEffect(
-            database, executor, REFUNDS, store.refunding, self._reverse, clock
+            database,
+            executor,
+            REFUNDS,
+            store.find,
+            lambda payment: payment.state == pb.PAYMENT_STATE_REFUNDING,
+            self._reverse,
+            clock,
         )
 
     async def Charge(self, request: pb.ChargeRequest, context: Context) -> pb.ChargeResponse:
         amount = request.amount
         key = idempotency.key()
-
-        def begin(tx: Tx) -> Payment:
-            payment = store.open_charge(tx, request.order_id, amount, key, self._clock())
-            if payment is None:
-                raise InvalidArgument(
-                    ("", "the idempotency key was used for another order"),
-                    reason="IDEMPOTENCY_KEY_REUSED",
-                )
-            return payment
-
         return await self._payments.do(
-            begin,
+            request.order_id,
+            lambda tx: store.open_charge(tx, request.order_id, amount, key, self._clock()),
             lambda payment: self._processor.capture(
                 payment.payment_id, payment.order_id, amount, request.card_token
             ),
@@ -65,15 +62,15 @@ class Payments(PaymentServiceServicer):
     async def Refund(self, request: pb.RefundRequest, context: Context) -> pb.RefundResponse:
         await self._payments.undo(
             request.order_id,
-            lambda tx: store.begin_refund(tx, request.order_id, self._clock())[1],
+            lambda tx: store.begin_refund(tx, request.order_id, self._clock()),
         )
 
         def answer(tx: Tx) -> pb.RefundResponse:
             refunded = store.find(tx, request.order_id)
             assert refunded is not None
-            if refunded.state is PaymentState.REFUNDING:
+            if refunded.state == pb.PAYMENT_STATE_REFUNDING:
                 raise Unavailable(message="the refund goes on in the background")
-            return pb.RefundResponse(payment=_message(refunded))
+            return pb.RefundResponse(payment=refunded)
 
         return await idempotency.commit(self._database, answer)
 
@@ -83,34 +80,23 @@ class Payments(PaymentServiceServicer):
         payment = await self._database.read(lambda tx: store.find(tx, request.order_id))
         if payment is None:
             raise NotFound("payment", request.order_id)
-        return pb.GetPaymentResponse(payment=_message(payment))
+        return pb.GetPaymentResponse(payment=payment)
 
-    async def _reverse(self, payment: Payment) -> Effect:
+    async def _reverse(self, payment: pb.Payment) -> Effect:
         await self._processor.reverse(payment.payment_id, payment.order_id)
         return lambda tx: store.finish_refund(tx, payment.order_id, self._clock())
 
 
-def _answer(tx: Tx, payment: Payment, amount: Money) -> pb.ChargeResponse | ServiceError | None:
+def _answer(tx: Tx, payment: pb.Payment, amount: Money) -> pb.ChargeResponse | ServiceError | None:
     """The answer to a charge, put on record; None while the processor must be asked."""
     refused = refusal(payment, amount)
-    if refused is None and payment.state is PaymentState.PENDING:
+    if refused is None and payment.state == pb.PAYMENT_STATE_PENDING:
         return None
     answer: pb.ChargeResponse | ServiceError
     if refused is None:
-        answer = pb.ChargeResponse(payment=_message(payment))
+        answer = pb.ChargeResponse(payment=payment)
     else:
         reason = f": {payment.decline_reason}" if refused is Refusal.CARD_DECLINED else ""
         answer = FailedPrecondition(refused.name, f"{refused.value}{reason}")
     idempotency.record(tx, answer)
     return answer
-
-
-def _message(payment: Payment) -> pb.Payment:
-    return pb.Payment(
-        payment_id=payment.payment_id,
-        order_id=payment.order_id,
-        amount=payment.amount,
-        state=pb.PaymentState.Value(f"PAYMENT_STATE_{payment.state.value}"),
-        decline_reason=payment.decline_reason,
-        updated_at=timestamp(payment.updated_at),
-    )

@@ -1,4 +1,4 @@
-"""What a shipment is and where it may go.
+"""Where a shipment may go, and what it refuses. It is kept as its callers see it.
 
     PENDING    -> BOOKED, REFUSED, CANCELLING; CANCELLED if the carrier says that it was cancelled
     BOOKED     -> CANCELLING
@@ -8,35 +8,11 @@ A cancellation that comes first leaves a CANCELLED shipment, which no booking ge
 """
 
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Protocol
 
 from shop.common.v1.address_pb2 import Address
-
-
-class ShipmentState(StrEnum):
-    """Where a shipment stands."""
-
-    PENDING = "PENDING"
-    BOOKED = "BOOKED"
-    REFUSED = "REFUSED"
-    CANCELLING = "CANCELLING"
-    CANCELLED = "CANCELLED"
-
-
-@dataclass(frozen=True, slots=True)
-class Shipment:
-    """The parcel of an order. Its id is the key under which the carrier is asked."""
-
-    shipment_id: str
-    order_id: str
-    units: int
-    """Units in the parcel; 0 if it was cancelled before anybody booked it."""
-    state: ShipmentState
-    tracking_number: str
-    refusal_reason: str
-    updated_at: float
-    """Unix seconds."""
+from shop.shipping.v1 import shipping_pb2 as pb
 
 
 class Refusal(Enum):
@@ -46,11 +22,11 @@ class Refusal(Enum):
     SHIPMENT_CANCELLED = "the shipment was cancelled before"
 
 
-def refusal(shipment: Shipment) -> Refusal | None:
+def refusal(shipment: pb.Shipment) -> Refusal | None:
     """Why a shipment, as it is now, refuses to be booked; None if it does not."""
-    if shipment.state is ShipmentState.CANCELLED:
+    if shipment.state == pb.SHIPMENT_STATE_CANCELLED:
         return Refusal.SHIPMENT_CANCELLED
-    if shipment.state is ShipmentState.REFUSED:
+    if shipment.state == pb.SHIPMENT_STATE_REFUSED:
         return Refusal.NO_CARRIER
     return None
 
@@ -62,7 +38,7 @@ class Outcome:
     BOOKED with a tracking number; REFUSED with a reason; CANCELLED when the key had been cancelled.
     """
 
-    state: ShipmentState
+    state: "pb.ShipmentState.ValueType"
     tracking_number: str = ""
     refusal_reason: str = ""
 
