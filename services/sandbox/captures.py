@@ -7,9 +7,10 @@ A repeat of a key finds its row and changes nothing.
 
 from accord_runtime.database import Tx
 from accord_runtime.grpc.ids import uuid7
-from services.sandbox.domain import Capture, CaptureState, EntryKind
+from services.sandbox.domain import Capture, CaptureState
 from services.sandbox.store import append_entry, money_of
 from shop.common.v1.money_pb2 import Money
+from shop.sandbox.v1 import sandbox_pb2 as pb
 
 
 def capture(
@@ -22,7 +23,7 @@ def capture(
     state = CaptureState.DECLINED if decline_reason else CaptureState.CAPTURED
     fresh = _insert(tx, key, reference, state, amount, decline_reason)
     if fresh and state is CaptureState.CAPTURED:
-        append_entry(tx, EntryKind.CAPTURED, key, reference, now, amount=amount)
+        append_entry(tx, pb.ENTRY_KIND_CAPTURED, key, reference, now, amount=amount)
     return _get(tx, key), fresh
 
 
@@ -35,7 +36,7 @@ def reverse(tx: Tx, key: str, reference: str, now: float) -> Capture:
         )
         if moved:
             taken = _get(tx, key)
-            append_entry(tx, EntryKind.REVERSED, key, taken.reference, now, amount=taken.amount)
+            append_entry(tx, pb.ENTRY_KIND_REVERSED, key, taken.reference, now, amount=taken.amount)
     return _get(tx, key)
 
 

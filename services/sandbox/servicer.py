@@ -9,7 +9,7 @@ from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.types import Context
 from services.sandbox import captures, domain, parcels, store
 from services.sandbox.behavior import Behaviors
-from services.sandbox.domain import Behavior, CaptureState, Conduct, ParcelState, Party
+from services.sandbox.domain import CaptureState, Conduct, ParcelState
 from shop.sandbox.v1 import sandbox_pb2 as pb
 from shop.sandbox.v1.sandbox_pb2_grpc import (
     CardProcessorServiceServicer,
@@ -33,7 +33,9 @@ class _Party:
         self._behaviors = behaviors
         self._clock = clock
 
-    async def _change(self, party: Party, change: Callable[[Tx, Conduct, float], T]) -> T:
+    async def _change(
+        self, party: "pb.Party.ValueType", change: Callable[[Tx, Conduct, float], T]
+    ) -> T:
         """Change what the party knows: given the transaction, how to behave, and the time."""
 
         async def work(conduct: Conduct) -> T:
@@ -63,7 +65,7 @@ class CardProcessor(_Party, CardProcessorServiceServicer):
             return capture
 
         slow = domain.SLOW_DELAY if request.card_token == domain.TOKEN_SLOW else 0.0
-        capture = await self._behaviors.perform(Party.CARD_PROCESSOR, work, delay=slow)
+        capture = await self._behaviors.perform(pb.PARTY_CARD_PROCESSOR, work, delay=slow)
         if capture.state in (CaptureState.REVERSED, CaptureState.BLOCKED):
             raise FailedPrecondition("KEY_REVERSED", "the key was reversed")
         if capture.amount != request.amount:
@@ -81,7 +83,7 @@ class CardProcessor(_Party, CardProcessorServiceServicer):
 
     async def Reverse(self, request: pb.ReverseRequest, context: Context) -> pb.ReverseResponse:
         capture = await self._change(
-            Party.CARD_PROCESSOR,
+            pb.PARTY_CARD_PROCESSOR,
             lambda tx, _, now: captures.reverse(tx, request.key, request.reference, now),
         )
         if capture.state is not CaptureState.REVERSED:
@@ -96,7 +98,7 @@ class Carrier(_Party, CarrierServiceServicer):
         self, request: pb.BookParcelRequest, context: Context
     ) -> pb.BookParcelResponse:
         parcel = await self._change(
-            Party.CARRIER,
+            pb.PARTY_CARRIER,
             lambda tx, conduct, now: parcels.book(
                 tx,
                 request.key,
@@ -118,13 +120,13 @@ class Carrier(_Party, CarrierServiceServicer):
         self, request: pb.CancelParcelRequest, context: Context
     ) -> pb.CancelParcelResponse:
         parcel = await self._change(
-            Party.CARRIER,
+            pb.PARTY_CARRIER,
             lambda tx, conduct, now: parcels.cancel(
                 tx,
                 request.key,
                 request.reference,
                 now,
-                handed_over=conduct.behavior is Behavior.DECLINE,
+                handed_over=conduct.behavior == pb.BEHAVIOR_DECLINE,
             ),
         )
         if parcel.state is ParcelState.HANDED_OVER:
@@ -143,8 +145,8 @@ class Sandbox(SandboxServiceServicer):
     async def SetBehavior(
         self, request: pb.SetBehaviorRequest, context: Context
     ) -> pb.SetBehaviorResponse:
-        conduct = Conduct(Behavior(request.behavior), request.delay.ToMicroseconds() / 1e6)
-        await self._behaviors.set(Party(request.party), conduct, request.calls)
+        conduct = Conduct(request.behavior, request.delay.ToMicroseconds() / 1e6)
+        await self._behaviors.set(request.party, conduct, request.calls)
         return pb.SetBehaviorResponse()
 
     async def ReadLedger(

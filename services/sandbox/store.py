@@ -2,9 +2,8 @@
 
 from accord_runtime.database import Row, Tx
 from accord_runtime.grpc.types import timestamp
-from services.sandbox.domain import EntryKind
 from shop.common.v1.money_pb2 import Money
-from shop.sandbox.v1.sandbox_pb2 import ReadLedgerResponse
+from shop.sandbox.v1.sandbox_pb2 import EntryKind, ReadLedgerResponse
 
 MIGRATIONS = [
     """
@@ -57,7 +56,7 @@ MIGRATIONS = [
 
 def append_entry(
     tx: Tx,
-    kind: EntryKind,
+    kind: "EntryKind.ValueType",
     key: str,
     reference: str,
     now: float,
@@ -76,7 +75,7 @@ def append_entry(
         "ledger",
         {
             "number": head["number"],
-            "kind": int(kind),
+            "kind": kind,
             "key": key,
             "reference": reference,
             "minor_units": amount.minor_units if amount else None,
