@@ -8,11 +8,15 @@ from accord.errors import NotFound
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.idempotency import commit, key
 from accord_runtime.grpc.types import Context
+from accord_runtime.service import Runtime, Service
 from services.inventory import reservations, store
 from services.inventory.domain import Line, Price, Product, State
 from shop.common.v1.money_pb2 import Money
 from shop.inventory.v1 import inventory_pb2 as pb
-from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceServicer
+from shop.inventory.v1.inventory_pb2_grpc import (
+    InventoryServiceServicer,
+    add_InventoryServiceServicer_to_server,
+)
 
 PAGE: Final = 200
 """Products read at a time; no transaction is open while they are sent."""
@@ -99,3 +103,16 @@ def _product(product: Product) -> pb.Product:
 def _reservation(order_id: str, state: State) -> pb.Reservation:
     name = pb.ReservationState.Value(f"RESERVATION_STATE_{state}")
     return pb.Reservation(order_id=order_id, state=name)
+
+
+def build(runtime: Runtime) -> None:
+    """Put the servicer on the server."""
+    add_InventoryServiceServicer_to_server(Inventory(runtime.database), runtime.server)
+
+
+SERVICE = Service(
+    name="inventory",
+    migrations=store.MIGRATIONS,
+    build=build,
+    contracts=("shop.inventory.v1.InventoryService",),
+)

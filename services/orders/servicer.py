@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from itertools import accumulate
 
 import grpc
 
 import accord
 from accord.errors import FailedPrecondition, ServiceError, Unavailable, failure_of
+from accord_runtime import saga
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.notifier import Notifier
 from accord_runtime.grpc import idempotency
@@ -16,24 +16,24 @@ from accord_runtime.grpc.ids import uuid7
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context
 from accord_runtime.saga import Definition, Sagas
+from accord_runtime.service import Runtime, Service
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.table import Work
-from services.orders import domain, store
+from services.orders import customers, domain, store
 from services.orders.bulk import BulkUpdates, cancel
+from services.orders.customers import KnownCustomers
+from services.orders.steps import OrderSteps
 from services.orders.store import Orders
-from services.orders.watching import Watching
+from services.orders.watching import Watching, paced
 from shop.customers.v1.customers_pb2 import GetCustomerRequest
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
+from shop.orders.v1 import events_pb2  # noqa: F401 - ReadEvents serves these messages
 from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1.events_pb2 import OrderPlaced
-from shop.orders.v1.orders_pb2_grpc import OrderServiceServicer
+from shop.orders.v1.orders_pb2_grpc import OrderServiceServicer, add_OrderServiceServicer_to_server
 
 ANSWER_RESERVE = 0.2
 """Seconds before its deadline at which CreateOrder stops waiting for an outcome."""
-
-
-PAGE_BYTES = 2 * 1024 * 1024
-"""Bytes of a page of orders: half of what a message may have. A page of large orders is shorter."""
 
 
 class OrderServicer(OrderServiceServicer):
@@ -71,7 +71,7 @@ class OrderServicer(OrderServiceServicer):
             card_token=request.card_token,
             ship_to=request.ship_to,
         )
-        with self._notifier.watching_keys(placed.order_id) as watch:
+        with self._notifier.watching(placed.order_id) as watch:
             # From here on the order exists: whatever happens, it comes to an end.
             work = await self._database.write(lambda tx: self._place(tx, placed))
             try:
@@ -101,16 +101,9 @@ class OrderServicer(OrderServiceServicer):
         self, request: pb.ListOrdersRequest, context: Context
     ) -> pb.ListOrdersResponse:
         asked = Page(request, customer_id=request.customer_id, status=str(request.status))
-        orders = await self._database.read(
-            lambda tx: store.page(
-                tx,
-                before=asked.last,
-                most=asked.most,
-                customer_id=request.customer_id,
-                status=request.status,
-            )
+        page, token = await self._database.read(
+            lambda tx: store.page(tx, asked, customer_id=request.customer_id, status=request.status)
         )
-        page, token = asked.cut(orders, lambda order: order.order_id, most=_fitting(orders))
         return pb.ListOrdersResponse(orders=page, next_page_token=token)
 
     async def CancelOrder(
@@ -126,7 +119,7 @@ class OrderServicer(OrderServiceServicer):
     async def StreamOrderUpdates(
         self, request: pb.StreamOrderUpdatesRequest, context: Context
     ) -> AsyncIterator[pb.StreamOrderUpdatesResponse]:
-        async for update in self._watching.updates(request.order_id, request.after_sequence):
+        async for update in paced(self._watching.updates(request.order_id, request.after_sequence)):
             yield update
 
     async def BulkUpdateOrders(
@@ -137,13 +130,14 @@ class OrderServicer(OrderServiceServicer):
     async def TrackOrders(
         self, request_iterator: AsyncIterator[pb.TrackOrdersRequest], context: Context
     ) -> AsyncIterator[pb.TrackOrdersResponse]:
-        async for response in self._watching.track(request_iterator):
+        async for response in paced(self._watching.track(request_iterator)):
             yield response
 
     async def ReadEvents(
         self, request: pb.ReadEventsRequest, context: Context
     ) -> AsyncIterator[pb.ReadEventsResponse]:
-        async for response in self._watching.record(request.after_position, follow=request.follow):
+        events = self._watching.record(request.after_position, follow=request.follow)
+        async for response in paced(events):
             yield response
 
     async def _known(self, customer_id: str) -> None:
@@ -172,15 +166,40 @@ class OrderServicer(OrderServiceServicer):
         return None if raw is None else pb.CreateOrderResponse.FromString(raw)
 
 
-def _fitting(orders: list[pb.Order]) -> int:
-    """How many of some orders, the first of them, one message should carry; one at least."""
-    sizes = accumulate(order.ByteSize() for order in orders)
-    return max(1, sum(size <= PAGE_BYTES for size in sizes))
-
-
 def _patience() -> float:
     """Seconds that the call being handled may still wait for an outcome."""
     call = accord.current()
     remaining = None if call is None else call.remaining()
     assert remaining is not None, "its contract bounds every call"
     return max(0.0, remaining - ANSWER_RESERVE)
+
+
+def build(runtime: Runtime) -> None:
+    """Put it together."""
+    channel = runtime.mesh.channel
+    runtime.mesh.fallback(customers.GET, KnownCustomers(runtime.database).fallback)
+    orders = Orders(runtime.outbox, runtime.clock)
+    steps = OrderSteps(
+        runtime.database, orders, channel("inventory"), channel("payments"), channel("shipping")
+    )
+    sagas = runtime.sagas = Sagas(runtime.database, runtime.executor, runtime.clock)
+    definition = steps.definition()
+    sagas.register(definition)
+    servicer = OrderServicer(
+        runtime.database,
+        orders,
+        sagas,
+        definition,
+        runtime.executor,
+        runtime.notifier,
+        channel("customers"),
+    )
+    add_OrderServiceServicer_to_server(servicer, runtime.server)
+
+
+SERVICE = Service(
+    name="orders",
+    contracts=("shop.orders.v1.OrderService",),
+    migrations=(*saga.MIGRATIONS, *store.MIGRATIONS),
+    build=build,
+)

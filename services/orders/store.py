@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Final
 
 from google.protobuf.message import Message
@@ -9,6 +10,7 @@ from google.protobuf.message import Message
 from accord.errors import NotFound
 from accord_runtime.database import Row, Tx
 from accord_runtime.events.record import Outbox
+from accord_runtime.grpc.page_tokens import Page
 from services.orders import domain
 from shop.orders.v1.events_pb2 import OrderPlaced
 from shop.orders.v1.orders_pb2 import Order
@@ -27,6 +29,9 @@ MIGRATIONS: Final = [
     "CREATE INDEX orders_customer ON orders (customer_id, order_id)",
     "CREATE INDEX orders_status ON orders (status, order_id)",
 ]
+
+PAGE_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of a page of orders: half of what a message may have. A page of large orders is shorter."""
 
 
 class Orders:
@@ -91,26 +96,23 @@ def card_token(tx: Tx, order_id: str) -> str:
     return "" if row is None else str(row["card_token"])
 
 
-def page(
-    tx: Tx, *, before: str | None, most: int, customer_id: str = "", status: int = 0
-) -> list[Order]:
-    """Up to `most` orders, newest first, beginning before an order's id."""
-    where = ["order_id < :before"]
-    if customer_id:
-        where.append("customer_id = :customer_id")
-    if status:
-        where.append("status = :status")
-    rows = tx.all(
-        f"SELECT folded FROM orders WHERE {' AND '.join(where)} ORDER BY order_id DESC LIMIT :most",
-        {
-            # "g" sorts behind every hexadecimal id.
-            "before": "g" if before is None else before,
-            "customer_id": customer_id,
-            "status": status,
-            "most": most,
-        },
+def page(tx: Tx, asked: Page, *, customer_id: str, status: int) -> tuple[list[Order], str]:
+    """A page of orders, newest first, and the token of the next; of any customer if it is ""."""
+    rows, token = asked.read(
+        tx,
+        "SELECT order_id, folded FROM orders",
+        "order_id",
+        equal={"customer_id": customer_id, "status": status},
+        newest_first=True,
+        fitting=_fitting,
     )
-    return [Order.FromString(bytes(row["folded"])) for row in rows]
+    return [Order.FromString(bytes(row["folded"])) for row in rows], token
+
+
+def _fitting(rows: list[Row]) -> int:
+    """How many of some orders, the first of them, one message should carry; one at least."""
+    sizes = accumulate(len(row["folded"]) for row in rows)
+    return max(1, sum(size <= PAGE_BYTES for size in sizes))
 
 
 def _order(row: Row | None, order_id: str) -> Order:

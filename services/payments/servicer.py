@@ -10,14 +10,19 @@ from accord.errors import FailedPrecondition, NotFound, ServiceError, Unavailabl
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.types import Context
+from accord_runtime.service import Runtime, Service
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.external_effect import ExternalEffect
 from accord_runtime.work.table import Effect
 from services.payments import store
 from services.payments.domain import CardProcessor, Refusal, refusal
+from services.payments.processor import SandboxProcessor
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
-from shop.payments.v1.payments_pb2_grpc import PaymentServiceServicer
+from shop.payments.v1.payments_pb2_grpc import (
+    PaymentServiceServicer,
+    add_PaymentServiceServicer_to_server,
+)
 
 REFUNDS: Final = "refunds"
 """Queue of the refunds that the processor has not confirmed; key: the order."""
@@ -100,3 +105,22 @@ def _answer(tx: Tx, payment: pb.Payment, amount: Money) -> pb.ChargeResponse | S
         answer = FailedPrecondition(refused.name, f"{refused.value}{reason}")
     idempotency.record(tx, answer)
     return answer
+
+
+def build(runtime: Runtime) -> None:
+    """Put the servicer on the server, with the sandbox's card processor behind it."""
+    servicer = Payments(
+        runtime.database,
+        runtime.executor,
+        SandboxProcessor(runtime.mesh.channel("sandbox")),
+        runtime.clock,
+    )
+    add_PaymentServiceServicer_to_server(servicer, runtime.server)
+
+
+SERVICE = Service(
+    name="payments",
+    migrations=store.MIGRATIONS,
+    build=build,
+    contracts=("shop.payments.v1.PaymentService",),
+)

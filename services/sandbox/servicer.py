@@ -7,14 +7,20 @@ from typing import Final, TypeVar
 from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.types import Context
+from accord_runtime.service import Runtime, Service
 from services.sandbox import captures, domain, parcels, store
 from services.sandbox.behavior import Behaviors
 from services.sandbox.domain import CaptureState, Conduct, ParcelState
+from services.sandbox.mail import serve_mail
+from services.topology import HOST, smtp_port
 from shop.sandbox.v1 import sandbox_pb2 as pb
 from shop.sandbox.v1.sandbox_pb2_grpc import (
     CardProcessorServiceServicer,
     CarrierServiceServicer,
     SandboxServiceServicer,
+    add_CardProcessorServiceServicer_to_server,
+    add_CarrierServiceServicer_to_server,
+    add_SandboxServiceServicer_to_server,
 )
 
 T = TypeVar("T")
@@ -166,3 +172,27 @@ class Sandbox(SandboxServiceServicer):
             for entry in page:
                 yield entry
             last = page[-1].number
+
+
+def build(runtime: Runtime) -> None:
+    """Put the three parties on the server and start the mail server beside it."""
+    database, clock, server = runtime.database, runtime.clock, runtime.server
+    behaviors = Behaviors(database)
+    runtime.on_close(behaviors.close)
+    add_CardProcessorServiceServicer_to_server(CardProcessor(database, behaviors, clock), server)
+    add_CarrierServiceServicer_to_server(Carrier(database, behaviors, clock), server)
+    add_SandboxServiceServicer_to_server(Sandbox(database, behaviors), server)
+    folder, port = runtime.settings.home / "mails", smtp_port(runtime.settings.port_offset)
+    runtime.spawn(lambda: serve_mail(folder, HOST, port), "mail")
+
+
+SERVICE = Service(
+    name="sandbox",
+    migrations=store.MIGRATIONS,
+    build=build,
+    contracts=(
+        "shop.sandbox.v1.CardProcessorService",
+        "shop.sandbox.v1.CarrierService",
+        "shop.sandbox.v1.SandboxService",
+    ),
+)

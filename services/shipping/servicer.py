@@ -10,13 +10,18 @@ from accord.errors import Aborted, FailedPrecondition, NotFound, ServiceError, U
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.types import Context
+from accord_runtime.service import Runtime, Service
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.external_effect import ExternalEffect
 from accord_runtime.work.table import Effect
 from services.shipping import store
+from services.shipping.carrier import SandboxCarrier
 from services.shipping.domain import Carrier, Refusal, refusal
 from shop.shipping.v1 import shipping_pb2 as pb
-from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceServicer
+from shop.shipping.v1.shipping_pb2_grpc import (
+    ShippingServiceServicer,
+    add_ShippingServiceServicer_to_server,
+)
 
 CANCELLATIONS: Final = "cancellations"
 """Queue of the cancellations that the carrier has not confirmed; key: the order."""
@@ -110,3 +115,22 @@ def _answer(tx: Tx, shipment: pb.Shipment) -> pb.CreateShipmentResponse | Servic
         answer = FailedPrecondition(refused.name, f"{refused.value}{reason}")
     idempotency.record(tx, answer)
     return answer
+
+
+def build(runtime: Runtime) -> None:
+    """Put the servicer on the server, with the sandbox's carrier behind it."""
+    servicer = Shipping(
+        runtime.database,
+        runtime.executor,
+        SandboxCarrier(runtime.mesh.channel("sandbox")),
+        runtime.clock,
+    )
+    add_ShippingServiceServicer_to_server(servicer, runtime.server)
+
+
+SERVICE = Service(
+    name="shipping",
+    migrations=store.MIGRATIONS,
+    build=build,
+    contracts=("shop.shipping.v1.ShippingService",),
+)

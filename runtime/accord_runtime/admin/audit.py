@@ -45,18 +45,6 @@ def record(tx: Tx, done: Intervention, now: float) -> None:
     )
 
 
-def page(tx: Tx, *, before: str | None, most: int, target: str) -> list[pb.AuditRecord]:
-    """Up to `most` records, newest first, beginning before a record's id."""
-    rows = tx.all(
-        "SELECT id, at, principal, method, target, reason, before, after FROM audit"
-        f" WHERE id < :before {'AND target = :target' if target else ''}"
-        " ORDER BY id DESC LIMIT :most",
-        # "g" sorts behind every hexadecimal id.
-        {"before": "g" if before is None else before, "target": target, "most": most},
-    )
-    return [_message(row) for row in rows]
-
-
 class AuditServicer(AuditServiceServicer):
     """The RPCs of `accord.ops.v1.AuditService`."""
 
@@ -68,11 +56,11 @@ class AuditServicer(AuditServiceServicer):
     ) -> pb.ListAuditResponse:
         """Lists interventions, newest first."""
         asked = Page(request, target=request.target)
-        found = await self._database.read(
-            lambda tx: page(tx, before=asked.last, most=asked.most, target=request.target)
+        equal = {"target": request.target}
+        rows, token = await self._database.read(
+            lambda tx: asked.read(tx, "SELECT * FROM audit", "id", equal=equal, newest_first=True)
         )
-        records, token = asked.cut(found, lambda record: record.audit_id)
-        return pb.ListAuditResponse(records=records, next_page_token=token)
+        return pb.ListAuditResponse(records=map(_message, rows), next_page_token=token)
 
 
 def _message(row: Row) -> pb.AuditRecord:

@@ -53,17 +53,15 @@ class SagaServicer(SagaServiceServicer):
         filters = {"phase": str(request.phase), "min_age": str(age)}
         asked = Page(request, definition=request.definition, **filters)
         created_before = self._clock() - age
-        found = await self._database.read(
+        sagas, token = await self._database.read(
             lambda tx: page(
                 tx,
-                after=asked.last or "",
-                most=asked.most,
+                asked,
                 definition=request.definition,
                 phase=_phase_value(request.phase),
                 created_before=created_before,
             )
         )
-        sagas, token = asked.cut(found, lambda saga: saga.id)
         return pb.ListSagasResponse(sagas=map(self._message, sagas), next_page_token=token)
 
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:

@@ -30,18 +30,16 @@ class WorkServicer(WorkServiceServicer):
         age = request.min_age.ToNanoseconds() / 1e9
         asked = Page(request, state=str(request.state), queue=request.queue, min_age=str(age))
         now = self._clock()
-        found = await self._database.read(
+        items, token = await self._database.read(
             lambda tx: table.page(
                 tx,
-                after=asked.last or "",
-                most=asked.most,
+                asked,
                 state=_state(request.state),
                 queue=request.queue,
                 created_before=now - age,
                 now=now,
             )
         )
-        items, token = asked.cut(found, lambda item: item.id)
         return pb.ListWorkResponse(items=map(message, items), next_page_token=token)
 
     async def GetWork(self, request: pb.GetWorkRequest, context: Context) -> pb.GetWorkResponse:

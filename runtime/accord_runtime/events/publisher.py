@@ -20,7 +20,7 @@ from nats.js import JetStreamContext
 from accord_runtime.database import Database, Tx
 from accord_runtime.events import record as events
 from accord_runtime.events.broker import MAX_AGE, Broker, ensure_stream, persistently
-from accord_runtime.events.notifier import Notifier
+from accord_runtime.events.notifier import RECORD, Notifier
 from accord_runtime.events.record import Event
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class Publisher:
             )
             if pending is not None:
                 while await self._database.write(events.number):
-                    self._notifier.advanced()
+                    self._notifier.changed(RECORD)
                     self._numbered.set()
             await _wait(self._committed, 1.0)
 

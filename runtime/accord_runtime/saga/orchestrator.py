@@ -18,6 +18,7 @@ import grpc
 
 from accord import ServiceError, failure_of
 from accord_runtime.database import Database, Row, Tx
+from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.saga import state_machine
 from accord_runtime.saga.definition import Definition, Step
 from accord_runtime.saga.state_machine import START, Kind, Phase, Position
@@ -82,25 +83,18 @@ def load(tx: Tx, id: str, *, lock: bool = False) -> Saga | None:  # noqa: A002
 
 
 def page(
-    tx: Tx, *, after: str, most: int, definition: str, phase: str, created_before: float
-) -> list[Saga]:
-    """Up to `most` sagas by id, beginning after one; of any definition or phase if it is ""."""
-    where = ["id > :after", "created_at <= :created_before"]
-    if definition:
-        where.append("definition = :definition")
-    if phase:
-        where.append("phase = :phase")
-    rows = tx.all(
-        f"{_SAGA} WHERE {' AND '.join(where)} ORDER BY id LIMIT :most",
-        {
-            "after": after,
-            "created_before": created_before,
-            "definition": definition,
-            "phase": phase,
-            "most": most,
-        },
+    tx: Tx, asked: Page, *, definition: str, phase: str, created_before: float
+) -> tuple[list[Saga], str]:
+    """A page of sagas by id, and the token of the next; of any definition or phase if it is ""."""
+    rows, token = asked.read(
+        tx,
+        _SAGA,
+        "id",
+        "created_at <= :created_before",
+        params={"created_before": created_before},
+        equal={"definition": definition, "phase": phase},
     )
-    return [_saga(row) for row in rows]
+    return [_saga(row) for row in rows], token
 
 
 def _saga(row: Row) -> Saga:

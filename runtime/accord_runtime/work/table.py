@@ -13,6 +13,7 @@ from typing import Any, Final
 from accord import trace_headers
 from accord_runtime.database import Row, Tx
 from accord_runtime.grpc.ids import uuid7
+from accord_runtime.grpc.page_tokens import Page
 
 MIGRATIONS: Final = [
     """
@@ -314,32 +315,19 @@ def first(tx: Tx, queue: str, key: str, now: float, *, lock: bool = False) -> It
 
 
 def page(
-    tx: Tx,
-    *,
-    after: str,
-    most: int,
-    state: State | None,
-    queue: str,
-    created_before: float,
-    now: float,
-) -> list[Item]:
-    """Up to `most` items, oldest first, beginning after an id; of any queue if it is ""."""
-    where = ["id > :after", "created_at <= :created_before"]
-    if state is not None:
-        where.append(_WHERE[state])
-    if queue:
-        where.append("queue = :queue")
-    rows = tx.all(
-        f"SELECT {_COLUMNS} FROM work WHERE {' AND '.join(where)} ORDER BY id LIMIT :most",
-        {
-            "after": after,
-            "created_before": created_before,
-            "queue": queue,
-            "now": now,
-            "most": most,
-        },
+    tx: Tx, asked: Page, *, state: State | None, queue: str, created_before: float, now: float
+) -> tuple[list[Item], str]:
+    """A page of items, oldest first, and the token of the next; of any queue if it is ""."""
+    rows, token = asked.read(
+        tx,
+        f"SELECT {_COLUMNS} FROM work",
+        "id",
+        "created_at <= :created_before",
+        *([] if state is None else [_WHERE[state]]),
+        params={"created_before": created_before, "now": now},
+        equal={"queue": queue},
     )
-    return [_item(row, now) for row in rows]
+    return [_item(row, now) for row in rows], token
 
 
 def payload(tx: Tx, id: str) -> bytes:  # noqa: A002
