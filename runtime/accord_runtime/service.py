@@ -1,7 +1,6 @@
 """What a service consists of: what it says of itself, and what it is built from."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,8 +36,6 @@ class Runtime:
     notifier: Notifier
     broker: Broker
     telemetry: Telemetry = field(default_factory=Telemetry)
-    clock: Callable[[], float] = time.time
-    """Unix time in seconds."""
     sagas: Sagas | None = None
     """What its operator sees of sagas; set by the `build` of a service that has any."""
     background: list[tuple[str, Background]] = field(default_factory=list)
@@ -63,7 +60,6 @@ class Runtime:
             database=self.database,
             broker=self.broker,
             executor=self.executor,
-            clock=self.clock,
         )
         self.spawn(inbox.serve, f"consumer of {stream}")
 

@@ -45,7 +45,6 @@ def build(runtime: Runtime) -> None:
         runtime.executor,
         CustomerServiceStub(runtime.mesh.channel("customers")),
         MailServer.of(runtime.settings.mail_server),
-        runtime.clock,
     )
     runtime.subscribe("ORDERS", steps.handlers)
     add_NotificationServiceServicer_to_server(Notifications(runtime.database), runtime.server)

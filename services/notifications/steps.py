@@ -15,7 +15,7 @@ from accord_runtime.database import Database, Tx
 from accord_runtime.events.inbox import EventHandler, Received
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.grpc.types import timestamp
-from accord_runtime.work.executor import Executor, Permanent
+from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
 from services.notifications import domain, store
 from services.notifications.domain import News
@@ -48,7 +48,6 @@ class MailSteps:
         executor: runs the steps; their queues are registered here.
         customers: says who the customers are.
         mail_server: takes the mails.
-        clock: Unix time in seconds.
     """
 
     def __init__(
@@ -57,15 +56,13 @@ class MailSteps:
         executor: Executor,
         customers: CustomerServiceStub,
         mail_server: MailServer,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._executor = executor
         self._customers = customers
         self._mail_server = mail_server
-        self._clock = clock
-        executor.register(ADDRESS, self.address, delays=PATIENCE)
-        executor.register(MAIL, self.send, delays=PATIENCE, concurrency=SENDING)
+        executor.register(Queue(ADDRESS, self.address, delays=PATIENCE))
+        executor.register(Queue(MAIL, self.send, delays=PATIENCE, concurrency=SENDING))
 
     @property
     def handlers(self) -> Mapping[type[Message], EventHandler]:
@@ -97,7 +94,7 @@ class MailSteps:
             recipient=customer.email,
             subject=news.subject,
             body=news.body(customer.name),
-            created_at=timestamp(self._clock()),
+            created_at=timestamp(time.time()),
         )
 
         def effect(tx: Tx) -> None:
@@ -121,7 +118,7 @@ class MailSteps:
             await asyncio.to_thread(self._mail_server.send, notification)
         except RefusedError as error:
             raise Permanent(str(error)) from error
-        now = self._clock()
+        now = time.time()
         return lambda tx: store.mark_sent(tx, notification.notification_id, now)
 
     async def _customer(self, customer_id: str) -> Customer:

@@ -1,5 +1,6 @@
 """BulkUpdateOrders: a stream of updates, each applied once."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -73,7 +74,7 @@ class BulkUpdates:
         item = Idempotency(call.idempotency.scope.item(index), accord.fingerprint(call.method, raw))
 
         def apply(tx: Tx) -> BulkUpdateOrdersResponse:
-            known = idempotency.find(tx, item.scope, self._orders.now())
+            known = idempotency.find(tx, item.scope, time.time())
             if known is not None:
                 if known.fingerprint != item.fingerprint:
                     raise InvalidArgument(

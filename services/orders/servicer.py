@@ -2,35 +2,34 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Final
 
 import grpc
 
 import accord
 from accord.errors import FailedPrecondition, ServiceError, Unavailable, failure_of
 from accord_runtime import saga
-from accord_runtime.database import Database, Tx
-from accord_runtime.events.notifier import Notifier
+from accord_runtime.database import Tx
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context
-from accord_runtime.saga import Definition, Sagas
+from accord_runtime.saga import Sagas
 from accord_runtime.service import Runtime, Service
-from accord_runtime.work.executor import Executor
 from accord_runtime.work.table import Work
-from services.orders import customers, domain, store
+from services.orders import domain, store
 from services.orders.bulk import BulkUpdates, cancel
-from services.orders.customers import KnownCustomers
 from services.orders.steps import OrderSteps
 from services.orders.store import Orders
 from services.orders.watching import Watching, paced
-from shop.customers.v1.customers_pb2 import GetCustomerRequest
+from shop.customers.v1.customers_pb2 import Customer, GetCustomerRequest, GetCustomerResponse
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
-from shop.orders.v1 import events_pb2  # noqa: F401 - ReadEvents serves these messages
 from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1.events_pb2 import OrderPlaced
 from shop.orders.v1.orders_pb2_grpc import OrderServiceServicer, add_OrderServiceServicer_to_server
+
+GET_CUSTOMER: Final = "shop.customers.v1.CustomerService/GetCustomer"
 
 ANSWER_RESERVE = 0.2
 """Seconds before its deadline at which CreateOrder stops waiting for an outcome."""
@@ -39,25 +38,25 @@ ANSWER_RESERVE = 0.2
 class OrderServicer(OrderServiceServicer):
     """The RPCs of orders."""
 
-    def __init__(
-        self,
-        database: Database,
-        orders: Orders,
-        sagas: Sagas,
-        saga: Definition,
-        executor: Executor,
-        notifier: Notifier,
-        customers: grpc.aio.Channel,
-    ) -> None:
-        self._database = database
-        self._orders = orders
-        self._sagas = sagas
-        self._saga = saga
-        self._executor = executor
-        self._notifier = notifier
-        self._customers = CustomerServiceStub(customers)
-        self._watching = Watching(database, notifier)
-        self._bulk = BulkUpdates(database, orders, sagas)
+    def __init__(self, runtime: Runtime) -> None:
+        channel = runtime.mesh.channel
+        self._database = runtime.database
+        self._executor = runtime.executor
+        self._notifier = runtime.notifier
+        self._customers = CustomerServiceStub(channel("customers"))
+        self._orders = Orders(runtime.outbox)
+        self._sagas = runtime.sagas = Sagas(runtime.database, runtime.executor)
+        self._saga = OrderSteps(
+            runtime.database,
+            self._orders,
+            channel("inventory"),
+            channel("payments"),
+            channel("shipping"),
+        ).definition()
+        self._sagas.register(self._saga)
+        self._watching = Watching(runtime.database, runtime.notifier)
+        self._bulk = BulkUpdates(runtime.database, self._orders, self._sagas)
+        runtime.mesh.fallback(GET_CUSTOMER, self._known_without_asking)
 
     async def CreateOrder(
         self, request: pb.CreateOrderRequest, context: Context
@@ -155,6 +154,19 @@ class OrderServicer(OrderServiceServicer):
 
             await commit(self._database, refuse)
 
+    async def _known_without_asking(
+        self, request: GetCustomerRequest, error: grpc.RpcError
+    ) -> GetCustomerResponse | None:
+        """The answer to `GetCustomer` when there is none; see `accord.Mesh.fallback`.
+
+        A customer is never removed, so who has ordered before still is one. Of others nothing is
+        known: they get the error.
+        """
+        customer_id = request.customer_id
+        if not await self._database.read(lambda tx: store.has_ordered(tx, customer_id)):
+            return None
+        return GetCustomerResponse(customer=Customer(customer_id=customer_id), fallback=True)
+
     def _place(self, tx: Tx, placed: OrderPlaced) -> Work:
         idempotency.record(tx, None, reference=placed.order_id)
         self._orders.place(tx, placed)
@@ -175,26 +187,8 @@ def _patience() -> float:
 
 
 def build(runtime: Runtime) -> None:
-    """Put it together."""
-    channel = runtime.mesh.channel
-    runtime.mesh.fallback(customers.GET, KnownCustomers(runtime.database).fallback)
-    orders = Orders(runtime.outbox, runtime.clock)
-    steps = OrderSteps(
-        runtime.database, orders, channel("inventory"), channel("payments"), channel("shipping")
-    )
-    sagas = runtime.sagas = Sagas(runtime.database, runtime.executor, runtime.clock)
-    definition = steps.definition()
-    sagas.register(definition)
-    servicer = OrderServicer(
-        runtime.database,
-        orders,
-        sagas,
-        definition,
-        runtime.executor,
-        runtime.notifier,
-        channel("customers"),
-    )
-    add_OrderServiceServicer_to_server(servicer, runtime.server)
+    """Put the servicer on the server."""
+    add_OrderServiceServicer_to_server(OrderServicer(runtime), runtime.server)
 
 
 SERVICE = Service(

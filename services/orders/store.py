@@ -1,7 +1,5 @@
 """Where orders are kept: their events, and the fold of them as a row."""
 
-import time
-from collections.abc import Callable
 from itertools import accumulate
 from typing import Final
 
@@ -37,13 +35,8 @@ PAGE_BYTES: Final = 2 * 1024 * 1024
 class Orders:
     """The orders of one database. Methods that take a `Tx` run inside a transaction."""
 
-    def __init__(self, outbox: Outbox, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._clock = clock
-
-    def now(self) -> float:
-        """Unix time in seconds."""
-        return self._clock()
 
     def place(self, tx: Tx, event: OrderPlaced) -> Order:
         """Write a new order."""

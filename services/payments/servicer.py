@@ -3,6 +3,7 @@
 How a payment is recorded, tried and taken back is `ExternalEffect`'s; this says what it means.
 """
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -36,7 +37,7 @@ class Payments(PaymentServiceServicer):
         database: Database,
         executor: Executor,
         processor: CardProcessor,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._processor = processor
@@ -113,7 +114,6 @@ def build(runtime: Runtime) -> None:
         runtime.database,
         runtime.executor,
         SandboxProcessor(runtime.mesh.channel("sandbox")),
-        runtime.clock,
     )
     add_PaymentServiceServicer_to_server(servicer, runtime.server)
 

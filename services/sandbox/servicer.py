@@ -1,5 +1,6 @@
 """The RPCs of the sandbox: card processor, carrier, and what tests may ask."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final, TypeVar
@@ -32,20 +33,15 @@ PAGE: Final = 500
 class _Party:
     """Somebody in the outside world, who behaves as is set."""
 
-    def __init__(
-        self, database: Database, behaviors: Behaviors, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, database: Database, behaviors: Behaviors) -> None:
         self._database = database
         self._behaviors = behaviors
-        self._clock = clock
 
-    async def _change(
-        self, party: "pb.Party.ValueType", change: Callable[[Tx, Conduct, float], T]
-    ) -> T:
-        """Change what the party knows: given the transaction, how to behave, and the time."""
+    async def _change(self, party: "pb.Party.ValueType", change: Callable[[Tx, Conduct], T]) -> T:
+        """Change what the party knows: given the transaction, and how to behave."""
 
         async def work(conduct: Conduct) -> T:
-            return await self._database.write(lambda tx: change(tx, conduct, self._clock()))
+            return await self._database.write(lambda tx: change(tx, conduct))
 
         return await self._behaviors.perform(party, work)
 
@@ -63,7 +59,7 @@ class CardProcessor(_Party, CardProcessorServiceServicer):
                     reference=request.reference,
                     amount=request.amount,
                     decline_reason=domain.decline_reason(request.card_token, conduct),
-                    now=self._clock(),
+                    now=time.time(),
                 )
             )
             if fresh and request.card_token == domain.TOKEN_LOST:
@@ -90,7 +86,7 @@ class CardProcessor(_Party, CardProcessorServiceServicer):
     async def Reverse(self, request: pb.ReverseRequest, context: Context) -> pb.ReverseResponse:
         capture = await self._change(
             pb.PARTY_CARD_PROCESSOR,
-            lambda tx, _, now: captures.reverse(tx, request.key, request.reference, now),
+            lambda tx, _: captures.reverse(tx, request.key, request.reference, time.time()),
         )
         if capture.state is not CaptureState.REVERSED:
             return pb.ReverseResponse()
@@ -105,12 +101,12 @@ class Carrier(_Party, CarrierServiceServicer):
     ) -> pb.BookParcelResponse:
         parcel = await self._change(
             pb.PARTY_CARRIER,
-            lambda tx, conduct, now: parcels.book(
+            lambda tx, conduct: parcels.book(
                 tx,
                 request.key,
                 request.reference,
                 request.units,
-                now,
+                time.time(),
                 refused=domain.is_refused(request.ship_to.country_code, conduct),
             ),
         )
@@ -127,11 +123,11 @@ class Carrier(_Party, CarrierServiceServicer):
     ) -> pb.CancelParcelResponse:
         parcel = await self._change(
             pb.PARTY_CARRIER,
-            lambda tx, conduct, now: parcels.cancel(
+            lambda tx, conduct: parcels.cancel(
                 tx,
                 request.key,
                 request.reference,
-                now,
+                time.time(),
                 handed_over=conduct.behavior == pb.BEHAVIOR_DECLINE,
             ),
         )
@@ -176,11 +172,11 @@ class Sandbox(SandboxServiceServicer):
 
 def build(runtime: Runtime) -> None:
     """Put the three parties on the server and start the mail server beside it."""
-    database, clock, server = runtime.database, runtime.clock, runtime.server
+    database, server = runtime.database, runtime.server
     behaviors = Behaviors(database)
     runtime.on_close(behaviors.close)
-    add_CardProcessorServiceServicer_to_server(CardProcessor(database, behaviors, clock), server)
-    add_CarrierServiceServicer_to_server(Carrier(database, behaviors, clock), server)
+    add_CardProcessorServiceServicer_to_server(CardProcessor(database, behaviors), server)
+    add_CarrierServiceServicer_to_server(Carrier(database, behaviors), server)
     add_SandboxServiceServicer_to_server(Sandbox(database, behaviors), server)
     folder, port = runtime.settings.home / "mails", smtp_port(runtime.settings.port_offset)
     runtime.spawn(lambda: serve_mail(folder, HOST, port), "mail")

@@ -3,6 +3,7 @@
 How a shipment is recorded, tried and taken back is `ExternalEffect`'s; this says what it means.
 """
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -35,7 +36,7 @@ class Shipping(ShippingServiceServicer):
         database: Database,
         executor: Executor,
         carrier: Carrier,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._carrier = carrier
@@ -123,7 +124,6 @@ def build(runtime: Runtime) -> None:
         runtime.database,
         runtime.executor,
         SandboxCarrier(runtime.mesh.channel("sandbox")),
-        runtime.clock,
     )
     add_ShippingServiceServicer_to_server(servicer, runtime.server)
 

@@ -1,5 +1,6 @@
 """The record of interventions: who, when, what, to which target, and why."""
 
+import time
 from dataclasses import asdict
 from typing import Final
 
@@ -29,7 +30,7 @@ MIGRATIONS: Final = [
 ]
 
 
-def record(tx: Tx, done: Intervention, now: float) -> None:
+def record(tx: Tx, done: Intervention) -> None:
     """Write down the intervention being handled, in the transaction that carries it out."""
     call = accord.current()
     assert call is not None  # An intervention is a call.
@@ -37,7 +38,7 @@ def record(tx: Tx, done: Intervention, now: float) -> None:
         "audit",
         {
             "id": uuid7(),
-            "at": now,
+            "at": time.time(),
             "principal": call.principal,
             "method": call.method.removeprefix("/"),
             **asdict(done),

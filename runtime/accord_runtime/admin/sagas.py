@@ -6,6 +6,7 @@ never wait for each other.
 """
 
 import json
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -37,13 +38,10 @@ Request = (
 class SagaServicer(SagaServiceServicer):
     """The RPCs of `accord.ops.v1.SagaService`."""
 
-    def __init__(
-        self, database: Database, executor: Executor, sagas: Sagas, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, database: Database, executor: Executor, sagas: Sagas) -> None:
         self._database = database
         self._executor = executor
         self._sagas = sagas
-        self._clock = clock
 
     async def ListSagas(
         self, request: pb.ListSagasRequest, context: Context
@@ -52,7 +50,7 @@ class SagaServicer(SagaServiceServicer):
         age = request.min_age.ToNanoseconds() / 1e9
         filters = {"phase": str(request.phase), "min_age": str(age)}
         asked = Page(request, definition=request.definition, **filters)
-        created_before = self._clock() - age
+        created_before = time.time() - age
         sagas, token = await self._database.read(
             lambda tx: page(
                 tx,
@@ -98,7 +96,7 @@ class SagaServicer(SagaServiceServicer):
                 # Nobody should have removed it; without it the saga would stand still for ever.
                 self._executor.enqueue(tx, QUEUE, saga.id)
             else:
-                retry_item(tx, item, self._clock())
+                retry_item(tx, item, time.time())
                 tx.after_commit(self._executor.wake)
 
         return await self._intervene(request, retry, pb.RetrySagaResponse)
@@ -174,13 +172,12 @@ class SagaServicer(SagaServiceServicer):
             change: may raise a refusal.
             answer: the response; has a `saga`.
         """
-        now = self._clock()
 
         def write(tx: Tx) -> M:
             before = self._describe(tx, request.saga_id)
             change(tx)
             after = self._describe(tx, request.saga_id)
-            audit.record(tx, Intervention(request.saga_id, request.reason, before, after), now)
+            audit.record(tx, Intervention(request.saga_id, request.reason, before, after))
             return answer(saga=self._message(_load(tx, request.saga_id)))
 
         return await commit(self._database, write)
@@ -205,7 +202,7 @@ class SagaServicer(SagaServiceServicer):
         return definition
 
     def _item(self, tx: Tx, saga_id: str, *, lock: bool = False) -> Item | None:
-        return table.first(tx, QUEUE, saga_id, self._clock(), lock=lock)
+        return table.first(tx, QUEUE, saga_id, time.time(), lock=lock)
 
     def _describe(self, tx: Tx, saga_id: str) -> str:
         """What the audit record says of it."""

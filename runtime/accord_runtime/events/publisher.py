@@ -8,7 +8,7 @@ its tail, is noticed and filled again from the record.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -112,7 +112,6 @@ class Publisher:
         database: where they are.
         broker: where they go.
         notifier: who is told that the record has grown.
-        clock: monotonic seconds.
     """
 
     def __init__(
@@ -121,14 +120,12 @@ class Publisher:
         database: Database,
         broker: Broker,
         notifier: Notifier,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
         self._stream = service.upper()
         self._database = database
         self._broker = broker
         self._notifier = notifier
-        self._clock = clock
         self._committed = asyncio.Event()
         self._numbered = asyncio.Event()
 
@@ -160,7 +157,7 @@ class Publisher:
     async def _publish(self) -> None:
         jetstream = await self._broker.jetstream()
         mark = await self._compare(jetstream)
-        checked = self._clock()
+        checked = time.monotonic()
         while True:
             self._numbered.clear()
             read = partial(events.after_position, position=mark.position, most=BATCH)
@@ -169,9 +166,9 @@ class Publisher:
                 await _wait(self._numbered, 1.0)
             else:
                 mark = await self._send(jetstream, mark, batch)
-            if self._clock() - checked >= CHECK:
+            if time.monotonic() - checked >= CHECK:
                 mark = await self._compare(jetstream)
-                checked = self._clock()
+                checked = time.monotonic()
 
     async def _send(self, jetstream: JetStreamContext, mark: Mark, batch: list[Event]) -> Mark:
         """Publish a batch and note it. Raises when any of it was not acknowledged."""
@@ -273,8 +270,6 @@ def headers(service: str, event: Event) -> dict[str, str]:
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-    except TimeoutError:
-        pass

@@ -45,13 +45,12 @@ M = TypeVar("M", bound=Message)
 class SqlIdempotencyStore:
     """Where the server interceptor looks answers up (`accord.IdempotencyStore`)."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
 
     async def lookup(self, scope: Scope) -> StoredAnswer | None:
         """The answer of a call with this scope; pending while its outcome is open."""
-        return await self._database.read(lambda tx: find(tx, scope, self._clock()))
+        return await self._database.read(lambda tx: find(tx, scope, time.time()))
 
 
 def find(tx: Tx, scope: Scope, now: float) -> StoredAnswer | None:

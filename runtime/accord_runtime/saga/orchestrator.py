@@ -23,7 +23,7 @@ from accord_runtime.saga import state_machine
 from accord_runtime.saga.definition import Definition, Step
 from accord_runtime.saga.state_machine import START, Kind, Phase, Position
 from accord_runtime.work import table
-from accord_runtime.work.executor import Executor
+from accord_runtime.work.executor import Executor, Queue
 from accord_runtime.work.table import Effect, LeaseLost, Work
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Sagas:
         self._executor = executor
         self._clock = clock
         self._definitions: dict[tuple[str, int], Definition] = {}
-        executor.register(QUEUE, self._work, delays=DELAYS, timeout=TIMEOUT, concurrency=32)
+        executor.register(Queue(QUEUE, self._work, delays=DELAYS, timeout=TIMEOUT, concurrency=32))
 
     def register(self, definition: Definition) -> None:
         """Make a definition known. Old versions stay registered while sagas of them run."""

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from accord import ServiceError
 from accord_runtime.database import Database, Tx
-from accord_runtime.work.executor import Executor
+from accord_runtime.work.executor import Executor, Queue
 from accord_runtime.work.table import Effect, Work, expedite
 
 Record = TypeVar("Record")
@@ -48,7 +48,7 @@ class ExternalEffect(Generic[Record]):
         self._is_undoing = is_undoing
         self._undo = undo
         self._clock = clock
-        executor.register(queue, self._finish)
+        executor.register(Queue(queue, self._finish))
 
     async def do(
         self,
