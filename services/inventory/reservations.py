@@ -61,8 +61,6 @@ def release(tx: Tx, order_id: str) -> State:
     if state is State.COMMITTED:
         raise FailedPrecondition("RESERVATION_COMMITTED", "the goods have left the warehouse")
     if state is State.RESERVED:
-        _locked(tx, order_id)
-        _move(tx, order_id, reserved=-1)
         _end(tx, order_id, State.RELEASED)
     return State.RELEASED
 
@@ -77,16 +75,14 @@ def commit(tx: Tx, order_id: str) -> State:
     if state is None or state is State.RELEASED:
         raise FailedPrecondition("NOT_RESERVED", "the order holds no stock")
     if state is State.RESERVED:
-        _locked(tx, order_id)
-        _move(tx, order_id, reserved=-1, on_hand=-1)
-        _end(tx, order_id, State.COMMITTED)
+        _end(tx, order_id, State.COMMITTED, on_hand=-1)
     return State.COMMITTED
 
 
 def _begin(tx: Tx, order_id: str, state: State, key: str | None = None) -> bool:
     """Write the order's reservation; False when there is one, or the key was used."""
     row = {"order_id": order_id, "state": state.value, "idempotency_key": key}
-    return tx.insert("reservation", row, on_conflict="DO NOTHING") == 1
+    return tx.insert("reservation", row, on_conflict="DO NOTHING")
 
 
 def _state(tx: Tx, order_id: str) -> State | None:
@@ -98,7 +94,9 @@ def _state(tx: Tx, order_id: str) -> State | None:
     return None if row is None else State(row["state"])
 
 
-def _end(tx: Tx, order_id: str, state: State) -> None:
+def _end(tx: Tx, order_id: str, state: State, *, on_hand: int = 0) -> None:
+    _locked(tx, order_id)
+    _move(tx, order_id, reserved=-1, on_hand=on_hand)
     tx.execute(
         "UPDATE reservation SET state = :state WHERE order_id = :order_id",
         {"order_id": order_id, "state": state.value},

@@ -1,8 +1,10 @@
 """The RPCs of `shop.inventory.v1.InventoryService`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
+
+from google.protobuf.message import Message
 
 from accord.errors import NotFound
 from accord_runtime.database import Database, Tx
@@ -20,6 +22,8 @@ from shop.inventory.v1.inventory_pb2_grpc import (
 
 PAGE: Final = 200
 """Products read at a time; no transaction is open while they are sent."""
+
+M = TypeVar("M", bound=Message)
 
 
 class Inventory(InventoryServiceServicer):
@@ -43,30 +47,34 @@ class Inventory(InventoryServiceServicer):
     ) -> pb.ReserveStockResponse:
         lines = [Line(line.sku, line.quantity, _price(line.unit_price)) for line in request.lines]
         used = key()
-
-        def reserve(tx: Tx) -> pb.ReserveStockResponse:
-            state = reservations.reserve(tx, request.order_id, lines, used)
-            return pb.ReserveStockResponse(reservation=_reservation(request.order_id, state))
-
-        return await commit(self._database, reserve)
+        return await self._change(
+            request.order_id,
+            lambda tx: reservations.reserve(tx, request.order_id, lines, used),
+            pb.ReserveStockResponse,
+        )
 
     async def ReleaseStock(
         self, request: pb.ReleaseStockRequest, context: Context
     ) -> pb.ReleaseStockResponse:
-        def release(tx: Tx) -> pb.ReleaseStockResponse:
-            state = reservations.release(tx, request.order_id)
-            return pb.ReleaseStockResponse(reservation=_reservation(request.order_id, state))
-
-        return await commit(self._database, release)
+        release = partial(reservations.release, order_id=request.order_id)
+        return await self._change(request.order_id, release, pb.ReleaseStockResponse)
 
     async def CommitStock(
         self, request: pb.CommitStockRequest, context: Context
     ) -> pb.CommitStockResponse:
-        def take_out(tx: Tx) -> pb.CommitStockResponse:
-            state = reservations.commit(tx, request.order_id)
-            return pb.CommitStockResponse(reservation=_reservation(request.order_id, state))
+        take_out = partial(reservations.commit, order_id=request.order_id)
+        return await self._change(request.order_id, take_out, pb.CommitStockResponse)
 
-        return await commit(self._database, take_out)
+    async def _change(
+        self, order_id: str, change: Callable[[Tx], State], answer: Callable[..., M]
+    ) -> M:
+        """Change the reservation of an order, and answer with what it is then."""
+
+        def write(tx: Tx) -> M:
+            name = pb.ReservationState.Value(f"RESERVATION_STATE_{change(tx)}")
+            return answer(reservation=pb.Reservation(order_id=order_id, state=name))
+
+        return await commit(self._database, write)
 
     async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.GetStockResponse:
         product = await self._database.read(lambda tx: store.find(tx, request.sku))
@@ -98,11 +106,6 @@ def _product(product: Product) -> pb.Product:
         reserved=product.reserved,
         available=product.available,
     )
-
-
-def _reservation(order_id: str, state: State) -> pb.Reservation:
-    name = pb.ReservationState.Value(f"RESERVATION_STATE_{state}")
-    return pb.Reservation(order_id=order_id, state=name)
 
 
 def build(runtime: Runtime) -> None:

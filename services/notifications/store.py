@@ -26,7 +26,7 @@ MIGRATIONS: Final = [
 
 def insert(tx: Tx, notification: pb.Notification, outcome: str) -> bool:
     """Write a notification down; False when the order's outcome has one already."""
-    added = tx.insert(
+    return tx.insert(
         "notification",
         {
             "notification_id": notification.notification_id,
@@ -39,7 +39,6 @@ def insert(tx: Tx, notification: pb.Notification, outcome: str) -> bool:
         },
         on_conflict="(order_id, outcome) DO NOTHING",
     )
-    return added == 1
 
 
 def mark_sent(tx: Tx, notification_id: str, now: float) -> None:

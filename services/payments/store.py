@@ -114,18 +114,16 @@ def _insert(
     amount: Money | None = None,
     idempotency_key: str | None = None,
 ) -> bool:
-    return bool(
-        tx.insert(
-            "payment",
-            {
-                "payment_id": uuid7(),
-                "order_id": order_id,
-                "idempotency_key": idempotency_key,
-                "minor_units": amount.minor_units if amount else None,
-                "currency_code": amount.currency_code if amount else None,
-                "state": state,
-                "updated_at": now,
-            },
-            on_conflict="DO NOTHING",
-        )
+    return tx.insert(
+        "payment",
+        {
+            "payment_id": uuid7(),
+            "order_id": order_id,
+            "idempotency_key": idempotency_key,
+            "minor_units": amount.minor_units if amount else None,
+            "currency_code": amount.currency_code if amount else None,
+            "state": state,
+            "updated_at": now,
+        },
+        on_conflict="DO NOTHING",
     )

@@ -59,20 +59,18 @@ def _insert(
     amount: Money | None,
     decline_reason: str,
 ) -> bool:
-    return bool(
-        tx.insert(
-            "captures",
-            {
-                "key": key,
-                "reference": reference,
-                "state": state.value,
-                "capture_id": f"cap_{uuid7()}",
-                "minor_units": amount.minor_units if amount else None,
-                "currency_code": amount.currency_code if amount else None,
-                "decline_reason": decline_reason,
-            },
-            on_conflict="(key) DO NOTHING",
-        )
+    return tx.insert(
+        "captures",
+        {
+            "key": key,
+            "reference": reference,
+            "state": state.value,
+            "capture_id": f"cap_{uuid7()}",
+            "minor_units": amount.minor_units if amount else None,
+            "currency_code": amount.currency_code if amount else None,
+            "decline_reason": decline_reason,
+        },
+        on_conflict="(key) DO NOTHING",
     )
 
 

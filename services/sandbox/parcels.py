@@ -41,18 +41,16 @@ def cancel(tx: Tx, key: str, reference: str, now: float, *, handed_over: bool) -
 
 
 def _insert(tx: Tx, key: str, reference: str, state: ParcelState, units: int) -> bool:
-    return bool(
-        tx.insert(
-            "parcels",
-            {
-                "key": key,
-                "reference": reference,
-                "state": state.value,
-                "tracking_number": f"SBX{uuid7().replace('-', '').upper()}",
-                "units": units,
-            },
-            on_conflict="(key) DO NOTHING",
-        )
+    return tx.insert(
+        "parcels",
+        {
+            "key": key,
+            "reference": reference,
+            "state": state.value,
+            "tracking_number": f"SBX{uuid7().replace('-', '').upper()}",
+            "units": units,
+        },
+        on_conflict="(key) DO NOTHING",
     )
 
 

@@ -119,17 +119,15 @@ def _insert(
     units: int = 0,
     idempotency_key: str | None = None,
 ) -> bool:
-    return bool(
-        tx.insert(
-            "shipment",
-            {
-                "shipment_id": uuid7(),
-                "order_id": order_id,
-                "idempotency_key": idempotency_key,
-                "units": units,
-                "state": state,
-                "updated_at": now,
-            },
-            on_conflict="DO NOTHING",
-        )
+    return tx.insert(
+        "shipment",
+        {
+            "shipment_id": uuid7(),
+            "order_id": order_id,
+            "idempotency_key": idempotency_key,
+            "units": units,
+            "state": state,
+            "updated_at": now,
+        },
+        on_conflict="DO NOTHING",
     )

@@ -29,6 +29,8 @@ MIGRATIONS: Final = [
     "CREATE INDEX audit_target ON audit (target, id)",
 ]
 
+_AUDIT: Final = "SELECT id, at, principal, method, target, reason, before, after FROM audit"
+
 
 def record(tx: Tx, done: Intervention) -> None:
     """Write down the intervention being handled, in the transaction that carries it out."""
@@ -59,19 +61,10 @@ class AuditServicer(AuditServiceServicer):
         asked = Page(request, target=request.target)
         equal = {"target": request.target}
         rows, token = await self._database.read(
-            lambda tx: asked.read(tx, "SELECT * FROM audit", "id", equal=equal, newest_first=True)
+            lambda tx: asked.read(tx, _AUDIT, "id", equal=equal, newest_first=True)
         )
         return pb.ListAuditResponse(records=map(_message, rows), next_page_token=token)
 
 
 def _message(row: Row) -> pb.AuditRecord:
-    return pb.AuditRecord(
-        audit_id=row["id"],
-        at=timestamp(row["at"]),
-        principal=row["principal"],
-        method=row["method"],
-        target=row["target"],
-        reason=row["reason"],
-        before=row["before"],
-        after=row["after"],
-    )
+    return pb.AuditRecord(audit_id=row.pop("id"), at=timestamp(row.pop("at")), **row)

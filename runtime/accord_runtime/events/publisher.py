@@ -202,7 +202,7 @@ class Publisher:
                 "SELECT created, position, acknowledged FROM relay WHERE stream = :stream",
                 {"stream": self._stream},
             )
-            noted = Mark(**dict(row)) if row else Mark()
+            noted = Mark(**row) if row else Mark()
             earlier = tx.one(
                 "SELECT MAX(position) AS position FROM relay_marks"
                 " WHERE stream = :stream AND acknowledged <= :last",

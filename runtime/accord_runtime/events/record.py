@@ -17,7 +17,7 @@ from google.protobuf import symbol_database
 from google.protobuf.message import Message
 
 from accord import event_policy, trace_headers
-from accord_runtime.database import Conflict, Row, Tx
+from accord_runtime.database import Conflict, Tx
 from accord_runtime.grpc.ids import uuid7
 
 MIGRATIONS: Final = [
@@ -62,11 +62,6 @@ class Event:
     trace: str
     """Trace context of the transaction's cause, as JSON headers."""
     occurred_at: float
-
-    @classmethod
-    def of(cls, row: Row) -> "Event":
-        """The event of a row with all `COLUMNS`."""
-        return cls(**dict(row))
 
     @property
     def headers(self) -> dict[str, str]:
@@ -148,7 +143,7 @@ def of_key(tx: Tx, key: str, *, after: int = 0, most: int | None = None) -> list
         + limit,
         {"key": key, "after": after},
     )
-    return [Event.of(row) for row in rows]
+    return [Event(**row) for row in rows]
 
 
 def after_position(tx: Tx, position: int, most: int) -> list[Event]:
@@ -157,7 +152,7 @@ def after_position(tx: Tx, position: int, most: int) -> list[Event]:
         f"SELECT {COLUMNS} FROM events WHERE position > :position ORDER BY position LIMIT :most",
         {"position": position, "most": most},
     )
-    return [Event.of(row) for row in rows]
+    return [Event(**row) for row in rows]
 
 
 def head(tx: Tx, *, before: float = math.inf) -> int:

@@ -62,13 +62,7 @@ def find(tx: Tx, scope: Scope, now: float) -> StoredAnswer | None:
     )
     if row is None:
         return None
-    response, status = row["response"], row["status"]
-    return StoredAnswer(
-        fingerprint=bytes(row["fingerprint"]),
-        response=None if response is None else bytes(response),
-        status=None if status is None else bytes(status),
-        pending=response is None and status is None,
-    )
+    return StoredAnswer(**row, pending=row["response"] is None and row["status"] is None)
 
 
 def record(

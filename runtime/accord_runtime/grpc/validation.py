@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache, reduce
 
 import protovalidate
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
@@ -45,10 +46,11 @@ def violations(message: Message) -> Sequence[FieldViolation]:
     ]
 
 
-def warm(messages: Sequence[type[Message]]) -> None:
-    """Compile the rules of request messages, so that the first call does not pay for it."""
-    for message in messages:
-        violations(message())
+def warm(contracts: Sequence[str]) -> None:
+    """Compile the rules of the requests of gRPC services, so that the first call need not pay."""
+    for contract in contracts:
+        for method in descriptor_pool.Default().FindServiceByName(contract).methods:
+            violations(message_factory.GetMessageClass(method.input_type)())
 
 
 @cache

@@ -144,7 +144,7 @@ def claim(tx: Tx, queue: str, owner: str, now: float, most: int, *, lease: float
             "UPDATE work SET owner = :owner, lease_until = :lease_until WHERE id = :id",
             {"owner": owner, "lease_until": lease_until, "id": row["id"]},
         )
-    return [Work(**dict(row), lease_until=lease_until) for row in rows]
+    return [Work(**row, lease_until=lease_until) for row in rows]
 
 
 def take_back(tx: Tx, owner: str) -> int:
