@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from accord.errors import Precondition
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -50,34 +52,25 @@ class State(StrEnum):
     COMMITTED = "COMMITTED"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why one line cannot be reserved."""
-
-    reason: str
-    sku: str
-    description: str
-
-
 _WORST_FIRST: Final = ("UNKNOWN_PRODUCT", "PRICE_CHANGED", "OUT_OF_STOCK")
 
 
-def problems(lines: Sequence[Line], stock: Mapping[str, Product]) -> list[Problem]:
+def problems(lines: Sequence[Line], stock: Mapping[str, Product]) -> list[Precondition]:
     """What keeps `lines` from being reserved, worst first; empty when nothing does.
 
     A line has one problem at most: it is of no use to know the stock of a product at another price.
     """
     found = filter(None, (_problem(line, stock.get(line.sku)) for line in lines))
-    return sorted(found, key=lambda problem: (_WORST_FIRST.index(problem.reason), problem.sku))
+    return sorted(found, key=lambda problem: (_WORST_FIRST.index(problem.type), problem.subject))
 
 
-def _problem(line: Line, product: Product | None) -> Problem | None:
+def _problem(line: Line, product: Product | None) -> Precondition | None:
     if product is None:
-        return Problem("UNKNOWN_PRODUCT", line.sku, "is not sold here")
+        return Precondition("UNKNOWN_PRODUCT", line.sku, "is not sold here")
     if product.price != line.price:
         text = f"costs {product.price}, not {line.price}"
-        return Problem("PRICE_CHANGED", line.sku, text)
+        return Precondition("PRICE_CHANGED", line.sku, text)
     if product.available < line.quantity:
         text = f"has {product.available} left, {line.quantity} are wanted"
-        return Problem("OUT_OF_STOCK", line.sku, text)
+        return Precondition("OUT_OF_STOCK", line.sku, text)
     return None

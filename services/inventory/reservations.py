@@ -9,7 +9,7 @@ from typing import Final
 
 from accord.errors import FailedPrecondition, InvalidArgument, Precondition
 from accord_runtime.database import Tx
-from services.inventory.domain import Line, Price, Problem, Product, State, problems
+from services.inventory.domain import Line, Price, Product, State, problems
 from services.inventory.store import to_product
 
 NAMED: Final = 20
@@ -150,12 +150,12 @@ def _move(tx: Tx, order_id: str, *, reserved: int, on_hand: int = 0) -> None:
     )
 
 
-def _refusal(found: Sequence[Problem]) -> FailedPrecondition:
-    text = "; ".join(f"{problem.sku} {problem.description}" for problem in found[:3])
+def _refusal(found: Sequence[Precondition]) -> FailedPrecondition:
+    text = "; ".join(f"{problem.subject} {problem.description}" for problem in found[:3])
     if len(found) > 3:
         text += f"; and {len(found) - 3} more"
     return FailedPrecondition(
-        found[0].reason,
+        found[0].type,
         text,
-        *(Precondition(each.reason, each.sku, each.description) for each in found[:NAMED]),
+        *found[:NAMED],
     )

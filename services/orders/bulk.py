@@ -27,7 +27,7 @@ MAX_REFUSALS: Final = 100
 
 def cancel(tx: Tx, orders: Orders, sagas: Sagas, order_id: str, reason: str) -> Order:
     """Begin to undo an order. Raises a refusal when it is too late."""
-    order = store.lock(tx, order_id)
+    order = store.get(tx, order_id, lock=True)
     orders.happened(tx, order, domain.cancel(order, reason))
     sagas.cancel(tx, order_id)
     return order
@@ -96,7 +96,7 @@ class BulkUpdates:
             if request.WhichOneof("update") == "cancel_reason":
                 cancel(tx, self._orders, self._sagas, request.order_id, request.cancel_reason)
             else:
-                order = store.lock(tx, request.order_id)
+                order = store.get(tx, request.order_id, lock=True)
                 self._orders.happened(tx, order, domain.note(order, request.add_note))
         except ServiceError as error:
             refusal = Refusal(

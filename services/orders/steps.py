@@ -149,7 +149,7 @@ class OrderSteps:
         return self._then(order_id, pb.ORDER_STATUS_SHIPPED, confirmed)
 
     def _refused(self, tx: Tx, order_id: str, step: str, error: ServiceError) -> None:
-        order = store.lock(tx, order_id)
+        order = store.get(tx, order_id, lock=True)
         why = domain.failure(error)
         if order.status == pb.ORDER_STATUS_PENDING:
             event: Message = events.OrderRejected(
@@ -163,11 +163,11 @@ class OrderSteps:
 
     def _cancelled(self, tx: Tx, order_id: str) -> None:
         # The operator's reason is in the audit record; the order is shown to its customer.
-        order = store.lock(tx, order_id)
+        order = store.get(tx, order_id, lock=True)
         self._happened(tx, order, domain.cancel(order, "by the shop"))
 
     def _undone(self, tx: Tx, order_id: str) -> None:
-        order = store.lock(tx, order_id)
+        order = store.get(tx, order_id, lock=True)
         if order.status == pb.ORDER_STATUS_UNDOING:
             self._happened(tx, order, domain.ending(order))
 
@@ -178,7 +178,7 @@ class OrderSteps:
         """Append an event, unless the order was cancelled while the step was under way."""
 
         def write(tx: Tx) -> None:
-            order = store.lock(tx, order_id)
+            order = store.get(tx, order_id, lock=True)
             if order.status == expected:
                 self._happened(tx, order, event)
 

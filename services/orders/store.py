@@ -66,21 +66,17 @@ def has_ordered(tx: Tx, customer_id: str) -> bool:
     return row is not None
 
 
-def get(tx: Tx, order_id: str) -> Order:
-    """The order with this id.
+def get(tx: Tx, order_id: str, *, lock: bool = False) -> Order:
+    """The order with this id; `lock` keeps others from changing it before the commit.
 
     Raises:
         NotFound: there is none.
     """
-    return _order(
-        tx.one("SELECT folded FROM orders WHERE order_id = :id", {"id": order_id}), order_id
-    )
-
-
-def lock(tx: Tx, order_id: str) -> Order:
-    """Like `get`; nobody else changes the order before the commit."""
-    sql = "SELECT folded FROM orders WHERE order_id = :id" + tx.for_update
-    return _order(tx.one(sql, {"id": order_id}), order_id)
+    sql = "SELECT folded FROM orders WHERE order_id = :id" + (tx.for_update if lock else "")
+    row = tx.one(sql, {"id": order_id})
+    if row is None:
+        raise NotFound("shop.orders.v1.Order", order_id)
+    return Order.FromString(row["folded"])
 
 
 def card_token(tx: Tx, order_id: str) -> str:
@@ -99,19 +95,13 @@ def page(tx: Tx, asked: Page, *, customer_id: str, status: int) -> tuple[list[Or
         newest_first=True,
         fitting=_fitting,
     )
-    return [Order.FromString(bytes(row["folded"])) for row in rows], token
+    return [Order.FromString(row["folded"]) for row in rows], token
 
 
 def _fitting(rows: list[Row]) -> int:
     """How many of some orders, the first of them, one message should carry; one at least."""
     sizes = accumulate(len(row["folded"]) for row in rows)
     return max(1, sum(size <= PAGE_BYTES for size in sizes))
-
-
-def _order(row: Row | None, order_id: str) -> Order:
-    if row is None:
-        raise NotFound("shop.orders.v1.Order", order_id)
-    return Order.FromString(bytes(row["folded"]))
 
 
 def _columns(order: Order) -> dict[str, object]:

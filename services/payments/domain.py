@@ -8,29 +8,23 @@ A refund that comes first leaves a REFUNDED payment without an amount, which no 
 """
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol
 
+from accord.errors import FailedPrecondition
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
 
 
-class Refusal(Enum):
-    """Why an order is not charged: reason and explanation."""
-
-    CARD_DECLINED = "the card was declined"
-    PAYMENT_REFUNDED = "the order was refunded before"
-    AMOUNT_CHANGED = "the order is being charged with another amount"
-
-
-def refusal(payment: pb.Payment, amount: Money) -> Refusal | None:
+def refusal(payment: pb.Payment, amount: Money) -> FailedPrecondition | None:
     """Why a payment, as it is now, refuses a charge of `amount`; None if it does not."""
     if payment.state in (pb.PAYMENT_STATE_REFUNDING, pb.PAYMENT_STATE_REFUNDED):
-        return Refusal.PAYMENT_REFUNDED
+        return FailedPrecondition("PAYMENT_REFUNDED", "the order was refunded before")
     if payment.amount != amount:
-        return Refusal.AMOUNT_CHANGED
+        text = "the order is being charged with another amount"
+        return FailedPrecondition("AMOUNT_CHANGED", text)
     if payment.state == pb.PAYMENT_STATE_DECLINED:
-        return Refusal.CARD_DECLINED
+        text = f"the card was declined: {payment.decline_reason}"
+        return FailedPrecondition("CARD_DECLINED", text)
     return None
 
 

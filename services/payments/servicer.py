@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from accord.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
+from accord.errors import NotFound, ServiceError, Unavailable
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.types import Context
@@ -16,7 +16,7 @@ from accord_runtime.work.executor import Executor
 from accord_runtime.work.external_effect import ExternalEffect
 from accord_runtime.work.table import Effect
 from services.payments import store
-from services.payments.domain import CardProcessor, Refusal, refusal
+from services.payments.domain import CardProcessor, refusal
 from services.payments.processor import SandboxProcessor
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
@@ -98,12 +98,7 @@ def _answer(tx: Tx, payment: pb.Payment, amount: Money) -> pb.ChargeResponse | S
     refused = refusal(payment, amount)
     if refused is None and payment.state == pb.PAYMENT_STATE_PENDING:
         return None
-    answer: pb.ChargeResponse | ServiceError
-    if refused is None:
-        answer = pb.ChargeResponse(payment=payment)
-    else:
-        reason = f": {payment.decline_reason}" if refused is Refusal.CARD_DECLINED else ""
-        answer = FailedPrecondition(refused.name, f"{refused.value}{reason}")
+    answer = refused or pb.ChargeResponse(payment=payment)
     idempotency.record(tx, answer)
     return answer
 

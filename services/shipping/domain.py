@@ -8,26 +8,20 @@ A cancellation that comes first leaves a CANCELLED shipment, which no booking ge
 """
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol
 
+from accord.errors import FailedPrecondition
 from shop.common.v1.address_pb2 import Address
 from shop.shipping.v1 import shipping_pb2 as pb
 
 
-class Refusal(Enum):
-    """Why an order is not shipped: reason and explanation."""
-
-    NO_CARRIER = "no carrier takes the parcel"
-    SHIPMENT_CANCELLED = "the shipment was cancelled before"
-
-
-def refusal(shipment: pb.Shipment) -> Refusal | None:
+def refusal(shipment: pb.Shipment) -> FailedPrecondition | None:
     """Why a shipment, as it is now, refuses to be booked; None if it does not."""
     if shipment.state == pb.SHIPMENT_STATE_CANCELLED:
-        return Refusal.SHIPMENT_CANCELLED
+        return FailedPrecondition("SHIPMENT_CANCELLED", "the shipment was cancelled before")
     if shipment.state == pb.SHIPMENT_STATE_REFUSED:
-        return Refusal.NO_CARRIER
+        text = f"no carrier takes the parcel: {shipment.refusal_reason}"
+        return FailedPrecondition("NO_CARRIER", text)
     return None
 
 

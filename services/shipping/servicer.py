@@ -17,7 +17,7 @@ from accord_runtime.work.external_effect import ExternalEffect
 from accord_runtime.work.table import Effect
 from services.shipping import store
 from services.shipping.carrier import SandboxCarrier
-from services.shipping.domain import Carrier, Refusal, refusal
+from services.shipping.domain import Carrier, refusal
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1.shipping_pb2_grpc import (
     ShippingServiceServicer,
@@ -107,13 +107,7 @@ def _answer(tx: Tx, shipment: pb.Shipment) -> pb.CreateShipmentResponse | Servic
     if shipment.state == pb.SHIPMENT_STATE_CANCELLING:
         # Not an answer to keep: the carrier may refuse to cancel.
         return Aborted(message="the shipment is being cancelled", retry_after=1.0)
-    refused = refusal(shipment)
-    answer: pb.CreateShipmentResponse | ServiceError
-    if refused is None:
-        answer = pb.CreateShipmentResponse(shipment=shipment)
-    else:
-        reason = f": {shipment.refusal_reason}" if refused is Refusal.NO_CARRIER else ""
-        answer = FailedPrecondition(refused.name, f"{refused.value}{reason}")
+    answer = refusal(shipment) or pb.CreateShipmentResponse(shipment=shipment)
     idempotency.record(tx, answer)
     return answer
 

@@ -127,7 +127,7 @@ class SagaServicer(SagaServiceServicer):
                     "NOT_PARKED", f"step {step.name} of saga {saga.id} is not parked"
                 )
             after = state_machine.succeeded(
-                definition.shape, saga.position, cancelled=saga.cancelled
+                definition.steps, saga.position, cancelled=saga.cancelled
             )
             self._sagas.advance(tx, saga, after, "skipped")
             table.discard(tx, item.id)
@@ -197,7 +197,7 @@ class SagaServicer(SagaServiceServicer):
         if saga.cancelled or position.phase is Phase.BACKWARD:
             raise FailedPrecondition("BEING_UNDONE", f"saga {saga.id} has turned back already")
         definition = self._definition(saga)
-        if not state_machine.may_turn_back(definition.shape, position):
+        if not state_machine.may_turn_back(definition.steps, position):
             raise FailedPrecondition("TOO_LATE", f"the pivot of saga {saga.id} has begun")
         return definition
 

@@ -20,8 +20,8 @@ from accord import ServiceError, failure_of
 from accord_runtime.database import Database, Row, Tx
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.saga import state_machine
-from accord_runtime.saga.definition import Definition, Step
-from accord_runtime.saga.state_machine import START, Kind, Phase, Position
+from accord_runtime.saga.definition import Definition, Kind, Step
+from accord_runtime.saga.state_machine import START, Phase, Position
 from accord_runtime.work import table
 from accord_runtime.work.executor import Executor, Queue
 from accord_runtime.work.table import Effect, LeaseLost, Work
@@ -117,7 +117,6 @@ class Sagas:
 
     def register(self, definition: Definition) -> None:
         """Make a definition known. Old versions stay registered while sagas of them run."""
-        definition.shape  # noqa: B018 - checks it
         self._definitions[(definition.name, definition.version)] = definition
 
     def definition(self, saga: Saga) -> Definition | None:
@@ -162,11 +161,11 @@ class Sagas:
         if saga is None or saga.position.ended:
             return None
         definition = self._definitions[(saga.definition, saga.version)]
-        shape, position = definition.shape, saga.position
-        if saga.cancelled and state_machine.may_turn_back(shape, position):
-            after = state_machine.turned_back(shape, position)
+        steps, position = definition.steps, saga.position
+        if saga.cancelled and state_machine.may_turn_back(steps, position):
+            after = state_machine.turned_back(steps, position)
             return self._move(saga, definition, "turned back", after)
-        step = definition.steps[position.step]
+        step = steps[position.step]
         try:
             effect = await self._call(saga, step)
         except (ServiceError, grpc.RpcError) as error:
@@ -179,7 +178,7 @@ class Sagas:
                 saga,
                 definition,
                 f"refused: {failure.reason}",
-                state_machine.refused(shape, position),
+                state_machine.refused(steps, position),
                 lambda tx: definition.refused(tx, saga.id, step.name, refusal),
             )
         return self._move(saga, definition, "ok", None, effect)
@@ -214,7 +213,7 @@ class Sagas:
             if saga is None or saga.position != before.position:
                 raise LeaseLost
             to = after or state_machine.succeeded(
-                definition.shape, saga.position, cancelled=saga.cancelled
+                definition.steps, saga.position, cancelled=saga.cancelled
             )
             self.advance(tx, saga, to, outcome)
 

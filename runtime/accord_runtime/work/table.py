@@ -83,35 +83,23 @@ def enqueue(
     lease: float = 0.0,
 ) -> Work:
     """Write a row of work. `Executor.enqueue` does so and wakes the executor too."""
-    work = Work(
-        id=uuid7(),
-        queue=queue,
-        key=key,
-        payload=payload,
-        attempts=0,
-        created_at=now,
-        lease_until=now + lease if lease else 0.0,
-        trace=json.dumps(trace_headers()),
-    )
-    tx.insert(
-        "work",
-        {
-            "id": work.id,
-            "queue": queue,
-            "key": key,
-            "seq": seq,
-            "payload": payload,
-            "state": "ready",
-            "due_at": now if due_at is None else due_at,
-            "attempts": 0,
-            "owner": owner,
-            "lease_until": work.lease_until,
-            "history": "[]",
-            "trace": work.trace,
-            "created_at": now,
-        },
-    )
-    return work
+    row: Row = {
+        "id": uuid7(),
+        "queue": queue,
+        "key": key,
+        "seq": seq,
+        "payload": payload,
+        "state": "ready",
+        "due_at": now if due_at is None else due_at,
+        "attempts": 0,
+        "owner": owner,
+        "lease_until": now + lease if lease else 0.0,
+        "history": "[]",
+        "trace": json.dumps(trace_headers()),
+        "created_at": now,
+    }
+    tx.insert("work", row)
+    return Work(**{name: row[name] for name in Work.__slots__})
 
 
 # The first row of its key, due, and no row of its key in work.

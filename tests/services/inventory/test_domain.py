@@ -1,6 +1,7 @@
 """The rules of stock, without a database."""
 
-from services.inventory.domain import Line, Price, Problem, Product, problems
+from accord.errors import Precondition
+from services.inventory.domain import Line, Price, Product, problems
 
 EUR_2 = Price(200, "EUR")
 EUR_3 = Price(300, "EUR")
@@ -34,12 +35,12 @@ def test_every_line_is_named_worst_first() -> None:
     )
 
     assert problems(lines, stock) == [
-        Problem("UNKNOWN_PRODUCT", "none", "is not sold here"),
-        Problem(
+        Precondition("UNKNOWN_PRODUCT", "none", "is not sold here"),
+        Precondition(
             "PRICE_CHANGED", "dear", "costs 300 minor units of EUR, not 200 minor units of EUR"
         ),
-        Problem("OUT_OF_STOCK", "a-low", "has 5 left, 9 are wanted"),
-        Problem("OUT_OF_STOCK", "b-low", "has 2 left, 4 are wanted"),
+        Precondition("OUT_OF_STOCK", "a-low", "has 5 left, 9 are wanted"),
+        Precondition("OUT_OF_STOCK", "b-low", "has 2 left, 4 are wanted"),
     ]
 
 
@@ -49,7 +50,7 @@ def test_price_before_stock_on_one_line() -> None:
 
     found = problems([Line("a", 1, EUR_2)], _stock(product))
 
-    assert [problem.reason for problem in found] == ["PRICE_CHANGED"]
+    assert [problem.type for problem in found] == ["PRICE_CHANGED"]
 
 
 def test_currency_is_part_of_the_price() -> None:
@@ -58,4 +59,4 @@ def test_currency_is_part_of_the_price() -> None:
 
     found = problems([Line("a", 1, EUR_2)], _stock(product))
 
-    assert [problem.reason for problem in found] == ["PRICE_CHANGED"]
+    assert [problem.type for problem in found] == ["PRICE_CHANGED"]
