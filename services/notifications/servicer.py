@@ -6,9 +6,7 @@ from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context
 from accord_runtime.service import Runtime, Service
 from services.notifications import store
-from services.notifications.mail import MailServer
 from services.notifications.steps import MailSteps
-from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.notifications.v1 import notifications_pb2 as pb
 from shop.notifications.v1.notifications_pb2_grpc import (
     NotificationServiceServicer,
@@ -40,13 +38,7 @@ class Notifications(NotificationServiceServicer):
 
 def build(runtime: Runtime) -> None:
     """Put the servicer on the server and receive the events of the orders."""
-    steps = MailSteps(
-        runtime.database,
-        runtime.executor,
-        CustomerServiceStub(runtime.mesh.channel("customers")),
-        MailServer.of(runtime.settings.mail_server),
-    )
-    runtime.subscribe("ORDERS", steps.handlers)
+    MailSteps(runtime)
     add_NotificationServiceServicer_to_server(Notifications(runtime.database), runtime.server)
 
 

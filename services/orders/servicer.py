@@ -39,20 +39,13 @@ class OrderServicer(OrderServiceServicer):
     """The RPCs of orders."""
 
     def __init__(self, runtime: Runtime) -> None:
-        channel = runtime.mesh.channel
         self._database = runtime.database
         self._executor = runtime.executor
         self._notifier = runtime.notifier
-        self._customers = CustomerServiceStub(channel("customers"))
+        self._customers = CustomerServiceStub(runtime.mesh.channel("customers"))
         self._orders = Orders(runtime.outbox)
         self._sagas = runtime.sagas = Sagas(runtime.database, runtime.executor)
-        self._saga = OrderSteps(
-            runtime.database,
-            self._orders,
-            channel("inventory"),
-            channel("payments"),
-            channel("shipping"),
-        ).definition()
+        self._saga = OrderSteps(runtime, self._orders).definition()
         self._sagas.register(self._saga)
         self._watching = Watching(runtime.database, runtime.notifier)
         self._bulk = BulkUpdates(runtime.database, self._orders, self._sagas)

@@ -12,14 +12,14 @@ CancelOrder and `start_shipping` both write the order under its lock, so exactly
 one of them wins.
 """
 
-import grpc
 from google.protobuf.message import Message
 
 from accord import idempotency_key
 from accord.errors import ServiceError
-from accord_runtime.database import Database, Tx
+from accord_runtime.database import Tx
 from accord_runtime.grpc import idempotency
 from accord_runtime.saga import Definition, Kind, Step
+from accord_runtime.service import Runtime
 from accord_runtime.work.table import Effect
 from services.orders import domain, store
 from services.orders.store import Orders
@@ -37,19 +37,13 @@ from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceStub
 class OrderSteps:
     """What each step does, against the other services."""
 
-    def __init__(
-        self,
-        database: Database,
-        orders: Orders,
-        inventory: grpc.aio.Channel,
-        payments: grpc.aio.Channel,
-        shipping: grpc.aio.Channel,
-    ) -> None:
-        self._database = database
+    def __init__(self, runtime: Runtime, orders: Orders) -> None:
+        channel = runtime.mesh.channel
+        self._database = runtime.database
         self._orders = orders
-        self._inventory = InventoryServiceStub(inventory)
-        self._payments = PaymentServiceStub(payments)
-        self._shipping = ShippingServiceStub(shipping)
+        self._inventory = InventoryServiceStub(channel("inventory"))
+        self._payments = PaymentServiceStub(channel("payments"))
+        self._shipping = ShippingServiceStub(channel("shipping"))
 
     def definition(self) -> Definition:
         """The saga, version 1."""

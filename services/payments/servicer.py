@@ -4,7 +4,6 @@ How a payment is recorded, tried and taken back is `ExternalEffect`'s; this says
 """
 
 import time
-from collections.abc import Callable
 from typing import Final
 
 from accord.errors import NotFound, ServiceError, Unavailable
@@ -37,11 +36,9 @@ class Payments(PaymentServiceServicer):
         database: Database,
         executor: Executor,
         processor: CardProcessor,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._processor = processor
-        self._clock = clock
         self._payments = ExternalEffect(
             database,
             executor,
@@ -49,7 +46,6 @@ class Payments(PaymentServiceServicer):
             store.find,
             lambda payment: payment.state == pb.PAYMENT_STATE_REFUNDING,
             self._reverse,
-            clock,
         )
 
     async def Charge(self, request: pb.ChargeRequest, context: Context) -> pb.ChargeResponse:
@@ -57,18 +53,18 @@ class Payments(PaymentServiceServicer):
         key = idempotency.key()
         return await self._payments.do(
             request.order_id,
-            lambda tx: store.open_charge(tx, request.order_id, amount, key, self._clock()),
+            lambda tx: store.open_charge(tx, request.order_id, amount, key, time.time()),
             lambda payment: self._processor.capture(
                 payment.payment_id, payment.order_id, amount, request.card_token
             ),
-            lambda tx, payment, outcome: store.settle(tx, payment, outcome, self._clock()),
+            lambda tx, payment, outcome: store.settle(tx, payment, outcome, time.time()),
             lambda tx, payment: _answer(tx, payment, amount),
         )
 
     async def Refund(self, request: pb.RefundRequest, context: Context) -> pb.RefundResponse:
         await self._payments.undo(
             request.order_id,
-            lambda tx: store.begin_refund(tx, request.order_id, self._clock()),
+            lambda tx: store.begin_refund(tx, request.order_id, time.time()),
         )
 
         def answer(tx: Tx) -> pb.RefundResponse:
@@ -90,7 +86,7 @@ class Payments(PaymentServiceServicer):
 
     async def _reverse(self, payment: pb.Payment) -> Effect:
         await self._processor.reverse(payment.payment_id, payment.order_id)
-        return lambda tx: store.finish_refund(tx, payment.order_id, self._clock())
+        return lambda tx: store.finish_refund(tx, payment.order_id, time.time())
 
 
 def _answer(tx: Tx, payment: pb.Payment, amount: Money) -> pb.ChargeResponse | ServiceError | None:

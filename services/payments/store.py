@@ -68,15 +68,12 @@ def begin_refund(tx: Tx, order_id: str, now: float) -> bool:
     Returns whether its payment has just become REFUNDING.
     """
     # The two statements cannot miss each other's case: a payment is never deleted.
-    return (
-        not _insert(tx, order_id, "REFUNDED", now)
-        and tx.execute(
-            "UPDATE payment SET state = 'REFUNDING', updated_at = :now"
-            " WHERE order_id = :order_id AND state IN ('PENDING', 'CAPTURED')",
-            {"order_id": order_id, "now": now},
-        )
-        > 0
+    moved = not _insert(tx, order_id, "REFUNDED", now) and tx.execute(
+        "UPDATE payment SET state = 'REFUNDING', updated_at = :now"
+        " WHERE order_id = :order_id AND state IN ('PENDING', 'CAPTURED')",
+        {"order_id": order_id, "now": now},
     )
+    return bool(moved)
 
 
 def finish_refund(tx: Tx, order_id: str, now: float) -> None:

@@ -4,7 +4,6 @@ How a shipment is recorded, tried and taken back is `ExternalEffect`'s; this say
 """
 
 import time
-from collections.abc import Callable
 from typing import Final
 
 from accord.errors import Aborted, FailedPrecondition, NotFound, ServiceError, Unavailable
@@ -36,11 +35,9 @@ class Shipping(ShippingServiceServicer):
         database: Database,
         executor: Executor,
         carrier: Carrier,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._carrier = carrier
-        self._clock = clock
         self._shipments = ExternalEffect(
             database,
             executor,
@@ -48,7 +45,6 @@ class Shipping(ShippingServiceServicer):
             store.find,
             lambda shipment: shipment.state == pb.SHIPMENT_STATE_CANCELLING,
             self._cancel,
-            clock,
         )
 
     async def CreateShipment(
@@ -58,11 +54,11 @@ class Shipping(ShippingServiceServicer):
         key = idempotency.key()
         return await self._shipments.do(
             request.order_id,
-            lambda tx: store.open_booking(tx, request.order_id, units, key, self._clock()),
+            lambda tx: store.open_booking(tx, request.order_id, units, key, time.time()),
             lambda shipment: self._carrier.book(
                 shipment.shipment_id, shipment.order_id, request.ship_to, shipment.units
             ),
-            lambda tx, shipment, outcome: store.settle(tx, shipment, outcome, self._clock()),
+            lambda tx, shipment, outcome: store.settle(tx, shipment, outcome, time.time()),
             _answer,
         )
 
@@ -71,7 +67,7 @@ class Shipping(ShippingServiceServicer):
     ) -> pb.CancelShipmentResponse:
         await self._shipments.undo(
             request.order_id,
-            lambda tx: store.begin_cancellation(tx, request.order_id, self._clock()),
+            lambda tx: store.begin_cancellation(tx, request.order_id, time.time()),
         )
 
         def answer(tx: Tx) -> pb.CancelShipmentResponse:
@@ -96,7 +92,7 @@ class Shipping(ShippingServiceServicer):
     async def _cancel(self, shipment: pb.Shipment) -> Effect:
         cancelled = await self._carrier.cancel(shipment.shipment_id, shipment.order_id)
         return lambda tx: store.finish_cancellation(
-            tx, shipment.order_id, self._clock(), cancelled=cancelled
+            tx, shipment.order_id, time.time(), cancelled=cancelled
         )
 
 

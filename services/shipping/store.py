@@ -77,15 +77,12 @@ def begin_cancellation(tx: Tx, order_id: str, now: float) -> bool:
     Returns whether it has just become CANCELLING.
     """
     # The two statements cannot miss each other's case: a shipment is never deleted.
-    return (
-        not _insert(tx, order_id, "CANCELLED", now)
-        and tx.execute(
-            "UPDATE shipment SET state = 'CANCELLING', updated_at = :now"
-            " WHERE order_id = :order_id AND state IN ('PENDING', 'BOOKED')",
-            {"order_id": order_id, "now": now},
-        )
-        > 0
+    moved = not _insert(tx, order_id, "CANCELLED", now) and tx.execute(
+        "UPDATE shipment SET state = 'CANCELLING', updated_at = :now"
+        " WHERE order_id = :order_id AND state IN ('PENDING', 'BOOKED')",
+        {"order_id": order_id, "now": now},
     )
+    return bool(moved)
 
 
 def finish_cancellation(tx: Tx, order_id: str, now: float, *, cancelled: bool) -> None:

@@ -22,7 +22,6 @@ from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.saga import state_machine
 from accord_runtime.saga.definition import Definition, Kind, Step
 from accord_runtime.saga.state_machine import START, Phase, Position
-from accord_runtime.work import table
 from accord_runtime.work.executor import Executor, Queue
 from accord_runtime.work.table import Effect, LeaseLost, Work
 
@@ -148,13 +147,11 @@ class Sagas:
 
     def cancel(self, tx: Tx, id: str) -> None:  # noqa: A002
         """Ask for a saga to be undone. Whether it still can be is the caller's to decide."""
-        now = self._clock()
         tx.execute(
             "UPDATE saga SET cancelled = 1, updated_at = :now WHERE id = :id",
-            {"id": id, "now": now},
+            {"id": id, "now": self._clock()},
         )
-        table.expedite(tx, QUEUE, id, now)
-        tx.after_commit(self._executor.wake)
+        self._executor.expedite(tx, QUEUE, id)
 
     async def _work(self, work: Work) -> Effect | None:
         saga = await self._database.read(lambda tx: load(tx, work.key))

@@ -133,6 +133,11 @@ class Executor:
         lease, now = self._queues[queue].lease, self._clock()
         return table.enqueue(tx, queue, key, payload, now=now, owner=self._owner, lease=lease)
 
+    def expedite(self, tx: Tx, queue: str, key: str) -> None:
+        """Let the waiting work of a key run after the commit, parked work from the beginning."""
+        table.expedite(tx, queue, key, self._clock())
+        tx.after_commit(self.wake)
+
     def wake(self) -> None:
         """Look at the table now."""
         self._wake.set()

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from accord import ServiceError
 from accord_runtime.database import Database, Tx
 from accord_runtime.work.executor import Executor, Queue
-from accord_runtime.work.table import Effect, Work, expedite
+from accord_runtime.work.table import Effect, Work
 
 Record = TypeVar("Record")
 Outcome = TypeVar("Outcome")
@@ -28,7 +28,6 @@ class ExternalEffect(Generic[Record]):
         find: the record with a key.
         is_undoing: whether a record waits for the party to undo it.
         undo: asks the party, which must bear being asked again, and returns what to write.
-        clock: Unix time in seconds.
     """
 
     def __init__(
@@ -39,7 +38,6 @@ class ExternalEffect(Generic[Record]):
         find: Callable[[Tx, str], Record | None],
         is_undoing: Callable[[Record], bool],
         undo: Callable[[Record], Awaitable[Effect]],
-        clock: Callable[[], float],
     ) -> None:
         self._database = database
         self._executor = executor
@@ -47,7 +45,6 @@ class ExternalEffect(Generic[Record]):
         self._find = find
         self._is_undoing = is_undoing
         self._undo = undo
-        self._clock = clock
         executor.register(Queue(queue, self._finish))
 
     async def do(
@@ -129,4 +126,4 @@ class ExternalEffect(Generic[Record]):
     def _catch_up(self, tx: Tx, key: str, finish: Effect) -> None:
         finish(tx)
         # It finds nothing left to do, and is gone from the operator's list.
-        expedite(tx, self._queue, key, self._clock())
+        self._executor.expedite(tx, self._queue, key)

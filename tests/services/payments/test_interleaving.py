@@ -43,7 +43,7 @@ class ChargesAndRefunds(Interleaving):
 
     def build(self, database: Database, executor: Executor) -> None:
         processor = GatedProcessor(SandboxProcessor(self.bench.channel), self.gate)
-        self.payments = Payments(database, executor, processor, lambda: self.now)
+        self.payments = Payments(database, executor, processor)
 
     async def perform(self, order: str, variant: str) -> str:
         request = pb.ChargeRequest(order_id=order, amount=PRICE, card_token=variant)

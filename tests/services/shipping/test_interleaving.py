@@ -43,7 +43,7 @@ class BookingsAndCancellations(Interleaving):
 
     def build(self, database: Database, executor: Executor) -> None:
         carrier = GatedCarrier(SandboxCarrier(self.bench.channel), self.gate)
-        self.shipping = Shipping(database, executor, carrier, lambda: self.now)
+        self.shipping = Shipping(database, executor, carrier)
 
     async def act_outside(self, order: str) -> None:
         """The carrier takes a booked parcel on its way."""
