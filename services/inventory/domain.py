@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import Final
 
 from accord.errors import Precondition
+from shop.common.v1.money_pb2 import Money
+from shop.inventory.v1.inventory_pb2 import Product
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,24 +17,13 @@ class Price:
     minor_units: int
     currency_code: str
 
+    @classmethod
+    def of(cls, money: Money) -> "Price":
+        """The price that a message says."""
+        return cls(money.minor_units, money.currency_code)
+
     def __str__(self) -> str:
         return f"{self.minor_units} minor units of {self.currency_code}"
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A product with its stock, in units; 0 <= `reserved` <= `on_hand`."""
-
-    sku: str
-    name: str
-    price: Price
-    on_hand: int
-    reserved: int
-
-    @property
-    def available(self) -> int:
-        """Units that can still be sold."""
-        return self.on_hand - self.reserved
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -67,8 +58,9 @@ def problems(lines: Sequence[Line], stock: Mapping[str, Product]) -> list[Precon
 def _problem(line: Line, product: Product | None) -> Precondition | None:
     if product is None:
         return Precondition("UNKNOWN_PRODUCT", line.sku, "is not sold here")
-    if product.price != line.price:
-        text = f"costs {product.price}, not {line.price}"
+    price = Price.of(product.price)
+    if price != line.price:
+        text = f"costs {price}, not {line.price}"
         return Precondition("PRICE_CHANGED", line.sku, text)
     if product.available < line.quantity:
         text = f"has {product.available} left, {line.quantity} are wanted"

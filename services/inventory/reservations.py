@@ -9,8 +9,9 @@ from typing import Final
 
 from accord.errors import FailedPrecondition, InvalidArgument, Precondition
 from accord_runtime.database import Tx
-from services.inventory.domain import Line, Price, Product, State, problems
+from services.inventory.domain import Line, Price, State, problems
 from services.inventory.store import to_product
+from shop.inventory.v1.inventory_pb2 import Product
 
 NAMED: Final = 20
 """Lines that a refusal names, the worst ones; an error with more would not fit the trailers."""
@@ -154,8 +155,4 @@ def _refusal(found: Sequence[Precondition]) -> FailedPrecondition:
     text = "; ".join(f"{problem.subject} {problem.description}" for problem in found[:3])
     if len(found) > 3:
         text += f"; and {len(found) - 3} more"
-    return FailedPrecondition(
-        found[0].type,
-        text,
-        *found[:NAMED],
-    )
+    return FailedPrecondition(found[0].type, text, *found[:NAMED])

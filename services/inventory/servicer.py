@@ -12,8 +12,7 @@ from accord_runtime.grpc.idempotency import commit, key
 from accord_runtime.grpc.types import Context
 from accord_runtime.service import Runtime, Service
 from services.inventory import reservations, store
-from services.inventory.domain import Line, Price, Product, State
-from shop.common.v1.money_pb2 import Money
+from services.inventory.domain import Line, Price, State
 from shop.inventory.v1 import inventory_pb2 as pb
 from shop.inventory.v1.inventory_pb2_grpc import (
     InventoryServiceServicer,
@@ -36,16 +35,16 @@ class Inventory(InventoryServiceServicer):
         self, request: pb.UpsertProductRequest, context: Context
     ) -> pb.UpsertProductResponse:
         def upsert(tx: Tx) -> pb.UpsertProductResponse:
-            price = _price(request.price)
+            price = Price.of(request.price)
             product = store.upsert(tx, request.sku, request.name, price, request.on_hand)
-            return pb.UpsertProductResponse(product=_product(product))
+            return pb.UpsertProductResponse(product=product)
 
         return await commit(self._database, upsert)
 
     async def ReserveStock(
         self, request: pb.ReserveStockRequest, context: Context
     ) -> pb.ReserveStockResponse:
-        lines = [Line(line.sku, line.quantity, _price(line.unit_price)) for line in request.lines]
+        lines = [Line(line.sku, line.quantity, Price.of(line.unit_price)) for line in request.lines]
         used = key()
         return await self._change(
             request.order_id,
@@ -80,7 +79,7 @@ class Inventory(InventoryServiceServicer):
         product = await self._database.read(lambda tx: store.find(tx, request.sku))
         if product is None:
             raise NotFound("product", request.sku)
-        return pb.GetStockResponse(product=_product(product))
+        return pb.GetStockResponse(product=product)
 
     async def ListStock(
         self, request: pb.ListStockRequest, context: Context
@@ -88,24 +87,8 @@ class Inventory(InventoryServiceServicer):
         last = request.after_sku
         while page := await self._database.read(partial(store.page, after=last, most=PAGE)):
             for product in page:
-                yield pb.ListStockResponse(product=_product(product))
+                yield pb.ListStockResponse(product=product)
             last = page[-1].sku
-
-
-def _price(money: Money) -> Price:
-    return Price(money.minor_units, money.currency_code)
-
-
-def _product(product: Product) -> pb.Product:
-    price = product.price
-    return pb.Product(
-        sku=product.sku,
-        name=product.name,
-        price=Money(minor_units=price.minor_units, currency_code=price.currency_code),
-        on_hand=product.on_hand,
-        reserved=product.reserved,
-        available=product.available,
-    )
 
 
 def build(runtime: Runtime) -> None:

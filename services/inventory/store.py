@@ -4,7 +4,9 @@ from typing import Final
 
 from accord.errors import FailedPrecondition, Precondition
 from accord_runtime.database import Row, Tx
-from services.inventory.domain import Price, Product
+from services.inventory.domain import Price
+from shop.common.v1.money_pb2 import Money
+from shop.inventory.v1.inventory_pb2 import Product
 
 MIGRATIONS: Final = [
     """
@@ -89,6 +91,13 @@ def page(tx: Tx, after: str, most: int) -> list[Product]:
 
 
 def to_product(row: Row) -> Product:
-    """A row of `product` as the domain knows it."""
-    price = Price(row["price_minor_units"], row["currency_code"])
-    return Product(row["sku"], row["name"], price, row["on_hand"], row["reserved"])
+    """A row of `product` as callers see it."""
+    price = Money(minor_units=row["price_minor_units"], currency_code=row["currency_code"])
+    return Product(
+        sku=row["sku"],
+        name=row["name"],
+        price=price,
+        on_hand=row["on_hand"],
+        reserved=row["reserved"],
+        available=row["on_hand"] - row["reserved"],
+    )

@@ -21,7 +21,6 @@ from accord_runtime.work.table import Work
 from services.orders import domain, store
 from services.orders.bulk import BulkUpdates, cancel
 from services.orders.steps import OrderSteps
-from services.orders.store import Orders
 from services.orders.watching import Watching, paced
 from shop.customers.v1.customers_pb2 import Customer, GetCustomerRequest, GetCustomerResponse
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
@@ -43,12 +42,12 @@ class OrderServicer(OrderServiceServicer):
         self._executor = runtime.executor
         self._notifier = runtime.notifier
         self._customers = CustomerServiceStub(runtime.mesh.channel("customers"))
-        self._orders = Orders(runtime.outbox)
+        self._outbox = runtime.outbox
         self._sagas = runtime.sagas = Sagas(runtime.database, runtime.executor)
-        self._saga = OrderSteps(runtime, self._orders).definition()
+        self._saga = OrderSteps(runtime).definition()
         self._sagas.register(self._saga)
         self._watching = Watching(runtime.database, runtime.notifier)
-        self._bulk = BulkUpdates(runtime.database, self._orders, self._sagas)
+        self._bulk = BulkUpdates(runtime.database, self._outbox, self._sagas)
         runtime.mesh.fallback(GET_CUSTOMER, self._known_without_asking)
 
     async def CreateOrder(
@@ -104,7 +103,7 @@ class OrderServicer(OrderServiceServicer):
         return await commit(
             self._database,
             lambda tx: pb.CancelOrderResponse(
-                order=cancel(tx, self._orders, self._sagas, request.order_id, request.reason)
+                order=cancel(tx, self._outbox, self._sagas, request.order_id, request.reason)
             ),
         )
 
@@ -162,7 +161,7 @@ class OrderServicer(OrderServiceServicer):
 
     def _place(self, tx: Tx, placed: OrderPlaced) -> Work:
         idempotency.record(tx, None, reference=placed.order_id)
-        self._orders.place(tx, placed)
+        store.place(tx, self._outbox, placed)
         return self._sagas.start(tx, self._saga, placed.order_id)
 
     async def _answer(self, order_id: str) -> pb.CreateOrderResponse | None:

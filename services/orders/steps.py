@@ -22,7 +22,6 @@ from accord_runtime.saga import Definition, Kind, Step
 from accord_runtime.service import Runtime
 from accord_runtime.work.table import Effect
 from services.orders import domain, store
-from services.orders.store import Orders
 from shop.inventory.v1 import inventory_pb2
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.orders.v1 import events_pb2 as events
@@ -37,10 +36,10 @@ from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceStub
 class OrderSteps:
     """What each step does, against the other services."""
 
-    def __init__(self, runtime: Runtime, orders: Orders) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         channel = runtime.mesh.channel
         self._database = runtime.database
-        self._orders = orders
+        self._outbox = runtime.outbox
         self._inventory = InventoryServiceStub(channel("inventory"))
         self._payments = PaymentServiceStub(channel("payments"))
         self._shipping = ShippingServiceStub(channel("shipping"))
@@ -179,7 +178,7 @@ class OrderSteps:
         return write
 
     def _happened(self, tx: Tx, order: Order, event: Message) -> None:
-        self._orders.happened(tx, order, event)
+        store.happened(tx, self._outbox, order, event)
         # The first outcome is what CreateOrder answers, now and to every repeat.
         idempotency.settle(tx, order.order_id, CreateOrderResponse(order=order))
 

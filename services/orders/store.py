@@ -32,32 +32,27 @@ PAGE_BYTES: Final = 2 * 1024 * 1024
 """Bytes of a page of orders: half of what a message may have. A page of large orders is shorter."""
 
 
-class Orders:
-    """The orders of one database. Methods that take a `Tx` run inside a transaction."""
+def place(tx: Tx, outbox: Outbox, event: OrderPlaced) -> Order:
+    """Write a new order."""
+    order = Order()
+    _append(tx, outbox, order, event)
+    tx.insert("orders", {**_columns(order), "card_token": event.card_token})
+    return order
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
 
-    def place(self, tx: Tx, event: OrderPlaced) -> Order:
-        """Write a new order."""
-        order = Order()
-        self._append(tx, order, event)
-        tx.insert("orders", {**_columns(order), "card_token": event.card_token})
-        return order
+def happened(tx: Tx, outbox: Outbox, order: Order, event: Message) -> None:
+    """Append an event to an order that was read with `lock`, and fold it in."""
+    _append(tx, outbox, order, event)
+    tx.execute(
+        "UPDATE orders SET status = :status, sequence = :sequence, folded = :folded"
+        " WHERE order_id = :order_id AND customer_id = :customer_id",
+        _columns(order),
+    )
 
-    def happened(self, tx: Tx, order: Order, event: Message) -> Order:
-        """Append an event to an order that was read with `lock`, and fold it in."""
-        self._append(tx, order, event)
-        tx.execute(
-            "UPDATE orders SET status = :status, sequence = :sequence, folded = :folded"
-            " WHERE order_id = :order_id AND customer_id = :customer_id",
-            _columns(order),
-        )
-        return order
 
-    def _append(self, tx: Tx, order: Order, event: Message) -> None:
-        written = self._outbox.append(tx, event, sequence=order.sequence + 1)
-        domain.apply(order, event, written.sequence, written.occurred_at)
+def _append(tx: Tx, outbox: Outbox, order: Order, event: Message) -> None:
+    written = outbox.append(tx, event, sequence=order.sequence + 1)
+    domain.apply(order, event, written.sequence, written.occurred_at)
 
 
 def has_ordered(tx: Tx, customer_id: str) -> bool:

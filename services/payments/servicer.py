@@ -31,12 +31,7 @@ REFUNDS: Final = "refunds"
 class Payments(PaymentServiceServicer):
     """Charges and refunds orders."""
 
-    def __init__(
-        self,
-        database: Database,
-        executor: Executor,
-        processor: CardProcessor,
-    ) -> None:
+    def __init__(self, database: Database, executor: Executor, processor: CardProcessor) -> None:
         self._database = database
         self._processor = processor
         self._payments = ExternalEffect(
@@ -63,8 +58,7 @@ class Payments(PaymentServiceServicer):
 
     async def Refund(self, request: pb.RefundRequest, context: Context) -> pb.RefundResponse:
         await self._payments.undo(
-            request.order_id,
-            lambda tx: store.begin_refund(tx, request.order_id, time.time()),
+            request.order_id, lambda tx: store.begin_refund(tx, request.order_id, time.time())
         )
 
         def answer(tx: Tx) -> pb.RefundResponse:
@@ -102,9 +96,7 @@ def _answer(tx: Tx, payment: pb.Payment, amount: Money) -> pb.ChargeResponse | S
 def build(runtime: Runtime) -> None:
     """Put the servicer on the server, with the sandbox's card processor behind it."""
     servicer = Payments(
-        runtime.database,
-        runtime.executor,
-        SandboxProcessor(runtime.mesh.channel("sandbox")),
+        runtime.database, runtime.executor, SandboxProcessor(runtime.mesh.channel("sandbox"))
     )
     add_PaymentServiceServicer_to_server(servicer, runtime.server)
 

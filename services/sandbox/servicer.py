@@ -158,11 +158,7 @@ class Sandbox(SandboxServiceServicer):
         head = await self._database.read(store.ledger_head)
         while page := await self._database.read(
             partial(
-                store.read_entries,
-                after=last,
-                up_to=head,
-                reference=request.reference,
-                limit=PAGE,
+                store.read_entries, after=last, up_to=head, reference=request.reference, limit=PAGE
             )
         ):
             for entry in page:

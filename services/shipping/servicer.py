@@ -30,12 +30,7 @@ CANCELLATIONS: Final = "cancellations"
 class Shipping(ShippingServiceServicer):
     """Books and cancels parcels."""
 
-    def __init__(
-        self,
-        database: Database,
-        executor: Executor,
-        carrier: Carrier,
-    ) -> None:
+    def __init__(self, database: Database, executor: Executor, carrier: Carrier) -> None:
         self._database = database
         self._carrier = carrier
         self._shipments = ExternalEffect(
@@ -66,8 +61,7 @@ class Shipping(ShippingServiceServicer):
         self, request: pb.CancelShipmentRequest, context: Context
     ) -> pb.CancelShipmentResponse:
         await self._shipments.undo(
-            request.order_id,
-            lambda tx: store.begin_cancellation(tx, request.order_id, time.time()),
+            request.order_id, lambda tx: store.begin_cancellation(tx, request.order_id, time.time())
         )
 
         def answer(tx: Tx) -> pb.CancelShipmentResponse:
@@ -111,9 +105,7 @@ def _answer(tx: Tx, shipment: pb.Shipment) -> pb.CreateShipmentResponse | Servic
 def build(runtime: Runtime) -> None:
     """Put the servicer on the server, with the sandbox's carrier behind it."""
     servicer = Shipping(
-        runtime.database,
-        runtime.executor,
-        SandboxCarrier(runtime.mesh.channel("sandbox")),
+        runtime.database, runtime.executor, SandboxCarrier(runtime.mesh.channel("sandbox"))
     )
     add_ShippingServiceServicer_to_server(servicer, runtime.server)
 

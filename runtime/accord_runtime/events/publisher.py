@@ -115,11 +115,7 @@ class Publisher:
     """
 
     def __init__(
-        self,
-        service: str,
-        database: Database,
-        broker: Broker,
-        notifier: Notifier,
+        self, service: str, database: Database, broker: Broker, notifier: Notifier
     ) -> None:
         self._service = service
         self._stream = service.upper()
@@ -175,10 +171,7 @@ class Publisher:
         acks = await asyncio.gather(
             *(
                 jetstream.publish(
-                    subject(event),
-                    event.payload,
-                    headers=headers(self._service, event),
-                    timeout=5,
+                    subject(event), event.payload, headers=headers(self._service, event), timeout=5
                 )
                 for event in batch
             )

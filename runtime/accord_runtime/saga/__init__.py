@@ -4,13 +4,4 @@ from accord_runtime.saga.definition import Definition, Kind, Step
 from accord_runtime.saga.orchestrator import MIGRATIONS, Saga, Sagas
 from accord_runtime.saga.state_machine import Phase, Position
 
-__all__ = [
-    "MIGRATIONS",
-    "Definition",
-    "Kind",
-    "Phase",
-    "Position",
-    "Saga",
-    "Sagas",
-    "Step",
-]
+__all__ = ["MIGRATIONS", "Definition", "Kind", "Phase", "Position", "Saga", "Sagas", "Step"]

@@ -6,8 +6,9 @@ from typing import Final
 from accord_runtime.database import Database, open_database
 from accord_runtime.database.migrations import migrate
 from services.inventory import reservations, store
-from services.inventory.domain import Line, Price, Product, State
+from services.inventory.domain import Line, Price, State
 from services.inventory.store import MIGRATIONS
+from shop.inventory.v1.inventory_pb2 import Product
 
 PRICE: Final = Price(1999, "EUR")
 

@@ -1,10 +1,19 @@
 """The rules of stock, without a database."""
 
 from accord.errors import Precondition
-from services.inventory.domain import Line, Price, Product, problems
+from services.inventory.domain import Line, Price, problems
+from shop.common.v1.money_pb2 import Money
+from shop.inventory.v1.inventory_pb2 import Product
 
 EUR_2 = Price(200, "EUR")
 EUR_3 = Price(300, "EUR")
+
+
+def _product(sku: str, price: Price, on_hand: int, reserved: int) -> Product:
+    money = Money(minor_units=price.minor_units, currency_code=price.currency_code)
+    return Product(
+        sku=sku, price=money, on_hand=on_hand, reserved=reserved, available=on_hand - reserved
+    )
 
 
 def _stock(*products: Product) -> dict[str, Product]:
@@ -13,7 +22,7 @@ def _stock(*products: Product) -> dict[str, Product]:
 
 def test_no_problem() -> None:
     """Exactly what is available can be reserved."""
-    product = Product("a", "A", EUR_2, on_hand=5, reserved=3)
+    product = _product("a", EUR_2, 5, 3)
 
     assert problems([Line("a", 2, EUR_2)], _stock(product)) == []
 
@@ -28,10 +37,10 @@ def test_every_line_is_named_worst_first() -> None:
         Line("none", 1, EUR_2),
     ]
     stock = _stock(
-        Product("a-low", "", EUR_2, 5, 0),
-        Product("b-low", "", EUR_2, 5, 3),
-        Product("ok", "", EUR_2, 5, 0),
-        Product("dear", "", EUR_3, 5, 0),
+        _product("a-low", EUR_2, 5, 0),
+        _product("b-low", EUR_2, 5, 3),
+        _product("ok", EUR_2, 5, 0),
+        _product("dear", EUR_3, 5, 0),
     )
 
     assert problems(lines, stock) == [
@@ -46,7 +55,7 @@ def test_every_line_is_named_worst_first() -> None:
 
 def test_price_before_stock_on_one_line() -> None:
     """A line with two faults is told the one that makes the other pointless."""
-    product = Product("a", "A", EUR_3, on_hand=0, reserved=0)
+    product = _product("a", EUR_3, 0, 0)
 
     found = problems([Line("a", 1, EUR_2)], _stock(product))
 
@@ -55,7 +64,7 @@ def test_price_before_stock_on_one_line() -> None:
 
 def test_currency_is_part_of_the_price() -> None:
     """The same number in another currency is another price."""
-    product = Product("a", "A", Price(200, "USD"), on_hand=9, reserved=0)
+    product = _product("a", Price(200, "USD"), 9, 0)
 
     found = problems([Line("a", 1, EUR_2)], _stock(product))
 
