@@ -57,8 +57,8 @@ def _append(tx: Tx, outbox: Outbox, order: Order, event: Message) -> None:
 
 def has_ordered(tx: Tx, customer_id: str) -> bool:
     """Whether there is an order of this customer."""
-    row = tx.one("SELECT order_id FROM orders WHERE customer_id = :id LIMIT 1", {"id": customer_id})
-    return row is not None
+    sql = "SELECT 1 FROM orders WHERE customer_id = :id LIMIT 1"
+    return tx.value(sql, {"id": customer_id}) is not None
 
 
 def get(tx: Tx, order_id: str, *, lock: bool = False) -> Order:
@@ -76,8 +76,7 @@ def get(tx: Tx, order_id: str, *, lock: bool = False) -> Order:
 
 def card_token(tx: Tx, order_id: str) -> str:
     """The card to charge."""
-    row = tx.one("SELECT card_token FROM orders WHERE order_id = :id", {"id": order_id})
-    return "" if row is None else str(row["card_token"])
+    return tx.value("SELECT card_token FROM orders WHERE order_id = :id", {"id": order_id}) or ""
 
 
 def page(tx: Tx, asked: Page, *, customer_id: str, status: int) -> tuple[list[Order], str]:

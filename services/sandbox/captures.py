@@ -42,13 +42,12 @@ def reverse(tx: Tx, key: str, reference: str, now: float) -> Capture:
 
 def count_call(tx: Tx, key: str) -> int:
     """Count one more call for a key of a flaky card, and return how many there were."""
-    row = tx.one(
+    calls: int = tx.value(
         "INSERT INTO flaky_captures (key, calls) VALUES (:key, 1)"
         " ON CONFLICT (key) DO UPDATE SET calls = flaky_captures.calls + 1 RETURNING calls",
         {"key": key},
     )
-    assert row is not None
-    return int(row["calls"])
+    return calls
 
 
 def _insert(

@@ -137,12 +137,8 @@ class Carrier(_Party, CarrierServiceServicer):
         return pb.CancelParcelResponse(units=parcel.units if cancelled else 0)
 
 
-class Sandbox(SandboxServiceServicer):
+class Sandbox(_Party, SandboxServiceServicer):
     """Takes commands and shows the ledger."""
-
-    def __init__(self, database: Database, behaviors: Behaviors) -> None:
-        self._database = database
-        self._behaviors = behaviors
 
     async def SetBehavior(
         self, request: pb.SetBehaviorRequest, context: Context

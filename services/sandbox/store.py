@@ -69,12 +69,10 @@ def append_entry(
     Numbers are dense and become visible in order: whoever holds the head's row is the only one who
     appends until its transaction is over. A reader that goes on from a number misses nothing.
     """
-    head = tx.one("UPDATE ledger_head SET number = number + 1 RETURNING number")
-    assert head is not None
     tx.insert(
         "ledger",
         {
-            "number": head["number"],
+            "number": tx.value("UPDATE ledger_head SET number = number + 1 RETURNING number"),
             "kind": kind,
             "key": key,
             "reference": reference,
@@ -88,9 +86,8 @@ def append_entry(
 
 def ledger_head(tx: Tx) -> int:
     """Number of the last entry; 0 when there is none."""
-    head = tx.one("SELECT number FROM ledger_head")
-    assert head is not None
-    return int(head["number"])
+    head: int = tx.value("SELECT number FROM ledger_head")
+    return head
 
 
 def read_entries(

@@ -74,6 +74,11 @@ class Tx(ABC):
         rows = self._checked(sql, params)[1]
         return rows[0] if rows else None
 
+    def value(self, sql: str, params: Params = NO_PARAMS) -> Any:
+        """Run one statement and return the first column of its first row, or None."""
+        row = self.one(sql, params)
+        return None if row is None else next(iter(row.values()))
+
     def insert(self, table: str, values: Params, *, on_conflict: str = "") -> bool:
         """Insert one row, named by its columns, and return whether that wrote it.
 

@@ -219,7 +219,7 @@ class PostgresDatabase(Database):
         # IF NOT EXISTS is not safe against a replica that does the same at this moment.
         tx.execute("SELECT pg_advisory_xact_lock(:key)", {"key": lock_key(name, "schema")})
         # Looked up first: without the right to create schemas, an existing one must do.
-        if not tx.one("SELECT 1 AS one FROM pg_namespace WHERE nspname = :name", {"name": name}):
+        if not tx.value("SELECT 1 FROM pg_namespace WHERE nspname = :name", {"name": name}):
             tx.execute(f'CREATE SCHEMA "{name}"')
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
@@ -241,16 +241,16 @@ class PostgresDatabase(Database):
         key = {"key": lock_key(self._service, name)}
 
         def take(tx: Tx) -> bool:
-            row = tx.one("SELECT pg_try_advisory_lock(:key) AS taken", key)
-            return row is not None and bool(row["taken"])
+            return bool(tx.value("SELECT pg_try_advisory_lock(:key)", key))
 
         def check(tx: Tx) -> bool:
             # The session lock ends with its connection; a new connection does not have it.
-            row = tx.one(
-                "SELECT 1 AS one FROM pg_locks WHERE locktype = 'advisory' AND granted"
-                " AND pid = pg_backend_pid()"
+            return bool(
+                tx.value(
+                    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                    " AND pid = pg_backend_pid()"
+                )
             )
-            return row is not None
 
         # A connection of its own: the lock is the session's.
         threads = self._new_threads(f"{self._service}-{name}", threads=1)

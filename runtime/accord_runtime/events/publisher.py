@@ -142,9 +142,9 @@ class Publisher:
         while True:
             self._committed.clear()
             pending = await self._database.read(
-                lambda tx: tx.one("SELECT 1 AS found FROM events WHERE position IS NULL LIMIT 1")
+                lambda tx: tx.value("SELECT 1 FROM events WHERE position IS NULL LIMIT 1")
             )
-            if pending is not None:
+            if pending:
                 while await self._database.write(events.number):
                     self._notifier.changed(RECORD)
                     self._numbered.set()
@@ -196,15 +196,14 @@ class Publisher:
                 {"stream": self._stream},
             )
             noted = Mark(**row) if row else Mark()
-            earlier = tx.one(
-                "SELECT MAX(position) AS position FROM relay_marks"
+            at_last = tx.value(
+                "SELECT MAX(position) FROM relay_marks"
                 " WHERE stream = :stream AND acknowledged <= :last",
                 {"stream": self._stream, "last": last},
             )
-            at_last = int(earlier["position"] or 0) if earlier else 0
             new = noted.created != created
             expired = events.head(tx, before=time.time() - MAX_AGE) if new else 0
-            return noted, recover(noted, created, last, at_last, expired)
+            return noted, recover(noted, created, last, at_last or 0, expired)
 
         noted, mark = await self._database.read(compare)
         if mark != noted:

@@ -157,18 +157,16 @@ def after_position(tx: Tx, position: int, most: int) -> list[Event]:
 
 def head(tx: Tx, *, before: float = math.inf) -> int:
     """The highest position given to an event of before a time; 0 when there is none."""
-    row = tx.one(
-        "SELECT MAX(position) AS head FROM events"
-        + (" WHERE occurred_at < :before" if before < math.inf else ""),
-        {"before": before},
-    )
-    return int(row["head"] or 0) if row else 0
+    sql = "SELECT MAX(position) FROM events"
+    if before < math.inf:
+        sql += " WHERE occurred_at < :before"
+    return tx.value(sql, {"before": before}) or 0
 
 
 def committed(tx: Tx) -> int:
     """How many events there are: the position that the last of them has, or will be given."""
-    row = tx.one("SELECT COUNT(*) AS waiting FROM events WHERE position IS NULL")
-    return head(tx) + (int(row["waiting"]) if row else 0)
+    waiting: int = tx.value("SELECT COUNT(*) FROM events WHERE position IS NULL")
+    return head(tx) + waiting
 
 
 def keys_after(tx: Tx, position: int) -> tuple[int, list[str]]:

@@ -149,19 +149,19 @@ def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], float]:
     next_due = math.inf
     for queue in queues:
         values = {"queue": queue, "now": now}
-        if tx.one(
-            "SELECT 1 AS found FROM work WHERE queue = :queue AND state = 'ready'"
+        if tx.value(
+            "SELECT 1 FROM work WHERE queue = :queue AND state = 'ready'"
             " AND due_at <= :now AND lease_until <= :now LIMIT 1",
             values,
         ):
             due.append(queue)
-        later = tx.one(
-            "SELECT MIN(due_at) AS due_at FROM work WHERE queue = :queue AND state = 'ready'"
+        later = tx.value(
+            "SELECT MIN(due_at) FROM work WHERE queue = :queue AND state = 'ready'"
             " AND due_at > :now",
             values,
         )
-        if later is not None and later["due_at"] is not None:
-            next_due = min(next_due, float(later["due_at"]))
+        if later is not None:
+            next_due = min(next_due, later)
     return due, next_due
 
 
@@ -189,8 +189,9 @@ def fail(tx: Tx, work: Work, owner: str, error: str, now: float, retry_at: float
 
     Nothing happens to a row that is not this process's any more.
     """
-    row = tx.one("SELECT history FROM work WHERE id = :id", {"id": work.id})
-    history = json.loads(row["history"]) if row else []
+    history = json.loads(
+        tx.value("SELECT history FROM work WHERE id = :id", {"id": work.id}) or "[]"
+    )
     history = [*history, {"at": now, "attempt": work.attempts + 1, "error": error}]
     tx.execute(
         "UPDATE work SET state = :state, attempts = :attempts, due_at = :due_at,"
@@ -320,18 +321,16 @@ def page(
 
 def payload(tx: Tx, id: str) -> bytes:  # noqa: A002
     """What the handler of an item is given."""
-    row = tx.one("SELECT payload FROM work WHERE id = :id", {"id": id})
-    return b"" if row is None else bytes(row["payload"])
+    return tx.value("SELECT payload FROM work WHERE id = :id", {"id": id}) or b""
 
 
 def behind(tx: Tx, item: Item) -> int:
     """How many items of its key wait behind an item."""
-    row = tx.one(
-        "SELECT COUNT(*) AS waiting FROM work WHERE queue = :queue AND key = :key"
-        " AND (seq, id) > (:seq, :id)",
+    waiting: int = tx.value(
+        "SELECT COUNT(*) FROM work WHERE queue = :queue AND key = :key AND (seq, id) > (:seq, :id)",
         {"queue": item.queue, "key": item.key, "seq": item.seq, "id": item.id},
     )
-    return 0 if row is None else int(row["waiting"])
+    return waiting
 
 
 def _item(row: Row, now: float) -> Item:
