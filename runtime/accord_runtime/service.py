@@ -39,17 +39,11 @@ class Runtime:
     sagas: Sagas | None = None
     """What its operator sees of sagas; set by the `build` of a service that has any."""
     background: list[tuple[str, Background]] = field(default_factory=list)
+    """What runs as long as the service lives, by name; the process ends when one of it fails."""
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """What is done when the service has stopped taking calls."""
     failed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when something in the background has failed: the process must end."""
-
-    def spawn(self, work: Background, name: str) -> None:
-        """Run something for as long as the service lives; the process ends when it fails."""
-        self.background.append((name, work))
-
-    def on_close(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something when the service has stopped taking calls."""
-        self.closing.append(work)
 
     def subscribe(self, stream: str, handlers: Mapping[type[Message], EventHandler]) -> None:
         """Receive another service's events; `stream` is its name in capitals."""
@@ -61,7 +55,7 @@ class Runtime:
             broker=self.broker,
             executor=self.executor,
         )
-        self.spawn(inbox.serve, f"consumer of {stream}")
+        self.background.append((f"consumer of {stream}", inbox.serve))
 
 
 @dataclass(frozen=True, slots=True)

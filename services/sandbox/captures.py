@@ -77,7 +77,6 @@ def _get(tx: Tx, key: str) -> Capture:
     row = tx.one("SELECT * FROM captures WHERE key = :key", {"key": key})
     assert row is not None
     return Capture(
-        key=key,
         reference=row["reference"],
         state=CaptureState(row["state"]),
         capture_id=row["capture_id"],

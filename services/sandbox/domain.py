@@ -29,7 +29,6 @@ class CaptureState(StrEnum):
 class Capture:
     """What the card processor knows under a key."""
 
-    key: str
     reference: str
     state: CaptureState
     capture_id: str
@@ -53,7 +52,6 @@ class ParcelState(StrEnum):
 class Parcel:
     """What the carrier knows under a key."""
 
-    key: str
     reference: str
     state: ParcelState
     tracking_number: str

@@ -55,9 +55,7 @@ def _insert(tx: Tx, key: str, reference: str, state: ParcelState, units: int) ->
 
 
 def _get(tx: Tx, key: str) -> Parcel:
-    row = tx.one(
-        "SELECT key, reference, state, tracking_number, units FROM parcels WHERE key = :key",
-        {"key": key},
-    )
+    sql = "SELECT reference, state, tracking_number, units FROM parcels WHERE key = :key"
+    row = tx.one(sql, {"key": key})
     assert row is not None
     return Parcel(**{**row, "state": ParcelState(row["state"])})

@@ -30,8 +30,8 @@ PAGE: Final = 500
 """Entries of the ledger read at a time; no transaction is open while they are sent."""
 
 
-class _Party:
-    """Somebody in the outside world, who behaves as is set."""
+class _Base:
+    """What the parties of the outside world, who behave as is set, and their commander share."""
 
     def __init__(self, database: Database, behaviors: Behaviors) -> None:
         self._database = database
@@ -46,7 +46,7 @@ class _Party:
         return await self._behaviors.perform(party, work)
 
 
-class CardProcessor(_Party, CardProcessorServiceServicer):
+class CardProcessor(_Base, CardProcessorServiceServicer):
     """Takes and gives back money that does not exist."""
 
     async def Capture(self, request: pb.CaptureRequest, context: Context) -> pb.CaptureResponse:
@@ -93,7 +93,7 @@ class CardProcessor(_Party, CardProcessorServiceServicer):
         return pb.ReverseResponse(amount=capture.amount)
 
 
-class Carrier(_Party, CarrierServiceServicer):
+class Carrier(_Base, CarrierServiceServicer):
     """Books and cancels parcels that never travel."""
 
     async def BookParcel(
@@ -137,7 +137,7 @@ class Carrier(_Party, CarrierServiceServicer):
         return pb.CancelParcelResponse(units=parcel.units if cancelled else 0)
 
 
-class Sandbox(_Party, SandboxServiceServicer):
+class Sandbox(_Base, SandboxServiceServicer):
     """Takes commands and shows the ledger."""
 
     async def SetBehavior(
@@ -166,12 +166,12 @@ def build(runtime: Runtime) -> None:
     """Put the three parties on the server and start the mail server beside it."""
     database, server = runtime.database, runtime.server
     behaviors = Behaviors(database)
-    runtime.on_close(behaviors.close)
+    runtime.closing.append(behaviors.close)
     add_CardProcessorServiceServicer_to_server(CardProcessor(database, behaviors), server)
     add_CarrierServiceServicer_to_server(Carrier(database, behaviors), server)
     add_SandboxServiceServicer_to_server(Sandbox(database, behaviors), server)
     folder, port = runtime.settings.home / "mails", smtp_port(runtime.settings.port_offset)
-    runtime.spawn(lambda: serve_mail(folder, HOST, port), "mail")
+    runtime.background.append(("mail", lambda: serve_mail(folder, HOST, port)))
 
 
 SERVICE = Service(

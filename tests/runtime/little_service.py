@@ -76,7 +76,7 @@ def build(runtime: Runtime) -> None:
     add_CustomerServiceServicer_to_server(Little(runtime.database), runtime.server)
     runtime.executor.register(Queue("slow", _slow))
     if os.environ.get("LITTLE") == "fail":
-        runtime.spawn(_fail, "something")
+        runtime.background.append(("something", _fail))
 
 
 def service(name: str) -> Service:

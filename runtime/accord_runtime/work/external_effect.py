@@ -112,7 +112,13 @@ class ExternalEffect(Generic[Record]):
         elif waiting is not None:
             # Its work waits for the next attempt, or for an operator.
             finish = await self._undo(waiting)
-            await self._database.write(lambda tx: self._catch_up(tx, key, finish))
+
+            def catch_up(tx: Tx) -> None:
+                finish(tx)
+                # It finds nothing left to do, and is gone from the operator's list.
+                self._executor.expedite(tx, self._queue, key)
+
+            await self._database.write(catch_up)
 
     async def _finish(self, work: Work) -> Effect | None:
         """Finish what was begun; the handler of the queue."""
@@ -122,8 +128,3 @@ class ExternalEffect(Generic[Record]):
     def _undoing(self, tx: Tx, key: str) -> Record | None:
         record = self._find(tx, key)
         return record if record is not None and self._is_undoing(record) else None
-
-    def _catch_up(self, tx: Tx, key: str, finish: Effect) -> None:
-        finish(tx)
-        # It finds nothing left to do, and is gone from the operator's list.
-        self._executor.expedite(tx, self._queue, key)
