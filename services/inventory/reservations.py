@@ -9,15 +9,15 @@ from typing import Final
 
 from accord.errors import FailedPrecondition, InvalidArgument, Precondition
 from accord_runtime.database import Tx
-from services.inventory.domain import Line, Price, State, problems
-from services.inventory.store import to_product
-from shop.inventory.v1.inventory_pb2 import Product
+from services.inventory.domain import State, problems
+from services.inventory.store import to_price, to_product
+from shop.inventory.v1.inventory_pb2 import Product, ReserveLine
 
 NAMED: Final = 20
 """Lines that a refusal names, the worst ones; an error with more would not fit the trailers."""
 
 
-def reserve(tx: Tx, order_id: str, lines: Sequence[Line], key: str | None) -> State:
+def reserve(tx: Tx, order_id: str, lines: Sequence[ReserveLine], key: str | None) -> State:
     """Hold the stock of an order, all lines or none. A repeat returns the first reservation.
 
     Args:
@@ -39,8 +39,8 @@ def reserve(tx: Tx, order_id: str, lines: Sequence[Line], key: str | None) -> St
                 "order_id": order_id,
                 "sku": line.sku,
                 "quantity": line.quantity,
-                "price_minor_units": line.price.minor_units,
-                "currency_code": line.price.currency_code,
+                "price_minor_units": line.unit_price.minor_units,
+                "currency_code": line.unit_price.currency_code,
             },
         )
     found = problems(lines, _locked(tx, order_id))
@@ -104,7 +104,7 @@ def _end(tx: Tx, order_id: str, state: State, *, on_hand: int = 0) -> None:
     )
 
 
-def _repeated(tx: Tx, order_id: str, lines: Sequence[Line]) -> State:
+def _repeated(tx: Tx, order_id: str, lines: Sequence[ReserveLine]) -> State:
     state = _state(tx, order_id)
     if state is None:
         raise InvalidArgument(
@@ -114,19 +114,20 @@ def _repeated(tx: Tx, order_id: str, lines: Sequence[Line]) -> State:
         raise FailedPrecondition(
             "RESERVATION_CLOSED", f"the reservation of the order is {state.lower()} already"
         )
-    if sorted(lines) != _lines(tx, order_id):
+    if sorted(lines, key=lambda line: line.sku) != _lines(tx, order_id):
         raise InvalidArgument(("lines", "must be the lines that the order has reserved"))
     return state
 
 
-def _lines(tx: Tx, order_id: str) -> list[Line]:
+def _lines(tx: Tx, order_id: str) -> list[ReserveLine]:
     rows = tx.all(
         "SELECT * FROM reservation_line WHERE order_id = :order_id", {"order_id": order_id}
     )
-    return sorted(
-        Line(row["sku"], row["quantity"], Price(row["price_minor_units"], row["currency_code"]))
+    lines = (
+        ReserveLine(sku=row["sku"], quantity=row["quantity"], unit_price=to_price(row))
         for row in rows
     )
+    return sorted(lines, key=lambda line: line.sku)
 
 
 def _locked(tx: Tx, order_id: str) -> dict[str, Product]:

@@ -12,7 +12,7 @@ from accord_runtime.grpc.idempotency import commit, key
 from accord_runtime.grpc.types import Context
 from accord_runtime.service import Runtime, Service
 from services.inventory import reservations, store
-from services.inventory.domain import Line, Price, State
+from services.inventory.domain import State
 from shop.inventory.v1 import inventory_pb2 as pb
 from shop.inventory.v1.inventory_pb2_grpc import (
     InventoryServiceServicer,
@@ -35,8 +35,7 @@ class Inventory(InventoryServiceServicer):
         self, request: pb.UpsertProductRequest, context: Context
     ) -> pb.UpsertProductResponse:
         def upsert(tx: Tx) -> pb.UpsertProductResponse:
-            price = Price.of(request.price)
-            product = store.upsert(tx, request.sku, request.name, price, request.on_hand)
+            product = store.upsert(tx, request.sku, request.name, request.price, request.on_hand)
             return pb.UpsertProductResponse(product=product)
 
         return await commit(self._database, upsert)
@@ -44,11 +43,11 @@ class Inventory(InventoryServiceServicer):
     async def ReserveStock(
         self, request: pb.ReserveStockRequest, context: Context
     ) -> pb.ReserveStockResponse:
-        lines = [Line(line.sku, line.quantity, Price.of(line.unit_price)) for line in request.lines]
+        request.DiscardUnknownFields()  # They make no other line, and no other price.
         used = key()
         return await self._change(
             request.order_id,
-            lambda tx: reservations.reserve(tx, request.order_id, lines, used),
+            lambda tx: reservations.reserve(tx, request.order_id, request.lines, used),
             pb.ReserveStockResponse,
         )
 
