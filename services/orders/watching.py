@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
@@ -30,18 +31,19 @@ M = TypeVar("M")
 
 
 async def paced(
-    messages: AsyncIterator[M], clock: Callable[[], float] = time.monotonic
+    messages: AsyncGenerator[M, None], clock: Callable[[], float] = time.monotonic
 ) -> AsyncIterator[M]:
     """Hand messages over to a reader who keeps up.
 
     Raises:
         Aborted: taking one took longer than `PATIENCE`. The reader may resume.
     """
-    async for message in messages:
-        handed_over = clock()
-        yield message
-        if clock() - handed_over > PATIENCE:
-            raise Aborted("SLOW_CONSUMER", "messages were not read in time; resume the stream")
+    async with aclosing(messages):
+        async for message in messages:
+            handed_over = clock()
+            yield message
+            if clock() - handed_over > PATIENCE:
+                raise Aborted("SLOW_CONSUMER", "messages were not read in time; resume the stream")
 
 
 @dataclass(slots=True)
@@ -119,7 +121,7 @@ class Watching:
 
     async def updates(
         self, order_id: str, after: int
-    ) -> AsyncIterator[pb.StreamOrderUpdatesResponse]:
+    ) -> AsyncGenerator[pb.StreamOrderUpdatesResponse, None]:
         """The updates of one order beyond a sequence, until it has ended."""
         follower = Follower(order_id, after)
         with self._notifier.watching(order_id) as watch:
@@ -132,7 +134,9 @@ class Watching:
                 await watch.wait()
                 updates = await self._database.read(follower.read)
 
-    async def record(self, after: int, *, follow: bool) -> AsyncIterator[pb.ReadEventsResponse]:
+    async def record(
+        self, after: int, *, follow: bool
+    ) -> AsyncGenerator[pb.ReadEventsResponse, None]:
         """The events of this service beyond a position; see ReadEvents."""
         with self._notifier.watching(RECORD) as watch:
             head = await self._database.read(events.committed)
@@ -158,7 +162,7 @@ class Watching:
 
     async def track(
         self, requests: AsyncIterator[pb.TrackOrdersRequest]
-    ) -> AsyncIterator[pb.TrackOrdersResponse]:
+    ) -> AsyncGenerator[pb.TrackOrdersResponse, None]:
         """Follow the orders that the caller adds, until it is done and all have ended."""
         with self._notifier.watching() as watch:
             tracking = Tracking(self._database, self._notifier, watch)

@@ -23,7 +23,7 @@ from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context, timestamp
 from accord_runtime.saga import Definition, Phase, Saga, Sagas, state_machine
-from accord_runtime.saga.orchestrator import QUEUE, load, page, step_name
+from accord_runtime.saga.orchestrator import QUEUE, SAGAS, load, step_name, to_saga
 from accord_runtime.work import table
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.table import Item, State
@@ -51,16 +51,18 @@ class SagaServicer(SagaServiceServicer):
         filters = {"phase": str(request.phase), "min_age": str(age)}
         asked = Page(request, definition=request.definition, **filters)
         created_before = time.time() - age
-        sagas, token = await self._database.read(
-            lambda tx: page(
+        rows, token = await self._database.read(
+            lambda tx: asked.read(
                 tx,
-                asked,
-                definition=request.definition,
-                phase=_phase_value(request.phase),
-                created_before=created_before,
+                SAGAS,
+                "id",
+                "created_at <= :created_before",
+                params={"created_before": created_before},
+                equal={"definition": request.definition, "phase": _phase_value(request.phase)},
             )
         )
-        return pb.ListSagasResponse(sagas=map(self._message, sagas), next_page_token=token)
+        sagas = (self._message(to_saga(row)) for row in rows)
+        return pb.ListSagasResponse(sagas=sagas, next_page_token=token)
 
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
         """Returns a saga with all that has happened to it, and its work."""

@@ -54,26 +54,23 @@ def warm(contracts: Sequence[str]) -> None:
 
 
 @cache
-def _limits(descriptor: Descriptor) -> tuple[tuple[tuple[str, ...], int], ...]:
+def _limits(
+    descriptor: Descriptor, within: frozenset[str] = frozenset()
+) -> Sequence[tuple[tuple[str, ...], int]]:
     """Paths of the lists of a message, and how many items the contract allows each.
 
     What lies in the items of a list is bounded by that list.
     """
-    return tuple(_lists(descriptor, (), frozenset()))
-
-
-def _lists(
-    descriptor: Descriptor, path: tuple[str, ...], within: frozenset[str]
-) -> Iterator[tuple[tuple[str, ...], int]]:
+    found: list[tuple[tuple[str, ...], int]] = []
     for field in descriptor.fields:
         if field.is_repeated:
             most = _max_items(field)
             if most is not None:
-                yield (*path, field.name), most
+                found.append(((field.name,), most))
         elif field.message_type is not None and field.message_type.full_name not in within:
-            yield from _lists(
-                field.message_type, (*path, field.name), within | {descriptor.full_name}
-            )
+            nested = _limits(field.message_type, within | {descriptor.full_name})
+            found += [((field.name, *path), most) for path, most in nested]
+    return found
 
 
 def _max_items(field: FieldDescriptor) -> int | None:

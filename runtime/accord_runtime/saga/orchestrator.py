@@ -18,7 +18,6 @@ import grpc
 
 from accord import ServiceError, failure_of
 from accord_runtime.database import Database, Row, Tx
-from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.saga import state_machine
 from accord_runtime.saga.definition import Definition, Kind, Step
 from accord_runtime.saga.state_machine import START, Phase, Position
@@ -69,7 +68,7 @@ class Saga:
     updated_at: float
 
 
-_SAGA: Final = (
+SAGAS: Final = (
     "SELECT id, definition, version, phase, step, cancelled, history, created_at, updated_at"
     " FROM saga"
 )
@@ -77,26 +76,12 @@ _SAGA: Final = (
 
 def load(tx: Tx, id: str, *, lock: bool = False) -> Saga | None:  # noqa: A002
     """The saga with this id; `lock` keeps others from changing it until the commit."""
-    row = tx.one(f"{_SAGA} WHERE id = :id" + (tx.for_update if lock else ""), {"id": id})
-    return None if row is None else _saga(row)
+    row = tx.one(f"{SAGAS} WHERE id = :id" + (tx.for_update if lock else ""), {"id": id})
+    return None if row is None else to_saga(row)
 
 
-def page(
-    tx: Tx, asked: Page, *, definition: str, phase: str, created_before: float
-) -> tuple[list[Saga], str]:
-    """A page of sagas by id, and the token of the next; of any definition or phase if it is ""."""
-    rows, token = asked.read(
-        tx,
-        _SAGA,
-        "id",
-        "created_at <= :created_before",
-        params={"created_before": created_before},
-        equal={"definition": definition, "phase": phase},
-    )
-    return [_saga(row) for row in rows], token
-
-
-def _saga(row: Row) -> Saga:
+def to_saga(row: Row) -> Saga:
+    """A row of `SAGAS`."""
     values = dict(row)
     position = Position(Phase(values.pop("phase")), int(values.pop("step")))
     return Saga(**{**values, "position": position, "cancelled": bool(row["cancelled"])})

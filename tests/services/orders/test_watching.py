@@ -1,7 +1,7 @@
 """Streams of updates and events."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Any
 
 import grpc
@@ -61,7 +61,7 @@ async def test_many_watchers_see_the_same(shop: Shop) -> None:
 async def test_a_slow_reader_is_told_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that waits too long for its reader ends the stream with ABORTED."""
 
-    async def numbers() -> AsyncIterator[int]:
+    async def numbers() -> AsyncGenerator[int, None]:
         for number in (1, 2, 3):
             yield number
 
