@@ -13,8 +13,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import grpc
-from google.protobuf import descriptor_pool, message_factory
-from google.protobuf.message import Message
 from grpc_channelz.v1 import channelz
 
 import accord
@@ -58,15 +56,6 @@ PATIENCE: Final = 3.0
 which a supervisor kills a process."""
 
 
-def _requests(contracts: Sequence[str]) -> list[type[Message]]:
-    pool = descriptor_pool.Default()
-    return [
-        message_factory.GetMessageClass(method.input_type)
-        for contract in contracts
-        for method in pool.FindServiceByName(contract).methods
-    ]
-
-
 @asynccontextmanager
 async def running(
     service: Service, settings: Settings, recorded: Telemetry | None = None
@@ -79,12 +68,7 @@ async def running(
         DatabaseUnavailable: the database cannot be reached.
         OSError: the port is in use.
     """
-    for contract in (
-        *service.contracts,
-        *admin.CONTRACTS,
-        admin.SAGA_CONTRACT,
-        CONTRACT,
-    ):
+    for contract in (*service.contracts, *admin.CONTRACTS, admin.SAGA_CONTRACT, CONTRACT):
         accord.check_service(contract)
     async with contextlib.AsyncExitStack() as stack:
         database = await open_database(settings.database, service.name)
@@ -125,7 +109,7 @@ async def running(
             serve(mesh, runtime.server, store=live_policy, audit=admin.writes_to(runtime)),
         )
         _introspection(runtime.server, contracts)
-        validation.warm(_requests(contracts))
+        validation.warm(contracts)
         try:
             runtime.server.add_insecure_port(settings.address)
         except RuntimeError as error:

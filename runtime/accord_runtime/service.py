@@ -1,7 +1,6 @@
 """What a service consists of: what it says of itself, and what it is built from."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,22 +36,14 @@ class Runtime:
     notifier: Notifier
     broker: Broker
     telemetry: Telemetry = field(default_factory=Telemetry)
-    clock: Callable[[], float] = time.time
-    """Unix time in seconds."""
     sagas: Sagas | None = None
     """What its operator sees of sagas; set by the `build` of a service that has any."""
     background: list[tuple[str, Background]] = field(default_factory=list)
+    """What runs as long as the service lives, by name; the process ends when one of it fails."""
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """What is done when the service has stopped taking calls."""
     failed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when something in the background has failed: the process must end."""
-
-    def spawn(self, work: Background, name: str) -> None:
-        """Run something for as long as the service lives; the process ends when it fails."""
-        self.background.append((name, work))
-
-    def on_close(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something when the service has stopped taking calls."""
-        self.closing.append(work)
 
     def subscribe(self, stream: str, handlers: Mapping[type[Message], EventHandler]) -> None:
         """Receive another service's events; `stream` is its name in capitals."""
@@ -63,9 +54,8 @@ class Runtime:
             database=self.database,
             broker=self.broker,
             executor=self.executor,
-            clock=self.clock,
         )
-        self.spawn(inbox.serve, f"consumer of {stream}")
+        self.background.append((f"consumer of {stream}", inbox.serve))
 
 
 @dataclass(frozen=True, slots=True)

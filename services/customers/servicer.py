@@ -9,9 +9,13 @@ from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.grpc.types import Context
+from accord_runtime.service import Runtime, Service
 from services.customers import store
 from shop.customers.v1 import customers_pb2 as pb
-from shop.customers.v1.customers_pb2_grpc import CustomerServiceServicer
+from shop.customers.v1.customers_pb2_grpc import (
+    CustomerServiceServicer,
+    add_CustomerServiceServicer_to_server,
+)
 
 PAGE: Final = 200  # Customers read at a time; no transaction is open while they are sent.
 
@@ -52,3 +56,16 @@ class Customers(CustomerServiceServicer):
         while page := await self._database.read(partial(store.page, after=last, most=PAGE)):
             for last, customer in page:
                 yield pb.ListCustomersResponse(number=last, customer=customer)
+
+
+def build(runtime: Runtime) -> None:
+    """Put the servicer on the server."""
+    add_CustomerServiceServicer_to_server(Customers(runtime.database), runtime.server)
+
+
+SERVICE = Service(
+    name="customers",
+    migrations=store.MIGRATIONS,
+    build=build,
+    contracts=("shop.customers.v1.CustomerService",),
+)

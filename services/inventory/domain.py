@@ -1,45 +1,12 @@
 """The rules of stock: what may be reserved, and what is said when it may not."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """Price of one unit, in the smallest unit of its currency."""
-
-    minor_units: int
-    currency_code: str
-
-    def __str__(self) -> str:
-        return f"{self.minor_units} minor units of {self.currency_code}"
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A product with its stock, in units; 0 <= `reserved` <= `on_hand`."""
-
-    sku: str
-    name: str
-    price: Price
-    on_hand: int
-    reserved: int
-
-    @property
-    def available(self) -> int:
-        """Units that can still be sold."""
-        return self.on_hand - self.reserved
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Line:
-    """One line of a reservation; `price` is what the customer was shown."""
-
-    sku: str
-    quantity: int
-    price: Price
+from accord.errors import Precondition
+from shop.common.v1.money_pb2 import Money
+from shop.inventory.v1.inventory_pb2 import Product, ReserveLine
 
 
 class State(StrEnum):
@@ -50,34 +17,29 @@ class State(StrEnum):
     COMMITTED = "COMMITTED"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why one line cannot be reserved."""
-
-    reason: str
-    sku: str
-    description: str
-
-
 _WORST_FIRST: Final = ("UNKNOWN_PRODUCT", "PRICE_CHANGED", "OUT_OF_STOCK")
 
 
-def problems(lines: Sequence[Line], stock: Mapping[str, Product]) -> list[Problem]:
+def problems(lines: Sequence[ReserveLine], stock: Mapping[str, Product]) -> list[Precondition]:
     """What keeps `lines` from being reserved, worst first; empty when nothing does.
 
     A line has one problem at most: it is of no use to know the stock of a product at another price.
     """
     found = filter(None, (_problem(line, stock.get(line.sku)) for line in lines))
-    return sorted(found, key=lambda problem: (_WORST_FIRST.index(problem.reason), problem.sku))
+    return sorted(found, key=lambda problem: (_WORST_FIRST.index(problem.type), problem.subject))
 
 
-def _problem(line: Line, product: Product | None) -> Problem | None:
+def _problem(line: ReserveLine, product: Product | None) -> Precondition | None:
     if product is None:
-        return Problem("UNKNOWN_PRODUCT", line.sku, "is not sold here")
-    if product.price != line.price:
-        text = f"costs {product.price}, not {line.price}"
-        return Problem("PRICE_CHANGED", line.sku, text)
+        return Precondition("UNKNOWN_PRODUCT", line.sku, "is not sold here")
+    if product.price != line.unit_price:
+        text = f"costs {_in_words(product.price)}, not {_in_words(line.unit_price)}"
+        return Precondition("PRICE_CHANGED", line.sku, text)
     if product.available < line.quantity:
         text = f"has {product.available} left, {line.quantity} are wanted"
-        return Problem("OUT_OF_STOCK", line.sku, text)
+        return Precondition("OUT_OF_STOCK", line.sku, text)
     return None
+
+
+def _in_words(price: Money) -> str:
+    return f"{price.minor_units} minor units of {price.currency_code}"

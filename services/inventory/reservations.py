@@ -9,14 +9,15 @@ from typing import Final
 
 from accord.errors import FailedPrecondition, InvalidArgument, Precondition
 from accord_runtime.database import Tx
-from services.inventory.domain import Line, Price, Problem, Product, State, problems
-from services.inventory.store import to_product
+from services.inventory.domain import State, problems
+from services.inventory.store import to_price, to_product
+from shop.inventory.v1.inventory_pb2 import Product, ReserveLine
 
 NAMED: Final = 20
 """Lines that a refusal names, the worst ones; an error with more would not fit the trailers."""
 
 
-def reserve(tx: Tx, order_id: str, lines: Sequence[Line], key: str | None) -> State:
+def reserve(tx: Tx, order_id: str, lines: Sequence[ReserveLine], key: str | None) -> State:
     """Hold the stock of an order, all lines or none. A repeat returns the first reservation.
 
     Args:
@@ -38,8 +39,8 @@ def reserve(tx: Tx, order_id: str, lines: Sequence[Line], key: str | None) -> St
                 "order_id": order_id,
                 "sku": line.sku,
                 "quantity": line.quantity,
-                "price_minor_units": line.price.minor_units,
-                "currency_code": line.price.currency_code,
+                "price_minor_units": line.unit_price.minor_units,
+                "currency_code": line.unit_price.currency_code,
             },
         )
     found = problems(lines, _locked(tx, order_id))
@@ -61,8 +62,6 @@ def release(tx: Tx, order_id: str) -> State:
     if state is State.COMMITTED:
         raise FailedPrecondition("RESERVATION_COMMITTED", "the goods have left the warehouse")
     if state is State.RESERVED:
-        _locked(tx, order_id)
-        _move(tx, order_id, reserved=-1)
         _end(tx, order_id, State.RELEASED)
     return State.RELEASED
 
@@ -77,16 +76,14 @@ def commit(tx: Tx, order_id: str) -> State:
     if state is None or state is State.RELEASED:
         raise FailedPrecondition("NOT_RESERVED", "the order holds no stock")
     if state is State.RESERVED:
-        _locked(tx, order_id)
-        _move(tx, order_id, reserved=-1, on_hand=-1)
-        _end(tx, order_id, State.COMMITTED)
+        _end(tx, order_id, State.COMMITTED, on_hand=-1)
     return State.COMMITTED
 
 
 def _begin(tx: Tx, order_id: str, state: State, key: str | None = None) -> bool:
     """Write the order's reservation; False when there is one, or the key was used."""
     row = {"order_id": order_id, "state": state.value, "idempotency_key": key}
-    return tx.insert("reservation", row, on_conflict="DO NOTHING") == 1
+    return tx.insert("reservation", row, on_conflict="DO NOTHING")
 
 
 def _state(tx: Tx, order_id: str) -> State | None:
@@ -98,14 +95,16 @@ def _state(tx: Tx, order_id: str) -> State | None:
     return None if row is None else State(row["state"])
 
 
-def _end(tx: Tx, order_id: str, state: State) -> None:
+def _end(tx: Tx, order_id: str, state: State, *, on_hand: int = 0) -> None:
+    _locked(tx, order_id)
+    _move(tx, order_id, reserved=-1, on_hand=on_hand)
     tx.execute(
         "UPDATE reservation SET state = :state WHERE order_id = :order_id",
         {"order_id": order_id, "state": state.value},
     )
 
 
-def _repeated(tx: Tx, order_id: str, lines: Sequence[Line]) -> State:
+def _repeated(tx: Tx, order_id: str, lines: Sequence[ReserveLine]) -> State:
     state = _state(tx, order_id)
     if state is None:
         raise InvalidArgument(
@@ -115,19 +114,20 @@ def _repeated(tx: Tx, order_id: str, lines: Sequence[Line]) -> State:
         raise FailedPrecondition(
             "RESERVATION_CLOSED", f"the reservation of the order is {state.lower()} already"
         )
-    if sorted(lines) != _lines(tx, order_id):
+    if sorted(lines, key=lambda line: line.sku) != _lines(tx, order_id):
         raise InvalidArgument(("lines", "must be the lines that the order has reserved"))
     return state
 
 
-def _lines(tx: Tx, order_id: str) -> list[Line]:
+def _lines(tx: Tx, order_id: str) -> list[ReserveLine]:
     rows = tx.all(
         "SELECT * FROM reservation_line WHERE order_id = :order_id", {"order_id": order_id}
     )
-    return sorted(
-        Line(row["sku"], row["quantity"], Price(row["price_minor_units"], row["currency_code"]))
+    lines = (
+        ReserveLine(sku=row["sku"], quantity=row["quantity"], unit_price=to_price(row))
         for row in rows
     )
+    return sorted(lines, key=lambda line: line.sku)
 
 
 def _locked(tx: Tx, order_id: str) -> dict[str, Product]:
@@ -152,12 +152,8 @@ def _move(tx: Tx, order_id: str, *, reserved: int, on_hand: int = 0) -> None:
     )
 
 
-def _refusal(found: Sequence[Problem]) -> FailedPrecondition:
-    text = "; ".join(f"{problem.sku} {problem.description}" for problem in found[:3])
+def _refusal(found: Sequence[Precondition]) -> FailedPrecondition:
+    text = "; ".join(f"{problem.subject} {problem.description}" for problem in found[:3])
     if len(found) > 3:
         text += f"; and {len(found) - 3} more"
-    return FailedPrecondition(
-        found[0].reason,
-        text,
-        *(Precondition(each.reason, each.sku, each.description) for each in found[:NAMED]),
-    )
+    return FailedPrecondition(found[0].type, text, *found[:NAMED])

@@ -1,21 +1,28 @@
 """The RPCs of `shop.inventory.v1.InventoryService`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
+
+from google.protobuf.message import Message
 
 from accord.errors import NotFound
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.idempotency import commit, key
 from accord_runtime.grpc.types import Context
+from accord_runtime.service import Runtime, Service
 from services.inventory import reservations, store
-from services.inventory.domain import Line, Price, Product, State
-from shop.common.v1.money_pb2 import Money
+from services.inventory.domain import State
 from shop.inventory.v1 import inventory_pb2 as pb
-from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceServicer
+from shop.inventory.v1.inventory_pb2_grpc import (
+    InventoryServiceServicer,
+    add_InventoryServiceServicer_to_server,
+)
 
 PAGE: Final = 200
 """Products read at a time; no transaction is open while they are sent."""
+
+M = TypeVar("M", bound=Message)
 
 
 class Inventory(InventoryServiceServicer):
@@ -28,47 +35,50 @@ class Inventory(InventoryServiceServicer):
         self, request: pb.UpsertProductRequest, context: Context
     ) -> pb.UpsertProductResponse:
         def upsert(tx: Tx) -> pb.UpsertProductResponse:
-            price = _price(request.price)
-            product = store.upsert(tx, request.sku, request.name, price, request.on_hand)
-            return pb.UpsertProductResponse(product=_product(product))
+            product = store.upsert(tx, request.sku, request.name, request.price, request.on_hand)
+            return pb.UpsertProductResponse(product=product)
 
         return await commit(self._database, upsert)
 
     async def ReserveStock(
         self, request: pb.ReserveStockRequest, context: Context
     ) -> pb.ReserveStockResponse:
-        lines = [Line(line.sku, line.quantity, _price(line.unit_price)) for line in request.lines]
+        request.DiscardUnknownFields()  # They make no other line, and no other price.
         used = key()
-
-        def reserve(tx: Tx) -> pb.ReserveStockResponse:
-            state = reservations.reserve(tx, request.order_id, lines, used)
-            return pb.ReserveStockResponse(reservation=_reservation(request.order_id, state))
-
-        return await commit(self._database, reserve)
+        return await self._change(
+            request.order_id,
+            lambda tx: reservations.reserve(tx, request.order_id, request.lines, used),
+            pb.ReserveStockResponse,
+        )
 
     async def ReleaseStock(
         self, request: pb.ReleaseStockRequest, context: Context
     ) -> pb.ReleaseStockResponse:
-        def release(tx: Tx) -> pb.ReleaseStockResponse:
-            state = reservations.release(tx, request.order_id)
-            return pb.ReleaseStockResponse(reservation=_reservation(request.order_id, state))
-
-        return await commit(self._database, release)
+        release = partial(reservations.release, order_id=request.order_id)
+        return await self._change(request.order_id, release, pb.ReleaseStockResponse)
 
     async def CommitStock(
         self, request: pb.CommitStockRequest, context: Context
     ) -> pb.CommitStockResponse:
-        def take_out(tx: Tx) -> pb.CommitStockResponse:
-            state = reservations.commit(tx, request.order_id)
-            return pb.CommitStockResponse(reservation=_reservation(request.order_id, state))
+        take_out = partial(reservations.commit, order_id=request.order_id)
+        return await self._change(request.order_id, take_out, pb.CommitStockResponse)
 
-        return await commit(self._database, take_out)
+    async def _change(
+        self, order_id: str, change: Callable[[Tx], State], answer: Callable[..., M]
+    ) -> M:
+        """Change the reservation of an order, and answer with what it is then."""
+
+        def write(tx: Tx) -> M:
+            name = pb.ReservationState.Value(f"RESERVATION_STATE_{change(tx)}")
+            return answer(reservation=pb.Reservation(order_id=order_id, state=name))
+
+        return await commit(self._database, write)
 
     async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.GetStockResponse:
         product = await self._database.read(lambda tx: store.find(tx, request.sku))
         if product is None:
             raise NotFound("product", request.sku)
-        return pb.GetStockResponse(product=_product(product))
+        return pb.GetStockResponse(product=product)
 
     async def ListStock(
         self, request: pb.ListStockRequest, context: Context
@@ -76,26 +86,18 @@ class Inventory(InventoryServiceServicer):
         last = request.after_sku
         while page := await self._database.read(partial(store.page, after=last, most=PAGE)):
             for product in page:
-                yield pb.ListStockResponse(product=_product(product))
+                yield pb.ListStockResponse(product=product)
             last = page[-1].sku
 
 
-def _price(money: Money) -> Price:
-    return Price(money.minor_units, money.currency_code)
+def build(runtime: Runtime) -> None:
+    """Put the servicer on the server."""
+    add_InventoryServiceServicer_to_server(Inventory(runtime.database), runtime.server)
 
 
-def _product(product: Product) -> pb.Product:
-    price = product.price
-    return pb.Product(
-        sku=product.sku,
-        name=product.name,
-        price=Money(minor_units=price.minor_units, currency_code=price.currency_code),
-        on_hand=product.on_hand,
-        reserved=product.reserved,
-        available=product.available,
-    )
-
-
-def _reservation(order_id: str, state: State) -> pb.Reservation:
-    name = pb.ReservationState.Value(f"RESERVATION_STATE_{state}")
-    return pb.Reservation(order_id=order_id, state=name)
+SERVICE = Service(
+    name="inventory",
+    migrations=store.MIGRATIONS,
+    build=build,
+    contracts=("shop.inventory.v1.InventoryService",),
+)

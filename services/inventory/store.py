@@ -4,7 +4,8 @@ from typing import Final
 
 from accord.errors import FailedPrecondition, Precondition
 from accord_runtime.database import Row, Tx
-from services.inventory.domain import Price, Product
+from shop.common.v1.money_pb2 import Money
+from shop.inventory.v1.inventory_pb2 import Product
 
 MIGRATIONS: Final = [
     """
@@ -38,7 +39,7 @@ MIGRATIONS: Final = [
 ]
 
 
-def upsert(tx: Tx, sku: str, name: str, price: Price, on_hand: int) -> Product:
+def upsert(tx: Tx, sku: str, name: str, price: Money, on_hand: int) -> Product:
     """Create a product, or replace its name, price and stock on hand.
 
     Raises:
@@ -89,6 +90,17 @@ def page(tx: Tx, after: str, most: int) -> list[Product]:
 
 
 def to_product(row: Row) -> Product:
-    """A row of `product` as the domain knows it."""
-    price = Price(row["price_minor_units"], row["currency_code"])
-    return Product(row["sku"], row["name"], price, row["on_hand"], row["reserved"])
+    """A row of `product` as callers see it."""
+    return Product(
+        sku=row["sku"],
+        name=row["name"],
+        price=to_price(row),
+        on_hand=row["on_hand"],
+        reserved=row["reserved"],
+        available=row["on_hand"] - row["reserved"],
+    )
+
+
+def to_price(row: Row) -> Money:
+    """The price in a row."""
+    return Money(minor_units=row["price_minor_units"], currency_code=row["currency_code"])

@@ -2,6 +2,6 @@
 
 from accord_runtime.process import main
 from services import topology
-from services.notifications.service import SERVICE
+from services.notifications.servicer import SERVICE
 
 main(SERVICE, topology.addresses)

@@ -4,9 +4,14 @@ from accord.errors import NotFound
 from accord_runtime.database import Database
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context
+from accord_runtime.service import Runtime, Service
 from services.notifications import store
+from services.notifications.steps import MailSteps
 from shop.notifications.v1 import notifications_pb2 as pb
-from shop.notifications.v1.notifications_pb2_grpc import NotificationServiceServicer
+from shop.notifications.v1.notifications_pb2_grpc import (
+    NotificationServiceServicer,
+    add_NotificationServiceServicer_to_server,
+)
 
 
 class Notifications(NotificationServiceServicer):
@@ -27,8 +32,19 @@ class Notifications(NotificationServiceServicer):
         self, request: pb.ListNotificationsRequest, context: Context
     ) -> pb.ListNotificationsResponse:
         asked = Page(request, order_id=request.order_id)
-        found = await self._database.read(
-            lambda tx: store.page(tx, request.order_id, asked.last, asked.most)
-        )
-        page, token = asked.cut(found, lambda notification: notification.notification_id)
+        page, token = await self._database.read(lambda tx: store.page(tx, asked, request.order_id))
         return pb.ListNotificationsResponse(notifications=page, next_page_token=token)
+
+
+def build(runtime: Runtime) -> None:
+    """Put the servicer on the server and receive the events of the orders."""
+    MailSteps(runtime)
+    add_NotificationServiceServicer_to_server(Notifications(runtime.database), runtime.server)
+
+
+SERVICE = Service(
+    name="notifications",
+    migrations=store.MIGRATIONS,
+    build=build,
+    contracts=("shop.notifications.v1.NotificationService",),
+)

@@ -4,18 +4,18 @@ import asyncio
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
-from google.protobuf.message import Message
 
 from accord.errors import ServiceError
-from accord_runtime.database import Database, Tx
+from accord_runtime.database import Tx
 from accord_runtime.events.inbox import EventHandler, Received
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.grpc.types import timestamp
-from accord_runtime.work.executor import Executor, Permanent
+from accord_runtime.service import Runtime
+from accord_runtime.work.executor import Permanent, Queue
 from accord_runtime.work.table import Effect, Work
 from services.notifications import domain, store
 from services.notifications.domain import News
@@ -41,41 +41,24 @@ _HOPELESS: Final = ("NOT_FOUND", "INVALID_ARGUMENT")
 
 
 class MailSteps:
-    """Tells customers how their orders ended.
+    """Tells customers how their orders ended."""
 
-    Args:
-        database: the service's own.
-        executor: runs the steps; their queues are registered here.
-        customers: says who the customers are.
-        mail_server: takes the mails.
-        clock: Unix time in seconds.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        executor: Executor,
-        customers: CustomerServiceStub,
-        mail_server: MailServer,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._database = database
-        self._executor = executor
-        self._customers = customers
-        self._mail_server = mail_server
-        self._clock = clock
-        executor.register(ADDRESS, self.address, delays=PATIENCE)
-        executor.register(MAIL, self.send, delays=PATIENCE, concurrency=SENDING)
-
-    @property
-    def handlers(self) -> Mapping[type[Message], EventHandler]:
-        """What to do with each event of the orders."""
-        return {
-            events_pb2.OrderConfirmed: self._take(domain.confirmed),
-            events_pb2.OrderRejected: self._take(domain.rejected),
-            events_pb2.OrderFailed: self._take(domain.failed),
-            events_pb2.OrderCancelled: self._take(domain.cancelled),
-        }
+    def __init__(self, runtime: Runtime) -> None:
+        self._database = runtime.database
+        self._executor = runtime.executor
+        self._customers = CustomerServiceStub(runtime.mesh.channel("customers"))
+        self._mail_server = MailServer.of(runtime.settings.mail_server)
+        self._executor.register(Queue(ADDRESS, self.address, delays=PATIENCE))
+        self._executor.register(Queue(MAIL, self.send, delays=PATIENCE, concurrency=SENDING))
+        runtime.subscribe(
+            "ORDERS",
+            {
+                events_pb2.OrderConfirmed: self._take(domain.confirmed),
+                events_pb2.OrderRejected: self._take(domain.rejected),
+                events_pb2.OrderFailed: self._take(domain.failed),
+                events_pb2.OrderCancelled: self._take(domain.cancelled),
+            },
+        )
 
     def _take(self, tell: Callable[[Any], News]) -> EventHandler:
         """First step: no service is needed, so the event is never left waiting."""
@@ -97,7 +80,7 @@ class MailSteps:
             recipient=customer.email,
             subject=news.subject,
             body=news.body(customer.name),
-            created_at=timestamp(self._clock()),
+            created_at=timestamp(time.time()),
         )
 
         def effect(tx: Tx) -> None:
@@ -121,7 +104,7 @@ class MailSteps:
             await asyncio.to_thread(self._mail_server.send, notification)
         except RefusedError as error:
             raise Permanent(str(error)) from error
-        now = self._clock()
+        now = time.time()
         return lambda tx: store.mark_sent(tx, notification.notification_id, now)
 
     async def _customer(self, customer_id: str) -> Customer:

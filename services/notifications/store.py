@@ -3,6 +3,7 @@
 from typing import Final
 
 from accord_runtime.database import Row, Tx
+from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import timestamp
 from shop.notifications.v1 import notifications_pb2 as pb
 
@@ -25,7 +26,7 @@ MIGRATIONS: Final = [
 
 def insert(tx: Tx, notification: pb.Notification, outcome: str) -> bool:
     """Write a notification down; False when the order's outcome has one already."""
-    added = tx.insert(
+    return tx.insert(
         "notification",
         {
             "notification_id": notification.notification_id,
@@ -38,7 +39,6 @@ def insert(tx: Tx, notification: pb.Notification, outcome: str) -> bool:
         },
         on_conflict="(order_id, outcome) DO NOTHING",
     )
-    return added == 1
 
 
 def mark_sent(tx: Tx, notification_id: str, now: float) -> None:
@@ -55,26 +55,16 @@ def find(tx: Tx, notification_id: str) -> pb.Notification | None:
     return None if row is None else _notification(row)
 
 
-def page(tx: Tx, order_id: str, before: str | None, most: int) -> list[pb.Notification]:
-    """Notifications from the newest down.
-
-    Args:
-        tx: the transaction.
-        order_id: only those about this order; empty for all.
-        before: id of the last notification seen; None to begin with the newest.
-        most: how many.
-    """
-    wanted = ["1 = 1"]
-    if order_id:
-        wanted.append("order_id = :order_id")
-    if before is not None:
-        wanted.append("notification_id < :before")
-    rows = tx.all(
-        f"SELECT * FROM notification WHERE {' AND '.join(wanted)}"
-        " ORDER BY notification_id DESC LIMIT :most",
-        {"order_id": order_id, "before": before, "most": most},
+def page(tx: Tx, asked: Page, order_id: str) -> tuple[list[pb.Notification], str]:
+    """A page of notifications, newest first, and the next token; of any order if it is ""."""
+    rows, token = asked.read(
+        tx,
+        "SELECT * FROM notification",
+        "notification_id",
+        equal={"order_id": order_id},
+        newest_first=True,
     )
-    return [_notification(row) for row in rows]
+    return [_notification(row) for row in rows], token
 
 
 def _notification(row: Row) -> pb.Notification:

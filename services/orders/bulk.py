@@ -1,15 +1,16 @@
 """BulkUpdateOrders: a stream of updates, each applied once."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
 import accord
 from accord import Idempotency, InvalidArgument, ResourceExhausted, ServiceError
 from accord_runtime.database import Database, Tx
+from accord_runtime.events.record import Outbox
 from accord_runtime.grpc import idempotency
 from accord_runtime.saga import Sagas
 from services.orders import domain, store
-from services.orders.store import Orders
 from shop.orders.v1.orders_pb2 import (
     BulkUpdateOrdersRequest,
     BulkUpdateOrdersResponse,
@@ -24,10 +25,10 @@ MAX_REFUSALS: Final = 100
 """Refusals that the answer spells out."""
 
 
-def cancel(tx: Tx, orders: Orders, sagas: Sagas, order_id: str, reason: str) -> Order:
+def cancel(tx: Tx, outbox: Outbox, sagas: Sagas, order_id: str, reason: str) -> Order:
     """Begin to undo an order. Raises a refusal when it is too late."""
-    order = store.lock(tx, order_id)
-    orders.happened(tx, order, domain.cancel(order, reason))
+    order = store.get(tx, order_id, lock=True)
+    store.happened(tx, outbox, order, domain.cancel(order, reason))
     sagas.cancel(tx, order_id)
     return order
 
@@ -35,9 +36,9 @@ def cancel(tx: Tx, orders: Orders, sagas: Sagas, order_id: str, reason: str) -> 
 class BulkUpdates:
     """Applies streams of updates."""
 
-    def __init__(self, database: Database, orders: Orders, sagas: Sagas) -> None:
+    def __init__(self, database: Database, outbox: Outbox, sagas: Sagas) -> None:
         self._database = database
-        self._orders = orders
+        self._outbox = outbox
         self._sagas = sagas
 
     async def apply_all(
@@ -73,7 +74,7 @@ class BulkUpdates:
         item = Idempotency(call.idempotency.scope.item(index), accord.fingerprint(call.method, raw))
 
         def apply(tx: Tx) -> BulkUpdateOrdersResponse:
-            known = idempotency.find(tx, item.scope, self._orders.now())
+            known = idempotency.find(tx, item.scope, time.time())
             if known is not None:
                 if known.fingerprint != item.fingerprint:
                     raise InvalidArgument(
@@ -93,10 +94,10 @@ class BulkUpdates:
         try:
             # Both decide before they write, so a refusal leaves nothing behind.
             if request.WhichOneof("update") == "cancel_reason":
-                cancel(tx, self._orders, self._sagas, request.order_id, request.cancel_reason)
+                cancel(tx, self._outbox, self._sagas, request.order_id, request.cancel_reason)
             else:
-                order = store.lock(tx, request.order_id)
-                self._orders.happened(tx, order, domain.note(order, request.add_note))
+                order = store.get(tx, request.order_id, lock=True)
+                store.happened(tx, self._outbox, order, domain.note(order, request.add_note))
         except ServiceError as error:
             refusal = Refusal(
                 index=index, order_id=request.order_id, reason=error.reason, detail=error.message

@@ -2,62 +2,53 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from itertools import accumulate
+from typing import Final
 
 import grpc
 
 import accord
 from accord.errors import FailedPrecondition, ServiceError, Unavailable, failure_of
-from accord_runtime.database import Database, Tx
-from accord_runtime.events.notifier import Notifier
+from accord_runtime import saga
+from accord_runtime.database import Tx
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context
-from accord_runtime.saga import Definition, Sagas
-from accord_runtime.work.executor import Executor
+from accord_runtime.saga import Sagas
+from accord_runtime.service import Runtime, Service
 from accord_runtime.work.table import Work
 from services.orders import domain, store
 from services.orders.bulk import BulkUpdates, cancel
-from services.orders.store import Orders
-from services.orders.watching import Watching
-from shop.customers.v1.customers_pb2 import GetCustomerRequest
+from services.orders.steps import OrderSteps
+from services.orders.watching import Watching, paced
+from shop.customers.v1.customers_pb2 import Customer, GetCustomerRequest, GetCustomerResponse
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1.events_pb2 import OrderPlaced
-from shop.orders.v1.orders_pb2_grpc import OrderServiceServicer
+from shop.orders.v1.orders_pb2_grpc import OrderServiceServicer, add_OrderServiceServicer_to_server
+
+GET_CUSTOMER: Final = "shop.customers.v1.CustomerService/GetCustomer"
 
 ANSWER_RESERVE = 0.2
 """Seconds before its deadline at which CreateOrder stops waiting for an outcome."""
 
 
-PAGE_BYTES = 2 * 1024 * 1024
-"""Bytes of a page of orders: half of what a message may have. A page of large orders is shorter."""
-
-
 class OrderServicer(OrderServiceServicer):
     """The RPCs of orders."""
 
-    def __init__(
-        self,
-        database: Database,
-        orders: Orders,
-        sagas: Sagas,
-        saga: Definition,
-        executor: Executor,
-        notifier: Notifier,
-        customers: grpc.aio.Channel,
-    ) -> None:
-        self._database = database
-        self._orders = orders
-        self._sagas = sagas
-        self._saga = saga
-        self._executor = executor
-        self._notifier = notifier
-        self._customers = CustomerServiceStub(customers)
-        self._watching = Watching(database, notifier)
-        self._bulk = BulkUpdates(database, orders, sagas)
+    def __init__(self, runtime: Runtime) -> None:
+        self._database = runtime.database
+        self._executor = runtime.executor
+        self._notifier = runtime.notifier
+        self._customers = CustomerServiceStub(runtime.mesh.channel("customers"))
+        self._outbox = runtime.outbox
+        self._sagas = runtime.sagas = Sagas(runtime.database, runtime.executor)
+        self._saga = OrderSteps(runtime).definition()
+        self._sagas.register(self._saga)
+        self._watching = Watching(runtime.database, runtime.notifier)
+        self._bulk = BulkUpdates(runtime.database, self._outbox, self._sagas)
+        runtime.mesh.fallback(GET_CUSTOMER, self._known_without_asking)
 
     async def CreateOrder(
         self, request: pb.CreateOrderRequest, context: Context
@@ -71,7 +62,7 @@ class OrderServicer(OrderServiceServicer):
             card_token=request.card_token,
             ship_to=request.ship_to,
         )
-        with self._notifier.watching_keys(placed.order_id) as watch:
+        with self._notifier.watching(placed.order_id) as watch:
             # From here on the order exists: whatever happens, it comes to an end.
             work = await self._database.write(lambda tx: self._place(tx, placed))
             try:
@@ -101,16 +92,9 @@ class OrderServicer(OrderServiceServicer):
         self, request: pb.ListOrdersRequest, context: Context
     ) -> pb.ListOrdersResponse:
         asked = Page(request, customer_id=request.customer_id, status=str(request.status))
-        orders = await self._database.read(
-            lambda tx: store.page(
-                tx,
-                before=asked.last,
-                most=asked.most,
-                customer_id=request.customer_id,
-                status=request.status,
-            )
+        page, token = await self._database.read(
+            lambda tx: store.page(tx, asked, customer_id=request.customer_id, status=request.status)
         )
-        page, token = asked.cut(orders, lambda order: order.order_id, most=_fitting(orders))
         return pb.ListOrdersResponse(orders=page, next_page_token=token)
 
     async def CancelOrder(
@@ -119,14 +103,14 @@ class OrderServicer(OrderServiceServicer):
         return await commit(
             self._database,
             lambda tx: pb.CancelOrderResponse(
-                order=cancel(tx, self._orders, self._sagas, request.order_id, request.reason)
+                order=cancel(tx, self._outbox, self._sagas, request.order_id, request.reason)
             ),
         )
 
     async def StreamOrderUpdates(
         self, request: pb.StreamOrderUpdatesRequest, context: Context
     ) -> AsyncIterator[pb.StreamOrderUpdatesResponse]:
-        async for update in self._watching.updates(request.order_id, request.after_sequence):
+        async for update in paced(self._watching.updates(request.order_id, request.after_sequence)):
             yield update
 
     async def BulkUpdateOrders(
@@ -137,13 +121,14 @@ class OrderServicer(OrderServiceServicer):
     async def TrackOrders(
         self, request_iterator: AsyncIterator[pb.TrackOrdersRequest], context: Context
     ) -> AsyncIterator[pb.TrackOrdersResponse]:
-        async for response in self._watching.track(request_iterator):
+        async for response in paced(self._watching.track(request_iterator)):
             yield response
 
     async def ReadEvents(
         self, request: pb.ReadEventsRequest, context: Context
     ) -> AsyncIterator[pb.ReadEventsResponse]:
-        async for response in self._watching.record(request.after_position, follow=request.follow):
+        events = self._watching.record(request.after_position, follow=request.follow)
+        async for response in paced(events):
             yield response
 
     async def _known(self, customer_id: str) -> None:
@@ -161,9 +146,22 @@ class OrderServicer(OrderServiceServicer):
 
             await commit(self._database, refuse)
 
+    async def _known_without_asking(
+        self, request: GetCustomerRequest, error: grpc.RpcError
+    ) -> GetCustomerResponse | None:
+        """The answer to `GetCustomer` when there is none; see `accord.Mesh.fallback`.
+
+        A customer is never removed, so who has ordered before still is one. Of others nothing is
+        known: they get the error.
+        """
+        customer_id = request.customer_id
+        if not await self._database.read(lambda tx: store.has_ordered(tx, customer_id)):
+            return None
+        return GetCustomerResponse(customer=Customer(customer_id=customer_id), fallback=True)
+
     def _place(self, tx: Tx, placed: OrderPlaced) -> Work:
         idempotency.record(tx, None, reference=placed.order_id)
-        self._orders.place(tx, placed)
+        store.place(tx, self._outbox, placed)
         return self._sagas.start(tx, self._saga, placed.order_id)
 
     async def _answer(self, order_id: str) -> pb.CreateOrderResponse | None:
@@ -172,15 +170,22 @@ class OrderServicer(OrderServiceServicer):
         return None if raw is None else pb.CreateOrderResponse.FromString(raw)
 
 
-def _fitting(orders: list[pb.Order]) -> int:
-    """How many of some orders, the first of them, one message should carry; one at least."""
-    sizes = accumulate(order.ByteSize() for order in orders)
-    return max(1, sum(size <= PAGE_BYTES for size in sizes))
-
-
 def _patience() -> float:
     """Seconds that the call being handled may still wait for an outcome."""
     call = accord.current()
     remaining = None if call is None else call.remaining()
     assert remaining is not None, "its contract bounds every call"
     return max(0.0, remaining - ANSWER_RESERVE)
+
+
+def build(runtime: Runtime) -> None:
+    """Put the servicer on the server."""
+    add_OrderServiceServicer_to_server(OrderServicer(runtime), runtime.server)
+
+
+SERVICE = Service(
+    name="orders",
+    contracts=("shop.orders.v1.OrderService",),
+    migrations=(*saga.MIGRATIONS, *store.MIGRATIONS),
+    build=build,
+)

@@ -12,17 +12,16 @@ CancelOrder and `start_shipping` both write the order under its lock, so exactly
 one of them wins.
 """
 
-import grpc
 from google.protobuf.message import Message
 
 from accord import idempotency_key
 from accord.errors import ServiceError
-from accord_runtime.database import Database, Tx
+from accord_runtime.database import Tx
 from accord_runtime.grpc import idempotency
 from accord_runtime.saga import Definition, Kind, Step
+from accord_runtime.service import Runtime
 from accord_runtime.work.table import Effect
 from services.orders import domain, store
-from services.orders.store import Orders
 from shop.inventory.v1 import inventory_pb2
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.orders.v1 import events_pb2 as events
@@ -37,19 +36,13 @@ from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceStub
 class OrderSteps:
     """What each step does, against the other services."""
 
-    def __init__(
-        self,
-        database: Database,
-        orders: Orders,
-        inventory: grpc.aio.Channel,
-        payments: grpc.aio.Channel,
-        shipping: grpc.aio.Channel,
-    ) -> None:
-        self._database = database
-        self._orders = orders
-        self._inventory = InventoryServiceStub(inventory)
-        self._payments = PaymentServiceStub(payments)
-        self._shipping = ShippingServiceStub(shipping)
+    def __init__(self, runtime: Runtime) -> None:
+        channel = runtime.mesh.channel
+        self._database = runtime.database
+        self._outbox = runtime.outbox
+        self._inventory = InventoryServiceStub(channel("inventory"))
+        self._payments = PaymentServiceStub(channel("payments"))
+        self._shipping = ShippingServiceStub(channel("shipping"))
 
     def definition(self) -> Definition:
         """The saga, version 1."""
@@ -149,7 +142,7 @@ class OrderSteps:
         return self._then(order_id, pb.ORDER_STATUS_SHIPPED, confirmed)
 
     def _refused(self, tx: Tx, order_id: str, step: str, error: ServiceError) -> None:
-        order = store.lock(tx, order_id)
+        order = store.get(tx, order_id, lock=True)
         why = domain.failure(error)
         if order.status == pb.ORDER_STATUS_PENDING:
             event: Message = events.OrderRejected(
@@ -163,11 +156,11 @@ class OrderSteps:
 
     def _cancelled(self, tx: Tx, order_id: str) -> None:
         # The operator's reason is in the audit record; the order is shown to its customer.
-        order = store.lock(tx, order_id)
+        order = store.get(tx, order_id, lock=True)
         self._happened(tx, order, domain.cancel(order, "by the shop"))
 
     def _undone(self, tx: Tx, order_id: str) -> None:
-        order = store.lock(tx, order_id)
+        order = store.get(tx, order_id, lock=True)
         if order.status == pb.ORDER_STATUS_UNDOING:
             self._happened(tx, order, domain.ending(order))
 
@@ -178,14 +171,14 @@ class OrderSteps:
         """Append an event, unless the order was cancelled while the step was under way."""
 
         def write(tx: Tx) -> None:
-            order = store.lock(tx, order_id)
+            order = store.get(tx, order_id, lock=True)
             if order.status == expected:
                 self._happened(tx, order, event)
 
         return write
 
     def _happened(self, tx: Tx, order: Order, event: Message) -> None:
-        self._orders.happened(tx, order, event)
+        store.happened(tx, self._outbox, order, event)
         # The first outcome is what CreateOrder answers, now and to every repeat.
         idempotency.settle(tx, order.order_id, CreateOrderResponse(order=order))
 

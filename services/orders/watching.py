@@ -2,17 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from google.protobuf.any_pb2 import Any
 
 from accord.errors import Aborted, NotFound, OutOfRange, ResourceExhausted, ServiceError
 from accord_runtime.database import Database, Tx
 from accord_runtime.events import record as events
-from accord_runtime.events.notifier import Notifier, Watch
+from accord_runtime.events.notifier import RECORD, Notifier, Watch
 from services.orders import domain, store
 from shop.common.v1.event_pb2 import EventRecord
 from shop.orders.v1 import orders_pb2 as pb
@@ -26,26 +27,23 @@ MAX_TRACKED: Final = 1000
 BATCH: Final = 200
 """Events read at once."""
 
+M = TypeVar("M")
 
-class Pace:
-    """Notices a reader that does not keep up."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._sent = clock()
+async def paced(
+    messages: AsyncGenerator[M, None], clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[M]:
+    """Hand messages over to a reader who keeps up.
 
-    def sending(self) -> None:
-        """A message is about to be handed over."""
-        self._sent = self._clock()
-
-    def sent(self) -> None:
-        """The message was taken.
-
-        Raises:
-            Aborted: it took longer than `PATIENCE`. The reader may resume.
-        """
-        if self._clock() - self._sent > PATIENCE:
-            raise Aborted("SLOW_CONSUMER", "messages were not read in time; resume the stream")
+    Raises:
+        Aborted: taking one took longer than `PATIENCE`. The reader may resume.
+    """
+    async with aclosing(messages):
+        async for message in messages:
+            handed_over = clock()
+            yield message
+            if clock() - handed_over > PATIENCE:
+                raise Aborted("SLOW_CONSUMER", "messages were not read in time; resume the stream")
 
 
 @dataclass(slots=True)
@@ -90,7 +88,7 @@ class Follower:
 
 def event_record(event: events.Event) -> EventRecord:
     """An event in its envelope, for streams of the service's record."""
-    record = EventRecord(
+    return EventRecord(
         event_id=event.event_id,
         type=event.type,
         version=event.version,
@@ -100,19 +98,18 @@ def event_record(event: events.Event) -> EventRecord:
         causation_id=event.causation_id,
         traceparent=event.headers.get("traceparent", ""),
         payload=Any(type_url=f"type.googleapis.com/{event.type}", value=event.payload),
+        occurred_at=domain.timestamp(event.occurred_at),
     )
-    record.occurred_at.CopyFrom(domain.timestamp(event.occurred_at))
-    return record
 
 
 def _update(event: events.Event, order: pb.Order) -> pb.StreamOrderUpdatesResponse:
-    update = pb.StreamOrderUpdatesResponse(
-        sequence=event.sequence, event_type=event.type, status=order.status
+    return pb.StreamOrderUpdatesResponse(
+        sequence=event.sequence,
+        event_type=event.type,
+        status=order.status,
+        occurred_at=domain.timestamp(event.occurred_at),
+        failure=order.failure if order.HasField("failure") else None,
     )
-    update.occurred_at.CopyFrom(domain.timestamp(event.occurred_at))
-    if order.HasField("failure"):
-        update.failure.CopyFrom(order.failure)
-    return update
 
 
 class Watching:
@@ -124,25 +121,24 @@ class Watching:
 
     async def updates(
         self, order_id: str, after: int
-    ) -> AsyncIterator[pb.StreamOrderUpdatesResponse]:
+    ) -> AsyncGenerator[pb.StreamOrderUpdatesResponse, None]:
         """The updates of one order beyond a sequence, until it has ended."""
-        follower, pace = Follower(order_id, after), Pace()
-        with self._notifier.watching_keys(order_id) as watch:
+        follower = Follower(order_id, after)
+        with self._notifier.watching(order_id) as watch:
             updates = await self._database.read(follower.begin)
             while True:
                 for update in updates:
-                    pace.sending()
                     yield update
-                    pace.sent()
                 if follower.ended:
                     return
                 await watch.wait()
                 updates = await self._database.read(follower.read)
 
-    async def record(self, after: int, *, follow: bool) -> AsyncIterator[pb.ReadEventsResponse]:
+    async def record(
+        self, after: int, *, follow: bool
+    ) -> AsyncGenerator[pb.ReadEventsResponse, None]:
         """The events of this service beyond a position; see ReadEvents."""
-        pace = Pace()
-        with self._notifier.watching() as watch:
+        with self._notifier.watching(RECORD) as watch:
             head = await self._database.read(events.committed)
             if after > head:
                 raise OutOfRange(
@@ -157,9 +153,7 @@ class Watching:
                     assert event.position is not None
                     if not follow and event.position > head:
                         return
-                    pace.sending()
                     yield pb.ReadEventsResponse(position=event.position, event=event_record(event))
-                    pace.sent()
                     position = event.position
                 if not follow and position >= head:
                     return
@@ -168,18 +162,15 @@ class Watching:
 
     async def track(
         self, requests: AsyncIterator[pb.TrackOrdersRequest]
-    ) -> AsyncIterator[pb.TrackOrdersResponse]:
+    ) -> AsyncGenerator[pb.TrackOrdersResponse, None]:
         """Follow the orders that the caller adds, until it is done and all have ended."""
-        pace = Pace()
-        with self._notifier.watching_keys() as watch:
+        with self._notifier.watching() as watch:
             tracking = Tracking(self._database, self._notifier, watch)
             reader = asyncio.create_task(tracking.read_all(requests))
             try:
                 while not (reader.done() and tracking.idle):
                     for response in await tracking.news(await watch.wait()):
-                        pace.sending()
                         yield response
-                        pace.sent()
                 await reader
             finally:
                 reader.cancel()

@@ -2,6 +2,6 @@
 
 from accord_runtime.process import main
 from services import topology
-from services.payments.service import SERVICE
+from services.payments.servicer import SERVICE
 
 main(SERVICE, topology.addresses)

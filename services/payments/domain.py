@@ -1,4 +1,4 @@
-"""What a payment is and where it may go.
+"""Where a payment may go, and what it refuses. It is kept as its callers see it.
 
     PENDING   -> CAPTURED, DECLINED, REFUNDING; REFUNDED if the processor says that it was reversed
     CAPTURED  -> REFUNDING
@@ -8,52 +8,23 @@ A refund that comes first leaves a REFUNDED payment without an amount, which no 
 """
 
 from dataclasses import dataclass
-from enum import Enum, StrEnum
 from typing import Protocol
 
+from accord.errors import FailedPrecondition
 from shop.common.v1.money_pb2 import Money
+from shop.payments.v1 import payments_pb2 as pb
 
 
-class PaymentState(StrEnum):
-    """Where a payment stands."""
-
-    PENDING = "PENDING"
-    CAPTURED = "CAPTURED"
-    DECLINED = "DECLINED"
-    REFUNDING = "REFUNDING"
-    REFUNDED = "REFUNDED"
-
-
-@dataclass(frozen=True, slots=True)
-class Payment:
-    """The payment of an order. Its id is the key under which the processor is asked."""
-
-    payment_id: str
-    order_id: str
-    amount: Money | None
-    """None if the order was refunded before anybody asked for money."""
-    state: PaymentState
-    decline_reason: str
-    updated_at: float
-    """Unix seconds."""
-
-
-class Refusal(Enum):
-    """Why an order is not charged: reason and explanation."""
-
-    CARD_DECLINED = "the card was declined"
-    PAYMENT_REFUNDED = "the order was refunded before"
-    AMOUNT_CHANGED = "the order is being charged with another amount"
-
-
-def refusal(payment: Payment, amount: Money) -> Refusal | None:
+def refusal(payment: pb.Payment, amount: Money) -> FailedPrecondition | None:
     """Why a payment, as it is now, refuses a charge of `amount`; None if it does not."""
-    if payment.state in (PaymentState.REFUNDING, PaymentState.REFUNDED):
-        return Refusal.PAYMENT_REFUNDED
+    if payment.state in (pb.PAYMENT_STATE_REFUNDING, pb.PAYMENT_STATE_REFUNDED):
+        return FailedPrecondition("PAYMENT_REFUNDED", "the order was refunded before")
     if payment.amount != amount:
-        return Refusal.AMOUNT_CHANGED
-    if payment.state is PaymentState.DECLINED:
-        return Refusal.CARD_DECLINED
+        text = "the order is being charged with another amount"
+        return FailedPrecondition("AMOUNT_CHANGED", text)
+    if payment.state == pb.PAYMENT_STATE_DECLINED:
+        text = f"the card was declined: {payment.decline_reason}"
+        return FailedPrecondition("CARD_DECLINED", text)
     return None
 
 
@@ -64,7 +35,7 @@ class Outcome:
     CAPTURED; DECLINED with a reason; REFUNDED when the key had been reversed.
     """
 
-    state: PaymentState
+    state: "pb.PaymentState.ValueType"
     decline_reason: str = ""
 
 

@@ -3,8 +3,9 @@
 import grpc
 
 from accord.errors import ServiceError
-from services.payments.domain import Outcome, PaymentState
+from services.payments.domain import Outcome
 from shop.common.v1.money_pb2 import Money
+from shop.payments.v1 import payments_pb2
 from shop.sandbox.v1 import sandbox_pb2 as pb
 from shop.sandbox.v1.sandbox_pb2_grpc import CardProcessorServiceStub
 
@@ -25,11 +26,11 @@ class SandboxProcessor:
         except grpc.RpcError as error:
             refusal = ServiceError.from_rpc(error)
             if refusal.reason == "CARD_DECLINED":
-                return Outcome(PaymentState.DECLINED, refusal.message)
+                return Outcome(payments_pb2.PAYMENT_STATE_DECLINED, refusal.message)
             if refusal.reason == "KEY_REVERSED":
-                return Outcome(PaymentState.REFUNDED)
+                return Outcome(payments_pb2.PAYMENT_STATE_REFUNDED)
             raise
-        return Outcome(PaymentState.CAPTURED)
+        return Outcome(payments_pb2.PAYMENT_STATE_CAPTURED)
 
     async def reverse(self, key: str, reference: str) -> None:
         """Give money back; see `CardProcessor`."""

@@ -3,21 +3,26 @@
 How a payment is recorded, tried and taken back is `ExternalEffect`'s; this says what it means.
 """
 
-from collections.abc import Callable
+import time
 from typing import Final
 
-from accord.errors import FailedPrecondition, InvalidArgument, NotFound, ServiceError, Unavailable
+from accord.errors import NotFound, ServiceError, Unavailable
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc import idempotency
-from accord_runtime.grpc.types import Context, timestamp
+from accord_runtime.grpc.types import Context
+from accord_runtime.service import Runtime, Service
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.external_effect import ExternalEffect
 from accord_runtime.work.table import Effect
 from services.payments import store
-from services.payments.domain import CardProcessor, Payment, PaymentState, Refusal, refusal
+from services.payments.domain import CardProcessor, refusal
+from services.payments.processor import SandboxProcessor
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
-from shop.payments.v1.payments_pb2_grpc import PaymentServiceServicer
+from shop.payments.v1.payments_pb2_grpc import (
+    PaymentServiceServicer,
+    add_PaymentServiceServicer_to_server,
+)
 
 REFUNDS: Final = "refunds"
 """Queue of the refunds that the processor has not confirmed; key: the order."""
@@ -26,54 +31,42 @@ REFUNDS: Final = "refunds"
 class Payments(PaymentServiceServicer):
     """Charges and refunds orders."""
 
-    def __init__(
-        self,
-        database: Database,
-        executor: Executor,
-        processor: CardProcessor,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, database: Database, executor: Executor, processor: CardProcessor) -> None:
         self._database = database
         self._processor = processor
-        self._clock = clock
         self._payments = ExternalEffect(
-            database, executor, REFUNDS, store.refunding, self._reverse, clock
+            database,
+            executor,
+            REFUNDS,
+            store.find,
+            lambda payment: payment.state == pb.PAYMENT_STATE_REFUNDING,
+            self._reverse,
         )
 
     async def Charge(self, request: pb.ChargeRequest, context: Context) -> pb.ChargeResponse:
         amount = request.amount
         key = idempotency.key()
-
-        def begin(tx: Tx) -> Payment:
-            payment = store.open_charge(tx, request.order_id, amount, key, self._clock())
-            if payment is None:
-                raise InvalidArgument(
-                    ("", "the idempotency key was used for another order"),
-                    reason="IDEMPOTENCY_KEY_REUSED",
-                )
-            return payment
-
         return await self._payments.do(
-            begin,
+            request.order_id,
+            lambda tx: store.open_charge(tx, request.order_id, amount, key, time.time()),
             lambda payment: self._processor.capture(
                 payment.payment_id, payment.order_id, amount, request.card_token
             ),
-            lambda tx, payment, outcome: store.settle(tx, payment, outcome, self._clock()),
+            lambda tx, payment, outcome: store.settle(tx, payment, outcome, time.time()),
             lambda tx, payment: _answer(tx, payment, amount),
         )
 
     async def Refund(self, request: pb.RefundRequest, context: Context) -> pb.RefundResponse:
         await self._payments.undo(
-            request.order_id,
-            lambda tx: store.begin_refund(tx, request.order_id, self._clock())[1],
+            request.order_id, lambda tx: store.begin_refund(tx, request.order_id, time.time())
         )
 
         def answer(tx: Tx) -> pb.RefundResponse:
             refunded = store.find(tx, request.order_id)
             assert refunded is not None
-            if refunded.state is PaymentState.REFUNDING:
+            if refunded.state == pb.PAYMENT_STATE_REFUNDING:
                 raise Unavailable(message="the refund goes on in the background")
-            return pb.RefundResponse(payment=_message(refunded))
+            return pb.RefundResponse(payment=refunded)
 
         return await idempotency.commit(self._database, answer)
 
@@ -83,34 +76,34 @@ class Payments(PaymentServiceServicer):
         payment = await self._database.read(lambda tx: store.find(tx, request.order_id))
         if payment is None:
             raise NotFound("payment", request.order_id)
-        return pb.GetPaymentResponse(payment=_message(payment))
+        return pb.GetPaymentResponse(payment=payment)
 
-    async def _reverse(self, payment: Payment) -> Effect:
+    async def _reverse(self, payment: pb.Payment) -> Effect:
         await self._processor.reverse(payment.payment_id, payment.order_id)
-        return lambda tx: store.finish_refund(tx, payment.order_id, self._clock())
+        return lambda tx: store.finish_refund(tx, payment.order_id, time.time())
 
 
-def _answer(tx: Tx, payment: Payment, amount: Money) -> pb.ChargeResponse | ServiceError | None:
+def _answer(tx: Tx, payment: pb.Payment, amount: Money) -> pb.ChargeResponse | ServiceError | None:
     """The answer to a charge, put on record; None while the processor must be asked."""
     refused = refusal(payment, amount)
-    if refused is None and payment.state is PaymentState.PENDING:
+    if refused is None and payment.state == pb.PAYMENT_STATE_PENDING:
         return None
-    answer: pb.ChargeResponse | ServiceError
-    if refused is None:
-        answer = pb.ChargeResponse(payment=_message(payment))
-    else:
-        reason = f": {payment.decline_reason}" if refused is Refusal.CARD_DECLINED else ""
-        answer = FailedPrecondition(refused.name, f"{refused.value}{reason}")
+    answer = refused or pb.ChargeResponse(payment=payment)
     idempotency.record(tx, answer)
     return answer
 
 
-def _message(payment: Payment) -> pb.Payment:
-    return pb.Payment(
-        payment_id=payment.payment_id,
-        order_id=payment.order_id,
-        amount=payment.amount,
-        state=pb.PaymentState.Value(f"PAYMENT_STATE_{payment.state.value}"),
-        decline_reason=payment.decline_reason,
-        updated_at=timestamp(payment.updated_at),
+def build(runtime: Runtime) -> None:
+    """Put the servicer on the server, with the sandbox's card processor behind it."""
+    servicer = Payments(
+        runtime.database, runtime.executor, SandboxProcessor(runtime.mesh.channel("sandbox"))
     )
+    add_PaymentServiceServicer_to_server(servicer, runtime.server)
+
+
+SERVICE = Service(
+    name="payments",
+    migrations=store.MIGRATIONS,
+    build=build,
+    contracts=("shop.payments.v1.PaymentService",),
+)

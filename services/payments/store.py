@@ -2,10 +2,13 @@
 
 from typing import Final
 
-from accord_runtime.database import Row, Tx
+from accord.errors import InvalidArgument
+from accord_runtime.database import Tx
 from accord_runtime.grpc.ids import uuid7
-from services.payments.domain import Outcome, Payment, PaymentState
+from accord_runtime.grpc.types import timestamp
+from services.payments.domain import Outcome
 from shop.common.v1.money_pb2 import Money
+from shop.payments.v1.payments_pb2 import Payment, PaymentState
 
 MIGRATIONS: Final = [
     # The key is kept for ever: generic idempotency records go after seven days, sagas may not.
@@ -23,45 +26,54 @@ MIGRATIONS: Final = [
     """,
 ]
 
+_PREFIX: Final = "PAYMENT_STATE_"
+"""What the contract sets before the name of a state."""
+
 
 def open_charge(
     tx: Tx, order_id: str, amount: Money, idempotency_key: str | None, now: float
-) -> Payment | None:
+) -> Payment:
     """The payment of an order, made PENDING if there was none.
 
-    None if the idempotency key belongs to another order's payment.
+    Raises:
+        InvalidArgument: the idempotency key belongs to another order's payment.
     """
-    _insert(tx, order_id, PaymentState.PENDING, now, amount, idempotency_key)
-    return find(tx, order_id)
+    _insert(tx, order_id, "PENDING", now, amount, idempotency_key)
+    payment = find(tx, order_id)
+    if payment is None:
+        raise InvalidArgument(
+            ("", "the idempotency key was used for another order"),
+            reason="IDEMPOTENCY_KEY_REUSED",
+        )
+    return payment
 
 
-def settle(tx: Tx, payment: Payment, outcome: Outcome, now: float) -> Payment:
-    """Write down the processor's answer, unless the payment has moved on; return it as it is."""
+def settle(tx: Tx, payment: Payment, outcome: Outcome, now: float) -> None:
+    """Write down the processor's answer, unless the payment has moved on."""
     tx.execute(
         "UPDATE payment SET state = :state, decline_reason = :reason, updated_at = :now"
         " WHERE payment_id = :payment_id AND state = 'PENDING'",
         {
             "payment_id": payment.payment_id,
-            "state": outcome.state.value,
+            "state": PaymentState.Name(outcome.state).removeprefix(_PREFIX),
             "reason": outcome.decline_reason,
             "now": now,
         },
     )
-    return _get(tx, payment.order_id)
 
 
-def begin_refund(tx: Tx, order_id: str, now: float) -> tuple[Payment, bool]:
+def begin_refund(tx: Tx, order_id: str, now: float) -> bool:
     """Decide that an order is refunded, whether or not it was charged.
 
-    Returns the payment, and whether it has just become REFUNDING.
+    Returns whether its payment has just become REFUNDING.
     """
     # The two statements cannot miss each other's case: a payment is never deleted.
-    moved = not _insert(tx, order_id, PaymentState.REFUNDED, now) and tx.execute(
+    moved = not _insert(tx, order_id, "REFUNDED", now) and tx.execute(
         "UPDATE payment SET state = 'REFUNDING', updated_at = :now"
         " WHERE order_id = :order_id AND state IN ('PENDING', 'CAPTURED')",
         {"order_id": order_id, "now": now},
     )
-    return _get(tx, order_id), bool(moved)
+    return bool(moved)
 
 
 def finish_refund(tx: Tx, order_id: str, now: float) -> None:
@@ -76,55 +88,39 @@ def finish_refund(tx: Tx, order_id: str, now: float) -> None:
 def find(tx: Tx, order_id: str) -> Payment | None:
     """The payment of an order."""
     row = tx.one("SELECT * FROM payment WHERE order_id = :order_id", {"order_id": order_id})
-    return None if row is None else _payment(row)
-
-
-def refunding(tx: Tx, order_id: str) -> Payment | None:
-    """The payment of an order, if it is to be refunded and the processor has not confirmed it."""
-    payment = find(tx, order_id)
-    return payment if payment and payment.state is PaymentState.REFUNDING else None
+    if row is None:
+        return None
+    payment = Payment(
+        payment_id=row["payment_id"],
+        order_id=row["order_id"],
+        state=PaymentState.Value(_PREFIX + row["state"]),
+        decline_reason=row["decline_reason"],
+        updated_at=timestamp(row["updated_at"]),
+    )
+    if row["currency_code"] is not None:
+        payment.amount.minor_units = row["minor_units"]
+        payment.amount.currency_code = row["currency_code"]
+    return payment
 
 
 def _insert(
     tx: Tx,
     order_id: str,
-    state: PaymentState,
+    state: str,
     now: float,
     amount: Money | None = None,
     idempotency_key: str | None = None,
 ) -> bool:
-    return bool(
-        tx.insert(
-            "payment",
-            {
-                "payment_id": uuid7(),
-                "order_id": order_id,
-                "idempotency_key": idempotency_key,
-                "minor_units": amount.minor_units if amount else None,
-                "currency_code": amount.currency_code if amount else None,
-                "state": state.value,
-                "updated_at": now,
-            },
-            on_conflict="DO NOTHING",
-        )
-    )
-
-
-def _get(tx: Tx, order_id: str) -> Payment:
-    payment = find(tx, order_id)
-    assert payment is not None
-    return payment
-
-
-def _payment(row: Row) -> Payment:
-    amount = None
-    if row["currency_code"] is not None:
-        amount = Money(minor_units=row["minor_units"], currency_code=row["currency_code"])
-    return Payment(
-        payment_id=row["payment_id"],
-        order_id=row["order_id"],
-        amount=amount,
-        state=PaymentState(row["state"]),
-        decline_reason=row["decline_reason"],
-        updated_at=row["updated_at"],
+    return tx.insert(
+        "payment",
+        {
+            "payment_id": uuid7(),
+            "order_id": order_id,
+            "idempotency_key": idempotency_key,
+            "minor_units": amount.minor_units if amount else None,
+            "currency_code": amount.currency_code if amount else None,
+            "state": state,
+            "updated_at": now,
+        },
+        on_conflict="DO NOTHING",
     )

@@ -2,6 +2,6 @@
 
 from accord_runtime.process import main
 from services import topology
-from services.sandbox.service import SERVICE
+from services.sandbox.servicer import SERVICE
 
 main(SERVICE, topology.addresses)

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from accord.errors import Unavailable
 from accord_runtime.database import Database, Tx
-from services.sandbox.domain import Behavior, Conduct, Party
+from services.sandbox.domain import Conduct
+from shop.sandbox.v1 import sandbox_pb2 as pb
 
 T = TypeVar("T")
 
@@ -21,15 +22,15 @@ class Behaviors:
         self._database = database
         self._late: set[asyncio.Task[object]] = set()
 
-    async def set(self, party: Party, conduct: Conduct, calls: int) -> None:
+    async def set(self, party: "pb.Party.ValueType", conduct: Conduct, calls: int) -> None:
         """Treat the next `calls` calls of a party in a way; 0 means until it is changed."""
 
         def replace(tx: Tx) -> None:
             tx.insert(
                 "behaviors",
                 {
-                    "party": int(party),
-                    "behavior": int(conduct.behavior),
+                    "party": party,
+                    "behavior": conduct.behavior,
                     "delay": conduct.delay,
                     "calls_left": calls or None,
                 },
@@ -39,7 +40,7 @@ class Behaviors:
 
         await self._database.write(replace)
 
-    async def perform(self, party: Party, work: Work[T], *, delay: float = 0.0) -> T:
+    async def perform(self, party: "pb.Party.ValueType", work: Work[T], *, delay: float = 0.0) -> T:
         """Do the work of one call the way that is set.
 
         Args:
@@ -51,15 +52,15 @@ class Behaviors:
             Unavailable: on FAIL, before the work; on LOSE_ANSWER, after it.
         """
         conduct = await self._database.write(lambda tx: _use_up(tx, party))
-        if conduct.behavior is Behavior.FAIL:
+        if conduct.behavior == pb.BEHAVIOR_FAIL:
             raise Unavailable(message="out of order, as commanded")
-        if conduct.behavior is Behavior.HANG:
+        if conduct.behavior == pb.BEHAVIOR_HANG:
             # Ends when the caller gives up.
             await asyncio.Event().wait()
-        if conduct.behavior is Behavior.DELAY:
+        if conduct.behavior == pb.BEHAVIOR_DELAY:
             delay += conduct.delay
         answer = await (self._later(delay, work, conduct) if delay else work(conduct))
-        if conduct.behavior is Behavior.LOSE_ANSWER:
+        if conduct.behavior == pb.BEHAVIOR_LOSE_ANSWER:
             raise Unavailable(message="the answer was lost, as commanded")
         return answer
 
@@ -81,11 +82,11 @@ class Behaviors:
             task.cancel()
 
 
-def _use_up(tx: Tx, party: Party) -> Conduct:
+def _use_up(tx: Tx, party: "pb.Party.ValueType") -> Conduct:
     row = tx.one(
         "UPDATE behaviors SET calls_left = calls_left - 1"
         " WHERE party = :party AND (calls_left IS NULL OR calls_left > 0)"
         " RETURNING behavior, delay",
-        {"party": int(party)},
+        {"party": party},
     )
-    return Conduct(Behavior(row["behavior"]), row["delay"]) if row else Conduct()
+    return Conduct(row["behavior"], row["delay"]) if row else Conduct()

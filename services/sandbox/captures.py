@@ -7,9 +7,10 @@ A repeat of a key finds its row and changes nothing.
 
 from accord_runtime.database import Tx
 from accord_runtime.grpc.ids import uuid7
-from services.sandbox.domain import Capture, CaptureState, EntryKind
+from services.sandbox.domain import Capture, CaptureState
 from services.sandbox.store import append_entry, money_of
 from shop.common.v1.money_pb2 import Money
+from shop.sandbox.v1 import sandbox_pb2 as pb
 
 
 def capture(
@@ -22,7 +23,7 @@ def capture(
     state = CaptureState.DECLINED if decline_reason else CaptureState.CAPTURED
     fresh = _insert(tx, key, reference, state, amount, decline_reason)
     if fresh and state is CaptureState.CAPTURED:
-        append_entry(tx, EntryKind.CAPTURED, key, reference, now, amount=amount)
+        append_entry(tx, pb.ENTRY_KIND_CAPTURED, key, reference, now, amount=amount)
     return _get(tx, key), fresh
 
 
@@ -35,19 +36,18 @@ def reverse(tx: Tx, key: str, reference: str, now: float) -> Capture:
         )
         if moved:
             taken = _get(tx, key)
-            append_entry(tx, EntryKind.REVERSED, key, taken.reference, now, amount=taken.amount)
+            append_entry(tx, pb.ENTRY_KIND_REVERSED, key, taken.reference, now, amount=taken.amount)
     return _get(tx, key)
 
 
 def count_call(tx: Tx, key: str) -> int:
     """Count one more call for a key of a flaky card, and return how many there were."""
-    row = tx.one(
+    calls: int = tx.value(
         "INSERT INTO flaky_captures (key, calls) VALUES (:key, 1)"
         " ON CONFLICT (key) DO UPDATE SET calls = flaky_captures.calls + 1 RETURNING calls",
         {"key": key},
     )
-    assert row is not None
-    return int(row["calls"])
+    return calls
 
 
 def _insert(
@@ -58,20 +58,18 @@ def _insert(
     amount: Money | None,
     decline_reason: str,
 ) -> bool:
-    return bool(
-        tx.insert(
-            "captures",
-            {
-                "key": key,
-                "reference": reference,
-                "state": state.value,
-                "capture_id": f"cap_{uuid7()}",
-                "minor_units": amount.minor_units if amount else None,
-                "currency_code": amount.currency_code if amount else None,
-                "decline_reason": decline_reason,
-            },
-            on_conflict="(key) DO NOTHING",
-        )
+    return tx.insert(
+        "captures",
+        {
+            "key": key,
+            "reference": reference,
+            "state": state.value,
+            "capture_id": f"cap_{uuid7()}",
+            "minor_units": amount.minor_units if amount else None,
+            "currency_code": amount.currency_code if amount else None,
+            "decline_reason": decline_reason,
+        },
+        on_conflict="(key) DO NOTHING",
     )
 
 
@@ -79,7 +77,6 @@ def _get(tx: Tx, key: str) -> Capture:
     row = tx.one("SELECT * FROM captures WHERE key = :key", {"key": key})
     assert row is not None
     return Capture(
-        key=key,
         reference=row["reference"],
         state=CaptureState(row["state"]),
         capture_id=row["capture_id"],

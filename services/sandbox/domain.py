@@ -1,44 +1,18 @@
 """What the parties of the outside world know and how they may behave."""
 
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 
 from shop.common.v1.money_pb2 import Money
-
-
-class Party(IntEnum):
-    """Someone in the outside world, numbered as in the contract."""
-
-    CARD_PROCESSOR = 1
-    CARRIER = 2
-
-
-class Behavior(IntEnum):
-    """Ways to behave, numbered as in the contract."""
-
-    NORMAL = 1
-    DECLINE = 2
-    DELAY = 3
-    FAIL = 4
-    HANG = 5
-    LOSE_ANSWER = 6
+from shop.sandbox.v1 import sandbox_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True)
 class Conduct:
     """How one call is treated; `delay` is in seconds and used by DELAY only."""
 
-    behavior: Behavior = Behavior.NORMAL
+    behavior: "pb.Behavior.ValueType" = pb.BEHAVIOR_NORMAL
     delay: float = 0.0
-
-
-class EntryKind(IntEnum):
-    """What an entry of the ledger says, numbered as in the contract."""
-
-    CAPTURED = 1
-    REVERSED = 2
-    BOOKED = 3
-    CANCELLED = 4
 
 
 class CaptureState(StrEnum):
@@ -55,7 +29,6 @@ class CaptureState(StrEnum):
 class Capture:
     """What the card processor knows under a key."""
 
-    key: str
     reference: str
     state: CaptureState
     capture_id: str
@@ -79,7 +52,6 @@ class ParcelState(StrEnum):
 class Parcel:
     """What the carrier knows under a key."""
 
-    key: str
     reference: str
     state: ParcelState
     tracking_number: str
@@ -104,11 +76,11 @@ def decline_reason(card_token: str, conduct: Conduct) -> str:
     """Why a card is declined; empty when it is good."""
     if card_token == TOKEN_NO_FUNDS:
         return "insufficient funds"
-    if card_token == TOKEN_DECLINED or conduct.behavior is Behavior.DECLINE:
+    if card_token == TOKEN_DECLINED or conduct.behavior == pb.BEHAVIOR_DECLINE:
         return "declined by the bank"
     return ""
 
 
 def is_refused(country_code: str, conduct: Conduct) -> bool:
     """Whether the carrier refuses a destination."""
-    return country_code in COUNTRIES_NOT_SERVED or conduct.behavior is Behavior.DECLINE
+    return country_code in COUNTRIES_NOT_SERVED or conduct.behavior == pb.BEHAVIOR_DECLINE

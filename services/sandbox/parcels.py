@@ -8,15 +8,16 @@ A repeat of a key finds its row and changes nothing.
 
 from accord_runtime.database import Tx
 from accord_runtime.grpc.ids import uuid7
-from services.sandbox.domain import EntryKind, Parcel, ParcelState
+from services.sandbox.domain import Parcel, ParcelState
 from services.sandbox.store import append_entry
+from shop.sandbox.v1 import sandbox_pb2 as pb
 
 
 def book(tx: Tx, key: str, reference: str, units: int, now: float, *, refused: bool) -> Parcel:
     """Book a parcel, unless the key is known already; returns what is known under the key."""
     state = ParcelState.REFUSED if refused else ParcelState.BOOKED
     if _insert(tx, key, reference, state, units) and state is ParcelState.BOOKED:
-        append_entry(tx, EntryKind.BOOKED, key, reference, now, units=units)
+        append_entry(tx, pb.ENTRY_KIND_BOOKED, key, reference, now, units=units)
     return _get(tx, key)
 
 
@@ -33,30 +34,28 @@ def cancel(tx: Tx, key: str, reference: str, now: float, *, handed_over: bool) -
         )
         if moved and not handed_over:
             booked = _get(tx, key)
-            append_entry(tx, EntryKind.CANCELLED, key, booked.reference, now, units=booked.units)
+            append_entry(
+                tx, pb.ENTRY_KIND_CANCELLED, key, booked.reference, now, units=booked.units
+            )
     return _get(tx, key)
 
 
 def _insert(tx: Tx, key: str, reference: str, state: ParcelState, units: int) -> bool:
-    return bool(
-        tx.insert(
-            "parcels",
-            {
-                "key": key,
-                "reference": reference,
-                "state": state.value,
-                "tracking_number": f"SBX{uuid7().replace('-', '').upper()}",
-                "units": units,
-            },
-            on_conflict="(key) DO NOTHING",
-        )
+    return tx.insert(
+        "parcels",
+        {
+            "key": key,
+            "reference": reference,
+            "state": state.value,
+            "tracking_number": f"SBX{uuid7().replace('-', '').upper()}",
+            "units": units,
+        },
+        on_conflict="(key) DO NOTHING",
     )
 
 
 def _get(tx: Tx, key: str) -> Parcel:
-    row = tx.one(
-        "SELECT key, reference, state, tracking_number, units FROM parcels WHERE key = :key",
-        {"key": key},
-    )
+    sql = "SELECT reference, state, tracking_number, units FROM parcels WHERE key = :key"
+    row = tx.one(sql, {"key": key})
     assert row is not None
     return Parcel(**{**row, "state": ParcelState(row["state"])})

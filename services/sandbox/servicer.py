@@ -1,5 +1,6 @@
 """The RPCs of the sandbox: card processor, carrier, and what tests may ask."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final, TypeVar
@@ -7,14 +8,20 @@ from typing import Final, TypeVar
 from accord.errors import FailedPrecondition, InvalidArgument, Unavailable
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.types import Context
+from accord_runtime.service import Runtime, Service
 from services.sandbox import captures, domain, parcels, store
 from services.sandbox.behavior import Behaviors
-from services.sandbox.domain import Behavior, CaptureState, Conduct, ParcelState, Party
+from services.sandbox.domain import CaptureState, Conduct, ParcelState
+from services.sandbox.mail import serve_mail
+from services.topology import HOST, smtp_port
 from shop.sandbox.v1 import sandbox_pb2 as pb
 from shop.sandbox.v1.sandbox_pb2_grpc import (
     CardProcessorServiceServicer,
     CarrierServiceServicer,
     SandboxServiceServicer,
+    add_CardProcessorServiceServicer_to_server,
+    add_CarrierServiceServicer_to_server,
+    add_SandboxServiceServicer_to_server,
 )
 
 T = TypeVar("T")
@@ -23,26 +30,23 @@ PAGE: Final = 500
 """Entries of the ledger read at a time; no transaction is open while they are sent."""
 
 
-class _Party:
-    """Somebody in the outside world, who behaves as is set."""
+class _Base:
+    """What the parties of the outside world, who behave as is set, and their commander share."""
 
-    def __init__(
-        self, database: Database, behaviors: Behaviors, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, database: Database, behaviors: Behaviors) -> None:
         self._database = database
         self._behaviors = behaviors
-        self._clock = clock
 
-    async def _change(self, party: Party, change: Callable[[Tx, Conduct, float], T]) -> T:
-        """Change what the party knows: given the transaction, how to behave, and the time."""
+    async def _change(self, party: "pb.Party.ValueType", change: Callable[[Tx, Conduct], T]) -> T:
+        """Change what the party knows: given the transaction, and how to behave."""
 
         async def work(conduct: Conduct) -> T:
-            return await self._database.write(lambda tx: change(tx, conduct, self._clock()))
+            return await self._database.write(lambda tx: change(tx, conduct))
 
         return await self._behaviors.perform(party, work)
 
 
-class CardProcessor(_Party, CardProcessorServiceServicer):
+class CardProcessor(_Base, CardProcessorServiceServicer):
     """Takes and gives back money that does not exist."""
 
     async def Capture(self, request: pb.CaptureRequest, context: Context) -> pb.CaptureResponse:
@@ -55,7 +59,7 @@ class CardProcessor(_Party, CardProcessorServiceServicer):
                     reference=request.reference,
                     amount=request.amount,
                     decline_reason=domain.decline_reason(request.card_token, conduct),
-                    now=self._clock(),
+                    now=time.time(),
                 )
             )
             if fresh and request.card_token == domain.TOKEN_LOST:
@@ -63,7 +67,7 @@ class CardProcessor(_Party, CardProcessorServiceServicer):
             return capture
 
         slow = domain.SLOW_DELAY if request.card_token == domain.TOKEN_SLOW else 0.0
-        capture = await self._behaviors.perform(Party.CARD_PROCESSOR, work, delay=slow)
+        capture = await self._behaviors.perform(pb.PARTY_CARD_PROCESSOR, work, delay=slow)
         if capture.state in (CaptureState.REVERSED, CaptureState.BLOCKED):
             raise FailedPrecondition("KEY_REVERSED", "the key was reversed")
         if capture.amount != request.amount:
@@ -81,28 +85,28 @@ class CardProcessor(_Party, CardProcessorServiceServicer):
 
     async def Reverse(self, request: pb.ReverseRequest, context: Context) -> pb.ReverseResponse:
         capture = await self._change(
-            Party.CARD_PROCESSOR,
-            lambda tx, _, now: captures.reverse(tx, request.key, request.reference, now),
+            pb.PARTY_CARD_PROCESSOR,
+            lambda tx, _: captures.reverse(tx, request.key, request.reference, time.time()),
         )
         if capture.state is not CaptureState.REVERSED:
             return pb.ReverseResponse()
         return pb.ReverseResponse(amount=capture.amount)
 
 
-class Carrier(_Party, CarrierServiceServicer):
+class Carrier(_Base, CarrierServiceServicer):
     """Books and cancels parcels that never travel."""
 
     async def BookParcel(
         self, request: pb.BookParcelRequest, context: Context
     ) -> pb.BookParcelResponse:
         parcel = await self._change(
-            Party.CARRIER,
-            lambda tx, conduct, now: parcels.book(
+            pb.PARTY_CARRIER,
+            lambda tx, conduct: parcels.book(
                 tx,
                 request.key,
                 request.reference,
                 request.units,
-                now,
+                time.time(),
                 refused=domain.is_refused(request.ship_to.country_code, conduct),
             ),
         )
@@ -118,13 +122,13 @@ class Carrier(_Party, CarrierServiceServicer):
         self, request: pb.CancelParcelRequest, context: Context
     ) -> pb.CancelParcelResponse:
         parcel = await self._change(
-            Party.CARRIER,
-            lambda tx, conduct, now: parcels.cancel(
+            pb.PARTY_CARRIER,
+            lambda tx, conduct: parcels.cancel(
                 tx,
                 request.key,
                 request.reference,
-                now,
-                handed_over=conduct.behavior is Behavior.DECLINE,
+                time.time(),
+                handed_over=conduct.behavior == pb.BEHAVIOR_DECLINE,
             ),
         )
         if parcel.state is ParcelState.HANDED_OVER:
@@ -133,18 +137,14 @@ class Carrier(_Party, CarrierServiceServicer):
         return pb.CancelParcelResponse(units=parcel.units if cancelled else 0)
 
 
-class Sandbox(SandboxServiceServicer):
+class Sandbox(_Base, SandboxServiceServicer):
     """Takes commands and shows the ledger."""
-
-    def __init__(self, database: Database, behaviors: Behaviors) -> None:
-        self._database = database
-        self._behaviors = behaviors
 
     async def SetBehavior(
         self, request: pb.SetBehaviorRequest, context: Context
     ) -> pb.SetBehaviorResponse:
-        conduct = Conduct(Behavior(request.behavior), request.delay.ToMicroseconds() / 1e6)
-        await self._behaviors.set(Party(request.party), conduct, request.calls)
+        conduct = Conduct(request.behavior, request.delay.ToMicroseconds() / 1e6)
+        await self._behaviors.set(request.party, conduct, request.calls)
         return pb.SetBehaviorResponse()
 
     async def ReadLedger(
@@ -154,13 +154,33 @@ class Sandbox(SandboxServiceServicer):
         head = await self._database.read(store.ledger_head)
         while page := await self._database.read(
             partial(
-                store.read_entries,
-                after=last,
-                up_to=head,
-                reference=request.reference,
-                limit=PAGE,
+                store.read_entries, after=last, up_to=head, reference=request.reference, limit=PAGE
             )
         ):
             for entry in page:
                 yield entry
             last = page[-1].number
+
+
+def build(runtime: Runtime) -> None:
+    """Put the three parties on the server and start the mail server beside it."""
+    database, server = runtime.database, runtime.server
+    behaviors = Behaviors(database)
+    runtime.closing.append(behaviors.close)
+    add_CardProcessorServiceServicer_to_server(CardProcessor(database, behaviors), server)
+    add_CarrierServiceServicer_to_server(Carrier(database, behaviors), server)
+    add_SandboxServiceServicer_to_server(Sandbox(database, behaviors), server)
+    folder, port = runtime.settings.home / "mails", smtp_port(runtime.settings.port_offset)
+    runtime.background.append(("mail", lambda: serve_mail(folder, HOST, port)))
+
+
+SERVICE = Service(
+    name="sandbox",
+    migrations=store.MIGRATIONS,
+    build=build,
+    contracts=(
+        "shop.sandbox.v1.CardProcessorService",
+        "shop.sandbox.v1.CarrierService",
+        "shop.sandbox.v1.SandboxService",
+    ),
+)

@@ -2,9 +2,8 @@
 
 from accord_runtime.database import Row, Tx
 from accord_runtime.grpc.types import timestamp
-from services.sandbox.domain import EntryKind
 from shop.common.v1.money_pb2 import Money
-from shop.sandbox.v1.sandbox_pb2 import ReadLedgerResponse
+from shop.sandbox.v1.sandbox_pb2 import EntryKind, ReadLedgerResponse
 
 MIGRATIONS = [
     """
@@ -57,7 +56,7 @@ MIGRATIONS = [
 
 def append_entry(
     tx: Tx,
-    kind: EntryKind,
+    kind: "EntryKind.ValueType",
     key: str,
     reference: str,
     now: float,
@@ -70,13 +69,11 @@ def append_entry(
     Numbers are dense and become visible in order: whoever holds the head's row is the only one who
     appends until its transaction is over. A reader that goes on from a number misses nothing.
     """
-    head = tx.one("UPDATE ledger_head SET number = number + 1 RETURNING number")
-    assert head is not None
     tx.insert(
         "ledger",
         {
-            "number": head["number"],
-            "kind": int(kind),
+            "number": tx.value("UPDATE ledger_head SET number = number + 1 RETURNING number"),
+            "kind": kind,
             "key": key,
             "reference": reference,
             "minor_units": amount.minor_units if amount else None,
@@ -89,9 +86,8 @@ def append_entry(
 
 def ledger_head(tx: Tx) -> int:
     """Number of the last entry; 0 when there is none."""
-    head = tx.one("SELECT number FROM ledger_head")
-    assert head is not None
-    return int(head["number"])
+    head: int = tx.value("SELECT number FROM ledger_head")
+    return head
 
 
 def read_entries(

@@ -2,6 +2,6 @@
 
 from accord_runtime.process import main
 from services import topology
-from services.shipping.service import SERVICE
+from services.shipping.servicer import SERVICE
 
 main(SERVICE, topology.addresses)

@@ -3,10 +3,11 @@
 import grpc
 
 from accord.errors import ServiceError
-from services.shipping.domain import Outcome, ShipmentState
+from services.shipping.domain import Outcome
 from shop.common.v1.address_pb2 import Address
 from shop.sandbox.v1 import sandbox_pb2 as pb
 from shop.sandbox.v1.sandbox_pb2_grpc import CarrierServiceStub
+from shop.shipping.v1 import shipping_pb2
 
 
 class SandboxCarrier:
@@ -23,11 +24,11 @@ class SandboxCarrier:
         except grpc.RpcError as error:
             refusal = ServiceError.from_rpc(error)
             if refusal.reason == "DESTINATION_NOT_SERVED":
-                return Outcome(ShipmentState.REFUSED, refusal_reason=refusal.message)
+                return Outcome(shipping_pb2.SHIPMENT_STATE_REFUSED, refusal_reason=refusal.message)
             if refusal.reason == "KEY_CANCELLED":
-                return Outcome(ShipmentState.CANCELLED)
+                return Outcome(shipping_pb2.SHIPMENT_STATE_CANCELLED)
             raise
-        return Outcome(ShipmentState.BOOKED, tracking_number=booked.tracking_number)
+        return Outcome(shipping_pb2.SHIPMENT_STATE_BOOKED, tracking_number=booked.tracking_number)
 
     async def cancel(self, key: str, reference: str) -> bool:
         """Cancel a parcel; see `Carrier`."""

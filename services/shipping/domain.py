@@ -1,4 +1,4 @@
-"""What a shipment is and where it may go.
+"""Where a shipment may go, and what it refuses. It is kept as its callers see it.
 
     PENDING    -> BOOKED, REFUSED, CANCELLING; CANCELLED if the carrier says that it was cancelled
     BOOKED     -> CANCELLING
@@ -8,50 +8,20 @@ A cancellation that comes first leaves a CANCELLED shipment, which no booking ge
 """
 
 from dataclasses import dataclass
-from enum import Enum, StrEnum
 from typing import Protocol
 
+from accord.errors import FailedPrecondition
 from shop.common.v1.address_pb2 import Address
+from shop.shipping.v1 import shipping_pb2 as pb
 
 
-class ShipmentState(StrEnum):
-    """Where a shipment stands."""
-
-    PENDING = "PENDING"
-    BOOKED = "BOOKED"
-    REFUSED = "REFUSED"
-    CANCELLING = "CANCELLING"
-    CANCELLED = "CANCELLED"
-
-
-@dataclass(frozen=True, slots=True)
-class Shipment:
-    """The parcel of an order. Its id is the key under which the carrier is asked."""
-
-    shipment_id: str
-    order_id: str
-    units: int
-    """Units in the parcel; 0 if it was cancelled before anybody booked it."""
-    state: ShipmentState
-    tracking_number: str
-    refusal_reason: str
-    updated_at: float
-    """Unix seconds."""
-
-
-class Refusal(Enum):
-    """Why an order is not shipped: reason and explanation."""
-
-    NO_CARRIER = "no carrier takes the parcel"
-    SHIPMENT_CANCELLED = "the shipment was cancelled before"
-
-
-def refusal(shipment: Shipment) -> Refusal | None:
+def refusal(shipment: pb.Shipment) -> FailedPrecondition | None:
     """Why a shipment, as it is now, refuses to be booked; None if it does not."""
-    if shipment.state is ShipmentState.CANCELLED:
-        return Refusal.SHIPMENT_CANCELLED
-    if shipment.state is ShipmentState.REFUSED:
-        return Refusal.NO_CARRIER
+    if shipment.state == pb.SHIPMENT_STATE_CANCELLED:
+        return FailedPrecondition("SHIPMENT_CANCELLED", "the shipment was cancelled before")
+    if shipment.state == pb.SHIPMENT_STATE_REFUSED:
+        text = f"no carrier takes the parcel: {shipment.refusal_reason}"
+        return FailedPrecondition("NO_CARRIER", text)
     return None
 
 
@@ -62,7 +32,7 @@ class Outcome:
     BOOKED with a tracking number; REFUSED with a reason; CANCELLED when the key had been cancelled.
     """
 
-    state: ShipmentState
+    state: "pb.ShipmentState.ValueType"
     tracking_number: str = ""
     refusal_reason: str = ""
 

@@ -3,27 +3,25 @@
 How a shipment is recorded, tried and taken back is `ExternalEffect`'s; this says what it means.
 """
 
-from collections.abc import Callable
+import time
 from typing import Final
 
-from accord.errors import (
-    Aborted,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-    ServiceError,
-    Unavailable,
-)
+from accord.errors import Aborted, FailedPrecondition, NotFound, ServiceError, Unavailable
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc import idempotency
-from accord_runtime.grpc.types import Context, timestamp
+from accord_runtime.grpc.types import Context
+from accord_runtime.service import Runtime, Service
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.external_effect import ExternalEffect
 from accord_runtime.work.table import Effect
 from services.shipping import store
-from services.shipping.domain import Carrier, Refusal, Shipment, ShipmentState, refusal
+from services.shipping.carrier import SandboxCarrier
+from services.shipping.domain import Carrier, refusal
 from shop.shipping.v1 import shipping_pb2 as pb
-from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceServicer
+from shop.shipping.v1.shipping_pb2_grpc import (
+    ShippingServiceServicer,
+    add_ShippingServiceServicer_to_server,
+)
 
 CANCELLATIONS: Final = "cancellations"
 """Queue of the cancellations that the carrier has not confirmed; key: the order."""
@@ -32,18 +30,16 @@ CANCELLATIONS: Final = "cancellations"
 class Shipping(ShippingServiceServicer):
     """Books and cancels parcels."""
 
-    def __init__(
-        self,
-        database: Database,
-        executor: Executor,
-        carrier: Carrier,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, database: Database, executor: Executor, carrier: Carrier) -> None:
         self._database = database
         self._carrier = carrier
-        self._clock = clock
         self._shipments = ExternalEffect(
-            database, executor, CANCELLATIONS, store.cancelling, self._cancel, clock
+            database,
+            executor,
+            CANCELLATIONS,
+            store.find,
+            lambda shipment: shipment.state == pb.SHIPMENT_STATE_CANCELLING,
+            self._cancel,
         )
 
     async def CreateShipment(
@@ -51,22 +47,13 @@ class Shipping(ShippingServiceServicer):
     ) -> pb.CreateShipmentResponse:
         units = sum(line.quantity for line in request.lines)
         key = idempotency.key()
-
-        def begin(tx: Tx) -> Shipment:
-            shipment = store.open_booking(tx, request.order_id, units, key, self._clock())
-            if shipment is None:
-                raise InvalidArgument(
-                    ("", "the idempotency key was used for another order"),
-                    reason="IDEMPOTENCY_KEY_REUSED",
-                )
-            return shipment
-
         return await self._shipments.do(
-            begin,
+            request.order_id,
+            lambda tx: store.open_booking(tx, request.order_id, units, key, time.time()),
             lambda shipment: self._carrier.book(
                 shipment.shipment_id, shipment.order_id, request.ship_to, shipment.units
             ),
-            lambda tx, shipment, outcome: store.settle(tx, shipment, outcome, self._clock()),
+            lambda tx, shipment, outcome: store.settle(tx, shipment, outcome, time.time()),
             _answer,
         )
 
@@ -74,18 +61,17 @@ class Shipping(ShippingServiceServicer):
         self, request: pb.CancelShipmentRequest, context: Context
     ) -> pb.CancelShipmentResponse:
         await self._shipments.undo(
-            request.order_id,
-            lambda tx: store.begin_cancellation(tx, request.order_id, self._clock())[1],
+            request.order_id, lambda tx: store.begin_cancellation(tx, request.order_id, time.time())
         )
 
         def answer(tx: Tx) -> pb.CancelShipmentResponse:
             cancelled = store.find(tx, request.order_id)
             assert cancelled is not None
-            if cancelled.state is ShipmentState.CANCELLING:
+            if cancelled.state == pb.SHIPMENT_STATE_CANCELLING:
                 raise Unavailable(message="the cancellation goes on in the background")
-            if cancelled.state in (ShipmentState.PENDING, ShipmentState.BOOKED):
+            if cancelled.state in (pb.SHIPMENT_STATE_PENDING, pb.SHIPMENT_STATE_BOOKED):
                 raise FailedPrecondition("PARCEL_HANDED_OVER", "the carrier has the parcel already")
-            return pb.CancelShipmentResponse(shipment=_message(cancelled))
+            return pb.CancelShipmentResponse(shipment=cancelled)
 
         return await idempotency.commit(self._database, answer)
 
@@ -95,40 +81,38 @@ class Shipping(ShippingServiceServicer):
         shipment = await self._database.read(lambda tx: store.find(tx, request.order_id))
         if shipment is None:
             raise NotFound("shipment", request.order_id)
-        return pb.GetShipmentResponse(shipment=_message(shipment))
+        return pb.GetShipmentResponse(shipment=shipment)
 
-    async def _cancel(self, shipment: Shipment) -> Effect:
+    async def _cancel(self, shipment: pb.Shipment) -> Effect:
         cancelled = await self._carrier.cancel(shipment.shipment_id, shipment.order_id)
         return lambda tx: store.finish_cancellation(
-            tx, shipment.order_id, self._clock(), cancelled=cancelled
+            tx, shipment.order_id, time.time(), cancelled=cancelled
         )
 
 
-def _answer(tx: Tx, shipment: Shipment) -> pb.CreateShipmentResponse | ServiceError | None:
+def _answer(tx: Tx, shipment: pb.Shipment) -> pb.CreateShipmentResponse | ServiceError | None:
     """The answer to a booking, put on record if final; None while the carrier must be asked."""
-    if shipment.state is ShipmentState.PENDING:
+    if shipment.state == pb.SHIPMENT_STATE_PENDING:
         return None
-    if shipment.state is ShipmentState.CANCELLING:
+    if shipment.state == pb.SHIPMENT_STATE_CANCELLING:
         # Not an answer to keep: the carrier may refuse to cancel.
         return Aborted(message="the shipment is being cancelled", retry_after=1.0)
-    refused = refusal(shipment)
-    answer: pb.CreateShipmentResponse | ServiceError
-    if refused is None:
-        answer = pb.CreateShipmentResponse(shipment=_message(shipment))
-    else:
-        reason = f": {shipment.refusal_reason}" if refused is Refusal.NO_CARRIER else ""
-        answer = FailedPrecondition(refused.name, f"{refused.value}{reason}")
+    answer = refusal(shipment) or pb.CreateShipmentResponse(shipment=shipment)
     idempotency.record(tx, answer)
     return answer
 
 
-def _message(shipment: Shipment) -> pb.Shipment:
-    return pb.Shipment(
-        shipment_id=shipment.shipment_id,
-        order_id=shipment.order_id,
-        state=pb.ShipmentState.Value(f"SHIPMENT_STATE_{shipment.state.value}"),
-        tracking_number=shipment.tracking_number,
-        units=shipment.units,
-        refusal_reason=shipment.refusal_reason,
-        updated_at=timestamp(shipment.updated_at),
+def build(runtime: Runtime) -> None:
+    """Put the servicer on the server, with the sandbox's carrier behind it."""
+    servicer = Shipping(
+        runtime.database, runtime.executor, SandboxCarrier(runtime.mesh.channel("sandbox"))
     )
+    add_ShippingServiceServicer_to_server(servicer, runtime.server)
+
+
+SERVICE = Service(
+    name="shipping",
+    migrations=store.MIGRATIONS,
+    build=build,
+    contracts=("shop.shipping.v1.ShippingService",),
+)

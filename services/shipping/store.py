@@ -2,9 +2,12 @@
 
 from typing import Final
 
+from accord.errors import InvalidArgument
 from accord_runtime.database import Tx
 from accord_runtime.grpc.ids import uuid7
-from services.shipping.domain import Outcome, Shipment, ShipmentState
+from accord_runtime.grpc.types import timestamp
+from services.shipping.domain import Outcome
+from shop.shipping.v1.shipping_pb2 import Shipment, ShipmentState
 
 MIGRATIONS: Final = [
     # The key is kept for ever: generic idempotency records go after seven days, sagas may not.
@@ -22,23 +25,33 @@ MIGRATIONS: Final = [
     """,
 ]
 
+_PREFIX: Final = "SHIPMENT_STATE_"
+"""What the contract sets before the name of a state."""
+
 
 def open_booking(
     tx: Tx, order_id: str, units: int, idempotency_key: str | None, now: float
-) -> Shipment | None:
+) -> Shipment:
     """The shipment of an order, made PENDING if there was none.
 
-    None if the idempotency key belongs to another order's shipment.
+    Raises:
+        InvalidArgument: the idempotency key belongs to another order's shipment.
     """
-    _insert(tx, order_id, ShipmentState.PENDING, now, units, idempotency_key)
-    return find(tx, order_id)
+    _insert(tx, order_id, "PENDING", now, units, idempotency_key)
+    shipment = find(tx, order_id)
+    if shipment is None:
+        raise InvalidArgument(
+            ("", "the idempotency key was used for another order"),
+            reason="IDEMPOTENCY_KEY_REUSED",
+        )
+    return shipment
 
 
-def settle(tx: Tx, shipment: Shipment, outcome: Outcome, now: float) -> Shipment:
-    """Write down the carrier's answer, unless the shipment has moved on; return it as it is."""
+def settle(tx: Tx, shipment: Shipment, outcome: Outcome, now: float) -> None:
+    """Write down the carrier's answer, unless the shipment has moved on."""
     answer = {
         "shipment_id": shipment.shipment_id,
-        "state": outcome.state.value,
+        "state": ShipmentState.Name(outcome.state).removeprefix(_PREFIX),
         "tracking_number": outcome.tracking_number,
         "reason": outcome.refusal_reason,
         "now": now,
@@ -56,21 +69,20 @@ def settle(tx: Tx, shipment: Shipment, outcome: Outcome, now: float) -> Shipment
             " WHERE shipment_id = :shipment_id AND state = 'CANCELLING'",
             answer,
         )
-    return _get(tx, shipment.order_id)
 
 
-def begin_cancellation(tx: Tx, order_id: str, now: float) -> tuple[Shipment, bool]:
+def begin_cancellation(tx: Tx, order_id: str, now: float) -> bool:
     """Decide that the shipment of an order is cancelled, whether or not it was booked.
 
-    Returns the shipment, and whether it has just become CANCELLING.
+    Returns whether it has just become CANCELLING.
     """
     # The two statements cannot miss each other's case: a shipment is never deleted.
-    moved = not _insert(tx, order_id, ShipmentState.CANCELLED, now) and tx.execute(
+    moved = not _insert(tx, order_id, "CANCELLED", now) and tx.execute(
         "UPDATE shipment SET state = 'CANCELLING', updated_at = :now"
         " WHERE order_id = :order_id AND state IN ('PENDING', 'BOOKED')",
         {"order_id": order_id, "now": now},
     )
-    return _get(tx, order_id), bool(moved)
+    return bool(moved)
 
 
 def finish_cancellation(tx: Tx, order_id: str, now: float, *, cancelled: bool) -> None:
@@ -90,40 +102,29 @@ def find(tx: Tx, order_id: str) -> Shipment | None:
         " FROM shipment WHERE order_id = :order_id",
         {"order_id": order_id},
     )
-    return None if row is None else Shipment(**{**row, "state": ShipmentState(row["state"])})
-
-
-def cancelling(tx: Tx, order_id: str) -> Shipment | None:
-    """The shipment of an order, if it is to be cancelled and the carrier has not answered."""
-    shipment = find(tx, order_id)
-    return shipment if shipment and shipment.state is ShipmentState.CANCELLING else None
+    if row is None:
+        return None
+    state = ShipmentState.Value(_PREFIX + row["state"])
+    return Shipment(**{**row, "state": state, "updated_at": timestamp(row["updated_at"])})
 
 
 def _insert(
     tx: Tx,
     order_id: str,
-    state: ShipmentState,
+    state: str,
     now: float,
     units: int = 0,
     idempotency_key: str | None = None,
 ) -> bool:
-    return bool(
-        tx.insert(
-            "shipment",
-            {
-                "shipment_id": uuid7(),
-                "order_id": order_id,
-                "idempotency_key": idempotency_key,
-                "units": units,
-                "state": state.value,
-                "updated_at": now,
-            },
-            on_conflict="DO NOTHING",
-        )
+    return tx.insert(
+        "shipment",
+        {
+            "shipment_id": uuid7(),
+            "order_id": order_id,
+            "idempotency_key": idempotency_key,
+            "units": units,
+            "state": state,
+            "updated_at": now,
+        },
+        on_conflict="DO NOTHING",
     )
-
-
-def _get(tx: Tx, order_id: str) -> Shipment:
-    shipment = find(tx, order_id)
-    assert shipment is not None
-    return shipment

@@ -13,6 +13,7 @@ from accord_runtime.database import Database, DatabaseUnavailable, Tx
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.process import main
 from accord_runtime.service import Runtime, Service
+from accord_runtime.work.executor import Queue
 from accord_runtime.work.table import Effect, Work
 from services import topology
 from shop.customers.v1 import customers_pb2 as pb
@@ -73,9 +74,9 @@ async def _fail() -> None:
 def build(runtime: Runtime) -> None:
     """Put the servicer on the server."""
     add_CustomerServiceServicer_to_server(Little(runtime.database), runtime.server)
-    runtime.executor.register("slow", _slow)
+    runtime.executor.register(Queue("slow", _slow))
     if os.environ.get("LITTLE") == "fail":
-        runtime.spawn(_fail, "something")
+        runtime.background.append(("something", _fail))
 
 
 def service(name: str) -> Service:

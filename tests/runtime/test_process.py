@@ -133,8 +133,8 @@ async def test_what_is_started_is_stopped_in_order(tmp_path: Path) -> None:
             finally:
                 seen.append("ended")
 
-        runtime.on_close(close)
-        runtime.spawn(forever, "forever")
+        runtime.closing.append(close)
+        runtime.background.append(("forever", forever))
 
     service = replace(base, build=build)
     async with running(service, settings_of("little", tmp_path)):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from accord.contract import Key
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.grpc.validation import violations
-from services.orders import servicer
+from services.orders import store
 from shop.inventory.v1 import inventory_pb2 as inventory
 from shop.orders.v1 import orders_pb2 as orders
 from tests.services.bad_input.caller import Answer, Metadata
@@ -375,7 +375,7 @@ def test_page_of_large_orders(world: World, monkeypatch: pytest.MonkeyPatch) -> 
                 return
 
     (whole,) = pages()
-    monkeypatch.setattr(servicer, "PAGE_BYTES", 1)
+    monkeypatch.setattr(store, "PAGE_BYTES", 1)
     assert list(pages()) == [[order_id] for order_id in whole]
     assert len(whole) > 1
 

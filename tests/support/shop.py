@@ -52,7 +52,7 @@ class Shop:
 
     async def start(self, name: str) -> Runtime:
         """Start a service."""
-        service: Service = import_module(f"services.{name}.service").SERVICE
+        service: Service = import_module(f"services.{name}.servicer").SERVICE
         stack = AsyncExitStack()
         self.runtimes[name] = await stack.enter_async_context(running(service, self.settings(name)))
         self._stacks[name] = stack

@@ -34,14 +34,14 @@ SAGA_CONTRACT: Final = "accord.ops.v1.SagaService"
 def serve(runtime: Runtime) -> tuple[str, ...]:
     """Add the operator's services to a server, and return their contracts."""
     server, database = runtime.server, runtime.database
-    executor, clock = runtime.executor, runtime.clock
-    add_WorkServiceServicer_to_server(WorkServicer(database, executor, clock), server)
+    executor = runtime.executor
+    add_WorkServiceServicer_to_server(WorkServicer(database, executor), server)
     add_AuditServiceServicer_to_server(AuditServicer(database), server)
     traces = TraceServicer(database, runtime.telemetry.recent)
     add_TraceServiceServicer_to_server(traces, server)
     if runtime.sagas is None:
         return CONTRACTS
-    sagas = SagaServicer(database, executor, runtime.sagas, clock)
+    sagas = SagaServicer(database, executor, runtime.sagas)
     add_SagaServiceServicer_to_server(sagas, server)
     return (*CONTRACTS, SAGA_CONTRACT)
 
@@ -50,6 +50,6 @@ def writes_to(runtime: Runtime) -> Audit:
     """Writes changes of the mesh's policies down, beside all other interventions."""
 
     async def write(done: Intervention) -> None:
-        await runtime.database.write(lambda tx: record(tx, done, runtime.clock()))
+        await runtime.database.write(lambda tx: record(tx, done))
 
     return write

@@ -1,5 +1,6 @@
 """The record of interventions: who, when, what, to which target, and why."""
 
+import time
 from dataclasses import asdict
 from typing import Final
 
@@ -28,8 +29,10 @@ MIGRATIONS: Final = [
     "CREATE INDEX audit_target ON audit (target, id)",
 ]
 
+_AUDIT: Final = "SELECT id, at, principal, method, target, reason, before, after FROM audit"
 
-def record(tx: Tx, done: Intervention, now: float) -> None:
+
+def record(tx: Tx, done: Intervention) -> None:
     """Write down the intervention being handled, in the transaction that carries it out."""
     call = accord.current()
     assert call is not None  # An intervention is a call.
@@ -37,24 +40,12 @@ def record(tx: Tx, done: Intervention, now: float) -> None:
         "audit",
         {
             "id": uuid7(),
-            "at": now,
+            "at": time.time(),
             "principal": call.principal,
             "method": call.method.removeprefix("/"),
             **asdict(done),
         },
     )
-
-
-def page(tx: Tx, *, before: str | None, most: int, target: str) -> list[pb.AuditRecord]:
-    """Up to `most` records, newest first, beginning before a record's id."""
-    rows = tx.all(
-        "SELECT id, at, principal, method, target, reason, before, after FROM audit"
-        f" WHERE id < :before {'AND target = :target' if target else ''}"
-        " ORDER BY id DESC LIMIT :most",
-        # "g" sorts behind every hexadecimal id.
-        {"before": "g" if before is None else before, "target": target, "most": most},
-    )
-    return [_message(row) for row in rows]
 
 
 class AuditServicer(AuditServiceServicer):
@@ -68,21 +59,12 @@ class AuditServicer(AuditServiceServicer):
     ) -> pb.ListAuditResponse:
         """Lists interventions, newest first."""
         asked = Page(request, target=request.target)
-        found = await self._database.read(
-            lambda tx: page(tx, before=asked.last, most=asked.most, target=request.target)
+        equal = {"target": request.target}
+        rows, token = await self._database.read(
+            lambda tx: asked.read(tx, _AUDIT, "id", equal=equal, newest_first=True)
         )
-        records, token = asked.cut(found, lambda record: record.audit_id)
-        return pb.ListAuditResponse(records=records, next_page_token=token)
+        return pb.ListAuditResponse(records=map(_message, rows), next_page_token=token)
 
 
 def _message(row: Row) -> pb.AuditRecord:
-    return pb.AuditRecord(
-        audit_id=row["id"],
-        at=timestamp(row["at"]),
-        principal=row["principal"],
-        method=row["method"],
-        target=row["target"],
-        reason=row["reason"],
-        before=row["before"],
-        after=row["after"],
-    )
+    return pb.AuditRecord(audit_id=row.pop("id"), at=timestamp(row.pop("at")), **row)

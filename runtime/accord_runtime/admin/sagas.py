@@ -6,6 +6,7 @@ never wait for each other.
 """
 
 import json
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context, timestamp
 from accord_runtime.saga import Definition, Phase, Saga, Sagas, state_machine
-from accord_runtime.saga.orchestrator import QUEUE, load, page, step_name
+from accord_runtime.saga.orchestrator import QUEUE, SAGAS, load, step_name, to_saga
 from accord_runtime.work import table
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.table import Item, State
@@ -37,13 +38,10 @@ Request = (
 class SagaServicer(SagaServiceServicer):
     """The RPCs of `accord.ops.v1.SagaService`."""
 
-    def __init__(
-        self, database: Database, executor: Executor, sagas: Sagas, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, database: Database, executor: Executor, sagas: Sagas) -> None:
         self._database = database
         self._executor = executor
         self._sagas = sagas
-        self._clock = clock
 
     async def ListSagas(
         self, request: pb.ListSagasRequest, context: Context
@@ -52,19 +50,19 @@ class SagaServicer(SagaServiceServicer):
         age = request.min_age.ToNanoseconds() / 1e9
         filters = {"phase": str(request.phase), "min_age": str(age)}
         asked = Page(request, definition=request.definition, **filters)
-        created_before = self._clock() - age
-        found = await self._database.read(
-            lambda tx: page(
+        created_before = time.time() - age
+        rows, token = await self._database.read(
+            lambda tx: asked.read(
                 tx,
-                after=asked.last or "",
-                most=asked.most,
-                definition=request.definition,
-                phase=_phase_value(request.phase),
-                created_before=created_before,
+                SAGAS,
+                "id",
+                "created_at <= :created_before",
+                params={"created_before": created_before},
+                equal={"definition": request.definition, "phase": _phase_value(request.phase)},
             )
         )
-        sagas, token = asked.cut(found, lambda saga: saga.id)
-        return pb.ListSagasResponse(sagas=map(self._message, sagas), next_page_token=token)
+        sagas = (self._message(to_saga(row)) for row in rows)
+        return pb.ListSagasResponse(sagas=sagas, next_page_token=token)
 
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
         """Returns a saga with all that has happened to it, and its work."""
@@ -100,7 +98,7 @@ class SagaServicer(SagaServiceServicer):
                 # Nobody should have removed it; without it the saga would stand still for ever.
                 self._executor.enqueue(tx, QUEUE, saga.id)
             else:
-                retry_item(tx, item, self._clock())
+                retry_item(tx, item, time.time())
                 tx.after_commit(self._executor.wake)
 
         return await self._intervene(request, retry, pb.RetrySagaResponse)
@@ -131,7 +129,7 @@ class SagaServicer(SagaServiceServicer):
                     "NOT_PARKED", f"step {step.name} of saga {saga.id} is not parked"
                 )
             after = state_machine.succeeded(
-                definition.shape, saga.position, cancelled=saga.cancelled
+                definition.steps, saga.position, cancelled=saga.cancelled
             )
             self._sagas.advance(tx, saga, after, "skipped")
             table.discard(tx, item.id)
@@ -176,13 +174,12 @@ class SagaServicer(SagaServiceServicer):
             change: may raise a refusal.
             answer: the response; has a `saga`.
         """
-        now = self._clock()
 
         def write(tx: Tx) -> M:
             before = self._describe(tx, request.saga_id)
             change(tx)
             after = self._describe(tx, request.saga_id)
-            audit.record(tx, Intervention(request.saga_id, request.reason, before, after), now)
+            audit.record(tx, Intervention(request.saga_id, request.reason, before, after))
             return answer(saga=self._message(_load(tx, request.saga_id)))
 
         return await commit(self._database, write)
@@ -202,12 +199,12 @@ class SagaServicer(SagaServiceServicer):
         if saga.cancelled or position.phase is Phase.BACKWARD:
             raise FailedPrecondition("BEING_UNDONE", f"saga {saga.id} has turned back already")
         definition = self._definition(saga)
-        if not state_machine.may_turn_back(definition.shape, position):
+        if not state_machine.may_turn_back(definition.steps, position):
             raise FailedPrecondition("TOO_LATE", f"the pivot of saga {saga.id} has begun")
         return definition
 
     def _item(self, tx: Tx, saga_id: str, *, lock: bool = False) -> Item | None:
-        return table.first(tx, QUEUE, saga_id, self._clock(), lock=lock)
+        return table.first(tx, QUEUE, saga_id, time.time(), lock=lock)
 
     def _describe(self, tx: Tx, saga_id: str) -> str:
         """What the audit record says of it."""

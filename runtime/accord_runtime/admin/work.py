@@ -1,6 +1,6 @@
 """WorkService: the dead letters of a service, and all other work that waits."""
 
-from collections.abc import Callable
+import time
 
 from accord.admin.mesh_service import Intervention
 from accord.errors import FailedPrecondition, NotFound
@@ -20,28 +20,25 @@ from accord_runtime.work.table import Item, State
 class WorkServicer(WorkServiceServicer):
     """The RPCs of `accord.ops.v1.WorkService`."""
 
-    def __init__(self, database: Database, executor: Executor, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, executor: Executor) -> None:
         self._database = database
         self._executor = executor
-        self._clock = clock
 
     async def ListWork(self, request: pb.ListWorkRequest, context: Context) -> pb.ListWorkResponse:
         """Lists work, oldest first."""
         age = request.min_age.ToNanoseconds() / 1e9
         asked = Page(request, state=str(request.state), queue=request.queue, min_age=str(age))
-        now = self._clock()
-        found = await self._database.read(
+        now = time.time()
+        items, token = await self._database.read(
             lambda tx: table.page(
                 tx,
-                after=asked.last or "",
-                most=asked.most,
+                asked,
                 state=_state(request.state),
                 queue=request.queue,
                 created_before=now - age,
                 now=now,
             )
         )
-        items, token = asked.cut(found, lambda item: item.id)
         return pb.ListWorkResponse(items=map(message, items), next_page_token=token)
 
     async def GetWork(self, request: pb.GetWorkRequest, context: Context) -> pb.GetWorkResponse:
@@ -49,7 +46,7 @@ class WorkServicer(WorkServiceServicer):
 
         def read(tx: Tx) -> pb.GetWorkResponse:
             item = self._find(tx, request.work_id)
-            first = table.first(tx, item.queue, item.key, self._clock())
+            first = table.first(tx, item.queue, item.key, time.time())
             return pb.GetWorkResponse(
                 item=message(item),
                 history=[
@@ -74,13 +71,13 @@ class WorkServicer(WorkServiceServicer):
         self, request: pb.RetryWorkRequest, context: Context
     ) -> pb.RetryWorkResponse:
         """Tries an item again, now and with all its attempts."""
-        now = self._clock()
+        now = time.time()
 
         def retry(tx: Tx) -> pb.RetryWorkResponse:
             item = self._find(tx, request.work_id, lock=True)
             after = retry_item(tx, item, now)
             done = Intervention(item.id, request.reason, str(item), str(after))
-            audit.record(tx, done, now)
+            audit.record(tx, done)
             tx.after_commit(self._executor.wake)
             return pb.RetryWorkResponse(item=message(after))
 
@@ -90,7 +87,6 @@ class WorkServicer(WorkServiceServicer):
         self, request: pb.DiscardWorkRequest, context: Context
     ) -> pb.DiscardWorkResponse:
         """Gives a parked item up; the work behind it goes on."""
-        now = self._clock()
 
         def discard(tx: Tx) -> pb.DiscardWorkResponse:
             item = self._find(tx, request.work_id, lock=True)
@@ -101,14 +97,14 @@ class WorkServicer(WorkServiceServicer):
             if not table.discard(tx, item.id):
                 raise FailedPrecondition("NOT_PARKED", f"work {item.id} is {item.state}")
             done = Intervention(item.id, request.reason, str(item), "discarded")
-            audit.record(tx, done, now)
+            audit.record(tx, done)
             tx.after_commit(self._executor.wake)
             return pb.DiscardWorkResponse(item=message(item))
 
         return await commit(self._database, discard)
 
     def _find(self, tx: Tx, work_id: str, *, lock: bool = False) -> Item:
-        item = table.find(tx, work_id, self._clock(), lock=lock)
+        item = table.find(tx, work_id, time.time(), lock=lock)
         if item is None:
             raise NotFound("accord.ops.v1.WorkItem", work_id)
         return item

@@ -10,6 +10,7 @@ Domain code is written once, as small synchronous functions over a `Tx`:
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 from accord_runtime.database.interface import (
@@ -55,13 +56,23 @@ async def open_database(url: str, service: str) -> Database:
         raise ValueError(f"{service!r} is not a lower-case name of at most 63 characters")
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "sqlite" and len(rest) > 1 and rest.startswith("/"):
-        from accord_runtime.database.sqlite import open_sqlite
+        from accord_runtime.database.sqlite import SqliteDatabase
 
-        return await open_sqlite(rest[1:], service)
-    if separator and scheme in ("postgresql", "postgres"):
+        database: Database = SqliteDatabase(rest[1:], service)
+    elif separator and scheme in ("postgresql", "postgres"):
         # Imported here because psycopg costs memory that a process on SQLite need not pay.
-        from accord_runtime.database.postgres import open_postgres
+        from accord_runtime.database.postgres import PostgresDatabase
 
-        return await open_postgres(url, service)
-    # The URL may hold a password, so only its scheme is named.
-    raise ValueError(f"expected sqlite:///<file> or postgresql://..., got scheme {scheme[:20]!r}")
+        database = PostgresDatabase(url, service)
+    else:
+        # The URL may hold a password, so only its scheme is named.
+        raise ValueError(
+            f"expected sqlite:///<file> or postgresql://..., got scheme {scheme[:20]!r}"
+        )
+    try:
+        await database.write(database.prepare)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            await database.close()
+        raise
+    return database

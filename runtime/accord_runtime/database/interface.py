@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 Params = Mapping[str, object]
 NO_PARAMS: Params = {}
+Row = dict[str, Any]
+"""One row of a result: column -> value."""
 
 
 class DatabaseError(Exception):
@@ -35,16 +37,6 @@ class CommitUnknown(DatabaseUnavailable):
 
 class DatabaseLocked(DatabaseError):
     """Another process owns this SQLite file."""
-
-
-class Row(dict[str, Any]):
-    """One row of a result: `row["name"]`, or `row.name` where no method has that name."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"the row has no column {name!r}") from None
 
 
 class Tx(ABC):
@@ -82,8 +74,13 @@ class Tx(ABC):
         rows = self._checked(sql, params)[1]
         return rows[0] if rows else None
 
-    def insert(self, table: str, values: Params, *, on_conflict: str = "") -> int:
-        """Insert one row, named by its columns, and return how many rows that wrote.
+    def value(self, sql: str, params: Params = NO_PARAMS) -> Any:
+        """Run one statement and return the first column of its first row, or None."""
+        row = self.one(sql, params)
+        return None if row is None else next(iter(row.values()))
+
+    def insert(self, table: str, values: Params, *, on_conflict: str = "") -> bool:
+        """Insert one row, named by its columns, and return whether that wrote it.
 
         Args:
             table: its name.
@@ -93,9 +90,8 @@ class Tx(ABC):
         """
         columns, parameters = ", ".join(values), ", ".join(f":{name}" for name in values)
         conflict = f" ON CONFLICT {on_conflict}" if on_conflict else ""
-        return self.execute(
-            f"INSERT INTO {table} ({columns}) VALUES ({parameters}){conflict}", values
-        )
+        sql = f"INSERT INTO {table} ({columns}) VALUES ({parameters}){conflict}"
+        return self.execute(sql, values) > 0
 
     def after_commit(self, fn: Callable[[], None]) -> None:
         """Call `fn` on the event loop once the transaction has committed; never if it has not."""
@@ -133,6 +129,9 @@ class Tx(ABC):
 
 class Database(ABC):
     """One service's database; belongs to the event loop it was opened on."""
+
+    def prepare(self, tx: Tx) -> None:  # noqa: B027 - most need nothing
+        """Make what the service's tables are put into; `open_database` runs it first."""
 
     @abstractmethod
     async def write(self, fn: Callable[[Tx], T]) -> T:

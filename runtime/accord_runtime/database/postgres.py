@@ -8,7 +8,6 @@ schema, prepared statements and advisory locks belong to the session.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import random
 import threading
@@ -74,11 +73,12 @@ def lock_key(*names: str) -> int:
 
 
 class _Again(Exception):
-    """The transaction is undone and may be begun again; its cause is the error otherwise."""
+    """The transaction is undone and may be begun again; its caller gets `error` otherwise."""
 
-    def __init__(self, error: DatabaseError) -> None:
-        super().__init__(str(error))
-        self.error = error
+    def __init__(self, cause: psycopg.Error, error: DatabaseError | None = None) -> None:
+        super().__init__(str(cause))
+        self.error = error or translated(cause)
+        self.error.__cause__ = cause
 
 
 class _Session:
@@ -123,7 +123,7 @@ class _Session:
             cursor.execute(begin)
         except psycopg.Error as error:
             self.close()
-            raise _Again(_caused(translated(error), error)) from None
+            raise _Again(error) from None
         tx = PostgresTx(cursor)
         try:
             outcome = tx.call(job.fn)
@@ -131,7 +131,7 @@ class _Session:
             cause = tx.cause
             self._undo(cause)
             if cause is not None and (self._connection is None or is_passing(cause)):
-                raise _Again(_caused(translated(cause), cause)) from raised
+                raise _Again(cause) from raised
             raise
         self._commit(connection, read_only=job.read_only)
         return outcome
@@ -150,7 +150,7 @@ class _Session:
                     return
                 failure = CommitUnknown(f"the connection was lost during commit: {error}")
             elif is_passing(error):
-                raise _Again(_caused(failure, error)) from None
+                raise _Again(error) from None
             raise failure from error
 
     def _undo(self, cause: psycopg.Error | None) -> None:
@@ -171,9 +171,8 @@ class _Session:
             try:
                 connection = self._connection = self._connect()
             except psycopg.Error as error:
-                raise _Again(
-                    _caused(DatabaseUnavailable(f"cannot connect: {error}"), error)
-                ) from None
+                failure = DatabaseUnavailable(f"cannot connect: {error}")
+                raise _Again(error, failure) from None
         return connection
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
@@ -197,11 +196,6 @@ class _Session:
         return connection
 
 
-def _caused(failure: DatabaseError, cause: BaseException) -> DatabaseError:
-    failure.__cause__ = cause
-    return failure
-
-
 class PostgresDatabase(Database):
     """A schema on a PostgreSQL server, shared by all replicas of a service."""
 
@@ -218,6 +212,15 @@ class PostgresDatabase(Database):
             threads=threads,
             backlog=BACKLOG,
         )
+
+    def prepare(self, tx: Tx) -> None:
+        """Create the service's schema if it is missing."""
+        name = self._service
+        # IF NOT EXISTS is not safe against a replica that does the same at this moment.
+        tx.execute("SELECT pg_advisory_xact_lock(:key)", {"key": lock_key(name, "schema")})
+        # Looked up first: without the right to create schemas, an existing one must do.
+        if not tx.value("SELECT 1 FROM pg_namespace WHERE nspname = :name", {"name": name}):
+            tx.execute(f'CREATE SCHEMA "{name}"')
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` at READ COMMITTED, again after a deadlock or a lost connection."""
@@ -238,16 +241,16 @@ class PostgresDatabase(Database):
         key = {"key": lock_key(self._service, name)}
 
         def take(tx: Tx) -> bool:
-            row = tx.one("SELECT pg_try_advisory_lock(:key) AS taken", key)
-            return row is not None and bool(row["taken"])
+            return bool(tx.value("SELECT pg_try_advisory_lock(:key)", key))
 
         def check(tx: Tx) -> bool:
             # The session lock ends with its connection; a new connection does not have it.
-            row = tx.one(
-                "SELECT 1 AS one FROM pg_locks WHERE locktype = 'advisory' AND granted"
-                " AND pid = pg_backend_pid()"
+            return bool(
+                tx.value(
+                    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                    " AND pid = pg_backend_pid()"
+                )
             )
-            return row is not None
 
         # A connection of its own: the lock is the session's.
         threads = self._new_threads(f"{self._service}-{name}", threads=1)
@@ -267,51 +270,28 @@ async def _guarded(
     threads: WorkerThreads, check: Callable[[Tx], bool], name: str
 ) -> AsyncIterator[None]:
     """Cancel the body when `check` no longer holds, and raise `DatabaseUnavailable` instead."""
-    body = asyncio.current_task()
-    assert body is not None
-    lost = False
 
     async def watch() -> None:
-        nonlocal lost
-        while not lost:
+        held = True
+        while held:
             await asyncio.sleep(LOCK_POLL)
             try:
                 # Not wait_for, which loses a cancellation that comes together with the answer: the
-                # watcher would outlive the body and cancel whatever its task does next.
+                # watcher would outlive the body.
                 async with asyncio.timeout(LOCK_ANSWER):
-                    lost = not await threads.submit(check)
+                    held = await threads.submit(check)
             except (DatabaseError, TimeoutError):
-                lost = True
-        body.cancel()
+                held = False
+        body.reschedule(asyncio.get_running_loop().time())
 
-    watcher = asyncio.create_task(watch())
     try:
-        yield
-    except asyncio.CancelledError:
-        # Unless someone else wants the task to end as well (as asyncio.timeout does it).
-        if lost and body.uncancel() == 0:
-            raise DatabaseUnavailable(f"the lock {name!r} was lost") from None
-        raise
-    finally:
-        watcher.cancel()
-
-
-async def open_postgres(url: str, service: str) -> PostgresDatabase:
-    """Connect, and create the service's schema if missing."""
-
-    def create(tx: Tx) -> None:
-        # IF NOT EXISTS is not safe against a replica that does the same at this moment.
-        tx.execute("SELECT pg_advisory_xact_lock(:key)", {"key": lock_key(service, "schema")})
-        # Looked up first: without the right to create schemas, an existing one must do.
-        if tx.one("SELECT 1 AS one FROM pg_namespace WHERE nspname = :name", {"name": service}):
-            return
-        tx.execute(f'CREATE SCHEMA "{service}"')
-
-    database = PostgresDatabase(url, service)
-    try:
-        await database.write(create)
-    except BaseException:
-        with contextlib.suppress(Exception):
-            await database.close()
-        raise
-    return database
+        async with asyncio.timeout(None) as body:
+            watcher = asyncio.create_task(watch())
+            try:
+                yield
+            finally:
+                watcher.cancel()
+    except TimeoutError:
+        if not body.expired():
+            raise  # The body's own.
+        raise DatabaseUnavailable(f"the lock {name!r} was lost") from None

@@ -7,7 +7,6 @@ therefore share the next one, each in a savepoint of its own (https://sqlite.org
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import sqlite3
@@ -91,24 +90,30 @@ class _SqliteTx(Tx):
         return max(cursor.rowcount, 0), [Row(zip(columns, each, strict=True)) for each in values]
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        # Opened and closed by the thread that uses it; transactions are begun
-        # and ended here by hand.
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
-    except sqlite3.Error as error:
-        raise DatabaseUnavailable(f"cannot open {path}: {error}") from error
-    return connection
+class _Session:
+    """A connection, opened and closed by the thread that uses it."""
 
+    pragmas: ClassVar[tuple[str, ...]] = (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        f"journal_size_limit = {64 << 20}",
+    )
 
-class _Writer:
     def __init__(self, path: Path) -> None:
-        self._connection = _connect(path)
+        try:
+            # Transactions are begun and ended here by hand.
+            self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+            for pragma in self.pragmas:
+                self._connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error as error:
+            raise DatabaseUnavailable(f"cannot open {path}: {error}") from error
 
+    def close(self) -> None:
+        self._connection.close()
+
+
+class _Writer(_Session):
     def run(self, jobs: Sequence[Job]) -> None:
         connection = self._connection
         try:
@@ -139,14 +144,9 @@ class _Writer:
             connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
 
-    def close(self) -> None:
-        self._connection.close()
 
-
-class _Reader:
-    def __init__(self, path: Path) -> None:
-        self._connection = _connect(path)
-        self._connection.execute("PRAGMA query_only = ON")
+class _Reader(_Session):
+    pragmas = (*_Session.pragmas, "query_only = ON")
 
     def run(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -158,9 +158,6 @@ class _Reader:
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 def _own(file: Path) -> tuple[Path, int]:
@@ -193,7 +190,8 @@ def _own(file: Path) -> tuple[Path, int]:
 class SqliteDatabase(Database):
     """A database in one file, which this process owns."""
 
-    def __init__(self, service: str, path: Path, lock: int) -> None:
+    def __init__(self, file: str, service: str) -> None:
+        path, lock = _own(Path(file))
         self._lock: int | None = lock
         self._named: dict[str, asyncio.Lock] = {}
         # One writer is also what keeps checkpoints and writes from different connections apart.
@@ -225,15 +223,3 @@ class SqliteDatabase(Database):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-
-async def open_sqlite(file: str, service: str) -> SqliteDatabase:
-    """Own and open the file, and create it and its folder if missing."""
-    database = SqliteDatabase(service, *_own(Path(file)))
-    try:
-        await database.write(lambda tx: None)
-    except BaseException:
-        with contextlib.suppress(Exception):
-            await database.close()
-        raise
-    return database

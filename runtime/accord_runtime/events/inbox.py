@@ -28,7 +28,7 @@ from nats.js.errors import NotFoundError
 from accord import event_policy, use_trace
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.broker import MAX_AGE, Broker, ensure_stream, persistently
-from accord_runtime.work.executor import Executor, Permanent
+from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,6 @@ class Inbox:
         database: Database,
         broker: Broker,
         executor: Executor,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._service = service
         self._source = source
@@ -102,7 +101,6 @@ class Inbox:
         self._database = database
         self._broker = broker
         self._executor = executor
-        self._clock = clock
         self._handlers: dict[str, tuple[type[Message], EventHandler]] = {}
         self._subjects: list[str] = []
         for message, handler in handlers.items():
@@ -111,7 +109,7 @@ class Inbox:
                 raise ValueError(f"{message.DESCRIPTOR.full_name} is no event")
             self._handlers[message.DESCRIPTOR.full_name] = (message, handler)
             self._subjects.append(f"{policy.subject}.*")
-        executor.register(self._queue, self._handle)
+        executor.register(Queue(self._queue, self._handle))
 
     async def serve(self) -> None:
         """Receive until cancelled, whenever the broker is there."""
@@ -145,8 +143,8 @@ class Inbox:
                 await self._database.write(partial(self._take, messages=messages))
                 for message in messages:
                     await message.ack()
-                if self._clock() - swept > _SWEEP:
-                    swept = self._clock()
+                if time.time() - swept > _SWEEP:
+                    swept = time.time()
                     await self._database.write(self._sweep)
         finally:
             await subscription.unsubscribe()
@@ -196,7 +194,7 @@ class Inbox:
             if kind not in self._handlers or not event_id or not _NUMBER.fullmatch(sequence):
                 log.warning("a message on %s is no event of the contract", message.subject)
                 continue
-            row = {"consumer": self._source, "event_id": event_id, "received_at": self._clock()}
+            row = {"consumer": self._source, "event_id": event_id, "received_at": time.time()}
             if not tx.insert("inbox", row, on_conflict="DO NOTHING"):
                 tx.execute(
                     "UPDATE inbox SET received_at = :received_at WHERE consumer = :consumer"
@@ -216,7 +214,7 @@ class Inbox:
     def _sweep(self, tx: Tx) -> None:
         tx.execute(
             "DELETE FROM inbox WHERE received_at < :before",
-            {"before": self._clock() - MAX_AGE - 24 * 3600.0},
+            {"before": time.time() - MAX_AGE - 24 * 3600.0},
         )
 
     async def _handle(self, work: Work) -> Effect | None:

@@ -21,6 +21,10 @@ POLL: Final = 1.0
 """Seconds between two looks at the record for what other processes have written."""
 
 
+RECORD: Final = ""
+"""Watched in place of a key: the whole record, which grows when positions are given."""
+
+
 class Watch:
     """What one stream watches: some keys, or the whole record."""
 
@@ -29,7 +33,7 @@ class Watch:
         self._changed: set[str] = set()
         self._event = asyncio.Event()
 
-    def wake(self, key: str = "") -> None:
+    def wake(self, key: str = RECORD) -> None:
         """Note that a key has changed."""
         self._changed.add(key)  # At most one entry per watched key.
         self._event.set()
@@ -46,8 +50,7 @@ class Notifier:
     """All watches of a process."""
 
     def __init__(self) -> None:
-        self._of_key: dict[str, set[Watch]] = {}
-        self._of_all: set[Watch] = set()
+        self._watches: dict[str, set[Watch]] = {}
 
     async def serve(self, database: Database) -> None:
         """Look for what other processes have written until cancelled."""
@@ -59,25 +62,13 @@ class Notifier:
             except DatabaseError as error:
                 log.debug("the record could not be looked at: %s", error)
                 continue
-            for key in keys:
+            for key in [*keys, RECORD] if keys else ():
                 self.changed(key)
-            if keys:
-                self.advanced()
             seen = position
 
     @contextmanager
-    def watching(self) -> Iterator[Watch]:
-        """A watch of the whole record."""
-        watch = Watch()
-        self._of_all.add(watch)
-        try:
-            yield watch
-        finally:
-            self._of_all.discard(watch)
-
-    @contextmanager
-    def watching_keys(self, *keys: str) -> Iterator[Watch]:
-        """A watch of some keys; `add` and `remove` change them."""
+    def watching(self, *keys: str) -> Iterator[Watch]:
+        """A watch of some keys or of the `RECORD`; `add` and `remove` change what it watches."""
         watch = Watch()
         for key in keys:
             self.add(watch, key)
@@ -90,22 +81,17 @@ class Notifier:
     def add(self, watch: Watch, key: str) -> None:
         """Let a watch be woken for a key, too."""
         watch.keys.add(key)
-        self._of_key.setdefault(key, set()).add(watch)
+        self._watches.setdefault(key, set()).add(watch)
 
     def remove(self, watch: Watch, key: str) -> None:
         """Undo `add`."""
         watch.keys.discard(key)
-        watches = self._of_key.get(key, set())
+        watches = self._watches.get(key, set())
         watches.discard(watch)
         if not watches:
-            self._of_key.pop(key, None)
+            self._watches.pop(key, None)
 
     def changed(self, key: str) -> None:
-        """An event of this key was committed."""
-        for watch in self._of_key.get(key, ()):
+        """An event of this key was committed; the `RECORD`: positions were given."""
+        for watch in self._watches.get(key, ()):
             watch.wake(key)
-
-    def advanced(self) -> None:
-        """Positions were given: the record has grown."""
-        for watch in self._of_all:
-            watch.wake()

@@ -8,7 +8,7 @@ its tail, is noticed and filled again from the record.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +20,7 @@ from nats.js import JetStreamContext
 from accord_runtime.database import Database, Tx
 from accord_runtime.events import record as events
 from accord_runtime.events.broker import MAX_AGE, Broker, ensure_stream, persistently
-from accord_runtime.events.notifier import Notifier
+from accord_runtime.events.notifier import RECORD, Notifier
 from accord_runtime.events.record import Event
 
 log = logging.getLogger(__name__)
@@ -112,23 +112,16 @@ class Publisher:
         database: where they are.
         broker: where they go.
         notifier: who is told that the record has grown.
-        clock: monotonic seconds.
     """
 
     def __init__(
-        self,
-        service: str,
-        database: Database,
-        broker: Broker,
-        notifier: Notifier,
-        clock: Callable[[], float] = time.monotonic,
+        self, service: str, database: Database, broker: Broker, notifier: Notifier
     ) -> None:
         self._service = service
         self._stream = service.upper()
         self._database = database
         self._broker = broker
         self._notifier = notifier
-        self._clock = clock
         self._committed = asyncio.Event()
         self._numbered = asyncio.Event()
 
@@ -149,18 +142,18 @@ class Publisher:
         while True:
             self._committed.clear()
             pending = await self._database.read(
-                lambda tx: tx.one("SELECT 1 AS found FROM events WHERE position IS NULL LIMIT 1")
+                lambda tx: tx.value("SELECT 1 FROM events WHERE position IS NULL LIMIT 1")
             )
-            if pending is not None:
+            if pending:
                 while await self._database.write(events.number):
-                    self._notifier.advanced()
+                    self._notifier.changed(RECORD)
                     self._numbered.set()
             await _wait(self._committed, 1.0)
 
     async def _publish(self) -> None:
         jetstream = await self._broker.jetstream()
         mark = await self._compare(jetstream)
-        checked = self._clock()
+        checked = time.monotonic()
         while True:
             self._numbered.clear()
             read = partial(events.after_position, position=mark.position, most=BATCH)
@@ -169,19 +162,16 @@ class Publisher:
                 await _wait(self._numbered, 1.0)
             else:
                 mark = await self._send(jetstream, mark, batch)
-            if self._clock() - checked >= CHECK:
+            if time.monotonic() - checked >= CHECK:
                 mark = await self._compare(jetstream)
-                checked = self._clock()
+                checked = time.monotonic()
 
     async def _send(self, jetstream: JetStreamContext, mark: Mark, batch: list[Event]) -> Mark:
         """Publish a batch and note it. Raises when any of it was not acknowledged."""
         acks = await asyncio.gather(
             *(
                 jetstream.publish(
-                    subject(event),
-                    event.payload,
-                    headers=headers(self._service, event),
-                    timeout=5,
+                    subject(event), event.payload, headers=headers(self._service, event), timeout=5
                 )
                 for event in batch
             )
@@ -205,16 +195,15 @@ class Publisher:
                 "SELECT created, position, acknowledged FROM relay WHERE stream = :stream",
                 {"stream": self._stream},
             )
-            noted = Mark(**dict(row)) if row else Mark()
-            earlier = tx.one(
-                "SELECT MAX(position) AS position FROM relay_marks"
+            noted = Mark(**row) if row else Mark()
+            at_last = tx.value(
+                "SELECT MAX(position) FROM relay_marks"
                 " WHERE stream = :stream AND acknowledged <= :last",
                 {"stream": self._stream, "last": last},
             )
-            at_last = int(earlier["position"] or 0) if earlier else 0
             new = noted.created != created
             expired = events.head(tx, before=time.time() - MAX_AGE) if new else 0
-            return noted, recover(noted, created, last, at_last, expired)
+            return noted, recover(noted, created, last, at_last or 0, expired)
 
         noted, mark = await self._database.read(compare)
         if mark != noted:
@@ -273,8 +262,6 @@ def headers(service: str, event: Event) -> dict[str, str]:
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-    except TimeoutError:
-        pass

@@ -17,7 +17,7 @@ from google.protobuf import symbol_database
 from google.protobuf.message import Message
 
 from accord import event_policy, trace_headers
-from accord_runtime.database import Conflict, Row, Tx
+from accord_runtime.database import Conflict, Tx
 from accord_runtime.grpc.ids import uuid7
 
 MIGRATIONS: Final = [
@@ -62,11 +62,6 @@ class Event:
     trace: str
     """Trace context of the transaction's cause, as JSON headers."""
     occurred_at: float
-
-    @classmethod
-    def of(cls, row: Row) -> "Event":
-        """The event of a row with all `COLUMNS`."""
-        return cls(**dict(row))
 
     @property
     def headers(self) -> dict[str, str]:
@@ -148,7 +143,7 @@ def of_key(tx: Tx, key: str, *, after: int = 0, most: int | None = None) -> list
         + limit,
         {"key": key, "after": after},
     )
-    return [Event.of(row) for row in rows]
+    return [Event(**row) for row in rows]
 
 
 def after_position(tx: Tx, position: int, most: int) -> list[Event]:
@@ -157,23 +152,21 @@ def after_position(tx: Tx, position: int, most: int) -> list[Event]:
         f"SELECT {COLUMNS} FROM events WHERE position > :position ORDER BY position LIMIT :most",
         {"position": position, "most": most},
     )
-    return [Event.of(row) for row in rows]
+    return [Event(**row) for row in rows]
 
 
 def head(tx: Tx, *, before: float = math.inf) -> int:
     """The highest position given to an event of before a time; 0 when there is none."""
-    row = tx.one(
-        "SELECT MAX(position) AS head FROM events"
-        + (" WHERE occurred_at < :before" if before < math.inf else ""),
-        {"before": before},
-    )
-    return int(row["head"] or 0) if row else 0
+    sql = "SELECT MAX(position) FROM events"
+    if before < math.inf:
+        sql += " WHERE occurred_at < :before"
+    return tx.value(sql, {"before": before}) or 0
 
 
 def committed(tx: Tx) -> int:
     """How many events there are: the position that the last of them has, or will be given."""
-    row = tx.one("SELECT COUNT(*) AS waiting FROM events WHERE position IS NULL")
-    return head(tx) + (int(row["waiting"]) if row else 0)
+    waiting: int = tx.value("SELECT COUNT(*) FROM events WHERE position IS NULL")
+    return head(tx) + waiting
 
 
 def keys_after(tx: Tx, position: int) -> tuple[int, list[str]]:

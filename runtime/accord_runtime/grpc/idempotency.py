@@ -45,13 +45,12 @@ M = TypeVar("M", bound=Message)
 class SqlIdempotencyStore:
     """Where the server interceptor looks answers up (`accord.IdempotencyStore`)."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
 
     async def lookup(self, scope: Scope) -> StoredAnswer | None:
         """The answer of a call with this scope; pending while its outcome is open."""
-        return await self._database.read(lambda tx: find(tx, scope, self._clock()))
+        return await self._database.read(lambda tx: find(tx, scope, time.time()))
 
 
 def find(tx: Tx, scope: Scope, now: float) -> StoredAnswer | None:
@@ -63,13 +62,7 @@ def find(tx: Tx, scope: Scope, now: float) -> StoredAnswer | None:
     )
     if row is None:
         return None
-    response, status = row["response"], row["status"]
-    return StoredAnswer(
-        fingerprint=bytes(row["fingerprint"]),
-        response=None if response is None else bytes(response),
-        status=None if status is None else bytes(status),
-        pending=response is None and status is None,
-    )
+    return StoredAnswer(**row, pending=row["response"] is None and row["status"] is None)
 
 
 def record(

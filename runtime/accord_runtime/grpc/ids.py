@@ -40,9 +40,5 @@ class Uuid7:
         return str(UUID(int=value | 0b10 << 62 | noise & (1 << 62) - 1))
 
 
-_next = Uuid7()
-
-
-def uuid7() -> str:
-    """A new id: unique, and greater than every id this process made before."""
-    return _next()
+uuid7 = Uuid7()
+"""Makes a new id: unique, and greater than every id this process made before."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from accord.errors import InvalidArgument
+from accord_runtime.database import Params, Row, Tx
+from accord_runtime.database.interface import NO_PARAMS
 
 DEFAULT_SIZE = 50
 """Rows of a page when the caller does not say."""
@@ -40,18 +42,14 @@ class Page:
 
     def __init__(self, request: PageRequest, **filters: str) -> None:
         self._filters = filters
-        self._size = page_size(request.page_size)
+        self._size = request.page_size or DEFAULT_SIZE
         self.last = decode_token(filters, request.page_token)
         """The last row of the page before; None for the first page."""
         self.most = self._size + 1
         """Rows to read: one more than asked for shows whether there is a next page."""
 
     def cut(
-        self,
-        found: list[R],
-        id_of: Callable[[R], str],
-        *,
-        most: int | None = None,
+        self, found: list[R], id_of: Callable[[R], str], most: int | None = None
     ) -> tuple[list[R], str]:
         """The rows of this page, of all that were read, and the token of the next.
 
@@ -63,10 +61,39 @@ class Page:
         rows = found[: self._size if most is None else min(most, self._size)]
         return rows, encode_token(self._filters, id_of(rows[-1])) if len(found) > len(rows) else ""
 
+    def read(
+        self,
+        tx: Tx,
+        select: str,
+        key: str,
+        *where: str,
+        params: Params = NO_PARAMS,
+        equal: Params = NO_PARAMS,
+        newest_first: bool = False,
+        fitting: Callable[[list[Row]], int] | None = None,
+    ) -> tuple[list[Row], str]:
+        """This page of a table, and the token of the next.
 
-def page_size(asked: int) -> int:
-    """Rows to return for a `page_size` of a request; its upper bound is in the contract."""
-    return asked or DEFAULT_SIZE
+        Args:
+            tx: the transaction.
+            select: "SELECT ... FROM table".
+            key: the column that orders the rows; no two of them share a value.
+            where: conditions.
+            params: their parameters.
+            equal: column -> value that it must have; an empty one stands for any.
+            newest_first: from the last value of `key` to the first.
+            fitting: how many of some rows, the first of them, make a page.
+        """
+        conditions = [*where, *(f"{column} = :{column}" for column in equal if equal[column])]
+        if self.last is not None:
+            conditions.append(f"{key} {'<' if newest_first else '>'} :last")
+        found = tx.all(
+            select
+            + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
+            + f" ORDER BY {key}{' DESC' if newest_first else ''} LIMIT :most",
+            {**params, **equal, "last": self.last, "most": self.most},
+        )
+        return self.cut(found, lambda row: str(row[key]), fitting(found) if fitting else None)
 
 
 def encode_token(filters: Mapping[str, str], last: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache, reduce
 
 import protovalidate
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
@@ -45,33 +46,31 @@ def violations(message: Message) -> Sequence[FieldViolation]:
     ]
 
 
-def warm(messages: Sequence[type[Message]]) -> None:
-    """Compile the rules of request messages, so that the first call does not pay for it."""
-    for message in messages:
-        violations(message())
+def warm(contracts: Sequence[str]) -> None:
+    """Compile the rules of the requests of gRPC services, so that the first call need not pay."""
+    for contract in contracts:
+        for method in descriptor_pool.Default().FindServiceByName(contract).methods:
+            violations(message_factory.GetMessageClass(method.input_type)())
 
 
 @cache
-def _limits(descriptor: Descriptor) -> tuple[tuple[tuple[str, ...], int], ...]:
+def _limits(
+    descriptor: Descriptor, within: frozenset[str] = frozenset()
+) -> Sequence[tuple[tuple[str, ...], int]]:
     """Paths of the lists of a message, and how many items the contract allows each.
 
     What lies in the items of a list is bounded by that list.
     """
-    return tuple(_lists(descriptor, (), frozenset()))
-
-
-def _lists(
-    descriptor: Descriptor, path: tuple[str, ...], within: frozenset[str]
-) -> Iterator[tuple[tuple[str, ...], int]]:
+    found: list[tuple[tuple[str, ...], int]] = []
     for field in descriptor.fields:
         if field.is_repeated:
             most = _max_items(field)
             if most is not None:
-                yield (*path, field.name), most
+                found.append(((field.name,), most))
         elif field.message_type is not None and field.message_type.full_name not in within:
-            yield from _lists(
-                field.message_type, (*path, field.name), within | {descriptor.full_name}
-            )
+            nested = _limits(field.message_type, within | {descriptor.full_name})
+            found += [((field.name, *path), most) for path, most in nested]
+    return found
 
 
 def _max_items(field: FieldDescriptor) -> int | None:

@@ -1,16 +1,7 @@
 """Durable sagas: a chain of calls that is either carried through or undone."""
 
-from accord_runtime.saga.definition import Definition, Step
+from accord_runtime.saga.definition import Definition, Kind, Step
 from accord_runtime.saga.orchestrator import MIGRATIONS, Saga, Sagas
-from accord_runtime.saga.state_machine import Kind, Phase, Position
+from accord_runtime.saga.state_machine import Phase, Position
 
-__all__ = [
-    "MIGRATIONS",
-    "Definition",
-    "Kind",
-    "Phase",
-    "Position",
-    "Saga",
-    "Sagas",
-    "Step",
-]
+__all__ = ["MIGRATIONS", "Definition", "Kind", "Phase", "Position", "Saga", "Sagas", "Step"]

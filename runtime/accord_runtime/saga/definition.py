@@ -2,14 +2,25 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from accord import ServiceError
 from accord_runtime.database import Tx
-from accord_runtime.saga.state_machine import Kind, Shape
 from accord_runtime.work.table import Effect
 
 Action = Callable[[str, str], Awaitable[Effect | None]]
 """Given the saga's id and the idempotency key for its calls: do it, and return what to write."""
+
+
+class Kind(StrEnum):
+    """What may happen to a step."""
+
+    COMPENSATABLE = "compensatable"
+    """It can be undone."""
+    PIVOT = "pivot"
+    """Once it has succeeded there is no way back; it may still refuse."""
+    RETRIABLE = "retriable"
+    """Behind the pivot: it is tried until it succeeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +52,13 @@ class Definition:
     cancelled: Callable[[Tx, str], None] = lambda tx, id: None  # noqa: A006
     """Written when an operator has it undone: transaction, saga id. May raise a refusal."""
 
-    @property
-    def shape(self) -> Shape:
-        """What the state machine needs to know."""
-        return Shape(
-            [step.kind for step in self.steps],
-            [step.compensation is not None for step in self.steps],
-        )
+    def __post_init__(self) -> None:
+        """Check the order of kinds.
+
+        Raises:
+            ValueError: the steps have no safe way through.
+        """
+        order = [Kind.COMPENSATABLE, Kind.PIVOT, Kind.RETRIABLE]
+        ranks = [order.index(step.kind) for step in self.steps]
+        if not ranks or ranks != sorted(ranks) or ranks.count(1) > 1:
+            raise ValueError("steps must be compensatable, then at most one pivot, then retriable")

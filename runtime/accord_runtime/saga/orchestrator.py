@@ -19,10 +19,9 @@ import grpc
 from accord import ServiceError, failure_of
 from accord_runtime.database import Database, Row, Tx
 from accord_runtime.saga import state_machine
-from accord_runtime.saga.definition import Definition, Step
-from accord_runtime.saga.state_machine import START, Kind, Phase, Position
-from accord_runtime.work import table
-from accord_runtime.work.executor import Executor
+from accord_runtime.saga.definition import Definition, Kind, Step
+from accord_runtime.saga.state_machine import START, Phase, Position
+from accord_runtime.work.executor import Executor, Queue
 from accord_runtime.work.table import Effect, LeaseLost, Work
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class Saga:
     updated_at: float
 
 
-_SAGA: Final = (
+SAGAS: Final = (
     "SELECT id, definition, version, phase, step, cancelled, history, created_at, updated_at"
     " FROM saga"
 )
@@ -77,33 +76,12 @@ _SAGA: Final = (
 
 def load(tx: Tx, id: str, *, lock: bool = False) -> Saga | None:  # noqa: A002
     """The saga with this id; `lock` keeps others from changing it until the commit."""
-    row = tx.one(f"{_SAGA} WHERE id = :id" + (tx.for_update if lock else ""), {"id": id})
-    return None if row is None else _saga(row)
+    row = tx.one(f"{SAGAS} WHERE id = :id" + (tx.for_update if lock else ""), {"id": id})
+    return None if row is None else to_saga(row)
 
 
-def page(
-    tx: Tx, *, after: str, most: int, definition: str, phase: str, created_before: float
-) -> list[Saga]:
-    """Up to `most` sagas by id, beginning after one; of any definition or phase if it is ""."""
-    where = ["id > :after", "created_at <= :created_before"]
-    if definition:
-        where.append("definition = :definition")
-    if phase:
-        where.append("phase = :phase")
-    rows = tx.all(
-        f"{_SAGA} WHERE {' AND '.join(where)} ORDER BY id LIMIT :most",
-        {
-            "after": after,
-            "created_before": created_before,
-            "definition": definition,
-            "phase": phase,
-            "most": most,
-        },
-    )
-    return [_saga(row) for row in rows]
-
-
-def _saga(row: Row) -> Saga:
+def to_saga(row: Row) -> Saga:
+    """A row of `SAGAS`."""
     values = dict(row)
     position = Position(Phase(values.pop("phase")), int(values.pop("step")))
     return Saga(**{**values, "position": position, "cancelled": bool(row["cancelled"])})
@@ -119,11 +97,10 @@ class Sagas:
         self._executor = executor
         self._clock = clock
         self._definitions: dict[tuple[str, int], Definition] = {}
-        executor.register(QUEUE, self._work, delays=DELAYS, timeout=TIMEOUT, concurrency=32)
+        executor.register(Queue(QUEUE, self._work, delays=DELAYS, timeout=TIMEOUT, concurrency=32))
 
     def register(self, definition: Definition) -> None:
         """Make a definition known. Old versions stay registered while sagas of them run."""
-        definition.shape  # noqa: B018 - checks it
         self._definitions[(definition.name, definition.version)] = definition
 
     def definition(self, saga: Saga) -> Definition | None:
@@ -155,24 +132,22 @@ class Sagas:
 
     def cancel(self, tx: Tx, id: str) -> None:  # noqa: A002
         """Ask for a saga to be undone. Whether it still can be is the caller's to decide."""
-        now = self._clock()
         tx.execute(
             "UPDATE saga SET cancelled = 1, updated_at = :now WHERE id = :id",
-            {"id": id, "now": now},
+            {"id": id, "now": self._clock()},
         )
-        table.expedite(tx, QUEUE, id, now)
-        tx.after_commit(self._executor.wake)
+        self._executor.expedite(tx, QUEUE, id)
 
     async def _work(self, work: Work) -> Effect | None:
         saga = await self._database.read(lambda tx: load(tx, work.key))
         if saga is None or saga.position.ended:
             return None
         definition = self._definitions[(saga.definition, saga.version)]
-        shape, position = definition.shape, saga.position
-        if saga.cancelled and state_machine.may_turn_back(shape, position):
-            after = state_machine.turned_back(shape, position)
+        steps, position = definition.steps, saga.position
+        if saga.cancelled and state_machine.may_turn_back(steps, position):
+            after = state_machine.turned_back(steps, position)
             return self._move(saga, definition, "turned back", after)
-        step = definition.steps[position.step]
+        step = steps[position.step]
         try:
             effect = await self._call(saga, step)
         except (ServiceError, grpc.RpcError) as error:
@@ -185,7 +160,7 @@ class Sagas:
                 saga,
                 definition,
                 f"refused: {failure.reason}",
-                state_machine.refused(shape, position),
+                state_machine.refused(steps, position),
                 lambda tx: definition.refused(tx, saga.id, step.name, refusal),
             )
         return self._move(saga, definition, "ok", None, effect)
@@ -220,7 +195,7 @@ class Sagas:
             if saga is None or saga.position != before.position:
                 raise LeaseLost
             to = after or state_machine.succeeded(
-                definition.shape, saga.position, cancelled=saga.cancelled
+                definition.steps, saga.position, cancelled=saga.cancelled
             )
             self.advance(tx, saga, to, outcome)
 

@@ -10,16 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-
-class Kind(StrEnum):
-    """What may happen to a step."""
-
-    COMPENSATABLE = "compensatable"
-    """It can be undone."""
-    PIVOT = "pivot"
-    """Once it has succeeded there is no way back; it may still refuse."""
-    RETRIABLE = "retriable"
-    """Behind the pivot: it is tried until it succeeds."""
+from accord_runtime.saga.definition import Kind, Step
 
 
 class Phase(StrEnum):
@@ -48,70 +39,45 @@ class Position:
         return self.phase not in (Phase.FORWARD, Phase.BACKWARD)
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What the machine needs to know of a definition."""
-
-    kinds: Sequence[Kind]
-    undoable: Sequence[bool]
-    """Whether each step has a compensation."""
-
-    def __post_init__(self) -> None:
-        """Check the order of kinds.
-
-        Raises:
-            ValueError: the shape has no safe way through.
-        """
-        order = [Kind.COMPENSATABLE, Kind.PIVOT, Kind.RETRIABLE]
-        ranks = [order.index(kind) for kind in self.kinds]
-        if (
-            not ranks
-            or ranks != sorted(ranks)
-            or ranks.count(1) > 1
-            or len(self.undoable) != len(self.kinds)
-        ):
-            raise ValueError("steps must be compensatable, then at most one pivot, then retriable")
-
-
 START = Position(Phase.FORWARD, 0)
 
 
-def may_turn_back(shape: Shape, position: Position) -> bool:
+def may_turn_back(steps: Sequence[Step], position: Position) -> bool:
     """Whether the saga can still be cancelled: before its pivot is called."""
-    return position.phase is Phase.FORWARD and shape.kinds[position.step] is Kind.COMPENSATABLE
+    return position.phase is Phase.FORWARD and steps[position.step].kind is Kind.COMPENSATABLE
 
 
-def succeeded(shape: Shape, position: Position, *, cancelled: bool) -> Position:
+def succeeded(steps: Sequence[Step], position: Position, *, cancelled: bool) -> Position:
     """The step was done, or undone.
 
     Args:
-        shape: the definition's.
+        steps: the definition's.
         position: where the saga stood.
         cancelled: somebody has asked for it to be undone.
     """
     if position.phase is Phase.BACKWARD:
-        return _back_from(shape, position.step - 1)
-    if cancelled and may_turn_back(shape, position):
-        return _back_from(shape, position.step)
-    if position.step + 1 == len(shape.kinds):
+        return _back_from(steps, position.step - 1)
+    if cancelled and may_turn_back(steps, position):
+        return _back_from(steps, position.step)
+    if position.step + 1 == len(steps):
         return Position(Phase.DONE, position.step)
     return Position(Phase.FORWARD, position.step + 1)
 
 
-def refused(shape: Shape, position: Position) -> Position:
+def refused(steps: Sequence[Step], position: Position) -> Position:
     """The step has answered that it will never do it, and has had no effect.
 
     Raises:
         ValueError: the step is behind the pivot, or a compensation: neither may refuse.
     """
-    if position.phase is not Phase.FORWARD or shape.kinds[position.step] is Kind.RETRIABLE:
+    if position.phase is not Phase.FORWARD or steps[position.step].kind is Kind.RETRIABLE:
         raise ValueError(f"step {position.step} may not refuse in phase {position.phase}")
-    return _back_from(shape, position.step - 1)
+    return _back_from(steps, position.step - 1)
 
 
-def turned_back(shape: Shape, position: Position) -> Position:
+def turned_back(steps: Sequence[Step], position: Position) -> Position:
     """The saga was cancelled before the outcome of its step was known: that is undone as well."""
-    return _back_from(shape, position.step)
+    return _back_from(steps, position.step)
 
 
 def abandoned(position: Position) -> Position:
@@ -125,7 +91,7 @@ def abandoned(position: Position) -> Position:
     return Position(Phase.ABANDONED, position.step)
 
 
-def _back_from(shape: Shape, step: int) -> Position:
-    while step >= 0 and not shape.undoable[step]:
+def _back_from(steps: Sequence[Step], step: int) -> Position:
+    while step >= 0 and steps[step].compensation is None:
         step -= 1
     return Position(Phase.BACKWARD, step) if step >= 0 else Position(Phase.UNDONE, 0)

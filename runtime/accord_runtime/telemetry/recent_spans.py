@@ -7,6 +7,7 @@ each service it went through and none of them has been restarted.
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -72,10 +73,8 @@ class RecentSpans:
 
     def of(self, trace_id: int, *, after: int = 0, most: int = MAX_SPANS) -> list[KeptSpan]:
         """Up to `most` spans of a trace that have ended, in that order, behind number `after`."""
-        found = (
-            span for span in list(self._spans) if span.trace_id == trace_id and span.number > after
-        )
-        return [span for _, span in zip(range(most), found, strict=False)]
+        spans = (each for each in list(self._spans) if each.trace_id == trace_id)
+        return list(islice((span for span in spans if span.number > after), most))
 
     def processor(self) -> "SpanProcessor":
         """What a TracerProvider tells of its spans."""

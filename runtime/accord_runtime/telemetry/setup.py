@@ -71,16 +71,12 @@ def configure(service: str, environment: Environment) -> Telemetry:
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 
     resource = Resource.create()  # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
-    if not _named(environment):
+    named = "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    if not named and not environment.get("OTEL_SERVICE_NAME"):
         resource = resource.merge(Resource({SERVICE_NAME: service}))
     _trace(telemetry, resource, _wanted("TRACES", environment, ()))
     _measure(telemetry, resource, _wanted("METRICS", environment, ("prometheus",)))
     return telemetry
-
-
-def _named(environment: Environment) -> bool:
-    attributes = environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    return bool(environment.get("OTEL_SERVICE_NAME")) or "service.name=" in attributes
 
 
 def _wanted(signal: str, environment: Environment, usual: tuple[str, ...]) -> set[str]:

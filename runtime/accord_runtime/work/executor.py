@@ -16,7 +16,9 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -81,27 +83,17 @@ class Executor:
         self._owner = owner
         self._clock = clock
         self._queues: dict[str, Queue] = {}
-        self._running: dict[str, int] = {}
+        self._running = Counter[str]()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._looking = asyncio.Lock()
         self._draining = False
-        self._taken_back = False
 
-    def register(
-        self,
-        queue: str,
-        handler: Handler,
-        *,
-        delays: Sequence[float] = DELAYS,
-        concurrency: int = 16,
-        timeout: float = 30.0,
-    ) -> None:
-        """Say how the work of a queue is done; see `Queue` for the arguments."""
-        if queue in self._queues:
-            raise ValueError(f"queue {queue!r} has a handler already")
-        self._queues[queue] = Queue(queue, handler, tuple(delays), concurrency, timeout)
-        self._running[queue] = 0
+    def register(self, queue: Queue) -> None:
+        """Say how the work of a queue is done."""
+        if queue.name in self._queues:
+            raise ValueError(f"queue {queue.name!r} has a handler already")
+        self._queues[queue.name] = queue
 
     def enqueue(
         self,
@@ -140,6 +132,11 @@ class Executor:
         lease, now = self._queues[queue].lease, self._clock()
         return table.enqueue(tx, queue, key, payload, now=now, owner=self._owner, lease=lease)
 
+    def expedite(self, tx: Tx, queue: str, key: str) -> None:
+        """Let the waiting work of a key run after the commit, parked work from the beginning."""
+        table.expedite(tx, queue, key, self._clock())
+        tx.after_commit(self.wake)
+
     def wake(self) -> None:
         """Look at the table now."""
         self._wake.set()
@@ -159,12 +156,9 @@ class Executor:
     async def take_back(self) -> None:
         """Find again what an earlier life of this process had leased; before anything is held."""
         await self._database.write(lambda tx: table.take_back(tx, self._owner))
-        self._taken_back = True
 
     async def serve(self) -> None:
-        """Work until cancelled."""
-        if not self._taken_back:
-            await self.take_back()
+        """Work until cancelled; after `take_back`."""
         while True:
             self._wake.clear()
             try:
@@ -172,11 +166,9 @@ class Executor:
             except DatabaseError as error:
                 log.warning("work could not be claimed: %s", error)
                 pause = POLL
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
 
     async def drain(self, patience: float | None = None) -> None:
         """Start nothing more and wait for what is running.

@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 
 from accord import ServiceError
 from accord_runtime.database import Database, Tx
-from accord_runtime.work.executor import Executor
-from accord_runtime.work.table import Effect, Work, expedite
+from accord_runtime.work.executor import Executor, Queue
+from accord_runtime.work.table import Effect, Work
 
 Record = TypeVar("Record")
 Outcome = TypeVar("Outcome")
@@ -25,9 +25,9 @@ class ExternalEffect(Generic[Record]):
         database: where the records are.
         executor: finishes what is begun to be undone.
         queue: of that work; its key is the record's.
-        undoing: the record with a key, if it waits for the party to undo it.
+        find: the record with a key.
+        is_undoing: whether a record waits for the party to undo it.
         undo: asks the party, which must bear being asked again, and returns what to write.
-        clock: Unix time in seconds.
     """
 
     def __init__(
@@ -35,31 +35,33 @@ class ExternalEffect(Generic[Record]):
         database: Database,
         executor: Executor,
         queue: str,
-        undoing: Callable[[Tx, str], Record | None],
+        find: Callable[[Tx, str], Record | None],
+        is_undoing: Callable[[Record], bool],
         undo: Callable[[Record], Awaitable[Effect]],
-        clock: Callable[[], float],
     ) -> None:
         self._database = database
         self._executor = executor
         self._queue = queue
-        self._undoing = undoing
+        self._find = find
+        self._is_undoing = is_undoing
         self._undo = undo
-        self._clock = clock
-        executor.register(queue, self._finish)
+        executor.register(Queue(queue, self._finish))
 
     async def do(
         self,
+        key: str,
         begin: Callable[[Tx], Record],
         ask: Callable[[Record], Awaitable[Outcome]],
-        settle: Callable[[Tx, Record, Outcome], Record],
+        settle: Callable[[Tx, Record, Outcome], None],
         answer: Callable[[Tx, Record], Answer | ServiceError | None],
     ) -> Answer:
         """Have something done, unless the record has the answer already.
 
         Args:
+            key: of the record.
             begin: writes the record, unless there is one, and returns it.
             ask: asks the party.
-            settle: writes its outcome, unless the record has moved on, and returns the record.
+            settle: writes its outcome, unless the record has moved on.
             answer: what a record says to the caller; None while the party must be asked.
 
         Raises:
@@ -74,7 +76,14 @@ class ExternalEffect(Generic[Record]):
         record, said = await self._database.write(start)
         if said is None:
             outcome = await ask(record)
-            said = await self._database.write(lambda tx: answer(tx, settle(tx, record, outcome)))
+
+            def finish(tx: Tx) -> Answer | ServiceError | None:
+                settle(tx, record, outcome)
+                settled = self._find(tx, key)
+                assert settled is not None
+                return answer(tx, settled)
+
+            said = await self._database.write(finish)
             assert said is not None
         if isinstance(said, ServiceError):
             raise said
@@ -103,14 +112,19 @@ class ExternalEffect(Generic[Record]):
         elif waiting is not None:
             # Its work waits for the next attempt, or for an operator.
             finish = await self._undo(waiting)
-            await self._database.write(lambda tx: self._catch_up(tx, key, finish))
+
+            def catch_up(tx: Tx) -> None:
+                finish(tx)
+                # It finds nothing left to do, and is gone from the operator's list.
+                self._executor.expedite(tx, self._queue, key)
+
+            await self._database.write(catch_up)
 
     async def _finish(self, work: Work) -> Effect | None:
         """Finish what was begun; the handler of the queue."""
         record = await self._database.read(lambda tx: self._undoing(tx, work.key))
         return None if record is None else await self._undo(record)
 
-    def _catch_up(self, tx: Tx, key: str, finish: Effect) -> None:
-        finish(tx)
-        # It finds nothing left to do, and is gone from the operator's list.
-        expedite(tx, self._queue, key, self._clock())
+    def _undoing(self, tx: Tx, key: str) -> Record | None:
+        record = self._find(tx, key)
+        return record if record is not None and self._is_undoing(record) else None

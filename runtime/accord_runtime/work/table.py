@@ -13,6 +13,7 @@ from typing import Any, Final
 from accord import trace_headers
 from accord_runtime.database import Row, Tx
 from accord_runtime.grpc.ids import uuid7
+from accord_runtime.grpc.page_tokens import Page
 
 MIGRATIONS: Final = [
     """
@@ -82,35 +83,23 @@ def enqueue(
     lease: float = 0.0,
 ) -> Work:
     """Write a row of work. `Executor.enqueue` does so and wakes the executor too."""
-    work = Work(
-        id=uuid7(),
-        queue=queue,
-        key=key,
-        payload=payload,
-        attempts=0,
-        created_at=now,
-        lease_until=now + lease if lease else 0.0,
-        trace=json.dumps(trace_headers()),
-    )
-    tx.insert(
-        "work",
-        {
-            "id": work.id,
-            "queue": queue,
-            "key": key,
-            "seq": seq,
-            "payload": payload,
-            "state": "ready",
-            "due_at": now if due_at is None else due_at,
-            "attempts": 0,
-            "owner": owner,
-            "lease_until": work.lease_until,
-            "history": "[]",
-            "trace": work.trace,
-            "created_at": now,
-        },
-    )
-    return work
+    row: Row = {
+        "id": uuid7(),
+        "queue": queue,
+        "key": key,
+        "seq": seq,
+        "payload": payload,
+        "state": "ready",
+        "due_at": now if due_at is None else due_at,
+        "attempts": 0,
+        "owner": owner,
+        "lease_until": now + lease if lease else 0.0,
+        "history": "[]",
+        "trace": json.dumps(trace_headers()),
+        "created_at": now,
+    }
+    tx.insert("work", row)
+    return Work(**{name: row[name] for name in Work.__slots__})
 
 
 # The first row of its key, due, and no row of its key in work.
@@ -143,7 +132,7 @@ def claim(tx: Tx, queue: str, owner: str, now: float, most: int, *, lease: float
             "UPDATE work SET owner = :owner, lease_until = :lease_until WHERE id = :id",
             {"owner": owner, "lease_until": lease_until, "id": row["id"]},
         )
-    return [Work(**dict(row), lease_until=lease_until) for row in rows]
+    return [Work(**row, lease_until=lease_until) for row in rows]
 
 
 def take_back(tx: Tx, owner: str) -> int:
@@ -160,19 +149,19 @@ def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], float]:
     next_due = math.inf
     for queue in queues:
         values = {"queue": queue, "now": now}
-        if tx.one(
-            "SELECT 1 AS found FROM work WHERE queue = :queue AND state = 'ready'"
+        if tx.value(
+            "SELECT 1 FROM work WHERE queue = :queue AND state = 'ready'"
             " AND due_at <= :now AND lease_until <= :now LIMIT 1",
             values,
         ):
             due.append(queue)
-        later = tx.one(
-            "SELECT MIN(due_at) AS due_at FROM work WHERE queue = :queue AND state = 'ready'"
+        later = tx.value(
+            "SELECT MIN(due_at) FROM work WHERE queue = :queue AND state = 'ready'"
             " AND due_at > :now",
             values,
         )
-        if later is not None and later["due_at"] is not None:
-            next_due = min(next_due, float(later["due_at"]))
+        if later is not None:
+            next_due = min(next_due, later)
     return due, next_due
 
 
@@ -200,8 +189,9 @@ def fail(tx: Tx, work: Work, owner: str, error: str, now: float, retry_at: float
 
     Nothing happens to a row that is not this process's any more.
     """
-    row = tx.one("SELECT history FROM work WHERE id = :id", {"id": work.id})
-    history = json.loads(row["history"]) if row else []
+    history = json.loads(
+        tx.value("SELECT history FROM work WHERE id = :id", {"id": work.id}) or "[]"
+    )
     history = [*history, {"at": now, "attempt": work.attempts + 1, "error": error}]
     tx.execute(
         "UPDATE work SET state = :state, attempts = :attempts, due_at = :due_at,"
@@ -314,48 +304,33 @@ def first(tx: Tx, queue: str, key: str, now: float, *, lock: bool = False) -> It
 
 
 def page(
-    tx: Tx,
-    *,
-    after: str,
-    most: int,
-    state: State | None,
-    queue: str,
-    created_before: float,
-    now: float,
-) -> list[Item]:
-    """Up to `most` items, oldest first, beginning after an id; of any queue if it is ""."""
-    where = ["id > :after", "created_at <= :created_before"]
-    if state is not None:
-        where.append(_WHERE[state])
-    if queue:
-        where.append("queue = :queue")
-    rows = tx.all(
-        f"SELECT {_COLUMNS} FROM work WHERE {' AND '.join(where)} ORDER BY id LIMIT :most",
-        {
-            "after": after,
-            "created_before": created_before,
-            "queue": queue,
-            "now": now,
-            "most": most,
-        },
+    tx: Tx, asked: Page, *, state: State | None, queue: str, created_before: float, now: float
+) -> tuple[list[Item], str]:
+    """A page of items, oldest first, and the token of the next; of any queue if it is ""."""
+    rows, token = asked.read(
+        tx,
+        f"SELECT {_COLUMNS} FROM work",
+        "id",
+        "created_at <= :created_before",
+        *([] if state is None else [_WHERE[state]]),
+        params={"created_before": created_before, "now": now},
+        equal={"queue": queue},
     )
-    return [_item(row, now) for row in rows]
+    return [_item(row, now) for row in rows], token
 
 
 def payload(tx: Tx, id: str) -> bytes:  # noqa: A002
     """What the handler of an item is given."""
-    row = tx.one("SELECT payload FROM work WHERE id = :id", {"id": id})
-    return b"" if row is None else bytes(row["payload"])
+    return tx.value("SELECT payload FROM work WHERE id = :id", {"id": id}) or b""
 
 
 def behind(tx: Tx, item: Item) -> int:
     """How many items of its key wait behind an item."""
-    row = tx.one(
-        "SELECT COUNT(*) AS waiting FROM work WHERE queue = :queue AND key = :key"
-        " AND (seq, id) > (:seq, :id)",
+    waiting: int = tx.value(
+        "SELECT COUNT(*) FROM work WHERE queue = :queue AND key = :key AND (seq, id) > (:seq, :id)",
         {"queue": item.queue, "key": item.key, "seq": item.seq, "id": item.id},
     )
-    return 0 if row is None else int(row["waiting"])
+    return waiting
 
 
 def _item(row: Row, now: float) -> Item:

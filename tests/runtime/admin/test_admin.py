@@ -37,7 +37,7 @@ from accord_runtime.saga import (
 )
 from accord_runtime.service import Runtime, Service
 from accord_runtime.settings import Settings
-from accord_runtime.work.executor import Permanent
+from accord_runtime.work.executor import Permanent, Queue
 from accord_runtime.work.table import Effect, Work
 from services import topology
 from shop.orders.v1 import orders_pb2
@@ -224,9 +224,9 @@ async def bench_in(home: Path, database_url: str) -> AsyncIterator[Bench]:
         mesh = accord.Mesh("test", targets={"bench": runtime.settings.address})
         bench = Bench(runtime, mesh, set())
         benches.append(bench)
-        runtime.executor.register("letters", bench.handle, delays=())
-        runtime.executor.register("later", bench.handle, delays=(3600.0,))
-        runtime.sagas = Sagas(runtime.database, runtime.executor, runtime.clock)
+        runtime.executor.register(Queue("letters", bench.handle, delays=()))
+        runtime.executor.register(Queue("later", bench.handle, delays=(3600.0,)))
+        runtime.sagas = Sagas(runtime.database, runtime.executor)
         runtime.sagas.register(bench.definition())
 
     service = Service("analytics", contracts=(), build=build, migrations=saga.MIGRATIONS)

@@ -23,7 +23,7 @@ from accord.v1 import policy_pb2
 from accord_runtime.admin.policy_store import BUCKET
 from accord_runtime.process import running
 from accord_runtime.service import Runtime
-from services.customers.service import SERVICE
+from services.customers.servicer import SERVICE
 from tests.support.mesh import settings_of
 from tests.support.nats import NatsServer
 from tests.support.wait import until

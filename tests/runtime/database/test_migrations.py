@@ -31,7 +31,7 @@ async def test_applies_what_is_missing_in_order(database: Database) -> None:
         lambda tx: tx.one("SELECT applied_at FROM schema_migrations WHERE number = 3")
     )
     assert row is not None
-    assert row.applied_at == 12.5
+    assert row["applied_at"] == 12.5
     things = await database.read(lambda tx: tx.all("SELECT id, note FROM thing"))
     assert things == [{"id": "first", "note": ""}]
 

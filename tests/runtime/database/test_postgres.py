@@ -126,7 +126,7 @@ async def test_a_serialization_failure_is_run_again(db: Database) -> None:
             assert row is not None
             if attempts.count(name) == 1:
                 both_have_read.wait(10)
-            tx.execute("UPDATE pair SET id = :id", {"id": row.id + 1})
+            tx.execute("UPDATE pair SET id = :id", {"id": row["id"] + 1})
 
         return fn
 

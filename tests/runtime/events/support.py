@@ -61,7 +61,7 @@ def append(
 
 def watched(notifier: Notifier) -> int:
     """Keys that are watched, and watches of the whole record."""
-    return len(notifier._of_key) + len(notifier._of_all)
+    return len(notifier._watches)
 
 
 class OrdersProcess:

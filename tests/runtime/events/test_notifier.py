@@ -9,7 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from accord_runtime.database import Conflict, Database
 from accord_runtime.events import notifier
 from accord_runtime.events import record as events
-from accord_runtime.events.notifier import Notifier, Watch
+from accord_runtime.events.notifier import RECORD, Notifier, Watch
 from tests.runtime.events.support import OrdersProcess, background, note, watched
 from tests.support.wait import until
 
@@ -25,7 +25,7 @@ async def changed(watch: Watch) -> set[str]:
 async def test_a_watch_is_woken_for_its_keys() -> None:
     """Changes of watched keys are told once each, together; those of other keys are not."""
     board = Notifier()
-    with board.watching_keys("a", "b") as watch:
+    with board.watching("a", "b") as watch:
         for key in "abxa":
             board.changed(key)
         assert await changed(watch) == {"a", "b"}
@@ -42,7 +42,7 @@ async def test_a_watch_is_woken_for_its_keys() -> None:
 async def test_keys_may_come_and_go_while_watching() -> None:
     """A key that was added wakes, one that was removed does not, and others go on."""
     board = Notifier()
-    with board.watching_keys("a") as watch, board.watching_keys("a", "b") as other:
+    with board.watching("a") as watch, board.watching("a", "b") as other:
         board.remove(watch, "a")
         board.remove(watch, "a")
         board.add(watch, "b")
@@ -56,7 +56,7 @@ async def test_keys_may_come_and_go_while_watching() -> None:
 async def test_a_commit_wakes_and_a_rollback_does_not(record: Database) -> None:
     """An event wakes the watch of its key after the commit, when it can be read."""
     publisher = OrdersProcess(record, "nats://127.0.0.1:1")
-    with publisher.notifier.watching_keys("k") as watch:
+    with publisher.notifier.watching("k") as watch:
         await publisher.append(note("k"))
         assert await changed(watch) == {"k"}
         assert len(await record.read(lambda tx: events.of_key(tx, "k"))) == 1
@@ -73,7 +73,7 @@ async def test_what_other_processes_write_is_found(record: Database) -> None:
     """Without a word from this process, new positions wake watches of keys and of the record."""
     hub_of_this = Notifier()
     other = OrdersProcess(record, "nats://127.0.0.1:1")
-    with hub_of_this.watching_keys("k", "l") as watch, hub_of_this.watching() as everything:
+    with hub_of_this.watching("k", "l") as watch, hub_of_this.watching(RECORD) as everything:
         async with background(hub_of_this.serve(record)):
             await asyncio.sleep(0.05)
             await other.append(note("k"))
@@ -87,7 +87,7 @@ async def test_what_other_processes_write_is_found(record: Database) -> None:
 async def test_the_relay_tells_that_the_record_has_grown(record: Database) -> None:
     """A watch of the whole record is woken when its process has given positions."""
     publisher = OrdersProcess(record, "nats://127.0.0.1:1")
-    with publisher.notifier.watching() as everything:
+    with publisher.notifier.watching(RECORD) as everything:
         async with background(publisher.publisher._number()):
             await publisher.append(note("k"))
             await changed(everything)

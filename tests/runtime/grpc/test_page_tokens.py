@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.errors import InvalidArgument
-from accord_runtime.grpc.page_tokens import DEFAULT_SIZE, decode_token, encode_token, page_size
+from accord.ops.v1.work_pb2 import ListWorkRequest
+from accord_runtime.grpc.page_tokens import DEFAULT_SIZE, Page, decode_token, encode_token
 
 FILTERS = st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3)
 IDS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=40)
@@ -69,5 +70,5 @@ def test_no_token_is_the_first_page() -> None:
 
 def test_a_page_has_a_size_of_its_own() -> None:
     """A caller that does not say gets the default."""
-    assert page_size(0) == DEFAULT_SIZE
-    assert page_size(7) == 7
+    assert Page(ListWorkRequest()).most == DEFAULT_SIZE + 1
+    assert Page(ListWorkRequest(page_size=7)).most == 7 + 1

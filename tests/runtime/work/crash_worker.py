@@ -7,7 +7,7 @@ import asyncio
 import sys
 
 from accord_runtime.database import open_database
-from accord_runtime.work.executor import Executor
+from accord_runtime.work.executor import Executor, Queue
 from accord_runtime.work.table import Effect, Work
 from tests.runtime.work.support import at_work, empty, result
 from tests.support.wait import until
@@ -24,7 +24,7 @@ async def main(url: str, service: str, mode: str) -> None:
             await asyncio.Event().wait()
         return result(work.id)
 
-    executor.register("test", handle)
+    executor.register(Queue("test", handle))
     async with at_work(executor):
         await until(empty(database), "all work", seconds=60)
         await executor.drain()

@@ -5,7 +5,9 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from accord.ops.v1.work_pb2 import ListWorkRequest
 from accord_runtime.database import Database, Row, Tx
+from accord_runtime.grpc.page_tokens import Page, encode_token
 from accord_runtime.work import table
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.table import Effect, Item, State
@@ -70,15 +72,9 @@ async def row(database: Database) -> Row:
 
 def parked_items(tx: Tx, *, after: str = "", most: int = 100) -> list[Item]:
     """The parked rows, oldest first, beginning after an id."""
-    return table.page(
-        tx,
-        after=after,
-        most=most,
-        state=State.PARKED,
-        queue="",
-        created_before=math.inf,
-        now=0.0,
-    )
+    token = encode_token({}, after) if after else ""
+    asked = Page(ListWorkRequest(page_size=most, page_token=token))
+    return table.page(tx, asked, state=State.PARKED, queue="", created_before=math.inf, now=0.0)[0]
 
 
 def empty(database: Database) -> Callable[[], object]:

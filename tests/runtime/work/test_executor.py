@@ -74,7 +74,7 @@ async def test_work_starts_with_the_commit_and_is_removed_with_its_effect(
         seen.append(work)
         return result("done")
 
-    executor.register("test", handle)
+    executor.register(Queue("test", handle))
     async with at_work(executor):
         await record.write(lambda tx: executor.enqueue(tx, "test", "k", b"\x00payload"))
         await until(empty(record), "the row to be done", seconds=5)
@@ -85,7 +85,7 @@ async def test_work_starts_with_the_commit_and_is_removed_with_its_effect(
 async def test_work_of_a_failed_transaction_does_not_exist(record: Database, clock: Clock) -> None:
     """Work that was enqueued in a transaction that is undone never runs."""
     executor = Executor(record, "a", clock)
-    executor.register("test", Hurdle())
+    executor.register(Queue("test", Hurdle()))
 
     def write(tx: Tx) -> None:
         executor.enqueue(tx, "test", "k")
@@ -114,7 +114,7 @@ async def test_an_effect_that_fails_leaves_the_work(record: Database, clock: Clo
 
         return write
 
-    executor.register("test", handle, delays=(100.0,))
+    executor.register(Queue("test", handle, delays=(100.0,)))
     async with at_work(executor):
         await put(executor, record, "k")
 
@@ -143,7 +143,7 @@ async def test_rows_of_a_key_run_one_after_the_other_and_keys_in_parallel(record
         running[work.key] -= 1
         return result(work.id)
 
-    executor.register("test", handle, delays=())
+    executor.register(Queue("test", handle, delays=()))
 
     def write(tx: Tx) -> None:
         for number, key in itertools.product(range(4), "abcd"):
@@ -168,7 +168,7 @@ async def test_seq_decides_within_a_key(record: Database) -> None:
         order.append(work.payload)
         return None
 
-    executor.register("test", handle)
+    executor.register(Queue("test", handle))
     async with at_work(executor):
         await put(executor, record, "k", payload=b"5", seq=5)
         await until(lambda: first.started, "the first row")
@@ -193,7 +193,7 @@ async def test_concurrency_is_bounded(record: Database) -> None:
         running -= 1
         return result(work.id)
 
-    executor.register("test", handle, concurrency=3)
+    executor.register(Queue("test", handle, concurrency=3))
     async with at_work(executor):
         await put(executor, record, *(f"k{number}" for number in range(20)))
         await until(empty(record), "all rows")
@@ -205,8 +205,8 @@ async def test_a_busy_queue_does_not_hold_up_another(record: Database) -> None:
     """A queue whose places are all taken leaves other queues alone."""
     executor = Executor(record, "a")
     held = Held()
-    executor.register("slow", held, concurrency=1)
-    executor.register("quick", Hurdle())
+    executor.register(Queue("slow", held, concurrency=1))
+    executor.register(Queue("quick", Hurdle()))
     async with at_work(executor):
         await put(executor, record, "a", "b", queue="slow")
         await until(lambda: held.started, "the slow row")
@@ -227,7 +227,7 @@ async def test_retries_come_at_0_1_2_4_8_seconds_and_then_the_row_is_parked(
     """Each retry becomes due exactly when it should, and the sixth failure parks the row."""
     executor = Executor(record, "a", clock)
     hurdle = Hurdle("k")
-    executor.register("test", hurdle)
+    executor.register(Queue("test", hurdle))
     async with at_work(executor):
         await put(executor, record, "k")
         for attempt, delay in enumerate(DELAYS, start=1):
@@ -269,7 +269,7 @@ async def test_a_retry_waits_as_long_as_it_was_told(
     async def handle(work: Work) -> None:
         raise Unavailable("BUSY", told)
 
-    executor.register("test", handle, delays=(1.0,))
+    executor.register(Queue("test", handle, delays=(1.0,)))
     async with at_work(executor):
         await put(executor, record, "k")
 
@@ -290,7 +290,7 @@ async def test_a_permanent_failure_parks_at_once(record: Database, clock: Clock)
         calls += 1
         raise Permanent("never")
 
-    executor.register("test", handle)
+    executor.register(Queue("test", handle))
     async with at_work(executor):
         await put(executor, record, "k")
         await until(lambda: _parked(record), "the row to be parked")
@@ -300,7 +300,7 @@ async def test_a_permanent_failure_parks_at_once(record: Database, clock: Clock)
 async def test_a_parked_row_blocks_its_own_key_only(record: Database, clock: Clock) -> None:
     """Rows behind a parked one wait; the rows of other keys are done."""
     executor = Executor(record, "a", clock)
-    executor.register("test", Hurdle("bad"), delays=())
+    executor.register(Queue("test", Hurdle("bad"), delays=()))
     async with at_work(executor):
         await put(executor, record, "bad", "good", "bad", "good")
 
@@ -316,7 +316,7 @@ async def test_an_operator_retries_a_parked_row(record: Database, clock: Clock) 
     """An unparked row has all its attempts again, and the rows behind it follow in order."""
     executor = Executor(record, "a", clock)
     hurdle = Hurdle("k")
-    executor.register("test", hurdle, delays=(0.0,))
+    executor.register(Queue("test", hurdle, delays=(0.0,)))
     async with at_work(executor):
         await put(executor, record, "k", "k")
         await until(lambda: _parked(record), "the row to be parked")
@@ -341,7 +341,7 @@ async def test_an_operator_discards_a_parked_row(record: Database, clock: Clock)
     """A discarded row is gone without an effect, and the row behind it runs."""
     executor = Executor(record, "a", clock)
     hurdle = Hurdle("k")
-    executor.register("test", hurdle, delays=())
+    executor.register(Queue("test", hurdle, delays=()))
     async with at_work(executor):
         await put(executor, record, "k", "k")
         await until(lambda: _parked(record), "the row to be parked")
@@ -357,7 +357,7 @@ async def test_an_operator_discards_a_parked_row(record: Database, clock: Clock)
 async def test_parked_rows_are_listed_in_pages(record: Database, clock: Clock) -> None:
     """The list of parked rows goes on after an id and leaves other rows out."""
     executor = Executor(record, "a", clock)
-    executor.register("test", Hurdle("a", "b", "c"), delays=())
+    executor.register(Queue("test", Hurdle("a", "b", "c"), delays=()))
     async with at_work(executor):
         await put(executor, record, "a", "b", "c")
 
@@ -374,7 +374,7 @@ async def test_expedite_runs_what_waits_now(record: Database, clock: Clock) -> N
     """A timer of a key runs before its time, a parked row gets new attempts, others stay."""
     executor = Executor(record, "a", clock)
     hurdle = Hurdle("k")
-    executor.register("test", hurdle, delays=(0.0,))
+    executor.register(Queue("test", hurdle, delays=(0.0,)))
     async with at_work(executor):
         await put(executor, record, "k")
         await until(lambda: _parked(record), "the row to be parked")
@@ -400,7 +400,7 @@ async def test_a_timer_runs_when_it_is_due(record: Database) -> None:
     async def handle(work: Work) -> None:
         ran.append(loop.time())
 
-    executor.register("test", handle)
+    executor.register(Queue("test", handle))
     async with at_work(executor):
         begun = loop.time()
         await put(executor, record, "k", due_at=time.time() + 0.3)
@@ -412,7 +412,7 @@ async def test_a_handler_that_takes_too_long_is_ended(record: Database, clock: C
     """A handler is cancelled at its timeout, and that is a failure like any other."""
     executor = Executor(record, "a", clock)
     held = Held()
-    executor.register("test", held, timeout=0.05, delays=())
+    executor.register(Queue("test", held, timeout=0.05, delays=()))
     async with at_work(executor):
         await put(executor, record, "k")
         await until(lambda: _parked(record), "the row to be parked")
@@ -426,7 +426,7 @@ async def test_a_cancellation_inside_a_handler_is_a_failure(record: Database, cl
     async def handle(work: Work) -> None:
         raise asyncio.CancelledError
 
-    executor.register("test", handle, delays=())
+    executor.register(Queue("test", handle, delays=()))
     async with at_work(executor):
         await put(executor, record, "k")
         await until(lambda: _parked(record), "the row to be parked", seconds=5)
@@ -436,8 +436,8 @@ async def test_a_lease_that_has_run_out_is_taken_over(record: Database, clock: C
     """Another process does the work of one that hangs, and the late one changes nothing."""
     slow, quick = Executor(record, "slow", clock), Executor(record, "quick", clock)
     held, hurdle = Held(), Hurdle()
-    slow.register("test", held)
-    quick.register("test", hurdle)
+    slow.register(Queue("test", held))
+    quick.register(Queue("test", hurdle))
     async with at_work(slow):
         await put(slow, record, "k")
         await until(lambda: held.started, "the slow one to begin")
@@ -457,7 +457,7 @@ async def test_a_stale_owner_cannot_complete_what_another_has(
 ) -> None:
     """Completing after the lease was taken over raises, and nothing of the effect is kept."""
     executor = Executor(record, "a", clock)
-    executor.register("test", Hurdle())
+    executor.register(Queue("test", Hurdle()))
     await put(executor, record, "k")
     queue = executor._queues["test"]
     assert queue.lease == 35.0
@@ -484,7 +484,7 @@ async def test_a_restart_takes_back_what_it_had_leased(record: Database, clock: 
         assert len(await record.write(claim)) == 1
     hurdle = Hurdle()
     executor = Executor(record, "dead", clock)
-    executor.register("test", hurdle)
+    executor.register(Queue("test", hurdle))
     await executor.take_back()
     async with at_work(executor):
         await until(lambda: _left(record, 1), "what the dead one had")
@@ -501,7 +501,7 @@ async def test_held_work_runs_in_the_callers_context(record: Database, clock: Cl
         seen.append(here.get())
         return result(work.id)
 
-    executor.register("test", handle)
+    executor.register(Queue("test", handle))
     async with at_work(executor):
         work = await record.write(lambda tx: executor.enqueue_held(tx, "test", "k"))
         executor.wake()
@@ -520,7 +520,7 @@ async def test_held_work_that_fails_tells_its_caller_and_is_tried_again(
     """The caller gets the handler's exception; the background does the retry."""
     executor = Executor(record, "a", clock)
     hurdle = Hurdle("k")
-    executor.register("test", hurdle, delays=(0.0, 0.0))
+    executor.register(Queue("test", hurdle, delays=(0.0, 0.0)))
     work = await record.write(lambda tx: executor.enqueue_held(tx, "test", "k"))
     with pytest.raises(RuntimeError, match="no k today"):
         await executor.run(work)
@@ -534,7 +534,7 @@ async def test_held_work_outlives_its_caller(record: Database, clock: Clock) -> 
     """Work goes on when the call that began it is cancelled."""
     executor = Executor(record, "a", clock)
     held = Held()
-    executor.register("test", held)
+    executor.register(Queue("test", held))
     work = await record.write(lambda tx: executor.enqueue_held(tx, "test", "k"))
     caller = asyncio.create_task(executor.run(work))
     await until(lambda: held.started, "the handler")
@@ -549,7 +549,7 @@ async def test_held_work_outlives_its_caller(record: Database, clock: Clock) -> 
 async def test_held_work_that_nobody_runs_is_found(record: Database, clock: Clock) -> None:
     """A caller that dies between the commit and the run leaves work that runs after the lease."""
     executor = Executor(record, "a", clock)
-    executor.register("test", Hurdle())
+    executor.register(Queue("test", Hurdle()))
     async with at_work(executor):
         await record.write(lambda tx: executor.enqueue_held(tx, "test", "k"))
         clock.advance(36)
@@ -561,7 +561,7 @@ async def test_drain_waits_for_what_runs_and_starts_nothing(record: Database, cl
     """A drained executor has finished what it had begun and leaves the rest in the table."""
     executor = Executor(record, "a", clock)
     held = Held()
-    executor.register("test", held, concurrency=2)
+    executor.register(Queue("test", held, concurrency=2))
     async with at_work(executor):
         await put(executor, record, "a", "b", "c")
         await until(lambda: len(held.started) == 2, "two rows")
@@ -578,14 +578,14 @@ async def test_drain_waits_for_what_runs_and_starts_nothing(record: Database, cl
 async def test_drain_does_not_wait_for_ever(record: Database, clock: Clock) -> None:
     """Work that does not end in time is cut off, without a failure, and left to the next life."""
     executor, held = Executor(record, "a", clock), Held()
-    executor.register("test", held)
+    executor.register(Queue("test", held))
     async with at_work(executor):
         await put(executor, record, "k")
         await until(lambda: held.started, "the row")
         await executor.drain(0.05)
     assert (await row(record))["attempts"] == 0
     following = Executor(record, "a", clock)
-    following.register("test", Hurdle())
+    following.register(Queue("test", Hurdle()))
     async with at_work(following):
         await until(empty(record), "the row, again")
 
@@ -623,7 +623,7 @@ async def test_drain_includes_what_is_being_claimed(record: Database, clock: Clo
     """Rows that are being leased when the drain begins are finished before it ends."""
     gate = Gate(record)
     executor = Executor(gate, "a", clock)
-    executor.register("test", Hurdle())
+    executor.register(Queue("test", Hurdle()))
     async with at_work(executor):
         await until(lambda: not gate.waiting, "the executor to be idle")
         await asyncio.sleep(0.05)
@@ -644,7 +644,7 @@ async def test_a_database_that_was_away_is_used_again(record: Database, clock: C
     gate = Gate(record)
     executor = Executor(gate, "a", clock)
     hurdle = Hurdle()
-    executor.register("test", hurdle)
+    executor.register(Queue("test", hurdle))
     async with at_work(executor):
         await asyncio.sleep(0.05)
         gate.failures = 1
@@ -672,7 +672,7 @@ async def test_work_goes_on_with_the_trace_of_its_cause(record: Database, clock:
     async def handle(work: Work) -> None:
         seen.append(telemetry.trace_id())
 
-    executor.register("test", handle)
+    executor.register(Queue("test", handle))
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     with telemetry.use_trace({"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}):
         await put(executor, record, "k")
@@ -704,7 +704,7 @@ async def test_replicas_share_the_work_and_keep_the_order(
 
     replicas = [Executor(databases[-1], "one"), Executor(databases[0], "two")]
     for replica in replicas:
-        replica.register("test", handle)
+        replica.register(Queue("test", handle))
 
     async def feed(executor: Executor, database: Database) -> None:
         for number in range(30):

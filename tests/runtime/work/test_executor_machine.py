@@ -80,7 +80,7 @@ class ExecutorMachine(RuleBasedStateMachine):
         self.database: Database = self._run(self._open())
         self.executors = {owner: Executor(self.database, owner, self.clock) for owner in OWNERS}
         for executor in self.executors.values():
-            executor.register("test", _never, delays=DELAYS, timeout=10.0)
+            executor.register(Queue("test", _never, delays=DELAYS, timeout=10.0))
         self.queue = Queue("test", _never, DELAYS, timeout=10.0)
 
     @rule(key=st.sampled_from(KEYS), seq=st.integers(0, 2), later=st.sampled_from([0.0, 0.0, 5.0]))

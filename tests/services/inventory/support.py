@@ -6,14 +6,25 @@ from typing import Final
 from accord_runtime.database import Database, open_database
 from accord_runtime.database.migrations import migrate
 from services.inventory import reservations, store
-from services.inventory.domain import Line, Price, Product, State
+from services.inventory.domain import State
 from services.inventory.store import MIGRATIONS
+from shop.common.v1.money_pb2 import Money
+from shop.inventory.v1.inventory_pb2 import Product, ReserveLine
 
-PRICE: Final = Price(1999, "EUR")
+
+def money(minor_units: int, currency_code: str) -> Money:
+    return Money(minor_units=minor_units, currency_code=currency_code)
 
 
-def lines(wanted: Mapping[str, int], price: Price = PRICE) -> list[Line]:
-    return [Line(sku, quantity, price) for sku, quantity in wanted.items()]
+def line(sku: str, quantity: int, price: Money) -> ReserveLine:
+    return ReserveLine(sku=sku, quantity=quantity, unit_price=price)
+
+
+PRICE: Final = money(1999, "EUR")
+
+
+def lines(wanted: Mapping[str, int], price: Money = PRICE) -> list[ReserveLine]:
+    return [line(sku, quantity, price) for sku, quantity in wanted.items()]
 
 
 async def open_store(database: Database, stock: Mapping[str, int]) -> None:
@@ -23,12 +34,12 @@ async def open_store(database: Database, stock: Mapping[str, int]) -> None:
         await upsert(database, sku, on_hand)
 
 
-async def upsert(database: Database, sku: str, on_hand: int, price: Price = PRICE) -> Product:
+async def upsert(database: Database, sku: str, on_hand: int, price: Money = PRICE) -> Product:
     return await database.write(lambda tx: store.upsert(tx, sku, f"A {sku}", price, on_hand))
 
 
 async def reserve(
-    database: Database, order_id: str, wanted: Sequence[Line], key: str | None = None
+    database: Database, order_id: str, wanted: Sequence[ReserveLine], key: str | None = None
 ) -> State:
     return await database.write(lambda tx: reservations.reserve(tx, order_id, wanted, key))
 

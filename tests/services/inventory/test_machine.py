@@ -11,20 +11,31 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from accord.errors import FailedPrecondition, ServiceError
 from accord_runtime.database import Database, Tx, open_database
-from services.inventory.domain import Line, Price, State
-from tests.services.inventory.support import commit, open_store, release, reserve, stock, upsert
+from services.inventory.domain import State
+from shop.common.v1.money_pb2 import Money
+from shop.inventory.v1.inventory_pb2 import ReserveLine
+from tests.services.inventory.support import (
+    commit,
+    line,
+    money,
+    open_store,
+    release,
+    reserve,
+    stock,
+    upsert,
+)
 
 T = TypeVar("T")
 
 SKUS = ("a", "b", "c")
-PRICES = (Price(1999, "EUR"), Price(2099, "EUR"))
+PRICES = (money(1999, "EUR"), money(2099, "EUR"))
 INITIAL = 5
 
 orders = st.sampled_from([f"o{number}" for number in range(5)])
 skus = st.sampled_from(SKUS)
 wanted = st.lists(
     st.builds(
-        Line, st.sampled_from((*SKUS, "unknown")), st.integers(1, 4), st.sampled_from(PRICES)
+        line, st.sampled_from((*SKUS, "unknown")), st.integers(1, 4), st.sampled_from(PRICES)
     ),
     min_size=1,
     max_size=3,
@@ -43,7 +54,7 @@ class _Shop(RuleBasedStateMachine):
         self._price = dict.fromkeys(SKUS, PRICES[0])
         self._counted = dict.fromkeys(SKUS, INITIAL)
         """Units ever counted into the warehouse: what is there plus what was shipped."""
-        self._orders: dict[str, tuple[State, list[Line]]] = {}
+        self._orders: dict[str, tuple[State, list[ReserveLine]]] = {}
         self._run(self._empty())
 
     async def _empty(self) -> None:
@@ -77,17 +88,17 @@ class _Shop(RuleBasedStateMachine):
         shipped, reserved = self._held(sku, State.COMMITTED), self._held(sku, State.RESERVED)
         return self._counted[sku] - shipped - reserved
 
-    def _refusal(self, wanted: list[Line]) -> str | None:
+    def _refusal(self, wanted: list[ReserveLine]) -> str | None:
         if any(line.sku not in SKUS for line in wanted):
             return "UNKNOWN_PRODUCT"
-        if any(line.price != self._price[line.sku] for line in wanted):
+        if any(line.unit_price != self._price[line.sku] for line in wanted):
             return "PRICE_CHANGED"
         if any(line.quantity > self._available(line.sku) for line in wanted):
             return "OUT_OF_STOCK"
         return None
 
     @rule(order=orders, wanted=wanted)
-    def reserve(self, order: str, wanted: list[Line]) -> None:
+    def reserve(self, order: str, wanted: list[ReserveLine]) -> None:
         expected: str | None
         match self._orders.get(order):
             case None:
@@ -95,7 +106,9 @@ class _Shop(RuleBasedStateMachine):
                 if expected is None:
                     self._orders[order] = State.RESERVED, wanted
             case State.RESERVED, held:
-                expected = None if sorted(held) == sorted(wanted) else "INVALID_ARGUMENT"
+                expected = (
+                    None if sorted(held, key=str) == sorted(wanted, key=str) else "INVALID_ARGUMENT"
+                )
             case _:
                 expected = "RESERVATION_CLOSED"
 
@@ -129,7 +142,7 @@ class _Shop(RuleBasedStateMachine):
         assert self._answer(commit(self.database, order)) == expected
 
     @rule(sku=skus, on_hand=st.integers(0, 8), price=st.sampled_from(PRICES))
-    def upsert(self, sku: str, on_hand: int, price: Price) -> None:
+    def upsert(self, sku: str, on_hand: int, price: Money) -> None:
         counting = upsert(self.database, sku, on_hand, price)
         if on_hand < self._held(sku, State.RESERVED):
             with pytest.raises(FailedPrecondition, match="orders hold"):

@@ -8,10 +8,11 @@ import pytest
 
 from accord.errors import FailedPrecondition, InvalidArgument, Precondition, ServiceError
 from accord_runtime.database import Database, open_database
-from services.inventory.domain import Price, State
+from services.inventory.domain import State
 from tests.services.inventory.support import (
     commit,
     lines,
+    money,
     open_store,
     release,
     reserve,
@@ -90,13 +91,13 @@ async def test_repeat_after_sell_out_and_price_change(database: Database) -> Non
     await open_store(database, {"a": 3})
 
     await reserve(database, "o1", lines({"a": 3}))
-    await upsert(database, "a", 3, Price(1, "EUR"))
+    await upsert(database, "a", 3, money(1, "EUR"))
 
     assert await reserve(database, "o1", lines({"a": 3})) is State.RESERVED
 
 
 @pytest.mark.parametrize(
-    "other", [lines({"a": 4}), lines({"a": 3, "b": 1}), lines({"a": 3}, Price(1, "EUR"))]
+    "other", [lines({"a": 4}), lines({"a": 3, "b": 1}), lines({"a": 3}, money(1, "EUR"))]
 )
 async def test_repeat_with_other_lines(database: Database, other: Any) -> None:
     """An order that asks for something else the second time is told so."""
@@ -163,9 +164,9 @@ async def test_upsert_changes_no_currency(database: Database) -> None:
     """A product keeps its currency; its price, name and stock may change."""
     await open_store(database, {"a": 10})
 
-    assert await _reason(upsert(database, "a", 10, Price(1999, "USD"))) == "CURRENCY_CHANGED"
-    changed = await upsert(database, "a", 7, Price(5, "EUR"))
-    assert (changed.price, changed.on_hand) == (Price(5, "EUR"), 7)
+    assert await _reason(upsert(database, "a", 10, money(1999, "USD"))) == "CURRENCY_CHANGED"
+    changed = await upsert(database, "a", 7, money(5, "EUR"))
+    assert (changed.price, changed.on_hand) == (money(5, "EUR"), 7)
 
 
 async def test_no_overselling(replicas: list[Database]) -> None:

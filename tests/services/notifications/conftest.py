@@ -15,7 +15,7 @@ import pytest
 import accord
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.service import Runtime, Service
-from services.customers.service import SERVICE as CUSTOMERS
+from services.customers.servicer import SERVICE as CUSTOMERS
 from services.notifications import steps
 from shop.customers.v1.customers_pb2 import CreateCustomerRequest, Customer
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub

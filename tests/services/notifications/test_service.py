@@ -15,9 +15,8 @@ import accord
 from accord_runtime.database import Row, Tx
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.service import Runtime
-from services.customers.service import SERVICE as CUSTOMERS
-from services.notifications import store
-from services.notifications.service import SERVICE
+from services.customers.servicer import SERVICE as CUSTOMERS
+from services.notifications.servicer import SERVICE
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1.customers_pb2 import Customer
 from shop.notifications.v1 import notifications_pb2 as pb
@@ -295,7 +294,9 @@ async def test_restart_before_the_mail_is_sent(
     event = confirmed(ada)
     async with notifying(tmp_path, nats_url, mailbox, customers_port) as first:
         await publish(orders, event)
-        await eventually(lambda: first.database.read(lambda tx: store.page(tx, "", None, 1)))
+        await eventually(
+            lambda: first.database.read(lambda tx: tx.one("SELECT * FROM notification"))
+        )
     mailbox.start()
 
     async with notifying(tmp_path, nats_url, mailbox, customers_port):

@@ -7,6 +7,7 @@ import pytest
 from accord_runtime.database import Database
 from accord_runtime.database.migrations import migrate
 from accord_runtime.grpc.ids import uuid7
+from accord_runtime.grpc.page_tokens import Page, encode_token
 from services.notifications import store
 from services.notifications.store import MIGRATIONS
 from shop.notifications.v1 import notifications_pb2 as pb
@@ -69,7 +70,9 @@ async def test_pages(notifications: Database) -> None:
     newest = written[::-1]
 
     async def page(order: str, before: str | None, most: int) -> list[pb.Notification]:
-        return await notifications.read(lambda tx: store.page(tx, order, before, most))
+        token = encode_token({}, before) if before else ""
+        asked = Page(pb.ListNotificationsRequest(page_size=most, page_token=token))
+        return (await notifications.read(lambda tx: store.page(tx, asked, order)))[0]
 
     assert await page("", None, 4) == newest[:4]
     assert await page("", newest[3].notification_id, 4) == newest[4:]

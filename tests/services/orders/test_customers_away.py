@@ -13,7 +13,7 @@ from accord.ops.v1 import mesh_pb2
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from accord.policies.breaker import State
 from accord_runtime.grpc.ids import uuid7
-from services.orders.customers import GET
+from services.orders.servicer import GET_CUSTOMER
 from shop.orders.v1 import orders_pb2 as pb
 from tests.services.orders.books import kinds, updates
 from tests.support.shop import Shop, order_request, running_shop
@@ -30,7 +30,7 @@ async def place(shop: Shop, customer_id: str, key: str = "") -> pb.Order:
 def route(shop: Shop) -> RouteSnapshot:
     """What the orders process knows of its calls of GetCustomer."""
     routes = shop.runtimes["orders"].mesh.snapshot().routes
-    return next(each for each in routes if each.method == f"/{GET}")
+    return next(each for each in routes if each.method == f"/{GET_CUSTOMER}")
 
 
 async def restart_orders(shop: Shop) -> None:
@@ -72,7 +72,7 @@ async def test_a_known_customer_orders_while_the_service_is_away(shop: Shop) -> 
     assert breaker is not None
     assert breaker.state is State.OPEN
     operator = MeshServiceStub(shop.channel("orders"))
-    state = await operator.GetState(mesh_pb2.GetStateRequest(method_prefix=GET))
+    state = await operator.GetState(mesh_pb2.GetStateRequest(method_prefix=GET_CUSTOMER))
     assert state.methods[0].counts["fallback"] == 3
 
 
@@ -102,7 +102,7 @@ async def test_a_slow_customers_service_does_not_hold_up_an_order(tmp_path: Path
         await place(shop, customer)
         await restart_orders(shop)
         fault = mesh_pb2.InjectFaultRequest(
-            method=GET,
+            method=GET_CUSTOMER,
             fault=mesh_pb2.Fault(delay=Duration(seconds=60), delay_percent=100),
             lasting=Duration(seconds=60),
             reason="a test",

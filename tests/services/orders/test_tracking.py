@@ -52,7 +52,7 @@ async def test_a_caller_that_does_not_read_is_not_read(shop: Shop) -> None:
             yield add(order_id)
             yield remove(order_id)
 
-    with shop.runtimes["orders"].notifier.watching_keys() as watch:
+    with shop.runtimes["orders"].notifier.watching() as watch:
         orders = tracking(shop, watch)
         reader = asyncio.create_task(orders.read_all(endless()))
         await watch.wait()
@@ -66,7 +66,7 @@ async def test_a_caller_that_does_not_read_is_not_read(shop: Shop) -> None:
 async def test_removed_before_it_was_looked_at(shop: Shop) -> None:
     """An order that is added, removed and added again is told of once."""
     order_id = await held(shop)
-    with shop.runtimes["orders"].notifier.watching_keys() as watch:
+    with shop.runtimes["orders"].notifier.watching() as watch:
         orders = tracking(shop, watch)
         await orders.read_all(stream(add(order_id), remove(order_id), add(order_id)))
         said = await orders.news(set())
@@ -80,7 +80,7 @@ async def test_removed_before_it_was_looked_at(shop: Shop) -> None:
 async def test_removed_while_it_is_looked_at(shop: Shop) -> None:
     """Orders that are removed while their events are read are not told of, and break nothing."""
     ids = {await held(shop), await held(shop)}
-    with shop.runtimes["orders"].notifier.watching_keys() as watch:
+    with shop.runtimes["orders"].notifier.watching() as watch:
         orders = tracking(shop, watch)
         await orders.read_all(stream(*map(add, ids)))
         first = asyncio.create_task(orders.news(set()))

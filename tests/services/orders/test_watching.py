@@ -1,7 +1,7 @@
 """Streams of updates and events."""
 
 import asyncio
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Any
 
 import grpc
@@ -60,15 +60,19 @@ async def test_many_watchers_see_the_same(shop: Shop) -> None:
 
 async def test_a_slow_reader_is_told_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that waits too long for its reader ends the stream with ABORTED."""
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        for number in (1, 2, 3):
+            yield number
+
     now = 0.0
-    pace = watching.Pace(lambda: now)
-    pace.sending()
+    messages = watching.paced(numbers(), lambda: now)
+    assert await anext(messages) == 1
     now = watching.PATIENCE
-    pace.sent()
-    pace.sending()
+    assert await anext(messages) == 2
     now += watching.PATIENCE + 0.1
     with pytest.raises(ServiceError) as caught:
-        pace.sent()
+        await anext(messages)
     assert (caught.value.code, caught.value.reason) == (
         grpc.StatusCode.ABORTED,
         "SLOW_CONSUMER",

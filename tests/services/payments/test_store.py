@@ -6,11 +6,15 @@ from typing import Final
 
 import pytest
 
+from accord.errors import InvalidArgument
 from accord_runtime.database import Database, Tx
 from accord_runtime.database.migrations import migrate
+from accord_runtime.grpc.types import timestamp
 from services.payments import store
-from services.payments.domain import Outcome, Payment, PaymentState, Refusal, refusal
+from services.payments.domain import Outcome, refusal
 from shop.common.v1.money_pb2 import Money
+from shop.payments.v1 import payments_pb2 as pb
+from shop.payments.v1.payments_pb2 import Payment
 
 PRICE: Final = Money(minor_units=1999, currency_code="EUR")
 OTHER: Final = Money(minor_units=1, currency_code="EUR")
@@ -29,72 +33,76 @@ async def payments(database: Database) -> Database:
 
 
 def charge(tx: Tx) -> Payment:
-    payment = store.open_charge(tx, ORDER, PRICE, "key", NOW)
+    return store.open_charge(tx, ORDER, PRICE, "key", NOW)
+
+
+def found(tx: Tx) -> Payment:
+    payment = store.find(tx, ORDER)
     assert payment is not None
     return payment
 
 
-def answered(state: PaymentState, reason: str = "") -> Step:
+def answered(state: "pb.PaymentState.ValueType", reason: str = "") -> Step:
     def step(tx: Tx) -> Payment:
-        payment = store.find(tx, ORDER)
-        assert payment is not None
-        return store.settle(tx, payment, Outcome(state, reason), LATER)
+        store.settle(tx, found(tx), Outcome(state, reason), LATER)
+        return found(tx)
 
     return step
 
 
 def refund(tx: Tx) -> tuple[Payment, bool]:
-    return store.begin_refund(tx, ORDER, LATER)
+    begun = store.begin_refund(tx, ORDER, LATER)
+    return found(tx), begun
 
 
 def refunded(tx: Tx) -> None:
     store.finish_refund(tx, ORDER, LATER)
 
 
-CAPTURED = answered(PaymentState.CAPTURED)
-DECLINED = answered(PaymentState.DECLINED, "no")
-REVERSED = answered(PaymentState.REFUNDED)
+CAPTURED = answered(pb.PAYMENT_STATE_CAPTURED)
+DECLINED = answered(pb.PAYMENT_STATE_DECLINED, "no")
+REVERSED = answered(pb.PAYMENT_STATE_REFUNDED)
 
-WAYS: Final[dict[PaymentState, list[Step]]] = {
-    PaymentState.PENDING: [charge],
-    PaymentState.CAPTURED: [charge, CAPTURED],
-    PaymentState.DECLINED: [charge, DECLINED],
-    PaymentState.REFUNDING: [charge, refund],
-    PaymentState.REFUNDED: [refund],
+WAYS: Final[dict["pb.PaymentState.ValueType", list[Step]]] = {
+    pb.PAYMENT_STATE_PENDING: [charge],
+    pb.PAYMENT_STATE_CAPTURED: [charge, CAPTURED],
+    pb.PAYMENT_STATE_DECLINED: [charge, DECLINED],
+    pb.PAYMENT_STATE_REFUNDING: [charge, refund],
+    pb.PAYMENT_STATE_REFUNDED: [refund],
 }
 """A way into each state."""
 
 MOVES: Final = [
-    (PaymentState.PENDING, charge, PaymentState.PENDING),
-    (PaymentState.PENDING, CAPTURED, PaymentState.CAPTURED),
-    (PaymentState.PENDING, DECLINED, PaymentState.DECLINED),
-    (PaymentState.PENDING, REVERSED, PaymentState.REFUNDED),
-    (PaymentState.PENDING, refund, PaymentState.REFUNDING),
-    (PaymentState.PENDING, refunded, PaymentState.PENDING),
-    (PaymentState.CAPTURED, charge, PaymentState.CAPTURED),
-    (PaymentState.CAPTURED, CAPTURED, PaymentState.CAPTURED),
-    (PaymentState.CAPTURED, DECLINED, PaymentState.CAPTURED),
-    (PaymentState.CAPTURED, REVERSED, PaymentState.CAPTURED),
-    (PaymentState.CAPTURED, refund, PaymentState.REFUNDING),
-    (PaymentState.CAPTURED, refunded, PaymentState.CAPTURED),
-    (PaymentState.DECLINED, charge, PaymentState.DECLINED),
-    (PaymentState.DECLINED, CAPTURED, PaymentState.DECLINED),
-    (PaymentState.DECLINED, DECLINED, PaymentState.DECLINED),
-    (PaymentState.DECLINED, REVERSED, PaymentState.DECLINED),
-    (PaymentState.DECLINED, refund, PaymentState.DECLINED),
-    (PaymentState.DECLINED, refunded, PaymentState.DECLINED),
-    (PaymentState.REFUNDING, charge, PaymentState.REFUNDING),
-    (PaymentState.REFUNDING, CAPTURED, PaymentState.REFUNDING),
-    (PaymentState.REFUNDING, DECLINED, PaymentState.REFUNDING),
-    (PaymentState.REFUNDING, REVERSED, PaymentState.REFUNDING),
-    (PaymentState.REFUNDING, refund, PaymentState.REFUNDING),
-    (PaymentState.REFUNDING, refunded, PaymentState.REFUNDED),
-    (PaymentState.REFUNDED, charge, PaymentState.REFUNDED),
-    (PaymentState.REFUNDED, CAPTURED, PaymentState.REFUNDED),
-    (PaymentState.REFUNDED, DECLINED, PaymentState.REFUNDED),
-    (PaymentState.REFUNDED, REVERSED, PaymentState.REFUNDED),
-    (PaymentState.REFUNDED, refund, PaymentState.REFUNDED),
-    (PaymentState.REFUNDED, refunded, PaymentState.REFUNDED),
+    (pb.PAYMENT_STATE_PENDING, charge, pb.PAYMENT_STATE_PENDING),
+    (pb.PAYMENT_STATE_PENDING, CAPTURED, pb.PAYMENT_STATE_CAPTURED),
+    (pb.PAYMENT_STATE_PENDING, DECLINED, pb.PAYMENT_STATE_DECLINED),
+    (pb.PAYMENT_STATE_PENDING, REVERSED, pb.PAYMENT_STATE_REFUNDED),
+    (pb.PAYMENT_STATE_PENDING, refund, pb.PAYMENT_STATE_REFUNDING),
+    (pb.PAYMENT_STATE_PENDING, refunded, pb.PAYMENT_STATE_PENDING),
+    (pb.PAYMENT_STATE_CAPTURED, charge, pb.PAYMENT_STATE_CAPTURED),
+    (pb.PAYMENT_STATE_CAPTURED, CAPTURED, pb.PAYMENT_STATE_CAPTURED),
+    (pb.PAYMENT_STATE_CAPTURED, DECLINED, pb.PAYMENT_STATE_CAPTURED),
+    (pb.PAYMENT_STATE_CAPTURED, REVERSED, pb.PAYMENT_STATE_CAPTURED),
+    (pb.PAYMENT_STATE_CAPTURED, refund, pb.PAYMENT_STATE_REFUNDING),
+    (pb.PAYMENT_STATE_CAPTURED, refunded, pb.PAYMENT_STATE_CAPTURED),
+    (pb.PAYMENT_STATE_DECLINED, charge, pb.PAYMENT_STATE_DECLINED),
+    (pb.PAYMENT_STATE_DECLINED, CAPTURED, pb.PAYMENT_STATE_DECLINED),
+    (pb.PAYMENT_STATE_DECLINED, DECLINED, pb.PAYMENT_STATE_DECLINED),
+    (pb.PAYMENT_STATE_DECLINED, REVERSED, pb.PAYMENT_STATE_DECLINED),
+    (pb.PAYMENT_STATE_DECLINED, refund, pb.PAYMENT_STATE_DECLINED),
+    (pb.PAYMENT_STATE_DECLINED, refunded, pb.PAYMENT_STATE_DECLINED),
+    (pb.PAYMENT_STATE_REFUNDING, charge, pb.PAYMENT_STATE_REFUNDING),
+    (pb.PAYMENT_STATE_REFUNDING, CAPTURED, pb.PAYMENT_STATE_REFUNDING),
+    (pb.PAYMENT_STATE_REFUNDING, DECLINED, pb.PAYMENT_STATE_REFUNDING),
+    (pb.PAYMENT_STATE_REFUNDING, REVERSED, pb.PAYMENT_STATE_REFUNDING),
+    (pb.PAYMENT_STATE_REFUNDING, refund, pb.PAYMENT_STATE_REFUNDING),
+    (pb.PAYMENT_STATE_REFUNDING, refunded, pb.PAYMENT_STATE_REFUNDED),
+    (pb.PAYMENT_STATE_REFUNDED, charge, pb.PAYMENT_STATE_REFUNDED),
+    (pb.PAYMENT_STATE_REFUNDED, CAPTURED, pb.PAYMENT_STATE_REFUNDED),
+    (pb.PAYMENT_STATE_REFUNDED, DECLINED, pb.PAYMENT_STATE_REFUNDED),
+    (pb.PAYMENT_STATE_REFUNDED, REVERSED, pb.PAYMENT_STATE_REFUNDED),
+    (pb.PAYMENT_STATE_REFUNDED, refund, pb.PAYMENT_STATE_REFUNDED),
+    (pb.PAYMENT_STATE_REFUNDED, refunded, pb.PAYMENT_STATE_REFUNDED),
 ]
 
 
@@ -111,10 +119,10 @@ async def test_every_move_from_every_state(payments: Database) -> None:
         assert before is not None
         assert after is not None
         assert (before.state, after.state) == (start, end)
-        if start is end:
+        if start == end:
             assert after == before
         else:
-            assert after.updated_at == LATER
+            assert after.updated_at == timestamp(LATER)
 
 
 async def test_a_payment_keeps_what_was_asked_for(payments: Database) -> None:
@@ -124,7 +132,7 @@ async def test_a_payment_keeps_what_was_asked_for(payments: Database) -> None:
     declined = await payments.write(DECLINED)
 
     assert first == again
-    assert (first.amount, first.updated_at) == (PRICE, NOW)
+    assert (first.amount, first.updated_at) == (PRICE, timestamp(NOW))
     assert isinstance(declined, Payment)
     assert (declined.payment_id, declined.decline_reason) == (first.payment_id, "no")
 
@@ -133,7 +141,11 @@ async def test_a_refund_that_comes_first_has_no_amount(payments: Database) -> No
     """It leaves a payment that nothing was asked for and no work."""
     payment, begun = await payments.write(refund)
 
-    assert (payment.state, payment.amount, begun) == (PaymentState.REFUNDED, None, False)
+    assert (payment.state, payment.HasField("amount"), begun) == (
+        pb.PAYMENT_STATE_REFUNDED,
+        False,
+        False,
+    )
 
 
 async def test_only_one_refund_begins(payments: Database) -> None:
@@ -147,9 +159,11 @@ async def test_only_one_refund_begins(payments: Database) -> None:
 async def test_a_key_belongs_to_one_order(payments: Database) -> None:
     """A key that another order's payment holds opens no payment."""
     await payments.write(charge)
-    opened = await payments.write(lambda tx: store.open_charge(tx, "other", PRICE, "key", NOW))
 
-    assert opened is None
+    with pytest.raises(InvalidArgument) as refused:
+        await payments.write(lambda tx: store.open_charge(tx, "other", PRICE, "key", NOW))
+
+    assert refused.value.reason == "IDEMPOTENCY_KEY_REUSED"
     assert await payments.read(lambda tx: store.find(tx, "other")) is None
 
 
@@ -164,33 +178,36 @@ async def test_charges_and_refunds_in_a_race_make_one_payment(payments: Database
         payment = await payments.read(lambda tx, o=order: store.find(tx, o))  # type: ignore[misc]
 
         assert payment is not None
-        assert payment.state in (PaymentState.REFUNDING, PaymentState.REFUNDED)
+        assert payment.state in (pb.PAYMENT_STATE_REFUNDING, pb.PAYMENT_STATE_REFUNDED)
 
 
 @pytest.mark.parametrize(
     ("state", "amount", "expected"),
     [
-        (PaymentState.PENDING, PRICE, None),
-        (PaymentState.CAPTURED, PRICE, None),
-        (PaymentState.DECLINED, PRICE, Refusal.CARD_DECLINED),
-        (PaymentState.REFUNDING, PRICE, Refusal.PAYMENT_REFUNDED),
-        (PaymentState.REFUNDED, PRICE, Refusal.PAYMENT_REFUNDED),
-        (PaymentState.PENDING, OTHER, Refusal.AMOUNT_CHANGED),
-        (PaymentState.CAPTURED, OTHER, Refusal.AMOUNT_CHANGED),
-        (PaymentState.DECLINED, OTHER, Refusal.AMOUNT_CHANGED),
-        (PaymentState.REFUNDING, OTHER, Refusal.PAYMENT_REFUNDED),
-        (PaymentState.REFUNDED, OTHER, Refusal.PAYMENT_REFUNDED),
+        (pb.PAYMENT_STATE_PENDING, PRICE, None),
+        (pb.PAYMENT_STATE_CAPTURED, PRICE, None),
+        (pb.PAYMENT_STATE_DECLINED, PRICE, "CARD_DECLINED"),
+        (pb.PAYMENT_STATE_REFUNDING, PRICE, "PAYMENT_REFUNDED"),
+        (pb.PAYMENT_STATE_REFUNDED, PRICE, "PAYMENT_REFUNDED"),
+        (pb.PAYMENT_STATE_PENDING, OTHER, "AMOUNT_CHANGED"),
+        (pb.PAYMENT_STATE_CAPTURED, OTHER, "AMOUNT_CHANGED"),
+        (pb.PAYMENT_STATE_DECLINED, OTHER, "AMOUNT_CHANGED"),
+        (pb.PAYMENT_STATE_REFUNDING, OTHER, "PAYMENT_REFUNDED"),
+        (pb.PAYMENT_STATE_REFUNDED, OTHER, "PAYMENT_REFUNDED"),
     ],
 )
 def test_what_a_charge_is_told(
-    state: PaymentState, amount: Money, expected: Refusal | None
+    state: "pb.PaymentState.ValueType", amount: Money, expected: str | None
 ) -> None:
     """A refunded order is refused whatever is asked; else the amount must be the first one."""
-    assert refusal(Payment("id", ORDER, PRICE, state, "", NOW), amount) is expected
+    refused = refusal(Payment(order_id=ORDER, amount=PRICE, state=state), amount)
+    assert (refused and refused.reason) == expected
 
 
 def test_a_refunded_order_without_a_charge_is_refused() -> None:
     """A refund that came first is the reason, not the amount that it does not have."""
-    payment = Payment("id", ORDER, None, PaymentState.REFUNDED, "", NOW)
+    payment = Payment(order_id=ORDER, state=pb.PAYMENT_STATE_REFUNDED)
 
-    assert refusal(payment, PRICE) is Refusal.PAYMENT_REFUNDED
+    refused = refusal(payment, PRICE)
+    assert refused is not None
+    assert refused.reason == "PAYMENT_REFUNDED"

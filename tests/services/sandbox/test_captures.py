@@ -8,8 +8,9 @@ import pytest
 from accord_runtime.database import Database
 from accord_runtime.grpc.types import timestamp
 from services.sandbox import captures, store
-from services.sandbox.domain import Capture, CaptureState, EntryKind
+from services.sandbox.domain import Capture, CaptureState
 from shop.common.v1.money_pb2 import Money
+from shop.sandbox.v1 import sandbox_pb2 as pb
 from shop.sandbox.v1.sandbox_pb2 import ReadLedgerResponse
 
 PRICE = Money(minor_units=1999, currency_code="EUR")
@@ -38,10 +39,10 @@ async def ledger(database: Database) -> list[ReadLedgerResponse]:
     )
 
 
-def entry(number: int, kind: EntryKind, at: float) -> ReadLedgerResponse:
+def entry(number: int, kind: "pb.EntryKind.ValueType", at: float) -> ReadLedgerResponse:
     return ReadLedgerResponse(
         number=number,
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
         key="k",
         reference="order",
         amount=PRICE,
@@ -56,7 +57,7 @@ async def test_a_repeat_takes_nothing_more(tables: Database) -> None:
 
     assert (first.state, fresh) == (CaptureState.CAPTURED, True)
     assert (again, fresh_again) == (first, False)
-    assert await ledger(tables) == [entry(1, EntryKind.CAPTURED, 1.5)]
+    assert await ledger(tables) == [entry(1, pb.ENTRY_KIND_CAPTURED, 1.5)]
 
 
 async def test_concurrent_repeats_take_money_once(tables: Database) -> None:
@@ -85,8 +86,8 @@ async def test_what_was_taken_is_given_back_once(tables: Database) -> None:
     assert {capture.state for capture in reversed_} == {CaptureState.REVERSED}
     assert all(capture.amount == PRICE for capture in reversed_)
     assert await ledger(tables) == [
-        entry(1, EntryKind.CAPTURED, 1.5),
-        entry(2, EntryKind.REVERSED, 2.5),
+        entry(1, pb.ENTRY_KIND_CAPTURED, 1.5),
+        entry(2, pb.ENTRY_KIND_REVERSED, 2.5),
     ]
 
 
@@ -120,11 +121,11 @@ async def test_a_capture_and_its_reversal_in_a_race_leave_nothing_taken(tables: 
     for number in range(10):
         key = f"race {number}"
         await asyncio.gather(take(tables, key), give_back(tables, key))
-    kinds = [(entry.key, EntryKind(entry.kind)) for entry in await ledger(tables)]
+    kinds = [(entry.key, entry.kind) for entry in await ledger(tables)]
 
     for number in range(10):
         mine = [kind for key, kind in kinds if key == f"race {number}"]
-        assert mine in ([], [EntryKind.CAPTURED, EntryKind.REVERSED])
+        assert mine in ([], [pb.ENTRY_KIND_CAPTURED, pb.ENTRY_KIND_REVERSED])
 
 
 async def test_entries_are_numbered_without_gaps(tables: Database) -> None:

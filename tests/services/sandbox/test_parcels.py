@@ -4,7 +4,8 @@ from functools import partial
 
 from accord_runtime.database import Database
 from services.sandbox import parcels, store
-from services.sandbox.domain import EntryKind, Parcel, ParcelState
+from services.sandbox.domain import Parcel, ParcelState
+from shop.sandbox.v1 import sandbox_pb2 as pb
 
 
 async def book(database: Database, *, refused: bool = False) -> Parcel:
@@ -19,9 +20,9 @@ async def cancel(database: Database, *, handed_over: bool = False) -> Parcel:
     )
 
 
-async def ledger(database: Database) -> list[tuple[EntryKind, int]]:
+async def ledger(database: Database) -> list[tuple["pb.EntryKind.ValueType", int]]:
     entries = await database.read(lambda tx: store.read_entries(tx, 0, 100, "", 100))
-    return [(EntryKind(entry.kind), entry.units) for entry in entries]
+    return [(entry.kind, entry.units) for entry in entries]
 
 
 async def test_a_repeat_books_nothing_more(tables: Database) -> None:
@@ -31,7 +32,7 @@ async def test_a_repeat_books_nothing_more(tables: Database) -> None:
     assert first == again
     assert first.state is ParcelState.BOOKED
     assert first.tracking_number
-    assert await ledger(tables) == [(EntryKind.BOOKED, 3)]
+    assert await ledger(tables) == [(pb.ENTRY_KIND_BOOKED, 3)]
 
 
 async def test_a_refused_key_stays_refused(tables: Database) -> None:
@@ -49,7 +50,7 @@ async def test_a_parcel_is_cancelled_once(tables: Database) -> None:
 
     assert first == again == late
     assert first.state is ParcelState.CANCELLED
-    assert await ledger(tables) == [(EntryKind.BOOKED, 3), (EntryKind.CANCELLED, 3)]
+    assert await ledger(tables) == [(pb.ENTRY_KIND_BOOKED, 3), (pb.ENTRY_KIND_CANCELLED, 3)]
 
 
 async def test_an_unknown_key_is_blocked(tables: Database) -> None:
@@ -68,4 +69,4 @@ async def test_a_parcel_on_its_way_is_never_cancelled(tables: Database) -> None:
 
     assert later.state is ParcelState.HANDED_OVER
     assert repeat.tracking_number == booked.tracking_number
-    assert await ledger(tables) == [(EntryKind.BOOKED, 3)]
+    assert await ledger(tables) == [(pb.ENTRY_KIND_BOOKED, 3)]

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -14,8 +13,7 @@ import pytest_asyncio
 
 from accord_runtime.database import Tx
 from accord_runtime.grpc.ids import uuid7
-from services.sandbox import domain, store
-from services.sandbox.domain import EntryKind
+from services.sandbox import store
 from services.sandbox.servicer import PAGE
 from services.topology import HOST, smtp_port
 from shop.common.v1.address_pb2 import Address
@@ -270,7 +268,9 @@ async def test_the_ledger_can_be_read_on_from_any_entry(
 
     def fill(tx: Tx) -> None:
         for number in range(count):
-            store.append_entry(tx, EntryKind.BOOKED, f"{key} {number}", key, 0.0, units=number + 1)
+            store.append_entry(
+                tx, pb.ENTRY_KIND_BOOKED, f"{key} {number}", key, 0.0, units=number + 1
+            )
 
     await shop.runtimes["sandbox"].database.write(fill)
     mine = [entry for entry in await world.ledger() if entry.reference == key]
@@ -314,19 +314,3 @@ async def test_commands_and_ledger_survive_a_kill(tmp_path: Path, key: str) -> N
         assert await world.ledger() == before
         assert await capture(world, key)
         assert [entry.key for entry in await world.ledger()] == [key]
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        (domain.Party, pb.Party),
-        (domain.Behavior, pb.Behavior),
-        (domain.EntryKind, pb.EntryKind),
-    ],
-)
-async def test_numbers_are_those_of_the_contract(ours: type[domain.Party], theirs: Any) -> None:
-    """Our own enumerations name the same things by the same numbers."""
-    prefix = {"Party": "PARTY", "Behavior": "BEHAVIOR", "EntryKind": "ENTRY_KIND"}[ours.__name__]
-    expected = {f"{prefix}_{member.name}": member.value for member in ours}
-
-    assert {name: number for name, number in theirs.items() if number} == expected

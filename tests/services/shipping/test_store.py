@@ -8,10 +8,14 @@ from typing import Final
 
 import pytest
 
+from accord.errors import InvalidArgument
 from accord_runtime.database import Database, Tx
 from accord_runtime.database.migrations import migrate
+from accord_runtime.grpc.types import timestamp
 from services.shipping import store
-from services.shipping.domain import Outcome, Refusal, Shipment, ShipmentState, refusal
+from services.shipping.domain import Outcome, refusal
+from shop.shipping.v1 import shipping_pb2 as pb
+from shop.shipping.v1.shipping_pb2 import Shipment
 
 ORDER: Final = "order"
 NOW: Final = 1.0
@@ -28,62 +32,68 @@ async def shipments(database: Database) -> Database:
 
 
 def book(tx: Tx) -> Shipment:
-    shipment = store.open_booking(tx, ORDER, 3, "key", NOW)
+    return store.open_booking(tx, ORDER, 3, "key", NOW)
+
+
+def found(tx: Tx) -> Shipment:
+    shipment = store.find(tx, ORDER)
     assert shipment is not None
     return shipment
 
 
 def answered(outcome: Outcome) -> Step:
     def step(tx: Tx) -> Shipment:
-        shipment = store.find(tx, ORDER)
-        assert shipment is not None
-        return store.settle(tx, shipment, outcome, LATER)
+        store.settle(tx, found(tx), outcome, LATER)
+        return found(tx)
 
     return step
 
 
 def cancel(tx: Tx) -> tuple[Shipment, bool]:
-    return store.begin_cancellation(tx, ORDER, LATER)
+    begun = store.begin_cancellation(tx, ORDER, LATER)
+    return found(tx), begun
 
 
-BOOKED = answered(Outcome(ShipmentState.BOOKED, tracking_number="T1"))
-REFUSED = answered(Outcome(ShipmentState.REFUSED, refusal_reason="no"))
-BLOCKED = answered(Outcome(ShipmentState.CANCELLED))
+BOOKED = answered(Outcome(pb.SHIPMENT_STATE_BOOKED, tracking_number="T1"))
+REFUSED = answered(Outcome(pb.SHIPMENT_STATE_REFUSED, refusal_reason="no"))
+BLOCKED = answered(Outcome(pb.SHIPMENT_STATE_CANCELLED))
 cancelled = partial(store.finish_cancellation, order_id=ORDER, now=LATER, cancelled=True)
 handed_over = partial(store.finish_cancellation, order_id=ORDER, now=LATER, cancelled=False)
 
 STEPS: Final[list[Step]] = [book, BOOKED, REFUSED, BLOCKED, cancel, cancelled, handed_over]
 
-MOVES: Final[list[tuple[list[Step], ShipmentState, dict[Step, ShipmentState]]]] = [
+MOVES: Final[
+    "list[tuple[list[Step], pb.ShipmentState.ValueType, dict[Step, pb.ShipmentState.ValueType]]]"
+] = [
     (
         [book],
-        ShipmentState.PENDING,
+        pb.SHIPMENT_STATE_PENDING,
         {
-            BOOKED: ShipmentState.BOOKED,
-            REFUSED: ShipmentState.REFUSED,
-            BLOCKED: ShipmentState.CANCELLED,
-            cancel: ShipmentState.CANCELLING,
+            BOOKED: pb.SHIPMENT_STATE_BOOKED,
+            REFUSED: pb.SHIPMENT_STATE_REFUSED,
+            BLOCKED: pb.SHIPMENT_STATE_CANCELLED,
+            cancel: pb.SHIPMENT_STATE_CANCELLING,
         },
     ),
-    ([book, BOOKED], ShipmentState.BOOKED, {cancel: ShipmentState.CANCELLING}),
-    ([book, REFUSED], ShipmentState.REFUSED, {}),
+    ([book, BOOKED], pb.SHIPMENT_STATE_BOOKED, {cancel: pb.SHIPMENT_STATE_CANCELLING}),
+    ([book, REFUSED], pb.SHIPMENT_STATE_REFUSED, {}),
     (
         [book, cancel],
-        ShipmentState.CANCELLING,
-        {cancelled: ShipmentState.CANCELLED, handed_over: ShipmentState.PENDING},
+        pb.SHIPMENT_STATE_CANCELLING,
+        {cancelled: pb.SHIPMENT_STATE_CANCELLED, handed_over: pb.SHIPMENT_STATE_PENDING},
     ),
     (
         [book, BOOKED, cancel],
-        ShipmentState.CANCELLING,
-        {cancelled: ShipmentState.CANCELLED, handed_over: ShipmentState.BOOKED},
+        pb.SHIPMENT_STATE_CANCELLING,
+        {cancelled: pb.SHIPMENT_STATE_CANCELLED, handed_over: pb.SHIPMENT_STATE_BOOKED},
     ),
     (
         [book, cancel, BOOKED],
-        ShipmentState.CANCELLING,
-        {cancelled: ShipmentState.CANCELLED, handed_over: ShipmentState.BOOKED},
+        pb.SHIPMENT_STATE_CANCELLING,
+        {cancelled: pb.SHIPMENT_STATE_CANCELLED, handed_over: pb.SHIPMENT_STATE_BOOKED},
     ),
-    ([book, BLOCKED], ShipmentState.CANCELLED, {}),
-    ([cancel], ShipmentState.CANCELLED, {}),
+    ([book, BLOCKED], pb.SHIPMENT_STATE_CANCELLED, {}),
+    ([cancel], pb.SHIPMENT_STATE_CANCELLED, {}),
 ]
 """A way into a state, that state, and where its steps lead; the others lead nowhere."""
 
@@ -102,8 +112,8 @@ async def test_every_move_from_every_state(shipments: Database) -> None:
         assert before is not None
         assert after is not None
         assert (before.state, after.state) == (start, end)
-        if start is not end:
-            assert after.updated_at == LATER
+        if start != end:
+            assert after.updated_at == timestamp(LATER)
 
 
 async def test_a_tracking_number_is_kept_while_cancelling(shipments: Database) -> None:
@@ -113,7 +123,7 @@ async def test_a_tracking_number_is_kept_while_cancelling(shipments: Database) -
     shipment = await shipments.read(lambda tx: store.find(tx, ORDER))
 
     assert shipment is not None
-    assert (shipment.state, shipment.tracking_number) == (ShipmentState.BOOKED, "T1")
+    assert (shipment.state, shipment.tracking_number) == (pb.SHIPMENT_STATE_BOOKED, "T1")
 
 
 async def test_a_shipment_keeps_what_was_asked_for(shipments: Database) -> None:
@@ -123,7 +133,7 @@ async def test_a_shipment_keeps_what_was_asked_for(shipments: Database) -> None:
     refused = await shipments.write(REFUSED)
 
     assert first == again
-    assert (first.units, first.updated_at) == (3, NOW)
+    assert (first.units, first.updated_at) == (3, timestamp(NOW))
     assert isinstance(refused, Shipment)
     assert (refused.shipment_id, refused.refusal_reason) == (first.shipment_id, "no")
 
@@ -132,7 +142,7 @@ async def test_a_cancellation_that_comes_first_has_no_units(shipments: Database)
     """It leaves a shipment that nothing was asked for and no work."""
     shipment, begun = await shipments.write(cancel)
 
-    assert (shipment.state, shipment.units, begun) == (ShipmentState.CANCELLED, 0, False)
+    assert (shipment.state, shipment.units, begun) == (pb.SHIPMENT_STATE_CANCELLED, 0, False)
 
 
 async def test_only_one_cancellation_begins(shipments: Database) -> None:
@@ -146,22 +156,25 @@ async def test_only_one_cancellation_begins(shipments: Database) -> None:
 async def test_a_key_belongs_to_one_order(shipments: Database) -> None:
     """A key that another order's shipment holds opens no shipment."""
     await shipments.write(book)
-    opened = await shipments.write(lambda tx: store.open_booking(tx, "other", 3, "key", NOW))
 
-    assert opened is None
+    with pytest.raises(InvalidArgument) as refused:
+        await shipments.write(lambda tx: store.open_booking(tx, "other", 3, "key", NOW))
+
+    assert refused.value.reason == "IDEMPOTENCY_KEY_REUSED"
     assert await shipments.read(lambda tx: store.find(tx, "other")) is None
 
 
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        (ShipmentState.PENDING, None),
-        (ShipmentState.BOOKED, None),
-        (ShipmentState.REFUSED, Refusal.NO_CARRIER),
-        (ShipmentState.CANCELLING, None),
-        (ShipmentState.CANCELLED, Refusal.SHIPMENT_CANCELLED),
+        (pb.SHIPMENT_STATE_PENDING, None),
+        (pb.SHIPMENT_STATE_BOOKED, None),
+        (pb.SHIPMENT_STATE_REFUSED, "NO_CARRIER"),
+        (pb.SHIPMENT_STATE_CANCELLING, None),
+        (pb.SHIPMENT_STATE_CANCELLED, "SHIPMENT_CANCELLED"),
     ],
 )
-def test_what_a_booking_is_told(state: ShipmentState, expected: Refusal | None) -> None:
+def test_what_a_booking_is_told(state: "pb.ShipmentState.ValueType", expected: str | None) -> None:
     """Only final states refuse: one that is being cancelled may yet be a booking."""
-    assert refusal(Shipment("id", ORDER, 3, state, "", "", NOW)) is expected
+    refused = refusal(Shipment(order_id=ORDER, units=3, state=state))
+    assert (refused and refused.reason) == expected
