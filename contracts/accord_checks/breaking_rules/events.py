@@ -1,11 +1,12 @@
 """Messages that are published."""
 
 from collections.abc import Iterator
+from operator import gt, lt
 from typing import Final
 
 from google.protobuf import descriptor as pb
 
-from accord_checks.breaking_rules.change import ChangeRule, Found, Risk, change_rule, went
+from accord_checks.breaking_rules.change import ChangeRule, Found, Risk, change_rule, moved
 from accord_checks.contracts import field_type, reachable
 from accord_checks.declarations import Event
 
@@ -89,12 +90,7 @@ def key(old: Event, new: Event) -> Iterator[Found]:
 )
 def version_lowered(old: Event, new: Event) -> Iterator[Found]:
     """A smaller version."""
-    if new.policy.version < old.policy.version:
-        yield Found(
-            went(f"the version of {new.short}", old.policy.version, new.policy.version),
-            f"write {old.policy.version} or more",
-            ("version",),
-        )
+    return moved(old, new, "version", lt, f"write {old.policy.version} or more", "the version")
 
 
 @change_rule(
@@ -107,12 +103,8 @@ def version_lowered(old: Event, new: Event) -> Iterator[Found]:
 )
 def version_raised(old: Event, new: Event) -> Iterator[Found]:
     """A greater version."""
-    if new.policy.version > old.policy.version:
-        yield Found(
-            went(f"the version of {new.short}", old.policy.version, new.policy.version),
-            "see that every consumer knows it before it is published",
-            ("version",),
-        )
+    instead = "see that every consumer knows it before it is published"
+    return moved(old, new, "version", gt, instead, "the version")
 
 
 @change_rule(
