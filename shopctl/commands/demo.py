@@ -80,12 +80,11 @@ class TwoPanels(TallyProgress):
 def updates(tally: Tally) -> RenderableType:
     """The life of the order that is watched, one line per update."""
     found = Table.grid(padding=(0, 2))
-    begun = tally.journal[0].at if tally.journal else 0.0
-    for entry in list(tally.journal):
+    for at, update in list(tally.journal):
         found.add_row(
-            f"+{entry.at - begun:.3f} s",
-            str(entry.update.sequence),
-            entry.update.event_type.rpartition(".")[2],
-            status_name(entry.update.status),
+            f"+{at - tally.journal[0][0]:.3f} s",
+            str(update.sequence),
+            update.event_type.rpartition(".")[2],
+            status_name(update.status),
         )
     return found

@@ -11,17 +11,13 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from shop.common.v1.address_pb2 import Address
+from shop.common.v1.money_pb2 import Money
+from shop.customers.v1.customers_pb2 import CreateCustomerRequest
+from shop.inventory.v1.inventory_pb2 import UpsertProductRequest
+from shop.orders.v1.orders_pb2 import OrderItem
 from shopctl.errors import CommandError, ExitCode
-from shopctl.replay.model import (
-    Buyer,
-    Expected,
-    ExpectedOrder,
-    Fate,
-    Line,
-    Plan,
-    PlannedOrder,
-    Product,
-)
+from shopctl.replay.model import Expected, ExpectedOrder, Fate, Plan, PlannedOrder
 
 if TYPE_CHECKING:
     import duckdb
@@ -93,7 +89,7 @@ ORDER BY c_custkey
 """
 
 _ORDERS: Final = """
-SELECT number, orderkey, o_custkey, fate FROM chosen JOIN orders ON o_orderkey = orderkey
+SELECT number, o_custkey, fate FROM chosen JOIN orders ON o_orderkey = orderkey
 ORDER BY number
 """
 
@@ -181,19 +177,33 @@ class Tpch:
         for statement in filter(str.strip, _DERIVE.split(";")):
             used = {name: value for name, value in parameters.items() if f"${name}" in statement}
             self._database.execute(statement, used)
-        lines: dict[int, list[Line]] = {}
+        lines: dict[int, list[OrderItem]] = {}
         for number, sku, quantity, price in self._rows(_LINES):
-            lines.setdefault(number, []).append(Line(sku, quantity, price))
+            line = OrderItem(sku=sku, quantity=quantity, unit_price=_cents(price))
+            lines.setdefault(number, []).append(line)
         return Plan(
             run=run,
             buyers={
-                key: Buyer(key, name, f"customer{key}.{run}@example.com", address, nation)
-                for key, name, address, nation in self._rows(_BUYERS)
+                key: CreateCustomerRequest(
+                    name=name,
+                    email=f"customer{key}.{run}@example.com",
+                    # TPC-H knows no cities; the nation stands in.
+                    address=Address(
+                        name=name,
+                        line1=street,
+                        city=nation.title(),
+                        country_code=COUNTRY_CODES[nation],
+                    ),
+                )
+                for key, name, street, nation in self._rows(_BUYERS)
             },
-            products=[Product(*row) for row in self._rows(_PRODUCTS)],
+            products=[
+                UpsertProductRequest(sku=sku, name=name, price=_cents(price), on_hand=on_hand)
+                for sku, name, price, on_hand in self._rows(_PRODUCTS)
+            ],
             orders=[
-                PlannedOrder(number, orderkey, custkey, Fate(fate), lines[number])
-                for number, orderkey, custkey, fate in self._rows(_ORDERS)
+                PlannedOrder(number, custkey, Fate(fate), lines[number])
+                for number, custkey, fate in self._rows(_ORDERS)
             ],
         )
 
@@ -245,6 +255,10 @@ class Tpch:
 def sku_prefix(run: str) -> str:
     """What all SKUs of a run begin with, and no others."""
     return f"tpch-{run}-"
+
+
+def _cents(amount: int) -> Money:
+    return Money(minor_units=amount, currency_code="USD")
 
 
 def _fates(count: int, declined: float, short: float) -> list[Fate]:
