@@ -1,8 +1,7 @@
 """`shopctl order`."""
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 from grpc.aio import Channel
@@ -52,19 +51,19 @@ ENDED_BADLY: Final = frozenset(
 )
 
 
-class Status(StrEnum):
-    """Where an order can stand, as in the contract."""
-
-    PENDING = "pending"
-    CREATED = "created"
-    PAID = "paid"
-    SHIPPING = "shipping"
-    SHIPPED = "shipped"
-    CONFIRMED = "confirmed"
-    UNDOING = "undoing"
-    REJECTED = "rejected"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+# Where an order can stand, as in the contract.
+Status = Literal[
+    "pending",
+    "created",
+    "paid",
+    "shipping",
+    "shipped",
+    "confirmed",
+    "undoing",
+    "rejected",
+    "failed",
+    "cancelled",
+]
 
 
 @app.command()

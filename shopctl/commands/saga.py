@@ -1,8 +1,7 @@
 """`shopctl saga`."""
 
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from grpc.aio import Channel
@@ -26,14 +25,8 @@ SagaArgument = Annotated[
 ]
 
 
-class Phase(StrEnum):
-    """Which way a saga can go and how it can end, as in the contract."""
-
-    FORWARD = "forward"
-    BACKWARD = "backward"
-    DONE = "done"
-    UNDONE = "undone"
-    ABANDONED = "abandoned"
+# Which way a saga can go and how it can end, as in the contract.
+Phase = Literal["forward", "backward", "done", "undone", "abandoned"]
 
 
 @app.command("list")

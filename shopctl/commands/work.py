@@ -1,8 +1,7 @@
 """`shopctl work`."""
 
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 from grpc.aio import Channel
@@ -35,12 +34,8 @@ MAX_ERROR: Final = 100
 """Characters of an error in a line of a list."""
 
 
-class State(StrEnum):
-    """Where an item can stand, as in the contract."""
-
-    READY = "ready"
-    PARKED = "parked"
-    LEASED = "leased"
+# Where an item can stand, as in the contract.
+State = Literal["ready", "parked", "leased"]
 
 
 @app.command("list")

@@ -54,12 +54,13 @@ REMOVED: Final = ChangeRule(
 )
 def subject(old: Event, new: Event) -> Iterator[Found]:
     """The subject."""
-    if old.policy.subject != new.policy.subject:
-        yield Found(
-            f"{new.short} went from {old.policy.subject!r} to {new.policy.subject!r}",
-            "keep it, or add another event beside it",
-            ("subject",),
-        )
+    return _changed("subject", new.short, old.policy.subject, new.policy.subject)
+
+
+def _changed(field: str, name: str, was: str, is_: str) -> Iterator[Found]:
+    if was != is_:
+        what = f"{name} went from {was!r} to {is_!r}"
+        yield Found(what, "keep it, or add another event beside it", (field,))
 
 
 @change_rule(
@@ -72,12 +73,7 @@ def subject(old: Event, new: Event) -> Iterator[Found]:
 )
 def key(old: Event, new: Event) -> Iterator[Found]:
     """The key."""
-    if old.policy.key != new.policy.key:
-        yield Found(
-            f"the key of {new.short} went from {old.policy.key!r} to {new.policy.key!r}",
-            "keep it, or add another event beside it",
-            ("key",),
-        )
+    return _changed("key", f"the key of {new.short}", old.policy.key, new.policy.key)
 
 
 @change_rule(

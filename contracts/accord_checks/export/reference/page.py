@@ -38,7 +38,6 @@ def export(contracts: ResolvedContracts, *, title: str = "Contracts") -> str:
     calls = Calls(contracts)
     types = _types(contracts)
     sections = [
-        _overview(contracts, title),
         _graph(contracts, calls),
         *(_service(contracts, service, calls, types) for service in contracts.services),
         _events(contracts, types),
@@ -50,6 +49,9 @@ def export(contracts: ResolvedContracts, *, title: str = "Contracts") -> str:
         title=escaped(title),
         style=_asset("page.css"),
         navigation=_navigation(contracts, types),
+        services=counted(len(contracts.services), "service"),
+        rpcs=counted(sum(1 for _ in contracts.rpcs()), "RPC"),
+        events=counted(len(contracts.events), "event"),
         sections="\n".join(section for section in sections if section),
         script=_asset("page.js"),
     )
@@ -104,19 +106,6 @@ def _navigation(contracts: ResolvedContracts, types: dict[str, Type]) -> str:
         parts.append(("messages", f"Messages ({len(types)})"))
     listed = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in parts)
     return f'<nav aria-label="Contents"><ul>{listed}</ul><h2>Services</h2><ul>{services}</ul></nav>'
-
-
-def _overview(contracts: ResolvedContracts, title: str) -> str:
-    counts = (
-        counted(len(contracts.services), "service"),
-        counted(sum(1 for _ in contracts.rpcs()), "RPC"),
-        counted(len(contracts.events), "event"),
-    )
-    return (
-        f"<section><h2>{escaped(title)} at a glance</h2><p>{', '.join(counts)}. Every RPC is shown"
-        " with the policy that its contract states; what is not shown has the default of the"
-        " library <code>accord</code>.</p></section>"
-    )
 
 
 def _graph(contracts: ResolvedContracts, calls: Calls) -> str:
