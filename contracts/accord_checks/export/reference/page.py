@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from importlib import resources
+from itertools import chain
 from string import Template
 from typing import Final
 
 from google.protobuf import descriptor as pb
 
 from accord.contract import Key
+from accord_checks.contracts import reachable
 from accord_checks.declarations import Event, Rpc, Service
 from accord_checks.export.json_schema import map_value
 from accord_checks.export.reference import policy_table
@@ -69,25 +71,17 @@ def _asset(name: str) -> str:
 
 def _types(contracts: ResolvedContracts) -> dict[str, Type]:
     """Every message and enum that an RPC or event uses, by full name, in order of name."""
+    used = [event.descriptor for event in contracts.events]
+    for rpc in contracts.rpcs():
+        used += (rpc.descriptor.input_type, rpc.descriptor.output_type)
     found: dict[str, Type] = {}
-
-    def add(message: pb.Descriptor) -> None:
-        if message.full_name in found or message.file.name.startswith(WELL_KNOWN):
-            return
-        found[message.full_name] = message
+    for message in chain.from_iterable(map(reachable, used)):
+        if not message.GetOptions().map_entry:
+            found[message.full_name] = message
         for field in message.fields:
-            used = map_value(field) or field
-            if used.message_type is not None:
-                add(used.message_type)
-            enum = used.enum_type
+            enum = field.enum_type
             if enum is not None and not enum.file.name.startswith(WELL_KNOWN):
                 found[enum.full_name] = enum
-
-    for rpc in contracts.rpcs():
-        add(rpc.descriptor.input_type)
-        add(rpc.descriptor.output_type)
-    for event in contracts.events:
-        add(event.descriptor)
     return dict(sorted(found.items()))
 
 
