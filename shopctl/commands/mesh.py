@@ -58,7 +58,7 @@ def print_refused(shop: Shop, service: str, refused: pb.Refused) -> None:
 
 def _lines(found: pb.GetStateResponse) -> Iterator[str]:
     for breaker in found.breakers:
-        position = enum_name(pb.BreakerPosition.items(), breaker.position, "BREAKER_POSITION_")
+        position = enum_name(pb.BreakerPosition.items(), breaker.position)
         left = f" for {_seconds(breaker.open_for)}" if breaker.open_for.ToNanoseconds() else ""
         yield (
             f"breaker  {breaker.target}  {breaker.method}  {position}{left},"
@@ -101,7 +101,7 @@ def _refused(refused: pb.Refused) -> str:
 
 
 def _source(source: int) -> str:
-    return enum_name(pb.Source.items(), source, "SOURCE_")
+    return enum_name(pb.Source.items(), source)
 
 
 def _json(message: pb.Override | pb.Fault) -> str:

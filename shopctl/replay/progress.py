@@ -35,7 +35,7 @@ STYLES: Final = {"confirmed": "green", "rejected": "yellow", "failed": "yellow"}
 
 def status_name(status: int) -> str:
     """`confirmed` for ORDER_STATUS_CONFIRMED; the number for one that is not known."""
-    return enum_name(pb.OrderStatus.items(), status, "ORDER_STATUS_").lower()
+    return enum_name(pb.OrderStatus.items(), status).lower()
 
 
 @dataclass(slots=True)

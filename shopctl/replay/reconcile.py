@@ -200,5 +200,5 @@ def _describe(end: tuple[int, int]) -> str:
     status, reason = end
     if reason == pb.FAILURE_REASON_UNSPECIFIED:
         return status_name(status)
-    name = enum_name(pb.FailureReason.items(), reason, "FAILURE_REASON_")
+    name = enum_name(pb.FailureReason.items(), reason)
     return f"{status_name(status)}: {name.lower().replace('_', ' ')}"

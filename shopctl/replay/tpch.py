@@ -8,7 +8,7 @@ passes through a float.
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from shop.common.v1.address_pb2 import Address
@@ -148,12 +148,7 @@ class Tpch:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._database.close()
 
     def draw(self, count: int, *, declined: float, short: float, seed: int, run: str) -> Plan:

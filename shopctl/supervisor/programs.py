@@ -76,9 +76,19 @@ def select(
         CommandError: a name is unknown, nothing is left, or the broker is not installed.
     """
     _check_names(left_out)
-    env = child_environment(
-        inherited, home=home, offset=offset, database_url=database_url, nats_url=nats_url
-    )
+    env = {
+        **inherited,
+        "MESH_HOME": str(home),
+        "MESH_PORT_OFFSET": str(offset),
+        "DATABASE_URL": database_url,
+        "NATS_URL": nats_url or f"nats://{topology.address(topology.BROKER, offset)}",
+        "LOG_FORMAT": "json",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if not nats_url:
+        # It belongs to another broker. The token of our own stays in its file, where services look
+        # for it: an environment is easily dumped.
+        env.pop("NATS_TOKEN", None)
     programs = []
     if topology.BROKER not in left_out and not nats_url:
         programs.append(_broker(home, offset, inherited))
@@ -91,39 +101,6 @@ def select(
             if not (name == topology.BROKER and nats_url)
         },
     )
-
-
-def child_environment(
-    inherited: Mapping[str, str],
-    *,
-    home: Path,
-    offset: int,
-    database_url: str,
-    nats_url: str,
-) -> dict[str, str]:
-    """What a service reads on start-up, on top of what it inherits.
-
-    Args:
-        inherited: the environment of the supervisor.
-        home: absolute path of the state folder.
-        offset: port offset.
-        database_url: empty for a SQLite file per service.
-        nats_url: a broker that somebody else runs; empty for the one that `shopctl up` starts.
-            The token of our own stays in its file, where services look for it: an environment
-            is easily dumped.
-    """
-    environment = dict(inherited)
-    environment.update(
-        MESH_HOME=str(home),
-        MESH_PORT_OFFSET=str(offset),
-        DATABASE_URL=database_url,
-        NATS_URL=nats_url or f"nats://{topology.address(topology.BROKER, offset)}",
-        LOG_FORMAT="json",
-        PYTHONUNBUFFERED="1",
-    )
-    if not nats_url:
-        environment.pop("NATS_TOKEN", None)  # belongs to another broker
-    return environment
 
 
 def taken_ports(programs: Iterable[Program]) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any, get_args
 import pytest
 
 from shop.orders.v1.orders_pb2 import Order, OrderStatus
-from shopctl.commands.order import ENDED_BADLY, Status, check_outcome, status_name
+from shopctl.commands.order import ENDED_BADLY, Status, check_outcome
 from shopctl.errors import CommandError, ExitCode
+from shopctl.formatting import enum_name
 from shopctl.supervisor import hints
 from tests.shopctl.support.shop import SHOPCTL, Shop
 from tests.support.wait import DEADLINE, until_sync
@@ -217,4 +218,4 @@ def test_outcome() -> None:
 def test_a_status_of_a_newer_version_is_shown() -> None:
     """A number that this version does not know is printed, not refused."""
     order = Order.FromString(b"\x18\x63")  # field 3, value 99
-    assert status_name(order.status) == "99"
+    assert enum_name(OrderStatus.items(), order.status) == "99"

@@ -21,6 +21,7 @@ from accord_runtime.work import table
 from shop.sandbox.v1 import sandbox_pb2
 from shopctl.commands import saga, work
 from shopctl.errors import ExitCode
+from shopctl.formatting import enum_name
 from tests.services.orders.books import behave, updates
 from tests.shopctl.support.shop import SHOPCTL
 from tests.support.shop import Shop, order_request, running_shop
@@ -229,4 +230,4 @@ def test_states_and_phases_are_those_of_the_contract() -> None:
 def test_a_state_of_a_newer_version_is_shown() -> None:
     """A number that this version does not know is printed, not refused."""
     item = WorkItem.FromString(b"\x20\x63")  # field 4, value 99
-    assert work.state_name(item.state) == "99"
+    assert enum_name(WorkState.items(), item.state) == "99"

@@ -141,14 +141,10 @@ def _rpc(contracts: ResolvedContracts, rpc: Rpc, calls: Calls, types: dict[str, 
     request = _stream(found.client_streaming) + _named(found.input_type, types)
     response = _stream(found.server_streaming) + _named(found.output_type, types)
     badges = _deprecated(found)
-    badges += [
-        text
-        for text, shown in (
-            ("no policy stated", not rpc.policy.declared),
-            ("needs a key", rpc.policy.key is Key.REQUIRED),
-        )
-        if shown
-    ]
+    if not rpc.policy.declared:
+        badges.append("no policy stated")
+    if rpc.policy.key is Key.REQUIRED:
+        badges.append("needs a key")
     rows = "".join(
         f"<dt>{escaped(name)}</dt><dd>{said}</dd>" for name, said in policy_table.rows(rpc, calls)
     )
