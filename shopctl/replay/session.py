@@ -16,7 +16,7 @@ from shopctl.replay.model import Expected, Fate, Plan
 from shopctl.replay.progress import Tally
 from shopctl.replay.reconcile import Verdict, reconcile
 from shopctl.replay.tpch import Tpch
-from shopctl.supervisor.health import GrpcHealth, State
+from shopctl.supervisor.health import State, check_grpc
 from shopctl.supervisor.programs import SERVICES
 
 MAIL_SECONDS: Final = 60.0
@@ -129,6 +129,6 @@ async def _await_shop(offset: int, seconds: float) -> None:
 
 
 async def _not_serving(names: Sequence[str], offset: int) -> list[str]:
-    checks = (GrpcHealth(topology.address(name, offset)).check(2.0) for name in names)
+    checks = (check_grpc(topology.address(name, offset), 2.0) for name in names)
     states = await asyncio.gather(*checks)
     return [name for name, state in zip(names, states, strict=True) if state is not State.SERVING]

@@ -11,7 +11,7 @@ from typing import Final
 from services import topology
 from shopctl.errors import CommandError, ExitCode
 from shopctl.supervisor import broker
-from shopctl.supervisor.health import BrokerHealth, GrpcHealth, Health
+from shopctl.supervisor.health import Check, check_broker, check_grpc
 
 SERVICES: Final = tuple(topology.SERVICES)
 """Services that there are."""
@@ -36,7 +36,7 @@ class Program:
     env: Mapping[str, str] = field(repr=False)  # holds the database URL and the broker token
     address: str
     ports: Mapping[str, int]
-    health: Health
+    health: Check
     drain_last: bool = False
 
 
@@ -143,25 +143,23 @@ def _service(name: str, offset: int, env: Mapping[str, str]) -> Program:
     ports = {"gRPC": port, "metrics": port + topology.METRICS_DISTANCE}
     if name == "sandbox":
         ports["SMTP"] = topology.smtp_port(offset)
-    address = topology.address(name, offset)
     return Program(
         name=name,
         argv=(sys.executable, "-m", f"services.{name}"),
         env=env,
-        address=address,
+        address=topology.address(name, offset),
         ports=ports,
-        health=GrpcHealth(address),
+        health=check_grpc,
     )
 
 
 def _broker(home: Path, offset: int, inherited: Mapping[str, str]) -> Program:
-    address = topology.address(topology.BROKER, offset)
     return Program(
         name=topology.BROKER,
         argv=broker.command(home),
         env=broker.environment(inherited),
-        address=address,
+        address=topology.address(topology.BROKER, offset),
         ports={"NATS": topology.port(topology.BROKER, offset)},
-        health=BrokerHealth(address),
+        health=check_broker,
         drain_last=True,  # services publish what they still have
     )

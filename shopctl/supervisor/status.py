@@ -9,7 +9,7 @@ from typing import Final
 from rich.table import Table
 
 from services.topology import BROKER
-from shopctl.supervisor.health import BrokerHealth, GrpcHealth, Health, State, proportional_bytes
+from shopctl.supervisor.health import State, check_broker, check_grpc, proportional_bytes
 from shopctl.supervisor.state import ProcessRecord, Run
 from shopctl.terminal import as_text
 
@@ -60,8 +60,8 @@ async def survey(run: Run) -> list[Row]:
 async def _state(process: ProcessRecord) -> State:
     if process.managed and process.pid is None:
         return State(process.state)  # whoever answers at that address is not it
-    health: Health = (BrokerHealth if process.name == BROKER else GrpcHealth)(process.address)
-    answer = await health.check(CHECK_TIMEOUT)
+    check = check_broker if process.name == BROKER else check_grpc
+    answer = await check(process.address, CHECK_TIMEOUT)
     still_starting = process.state == State.STARTING and answer is State.UNREACHABLE
     return State.STARTING if still_starting else answer
 
