@@ -3,12 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
-from accord.contract import (
-    DEFAULT_MAX_DEPTH,
-    FloorPolicy,
-    Key,
-    StreamPolicy,
-)
+from accord.contract import DEFAULT_MAX_DEPTH, FloorPolicy, Key
 from accord.policies.breaker import BreakerPolicy
 from accord.policies.types import Priority
 from accord_checks.declarations import Rpc
@@ -45,13 +40,15 @@ def _time(rpc: Rpc) -> Iterator[Row]:
         yield "Timeout of one attempt", human(policy.attempt_timeout)
     if policy.server_streaming:
         # A stream of requests alone has a timeout, like a unary call.
-        yield "Stream", _stream(policy.stream)
-    if policy.resume is not None:
-        resume = policy.resume
+        stream = policy.stream
         yield (
-            "Resume",
-            f"send the last {code(resume.response_field)} seen as {code(resume.request_field)}",
+            "Stream",
+            f"lives up to {human(stream.max_lifetime)}, idle up to {human(stream.idle)}, keepalive"
+            f" every {human(stream.keepalive)}",
         )
+    if policy.resume is not None:
+        seen, sent = code(policy.resume.response_field), code(policy.resume.request_field)
+        yield "Resume", f"send the last {seen} seen as {sent}"
     if policy.stream.not_resumable and policy.server_streaming:
         yield "Not resumable", escaped(policy.stream.not_resumable)
     if policy.floor != FloorPolicy():
@@ -59,13 +56,6 @@ def _time(rpc: Rpc) -> Iterator[Row]:
         if policy.floor.max_attempts:
             least.append(f"{policy.floor.max_attempts} attempts")
         yield "Floor of live policy", ", ".join(least)
-
-
-def _stream(stream: StreamPolicy) -> str:
-    return (
-        f"lives up to {human(stream.max_lifetime)}, idle up to {human(stream.idle)}, keepalive"
-        f" every {human(stream.keepalive)}"
-    )
 
 
 def _safety(rpc: Rpc, calls: Calls) -> Iterator[Row]:
