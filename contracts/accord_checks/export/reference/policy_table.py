@@ -119,7 +119,7 @@ def _callers(rpc: Rpc, calls: Calls) -> Iterator[Row]:
         yield "Callers", ", ".join(said)
     if policy.calls:
         yield "Calls", _listed(policy.calls.items(), calls)
-    if callers := _sources(rpc, calls, Kind.CALL):
+    if callers := calls.made_to(policy.method, Kind.CALL):
         yield "Called by", _listed(callers, calls)
     if policy.max_depth != DEFAULT_MAX_DEPTH:
         yield "Depth", f"at most {counted(policy.max_depth, 'hop')} below the edge"
@@ -134,24 +134,16 @@ def _later(rpc: Rpc, calls: Calls) -> Iterator[Row]:
             for step in policy.saga.steps
         ]
         yield "Saga", f"within {human(policy.saga.timeout)}: {' → '.join(steps)}"
-    if sagas := _sources(rpc, calls, Kind.SAGA):
+    if sagas := calls.made_to(policy.method, Kind.SAGA):
         yield "Step of", _listed(sagas, calls)
     if policy.compensation is not None:
         undo = policy.compensation
         filled = ", ".join(f"{code(field)} from {code(source)}" for field, source in undo.fill)
         yield "Undone by", rpc_link(undo.method, calls) + (f" with {filled}" if filled else "")
-    if undone := _sources(rpc, calls, Kind.UNDO):
+    if undone := calls.made_to(policy.method, Kind.UNDO):
         yield "Undoes", _listed(undone, calls)
     if policy.errors:
         yield "Errors", ", ".join(link(f"error-{it}", it) for it in sorted(policy.errors))
-
-
-def _sources(rpc: Rpc, calls: Calls, kind: Kind) -> list[tuple[str, float | None]]:
-    return [
-        (edge.source, edge.timeout)
-        for edge in calls.made_to(rpc.policy.method)
-        if edge.kind is kind
-    ]
 
 
 def _listed(ends: Iterable[tuple[str, float | None]], calls: Calls) -> str:
