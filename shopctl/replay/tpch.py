@@ -8,7 +8,6 @@ passes through a float.
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from shop.common.v1.address_pb2 import Address
@@ -25,35 +24,33 @@ if TYPE_CHECKING:
 MARGIN: Final = 10
 """Units of every product beyond what the orders need; they have to be there in the end."""
 
-COUNTRY_CODES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "ALGERIA": "DZ",
-        "ARGENTINA": "AR",
-        "BRAZIL": "BR",
-        "CANADA": "CA",
-        "CHINA": "CN",
-        "EGYPT": "EG",
-        "ETHIOPIA": "ET",
-        "FRANCE": "FR",
-        "GERMANY": "DE",
-        "INDIA": "IN",
-        "INDONESIA": "ID",
-        "IRAN": "IR",
-        "IRAQ": "IQ",
-        "JAPAN": "JP",
-        "JORDAN": "JO",
-        "KENYA": "KE",
-        "MOROCCO": "MA",
-        "MOZAMBIQUE": "MZ",
-        "PERU": "PE",
-        "ROMANIA": "RO",
-        "RUSSIA": "RU",
-        "SAUDI ARABIA": "SA",
-        "UNITED KINGDOM": "GB",
-        "UNITED STATES": "US",
-        "VIETNAM": "VN",
-    }
-)
+COUNTRY_CODES: Final[Mapping[str, str]] = {
+    "ALGERIA": "DZ",
+    "ARGENTINA": "AR",
+    "BRAZIL": "BR",
+    "CANADA": "CA",
+    "CHINA": "CN",
+    "EGYPT": "EG",
+    "ETHIOPIA": "ET",
+    "FRANCE": "FR",
+    "GERMANY": "DE",
+    "INDIA": "IN",
+    "INDONESIA": "ID",
+    "IRAN": "IR",
+    "IRAQ": "IQ",
+    "JAPAN": "JP",
+    "JORDAN": "JO",
+    "KENYA": "KE",
+    "MOROCCO": "MA",
+    "MOZAMBIQUE": "MZ",
+    "PERU": "PE",
+    "ROMANIA": "RO",
+    "RUSSIA": "RU",
+    "SAUDI ARABIA": "SA",
+    "UNITED KINGDOM": "GB",
+    "UNITED STATES": "US",
+    "VIETNAM": "VN",
+}
 """Name in the table `nation` -> ISO 3166-1 alpha-2 code."""
 
 _ORDERS_PER_THOUSANDTH: Final = 1_500
