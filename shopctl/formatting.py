@@ -60,16 +60,13 @@ def to_duration(time: timedelta) -> Duration:
     return found
 
 
-def enum_name(known: Iterable[tuple[str, int]], number: int, prefix: str) -> str:
+def enum_name(known: Iterable[tuple[str, int]], number: int) -> str:
     """`PENDING` for ORDER_STATUS_PENDING; the number of one that this version does not know.
 
-    Args:
-        known: names and numbers of the enum, from its `items()`.
-        number: the value.
-        prefix: what all its names begin with.
+    `known` are the names and numbers of the enum, from its `items()`.
     """
     names = {value: name for name, value in known}
-    return names.get(number, str(number)).removeprefix(prefix)
+    return names.get(number, str(number)).removeprefix(names[0].removesuffix("UNSPECIFIED"))
 
 
 def one_line(text: str) -> str:

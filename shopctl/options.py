@@ -77,10 +77,6 @@ def service_of(method: str) -> str:
     return name
 
 
-def _given_or_new_key(key: str) -> str:
-    return key or str(uuid.uuid4())
-
-
 HomeOption = Annotated[
     Path,
     typer.Option("--home", envvar="MESH_HOME", help="Folder with the state of the shop."),
@@ -110,7 +106,7 @@ KeyOption = Annotated[
     str,
     typer.Option(
         "--key",
-        callback=_given_or_new_key,
+        callback=lambda key: key or str(uuid.uuid4()),
         show_default="a new one",
         help="Idempotency key: a command that is repeated with the same key has one effect.",
     ),

@@ -34,26 +34,20 @@ DEPTH: Final = 6
 
 _F = FieldDescriptor
 _INTEGERS: Final = {
-    _F.TYPE_INT32: (-(1 << 31), (1 << 31) - 1),
-    _F.TYPE_SINT32: (-(1 << 31), (1 << 31) - 1),
-    _F.TYPE_SFIXED32: (-(1 << 31), (1 << 31) - 1),
-    _F.TYPE_INT64: (-(1 << 63), (1 << 63) - 1),
-    _F.TYPE_SINT64: (-(1 << 63), (1 << 63) - 1),
-    _F.TYPE_SFIXED64: (-(1 << 63), (1 << 63) - 1),
-    _F.TYPE_UINT32: (0, (1 << 32) - 1),
-    _F.TYPE_FIXED32: (0, (1 << 32) - 1),
-    _F.TYPE_UINT64: (0, (1 << 64) - 1),
-    _F.TYPE_FIXED64: (0, (1 << 64) - 1),
+    _F.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
+    _F.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
+    _F.CPPTYPE_UINT32: (0, (1 << 32) - 1),
+    _F.CPPTYPE_UINT64: (0, (1 << 64) - 1),
 }
 
 
 class Contracts:
-    """The message types of an image, apart from those of this process."""
+    """The message types of an image, in a `pool` of their own."""
 
     def __init__(self, image: bytes) -> None:
-        self._pool = descriptor_pool.DescriptorPool()
+        self.pool = descriptor_pool.DescriptorPool()
         self.files: Sequence[FileDescriptor] = [
-            self._pool.AddSerializedFile(file.SerializeToString())
+            self.pool.AddSerializedFile(file.SerializeToString())
             for file in descriptor_pb2.FileDescriptorSet.FromString(image).file
         ]
 
@@ -63,33 +57,6 @@ class Contracts:
             if f"{file.package}.".startswith(OWN):
                 for message in file.message_types_by_name.values():
                     yield from _with_nested(message)
-
-    def rpcs(self) -> set[str]:
-        """Our own RPCs, e.g. "shop.orders.v1.OrderService/GetOrder"."""
-        return {
-            f"{service.full_name}/{method.name}"
-            for file in self.files
-            if f"{file.package}.".startswith(OWN)
-            for service in file.services_by_name.values()
-            for method in service.methods
-        }
-
-    def type_named(self, name: str) -> type[Message]:
-        """The class of a message type. Raises KeyError if there is none."""
-        return message_factory.GetMessageClass(self._pool.FindMessageTypeByName(name))
-
-    def to_json(self, message: Message, *, numbers: bool = False) -> Any:
-        """The message as JSON, with the field names of the contract; see `to_json` below."""
-        return to_json(message, self._pool, numbers=numbers)
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One message, as bytes and as what they mean."""
-
-    name: str
-    wire: bytes
-    json: Any
 
 
 def to_json(
@@ -142,7 +109,7 @@ class _Values:
         if field.type in (_F.TYPE_FLOAT, _F.TYPE_DOUBLE):
             return self._one(field.number + 0.25 + item, float("-inf"), float("inf"))
         # In between: several bytes as a varint, and another number for each field.
-        least_number, greatest_number = _INTEGERS[field.type]
+        least_number, greatest_number = _INTEGERS[field.cpp_type]
         return self._one(1000 + field.number + item, least_number or 1, greatest_number)
 
     def fill_well_known(self, message: Any) -> bool:
@@ -167,8 +134,8 @@ class _Values:
 _USUAL: Final = _Values()
 
 
-def cases(contracts: Contracts, kind: Descriptor) -> Iterator[Case]:
-    """The cases of a message type."""
+def cases(contracts: Contracts, kind: Descriptor) -> Iterator[dict[str, Any]]:
+    """The cases of a message type: each with its bytes, and as JSON what they mean."""
     new = message_factory.GetMessageClass(kind)
     yield _case(contracts, "every field", fill(new()))
     for oneof in kind.oneofs:
@@ -256,9 +223,10 @@ def _varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def _case(contracts: Contracts, name: str, message: Message, more: bytes = b"") -> Case:
+def _case(contracts: Contracts, name: str, message: Message, more: bytes = b"") -> dict[str, Any]:
     wire = message.SerializeToString(deterministic=True) + more
-    return Case(name, wire, contracts.to_json(message))
+    meaning = to_json(message, contracts.pool)
+    return {"case": name, "wire": base64.b64encode(wire).decode(), "json": meaning}
 
 
 def _with_nested(message: Descriptor) -> Iterator[Descriptor]:
@@ -273,22 +241,10 @@ def write(image: bytes, folder: Path) -> int:
     folder.mkdir(parents=True)
     contracts, files = Contracts(image), 0
     for kind in contracts.messages():
-        kept = [
-            {"case": case.name, "wire": base64.b64encode(case.wire).decode(), "json": case.json}
-            for case in cases(contracts, kind)
-        ]
-        text = json.dumps(kept, indent=1, ensure_ascii=False)
+        text = json.dumps([*cases(contracts, kind)], indent=1, ensure_ascii=False)
         (folder / f"{kind.full_name}.json").write_text(f"{text}\n", encoding="utf-8")
         files += 1
     return files
-
-
-def read(file: Path) -> list[Case]:
-    """The cases that a file keeps."""
-    return [
-        Case(case["case"], base64.b64decode(case["wire"], validate=True), case["json"])
-        for case in json.loads(file.read_text(encoding="utf-8"))
-    ]
 
 
 def main() -> int:

@@ -47,14 +47,6 @@ def image_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.binpb")
 
 
-def unpack(folder: Path, target: Path) -> None:
-    """Lay out the code of a release, wheels and servers, as one importable folder."""
-    archives = [*sorted(folder.glob("*.whl")), folder / SERVICES]
-    for archive in archives:
-        with zipfile.ZipFile(archive) as packed:
-            packed.extractall(target)
-
-
 def findings(folder: Path) -> Iterator[str]:
     """What is not as it was when the release was kept, a sentence each."""
     sums = folder / SUMS

@@ -4,7 +4,7 @@ Without a rule it writes all of them, as Markdown; docs/contract-rules.md is its
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from accord_checks import Refused
@@ -47,61 +47,38 @@ def run(arguments: argparse.Namespace) -> int:
     """Print it. Raises Refused for an unknown rule."""
     name: str | None = arguments.rule
     if name is None:
-        print("\n".join(document()))
+        print(document())
         return 0
     rules: list[Rule | ChangeRule] = [*LINT_RULES, *BREAKING_RULES]
     for rule in rules:
         if rule.id == name.upper():
-            print("\n".join(_section(rule)).strip())
+            print(_section(rule).strip())
             return 0
     raise Refused(f"there is no rule {name!r}: `accord contracts explain` lists them")
 
 
-def document() -> Iterator[str]:
+def document() -> str:
     """All rules, as Markdown."""
-    yield _INTRODUCTION
-    yield "## ACCORD: policies are complete and do not contradict each other"
-    yield from _table(LINT_RULES)
-    for rule in LINT_RULES:
-        yield from _section(rule)
-    yield ""
-    yield "## POLICY and POLICY_STRICT: changes"
-    yield from _table(BREAKING_RULES)
-    for change in BREAKING_RULES:
-        yield from _section(change)
+    lint = _chapter("ACCORD: policies are complete and do not contradict each other", LINT_RULES)
+    changes = _chapter("POLICY and POLICY_STRICT: changes", BREAKING_RULES)
+    return f"{_INTRODUCTION}\n{lint}\n\n{changes}"
 
 
-def _table(rules: Sequence[Rule] | Sequence[ChangeRule]) -> Iterator[str]:
-    yield ""
-    yield "| rule | asks that |"
-    yield "|---|---|"
+def _chapter(title: str, rules: Sequence[Rule] | Sequence[ChangeRule]) -> str:
+    lines = [f"## {title}", "", "| rule | asks that |", "|---|---|"]
     for rule in rules:
         risk = f" ({rule.risk.value})" if isinstance(rule, ChangeRule) else ""
-        yield f"| [{rule.id}](#{rule.id.lower()}){risk} | {rule.purpose} |"
+        lines.append(f"| [{rule.id}](#{rule.id.lower()}){risk} | {rule.purpose} |")
+    return "\n".join((*lines, *map(_section, rules)))
 
 
-def _section(rule: Rule | ChangeRule) -> Iterator[str]:
-    yield ""
-    yield f"### {rule.id}"
-    yield ""
+def _section(rule: Rule | ChangeRule) -> str:
+    about = f"\n### {rule.id}\n\n{rule.purpose} Otherwise {rule.why}."
     if isinstance(rule, ChangeRule):
-        which = ", ".join(rule.categories)
-        yield f"{rule.purpose} Otherwise {rule.why}. {rule.risk.value.capitalize()}: {which}."
-        yield from _example("Before:", rule.before)
-        yield from _example("After:", rule.after)
-    else:
-        yield f"{rule.purpose} Otherwise {rule.why}."
-        yield from _example("Bad:", rule.bad)
-        yield from _example("Good:", rule.good)
+        about += f" {rule.risk.value.capitalize()}: {', '.join(rule.categories)}."
+        return about + _example("Before:", rule.before) + _example("After:", rule.after)
+    return about + _example("Bad:", rule.bad) + _example("Good:", rule.good)
 
 
-def _example(title: str, text: str) -> Iterator[str]:
-    yield ""
-    if not text:
-        yield f"{title} nothing."
-        return
-    yield title
-    yield ""
-    yield "```proto"
-    yield text
-    yield "```"
+def _example(title: str, text: str) -> str:
+    return f"\n\n{title}\n\n```proto\n{text}\n```" if text else f"\n\n{title} nothing."

@@ -18,13 +18,9 @@ from shopctl.terminal import is_terminal
 
 app = typer.Typer()
 
-CONCURRENCY: Final = 4
 CARD: Final = "tok_slow"
 """A card that takes two seconds to be charged, so that there is something to see."""
 
-DECLINED: Final = 10.0
-SHORT: Final = 10.0
-SEED: Final = 1
 HEIGHT: Final = 10
 
 
@@ -40,11 +36,11 @@ def demo(
     """
     settings = session.Settings(
         orders=orders,
-        concurrency=CONCURRENCY,
-        declined=DECLINED,
-        short=SHORT,
+        concurrency=4,
+        declined=10.0,
+        short=10.0,
         card=CARD,
-        seed=SEED,
+        seed=1,
         timeout=120.0,
         scale_factor=0.01,
         offset=running_offset(home, offset) or 0,
@@ -80,12 +76,11 @@ class TwoPanels(TallyProgress):
 def updates(tally: Tally) -> RenderableType:
     """The life of the order that is watched, one line per update."""
     found = Table.grid(padding=(0, 2))
-    begun = tally.journal[0].at if tally.journal else 0.0
-    for entry in list(tally.journal):
+    for at, update in list(tally.journal):
         found.add_row(
-            f"+{entry.at - begun:.3f} s",
-            str(entry.update.sequence),
-            entry.update.event_type.rpartition(".")[2],
-            status_name(entry.update.status),
+            f"+{at - tally.journal[0][0]:.3f} s",
+            str(update.sequence),
+            update.event_type.rpartition(".")[2],
+            status_name(update.status),
         )
     return found

@@ -57,9 +57,24 @@ def print_refused(shop: Shop, service: str, refused: pb.Refused) -> None:
 
 
 def _lines(found: pb.GetStateResponse) -> Iterator[str]:
-    yield from map(_breaker, found.breakers)
-    yield from map(_budget, found.budgets)
-    yield from map(_hedge, found.hedges)
+    for breaker in found.breakers:
+        position = enum_name(pb.BreakerPosition.items(), breaker.position)
+        left = f" for {_seconds(breaker.open_for)}" if breaker.open_for.ToNanoseconds() else ""
+        yield (
+            f"breaker  {breaker.target}  {breaker.method}  {position}{left},"
+            f" {breaker.failures} of {breaker.calls} failed"
+        )
+    for budget in found.budgets:
+        yield (
+            f"budget   {budget.target}  {budget.balance} retries left,"
+            f" {budget.retries} made in {budget.calls} calls"
+        )
+    for hedge in found.hedges:
+        after = f"after {_seconds(hedge.delay)}" if hedge.HasField("delay") else "not yet"
+        yield (
+            f"hedge    {hedge.target}  {hedge.method}  {after},"
+            f" {hedge.sent} sent, {hedge.refused} refused by the budget"
+        )
     for method in found.methods:
         counts = [f"{name} {number}" for name, number in sorted(method.counts.items())]
         yield f"method   {method.method}  {'; '.join([*_differences(method), *counts])}"
@@ -80,37 +95,13 @@ def _limit(limit: pb.Limit) -> str:
     )
 
 
-def _breaker(breaker: pb.Breaker) -> str:
-    position = enum_name(pb.BreakerPosition.items(), breaker.position, "BREAKER_POSITION_")
-    left = f" for {_seconds(breaker.open_for)}" if breaker.open_for.ToNanoseconds() else ""
-    return (
-        f"breaker  {breaker.target}  {breaker.method}  {position}{left},"
-        f" {breaker.failures} of {breaker.calls} failed"
-    )
-
-
-def _budget(budget: pb.Budget) -> str:
-    return (
-        f"budget   {budget.target}  {budget.balance} retries left,"
-        f" {budget.retries} made in {budget.calls} calls"
-    )
-
-
-def _hedge(hedge: pb.Hedge) -> str:
-    after = f"after {_seconds(hedge.delay)}" if hedge.HasField("delay") else "not yet"
-    return (
-        f"hedge    {hedge.target}  {hedge.method}  {after},"
-        f" {hedge.sent} sent, {hedge.refused} refused by the budget"
-    )
-
-
 def _refused(refused: pb.Refused) -> str:
     what = refused.method or "all of it"
     return f"refused  {one_line(what)}  {_source(refused.source)} {one_line(refused.problem)}"
 
 
 def _source(source: int) -> str:
-    return enum_name(pb.Source.items(), source, "SOURCE_")
+    return enum_name(pb.Source.items(), source)
 
 
 def _json(message: pb.Override | pb.Fault) -> str:

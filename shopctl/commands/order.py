@@ -1,8 +1,7 @@
 """`shopctl order`."""
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 from grpc.aio import Channel
@@ -52,19 +51,19 @@ ENDED_BADLY: Final = frozenset(
 )
 
 
-class Status(StrEnum):
-    """Where an order can stand, as in the contract."""
-
-    PENDING = "pending"
-    CREATED = "created"
-    PAID = "paid"
-    SHIPPING = "shipping"
-    SHIPPED = "shipped"
-    CONFIRMED = "confirmed"
-    UNDOING = "undoing"
-    REJECTED = "rejected"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+# Where an order can stand, as in the contract.
+Status = Literal[
+    "pending",
+    "created",
+    "paid",
+    "shipping",
+    "shipped",
+    "confirmed",
+    "undoing",
+    "rejected",
+    "failed",
+    "cancelled",
+]
 
 
 @app.command()
@@ -151,10 +150,11 @@ async def list_orders(
         return page.orders, page.next_page_token
 
     async for order in shop.rows("orders", read, limit):
+        stands = enum_name(pb.OrderStatus.items(), order.status)
         shop.print(
             order,
             f"{order.order_id}  {format_time(order.created_at)}  "
-            f"{status_name(order.status):<9}  {format_money(order.total):>14}",
+            f"{stands:<9}  {format_money(order.total):>14}",
         )
 
 
@@ -199,7 +199,8 @@ def check_outcome(order: pb.Order) -> None:
     """Ends the command with 5 if the order has ended badly."""
     if order.status in ENDED_BADLY:
         raise CommandError(
-            f"order {order.order_id} is {status_name(order.status)} ({_failure(order.failure)})",
+            f"order {order.order_id} is {enum_name(pb.OrderStatus.items(), order.status)} "
+            f"({_failure(order.failure)})",
             ExitCode.REFUSED,
         )
 
@@ -211,7 +212,7 @@ def _lines(order: pb.Order) -> list[str]:
     )
     return format_fields(
         order=order.order_id,
-        status=status_name(order.status),
+        status=enum_name(pb.OrderStatus.items(), order.status),
         customer=order.customer_id,
         items=items,
         total=format_money(order.total),
@@ -224,11 +225,6 @@ def _lines(order: pb.Order) -> list[str]:
         created=format_time(order.created_at),
         updated=format_time(order.updated_at),
     )
-
-
-def status_name(status: int) -> str:
-    """`PENDING`; the number of one that this version does not know."""
-    return enum_name(pb.OrderStatus.items(), status, "ORDER_STATUS_")
 
 
 async def _get(shop: Shop, order_id: str) -> pb.Order:
@@ -253,13 +249,13 @@ def _update_line(update: pb.StreamOrderUpdatesResponse) -> str:
     event = update.event_type.rpartition(".")[2]
     line = (
         f"{format_time(update.occurred_at)}  {update.sequence:>3}  {event:<20}  "
-        f"{status_name(update.status)}"
+        f"{enum_name(pb.OrderStatus.items(), update.status)}"
     )
     return f"{line}  {_failure(update.failure)}" if update.HasField("failure") else line
 
 
 def _failure(failure: pb.Failure) -> str:
-    reason = enum_name(pb.FailureReason.items(), failure.reason, "FAILURE_REASON_")
+    reason = enum_name(pb.FailureReason.items(), failure.reason)
     return f"{reason}: {failure.detail}".removesuffix(": ")
 
 

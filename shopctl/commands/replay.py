@@ -15,39 +15,33 @@ from shopctl.terminal import is_terminal
 
 app = typer.Typer()
 
-ConcurrencyOption = Annotated[
-    int, typer.Option("--concurrency", "-c", min=1, max=256, help="Orders under way at a time.")
-]
-DeclinedOption = Annotated[
-    float,
-    typer.Option(min=0, max=100, metavar="PCT", help="Share of orders whose card is declined."),
-]
-ShortOption = Annotated[
-    float,
-    typer.Option(
-        "--short-stock", min=0, max=100, metavar="PCT", help="Share of orders that lack stock."
-    ),
-]
-CardOption = Annotated[
-    str,
-    typer.Option(
-        metavar="TOKEN",
-        help="Card of the others: tok_slow, tok_flaky and tok_lost work in the end, too.",
-    ),
-]
-SeedOption = Annotated[int, typer.Option(help="The same seed draws the same orders.")]
-TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds for everything.")]
-
 
 @app.command()
 def replay(
     orders: Annotated[int, typer.Option("--orders", "-n", min=1, help="How many orders.")] = 100,
-    concurrency: ConcurrencyOption = 16,
-    declined: DeclinedOption = 5.0,
-    short: ShortOption = 5.0,
-    card: CardOption = "tok_good",
-    seed: SeedOption = 1,
-    timeout: TimeoutOption = 300.0,
+    concurrency: Annotated[
+        int,
+        typer.Option("--concurrency", "-c", min=1, max=256, help="Orders under way at a time."),
+    ] = 16,
+    declined: Annotated[
+        float,
+        typer.Option(min=0, max=100, metavar="PCT", help="Share of orders whose card is declined."),
+    ] = 5.0,
+    short: Annotated[
+        float,
+        typer.Option(
+            "--short-stock", min=0, max=100, metavar="PCT", help="Share of orders that lack stock."
+        ),
+    ] = 5.0,
+    card: Annotated[
+        str,
+        typer.Option(
+            metavar="TOKEN",
+            help="Card of the others: tok_slow, tok_flaky and tok_lost work in the end, too.",
+        ),
+    ] = "tok_good",
+    seed: Annotated[int, typer.Option(help="The same seed draws the same orders.")] = 1,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for everything.")] = 300.0,
     scale_factor: Annotated[
         float, typer.Option(min=0.001, max=10, help="Of TPC-H: 0.01 has 15,000 orders.")
     ] = 0.01,

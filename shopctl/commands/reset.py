@@ -28,7 +28,8 @@ def reset(
     if not home.is_dir():
         typer.echo(f"{home} does not exist: nothing to delete")
         return
-    if not _looks_like_ours(home):
+    entries = {entry.name for entry in home.iterdir()}
+    if entries and entries.isdisjoint(MARKS):
         raise CommandError(f"{home} was not made by shopctl up; delete it yourself if you mean it")
     try:
         with state.locked(home):
@@ -54,11 +55,6 @@ def _check_databases(home: Path) -> None:
             raise CommandError(
                 f"process {pid} still uses {path.stem}; end it first", ExitCode.IN_USE
             )
-
-
-def _looks_like_ours(home: Path) -> bool:
-    entries = {entry.name for entry in home.iterdir()}
-    return not entries or not entries.isdisjoint(MARKS)
 
 
 def _delete(path: Path) -> None:

@@ -1,8 +1,7 @@
 """`shopctl saga`."""
 
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from grpc.aio import Channel
@@ -10,8 +9,9 @@ from grpc.aio import Channel
 import accord
 from accord.ops.v1 import saga_pb2 as pb
 from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
+from accord.ops.v1.work_pb2 import WorkState
 from shopctl.client import Shop, with_shop
-from shopctl.commands.work import attempts, state_name
+from shopctl.commands.work import attempts
 from shopctl.formatting import enum_name, format_fields, format_time, one_line, to_duration
 from shopctl.options import NO_AGE, AgeOption, KeyOption, LimitOption, ReasonOption, ServiceOption
 
@@ -26,14 +26,8 @@ SagaArgument = Annotated[
 ]
 
 
-class Phase(StrEnum):
-    """Which way a saga can go and how it can end, as in the contract."""
-
-    FORWARD = "forward"
-    BACKWARD = "backward"
-    DONE = "done"
-    UNDONE = "undone"
-    ABANDONED = "abandoned"
+# Which way a saga can go and how it can end, as in the contract.
+Phase = Literal["forward", "backward", "done", "undone", "abandoned"]
 
 
 @app.command("list")
@@ -70,19 +64,20 @@ async def show(shop: Shop, saga_id: SagaArgument, service: ServiceOption = "orde
     """Show a saga: where it stands, what came of its steps, and its last error."""
     found = await _get(shop, service, saga_id)
     saga, work = found.saga, found.work
-    waiting = found.HasField("work")
+    waiting, state = found.HasField("work"), enum_name(WorkState.items(), work.state)
     fields = format_fields(
         saga=saga.saga_id,
         kind=f"{saga.definition}, version {saga.version}",
-        phase=_phase_name(saga.phase) + _to_be_undone(saga),
+        phase=enum_name(pb.SagaPhase.items(), saga.phase) + _to_be_undone(saga),
         step=saga.step,
-        work=f"{work.work_id} {state_name(work.state)}, {attempts(work)}" if waiting else "",
+        work=f"{work.work_id} {state}, {attempts(work)}" if waiting else "",
         last_error=one_line(work.last_error) if waiting else "",
         created=format_time(saga.created_at),
         updated=format_time(saga.updated_at),
     )
     history = [
-        f"{format_time(event.at)}  {event.step:<14}  {_phase_name(event.phase):<8}  {event.outcome}"
+        f"{format_time(event.at)}  {event.step:<14}  "
+        f"{enum_name(pb.SagaPhase.items(), event.phase):<8}  {event.outcome}"
         for event in found.history
     ]
     shop.print(found, *fields, *history)
@@ -190,14 +185,9 @@ async def _get(shop: Shop, service: str, saga_id: str) -> pb.GetSagaResponse:
 def _line(saga: pb.Saga) -> str:
     line = (
         f"{saga.saga_id}  {format_time(saga.created_at)}  {saga.definition}  "
-        f"{_phase_name(saga.phase):<9}  {saga.step}{_to_be_undone(saga)}"
+        f"{enum_name(pb.SagaPhase.items(), saga.phase):<9}  {saga.step}{_to_be_undone(saga)}"
     )
     return line.rstrip()
-
-
-def _phase_name(phase: int) -> str:
-    """`FORWARD`; the number of one that this version does not know."""
-    return enum_name(pb.SagaPhase.items(), phase, "SAGA_PHASE_")
 
 
 def _to_be_undone(saga: pb.Saga) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -159,37 +159,27 @@ def timeline(lines: Sequence[Line], *, colour: bool, width: int) -> str:
     statuses = [_harmless(line.recorded.span.attributes.get(STATUS, "")) for line in lines]
     call_width, time_width = max(map(len, calls)), max(map(len, (*times, "TIME")))
     columns = width - call_width - time_width - max(map(len, (*statuses, "STATUS"))) - 6
-    scale = Scale(first, length, max(_MIN_BAR, columns))
+    columns = max(_MIN_BAR, columns)
+
+    def column(at: int) -> int:
+        return min(columns - 1, max(0, (at - first) * columns // length))
+
     heading = f"0 to {milliseconds(length)}"
     out = Text(
-        f"{'CALL':<{call_width}}  {heading:<{scale.columns}}  {'TIME':>{time_width}}  STATUS\n",
+        f"{'CALL':<{call_width}}  {heading:<{columns}}  {'TIME':>{time_width}}  STATUS\n",
         style="bold",
     )
     for line, call, time, status in zip(lines, calls, times, statuses, strict=True):
         span = line.recorded.span
         style = "red" if span.error else ""
         out.append(f"{call:<{call_width}}  ", "not bold")
-        bar = _bar(line.recorded, scale)[: scale.columns]
-        out.append(f"{bar:<{scale.columns}}", f"not bold {style or 'cyan'}")
+        bar = _bar(line.recorded, column)[:columns]
+        out.append(f"{bar:<{columns}}", f"not bold {style or 'cyan'}")
         out.append(f"  {time:>{time_width}}  ", "not bold")
         out.append(f"{status}\n", f"not bold {style}")
         for note in _notes(span):
             out.append(f"{'  ' * line.depth}  {note}\n", "not bold dim")
     return as_text(out, colour=colour, width=width, soft_wrap=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """From time to columns."""
-
-    first: int
-    length: int
-    columns: int
-
-    def column(self, at: int) -> int:
-        """The column of a time in nanoseconds."""
-        at_most = self.columns - 1
-        return min(at_most, max(0, (at - self.first) * self.columns // self.length))
 
 
 def milliseconds(nanoseconds: int) -> str:
@@ -204,19 +194,22 @@ def _what(recorded: Recorded) -> str:
     return f"{recorded.service} {method}"
 
 
-def _bar(recorded: Recorded, scale: Scale) -> str:
-    """Solid where a call was handled, light where it was waited for, dots between attempts."""
-    start, end = scale.column(recorded.start), scale.column(recorded.end)
+def _bar(recorded: Recorded, column: Callable[[int], int]) -> str:
+    """Solid where a call was handled, light where it was waited for, dots between attempts.
+
+    `column` is that of a time in nanoseconds.
+    """
+    start, end = column(recorded.start), column(recorded.end)
     if recorded.span.kind != pb.SpanKind.SPAN_KIND_CLIENT:
         return " " * start + HANDLED * max(1, end - start)
     cells = [WAITED] * max(1, end - start)
     attempts = [event for event in recorded.span.events if event.name == ATTEMPT]
     for event in attempts:
         ended = event.at.ToNanoseconds()
-        began = scale.column(ended - int(_seconds(event) * 1e9)) - start
-        for column in range(max(0, began), max(began + 1, scale.column(ended) - start)):
-            if column < len(cells):
-                cells[column] = CALLED
+        began = column(ended - int(_seconds(event) * 1e9)) - start
+        for cell in range(max(0, began), max(began + 1, column(ended) - start)):
+            if cell < len(cells):
+                cells[cell] = CALLED
     return " " * start + "".join(cells if attempts else [CALLED] * len(cells))
 
 

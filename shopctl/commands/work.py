@@ -1,8 +1,7 @@
 """`shopctl work`."""
 
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 from grpc.aio import Channel
@@ -35,12 +34,8 @@ MAX_ERROR: Final = 100
 """Characters of an error in a line of a list."""
 
 
-class State(StrEnum):
-    """Where an item can stand, as in the contract."""
-
-    READY = "ready"
-    PARKED = "parked"
-    LEASED = "leased"
+# Where an item can stand, as in the contract.
+State = Literal["ready", "parked", "leased"]
 
 
 @app.command("list")
@@ -81,7 +76,7 @@ async def show(shop: Shop, work_id: WorkArgument, service: ServiceOption) -> Non
         work=item.work_id,
         queue=item.queue,
         key=one_line(item.key),
-        state=state_name(item.state),
+        state=enum_name(pb.WorkState.items(), item.state),
         attempts=attempts(item),
         created=format_time(item.created_at),
         due=format_time(item.due_at) if item.state == pb.WorkState.WORK_STATE_READY else "",
@@ -145,17 +140,13 @@ def attempts(item: pb.WorkItem) -> str:
     return f"failed {item.attempts}x"
 
 
-def state_name(state: int) -> str:
-    """`PARKED`; the number of one that this version does not know."""
-    return enum_name(pb.WorkState.items(), state, "WORK_STATE_")
-
-
 def _line(service: str, item: pb.WorkItem) -> str:
     error = one_line(item.last_error)
     if len(error) > MAX_ERROR:
         error = f"{error[: MAX_ERROR - 3]}..."
+    state = enum_name(pb.WorkState.items(), item.state)
     line = (
-        f"{item.work_id}  {format_time(item.created_at)}  {state_name(item.state):<6}  "
+        f"{item.work_id}  {format_time(item.created_at)}  {state:<6}  "
         f"{service}  {item.queue}  {one_line(item.key)}  {attempts(item)}  {error}"
     )
     return line.rstrip()

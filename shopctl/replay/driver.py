@@ -6,35 +6,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from accord.context import idempotency_key
-from shop.common.v1.address_pb2 import Address
-from shop.common.v1.money_pb2 import Money
 from shop.customers.v1.customers_pb2 import CreateCustomerRequest
 from shop.inventory.v1.inventory_pb2 import UpsertProductRequest
-from shop.orders.v1.orders_pb2 import CreateOrderRequest, OrderItem, StreamOrderUpdatesRequest
+from shop.orders.v1.orders_pb2 import CreateOrderRequest, StreamOrderUpdatesRequest
 from shopctl.replay.clients import Clients
-from shopctl.replay.model import Buyer, Fate, Plan, PlannedOrder, Product
+from shopctl.replay.model import Fate, Plan, PlannedOrder
 from shopctl.replay.progress import DRIVING, ENDED
-from shopctl.replay.tpch import COUNTRY_CODES
 
 PAUSE: Final = 0.1
 """Seconds before a stream that ended early, but without an error, is opened again."""
 
 DECLINED_CARD: Final = "tok_declined"
-
-
-def cents(amount: int) -> Money:
-    """US cents."""
-    return Money(minor_units=amount, currency_code="USD")
-
-
-def address(buyer: Buyer) -> Address:
-    """Where a customer lives. TPC-H knows no cities; the nation stands in."""
-    return Address(
-        name=buyer.name,
-        line1=buyer.street,
-        city=buyer.nation.title(),
-        country_code=COUNTRY_CODES[buyer.nation],
-    )
 
 
 async def load(plan: Plan, clients: Clients) -> Mapping[int, str]:
@@ -45,26 +27,23 @@ async def load(plan: Plan, clients: Clients) -> Mapping[int, str]:
     """
     customer_ids: dict[int, str] = {}
 
-    async def create(buyer: Buyer) -> None:
-        request = CreateCustomerRequest(name=buyer.name, email=buyer.email, address=address(buyer))
-        key = idempotency_key(f"{plan.run}/customer/{buyer.custkey}")
+    async def create(buyer: tuple[int, CreateCustomerRequest]) -> None:
+        custkey, request = buyer
+        key = idempotency_key(f"{plan.run}/customer/{custkey}")
         answer = await clients.retries.call(
             "CreateCustomer", lambda: clients.customers.CreateCustomer(request, metadata=key)
         )
-        customer_ids[buyer.custkey] = answer.customer.customer_id
+        customer_ids[custkey] = answer.customer.customer_id
         clients.tally.step()
 
-    async def stock(product: Product) -> None:
-        request = UpsertProductRequest(
-            sku=product.sku, name=product.name, price=cents(product.price), on_hand=product.on_hand
-        )
+    async def stock(product: UpsertProductRequest) -> None:
         await clients.retries.call(
-            "UpsertProduct", lambda: clients.inventory.UpsertProduct(request)
+            "UpsertProduct", lambda: clients.inventory.UpsertProduct(product)
         )
         clients.tally.step()
 
     clients.tally.begin("creating customers", len(plan.buyers))
-    await clients.for_each(plan.buyers.values(), create)
+    await clients.for_each(plan.buyers.items(), create)
     clients.tally.begin("stocking products", len(plan.products))
     await clients.for_each(plan.products, stock)
     return customer_ids
@@ -120,12 +99,9 @@ class Driver:
     async def _place(self, order: PlannedOrder) -> str:
         request = CreateOrderRequest(
             customer_id=self.customer_ids[order.custkey],
-            items=[
-                OrderItem(sku=line.sku, quantity=line.quantity, unit_price=cents(line.price))
-                for line in order.lines
-            ],
+            items=order.lines,
             card_token=DECLINED_CARD if order.fate is Fate.DECLINED else self.card,
-            ship_to=address(self.plan.buyers[order.custkey]),
+            ship_to=self.plan.buyers[order.custkey].address,
         )
         key = idempotency_key(f"{self.plan.run}/order/{order.number}")
         answer = await self.clients.retries.call(

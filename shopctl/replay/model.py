@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from shop.orders.v1.orders_pb2 import FailureReason, OrderStatus
+from shop.customers.v1.customers_pb2 import CreateCustomerRequest
+from shop.inventory.v1.inventory_pb2 import UpsertProductRequest
+from shop.orders.v1.orders_pb2 import FailureReason, OrderItem, OrderStatus
 
 
 class Fate(StrEnum):
@@ -19,60 +21,20 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Buyer:
-    """A customer to be created.
-
-    Attributes:
-        custkey: key in TPC-H.
-        name: full name.
-        email: unique to the run.
-        street: first line of the address.
-        nation: in TPC-H's spelling, e.g. "SAUDI ARABIA".
-    """
-
-    custkey: int
-    name: str
-    email: str
-    street: str
-    nation: str
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A product to be stocked. `price` is in US cents, `on_hand` in units."""
-
-    sku: str
-    name: str
-    price: int
-    on_hand: int
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of an order: so many units at so many US cents each."""
-
-    sku: str
-    quantity: int
-    price: int
-
-
-@dataclass(frozen=True, slots=True)
 class PlannedOrder:
     """An order to be placed.
 
     Attributes:
         number: place in the replay, from 1.
-        orderkey: key in TPC-H.
-        custkey: who orders.
+        custkey: who orders: key in TPC-H.
         fate: how it is meant to end.
         lines: what is ordered, each SKU once.
     """
 
     number: int
-    orderkey: int
     custkey: int
     fate: Fate
-    lines: Sequence[Line]
+    lines: Sequence[OrderItem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +44,14 @@ class Plan:
     Attributes:
         run: part of every SKU, e-mail address and idempotency key, so that a shop with a past
             can be used again.
-        buyers: customer key -> who.
-        products: products, ordered by SKU.
+        buyers: customer key -> who; the e-mail address is unique to the run.
+        products: what is stocked, ordered by SKU. All prices are in US cents.
         orders: in the order in which they are placed.
     """
 
     run: str
-    buyers: Mapping[int, Buyer]
-    products: Sequence[Product]
+    buyers: Mapping[int, CreateCustomerRequest]
+    products: Sequence[UpsertProductRequest]
     orders: Sequence[PlannedOrder]
 
 

@@ -35,15 +35,7 @@ STYLES: Final = {"confirmed": "green", "rejected": "yellow", "failed": "yellow"}
 
 def status_name(status: int) -> str:
     """`confirmed` for ORDER_STATUS_CONFIRMED; the number for one that is not known."""
-    return enum_name(pb.OrderStatus.items(), status, "ORDER_STATUS_").lower()
-
-
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
-    """One update of the order that is watched closely; `at` is on the monotonic clock."""
-
-    at: float
-    update: pb.StreamOrderUpdatesResponse
+    return enum_name(pb.OrderStatus.items(), status).lower()
 
 
 @dataclass(slots=True)
@@ -58,6 +50,7 @@ class Tally:
         placed: orders that CreateOrder has answered.
         retries: status code -> how many calls were repeated after it.
         watched: number of the order whose updates are kept in `journal`; 0 for none.
+        journal: these, each with its time on the monotonic clock.
         on_change: called after every change.
     """
 
@@ -68,7 +61,7 @@ class Tally:
     placed: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     watched: int = 0
-    journal: list[JournalEntry] = field(default_factory=list)
+    journal: list[tuple[float, pb.StreamOrderUpdatesResponse]] = field(default_factory=list)
     on_change: Callable[[], None] = lambda: None
     _status: dict[int, int] = field(default_factory=dict)
 
@@ -91,7 +84,7 @@ class Tally:
         """An order has changed."""
         self._status[number] = update.status
         if number == self.watched:
-            self.journal.append(JournalEntry(time.monotonic(), update))
+            self.journal.append((time.monotonic(), update))
         self.on_change()
 
     def retried(self, code: str) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final
 
 from shop.orders.v1 import orders_pb2 as pb
@@ -11,15 +10,11 @@ from shopctl.formatting import enum_name
 from shopctl.replay.model import Books, Expected, ExpectedOrder, Fate, OrderBooks, Stock
 from shopctl.replay.progress import status_name
 
-END: Final[Mapping[Fate, tuple[pb.OrderStatus.ValueType, pb.FailureReason.ValueType]]] = (
-    MappingProxyType(
-        {
-            Fate.GOOD: (pb.ORDER_STATUS_CONFIRMED, pb.FAILURE_REASON_UNSPECIFIED),
-            Fate.DECLINED: (pb.ORDER_STATUS_FAILED, pb.FAILURE_REASON_CARD_DECLINED),
-            Fate.SHORT: (pb.ORDER_STATUS_REJECTED, pb.FAILURE_REASON_OUT_OF_STOCK),
-        }
-    )
-)
+END: Final[Mapping[Fate, tuple[pb.OrderStatus.ValueType, pb.FailureReason.ValueType]]] = {
+    Fate.GOOD: (pb.ORDER_STATUS_CONFIRMED, pb.FAILURE_REASON_UNSPECIFIED),
+    Fate.DECLINED: (pb.ORDER_STATUS_FAILED, pb.FAILURE_REASON_CARD_DECLINED),
+    Fate.SHORT: (pb.ORDER_STATUS_REJECTED, pb.FAILURE_REASON_OUT_OF_STOCK),
+}
 """Fate -> how an order ends, and why."""
 
 
@@ -200,5 +195,5 @@ def _describe(end: tuple[int, int]) -> str:
     status, reason = end
     if reason == pb.FAILURE_REASON_UNSPECIFIED:
         return status_name(status)
-    name = enum_name(pb.FailureReason.items(), reason, "FAILURE_REASON_")
+    name = enum_name(pb.FailureReason.items(), reason)
     return f"{status_name(status)}: {name.lower().replace('_', ' ')}"

@@ -10,13 +10,13 @@ from typing import Final
 from services import topology
 from shopctl.errors import CommandError, ExitCode
 from shopctl.replay.books import BookReader
-from shopctl.replay.clients import Clients, connect
+from shopctl.replay.clients import connect
 from shopctl.replay.driver import Driver, load
 from shopctl.replay.model import Expected, Fate, Plan
 from shopctl.replay.progress import Tally
 from shopctl.replay.reconcile import Verdict, reconcile
 from shopctl.replay.tpch import Tpch
-from shopctl.supervisor.health import GrpcHealth, State
+from shopctl.supervisor.health import State, check_grpc
 from shopctl.supervisor.programs import SERVICES
 
 MAIL_SECONDS: Final = 60.0
@@ -97,7 +97,14 @@ async def _replay(settings: Settings, plan: Plan, expected: Expected, tally: Tal
             asyncio.timeout(settings.timeout),
             connect(settings.offset, tally, settings.concurrency) as clients,
         ):
-            return await _run(settings, plan, expected, clients)
+            customer_ids = await load(plan, clients)
+            started = time.monotonic()
+            followed = await Driver(plan, customer_ids, settings.card, clients).drive()
+            seconds = time.monotonic() - started
+            reader = BookReader(followed, clients)
+            await reader.wait_for_mail(MAIL_SECONDS)
+            books = await reader.read(plan.run, customer_ids.values())
+            return Result(plan.run, reconcile(expected, books), seconds)
     except TimeoutError:
         raise CommandError(
             f"time was up after {settings.timeout:g} s while {tally.stage} ({tally.done} of "
@@ -105,17 +112,6 @@ async def _replay(settings: Settings, plan: Plan, expected: Expected, tally: Tal
             f"{tally.ended} have ended; --timeout allows for more",
             ExitCode.UNKNOWN_OUTCOME,
         ) from None
-
-
-async def _run(settings: Settings, plan: Plan, expected: Expected, clients: Clients) -> Result:
-    customer_ids = await load(plan, clients)
-    started = time.monotonic()
-    followed = await Driver(plan, customer_ids, settings.card, clients).drive()
-    seconds = time.monotonic() - started
-    reader = BookReader(followed, clients)
-    await reader.wait_for_mail(MAIL_SECONDS)
-    books = await reader.read(plan.run, customer_ids.values())
-    return Result(plan.run, reconcile(expected, books), seconds)
 
 
 async def _await_shop(offset: int, seconds: float) -> None:
@@ -133,6 +129,6 @@ async def _await_shop(offset: int, seconds: float) -> None:
 
 
 async def _not_serving(names: Sequence[str], offset: int) -> list[str]:
-    checks = (GrpcHealth(topology.address(name, offset)).check(2.0) for name in names)
+    checks = (check_grpc(topology.address(name, offset), 2.0) for name in names)
     states = await asyncio.gather(*checks)
     return [name for name, state in zip(names, states, strict=True) if state is not State.SERVING]

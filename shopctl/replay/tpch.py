@@ -8,20 +8,15 @@ passes through a float.
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from shop.common.v1.address_pb2 import Address
+from shop.common.v1.money_pb2 import Money
+from shop.customers.v1.customers_pb2 import CreateCustomerRequest
+from shop.inventory.v1.inventory_pb2 import UpsertProductRequest
+from shop.orders.v1.orders_pb2 import OrderItem
 from shopctl.errors import CommandError, ExitCode
-from shopctl.replay.model import (
-    Buyer,
-    Expected,
-    ExpectedOrder,
-    Fate,
-    Line,
-    Plan,
-    PlannedOrder,
-    Product,
-)
+from shopctl.replay.model import Expected, ExpectedOrder, Fate, Plan, PlannedOrder
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,35 +24,33 @@ if TYPE_CHECKING:
 MARGIN: Final = 10
 """Units of every product beyond what the orders need; they have to be there in the end."""
 
-COUNTRY_CODES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "ALGERIA": "DZ",
-        "ARGENTINA": "AR",
-        "BRAZIL": "BR",
-        "CANADA": "CA",
-        "CHINA": "CN",
-        "EGYPT": "EG",
-        "ETHIOPIA": "ET",
-        "FRANCE": "FR",
-        "GERMANY": "DE",
-        "INDIA": "IN",
-        "INDONESIA": "ID",
-        "IRAN": "IR",
-        "IRAQ": "IQ",
-        "JAPAN": "JP",
-        "JORDAN": "JO",
-        "KENYA": "KE",
-        "MOROCCO": "MA",
-        "MOZAMBIQUE": "MZ",
-        "PERU": "PE",
-        "ROMANIA": "RO",
-        "RUSSIA": "RU",
-        "SAUDI ARABIA": "SA",
-        "UNITED KINGDOM": "GB",
-        "UNITED STATES": "US",
-        "VIETNAM": "VN",
-    }
-)
+COUNTRY_CODES: Final[Mapping[str, str]] = {
+    "ALGERIA": "DZ",
+    "ARGENTINA": "AR",
+    "BRAZIL": "BR",
+    "CANADA": "CA",
+    "CHINA": "CN",
+    "EGYPT": "EG",
+    "ETHIOPIA": "ET",
+    "FRANCE": "FR",
+    "GERMANY": "DE",
+    "INDIA": "IN",
+    "INDONESIA": "ID",
+    "IRAN": "IR",
+    "IRAQ": "IQ",
+    "JAPAN": "JP",
+    "JORDAN": "JO",
+    "KENYA": "KE",
+    "MOROCCO": "MA",
+    "MOZAMBIQUE": "MZ",
+    "PERU": "PE",
+    "ROMANIA": "RO",
+    "RUSSIA": "RU",
+    "SAUDI ARABIA": "SA",
+    "UNITED KINGDOM": "GB",
+    "UNITED STATES": "US",
+    "VIETNAM": "VN",
+}
 """Name in the table `nation` -> ISO 3166-1 alpha-2 code."""
 
 _ORDERS_PER_THOUSANDTH: Final = 1_500
@@ -93,7 +86,7 @@ ORDER BY c_custkey
 """
 
 _ORDERS: Final = """
-SELECT number, orderkey, o_custkey, fate FROM chosen JOIN orders ON o_orderkey = orderkey
+SELECT number, o_custkey, fate FROM chosen JOIN orders ON o_orderkey = orderkey
 ORDER BY number
 """
 
@@ -152,12 +145,7 @@ class Tpch:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._database.close()
 
     def draw(self, count: int, *, declined: float, short: float, seed: int, run: str) -> Plan:
@@ -181,19 +169,33 @@ class Tpch:
         for statement in filter(str.strip, _DERIVE.split(";")):
             used = {name: value for name, value in parameters.items() if f"${name}" in statement}
             self._database.execute(statement, used)
-        lines: dict[int, list[Line]] = {}
+        lines: dict[int, list[OrderItem]] = {}
         for number, sku, quantity, price in self._rows(_LINES):
-            lines.setdefault(number, []).append(Line(sku, quantity, price))
+            line = OrderItem(sku=sku, quantity=quantity, unit_price=_cents(price))
+            lines.setdefault(number, []).append(line)
         return Plan(
             run=run,
             buyers={
-                key: Buyer(key, name, f"customer{key}.{run}@example.com", address, nation)
-                for key, name, address, nation in self._rows(_BUYERS)
+                key: CreateCustomerRequest(
+                    name=name,
+                    email=f"customer{key}.{run}@example.com",
+                    # TPC-H knows no cities; the nation stands in.
+                    address=Address(
+                        name=name,
+                        line1=street,
+                        city=nation.title(),
+                        country_code=COUNTRY_CODES[nation],
+                    ),
+                )
+                for key, name, street, nation in self._rows(_BUYERS)
             },
-            products=[Product(*row) for row in self._rows(_PRODUCTS)],
+            products=[
+                UpsertProductRequest(sku=sku, name=name, price=_cents(price), on_hand=on_hand)
+                for sku, name, price, on_hand in self._rows(_PRODUCTS)
+            ],
             orders=[
-                PlannedOrder(number, orderkey, custkey, Fate(fate), lines[number])
-                for number, orderkey, custkey, fate in self._rows(_ORDERS)
+                PlannedOrder(number, custkey, Fate(fate), lines[number])
+                for number, custkey, fate in self._rows(_ORDERS)
             ],
         )
 
@@ -245,6 +247,10 @@ class Tpch:
 def sku_prefix(run: str) -> str:
     """What all SKUs of a run begin with, and no others."""
     return f"tpch-{run}-"
+
+
+def _cents(amount: int) -> Money:
+    return Money(minor_units=amount, currency_code="USD")
 
 
 def _fates(count: int, declined: float, short: float) -> list[Fate]:

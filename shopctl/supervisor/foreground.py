@@ -12,7 +12,7 @@ from typing import Final
 from shopctl.errors import ExitCode
 from shopctl.supervisor import hints, state, status
 from shopctl.supervisor.health import State
-from shopctl.supervisor.logs import Format, Human, JsonLines, LogFile, Raw
+from shopctl.supervisor.logs import Format, Human, LogFile, json_lines, raw
 from shopctl.supervisor.programs import Selection
 from shopctl.supervisor.supervisor import Event, Notice, Supervisor
 from shopctl.terminal import TerminalWriter, is_terminal, wants_colour, width
@@ -175,6 +175,6 @@ class Foreground:
 
     def _choose_format(self) -> Format:
         if self._as_json:
-            return JsonLines()
+            return json_lines
         longest = max(len(program.name) for program in self._selection.programs)
-        return Human(longest, wants_colour()) if is_terminal() else Raw(longest)
+        return Human(longest, wants_colour()) if is_terminal() else raw(longest)

@@ -1,10 +1,9 @@
 """Asks one process whether it serves, and how much memory it takes."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 
 class State(StrEnum):
@@ -18,12 +17,11 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
-class Health(Protocol):
-    """A way to ask one process whether it serves."""
+Check = Callable[[str, float], Awaitable[State]]
+"""Asks whoever listens at an address whether it serves, within a time in seconds.
 
-    async def check(self, timeout: float) -> State:
-        """SERVING, NOT_SERVING or UNREACHABLE, within `timeout` seconds; raises nothing."""
-        ...
+Returns SERVING, NOT_SERVING or UNREACHABLE; raises nothing.
+"""
 
 
 async def _open(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -31,65 +29,51 @@ async def _open(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     return await asyncio.open_connection(host, int(port))
 
 
-@dataclass(frozen=True, slots=True)
-class GrpcHealth:
-    """`grpc.health.v1.Health/Check` of the server as a whole (service name "")."""
+async def check_grpc(address: str, timeout: float) -> State:
+    """A `Check` by `grpc.health.v1.Health/Check` of the server as a whole (service name "")."""
+    try:
+        async with asyncio.timeout(timeout):
+            # A refused connection is cheap to notice here; a gRPC channel would go into
+            # back-off for a second. It also spares the import of gRPC until it is needed.
+            _, writer = await _open(address)
+            writer.close()
+    except (OSError, TimeoutError):
+        return State.UNREACHABLE
 
-    address: str
+    import grpc.aio
+    from grpc_health.v1 import health_pb2
 
-    async def check(self, timeout: float) -> State:
-        """See `Health.check`."""
+    # A proxy from the environment has no business between us and loopback.
+    options = [("grpc.enable_http_proxy", 0)]
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        call: grpc.aio.UnaryUnaryMultiCallable[
+            health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
+        ] = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
         try:
-            async with asyncio.timeout(timeout):
-                # A refused connection is cheap to notice here; a gRPC channel would go into
-                # back-off for a second. It also spares the import of gRPC until it is needed.
-                _, writer = await _open(self.address)
-                writer.close()
-        except (OSError, TimeoutError):
-            return State.UNREACHABLE
-        return await self._ask(timeout)
+            answer = await call(health_pb2.HealthCheckRequest(), timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            return State.UNREACHABLE if error.code() in unreachable else State.NOT_SERVING
+    serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+    return State.SERVING if serving else State.NOT_SERVING
 
-    async def _ask(self, timeout: float) -> State:
-        import grpc.aio
-        from grpc_health.v1 import health_pb2
 
-        # A proxy from the environment has no business between us and loopback.
-        options = [("grpc.enable_http_proxy", 0)]
-        async with grpc.aio.insecure_channel(self.address, options=options) as channel:
-            call: grpc.aio.UnaryUnaryMultiCallable[
-                health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
-            ] = channel.unary_unary(
-                "/grpc.health.v1.Health/Check",
-                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-                response_deserializer=health_pb2.HealthCheckResponse.FromString,
-            )
+async def check_broker(address: str, timeout: float) -> State:
+    """A `Check` of a NATS server, which greets whoever connects with an `INFO` line."""
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await _open(address)
             try:
-                answer = await call(health_pb2.HealthCheckRequest(), timeout=timeout)
-            except grpc.aio.AioRpcError as error:
-                unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-                return State.UNREACHABLE if error.code() in unreachable else State.NOT_SERVING
-        serving = answer.status == health_pb2.HealthCheckResponse.SERVING
-        return State.SERVING if serving else State.NOT_SERVING
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerHealth:
-    """A NATS server greets whoever connects with an `INFO` line."""
-
-    address: str
-
-    async def check(self, timeout: float) -> State:
-        """See `Health.check`."""
-        try:
-            async with asyncio.timeout(timeout):
-                reader, writer = await _open(self.address)
-                try:
-                    greeting = await reader.read(5)
-                finally:
-                    writer.close()
-        except (OSError, TimeoutError):
-            return State.UNREACHABLE
-        return State.SERVING if greeting == b"INFO " else State.NOT_SERVING
+                greeting = await reader.read(5)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return State.UNREACHABLE
+    return State.SERVING if greeting == b"INFO " else State.NOT_SERVING
 
 
 def proportional_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:

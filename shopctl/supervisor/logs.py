@@ -83,27 +83,15 @@ Format = Callable[[str, bytes], str | None]
 """Makes of the name of a program, and a line that it wrote, the text to print; None: nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Raw:
+def raw(width: int) -> Format:
     """For a pipe: the name of the program, then the line as it was written."""
-
-    width: int
-
-    def __call__(self, program: str, line: bytes) -> str:
-        """See `Format`."""
-        return f"{program:<{self.width}} | {line.decode(errors='replace')}"
+    return lambda program, line: f"{program:<{width}} | {line.decode(errors='replace')}"
 
 
-@dataclass(frozen=True, slots=True)
-class JsonLines:
-    """For a program that reads us: every line is one JSON object."""
-
-    def __call__(self, program: str, line: bytes) -> str:
-        """A log line that is an object already is passed on, any other is wrapped."""
-        text = line.decode(errors="replace")
-        if _parsed(text) is not None:
-            return text
-        return json.dumps({"service": program, "msg": text})
+def json_lines(program: str, line: bytes) -> str:
+    """For a program that reads us: a line that is no JSON object is wrapped into one."""
+    text = line.decode(errors="replace")
+    return text if _parsed(text) is not None else json.dumps({"service": program, "msg": text})
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,8 @@ class Child:
 
     async def _await_serving(self, on_change: Callable[[], None]) -> None:
         pause = FIRST_PAUSE
-        while await self.program.health.check(CHECK_TIMEOUT) is not State.SERVING:
+        address = self.program.address
+        while await self.program.health(address, CHECK_TIMEOUT) is not State.SERVING:
             await asyncio.sleep(pause)
             pause = min(pause * 1.2, LONGEST_PAUSE)
         self.state = State.SERVING

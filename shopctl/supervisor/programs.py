@@ -11,7 +11,7 @@ from typing import Final
 from services import topology
 from shopctl.errors import CommandError, ExitCode
 from shopctl.supervisor import broker
-from shopctl.supervisor.health import BrokerHealth, GrpcHealth, Health
+from shopctl.supervisor.health import Check, check_broker, check_grpc
 
 SERVICES: Final = tuple(topology.SERVICES)
 """Services that there are."""
@@ -36,7 +36,7 @@ class Program:
     env: Mapping[str, str] = field(repr=False)  # holds the database URL and the broker token
     address: str
     ports: Mapping[str, int]
-    health: Health
+    health: Check
     drain_last: bool = False
 
 
@@ -76,9 +76,19 @@ def select(
         CommandError: a name is unknown, nothing is left, or the broker is not installed.
     """
     _check_names(left_out)
-    env = child_environment(
-        inherited, home=home, offset=offset, database_url=database_url, nats_url=nats_url
-    )
+    env = {
+        **inherited,
+        "MESH_HOME": str(home),
+        "MESH_PORT_OFFSET": str(offset),
+        "DATABASE_URL": database_url,
+        "NATS_URL": nats_url or f"nats://{topology.address(topology.BROKER, offset)}",
+        "LOG_FORMAT": "json",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if not nats_url:
+        # It belongs to another broker. The token of our own stays in its file, where services look
+        # for it: an environment is easily dumped.
+        env.pop("NATS_TOKEN", None)
     programs = []
     if topology.BROKER not in left_out and not nats_url:
         programs.append(_broker(home, offset, inherited))
@@ -91,39 +101,6 @@ def select(
             if not (name == topology.BROKER and nats_url)
         },
     )
-
-
-def child_environment(
-    inherited: Mapping[str, str],
-    *,
-    home: Path,
-    offset: int,
-    database_url: str,
-    nats_url: str,
-) -> dict[str, str]:
-    """What a service reads on start-up, on top of what it inherits.
-
-    Args:
-        inherited: the environment of the supervisor.
-        home: absolute path of the state folder.
-        offset: port offset.
-        database_url: empty for a SQLite file per service.
-        nats_url: a broker that somebody else runs; empty for the one that `shopctl up` starts.
-            The token of our own stays in its file, where services look for it: an environment
-            is easily dumped.
-    """
-    environment = dict(inherited)
-    environment.update(
-        MESH_HOME=str(home),
-        MESH_PORT_OFFSET=str(offset),
-        DATABASE_URL=database_url,
-        NATS_URL=nats_url or f"nats://{topology.address(topology.BROKER, offset)}",
-        LOG_FORMAT="json",
-        PYTHONUNBUFFERED="1",
-    )
-    if not nats_url:
-        environment.pop("NATS_TOKEN", None)  # belongs to another broker
-    return environment
 
 
 def taken_ports(programs: Iterable[Program]) -> list[str]:
@@ -166,25 +143,23 @@ def _service(name: str, offset: int, env: Mapping[str, str]) -> Program:
     ports = {"gRPC": port, "metrics": port + topology.METRICS_DISTANCE}
     if name == "sandbox":
         ports["SMTP"] = topology.smtp_port(offset)
-    address = topology.address(name, offset)
     return Program(
         name=name,
         argv=(sys.executable, "-m", f"services.{name}"),
         env=env,
-        address=address,
+        address=topology.address(name, offset),
         ports=ports,
-        health=GrpcHealth(address),
+        health=check_grpc,
     )
 
 
 def _broker(home: Path, offset: int, inherited: Mapping[str, str]) -> Program:
-    address = topology.address(topology.BROKER, offset)
     return Program(
         name=topology.BROKER,
         argv=broker.command(home),
         env=broker.environment(inherited),
-        address=address,
+        address=topology.address(topology.BROKER, offset),
         ports={"NATS": topology.port(topology.BROKER, offset)},
-        health=BrokerHealth(address),
+        health=check_broker,
         drain_last=True,  # services publish what they still have
     )

@@ -9,7 +9,7 @@ from typing import Final
 from rich.table import Table
 
 from services.topology import BROKER
-from shopctl.supervisor.health import BrokerHealth, GrpcHealth, Health, State, proportional_bytes
+from shopctl.supervisor.health import State, check_broker, check_grpc, proportional_bytes
 from shopctl.supervisor.state import ProcessRecord, Run
 from shopctl.terminal import as_text
 
@@ -34,7 +34,7 @@ class Row:
         address: `host:port`; empty for the supervisor.
         state: see `State`.
         pid: None while it does not run or is not ours.
-        uptime: seconds since its latest start.
+        uptime: seconds since its latest start, to a tenth.
         restarts: how often it was started again.
         memory: PSS in bytes.
         managed: False when it was left out and is somebody else's.
@@ -53,34 +53,27 @@ class Row:
 async def survey(run: Run) -> list[Row]:
     """One row per process, the supervisor first. Takes 2 x `CHECK_TIMEOUT` seconds at most."""
     states = await asyncio.gather(*(_state(process) for process in run.processes))
-    supervisor = Row(
-        name="supervisor",
-        address="",
-        state=State.SERVING,
-        pid=run.pid,
-        uptime=_uptime(run.started),
-        restarts=0,
-        memory=proportional_bytes(run.pid),
-    )
-    return [supervisor, *map(_row, run.processes, states)]
+    supervisor = ProcessRecord("supervisor", "", run.pid, State.SERVING, 0, run.started)
+    return [_row(supervisor, State.SERVING), *map(_row, run.processes, states)]
 
 
 async def _state(process: ProcessRecord) -> State:
     if process.managed and process.pid is None:
         return State(process.state)  # whoever answers at that address is not it
-    health: Health = (BrokerHealth if process.name == BROKER else GrpcHealth)(process.address)
-    answer = await health.check(CHECK_TIMEOUT)
+    check = check_broker if process.name == BROKER else check_grpc
+    answer = await check(process.address, CHECK_TIMEOUT)
     still_starting = process.state == State.STARTING and answer is State.UNREACHABLE
     return State.STARTING if still_starting else answer
 
 
 def _row(process: ProcessRecord, state: State) -> Row:
+    started = process.started if process.pid else None
     return Row(
         name=process.name,
         address=process.address,
         state=state,
         pid=process.pid,
-        uptime=_uptime(process.started) if process.pid else None,
+        uptime=None if started is None else round(time.time() - started, 1),
         restarts=process.restarts,
         memory=proportional_bytes(process.pid) if process.pid else None,
         managed=process.managed,
@@ -137,8 +130,3 @@ def duration(seconds: float | None) -> str:
 def mebibytes(count: int | None) -> str:
     """Memory for a person."""
     return "-" if count is None else f"{count / 2**20:.1f} MiB"
-
-
-def _uptime(started: float | None) -> float | None:
-    """Seconds since a Unix time, to a tenth."""
-    return None if started is None else round(time.time() - started, 1)

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 
 from tests.contracts.compat.record import WAYS
+from tests.contracts.compat.version import unpack
 from tests.contracts.conftest import Git
 from tests.contracts.test_checks import CUSTOMERS, NAME, edit
 from tools import contracts, releases
@@ -136,7 +137,7 @@ def test_todays_code_can_be_kept(tmp_path: Path) -> None:
         "accord_runtime",
         "accord_shop_clients",
     }
-    releases.unpack(folder, tmp_path / "code")
+    unpack(folder, tmp_path / "code")
     assert {path.name for path in (tmp_path / "code").iterdir() if path.suffix == ""} == {
         "accord",
         "accord_checks",

@@ -95,7 +95,7 @@ def test_an_example_of_a_change_is_found(rule: ChangeRule, then: Contracts, now:
 def test_the_documentation_is_that_of_the_rules() -> None:
     """docs/contract-rules.md is what `accord contracts explain` writes."""
     written = (ROOT / "docs" / "contract-rules.md").read_text()
-    assert written == "\n".join(explain_command.document()) + "\n", (
+    assert written == explain_command.document() + "\n", (
         "run `accord contracts explain > docs/contract-rules.md`"
     )
 

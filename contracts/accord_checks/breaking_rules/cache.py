@@ -1,9 +1,10 @@
 """What callers keep of answers."""
 
 from collections.abc import Iterator
+from operator import gt
 from typing import Final
 
-from accord_checks.breaking_rules.change import Found, Risk, change_rule, went
+from accord_checks.breaking_rules.change import Found, Risk, change_rule, moved
 from accord_checks.declarations import Rpc
 from accord_checks.formatting import seconds
 
@@ -35,9 +36,7 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
         what = f"the answers of {new.short} are kept for {seconds(now.ttl)} now"
         yield Found(what, "see that callers bear an old answer", ("cache",))
         return
-    if now.ttl > then.ttl:
-        what = went(f"cache.ttl of {new.short}", then.ttl, now.ttl)
-        yield Found(what, "see that callers bear an old answer", ("cache", "ttl"))
+    yield from moved(old, new, "cache.ttl", gt, "see that callers bear an old answer")
     gone = sorted(set(then.invalidated_by) - set(now.invalidated_by))
     if gone:
         what = f"{', '.join(name[1:] for name in gone)} no longer drops the answers of {new.short}"

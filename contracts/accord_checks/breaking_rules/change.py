@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from typing import Generic, TypeAlias, TypeVar
+from operator import attrgetter
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from accord_checks.declarations import Event, Place, Rpc, Service
 from accord_checks.formatting import shown
@@ -111,6 +112,24 @@ def change_rule(
 def went(what: str, then: object, now: object) -> str:
     """A value before and after: "the timeout of Get went from 5 s to 2 s"."""
     return f"{what} went from {shown(then)} to {shown(now)}"
+
+
+def moved(
+    old: Rpc | Event,
+    new: Rpc | Event,
+    path: str,
+    wrong: Callable[[Any, Any], bool],
+    instead: str,
+    name: str = "",
+) -> Iterator[Found]:
+    """One value of a policy, if it is `wrong` now, given what it was.
+
+    It is called `name`, or as its path is written: "floor.timeout".
+    """
+    now, then = (attrgetter(path)(version.policy) for version in (new, old))
+    if wrong(now, then):
+        what = went(f"{name or path} of {new.short}", then, now)
+        yield Found(what, instead, tuple(path.split(".")))
 
 
 def parts(old: Rpc, new: Rpc, option: str, instead: str, *, added: bool = False) -> Iterator[Found]:

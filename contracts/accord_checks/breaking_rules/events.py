@@ -1,11 +1,12 @@
 """Messages that are published."""
 
 from collections.abc import Iterator
+from operator import gt, lt
 from typing import Final
 
 from google.protobuf import descriptor as pb
 
-from accord_checks.breaking_rules.change import ChangeRule, Found, Risk, change_rule, went
+from accord_checks.breaking_rules.change import ChangeRule, Found, Risk, change_rule, moved
 from accord_checks.contracts import field_type, reachable
 from accord_checks.declarations import Event
 
@@ -53,12 +54,13 @@ REMOVED: Final = ChangeRule(
 )
 def subject(old: Event, new: Event) -> Iterator[Found]:
     """The subject."""
-    if old.policy.subject != new.policy.subject:
-        yield Found(
-            f"{new.short} went from {old.policy.subject!r} to {new.policy.subject!r}",
-            "keep it, or add another event beside it",
-            ("subject",),
-        )
+    return _changed("subject", new.short, old.policy.subject, new.policy.subject)
+
+
+def _changed(field: str, name: str, was: str, is_: str) -> Iterator[Found]:
+    if was != is_:
+        what = f"{name} went from {was!r} to {is_!r}"
+        yield Found(what, "keep it, or add another event beside it", (field,))
 
 
 @change_rule(
@@ -71,12 +73,7 @@ def subject(old: Event, new: Event) -> Iterator[Found]:
 )
 def key(old: Event, new: Event) -> Iterator[Found]:
     """The key."""
-    if old.policy.key != new.policy.key:
-        yield Found(
-            f"the key of {new.short} went from {old.policy.key!r} to {new.policy.key!r}",
-            "keep it, or add another event beside it",
-            ("key",),
-        )
+    return _changed("key", f"the key of {new.short}", old.policy.key, new.policy.key)
 
 
 @change_rule(
@@ -89,12 +86,7 @@ def key(old: Event, new: Event) -> Iterator[Found]:
 )
 def version_lowered(old: Event, new: Event) -> Iterator[Found]:
     """A smaller version."""
-    if new.policy.version < old.policy.version:
-        yield Found(
-            went(f"the version of {new.short}", old.policy.version, new.policy.version),
-            f"write {old.policy.version} or more",
-            ("version",),
-        )
+    return moved(old, new, "version", lt, f"write {old.policy.version} or more", "the version")
 
 
 @change_rule(
@@ -107,12 +99,8 @@ def version_lowered(old: Event, new: Event) -> Iterator[Found]:
 )
 def version_raised(old: Event, new: Event) -> Iterator[Found]:
     """A greater version."""
-    if new.policy.version > old.policy.version:
-        yield Found(
-            went(f"the version of {new.short}", old.policy.version, new.policy.version),
-            "see that every consumer knows it before it is published",
-            ("version",),
-        )
+    instead = "see that every consumer knows it before it is published"
+    return moved(old, new, "version", gt, instead, "the version")
 
 
 @change_rule(

@@ -1,8 +1,10 @@
 """How often an RPC may be called, from how far, and what live policy must leave of that."""
 
 from collections.abc import Iterator
+from operator import gt, lt, ne
 
-from accord_checks.breaking_rules.change import Found, Risk, change_rule, went
+from accord.policies.rate_limit import RatePolicy
+from accord_checks.breaking_rules.change import Found, Risk, change_rule, moved
 from accord_checks.declarations import Rpc
 
 
@@ -16,23 +18,14 @@ from accord_checks.declarations import Rpc
 )
 def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
     """A rate that was raised or taken away is safe."""
-    then, now = old.policy.limit, new.policy.limit
-    if then.priority is not now.priority:
-        yield Found(
-            went(f"the priority of {new.short}", then.priority, now.priority),
-            "see who is shed first now",
-            ("limit", "priority"),
-        )
-    if now.rate is not None and (
-        then.rate is None
-        or now.rate.per_second < then.rate.per_second
-        or now.rate.burst < then.rate.burst
-    ):
-        yield Found(
-            went(f"the rate of {new.short}", then.rate, now.rate),
-            "see that no caller needs more",
-            ("limit", "rate"),
-        )
+    yield from moved(old, new, "limit.priority", ne, "see who is shed first now", "the priority")
+    yield from moved(old, new, "limit.rate", _lower, "see that no caller needs more", "the rate")
+
+
+def _lower(now: RatePolicy | None, then: RatePolicy | None) -> bool:
+    return now is not None and (
+        then is None or now.per_second < then.per_second or now.burst < then.burst
+    )
 
 
 @change_rule(
@@ -45,13 +38,7 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
 )
 def depth_lowered(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Hops between the edge and the RPC."""
-    then, now = old.policy.max_depth, new.policy.max_depth
-    if now < then:
-        yield Found(
-            went(f"max_depth of {new.short}", then, now),
-            "see that nobody calls it from further down",
-            ("max_depth",),
-        )
+    return moved(old, new, "max_depth", lt, "see that nobody calls it from further down")
 
 
 @change_rule(
@@ -64,13 +51,7 @@ def depth_lowered(old: Rpc, new: Rpc) -> Iterator[Found]:
 )
 def depth_raised(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Hops between the edge and the RPC."""
-    then, now = old.policy.max_depth, new.policy.max_depth
-    if now > then:
-        yield Found(
-            went(f"max_depth of {new.short}", then, now),
-            "let an event carry what is further away",
-            ("max_depth",),
-        )
+    return moved(old, new, "max_depth", gt, "let an event carry what is further away")
 
 
 @change_rule(
@@ -83,11 +64,5 @@ def depth_raised(old: Rpc, new: Rpc) -> Iterator[Found]:
 )
 def floor_lowered(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Of the timeout and of the attempts."""
-    for name in ("timeout", "max_attempts"):
-        then, now = getattr(old.policy.floor, name), getattr(new.policy.floor, name)
-        if now < then:
-            yield Found(
-                went(f"floor.{name} of {new.short}", then, now),
-                "keep it, or say why it is no longer needed",
-                ("floor", name),
-            )
+    for path in ("floor.timeout", "floor.max_attempts"):
+        yield from moved(old, new, path, lt, "keep it, or say why it is no longer needed")

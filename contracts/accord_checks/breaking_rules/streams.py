@@ -1,11 +1,10 @@
 """How long streams may live, and how they are resumed."""
 
 from collections.abc import Iterator
+from operator import gt, lt, ne
 
-from accord_checks.breaking_rules.change import Found, Risk, change_rule, parts, went
+from accord_checks.breaking_rules.change import Found, Risk, change_rule, moved, parts
 from accord_checks.declarations import Rpc
-
-_BOUNDS = ("max_lifetime", "idle")
 
 
 @change_rule(
@@ -18,16 +17,10 @@ _BOUNDS = ("max_lifetime", "idle")
 )
 def shortened(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Longest life and longest silence; only what a server writes has them."""
-    if not new.policy.server_streaming:
-        return
-    for name in _BOUNDS:
-        then, now = getattr(old.policy.stream, name), getattr(new.policy.stream, name)
-        if now < then:
-            yield Found(
-                went(f"stream.{name} of {new.short}", then, now),
-                "keep it, or see that every caller resumes",
-                ("stream", name),
-            )
+    if new.policy.server_streaming:
+        instead = "keep it, or see that every caller resumes"
+        yield from moved(old, new, "stream.max_lifetime", lt, instead)
+        yield from moved(old, new, "stream.idle", lt, instead)
 
 
 @change_rule(
@@ -40,16 +33,11 @@ def shortened(old: Rpc, new: Rpc) -> Iterator[Found]:
 )
 def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Longer bounds, another keepalive; of what a server writes."""
-    if not new.policy.server_streaming:
-        return
-    for name in (*_BOUNDS, "keepalive"):
-        then, now = getattr(old.policy.stream, name), getattr(new.policy.stream, name)
-        if now > then or (name == "keepalive" and now != then):
-            yield Found(
-                went(f"stream.{name} of {new.short}", then, now),
-                "see that servers and proxies bear it",
-                ("stream", name),
-            )
+    if new.policy.server_streaming:
+        instead = "see that servers and proxies bear it"
+        yield from moved(old, new, "stream.max_lifetime", gt, instead)
+        yield from moved(old, new, "stream.idle", gt, instead)
+        yield from moved(old, new, "stream.keepalive", ne, instead)
 
 
 @change_rule(

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterator
+from operator import ne
 
-from accord_checks.breaking_rules.change import Found, Risk, change_rule, went
+from accord_checks.breaking_rules.change import Found, Risk, change_rule, moved
 from accord_checks.declarations import Rpc
 
 
-def _limit(value: float | None) -> float:
-    return math.inf if value is None else value
+def _less(one: float | None, other: float | None) -> bool:
+    """No timeout is the longest."""
+    return (math.inf if one is None else one) < (math.inf if other is None else other)
 
 
 @change_rule(
@@ -21,13 +23,8 @@ def _limit(value: float | None) -> float:
 )
 def shortened(old: Rpc, new: Rpc) -> Iterator[Found]:
     """A call's own timeout."""
-    then, now = old.policy.timeout, new.policy.timeout
-    if _limit(now) < _limit(then):
-        yield Found(
-            went(f"the timeout of {new.short}", then, now),
-            "keep it, or agree with its callers first",
-            ("timeout",),
-        )
+    instead = "keep it, or agree with its callers first"
+    return moved(old, new, "timeout", _less, instead, "the timeout")
 
 
 @change_rule(
@@ -40,13 +37,8 @@ def shortened(old: Rpc, new: Rpc) -> Iterator[Found]:
 )
 def lengthened(old: Rpc, new: Rpc) -> Iterator[Found]:
     """A call's own timeout."""
-    then, now = old.policy.timeout, new.policy.timeout
-    if _limit(now) > _limit(then):
-        yield Found(
-            went(f"the timeout of {new.short}", then, now),
-            "look at the `calls` of whoever waits for it",
-            ("timeout",),
-        )
+    instead = "look at the `calls` of whoever waits for it"
+    return moved(old, new, "timeout", lambda now, then: _less(then, now), instead, "the timeout")
 
 
 @change_rule(
@@ -59,10 +51,5 @@ def lengthened(old: Rpc, new: Rpc) -> Iterator[Found]:
 )
 def attempt(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Of a single attempt."""
-    then, now = old.policy.attempt_timeout, new.policy.attempt_timeout
-    if then != now:
-        yield Found(
-            went(f"the attempt timeout of {new.short}", then, now),
-            "see that it leaves room for the attempts",
-            ("attempt_timeout",),
-        )
+    instead = "see that it leaves room for the attempts"
+    return moved(old, new, "attempt_timeout", ne, instead, "the attempt timeout")

@@ -27,9 +27,12 @@ TODAY: Final = "today's client and servers"
 """For RPCs that are not released yet."""
 
 RELEASED: Final = {
-    rpc
+    f"{service.full_name}/{method.name}"
     for image in list(map(releases.image_of, releases.released().values()))[-1:]
-    for rpc in fixtures.Contracts(image.read_bytes()).rpcs()
+    for file in fixtures.Contracts(image.read_bytes()).files
+    if f"{file.package}.".startswith(fixtures.OWN)
+    for service in file.services_by_name.values()
+    for method in service.methods
 }
 
 _ORIGINS: Final = """

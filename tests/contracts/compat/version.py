@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,15 @@ def today() -> Version:
     return Version(TODAY, (root, root / "interceptors", root / "runtime", root / "generated"))
 
 
+def unpack(folder: Path, target: Path) -> None:
+    """Lay out the code of a release, wheels and servers, as one importable folder."""
+    archives = [*sorted(folder.glob("*.whl")), folder / releases.SERVICES]
+    for archive in archives:
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(target)
+
+
 def kept(folder: Path, target: Path) -> Version:
     """The code of a release that is kept, unpacked into an empty folder."""
-    releases.unpack(folder, target)
+    unpack(folder, target)
     return Version(folder.name, (target,))

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shopctl.supervisor.logs import Human, JsonLines, LogFile, Raw
+from shopctl.supervisor.logs import Human, LogFile, json_lines, raw
 
 PLAIN = Human(width=8, colour=False)
 
@@ -50,14 +50,14 @@ def test_human_leaves_the_small_talk_of_the_broker_out() -> None:
 
 def test_raw_keeps_the_line() -> None:
     """In a pipe the line stays as it is, behind the name."""
-    assert Raw(width=8)("orders", b'{"a": 1}') == 'orders   | {"a": 1}'
+    assert raw(width=8)("orders", b'{"a": 1}') == 'orders   | {"a": 1}'
 
 
 def test_json_lines_are_always_objects() -> None:
     """Objects pass unchanged, everything else is wrapped."""
-    assert JsonLines()("orders", b'{"a": 1}') == '{"a": 1}'
+    assert json_lines("orders", b'{"a": 1}') == '{"a": 1}'
     for text in (b"plain", b"[1]", b"{broken"):
-        wrapped = json.loads(JsonLines()("orders", text) or "")
+        wrapped = json.loads(json_lines("orders", text) or "")
         assert wrapped == {"service": "orders", "msg": text.decode()}
 
 

@@ -1,12 +1,13 @@
 """What `shopctl up` is going to start."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from services import topology
 from shopctl.errors import CommandError, ExitCode
-from shopctl.supervisor.programs import Selection, child_environment, select
+from shopctl.supervisor.programs import Selection, select
 
 HOME = Path("/home/mesh")
 
@@ -69,9 +70,19 @@ def test_secrets_are_not_in_the_repr() -> None:
     assert "s3cret" not in repr(selected())
 
 
-def environment(nats_url: str, **inherited: str) -> dict[str, str]:
-    return child_environment(
-        inherited, home=HOME, offset=5, database_url="postgresql://db", nats_url=nats_url
+def environment(nats_url: str, **inherited: str) -> Mapping[str, str]:
+    """What a service is given."""
+    return (
+        select(
+            HOME,
+            offset=5,
+            left_out=[],
+            database_url="postgresql://db",
+            nats_url=nats_url,
+            inherited=inherited,
+        )
+        .programs[-1]
+        .env
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shopctl.supervisor.health import GrpcHealth, State
+from shopctl.supervisor.health import State, check_grpc
 from shopctl.supervisor.process import Backoff
 from shopctl.supervisor.programs import Program
 from shopctl.supervisor.supervisor import Event, Notice, Supervisor, describe_exit
@@ -32,7 +32,7 @@ def tiny_program(name: str, *options: str, last: bool = False) -> Program:
         env=dict(os.environ),
         address=address,
         ports={"gRPC": port},
-        health=GrpcHealth(address),
+        health=check_grpc,
         drain_last=last,
     )
 
@@ -89,7 +89,7 @@ async def test_starts_all_and_waits_for_health() -> None:
         assert await watched.supervisor.serving(DEADLINE)
         assert {child.state for child in watched.children.values()} == {State.SERVING}
         for child in watched.children.values():
-            assert await child.program.health.check(2.0) is State.SERVING
+            assert await check_grpc(child.program.address, 2.0) is State.SERVING
 
 
 async def test_not_serving_is_not_ready() -> None:
@@ -99,7 +99,7 @@ async def test_not_serving_is_not_ready() -> None:
         await until(lambda: watched.messages("bad"), "the child to listen")
         assert not await watched.supervisor.serving(0.3)
         assert watched.children["bad"].state is State.STARTING
-        assert await watched.children["bad"].program.health.check(2.0) is State.NOT_SERVING
+        assert await check_grpc(watched.children["bad"].program.address, 2.0) is State.NOT_SERVING
 
 
 async def test_drains_in_order_and_leaves_nothing() -> None:
@@ -143,7 +143,7 @@ async def test_backs_off_from_what_cannot_start() -> None:
         env=dict(os.environ),
         address="127.0.0.1:1",
         ports={},
-        health=GrpcHealth("127.0.0.1:1"),
+        health=check_grpc,
     )
     watched = Watched(program)
     async with running(watched):

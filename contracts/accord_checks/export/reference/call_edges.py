@@ -1,6 +1,5 @@
 """Who calls whom: every edge between an RPC or a caller's identity and an RPC."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -39,7 +38,7 @@ class Edge:
 
 
 class Calls:
-    """All edges of the contracts, and those to each RPC."""
+    """All edges of the contracts."""
 
     def __init__(self, contracts: ResolvedContracts) -> None:
         """Collect them in the order of the contracts."""
@@ -47,13 +46,11 @@ class Calls:
         """In the order of the contracts."""
         self.known = frozenset(rpc.policy.method for rpc in contracts.rpcs())
         """The RPCs that the contracts have; others may be called, too."""
-        self._to: dict[str, list[Edge]] = defaultdict(list)
-        for edge in self.edges:
-            self._to[edge.target].append(edge)
 
-    def made_to(self, name: str) -> list[Edge]:
-        """Who calls an RPC."""
-        return self._to.get(name, [])
+    def made_to(self, name: str, kind: Kind) -> list[tuple[str, float | None]]:
+        """Who calls an RPC in that way, and the seconds that each allows."""
+        to = (edge for edge in self.edges if edge.target == name and edge.kind is kind)
+        return [(edge.source, edge.timeout) for edge in to]
 
 
 def service_of(name: str) -> str:

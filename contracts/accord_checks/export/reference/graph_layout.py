@@ -11,7 +11,7 @@ import graphlib
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -67,25 +67,23 @@ def layered(nodes: Mapping[Node, Size], links: Sequence[Link]) -> Layout:
     return Layout(corners, ways, Size(width, height))
 
 
-def _groups(nodes: Iterable[Node], links: Iterable[Link]) -> list[dict[Node, None]]:
+def _groups(nodes: Mapping[Node, Size], links: Iterable[Link]) -> Iterator[list[Node]]:
     """The nodes that links join, directly or not, in the order in which they are given."""
     joined: dict[Node, list[Node]] = defaultdict(list)
     for source, target in links:
         joined[source].append(target)
         joined[target].append(source)
-    number: dict[Node, int] = {}
+    grouped: set[Node] = set()
     for start in nodes:
-        waiting = [start] if start not in number else []
-        group = len(number)
+        group, waiting = set[Node](), [start]
         while waiting:
             node = waiting.pop()
-            if node not in number:
-                number[node] = group
+            if node not in grouped:
+                grouped.add(node)
+                group.add(node)
                 waiting += joined[node]
-    groups: dict[int, dict[Node, None]] = defaultdict(dict)
-    for node in nodes:
-        groups[number[node]][node] = None
-    return list(groups.values())
+        if group:
+            yield [node for node in nodes if node in group]
 
 
 def _connected(nodes: Mapping[Node, Size], links: Sequence[Link]) -> Layout:

@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from importlib import resources
+from itertools import chain
 from string import Template
 from typing import Final
 
 from google.protobuf import descriptor as pb
 
 from accord.contract import Key
+from accord_checks.contracts import reachable
 from accord_checks.declarations import Event, Rpc, Service
 from accord_checks.export.json_schema import map_value
 from accord_checks.export.reference import policy_table
@@ -38,7 +40,6 @@ def export(contracts: ResolvedContracts, *, title: str = "Contracts") -> str:
     calls = Calls(contracts)
     types = _types(contracts)
     sections = [
-        _overview(contracts, title),
         _graph(contracts, calls),
         *(_service(contracts, service, calls, types) for service in contracts.services),
         _events(contracts, types),
@@ -50,6 +51,9 @@ def export(contracts: ResolvedContracts, *, title: str = "Contracts") -> str:
         title=escaped(title),
         style=_asset("page.css"),
         navigation=_navigation(contracts, types),
+        services=counted(len(contracts.services), "service"),
+        rpcs=counted(sum(1 for _ in contracts.rpcs()), "RPC"),
+        events=counted(len(contracts.events), "event"),
         sections="\n".join(section for section in sections if section),
         script=_asset("page.js"),
     )
@@ -67,25 +71,17 @@ def _asset(name: str) -> str:
 
 def _types(contracts: ResolvedContracts) -> dict[str, Type]:
     """Every message and enum that an RPC or event uses, by full name, in order of name."""
+    used = [event.descriptor for event in contracts.events]
+    for rpc in contracts.rpcs():
+        used += (rpc.descriptor.input_type, rpc.descriptor.output_type)
     found: dict[str, Type] = {}
-
-    def add(message: pb.Descriptor) -> None:
-        if message.full_name in found or message.file.name.startswith(WELL_KNOWN):
-            return
-        found[message.full_name] = message
+    for message in chain.from_iterable(map(reachable, used)):
+        if not message.GetOptions().map_entry:
+            found[message.full_name] = message
         for field in message.fields:
-            used = map_value(field) or field
-            if used.message_type is not None:
-                add(used.message_type)
-            enum = used.enum_type
+            enum = field.enum_type
             if enum is not None and not enum.file.name.startswith(WELL_KNOWN):
                 found[enum.full_name] = enum
-
-    for rpc in contracts.rpcs():
-        add(rpc.descriptor.input_type)
-        add(rpc.descriptor.output_type)
-    for event in contracts.events:
-        add(event.descriptor)
     return dict(sorted(found.items()))
 
 
@@ -104,19 +100,6 @@ def _navigation(contracts: ResolvedContracts, types: dict[str, Type]) -> str:
         parts.append(("messages", f"Messages ({len(types)})"))
     listed = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in parts)
     return f'<nav aria-label="Contents"><ul>{listed}</ul><h2>Services</h2><ul>{services}</ul></nav>'
-
-
-def _overview(contracts: ResolvedContracts, title: str) -> str:
-    counts = (
-        counted(len(contracts.services), "service"),
-        counted(sum(1 for _ in contracts.rpcs()), "RPC"),
-        counted(len(contracts.events), "event"),
-    )
-    return (
-        f"<section><h2>{escaped(title)} at a glance</h2><p>{', '.join(counts)}. Every RPC is shown"
-        " with the policy that its contract states; what is not shown has the default of the"
-        " library <code>accord</code>.</p></section>"
-    )
 
 
 def _graph(contracts: ResolvedContracts, calls: Calls) -> str:
@@ -158,14 +141,10 @@ def _rpc(contracts: ResolvedContracts, rpc: Rpc, calls: Calls, types: dict[str, 
     request = _stream(found.client_streaming) + _named(found.input_type, types)
     response = _stream(found.server_streaming) + _named(found.output_type, types)
     badges = _deprecated(found)
-    badges += [
-        text
-        for text, shown in (
-            ("no policy stated", not rpc.policy.declared),
-            ("needs a key", rpc.policy.key is Key.REQUIRED),
-        )
-        if shown
-    ]
+    if not rpc.policy.declared:
+        badges.append("no policy stated")
+    if rpc.policy.key is Key.REQUIRED:
+        badges.append("needs a key")
     rows = "".join(
         f"<dt>{escaped(name)}</dt><dd>{said}</dd>" for name, said in policy_table.rows(rpc, calls)
     )

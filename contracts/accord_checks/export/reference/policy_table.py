@@ -3,12 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
-from accord.contract import (
-    DEFAULT_MAX_DEPTH,
-    FloorPolicy,
-    Key,
-    StreamPolicy,
-)
+from accord.contract import DEFAULT_MAX_DEPTH, FloorPolicy, Key
 from accord.policies.breaker import BreakerPolicy
 from accord.policies.types import Priority
 from accord_checks.declarations import Rpc
@@ -45,13 +40,15 @@ def _time(rpc: Rpc) -> Iterator[Row]:
         yield "Timeout of one attempt", human(policy.attempt_timeout)
     if policy.server_streaming:
         # A stream of requests alone has a timeout, like a unary call.
-        yield "Stream", _stream(policy.stream)
-    if policy.resume is not None:
-        resume = policy.resume
+        stream = policy.stream
         yield (
-            "Resume",
-            f"send the last {code(resume.response_field)} seen as {code(resume.request_field)}",
+            "Stream",
+            f"lives up to {human(stream.max_lifetime)}, idle up to {human(stream.idle)}, keepalive"
+            f" every {human(stream.keepalive)}",
         )
+    if policy.resume is not None:
+        seen, sent = code(policy.resume.response_field), code(policy.resume.request_field)
+        yield "Resume", f"send the last {seen} seen as {sent}"
     if policy.stream.not_resumable and policy.server_streaming:
         yield "Not resumable", escaped(policy.stream.not_resumable)
     if policy.floor != FloorPolicy():
@@ -59,13 +56,6 @@ def _time(rpc: Rpc) -> Iterator[Row]:
         if policy.floor.max_attempts:
             least.append(f"{policy.floor.max_attempts} attempts")
         yield "Floor of live policy", ", ".join(least)
-
-
-def _stream(stream: StreamPolicy) -> str:
-    return (
-        f"lives up to {human(stream.max_lifetime)}, idle up to {human(stream.idle)}, keepalive"
-        f" every {human(stream.keepalive)}"
-    )
 
 
 def _safety(rpc: Rpc, calls: Calls) -> Iterator[Row]:
@@ -129,7 +119,7 @@ def _callers(rpc: Rpc, calls: Calls) -> Iterator[Row]:
         yield "Callers", ", ".join(said)
     if policy.calls:
         yield "Calls", _listed(policy.calls.items(), calls)
-    if callers := _sources(rpc, calls, Kind.CALL):
+    if callers := calls.made_to(policy.method, Kind.CALL):
         yield "Called by", _listed(callers, calls)
     if policy.max_depth != DEFAULT_MAX_DEPTH:
         yield "Depth", f"at most {counted(policy.max_depth, 'hop')} below the edge"
@@ -144,24 +134,16 @@ def _later(rpc: Rpc, calls: Calls) -> Iterator[Row]:
             for step in policy.saga.steps
         ]
         yield "Saga", f"within {human(policy.saga.timeout)}: {' → '.join(steps)}"
-    if sagas := _sources(rpc, calls, Kind.SAGA):
+    if sagas := calls.made_to(policy.method, Kind.SAGA):
         yield "Step of", _listed(sagas, calls)
     if policy.compensation is not None:
         undo = policy.compensation
         filled = ", ".join(f"{code(field)} from {code(source)}" for field, source in undo.fill)
         yield "Undone by", rpc_link(undo.method, calls) + (f" with {filled}" if filled else "")
-    if undone := _sources(rpc, calls, Kind.UNDO):
+    if undone := calls.made_to(policy.method, Kind.UNDO):
         yield "Undoes", _listed(undone, calls)
     if policy.errors:
         yield "Errors", ", ".join(link(f"error-{it}", it) for it in sorted(policy.errors))
-
-
-def _sources(rpc: Rpc, calls: Calls, kind: Kind) -> list[tuple[str, float | None]]:
-    return [
-        (edge.source, edge.timeout)
-        for edge in calls.made_to(rpc.policy.method)
-        if edge.kind is kind
-    ]
 
 
 def _listed(ends: Iterable[tuple[str, float | None]], calls: Calls) -> str:

@@ -146,5 +146,5 @@ def test_edges_say_who_calls_whom() -> None:
         (Kind.CALL, "/elsewhere.v1.Stranger/Do"),
         (Kind.UNDO, "/acme.calls.v1.A/Again"),
     }
-    taken = {edge.source for edge in calls.made_to("/acme.calls.v1.A/Do")}
+    taken = {source for kind in Kind for source, _ in calls.made_to("/acme.calls.v1.A/Do", kind)}
     assert taken == {"/acme.calls.v1.C/Do", "spiffe://acme.test/web", "plain-name"}
