@@ -13,7 +13,7 @@ from random import getrandbits
 from typing import Final, ParamSpec, TypeVar
 
 from accord.contract.policy import MethodPolicy
-from accord.policies.depth import DEPTH_KEY, nested
+from accord.policies.call_depth import DEPTH_KEY, nested
 from accord.policies.idempotency import Scope
 from accord.policies.types import Priority
 

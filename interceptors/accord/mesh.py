@@ -29,10 +29,10 @@ from accord.errors import Translate
 from accord.interfaces import Repeats, Validator
 from accord.policies.budget import BudgetPolicy
 from accord.policies.resume import ResumeLimits
-from accord.server.protocols import GenericHandler
 from accord.server.registration import LAME_DUCK
 from accord.server.request import Settings
 from accord.server.state import Limits, ServerState
+from accord.server.types import GenericHandler
 
 if TYPE_CHECKING:
     from accord.sync.mesh import SyncMesh

@@ -17,17 +17,16 @@ from grpc_channelz.v1 import channelz
 
 import accord
 from accord.admin.mesh_service import CONTRACT, serve
-from accord.contract.overrides import FileSource, Layer
+from accord.contract.live_overrides import FileSource, Layer
 from accord_runtime import admin, telemetry
 from accord_runtime.admin.policy_store import BrokerPolicyStore
 from accord_runtime.database import Database, DatabaseLocked, DatabaseUnavailable, open_database
 from accord_runtime.database.migrations import migrate
-from accord_runtime.events import inbox, publisher
-from accord_runtime.events import record as events
+from accord_runtime.events import inbox, outbox, publisher
 from accord_runtime.events.broker import Broker
 from accord_runtime.events.notifier import Notifier
+from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.publisher import Publisher
-from accord_runtime.events.record import Outbox
 from accord_runtime.grpc import idempotency, reflection, validation
 from accord_runtime.grpc.idempotency import SqlIdempotencyStore
 from accord_runtime.service import Background, Runtime, Service
@@ -41,7 +40,7 @@ log = logging.getLogger(__name__)
 
 MIGRATIONS: Final = [
     *idempotency.MIGRATIONS,
-    *events.MIGRATIONS,
+    *outbox.MIGRATIONS,
     *publisher.MIGRATIONS,
     *table.MIGRATIONS,
     *inbox.MIGRATIONS,

@@ -13,7 +13,7 @@ from accord_runtime.database import Database
 from accord_runtime.events.broker import Broker
 from accord_runtime.events.inbox import EventHandler, Inbox
 from accord_runtime.events.notifier import Notifier
-from accord_runtime.events.record import Outbox
+from accord_runtime.events.outbox import Outbox
 from accord_runtime.saga import Sagas
 from accord_runtime.settings import Settings
 from accord_runtime.telemetry import Telemetry

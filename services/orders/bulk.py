@@ -7,7 +7,7 @@ from typing import Final
 import accord
 from accord import Idempotency, InvalidArgument, ResourceExhausted, ServiceError
 from accord_runtime.database import Database, Tx
-from accord_runtime.events.record import Outbox
+from accord_runtime.events.outbox import Outbox
 from accord_runtime.grpc import idempotency
 from accord_runtime.saga import Sagas
 from services.orders import domain, store

@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 
 from accord.errors import NotFound
 from accord_runtime.database import Row, Tx
-from accord_runtime.events.record import Outbox
+from accord_runtime.events.outbox import Outbox
 from accord_runtime.grpc.page_tokens import Page
 from services.orders import domain
 from shop.orders.v1.events_pb2 import OrderPlaced

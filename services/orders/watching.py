@@ -12,8 +12,8 @@ from google.protobuf.any_pb2 import Any
 
 from accord.errors import Aborted, NotFound, OutOfRange, ResourceExhausted, ServiceError
 from accord_runtime.database import Database, Tx
-from accord_runtime.events import record as events
 from accord_runtime.events.notifier import RECORD, Notifier, Watch
+from accord_runtime.events.outbox import Event, after_position, committed, of_key
 from services.orders import domain, store
 from shop.common.v1.event_pb2 import EventRecord
 from shop.orders.v1 import orders_pb2 as pb
@@ -63,7 +63,7 @@ class Follower:
         """The updates that have not been delivered yet."""
         updates = []
         # All events are folded once, so that an update can say where the order stood.
-        for event in events.of_key(tx, self.order_id, after=self.order.sequence):
+        for event in of_key(tx, self.order_id, after=self.order.sequence):
             domain.apply(self.order, event.message(), event.sequence, event.occurred_at)
             if event.sequence > self.sequence:
                 updates.append(_update(event, self.order))
@@ -86,7 +86,7 @@ class Follower:
         return self.read(tx)
 
 
-def event_record(event: events.Event) -> EventRecord:
+def event_record(event: Event) -> EventRecord:
     """An event in its envelope, for streams of the service's record."""
     return EventRecord(
         event_id=event.event_id,
@@ -102,7 +102,7 @@ def event_record(event: events.Event) -> EventRecord:
     )
 
 
-def _update(event: events.Event, order: pb.Order) -> pb.StreamOrderUpdatesResponse:
+def _update(event: Event, order: pb.Order) -> pb.StreamOrderUpdatesResponse:
     return pb.StreamOrderUpdatesResponse(
         sequence=event.sequence,
         event_type=event.type,
@@ -139,7 +139,7 @@ class Watching:
     ) -> AsyncGenerator[pb.ReadEventsResponse, None]:
         """The events of this service beyond a position; see ReadEvents."""
         with self._notifier.watching(RECORD) as watch:
-            head = await self._database.read(events.committed)
+            head = await self._database.read(committed)
             if after > head:
                 raise OutOfRange(
                     "POSITION_IN_FUTURE", f"after_position is {after}, the last event is {head}"
@@ -147,7 +147,7 @@ class Watching:
             position = after
             while True:
                 batch = await self._database.read(
-                    partial(events.after_position, position=position, most=BATCH)
+                    partial(after_position, position=position, most=BATCH)
                 )
                 for event in batch:
                     assert event.position is not None

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from accord.contract.overrides import OverrideRefused, parse
+from accord.contract.live_overrides import OverrideRefused, parse
 from accord.ops.v1.mesh_pb2 import ClearOverrideRequest, SetOverrideRequest
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from shopctl.client import Shop, with_shop

@@ -14,7 +14,7 @@ from shopctl.supervisor import hints, state, status
 from shopctl.supervisor.health import State
 from shopctl.supervisor.logs import Format, Human, LogFile, json_lines, raw
 from shopctl.supervisor.programs import Selection
-from shopctl.supervisor.supervisor import Event, Notice, Supervisor
+from shopctl.supervisor.restarts import Event, Notice, Supervisor
 from shopctl.terminal import TerminalWriter, is_terminal, wants_colour, width
 
 LOGS: Final = "logs"

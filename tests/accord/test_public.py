@@ -27,7 +27,7 @@ PUBLIC: Final = {
         " StreamPolicy check_service event_policy live_policy merge_options method_policy"
         " read_event read_method"
     ),
-    "accord.contract.overrides": (
+    "accord.contract.live_overrides": (
         "FileSource Layer OverrideRefused PolicySource PolicyStore parse"
     ),
     "accord.errors": (

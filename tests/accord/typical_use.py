@@ -71,7 +71,7 @@ from accord.contract import (
     read_event,
     read_method,
 )
-from accord.contract.overrides import (
+from accord.contract.live_overrides import (
     FileSource,
     Layer,
     OverrideRefused,

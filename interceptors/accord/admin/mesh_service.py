@@ -11,8 +11,7 @@ from google.protobuf import descriptor_pool, duration_pb2
 
 from accord import errors
 from accord.client.method_state import ClientSnapshot, RouteSnapshot, TargetSnapshot
-from accord.contract import overrides
-from accord.contract.overrides import OverrideRefused, PolicyStore, UnknownMethod
+from accord.contract.live_overrides import OverrideRefused, PolicyStore, UnknownMethod, document
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1 import mesh_pb2_grpc
 from accord.policies.breaker import State
@@ -153,7 +152,7 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
             violation = ("override", refusal.problem)
             raise errors.InvalidArgument(violation, reason=OVERRIDE_REFUSED) from None
         if self._store is not None:
-            written = self._store.put(request.method, overrides.document(request.override))
+            written = self._store.put(request.method, document(request.override))
             await _kept(written)
         control.overrides.set(method, request.override)
         await self._record(method, request.reason, before)
@@ -211,7 +210,7 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         said = []
         in_force = self._control.overrides.in_force(method)
         if in_force is not None:
-            said.append(overrides.document(in_force.override))
+            said.append(document(in_force.override))
         injected = self._control.faults.of(method)
         if injected is not None:
             fault, left = injected.policy, self._control.faults.ends_in(injected)

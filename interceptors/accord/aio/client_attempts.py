@@ -14,7 +14,7 @@ from grpc.aio._interceptor import UnaryUnaryCallResponse
 
 from accord.aio.client_call import Ending, local_error
 from accord.aio.client_hedge import race
-from accord.aio.client_protocols import (
+from accord.aio.client_types import (
     AioOutgoing,
     CallObject,
     Continuation,
@@ -25,10 +25,9 @@ from accord.aio.client_protocols import (
     Start,
 )
 from accord.client.call import Attempt
-from accord.client.decisions import Again, Raise
-from accord.client.protocols import CallDetails, Details, Pair, Req, Res
 from accord.client.request import Caller, ClientSettings, failure_from
-from accord.telemetry.spans import suppressed
+from accord.client.types import Again, CallDetails, Details, Pair, Raise, Req, Res
+from accord.telemetry.instrumentation import suppressed
 
 PROBE_SETTLES: Final = 0.05
 """Seconds after which a stream that has been answered, and has not ended, was not refused."""

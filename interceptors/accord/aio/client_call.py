@@ -7,7 +7,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
-from accord.aio.client_protocols import (
+from accord.aio.client_types import (
     AioOutgoing,
     CallObject,
     CallStatus,
@@ -16,7 +16,7 @@ from accord.aio.client_protocols import (
     WholeCallObject,
 )
 from accord.client.call import Attempt
-from accord.client.protocols import Metadata, Pairs, Req, Res
+from accord.client.types import Metadata, Pairs, Req, Res
 
 T = TypeVar("T")
 

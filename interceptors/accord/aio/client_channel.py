@@ -10,7 +10,7 @@ from accord.aio.client_attempts import Attempts
 from accord.aio.client_interceptors import Interceptor, interceptors
 from accord.aio.client_stream import BidiCallable
 from accord.aio.client_unary import Active, UnaryCallable
-from accord.client.protocols import replacing
+from accord.client.types import replacing
 
 Options = Sequence[tuple[str, str | int]]
 

@@ -18,8 +18,8 @@ from grpc._cython import cygrpc
 from grpc.aio import _call
 
 from accord.aio.client_call import CallBase, EndedStatus
-from accord.aio.client_protocols import BareUnary, CallStatus, DoneCallback, Error, Wait
-from accord.client.protocols import Metadata, Pairs, Req, Res, stands_for
+from accord.aio.client_types import BareUnary, CallStatus, DoneCallback, Error, Wait
+from accord.client.types import Metadata, Pairs, Req, Res, stands_for
 
 _CANCELLED: Final = "Locally cancelled by application!"
 _DROPPED: Final = "Cancelled upon garbage collection!"

@@ -2,11 +2,10 @@
 
 import asyncio
 
-from accord.aio.client_protocols import AioOutgoing, CallObject, Error, Response, Start
+from accord.aio.client_types import AioOutgoing, CallObject, Error, Response, Start
 from accord.client.call import Attempt
-from accord.client.decisions import Failure
-from accord.client.protocols import Req, Res
 from accord.client.request import failure_from
+from accord.client.types import Failure, Req, Res
 
 
 async def race(

@@ -3,17 +3,10 @@
 import grpc.aio
 
 from accord.aio.client_attempts import Attempts
-from accord.aio.client_protocols import (
-    AioOutgoing,
-    Continuation,
-    Requests,
-    Response,
-    Responses,
-    Rpc,
-)
 from accord.aio.client_resume import ResumableCall
 from accord.aio.client_stream import StreamCall
-from accord.client.protocols import CallDetails, Req, Res, stands_for
+from accord.aio.client_types import AioOutgoing, Continuation, Requests, Response, Responses, Rpc
+from accord.client.types import CallDetails, Req, Res, stands_for
 
 
 class Interceptor:

@@ -12,20 +12,12 @@ import grpc
 import grpc.aio
 
 from accord.aio.client_call import EndedStatus, ended
-from accord.aio.client_protocols import (
-    AioOutgoing,
-    CallObject,
-    CallStatus,
-    Error,
-    Responses,
-    Start,
-)
 from accord.aio.client_stream import StreamCall
+from accord.aio.client_types import AioOutgoing, CallObject, CallStatus, Error, Responses, Start
 from accord.client.call import Attempt
-from accord.client.decisions import Raise
-from accord.client.protocols import Req, Res
 from accord.client.request import OnResume
 from accord.client.resume import ResumeTokens
+from accord.client.types import Raise, Req, Res
 
 
 class ResumableCall(StreamCall[Req, Res]):

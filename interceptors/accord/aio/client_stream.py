@@ -15,7 +15,7 @@ import grpc.aio
 
 from accord.aio import EOF
 from accord.aio.client_call import DelegatingCall, Ending
-from accord.aio.client_protocols import (
+from accord.aio.client_types import (
     AioOutgoing,
     Bidi,
     CallObject,
@@ -26,7 +26,7 @@ from accord.aio.client_protocols import (
     Start,
 )
 from accord.client.call import Attempt
-from accord.client.protocols import Req, Res, stands_for
+from accord.client.types import Req, Res, stands_for
 
 P = ParamSpec("P")
 

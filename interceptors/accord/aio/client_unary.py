@@ -16,7 +16,7 @@ import grpc.aio
 from accord.aio.client_attempts import Attempts
 from accord.aio.client_call import CallBase, EndedStatus
 from accord.aio.client_core_call import direct
-from accord.aio.client_protocols import (
+from accord.aio.client_types import (
     AioOutgoing,
     CallStatus,
     DoneCallback,
@@ -25,10 +25,9 @@ from accord.aio.client_protocols import (
     Response,
 )
 from accord.client.call import Attempt
-from accord.client.decisions import RAISE, Again, Raise, Refuse
 from accord.client.method_state import MethodState
-from accord.client.protocols import Details, Req, Res, stands_for
 from accord.client.request import Outgoing, failure_from
+from accord.client.types import RAISE, Again, Details, Raise, Refuse, Req, Res, stands_for
 
 CANCELLED: Final = grpc.StatusCode.CANCELLED
 

@@ -10,17 +10,17 @@ import grpc
 from accord.aio import EOF
 from accord.aio.server_timeouts import Watchdog
 from accord.errors import InvalidArgument
-from accord.server import protocols
+from accord.server import types
 from accord.server.codec import Codec
 from accord.server.error_mapping import known, sendable, with_mark
-from accord.server.observation import ServerCall
-from accord.server.protocols import Metadata, Req, Res, Status, Trailers
 from accord.server.servicer_context import ServicerContext
+from accord.server.spans import ServerCall
+from accord.server.types import Metadata, Req, Res, Status, Trailers
 
 T = TypeVar("T")
 
 
-class GrpcContext(protocols.GrpcContext, Protocol):
+class GrpcContext(types.GrpcContext, Protocol):
     """gRPC's own context of a call that is handled in an event loop, with bytes as messages."""
 
     def time_remaining(self) -> float | None:

@@ -13,17 +13,16 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from accord.aio import server_handlers as handlers
+from accord.aio.server_call import Pipeline
 from accord.aio.server_context import ServerContext
-from accord.aio.server_handlers import MethodHandler
+from accord.aio.server_handler_shapes import MethodHandler, generator, many, single
 from accord.aio.server_idempotency import KeyedCalls
-from accord.aio.server_pipeline import Pipeline
 from accord.contract.policy import ContractError
 from accord.server.idempotency import is_awaited
-from accord.server.protocols import AnyHandler
 from accord.server.registration import Pipelines
 from accord.server.request import WORKERS, Settings
-from accord.telemetry.spans import suppressed
+from accord.server.types import AnyHandler
+from accord.telemetry.instrumentation import suppressed
 
 
 # gRPC's class is generic in its stubs alone.
@@ -72,16 +71,14 @@ class ServerPipelines(Pipelines):
         # never answered, and none of our limits hold before it comes.
         streamed = found.request_streaming
         if found.response_streaming and broken is None:
-            writes = handlers.many(
-                found.stream_stream if streamed else found.unary_stream, self._pool
-            )
+            writes = many(found.stream_stream if streamed else found.unary_stream, self._pool)
             return grpc.stream_stream_rpc_method_handler(
-                handlers.generator(pipeline.behaviour(many=writes, streamed=streamed))
+                generator(pipeline.behaviour(many=writes, streamed=streamed))
             )
         handle = found.stream_unary if streamed else found.unary_unary
         if broken is not None:
             handle = _refuse_with(broken)
-        returns = handlers.single(handle, self._pool, streamed=streamed)
+        returns = single(handle, self._pool, streamed=streamed)
         return grpc.stream_unary_rpc_method_handler(
             pipeline.behaviour(single=returns, streamed=streamed)
         )

@@ -18,9 +18,9 @@ from typing import Final, Self
 
 from google.protobuf.message import Message
 
-from accord.client import waiting
-from accord.client.decisions import EXHAUSTED, RAISE, Again, Failure, Observer, Raise, Refuse
+from accord.client import skip_waiting
 from accord.client.method_state import MethodState, MethodStates
+from accord.client.types import EXHAUSTED, RAISE, Again, Failure, Observer, Raise, Refuse
 from accord.contract.policy import Dark, Key, MethodPolicy
 from accord.policies import deadline as deadlines
 from accord.policies.breaker import CIRCUIT_OPEN, Permission
@@ -310,7 +310,7 @@ class Call:
         if hedge is None or self._inherited or self._hedged or not self._repeatable():
             return None
         delay = hedge.delay()
-        return None if delay is None else waiting.delay(delay)
+        return None if delay is None else skip_waiting.delay(delay)
 
     def admit_hedge(self) -> Attempt | None:
         """Make a second attempt beside the first, if budget, breaker and deadline allow."""
@@ -364,7 +364,7 @@ class Call:
             return EXHAUSTED if drop.resumable or drop.told == NEVER else RAISE
         # When the deadline comes first, `admit` ends the call, with the deadline's own status.
         left = self.remaining()
-        wait = waiting.backoff(delay if left is None else min(delay, left))
+        wait = skip_waiting.backoff(delay if left is None else min(delay, left))
         return Again(wait, resumes=True)
 
     def _again(self, failure: Failure) -> Again | Raise:
@@ -397,4 +397,4 @@ class Call:
             return RAISE
         self.state.retries += 1
         env.count(policy.method, "retry.sent")
-        return Again(waiting.backoff(step))
+        return Again(skip_waiting.backoff(step))

@@ -16,10 +16,20 @@ from google.rpc import status_pb2
 from accord import context, errors
 from accord._log import log
 from accord.client.call import Attempt, Call, Environment
-from accord.client.decisions import Failure, Refuse
 from accord.client.method_state import MethodState
-from accord.client.observation import observe
-from accord.client.protocols import CallDetails, Details, E, Metadata, Pair, Pairs, Req, Res
+from accord.client.spans import observe
+from accord.client.types import (
+    CallDetails,
+    Details,
+    E,
+    Failure,
+    Metadata,
+    Pair,
+    Pairs,
+    Refuse,
+    Req,
+    Res,
+)
 from accord.contract.policy import ContractError
 from accord.errors import DEPENDENCY, EXHAUSTED
 from accord.policies.fault_injection import FAULT_KEY

@@ -8,9 +8,8 @@ from google.protobuf.message import Message
 
 from accord._log import log
 from accord.client.call import Call
-from accord.client.decisions import Failure
-from accord.client.protocols import Metadata, Req, Res
 from accord.client.request import OnResume, broken, failure_from
+from accord.client.types import Failure, Metadata, Req, Res
 from accord.policies.resume import OPEN_KEY
 
 

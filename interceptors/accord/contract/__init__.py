@@ -7,6 +7,7 @@ and field; a server checks all its services at start-up with `check_service`.
 """
 
 from accord.contract.event import event_policy, read_event
+from accord.contract.options_reader import Reading, merge_options, read_method
 from accord.contract.policy import (
     DEFAULT_MAX_DEPTH,
     DEFAULT_TIMEOUT,
@@ -22,7 +23,6 @@ from accord.contract.policy import (
     SagaPolicy,
     StreamPolicy,
 )
-from accord.contract.reader import Reading, merge_options, read_method
 from accord.contract.registry import LIVE_FIELDS, check_service, live_policy, method_policy
 
 __all__ = [

@@ -8,8 +8,8 @@ from typing import Final
 
 from google.protobuf import descriptor_pool
 
+from accord.contract.options_reader import Reader
 from accord.contract.policy import ContractError, Dark, MethodPolicy, StreamPolicy
-from accord.contract.reader import Reader
 from accord.v1 import policy_pb2
 
 LIVE_FIELDS: Final = frozenset(

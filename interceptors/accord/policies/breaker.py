@@ -18,8 +18,8 @@ from typing import Final
 from weakref import WeakSet
 
 from accord.policies.outcome import Outcome
+from accord.policies.sliding_window import Window
 from accord.policies.types import Refused
-from accord.policies.window import Window
 
 CIRCUIT_OPEN: Final = "CIRCUIT_OPEN"
 """ErrorInfo reason of a refusal, which is UNAVAILABLE."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from accord.policies.window import Window
+from accord.policies.sliding_window import Window
 
 
 @dataclass(frozen=True, slots=True)

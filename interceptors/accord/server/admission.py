@@ -14,7 +14,7 @@ from accord import context, errors
 from accord._log import log
 from accord.context import CallContext
 from accord.contract.policy import Dark
-from accord.policies.depth import TOO_DEEP, too_deep
+from accord.policies.call_depth import TOO_DEEP, too_deep
 from accord.policies.limiter import OVERLOADED
 from accord.policies.queue import Permit, Waiter
 from accord.policies.rate_limit import RATE_LIMITED

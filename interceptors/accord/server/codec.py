@@ -9,7 +9,7 @@ from typing import Generic, cast
 
 from accord.errors import InvalidArgument
 from accord.interfaces import FieldViolation
-from accord.server.protocols import MethodHandler, Req, Res
+from accord.server.types import MethodHandler, Req, Res
 
 
 class Codec(Generic[Req, Res]):

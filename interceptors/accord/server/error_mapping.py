@@ -19,7 +19,7 @@ from accord._log import log
 from accord.context import CallContext
 from accord.errors import DEPENDENCY, EXHAUSTED
 from accord.policies.retry import MARK, NEVER, PUSHBACK_KEY, format_pushback, parse_pushback
-from accord.server.protocols import Metadata, Status, Trailers
+from accord.server.types import Metadata, Status, Trailers
 from accord.telemetry.propagation import trace_id
 
 _MAX_CHAIN: Final = 32

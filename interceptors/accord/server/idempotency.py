@@ -20,7 +20,7 @@ from accord.interfaces import (
 from accord.policies.deadline import hop_reserve
 from accord.policies.idempotency import RETRY_AFTER, Scope, fingerprint, key_problem
 from accord.server.error_mapping import Answered
-from accord.server.protocols import Req
+from accord.server.types import Req
 
 KEY_REUSED: Final = "IDEMPOTENCY_KEY_REUSED"
 IN_PROGRESS: Final = "IDEMPOTENCY_IN_PROGRESS"

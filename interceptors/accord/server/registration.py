@@ -12,10 +12,10 @@ from grpc_health.v1 import health_pb2
 from accord.contract.policy import ContractError, Key, MethodPolicy
 from accord.contract.registry import check_service, method_policy
 from accord.server.codec import Codec
-from accord.server.protocols import AnyHandler, GenericHandler, HandlerRegistry, MethodHandler
 from accord.server.request import Peers, Settings, own
 from accord.server.stages import Stages
 from accord.server.state import MAX_METHODS
+from accord.server.types import AnyHandler, GenericHandler, HandlerRegistry, MethodHandler
 
 LAME_DUCK: Final = 0.3
 """Seconds between "not serving" and the stop, in which callers move away."""

@@ -7,11 +7,11 @@ from typing import Final
 from accord import context, errors
 from accord.context import CallContext
 from accord.interfaces import Repeats, Validator
-from accord.policies.depth import DEPTH_KEY, read_depth
+from accord.policies.call_depth import DEPTH_KEY, read_depth
 from accord.policies.fault_injection import FAULT_KEY, readable
 from accord.policies.retry import ATTEMPT_KEY, read_attempt
-from accord.server.protocols import GrpcContext
 from accord.server.state import ServerState
+from accord.server.types import GrpcContext
 from accord.telemetry.propagation import HEADERS
 
 WORKERS: Final = 320

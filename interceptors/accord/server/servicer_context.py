@@ -3,7 +3,7 @@
 from typing import Generic, TypeVar
 
 from accord.server.error_mapping import known, sendable
-from accord.server.protocols import GrpcContext, Metadata, Status
+from accord.server.types import GrpcContext, Metadata, Status
 
 ContextT = TypeVar("ContextT", bound=GrpcContext)
 

@@ -37,10 +37,10 @@ from accord.server.admission import Admission
 from accord.server.codec import Codec
 from accord.server.fault_injection import Harm
 from accord.server.idempotency import identify
-from accord.server.observation import ServerCall, ServerMethod
-from accord.server.protocols import GrpcContext, Req, Res, Status, Trailers
 from accord.server.request import READ, Peers, Settings, principal, read_headers
+from accord.server.spans import ServerCall, ServerMethod
 from accord.server.timeouts import TimeLimits, time_limits
+from accord.server.types import GrpcContext, Req, Res, Status, Trailers
 from accord.telemetry.propagation import incoming
 
 IGNORED: Final = "metadata.ignored"

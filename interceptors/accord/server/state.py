@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from accord.contract.overrides import Overrides
+from accord.contract.live_overrides import Overrides
 from accord.contract.policy import MethodPolicy
 from accord.policies.gradient import Gradient2, GradientPolicy
 from accord.policies.limiter import Limiter

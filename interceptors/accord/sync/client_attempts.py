@@ -7,14 +7,13 @@ import time
 
 import grpc
 
-from accord.client.decisions import Raise
-from accord.client.protocols import CallDetails, Req, Res
 from accord.client.request import Caller, ClientSettings, failure_from, trailers_of
+from accord.client.types import CallDetails, Raise, Req, Res
 from accord.sync.client_call import Answer, Refusal
 from accord.sync.client_future import FutureCall, fall_back
-from accord.sync.client_protocols import Response, Responses, Start, SyncOutgoing
 from accord.sync.client_resume import ResumableCall
 from accord.sync.client_stream import StreamCall
+from accord.sync.client_types import Response, Responses, Start, SyncOutgoing
 
 
 class Attempts(Caller[grpc.RpcError]):

@@ -7,8 +7,8 @@ from typing import Final, Generic, NoReturn, Self
 
 import grpc
 
-from accord.client.protocols import Pairs, Res, stands_for
-from accord.sync.client_protocols import CallStatus
+from accord.client.types import Pairs, Res, stands_for
+from accord.sync.client_types import CallStatus
 
 CANCELLED: Final = "Locally cancelled by application!"
 """Status message of a call that its caller has cancelled; gRPC's own words."""

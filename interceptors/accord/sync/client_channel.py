@@ -10,12 +10,12 @@ from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar
 import grpc
 from grpc import _channel
 
-from accord.client.protocols import Details, Req, Res, T, replacing, stands_for
+from accord.client.types import Details, Req, Res, T, replacing, stands_for
 from accord.sync.client_attempts import Attempts
 from accord.sync.client_call import Answer, Refusal, finite
 from accord.sync.client_future import FutureCall
-from accord.sync.client_protocols import CallStatus, Response, Responses, Start, SyncOutgoing
 from accord.sync.client_stream import StreamCall
+from accord.sync.client_types import CallStatus, Response, Responses, Start, SyncOutgoing
 
 Options = Sequence[tuple[str, str | int]]
 P = ParamSpec("P")

@@ -19,11 +19,10 @@ import grpc
 
 from accord._log import log
 from accord.client.call import Attempt
-from accord.client.decisions import Raise, Refuse
-from accord.client.protocols import Req, Res, stands_for
 from accord.client.request import failure_from
+from accord.client.types import Raise, Refuse, Req, Res, stands_for
 from accord.sync.client_call import CANCELLED, Answer, CallBase, Ended, Refusal
-from accord.sync.client_protocols import CallStatus, Response, Start, SyncOutgoing
+from accord.sync.client_types import CallStatus, Response, Start, SyncOutgoing
 from accord.sync.timers import TIMERS, Timer
 
 Running = tuple[Attempt, Response[Res]]

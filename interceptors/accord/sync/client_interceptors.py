@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import grpc
 
-from accord.client.protocols import CallDetails, Details, Req, Res, stands_for
+from accord.client.types import CallDetails, Details, Req, Res, stands_for
 from accord.sync.client_attempts import Attempts
 from accord.sync.client_call import Refusal, finite
 from accord.sync.client_future import FutureCall
-from accord.sync.client_protocols import Response, Responses, Rpc, Start, SyncOutgoing
 from accord.sync.client_stream import StreamCall
-from accord.telemetry.spans import suppressed
+from accord.sync.client_types import Response, Responses, Rpc, Start, SyncOutgoing
+from accord.telemetry.instrumentation import suppressed
 
 
 class Interceptor:

@@ -13,13 +13,12 @@ from typing import Final, cast
 import grpc
 
 from accord.client.call import Attempt
-from accord.client.decisions import Raise
-from accord.client.protocols import Req, Res
 from accord.client.request import OnResume
 from accord.client.resume import ResumeTokens
+from accord.client.types import Raise, Req, Res
 from accord.sync.client_call import CANCELLED, Refusal
-from accord.sync.client_protocols import CallStatus, Responses, Start, SyncOutgoing
 from accord.sync.client_stream import StreamCall
+from accord.sync.client_types import CallStatus, Responses, Start, SyncOutgoing
 from accord.sync.timers import TIMERS
 
 DROPPED: Final = 1.0

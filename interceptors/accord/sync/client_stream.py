@@ -12,10 +12,10 @@ from typing import Generic, Self
 import grpc
 
 from accord.client.call import Attempt
-from accord.client.protocols import Pairs, Req, Res
 from accord.client.request import trailers_of
+from accord.client.types import Pairs, Req, Res
 from accord.sync.client_call import CallBase
-from accord.sync.client_protocols import CallStatus, Responses, Start, SyncOutgoing
+from accord.sync.client_types import CallStatus, Responses, Start, SyncOutgoing
 
 
 class StreamCall(CallBase, Generic[Req, Res]):

@@ -10,9 +10,9 @@ from google.protobuf.message import Message
 
 from accord.client.request import ClientSettings
 from accord.interfaces import SyncIdempotencyStore
-from accord.server.protocols import GenericHandler
 from accord.server.registration import LAME_DUCK
 from accord.server.request import WORKERS, Settings
+from accord.server.types import GenericHandler
 from accord.sync import client_interceptors
 from accord.sync import server as servers
 from accord.sync.client_attempts import Attempts

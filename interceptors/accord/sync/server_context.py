@@ -6,16 +6,16 @@ from typing import Generic, Protocol
 import grpc
 
 from accord.errors import InvalidArgument, grpc_code
-from accord.server import protocols
+from accord.server import types
 from accord.server.codec import Codec
 from accord.server.error_mapping import Answer, known, with_mark
-from accord.server.observation import ServerCall
-from accord.server.protocols import Metadata, Req, Res, Status
 from accord.server.servicer_context import ServicerContext
+from accord.server.spans import ServerCall
+from accord.server.types import Metadata, Req, Res, Status
 from accord.sync.server_timeouts import Watchdog
 
 
-class GrpcContext(protocols.GrpcContext, Protocol):
+class GrpcContext(types.GrpcContext, Protocol):
     """gRPC's own context of a call that is handled in a thread."""
 
     def time_remaining(self) -> float | None:

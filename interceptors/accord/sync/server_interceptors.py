@@ -10,13 +10,13 @@ from google.protobuf.message import Message
 from accord.contract.policy import ContractError
 from accord.interfaces import SyncIdempotencyStore
 from accord.server.idempotency import is_awaited, is_blocking
-from accord.server.protocols import AnyHandler
 from accord.server.registration import Pipelines
 from accord.server.request import Settings
+from accord.server.types import AnyHandler
+from accord.sync.server_call import MethodHandler, Pipeline, StreamBehaviour, UnaryBehaviour
 from accord.sync.server_context import ServerContext
 from accord.sync.server_idempotency import KeyedCalls
-from accord.sync.server_pipeline import MethodHandler, Pipeline, StreamBehaviour, UnaryBehaviour
-from accord.telemetry.spans import suppressed
+from accord.telemetry.instrumentation import suppressed
 
 
 class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # in gRPC's stubs alone

@@ -2,7 +2,7 @@
 
 Without an SDK nothing is recorded, yet every call tree has a trace id: a call that comes without
 one gets a random, unsampled span context, which logs and events can name. What is recorded with an
-SDK is made in `observation` (spans) and `metrics`.
+SDK is made in the `spans` of client and server, and in `metrics`.
 """
 
 import re

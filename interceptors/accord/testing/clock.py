@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-from accord.client import waiting
+from accord.client import skip_waiting
 
 
 class Clock:
@@ -56,11 +56,11 @@ def no_waiting(clock: Clock | None = None) -> Iterator[Clock]:
         The clock.
     """
     clock = clock or Clock()
-    before, waiting.skip = waiting.skip, clock._skip
+    before, skip_waiting.skip = skip_waiting.skip, clock._skip
     try:
         yield clock
     finally:
-        waiting.skip = before
+        skip_waiting.skip = before
 
 
 class Draws:

@@ -19,7 +19,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from accord import errors
 from accord.policies.retry import ATTEMPT_KEY, NEVER, PUSHBACK_KEY, format_pushback, read_attempt
 from accord.policies.types import Code
-from accord.server import protocols
+from accord.server.types import AnyHandler
 from accord.sync.server_context import GrpcContext
 from accord.testing.script import End, Message, Step, step
 from accord.testing.tcp_proxy import TcpProxy
@@ -169,9 +169,7 @@ class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # in gRPC's
     def __init__(self, faulty: FaultyServer) -> None:
         self._faulty = faulty
 
-    def service(
-        self, handler_call_details: grpc.HandlerCallDetails
-    ) -> "protocols.AnyHandler | None":
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> AnyHandler | None:
         """Services of gRPC's own have no script: the server is healthy, whatever it answers."""
         method = handler_call_details.method
         if method.startswith(_OWN):

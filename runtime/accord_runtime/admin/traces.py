@@ -8,7 +8,7 @@ from accord.errors import InvalidArgument
 from accord.ops.v1 import trace_pb2 as pb
 from accord.ops.v1.trace_pb2_grpc import TraceServiceServicer
 from accord_runtime.database import Database, Tx
-from accord_runtime.events import record as events
+from accord_runtime.events.outbox import of_key
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context, timestamp
 from accord_runtime.telemetry.recent_spans import KeptSpan, RecentSpans
@@ -49,7 +49,7 @@ class TraceServicer(TraceServiceServicer):
 
 def _traces(tx: Tx, key: str) -> list[pb.FoundTrace]:
     found: dict[str, pb.FoundTrace] = {}
-    for event in events.of_key(tx, key, most=MAX_EVENTS):
+    for event in of_key(tx, key, most=MAX_EVENTS):
         trace_id = event.headers.get("traceparent", "").partition("-")[2].partition("-")[0]
         if trace_id not in found:
             if len(found) >= MAX_TRACES:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from accord_runtime.database import Database, DatabaseError
-from accord_runtime.events import record as events
+from accord_runtime.events.outbox import head, keys_after
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +54,11 @@ class Notifier:
 
     async def serve(self, database: Database) -> None:
         """Look for what other processes have written until cancelled."""
-        seen = await database.read(events.head)
+        seen = await database.read(head)
         while True:
             await asyncio.sleep(POLL)
             try:
-                position, keys = await database.read(partial(events.keys_after, position=seen))
+                position, keys = await database.read(partial(keys_after, position=seen))
             except DatabaseError as error:
                 log.debug("the record could not be looked at: %s", error)
                 continue

@@ -18,10 +18,9 @@ from urllib.parse import quote
 from nats.js import JetStreamContext
 
 from accord_runtime.database import Database, Tx
-from accord_runtime.events import record as events
 from accord_runtime.events.broker import MAX_AGE, Broker, ensure_stream, persistently
 from accord_runtime.events.notifier import RECORD, Notifier
-from accord_runtime.events.record import Event
+from accord_runtime.events.outbox import Event, after_position, head, number
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +144,7 @@ class Publisher:
                 lambda tx: tx.value("SELECT 1 FROM events WHERE position IS NULL LIMIT 1")
             )
             if pending:
-                while await self._database.write(events.number):
+                while await self._database.write(number):
                     self._notifier.changed(RECORD)
                     self._numbered.set()
             await _wait(self._committed, 1.0)
@@ -156,7 +155,7 @@ class Publisher:
         checked = time.monotonic()
         while True:
             self._numbered.clear()
-            read = partial(events.after_position, position=mark.position, most=BATCH)
+            read = partial(after_position, position=mark.position, most=BATCH)
             batch = without_repeated_keys(await self._database.read(read))
             if not batch:
                 await _wait(self._numbered, 1.0)
@@ -202,7 +201,7 @@ class Publisher:
                 {"stream": self._stream, "last": last},
             )
             new = noted.created != created
-            expired = events.head(tx, before=time.time() - MAX_AGE) if new else 0
+            expired = head(tx, before=time.time() - MAX_AGE) if new else 0
             return noted, recover(noted, created, last, at_last or 0, expired)
 
         noted, mark = await self._database.read(compare)

@@ -11,11 +11,11 @@ from google.protobuf.duration_pb2 import Duration
 
 import accord
 from accord.admin.mesh_service import Intervention, serve
-from accord.contract.overrides import MAX_DOCUMENT
+from accord.contract.live_overrides import MAX_DOCUMENT
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from accord.v1 import policy_pb2
-from tests.accord.contract.test_overrides import FLOORED, UNARY, Store
+from tests.accord.contract.test_live_overrides import FLOORED, UNARY, Store
 from tests.accord.kit import SERVICE, Message, Stub, failure, handlers, path, serving
 
 

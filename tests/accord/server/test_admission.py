@@ -11,9 +11,9 @@ import pytest
 
 import accord
 from accord import Limits
-from accord.contract.overrides import parse
+from accord.contract.live_overrides import parse
 from accord.ops.v1 import mesh_pb2 as ops
-from accord.policies.depth import TOO_DEEP
+from accord.policies.call_depth import TOO_DEEP
 from accord.policies.fault_injection import FaultPolicy
 from accord.policies.gradient import GradientPolicy
 from accord.policies.queue import QueuePolicy

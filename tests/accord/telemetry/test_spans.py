@@ -11,7 +11,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, Span
 
 import accord
-from accord.telemetry.spans import MAX_MESSAGES
+from accord.telemetry.instrumentation import MAX_MESSAGES
 from tests.accord.kit import Message, Stub, collect, echo, eventually, failure
 from tests.support.telemetry import Spans, events
 

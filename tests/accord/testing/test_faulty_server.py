@@ -9,7 +9,7 @@ import pytest
 
 import accord
 from accord.aio import EOF
-from accord.contract.overrides import parse
+from accord.contract.live_overrides import parse
 from accord.testing import Clock, FaultyServer, drop, fail, hang, reply
 from tests.accord.kit import SERVICE, Message, Stub, collect, eventually, failure, path
 

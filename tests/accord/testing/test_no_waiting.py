@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 import accord
-from accord.client.waiting import backoff, delay
+from accord.client.skip_waiting import backoff, delay
 from accord.testing import Clock, Draws, FaultyServer, fail, hang, no_waiting
 from accord.testing.aio import Serve
 from tests.accord.kit import SERVICE, Message, Stub, eventually, failure

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 import accord
-from accord.contract.overrides import parse
+from accord.contract.live_overrides import parse
 from accord.sync.mesh import SyncMesh
 from accord.testing import Clock, FaultyServer, drop, fail, hang, no_waiting
 from tests.accord.kit import SERVICE, Message, Stub, handlers, path

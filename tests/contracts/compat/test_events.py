@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from accord_runtime import process
 from accord_runtime.database import Tx, open_database
 from accord_runtime.database.migrations import migrate
-from accord_runtime.events import record as events
+from accord_runtime.events.outbox import of_key
 from services.notifications import domain as mails
 from services.orders.watching import event_record
 from shop.common.v1.event_pb2 import EventRecord
@@ -78,7 +78,7 @@ async def test_an_order_is_the_fold_of_its_events(file: Path, tmp_path: Path) ->
         await database.write(insert)
         key = written[0]["key"]
         order = await database.read(lambda tx: refold(tx, key))
-        stored = await database.read(lambda tx: events.of_key(tx, key))
+        stored = await database.read(lambda tx: of_key(tx, key))
     finally:
         await database.close()
     folded = json_format.MessageToDict(

@@ -10,12 +10,12 @@ from google.protobuf.message import Message
 from nats.js import JetStreamContext
 
 from accord_runtime.database import Database, Tx
-from accord_runtime.events import record as events
+from accord_runtime.events import outbox
 from accord_runtime.events.broker import Broker
 from accord_runtime.events.inbox import EventHandler, Inbox
 from accord_runtime.events.notifier import Notifier
+from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.publisher import Publisher
-from accord_runtime.events.record import Outbox
 from accord_runtime.settings import Settings
 from accord_runtime.work.executor import Executor
 from services import topology
@@ -53,7 +53,7 @@ def broker_at(url: str, service: str) -> Broker:
 
 def append(
     tx: Tx, message: Message, *, sequence: int, now: float, causation_id: str = ""
-) -> events.Event:
+) -> outbox.Event:
     """Append an event at a time; nobody is told."""
     outbox = Outbox(lambda: None, lambda key: None, lambda: now)
     return outbox.append(tx, message, sequence=sequence, causation_id=causation_id)
@@ -89,7 +89,7 @@ class OrdersProcess:
 
     async def head(self) -> int:
         """The highest position given."""
-        return await self.database.read(events.head)
+        return await self.database.read(outbox.head)
 
 
 @asynccontextmanager

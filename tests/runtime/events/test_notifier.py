@@ -8,8 +8,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from accord_runtime.database import Conflict, Database
 from accord_runtime.events import notifier
-from accord_runtime.events import record as events
 from accord_runtime.events.notifier import RECORD, Notifier, Watch
+from accord_runtime.events.outbox import number, of_key
 from tests.runtime.events.support import OrdersProcess, background, note, watched
 from tests.support.wait import until
 
@@ -59,7 +59,7 @@ async def test_a_commit_wakes_and_a_rollback_does_not(record: Database) -> None:
     with publisher.notifier.watching("k") as watch:
         await publisher.append(note("k"))
         assert await changed(watch) == {"k"}
-        assert len(await record.read(lambda tx: events.of_key(tx, "k"))) == 1
+        assert len(await record.read(lambda tx: of_key(tx, "k"))) == 1
         publisher._sequences.clear()
         with pytest.raises(Conflict):
             await publisher.append(note("k"))
@@ -77,7 +77,7 @@ async def test_what_other_processes_write_is_found(record: Database) -> None:
         async with background(hub_of_this.serve(record)):
             await asyncio.sleep(0.05)
             await other.append(note("k"))
-            await record.write(events.number)
+            await record.write(number)
             begun = asyncio.get_running_loop().time()
             assert await changed(watch) == {"k"}
             assert await changed(everything) == {""}

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from accord_runtime.database import Database, Tx, open_database
 from accord_runtime.database.migrations import migrate
+from accord_runtime.events import outbox
 from accord_runtime.events import publisher as module
-from accord_runtime.events import record as events
 from accord_runtime.events.broker import MAX_AGE
+from accord_runtime.events.outbox import Event
 from accord_runtime.events.publisher import Mark, recover, without_repeated_keys
-from accord_runtime.events.record import Event
 from accord_runtime.process import MIGRATIONS
 from tests.runtime.events.support import (
     STREAM,
@@ -215,7 +215,7 @@ async def test_events_too_old_for_the_broker_stay_in_the_record(
     await publisher.append(note("a"), note("a"))
     await record.write(old)
     [young] = await publisher.append(note("a"))
-    await record.write(events.number)
+    await record.write(outbox.number)
     async with publishing(record, broker_server.url) as second:
         [new] = await second.append(note("b"))
         found = await arrived(broker_server, 2)
@@ -237,7 +237,7 @@ async def test_two_relays_number_once(
             await arrived(broker_server, 200)
         await one.append(*(note(f"one{n % 5}") for n in range(20)))
         await arrived(broker_server, 220)
-    found = await databases[0].read(lambda tx: events.after_position(tx, 0, 1000))
+    found = await databases[0].read(lambda tx: outbox.after_position(tx, 0, 1000))
     assert [event.position for event in found] == list(range(1, 221))
     for key in {event.key for event in found}:
         sequences = [event.sequence for event in found if event.key == key]
@@ -256,14 +256,14 @@ async def test_numbering_at_the_same_time_conflicts(postgres_url: str, service: 
     async def number() -> None:
         for _ in range(30):
             await asyncio.gather(
-                *(database.write(events.number) for _ in range(3)), return_exceptions=True
+                *(database.write(outbox.number) for _ in range(3)), return_exceptions=True
             )
-            for event in await database.read(lambda tx: events.after_position(tx, 0, 1000)):
+            for event in await database.read(lambda tx: outbox.after_position(tx, 0, 1000)):
                 assert seen.setdefault(event.event_id, event.position) == event.position
 
     await asyncio.gather(publisher.append(*notes(90)), number())
-    await database.write(events.number)
-    found = await database.read(lambda tx: events.after_position(tx, 0, 1000))
+    await database.write(outbox.number)
+    found = await database.read(lambda tx: outbox.after_position(tx, 0, 1000))
     assert [event.position for event in found] == list(range(1, 91))
     await database.close()
 

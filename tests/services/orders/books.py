@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from accord_runtime.database import Tx
-from accord_runtime.events import record as events
+from accord_runtime.events.outbox import of_key
 from services.orders import domain
 from shop.inventory.v1.inventory_pb2 import GetStockRequest
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
@@ -82,6 +82,6 @@ def kinds(seen: list[pb.StreamOrderUpdatesResponse]) -> list[str]:
 def refold(tx: Tx, order_id: str) -> Order:
     """The order as its events alone say it is."""
     order = Order()
-    for event in events.of_key(tx, order_id):
+    for event in of_key(tx, order_id):
         domain.apply(order, event.message(), event.sequence, event.occurred_at)
     return order

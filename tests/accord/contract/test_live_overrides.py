@@ -12,7 +12,7 @@ import pytest
 
 import accord
 from accord.contract import Dark
-from accord.contract.overrides import (
+from accord.contract.live_overrides import (
     FileSource,
     Layer,
     OverrideRefused,

@@ -17,11 +17,11 @@ import grpc
 from accord import errors
 from accord.contract.policy import DEFAULT_TIMEOUT
 from accord.policies.queue import Waiter
-from accord.server import error_mapping, protocols
+from accord.server import error_mapping, types
 from accord.server.error_mapping import Answer, Answered
-from accord.server.protocols import Req, Res
 from accord.server.stages import NO_ERROR, OPENED, Stages
 from accord.server.timeouts import TIMEOUT_GRACE
+from accord.server.types import Req, Res
 from accord.sync.server_context import (
     CallEnded,
     GrpcContext,
@@ -46,7 +46,7 @@ ManyResponses = Callable[..., Iterator[Res]]
 """One with a stream of them. One that sends by itself (gRPC's health does) returns nothing."""
 
 
-class MethodHandler(protocols.MethodHandler[Req, Res], Protocol):
+class MethodHandler(types.MethodHandler[Req, Res], Protocol):
     """One RPC's handler for gRPC with threads."""
 
     unary_unary: OneResponse[Res]

@@ -5,8 +5,8 @@ from typing import Protocol, Self, TypeVar
 
 import grpc
 
-from accord.client.protocols import Details, Pairs, Req, Res
 from accord.client.request import Outgoing
+from accord.client.types import Details, Pairs, Req, Res
 
 SyncOutgoing = Outgoing[Req, Res, grpc.RpcError]
 ResT_co = TypeVar("ResT_co", covariant=True)

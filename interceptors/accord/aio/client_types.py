@@ -18,8 +18,8 @@ from typing import Protocol, TypeVar
 import grpc
 import grpc.aio
 
-from accord.client.protocols import Details, Metadata, Pair, Req, Res
 from accord.client.request import Outgoing
+from accord.client.types import Details, Metadata, Pair, Req, Res
 
 Error = grpc.aio.AioRpcError
 AioOutgoing = Outgoing[Req, Res, Error]

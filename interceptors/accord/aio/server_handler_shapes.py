@@ -18,8 +18,8 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from accord.aio import EOF
 from accord.aio.server_context import GrpcContext, Requests, ServerContext, SyncContext
-from accord.server import protocols
-from accord.server.protocols import Req, Res
+from accord.server import types
+from accord.server.types import Req, Res
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -47,7 +47,7 @@ Behaviour = Callable[[AsyncIterator[bytes], GrpcContext], Awaitable[bytes]]
 """What gRPC calls: a handler of bytes. What it returns counts where there is one response."""
 
 
-class MethodHandler(protocols.MethodHandler[Req, Res], Protocol):
+class MethodHandler(types.MethodHandler[Req, Res], Protocol):
     """One RPC's handler for grpc.aio."""
 
     unary_unary: OneResponse[Res]

@@ -12,11 +12,18 @@ added when it ends. A call that is answered at once has none: its only attempt i
 from opentelemetry import trace
 from opentelemetry.util.types import AttributeValue
 
-from accord.client.decisions import Again, Failure, Raise, Refuse, Sent
 from accord.client.method_state import MethodState
+from accord.client.types import Again, Failure, Raise, Refuse, Sent
 from accord.policies.retry import NEVER
 from accord.telemetry import metrics, propagation
-from accord.telemetry.spans import MAX_MESSAGES, SILENT, Clock, end_span, identity, their_span
+from accord.telemetry.instrumentation import (
+    MAX_MESSAGES,
+    SILENT,
+    Clock,
+    end_span,
+    identity,
+    their_span,
+)
 
 
 class ClientCall:

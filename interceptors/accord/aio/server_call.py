@@ -10,16 +10,16 @@ import grpc.aio
 
 from accord import errors
 from accord.aio import EOF
-from accord.aio.server_admission import Bell, wait_for_place
 from accord.aio.server_context import GrpcContext, ServerContext
-from accord.aio.server_handlers import Behaviour, Handle, HandleMany
+from accord.aio.server_handler_shapes import Behaviour, Handle, HandleMany
 from accord.aio.server_idempotency import KeyedCalls
+from accord.aio.server_queue_wait import Bell, wait_for_place
 from accord.aio.server_timeouts import Watchdog
 from accord.context import CallContext
 from accord.server import error_mapping
 from accord.server.error_mapping import Answer, Answered
-from accord.server.protocols import Req, Res
 from accord.server.stages import CANCELLED, NO_ERROR, OPENED, IncomingCall, Stages
+from accord.server.types import Req, Res
 
 
 @dataclass(frozen=True, slots=True)

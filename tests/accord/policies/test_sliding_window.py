@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.policies.window import BUCKETS, Window
+from accord.policies.sliding_window import BUCKETS, Window
 
 LENGTH = 10.0
 

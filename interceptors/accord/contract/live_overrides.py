@@ -20,8 +20,8 @@ from typing import Final, Protocol
 from google.protobuf import json_format
 
 from accord._log import log
+from accord.contract.options_reader import merge_options
 from accord.contract.policy import ContractError, Dark, MethodPolicy
-from accord.contract.reader import merge_options
 from accord.contract.registry import live_policy, method_policy
 from accord.ops.v1 import mesh_pb2
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from accord.policies.depth import DEEPEST, nested, read_depth, too_deep
+from accord.policies.call_depth import DEEPEST, nested, read_depth, too_deep
 
 
 @pytest.mark.parametrize(

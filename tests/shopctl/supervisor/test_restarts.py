@@ -14,7 +14,7 @@ import pytest
 from shopctl.supervisor.health import State, check_grpc
 from shopctl.supervisor.process import Backoff
 from shopctl.supervisor.programs import Program
-from shopctl.supervisor.supervisor import Event, Notice, Supervisor, describe_exit
+from shopctl.supervisor.restarts import Event, Notice, Supervisor, describe_exit
 from tests.shopctl.support import tiny
 from tests.shopctl.support.processes import runs
 from tests.support.ports import free_port

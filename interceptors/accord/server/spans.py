@@ -14,7 +14,14 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 
 from accord.telemetry import metrics, propagation
-from accord.telemetry.spans import MAX_MESSAGES, SILENT, Clock, end_span, recorded, start_span
+from accord.telemetry.instrumentation import (
+    MAX_MESSAGES,
+    SILENT,
+    Clock,
+    end_span,
+    recorded,
+    start_span,
+)
 
 _SERVER_ERRORS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}

@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 import accord
-from accord.aio.server_handlers import many
+from accord.aio.server_handler_shapes import many
 from accord.ops.v1 import mesh_pb2
 from accord.policies.retry import PUSHBACK_KEY
 from accord.v1 import policy_pb2

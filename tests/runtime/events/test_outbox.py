@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from accord import telemetry
 from accord_runtime.database import Conflict, Database, Tx
-from accord_runtime.events import record as events
+from accord_runtime.events import outbox
 from services.orders.watching import event_record
 from shop.orders.v1.events_pb2 import OrderNoteAdded
 from shop.orders.v1.orders_pb2 import GetOrderRequest
@@ -25,7 +25,7 @@ async def test_an_event_is_read_as_it_was_appended(record: Database) -> None:
         written = await record.write(
             lambda tx: append(tx, note("k", "hello"), sequence=1, now=NOW, causation_id="cause")
         )
-    [event] = await record.read(lambda tx: events.of_key(tx, "k"))
+    [event] = await record.read(lambda tx: outbox.of_key(tx, "k"))
     assert event == written
     assert event.message() == note("k", "hello")
     envelope = event_record(event)
@@ -45,7 +45,7 @@ async def test_a_sequence_is_given_once(record: Database) -> None:
     await record.write(first)
     with pytest.raises(Conflict):
         await record.write(first)
-    assert len(await record.read(lambda tx: events.of_key(tx, "k"))) == 1
+    assert len(await record.read(lambda tx: outbox.of_key(tx, "k"))) == 1
 
 
 @pytest.mark.parametrize("key", ["", " k", "k\n", "kä", "\x7f"])
@@ -72,7 +72,7 @@ async def test_a_key_is_read_beyond_a_sequence(record: Database) -> None:
             append(tx, note("l"), sequence=sequence, now=NOW)
 
     await record.write(write)
-    found = await record.read(lambda tx: events.of_key(tx, "k", after=1))
+    found = await record.read(lambda tx: outbox.of_key(tx, "k", after=1))
     assert [(event.key, event.sequence) for event in found] == [("k", 2), ("k", 3)]
 
 
@@ -85,15 +85,15 @@ async def test_positions_are_dense_and_read_in_order(record: Database) -> None:
         append(tx, started("l"), sequence=1, now=NOW + 60)
 
     await record.write(write)
-    assert await record.read(events.head) == 0
-    assert [await record.write(lambda tx: events.number(tx, 3)) for _ in range(4)] == [3, 3, 2, 0]
-    assert await record.read(events.head) == 8
-    assert await record.read(lambda tx: events.head(tx, before=NOW + 1)) == 7
-    page = await record.read(lambda tx: events.after_position(tx, 2, 4))
+    assert await record.read(outbox.head) == 0
+    assert [await record.write(lambda tx: outbox.number(tx, 3)) for _ in range(4)] == [3, 3, 2, 0]
+    assert await record.read(outbox.head) == 8
+    assert await record.read(lambda tx: outbox.head(tx, before=NOW + 1)) == 7
+    page = await record.read(lambda tx: outbox.after_position(tx, 2, 4))
     assert [event.position for event in page] == [3, 4, 5, 6]
-    assert await record.read(lambda tx: events.keys_after(tx, 7)) == (8, ["l"])
-    assert await record.read(lambda tx: events.keys_after(tx, 8)) == (8, [])
-    last, keys = await record.read(lambda tx: events.keys_after(tx, 0))
+    assert await record.read(lambda tx: outbox.keys_after(tx, 7)) == (8, ["l"])
+    assert await record.read(lambda tx: outbox.keys_after(tx, 8)) == (8, [])
+    last, keys = await record.read(lambda tx: outbox.keys_after(tx, 0))
     assert (last, sorted(keys)) == (8, ["k", "l"])
 
 
@@ -124,12 +124,12 @@ async def test_numbering_keeps_the_order_of_keys_whatever_the_ids_say(
 
     await record.write(write)
     for batch in itertools.chain(batches, itertools.repeat(100)):
-        before = await record.read(events.head)
-        numbered = await record.write(lambda tx, most=batch: events.number(tx, most))  # type: ignore[misc]
+        before = await record.read(outbox.head)
+        numbered = await record.write(lambda tx, most=batch: outbox.number(tx, most))  # type: ignore[misc]
         assert numbered == min(batch, len(rows) - before)
         if not numbered:
             break
-    found = await record.read(lambda tx: events.after_position(tx, 0, 1000))
+    found = await record.read(lambda tx: outbox.after_position(tx, 0, 1000))
     assert [event.position for event in found] == list(range(1, len(rows) + 1))
     for key in {key for key, _ in rows}:
         sequences = [event.sequence for event in found if event.key == key]

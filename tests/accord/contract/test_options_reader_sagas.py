@@ -5,7 +5,7 @@ from google.protobuf import descriptor_pool
 
 import accord
 from accord.contract import read_method
-from tests.accord.contract.test_reader import declare
+from tests.accord.contract.test_options_reader import declare
 
 STEPS = 'steps: "a.v1.S/Reserve" steps: "a.v1.S/Ship"'
 
