@@ -88,6 +88,7 @@ class Executor:
         self._wake = asyncio.Event()
         self._looking = asyncio.Lock()
         self._draining = False
+        self._taken_back = False
 
     def register(self, queue: Queue) -> None:
         """Say how the work of a queue is done."""
@@ -156,9 +157,12 @@ class Executor:
     async def take_back(self) -> None:
         """Find again what an earlier life of this process had leased; before anything is held."""
         await self._database.write(lambda tx: table.take_back(tx, self._owner))
+        self._taken_back = True
 
     async def serve(self) -> None:
-        """Work until cancelled; after `take_back`."""
+        """Work until cancelled."""
+        if not self._taken_back:
+            await self.take_back()
         while True:
             self._wake.clear()
             try:

@@ -322,7 +322,6 @@ async def test_cancelling_and_stepping_do_not_wait_for_each_other(record: Databa
                 await record.write(partial(cancel, name=name))
 
     await record.write(begin)
-    await executor.take_back()
     serving = asyncio.create_task(executor.serve())
     await asyncio.gather(cancel_all(), cancel_all())
     await until(lambda: ended(record, *names), "all sagas")

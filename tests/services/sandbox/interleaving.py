@@ -347,7 +347,6 @@ class Interleaving(ABC):
             GatedDatabase(self.bench.database, self.gate, reads=False), "me", lambda: self.now
         )
         self.build(GatedDatabase(self.bench.database, self.gate, reads=True), self.executor)
-        await self.executor.take_back()
         self.background = asyncio.create_task(self.executor.serve())
         # It takes back its leases, before and after which nothing can happen yet.
         for _ in range(2):
