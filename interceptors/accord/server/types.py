@@ -54,7 +54,7 @@ GenericHandler: TypeAlias = "grpc.GenericRpcHandler[Message | bytes, Message | b
 class MethodHandler(Protocol[Req, Res]):
     """One RPC's handler, as generated code registers it; of its behaviours one is set.
 
-    What a behaviour takes depends on its arity and its shape: see `accord.aio.server_handler_shapes`.
+    What a behaviour takes depends on arity and shape: see `accord.aio.server_handler_shapes`.
     """
 
     request_streaming: bool

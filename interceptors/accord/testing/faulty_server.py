@@ -169,7 +169,7 @@ class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # in gRPC's
     def __init__(self, faulty: FaultyServer) -> None:
         self._faulty = faulty
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> AnyHandler | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "AnyHandler | None":
         """Services of gRPC's own have no script: the server is healthy, whatever it answers."""
         method = handler_call_details.method
         if method.startswith(_OWN):
