@@ -12,7 +12,7 @@ from functools import wraps
 from random import getrandbits
 from typing import Final, ParamSpec, TypeVar
 
-from accord.contract.policy import MethodPolicy
+from accord.contract.policy_types import MethodPolicy
 from accord.policies.call_depth import DEPTH_KEY, nested
 from accord.policies.idempotency import Scope
 from accord.policies.types import Priority

@@ -113,4 +113,4 @@ async def test_server() -> None:
         # Within the contract's timeout, as every client that knows the contract calls it.
         files = await _files_of(lambda: unary(Message(text="a"), timeout=1))
     assert len(files) <= SERVER, files
-    assert "server/stages.py" in files
+    assert "server/stage_order.py" in files

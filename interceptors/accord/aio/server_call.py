@@ -1,4 +1,4 @@
-"""The way of a call through its stages, in an event loop: see `accord.server.stages`."""
+"""The way of a call through its stages, in an event loop: see `accord.server.stage_order`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from accord.aio.server_timeouts import Watchdog
 from accord.context import CallContext
 from accord.server import error_mapping
 from accord.server.error_mapping import Answer, Answered
-from accord.server.stages import CANCELLED, NO_ERROR, OPENED, IncomingCall, Stages
+from accord.server.stage_order import CANCELLED, NO_ERROR, OPENED, IncomingCall, Stages
 from accord.server.types import Req, Res
 
 

@@ -17,7 +17,7 @@ from accord.aio.server_call import Pipeline
 from accord.aio.server_context import ServerContext
 from accord.aio.server_handler_shapes import MethodHandler, generator, many, single
 from accord.aio.server_idempotency import KeyedCalls
-from accord.contract.policy import ContractError
+from accord.contract.policy_types import ContractError
 from accord.server.idempotency import is_awaited
 from accord.server.registration import Pipelines
 from accord.server.request import WORKERS, Settings

@@ -4,7 +4,7 @@ import asyncio
 
 from accord.policies.queue import Waiter
 from accord.server.admission import Admission
-from accord.server.stages import IncomingCall
+from accord.server.stage_order import IncomingCall
 
 
 class Bell:

@@ -6,7 +6,7 @@ limit's error where the handler was started - as `asyncio.timeout` does it.
 
 import asyncio
 
-from accord.contract.policy import MethodPolicy
+from accord.contract.policy_types import MethodPolicy
 from accord.errors import ServiceError
 from accord.server.timeouts import TimedCall, TimeLimits
 

@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from accord.client import skip_waiting
 from accord.client.method_state import MethodState, MethodStates
 from accord.client.types import EXHAUSTED, RAISE, Again, Failure, Observer, Raise, Refuse
-from accord.contract.policy import Dark, Key, MethodPolicy
+from accord.contract.policy_types import Dark, Key, MethodPolicy
 from accord.policies import deadline as deadlines
 from accord.policies.breaker import CIRCUIT_OPEN, Permission
 from accord.policies.cache import CacheKey, Ticket

@@ -12,7 +12,7 @@ from typing import Final
 from google.protobuf.message import Message
 
 from accord.contract.live_overrides import Overrides
-from accord.contract.policy import Dark, Key, MethodPolicy
+from accord.contract.policy_types import Dark, Key, MethodPolicy
 from accord.policies.breaker import Breaker, BreakerSnapshot
 from accord.policies.budget import Budget, BudgetPolicy, BudgetSnapshot
 from accord.policies.cache import AnswerCache, CacheSnapshot

@@ -30,7 +30,7 @@ from accord.client.types import (
     Req,
     Res,
 )
-from accord.contract.policy import ContractError
+from accord.contract.policy_types import ContractError
 from accord.errors import DEPENDENCY, EXHAUSTED
 from accord.policies.fault_injection import FAULT_KEY
 from accord.policies.retry import ATTEMPT_KEY, PUSHBACK_KEY, format_pushback, parse_pushback

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from accord.contract.policy import MethodPolicy
+from accord.contract.policy_types import MethodPolicy
 from accord.policies.breaker import BreakerPolicy
 
 Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | None

@@ -8,7 +8,7 @@ and field; a server checks all its services at start-up with `check_service`.
 
 from accord.contract.event import event_policy, read_event
 from accord.contract.options_reader import Reading, merge_options, read_method
-from accord.contract.policy import (
+from accord.contract.policy_types import (
     DEFAULT_MAX_DEPTH,
     DEFAULT_TIMEOUT,
     CompensationPolicy,

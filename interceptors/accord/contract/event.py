@@ -7,7 +7,7 @@ from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 
-from accord.contract.policy import ContractError, EventPolicy
+from accord.contract.policy_types import ContractError, EventPolicy
 from accord.v1 import policy_pb2
 
 _SUBJECT = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")

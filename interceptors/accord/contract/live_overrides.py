@@ -21,7 +21,7 @@ from google.protobuf import json_format
 
 from accord._log import log
 from accord.contract.options_reader import merge_options
-from accord.contract.policy import ContractError, Dark, MethodPolicy
+from accord.contract.policy_types import ContractError, Dark, MethodPolicy
 from accord.contract.registry import live_policy, method_policy
 from accord.ops.v1 import mesh_pb2
 

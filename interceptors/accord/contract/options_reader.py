@@ -15,7 +15,7 @@ from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2, duration_pb2
 from google.protobuf.message import Message
 
-from accord.contract.policy import (
+from accord.contract.policy_types import (
     DEFAULT_MAX_DEPTH,
     DEFAULT_TIMEOUT,
     CompensationPolicy,

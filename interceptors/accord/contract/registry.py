@@ -9,7 +9,7 @@ from typing import Final
 from google.protobuf import descriptor_pool
 
 from accord.contract.options_reader import Reader
-from accord.contract.policy import ContractError, Dark, MethodPolicy, StreamPolicy
+from accord.contract.policy_types import ContractError, Dark, MethodPolicy, StreamPolicy
 from accord.v1 import policy_pb2
 
 LIVE_FIELDS: Final = frozenset(

@@ -1,4 +1,4 @@
-"""Who may call, and whether there is room: the stages before a request is even decoded.
+"""Who is let in: the stages before a request is even decoded.
 
     authorisation -> depth -> rate limit -> concurrency limit
 
@@ -8,28 +8,20 @@ Each refusal is counted by method and reason; in dark mode it is counted and the
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Final
 
-from accord import context, errors
+from accord import errors
 from accord._log import log
 from accord.context import CallContext
-from accord.contract.policy import Dark
+from accord.contract.policy_types import Dark
 from accord.policies.call_depth import TOO_DEEP, too_deep
 from accord.policies.limiter import OVERLOADED
 from accord.policies.queue import Permit, Waiter
 from accord.policies.rate_limit import RATE_LIMITED
 from accord.policies.types import Refused
+from accord.server.authorization import denial
 from accord.server.request import own
 from accord.server.state import ServerState
 from accord.telemetry.propagation import trace_id
-
-NOT_ALLOWED: Final = "NOT_ALLOWED"
-"""ErrorInfo reason: the contract does not list the caller's identity."""
-
-NO_IDENTITY: Final = "NO_IDENTITY"
-"""ErrorInfo reason: the caller has no verified identity, where one is needed."""
-
-_EVERYBODY: Final = "*"
 
 
 class Admission:
@@ -58,7 +50,10 @@ class Admission:
         """Whether this caller may do this now. Raises ServiceError."""
         policy = call.policy
         if not self._open:
-            self._check_identity(call)
+            denied = denial(call, identified=self._authorize)
+            if denied is not None:
+                self._count("authorization.refused")
+                raise denied
         if too_deep(call.depth, policy.max_depth) and self._acts("depth", Dark.DEPTH, call):
             log(
                 logging.WARNING,
@@ -79,26 +74,6 @@ class Admission:
                 raise errors.ResourceExhausted(
                     RATE_LIMITED, refused.retry_after, "the caller's rate limit is used up"
                 )
-
-    def _check_identity(self, call: CallContext) -> None:
-        """Identities come from certificates: without mutual TLS nobody has one.
-
-        An anonymous caller passes, as on a development machine's loopback, unless the mesh says
-        that identities are needed.
-        """
-        if call.principal == context.ANONYMOUS:
-            if self._authorize:
-                self._count("authorization.refused")
-                raise errors.PermissionDenied(NO_IDENTITY, "needs a certificate with an identity")
-            return
-        policy = call.policy
-        if not policy.declared or _EVERYBODY in policy.allow:
-            return
-        if call.principal not in policy.allow:
-            self._count("authorization.refused")
-            raise errors.PermissionDenied(
-                NOT_ALLOWED, f"{call.principal} may not call {self._method[1:]}"
-            )
 
     def enter(
         self, call: CallContext, bell: Callable[[], Callable[[], None]]

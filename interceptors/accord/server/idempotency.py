@@ -8,7 +8,7 @@ from inspect import iscoroutinefunction
 from typing import Final, TypeGuard
 
 from accord.context import IDEMPOTENCY_KEY, CallContext, Idempotency
-from accord.contract.policy import Key
+from accord.contract.policy_types import Key
 from accord.errors import Aborted, InvalidArgument
 from accord.interfaces import (
     FieldViolation,

@@ -9,11 +9,11 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
-from accord.contract.policy import ContractError, Key, MethodPolicy
+from accord.contract.policy_types import ContractError, Key, MethodPolicy
 from accord.contract.registry import check_service, method_policy
 from accord.server.codec import Codec
 from accord.server.request import Peers, Settings, own
-from accord.server.stages import Stages
+from accord.server.stage_order import Stages
 from accord.server.state import MAX_METHODS
 from accord.server.types import AnyHandler, GenericHandler, HandlerRegistry, MethodHandler
 

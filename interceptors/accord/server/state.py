@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from accord.contract.live_overrides import Overrides
-from accord.contract.policy import MethodPolicy
+from accord.contract.policy_types import MethodPolicy
 from accord.policies.gradient import Gradient2, GradientPolicy
 from accord.policies.limiter import Limiter
 from accord.policies.queue import QueuePolicy

@@ -3,7 +3,7 @@
 import math
 from typing import Final, NamedTuple
 
-from accord.contract.policy import MethodPolicy
+from accord.contract.policy_types import MethodPolicy
 from accord.errors import DeadlineExceeded, ServiceError, Unavailable
 
 MAX_LIFETIME: Final = "STREAM_MAX_LIFETIME"

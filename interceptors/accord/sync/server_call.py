@@ -1,4 +1,4 @@
-"""The way of a call through its stages, in a thread: see `accord.server.stages`.
+"""The way of a call through its stages, in a thread: see `accord.server.stage_order`.
 
 A thread cannot be interrupted. So a call of one request and one response that takes longer than
 its contract allows is answered when its handler returns (a caller with a deadline has gone by
@@ -15,11 +15,11 @@ from typing import Final, Generic, Protocol
 import grpc
 
 from accord import errors
-from accord.contract.policy import DEFAULT_TIMEOUT
+from accord.contract.policy_types import DEFAULT_TIMEOUT
 from accord.policies.queue import Waiter
 from accord.server import error_mapping, types
 from accord.server.error_mapping import Answer, Answered
-from accord.server.stages import NO_ERROR, OPENED, Stages
+from accord.server.stage_order import NO_ERROR, OPENED, Stages
 from accord.server.timeouts import TIMEOUT_GRACE
 from accord.server.types import Req, Res
 from accord.sync.server_context import (

@@ -7,7 +7,7 @@ from typing import Literal, NoReturn, cast
 import grpc
 from google.protobuf.message import Message
 
-from accord.contract.policy import ContractError
+from accord.contract.policy_types import ContractError
 from accord.interfaces import SyncIdempotencyStore
 from accord.server.idempotency import is_awaited, is_blocking
 from accord.server.registration import Pipelines

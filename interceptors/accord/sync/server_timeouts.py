@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable
 
-from accord.contract.policy import MethodPolicy
+from accord.contract.policy_types import MethodPolicy
 from accord.errors import ServiceError
 from accord.server.timeouts import TimedCall, TimeLimits
 from accord.sync.timers import TIMERS, Timer

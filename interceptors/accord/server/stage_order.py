@@ -28,7 +28,7 @@ from opentelemetry.context import Context
 
 from accord import context, errors
 from accord.context import CallContext
-from accord.contract.policy import ContractError, Key, MethodPolicy
+from accord.contract.policy_types import ContractError, Key, MethodPolicy
 from accord.interfaces import FieldViolation
 from accord.policies.fault_injection import FAULT_KEY, INJECTED
 from accord.policies.queue import Permit, Waiter

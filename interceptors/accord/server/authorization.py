@@ -1,0 +1,29 @@
+"""Authorisation: whether the contract allows this caller to make this call.
+
+Identities come from certificates: without mutual TLS nobody has one. An anonymous caller passes, as
+on a development machine's loopback, unless the mesh says that identities are needed.
+"""
+
+from typing import Final
+
+from accord.context import ANONYMOUS, CallContext
+from accord.errors import PermissionDenied
+
+NOT_ALLOWED: Final = "NOT_ALLOWED"
+"""ErrorInfo reason: the contract does not list the caller's identity."""
+
+NO_IDENTITY: Final = "NO_IDENTITY"
+"""ErrorInfo reason: the caller has no verified identity, where one is needed."""
+
+_EVERYBODY: Final = "*"
+
+
+def denial(call: CallContext, *, identified: bool) -> PermissionDenied | None:
+    """Why a call is refused; None: it is not. `identified`: every caller needs an identity."""
+    policy = call.policy
+    if call.principal == ANONYMOUS:
+        if identified:
+            return PermissionDenied(NO_IDENTITY, "needs a certificate with an identity")
+    elif policy.declared and _EVERYBODY not in policy.allow and call.principal not in policy.allow:
+        return PermissionDenied(NOT_ALLOWED, f"{call.principal} may not call {policy.method[1:]}")
+    return None
