@@ -93,7 +93,7 @@ class SyncMesh:
         handlers: Sequence[GenericHandler] | None = None,
         max_workers: int | None = None,
         lame_duck: float = LAME_DUCK,
-        maximum_concurrent_rpcs: int | None = None,
+        maximum_concurrent_rpcs: int | Literal["max_workers"] | None = "max_workers",
         compression: grpc.Compression | None = None,
         xds: bool = False,
     ) -> Server:
@@ -104,11 +104,11 @@ class SyncMesh:
         service. None: as many as the mesh admits streams, and 320 for other calls; with fewer,
         streams can take them all. They are started when they are needed. `idempotency` as in
         `server_interceptors`, `options`, `handlers` and `lame_duck` as in `Mesh.server`, the
-        rest as in `grpc.server`, but that `maximum_concurrent_rpcs` is `max_workers` if it is None.
+        rest as in `grpc.server`, but that `maximum_concurrent_rpcs` is `max_workers` by itself.
         """
         if max_workers is None:
             max_workers = WORKERS + self._settings.state.streams.limit
-        if maximum_concurrent_rpcs is None:
+        if maximum_concurrent_rpcs == "max_workers":
             maximum_concurrent_rpcs = max_workers
         pool = ThreadPoolExecutor(max_workers, thread_name_prefix="accord-server")
         pipelines = ServerPipelines(self._settings, idempotency, self._client.env.lock)
