@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 from typing import Final
 
@@ -99,3 +100,23 @@ def test_every_module_has_its_test(package: str) -> None:
         if not any(_named((top / module).relative_to(each.parent), each) for each in readmes):
             missing.append(module.as_posix())
     assert not missing
+
+
+def _pages() -> list[Path]:
+    """What says where things are: beside the modules, beside their tests, and in docs."""
+    folders = (*PACKAGES, *PACKAGES.values())
+    found = [file for folder in folders for file in (ROOT / folder).rglob("README.md")]
+    return [*found, ROOT / "docs" / "library.md"]
+
+
+@pytest.mark.parametrize("page", _pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_files_that_are_named_exist(page: Path) -> None:
+    """A module that a page names is there."""
+    there = [
+        file.as_posix()
+        for folder in (*PACKAGES, "tests")
+        for file in (ROOT / folder).rglob("*.py")
+    ]
+    for name in re.findall(r"`([\w./]+\.py)`", page.read_text()):
+        path = name.rpartition("../")[2]
+        assert any(file.endswith(f"/{path}") for file in there), name
