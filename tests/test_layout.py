@@ -113,9 +113,7 @@ def _pages() -> list[Path]:
 def test_files_that_are_named_exist(page: Path) -> None:
     """A module that a page names is there."""
     there = [
-        file.as_posix()
-        for folder in (*PACKAGES, "tests")
-        for file in (ROOT / folder).rglob("*.py")
+        file.as_posix() for folder in (*PACKAGES, "tests") for file in (ROOT / folder).rglob("*.py")
     ]
     for name in re.findall(r"`([\w./]+\.py)`", page.read_text()):
         path = name.rpartition("../")[2]
