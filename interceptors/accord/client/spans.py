@@ -21,8 +21,7 @@ from accord.telemetry.instrumentation import (
     SILENT,
     Clock,
     end_span,
-    identity,
-    their_span,
+    start_span,
 )
 
 
@@ -169,24 +168,16 @@ def observe(
     method = state.policy.method
     if (found is None and not configured) or method.startswith(SILENT):
         return None, () if traced else propagation.inherited()
-    if not configured:
-        meter = None if found is None else found.client(state.target.name, method)
-        call = None if meter is None else ClientCall(None, meter, clock, owned=False)
-        return call, () if traced else propagation.inherited()
-    span: trace.Span | None = their_span(trace.SpanKind.CLIENT, method)
-    owned = span is None
+    span, owned = None, False
     headers: tuple[tuple[str, str], ...] = ()
-    if span is None:
-        name, attributes = identity(method, state.target.name)
-        span = propagation.tracer().start_span(
-            name, kind=trace.SpanKind.CLIENT, attributes=attributes
-        )
+    if configured:
+        span, owned = start_span(trace.SpanKind.CLIENT, method, state.target.name)
         if not traced:
             headers = tuple(propagation.headers_of(span.get_span_context()).items())
         if not span.is_recording():
             span = None
     elif not traced:
-        headers = tuple(propagation.headers_of(span.get_span_context()).items())
+        headers = propagation.inherited()
     if span is None and found is None:
         return None, headers
     meter = None if found is None else found.client(state.target.name, method)

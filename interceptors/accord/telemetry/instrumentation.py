@@ -60,7 +60,7 @@ def recorded() -> bool:
 
 
 @lru_cache(maxsize=4096)
-def identity(method: str, target: str = "") -> tuple[str, dict[str, str]]:
+def _identity(method: str, target: str = "") -> tuple[str, dict[str, str]]:
     """Name and first attributes of a span. A method that nothing describes is "_OTHER"."""
     name = method[1:]
     attributes = {"rpc.system.name": "grpc", "rpc.method": name}
@@ -79,15 +79,15 @@ def start_span(
     It is not where opentelemetry-instrumentation-grpc has begun one already. `context` as in
     `Tracer.start_span`.
     """
-    theirs = their_span(kind, method)
+    theirs = _their_span(kind, method)
     if theirs is not None:
         return theirs, False
-    name, attributes = identity(method, target)
+    name, attributes = _identity(method, target)
     span = propagation.tracer().start_span(name, context, kind=kind, attributes=attributes)
     return span, True
 
 
-def their_span(kind: trace.SpanKind, method: str) -> trace.Span | None:
+def _their_span(kind: trace.SpanKind, method: str) -> trace.Span | None:
     """The current span, if opentelemetry-instrumentation-grpc has made it for this very call."""
     if _THEIRS not in sys.modules:
         return None
