@@ -2,13 +2,10 @@
 
 import ast
 from collections.abc import Iterator
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Final
 
 import pytest
-
-import accord
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RUNTIME: Final = ROOT / "runtime"
@@ -26,30 +23,9 @@ BELOW: Final = {
 
 OURS: Final = {"accord", "accord_checks", "accord_runtime", "services", "shop", "shopctl", "tests"}
 
-PUBLIC: Final = (
-    "accord.admin",
-    "accord.contract",
-    "accord.errors",
-    "accord.hooks",
-    "accord.interfaces",
-    "accord.mesh",
-    "accord.operations",
-    "accord.ops",
-    "accord.overrides",
-    "accord.policies",
-    "accord.testing",
-    "accord.v1",
-)
-"""Modules and packages of the library that others may import from."""
-
 
 def files(package: str) -> list[Path]:
     return sorted(PACKAGES[package].rglob("*.py"))
-
-
-def module(file: Path, package: str) -> str:
-    parts = file.relative_to(PACKAGES[package].parent).with_suffix("").parts
-    return ".".join(parts).removesuffix(".__init__")
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -86,35 +62,3 @@ def test_the_runtime_knows_no_word_of_the_shop() -> None:
         for word in ("shop", "services/", "services.runtime", *SERVICES):
             if word not in ("orders", "notifications"):
                 assert word not in text, (file, word)
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_only_public_names_of_the_library(package: str) -> None:
-    """What is not promised may move: runtime and services do without it."""
-    for file in files(package):
-        for name in imports(file):
-            if name.partition(".")[0] == "accord":
-                part, _, last = name.rpartition(".")
-                known = name == "accord" or (part == "accord" and last in accord.__all__)
-                assert known or f"{name}.".startswith(tuple(f"{each}." for each in PUBLIC)), (
-                    file,
-                    name,
-                )
-
-
-def test_no_circles() -> None:
-    """No module imports itself by way of others; imports for types only count."""
-    paths = {module(file, package): file for package in PACKAGES for file in files(package)}
-    graph: dict[str, set[str]] = {}
-    for name, file in paths.items():
-        found: set[str] = set()
-        for imported in imports(file):
-            target = imported if imported in paths else imported.rpartition(".")[0]
-            # A package that is imported for one of its modules is not what is meant.
-            if target in paths and target != name and not name.startswith(f"{target}."):
-                found.add(target)
-        graph[name] = found
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        pytest.fail(" -> ".join(error.args[1]))

@@ -1,7 +1,6 @@
 """What the checks of contracts may import, and what may import them."""
 
 import ast
-import graphlib
 from pathlib import Path
 
 import accord
@@ -33,11 +32,6 @@ def _imports(file: Path) -> set[str]:
     return found
 
 
-def _module(name: str) -> str | None:
-    """The module of the checks that has a name, or is it; None for everything else."""
-    return next((found for found in (name, name.rpartition(".")[0]) if found in MODULES), None)
-
-
 def test_of_the_library_only_the_contract_is_used() -> None:
     """The checks read contracts: nothing of the drivers, of the mesh, of services or the shop."""
     for file in MODULES.values():
@@ -52,15 +46,6 @@ def test_the_library_does_not_know_its_checks() -> None:
     """`accord` works where the checks are not installed."""
     for file in Path(accord.__file__).parent.rglob("*.py"):
         assert not [name for name in _imports(file) if name.startswith("accord_checks")], file
-
-
-def test_there_is_no_circle() -> None:
-    """Imports of the checks among themselves can be sorted."""
-    graph = {
-        module: {used for name in _imports(file) if (used := _module(name)) is not None} - {module}
-        for module, file in MODULES.items()
-    }
-    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
 def test_lint_and_breaking_do_not_know_each_other() -> None:
