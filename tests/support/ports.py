@@ -1,9 +1,12 @@
 """Free ports.
 
 They lie above the range from which the kernel takes ports for outgoing connections and for whoever
-does not say which: nobody gets one of them by accident before it is listened on.
+does not say which: nobody gets one of them by accident before it is listened on. Tests that run
+beside each other never ask for the same one: each worker has every eighth, and gives them in turn.
 """
 
+import itertools
+import os
 import random
 import socket
 from typing import Final
@@ -13,12 +16,16 @@ from services import topology
 _FIRST: Final = 61_000
 _LAST: Final = 65_535 - topology.METRICS_DISTANCE
 _TRIES: Final = 1000
+_WORKERS: Final = 8  # divides METRICS_DISTANCE: a port and that of its metrics belong to one worker
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+_mine = [port for port in range(_FIRST, _LAST + 1) if port % _WORKERS == _worker]
+# Where it starts is random, so that two runs on one machine hardly meet.
+_turn = itertools.islice(itertools.cycle(_mine), random.randrange(len(_mine)), None)
 
 
 def free_port() -> int:
     """A port that nothing listens on right now, nor on that for its metrics."""
-    for _ in range(_TRIES):
-        port = random.randint(_FIRST, _LAST)
+    for port in itertools.islice(_turn, _TRIES):
         if _free(port) and _free(port + topology.METRICS_DISTANCE):
             return port
     raise AssertionError("no free port")

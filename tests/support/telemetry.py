@@ -1,6 +1,7 @@
 """A real OpenTelemetry SDK under the library, for one test."""
 
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from opentelemetry import trace
@@ -8,6 +9,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 
+from accord.admin import gauges
 from accord.telemetry import metrics
 from accord.telemetry import propagation as telemetry
 
@@ -54,6 +56,8 @@ class Metrics:
         self.provider = MeterProvider([self._reader], shutdown_on_exit=False)
         instruments = metrics.Instruments(self.provider.get_meter("accord"))
         monkeypatch.setattr(metrics, "_instruments", instruments)
+        # Not those that an earlier test has left to the garbage collection.
+        monkeypatch.setattr(gauges, "_watched", WeakSet())
 
     def collect(self) -> dict[str, dict[Key, Any]]:
         """Name of the instrument -> attributes -> data point."""
