@@ -1,7 +1,8 @@
 """Where the processes of the shop listen: names, base ports and addresses.
 
-Everything listens on loopback. A *port offset* moves the whole shop, so that two of them can
-run side by side on one machine.
+Everything listens on loopback, below the ports that systems give to whoever does not ask for a
+certain one (Linux: from 32768). A *port offset* moves the whole shop, so that several can run side
+by side on one machine.
 """
 
 from collections.abc import Mapping
@@ -15,38 +16,40 @@ HOST: Final = "127.0.0.1"
 
 SERVICES: Final[Mapping[str, int]] = MappingProxyType(
     {
-        "orders": 50051,
-        "payments": 50052,
-        "inventory": 50053,
-        "shipping": 50054,
-        "notifications": 50055,
-        "customers": 50056,
-        "sandbox": 50060,
+        "orders": 9051,
+        "payments": 9052,
+        "inventory": 9053,
+        "shipping": 9054,
+        "notifications": 9055,
+        "customers": 9056,
+        "sandbox": 9060,
     }
 )
 """Service name -> base port of its gRPC server."""
 
 BROKER: Final = "broker"
 BROKER_PORT: Final = 4222
-SMTP_PORT: Final = 50061
+SMTP_PORT: Final = 9061
 """Mail server inside the sandbox process."""
 
-METRICS_DISTANCE: Final = 1000
+METRICS_DISTANCE: Final = 2000
 """`/metrics` of a service is served this far above its gRPC port."""
 
-MAX_OFFSET: Final = 65535 - max(SERVICES.values()) - METRICS_DISTANCE
-"""Largest offset that keeps every port, metrics included, a valid one."""
+MIN_OFFSET: Final = 20
+"""Smallest offset but 0, so that two shops share no port; the same between any two."""
+MAX_OFFSET: Final = 900
+"""Largest offset: the next thousand of ports is another shop's health and metrics."""
 
 
 def port(name: str, offset: int = 0) -> int:
-    """The port of a service, or of the broker, for a port offset of 0 to `MAX_OFFSET`.
+    """The port of a service, or of the broker, for a port offset.
 
     Raises:
         KeyError: there is no service of that name.
-        ValueError: the offset is out of range.
+        ValueError: the offset is neither 0 nor `MIN_OFFSET` to `MAX_OFFSET`.
     """
-    if not 0 <= offset <= MAX_OFFSET:
-        raise ValueError(f"port offset {offset} is not within 0..{MAX_OFFSET}")
+    if offset and not MIN_OFFSET <= offset <= MAX_OFFSET:
+        raise ValueError(f"port offset {offset} is neither 0 nor {MIN_OFFSET} to {MAX_OFFSET}")
     base = BROKER_PORT if name == BROKER else SERVICES[name]
     return base + offset
 

@@ -1,6 +1,6 @@
 """Accord: the service mesh in your contract.
 
-    mesh = accord.Mesh("orders", targets={"payments": "127.0.0.1:50052"})
+    mesh = accord.Mesh("orders", targets={"payments": "127.0.0.1:9052"})
     payments = PaymentServiceStub(mesh.channel("payments"))
     server = mesh.server()
 

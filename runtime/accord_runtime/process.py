@@ -29,6 +29,7 @@ from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.publisher import Publisher
 from accord_runtime.grpc import idempotency, reflection, validation
 from accord_runtime.grpc.idempotency import SqlIdempotencyStore
+from accord_runtime.ports import holder
 from accord_runtime.service import Background, Runtime, Service
 from accord_runtime.settings import Addresses, Settings
 from accord_runtime.telemetry import Telemetry, logs
@@ -112,7 +113,10 @@ async def running(
         try:
             runtime.server.add_insecure_port(settings.address)
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {settings.address}; is it in use?") from error
+            port = settings.address.rpartition(":")[2]
+            by = port.isdecimal() and holder(int(port))
+            why = f", which is held by {by}" if by else "; is it in use?"
+            raise OSError(f"cannot listen on {settings.address}{why}") from error
 
         background = _Tasks(runtime.failed)
         stack.push_async_callback(background.stop)
@@ -170,7 +174,8 @@ async def _serve_metrics(
     try:
         await server.start("127.0.0.1", settings.metrics_port)
     except (OSError, OverflowError) as error:
-        log.warning("no metrics are served on port %d: %s", settings.metrics_port, error)
+        by = holder(settings.metrics_port) or error
+        log.warning("no metrics are served on port %d: %s", settings.metrics_port, by)
         return
     stack.push_async_callback(server.close)
 

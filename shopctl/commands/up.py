@@ -60,7 +60,7 @@ def up(
             if taken := programs.taken_ports(selection.programs):
                 raise CommandError(
                     f"port in use: {', '.join(taken)}; end what listens there, or move the whole "
-                    f"shop: shopctl up --port-offset {offset + 100}",
+                    f"shop: shopctl up --port-offset {offset % 800 + 100}",
                     ExitCode.IN_USE,
                 )
             if any(program.name == BROKER for program in selection.programs):

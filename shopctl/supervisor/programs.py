@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from accord_runtime.ports import holder
 from services import topology
 from shopctl.errors import CommandError, ExitCode
 from shopctl.supervisor import broker
@@ -15,6 +16,9 @@ from shopctl.supervisor.health import Check, check_broker, check_grpc
 
 SERVICES: Final = tuple(topology.SERVICES)
 """Services that there are."""
+
+METRICS: Final = "metrics"
+"""What the port of a service's `/metrics` is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +108,16 @@ def select(
 
 
 def taken_ports(programs: Iterable[Program]) -> list[str]:
-    """The ports of `programs` that something else listens on, each with what it is needed for."""
+    """The ports that `programs` need and something else listens on: what for, and who does.
+
+    Without their metrics services start all the same, and say so.
+    """
     return [
-        f"{port} ({program.name}, {purpose})"
+        f"{port} ({program.name}, {purpose}{found and f'; held by {found}'})"
         for program in programs
         for purpose, port in program.ports.items()
-        if not _is_free(port)
+        if purpose != METRICS and not _is_free(port)
+        for found in [holder(port)]
     ]
 
 
@@ -140,7 +148,7 @@ def _check_names(left_out: Sequence[str]) -> None:
 
 def _service(name: str, offset: int, env: Mapping[str, str]) -> Program:
     port = topology.port(name, offset)
-    ports = {"gRPC": port, "metrics": port + topology.METRICS_DISTANCE}
+    ports = {"gRPC": port, METRICS: port + topology.METRICS_DISTANCE}
     if name == "sandbox":
         ports["SMTP"] = topology.smtp_port(offset)
     return Program(

@@ -156,7 +156,7 @@ def mesh() -> Mesh:
     try:
         return Mesh(
             "desk",
-            targets={"parcels": "127.0.0.1:50070"},
+            targets={"parcels": "127.0.0.1:9070"},
             validator=VALIDATOR,
             idempotency=STORE,
             translate=TRANSLATE,
@@ -184,7 +184,7 @@ async def aio(servicer: Callable[[grpc.aio.Server], None], store: PolicyStore) -
     servicer(server)
     await server.start()
     assert_type(found.channel("parcels"), grpc.aio.Channel)
-    grpc.aio.insecure_channel("127.0.0.1:50070", interceptors=found.client_interceptors())
+    grpc.aio.insecure_channel("127.0.0.1:9070", interceptors=found.client_interceptors())
     grpc.aio.server(interceptors=found.server_interceptors())
     await server.stop(grace=5)
     await found.close()
@@ -196,7 +196,7 @@ def threads(servicer: Callable[[grpc.Server], None]) -> None:
     server = found.server(idempotency=SYNC_STORE, max_workers=10)
     servicer(server)
     server.start()
-    channel = grpc.insecure_channel("127.0.0.1:50070")
+    channel = grpc.insecure_channel("127.0.0.1:9070")
     grpc.intercept_channel(channel, *found.client_interceptors())
     server.stop(grace=5).wait()
 

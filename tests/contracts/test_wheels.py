@@ -154,7 +154,7 @@ def test_own_contracts_with_the_library_alone(library_user: Consumer) -> None:
     outputs = [f"--python_out={out}", f"--grpc_python_out={out}"]
     assert protoc.main(["protoc", *arguments, *outputs, str(contract)]) == 0
 
-    program = block(readme, "python").replace("127.0.0.1:50070", "unix:parcels.sock")
+    program = block(readme, "python").replace("127.0.0.1:9070", "unix:parcels.sock")
     (out / "program.py").write_text(program)
     assert library_user.run("program.py") == "Hamburg\n"
 

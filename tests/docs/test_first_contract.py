@@ -19,7 +19,7 @@ from tests.support.ports import free_port
 from tools import wheels
 
 PAGE = (ROOT / "docs" / "first-contract.md").read_text()
-PORT = "50071"
+PORT = "9071"
 FOLLOWED = {"install", "run", "background", "file"}
 
 

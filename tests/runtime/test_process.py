@@ -288,6 +288,8 @@ async def test_a_program_that_cannot_start_says_why(tmp_path: Path) -> None:
         code, output, errors = await Program(tmp_path, MESH_LISTEN=listen).run()
         assert code == 1
         assert listen in output
+        if sys.platform == "linux":
+            assert f"held by process {os.getpid()} (" in output
         assert "Traceback" not in output + errors
     code, output, errors = await Program(tmp_path, MESH_PORT_OFFSET="many").run()
     assert code == 1

@@ -6,18 +6,18 @@ import pytest
 
 from accord_runtime.settings import Settings
 from services import topology
-from services.topology import MAX_OFFSET
+from services.topology import MAX_OFFSET, MIN_OFFSET
 
 
 def test_nothing_needs_to_be_set(tmp_path: Path) -> None:
     """Without variables a service is on its usual port, with a file and the local broker."""
     settings = Settings.from_environment("orders", topology.addresses, {"MESH_HOME": str(tmp_path)})
-    assert settings.address == "127.0.0.1:50051"
+    assert settings.address == "127.0.0.1:9051"
     assert settings.database == f"sqlite:///{tmp_path}/orders.db"
     assert settings.broker == "nats://127.0.0.1:4222"
     assert settings.broker_token is None
-    assert settings.mail_server == "127.0.0.1:50061"
-    assert settings.peers["payments"] == "127.0.0.1:50052"
+    assert settings.mail_server == "127.0.0.1:9061"
+    assert settings.peers["payments"] == "127.0.0.1:9052"
     assert Settings.from_environment("orders", topology.addresses, {}).home == Path(".mesh")
 
 
@@ -31,10 +31,10 @@ def test_an_offset_moves_everything() -> None:
     """Service, broker, mail server and peers move together; an override wins."""
     environment = {"MESH_PORT_OFFSET": "100", "MESH_TARGETS": "payments=10.0.0.1:1"}
     settings = Settings.from_environment("orders", topology.addresses, environment)
-    assert settings.address == "127.0.0.1:50151"
+    assert settings.address == "127.0.0.1:9151"
     assert settings.broker == "nats://127.0.0.1:4322"
-    assert settings.mail_server == "127.0.0.1:50161"
-    assert settings.peers["inventory"] == "127.0.0.1:50153"
+    assert settings.mail_server == "127.0.0.1:9161"
+    assert settings.peers["inventory"] == "127.0.0.1:9153"
     assert settings.peers["payments"] == "10.0.0.1:1"
 
 
@@ -68,6 +68,7 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
         ("MESH_PORT_OFFSET", "many"),
         ("MESH_PORT_OFFSET", "-1"),
         ("MESH_PORT_OFFSET", "1.5"),
+        ("MESH_PORT_OFFSET", str(MIN_OFFSET - 1)),
         ("MESH_PORT_OFFSET", str(MAX_OFFSET + 1)),
         ("LOG_FORMAT", "xml"),
         ("MESH_TARGETS", "payments"),

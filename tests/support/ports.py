@@ -9,6 +9,7 @@ import itertools
 import os
 import random
 import socket
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from services import topology
@@ -18,14 +19,21 @@ _LAST: Final = 65_535 - topology.METRICS_DISTANCE
 _TRIES: Final = 1000
 _WORKERS: Final = 8  # divides METRICS_DISTANCE: a port and that of its metrics belong to one worker
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
-_mine = [port for port in range(_FIRST, _LAST + 1) if port % _WORKERS == _worker]
-# Where it starts is random, so that two runs on one machine hardly meet.
-_turn = itertools.islice(itertools.cycle(_mine), random.randrange(len(_mine)), None)
+
+
+def _in_turn(choices: Sequence[int]) -> Iterator[int]:
+    """For ever; it starts anywhere, so that two runs on one machine hardly meet."""
+    return itertools.islice(itertools.cycle(choices), random.randrange(len(choices)), None)
+
+
+_ports = _in_turn([port for port in range(_FIRST, _LAST + 1) if port % _WORKERS == _worker])
+_slots: Final = range(topology.MIN_OFFSET, topology.MAX_OFFSET + 1, topology.MIN_OFFSET)
+_offsets = _in_turn(_slots[_worker::_WORKERS])
 
 
 def free_port() -> int:
     """A port that nothing listens on right now, nor on that for its metrics."""
-    for port in itertools.islice(_turn, _TRIES):
+    for port in itertools.islice(_ports, _TRIES):
         if _free(port) and _free(port + topology.METRICS_DISTANCE):
             return port
     raise AssertionError("no free port")
@@ -33,8 +41,7 @@ def free_port() -> int:
 
 def free_offset() -> int:
     """A port offset with which every port of the shop is free."""
-    for _ in range(_TRIES):
-        offset = random.randrange(_FIRST - min(topology.SERVICES.values()), topology.MAX_OFFSET)
+    for offset in itertools.islice(_offsets, len(_slots)):
         ports = [topology.port(name, offset) for name in (topology.BROKER, *topology.SERVICES)]
         ports += [port + topology.METRICS_DISTANCE for port in ports]
         if all(_free(port) for port in [*ports, topology.smtp_port(offset)]):

@@ -168,7 +168,7 @@ def test_nobody_there(shop: Shop) -> None:
     """Without a shop, a command says where it looked and ends with 4."""
     result = shop.run("order", "list")
     assert result.returncode == ExitCode.NOT_RUNNING
-    assert f"127.0.0.1:{50051 + shop.offset}" in result.stderr
+    assert f"127.0.0.1:{9051 + shop.offset}" in result.stderr
 
 
 def test_an_empty_home_is_no_shop(shop: Shop) -> None:

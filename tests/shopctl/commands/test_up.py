@@ -109,11 +109,18 @@ def test_a_second_up_is_refused(shop: Shop) -> None:
 def test_port_in_use(shop: Shop) -> None:
     """A port that is taken is named, with its service and a way out, before anything starts."""
     port = topology.port("payments", shop.offset)
-    with closing(socket.create_server(("127.0.0.1", port))):
+    metrics = topology.port("orders", shop.offset) + topology.METRICS_DISTANCE
+    with (
+        closing(socket.create_server(("127.0.0.1", port))),
+        closing(socket.create_server(("127.0.0.1", metrics))),
+    ):
         result = shop.run("up")
     assert result.returncode == ExitCode.IN_USE
-    assert f"{port} (payments, gRPC)" in result.stderr
-    assert f"--port-offset {shop.offset + 100}" in result.stderr
+    assert f"{port} (payments, gRPC" in result.stderr
+    assert str(metrics) not in result.stderr
+    offset = int(result.stderr.rpartition("--port-offset ")[2])
+    assert offset != shop.offset
+    assert topology.port("payments", offset)
     assert not (shop.home / "logs").exists()
 
 
@@ -273,7 +280,9 @@ def test_reader_goes_away(shop: Shop) -> None:
     assert stop(process) == ExitCode.OK
 
 
-@pytest.mark.parametrize("arguments", [("up", "--port-offset", "-1"), ("nonsense",)])
+@pytest.mark.parametrize(
+    "arguments", [("up", "--port-offset", "-1"), ("up", "--port-offset", "19"), ("nonsense",)]
+)
 def test_usage(shop: Shop, arguments: tuple[str, ...]) -> None:
     """A command line that makes no sense ends with 2 and no traceback."""
     result = shop.run(*arguments)

@@ -1,15 +1,21 @@
 """What `shopctl up` is going to start."""
 
+import os
+import socket
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services import topology
 from shopctl.errors import CommandError, ExitCode
-from shopctl.supervisor.programs import Selection, select
+from shopctl.supervisor.programs import METRICS, Selection, select, taken_ports
 
 HOME = Path("/home/mesh")
+EPHEMERAL = 32768
+"""From here on Linux gives ports to whoever does not ask for a certain one."""
 
 
 def selected(left_out: list[str] | None = None, offset: int = 0, nats_url: str = "") -> Selection:
@@ -32,19 +38,36 @@ def test_everything_by_default() -> None:
 
 
 def test_offset_moves_every_port() -> None:
-    """No port stays where it was, and no two programs share one."""
-    here = [port for program in selected().programs for port in program.ports.values()]
-    moved = [port for program in selected(offset=7).programs for port in program.ports.values()]
-    assert moved == [port + 7 for port in here]
-    assert len(set(here)) == len(here)
-    assert topology.SMTP_PORT in here
+    """Every port is moved, and none is shared: neither by two programs nor by two shops."""
+    shops = (0, *range(topology.MIN_OFFSET, topology.MAX_OFFSET + 1, topology.MIN_OFFSET))
+    ports = {
+        offset: [port for it in selected(offset=offset).programs for port in it.ports.values()]
+        for offset in shops
+    }
+    assert all(ports[offset] == [port + offset for port in ports[0]] for offset in shops)
+    assert topology.SMTP_PORT in ports[0]
+    everywhere = [port for taken in ports.values() for port in taken]
+    assert len(set(everywhere)) == len(everywhere)
+    assert max(everywhere) < EPHEMERAL
+
+
+def test_ports_that_are_taken(tmp_path: Path) -> None:
+    """What a program needs is named, with who has it; a metrics port costs no start."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (program, *_) = selected(["broker"]).programs
+        needs = replace(program, ports={"gRPC": port})
+        (taken,) = taken_ports([needs, replace(program, ports={METRICS: port})])
+    assert taken.startswith(f"{port} (orders, gRPC")
+    if sys.platform == "linux":
+        assert f"; held by process {os.getpid()} (" in taken
 
 
 def test_left_out() -> None:
     """What is left out is remembered with its address."""
-    selection = selected(["orders"], offset=1)
+    selection = selected(["orders"], offset=20)
     assert "orders" not in {program.name for program in selection.programs}
-    assert selection.left_out == {"orders": "127.0.0.1:50052"}
+    assert selection.left_out == {"orders": "127.0.0.1:9071"}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +98,7 @@ def environment(nats_url: str, **inherited: str) -> Mapping[str, str]:
     return (
         select(
             HOME,
-            offset=5,
+            offset=50,
             left_out=[],
             database_url="postgresql://db",
             nats_url=nats_url,
@@ -91,9 +114,9 @@ def test_child_environment() -> None:
     assert environment("", LANG="C", LOG_FORMAT="text") == {
         "LANG": "C",
         "MESH_HOME": "/home/mesh",
-        "MESH_PORT_OFFSET": "5",
+        "MESH_PORT_OFFSET": "50",
         "DATABASE_URL": "postgresql://db",
-        "NATS_URL": "nats://127.0.0.1:4227",
+        "NATS_URL": "nats://127.0.0.1:4272",
         "LOG_FORMAT": "json",
         "PYTHONUNBUFFERED": "1",
     }
@@ -107,16 +130,16 @@ def test_token_goes_with_its_broker() -> None:
 
 def test_topology_targets() -> None:
     """`MESH_TARGETS` overrides single targets and nothing else."""
-    targets = topology.targets(1, "orders=10.0.0.1:5, payments = dns:///pay:1 ,")
+    targets = topology.targets(20, "orders=10.0.0.1:5, payments = dns:///pay:1 ,")
     assert targets["orders"] == "10.0.0.1:5"
     assert targets["payments"] == "dns:///pay:1"
-    assert targets["customers"] == "127.0.0.1:50057"
+    assert targets["customers"] == "127.0.0.1:9076"
     with pytest.raises(ValueError, match="MESH_TARGETS"):
         topology.targets(0, "orders")
 
 
-@pytest.mark.parametrize("offset", [-1, topology.MAX_OFFSET + 1])
+@pytest.mark.parametrize("offset", [-1, topology.MIN_OFFSET - 1, topology.MAX_OFFSET + 1])
 def test_topology_offset_range(offset: int) -> None:
-    """An offset that would leave the range of ports is refused."""
+    """An offset with which the ports would meet those of another shop is refused."""
     with pytest.raises(ValueError, match="port offset"):
         topology.port("orders", offset)

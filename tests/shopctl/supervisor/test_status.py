@@ -7,8 +7,8 @@ from shopctl.supervisor.health import State
 
 ROWS = [
     status.Row("supervisor", "", State.SERVING, 1, 3.0, 0, 20 * 2**20),
-    status.Row("orders", "127.0.0.1:50051", State.NOT_SERVING, 2, 62.0, 3, 30 * 2**20),
-    status.Row("payments", "127.0.0.1:50052", State.SERVING, None, None, 0, None, managed=False),
+    status.Row("orders", "127.0.0.1:9051", State.NOT_SERVING, 2, 62.0, 3, 30 * 2**20),
+    status.Row("payments", "127.0.0.1:9052", State.SERVING, None, None, 0, None, managed=False),
 ]
 
 
@@ -18,8 +18,8 @@ def test_text() -> None:
     assert [line.split() for line in text.splitlines()] == [
         ["SERVICE", "ADDRESS", "STATE", "PID", "UPTIME", "RESTARTS", "MEMORY"],
         ["supervisor", "-", "serving", "1", "3s", "0", "20.0", "MiB"],
-        ["orders", "127.0.0.1:50051", "not", "serving", "2", "1m02s", "3", "30.0", "MiB"],
-        ["payments", "127.0.0.1:50052", "serving", "(not", "ours)", "-", "-", "-", "-"],
+        ["orders", "127.0.0.1:9051", "not", "serving", "2", "1m02s", "3", "30.0", "MiB"],
+        ["payments", "127.0.0.1:9052", "serving", "(not", "ours)", "-", "-", "-", "-"],
         ["total", "50.0", "MiB"],
     ]
 
