@@ -29,6 +29,7 @@ async def run(repetitions: int, callers: int) -> dict[str, object]:
         return request
 
     policy = method_policy(path("Fragile")).breaker
+    assert policy is not None
     seen: Counter[int] = Counter()
     mesh = accord.Mesh("caller", clock=lambda: time.monotonic() + shift)
     async with serving(accord.Mesh("callee"), {"Fragile": handler}) as address:

@@ -6,6 +6,7 @@ A method's options are resolved by `accord.contract`, the same code that a serve
 import graphlib
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
@@ -13,14 +14,14 @@ from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_database, descriptor_pb2, descriptor_pool
 
 from accord.contract import (
-    DEFAULT_TIMEOUT,
     ContractError,
+    LimitPolicy,
     MethodPolicy,
     Reading,
-    StreamPolicy,
     read_event,
     read_method,
 )
+from accord.policies.breaker import BreakerPolicy
 from accord.v1 import policy_pb2
 from accord_checks import Refused
 from accord_checks.call_graph import CallGraph
@@ -51,13 +52,16 @@ class Contracts:
         self.events: dict[str, Event] = {}
         # Another extension may have the same number: only Accord's own is read.
         speaks = self.extension(policy_pb2.policy.full_name) is not None
+        # The vocabulary of 0.1.0, which knew no sagas, implied what today's wants to be stated.
+        vocabulary = self.message(policy_pb2.MethodPolicy.DESCRIPTOR.full_name) if speaks else None
+        implied = vocabulary is not None and "saga" not in vocabulary.fields_by_name
         for name, file in self.files.items():
             try:
                 found = self._pool.FindFileByName(name)
             except (KeyError, TypeError, UnicodeDecodeError) as error:
                 raise Refused(f"{name}: {_reason(error)}") from error
             for service in found.services_by_name.values():
-                self._add_service(service, file, speaks)
+                self._add_service(service, file, speaks, implied)
             if speaks:
                 for message in _with_nested(found.message_types_by_name.values()):
                     self._add_event(message, file)
@@ -105,20 +109,23 @@ class Contracts:
         except KeyError:
             return None
 
-    def _add_service(self, found: pb.ServiceDescriptor, file: File, speaks: bool) -> None:
+    def _add_service(
+        self, found: pb.ServiceDescriptor, file: File, speaks: bool, implied: bool
+    ) -> None:
         options = found.GetOptions()
         stated = speaks and options.HasExtension(policy_pb2.service)
         policy = options.Extensions[policy_pb2.service] if stated else None
         service = self.services[found.full_name] = Service(found, file, policy)
         for method in found.methods:
             own = method.GetOptions()
+            reading = read_method(method) if speaks else _unread(method)
             has = speaks and own.HasExtension(policy_pb2.policy)
             rpc = Rpc(
                 method,
                 file,
                 service,
                 own.Extensions[policy_pb2.policy] if has else None,
-                read_method(method) if speaks else _unread(method),
+                _with_implied(reading) if implied and reading.policy.declared else reading,
             )
             service.rpcs.append(rpc)
             self.rpcs[rpc.name] = rpc
@@ -167,10 +174,27 @@ def _unread(method: pb.MethodDescriptor) -> Reading:
         client_streaming=method.client_streaming,
         server_streaming=method.server_streaming,
         safe=method.GetOptions().idempotency_level != _UNKNOWN,
-        timeout=None if method.server_streaming else DEFAULT_TIMEOUT,
-        stream=StreamPolicy(idle=math.inf),
     )
     return Reading(policy_pb2.MethodPolicy(), policy, ())
+
+
+def _with_implied(reading: Reading) -> Reading:
+    """What a contract comes to under the vocabulary of 0.1.0, with its defaults."""
+    policy, stream = reading.policy, reading.policy.stream
+    completed = replace(
+        policy,
+        timeout=policy.timeout or (None if policy.server_streaming else 10.0),
+        breaker=policy.breaker or BreakerPolicy(),
+        limit=policy.limit or LimitPolicy(),
+        max_depth=2 if policy.max_depth is None else policy.max_depth,
+        stream=replace(
+            stream,
+            max_lifetime=3600.0 if math.isinf(stream.max_lifetime) else stream.max_lifetime,
+            idle=90.0 if math.isinf(stream.idle) else stream.idle,
+            keepalive=30.0 if math.isinf(stream.keepalive) else stream.keepalive,
+        ),
+    )
+    return replace(reading, policy=completed)
 
 
 def _pool(protos: Iterable[descriptor_pb2.FileDescriptorProto]) -> descriptor_pool.DescriptorPool:

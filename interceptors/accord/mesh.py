@@ -88,10 +88,10 @@ class Mesh:
     see. `on_resume` is told before a broken stream is opened again, which goes on for
     `resume_patience` seconds without progress. `budget` bounds the retries and hedges to each
     target. `limits` bounds what its servers take on; `authorize` refuses callers without a verified
-    identity. `service_config` replaces the one that channels derive from the contracts (see
-    `accord.client.service_config`). `message_sizes` has its servers record the sizes of messages
-    beside durations (see `accord.telemetry.metrics`). `clock` is monotonic, `random` uniform over
-    [0, 1).
+    identity, and all whom a contract does not list. `service_config` replaces the one that channels
+    derive from the contracts (see `accord.client.service_config`). `message_sizes` has its servers
+    record the sizes of messages beside durations (see `accord.telemetry.metrics`). `clock` is
+    monotonic, `random` uniform over [0, 1).
 
     Raises:
         ServiceConfigError: `service_config` is one that gRPC would fail every call with.

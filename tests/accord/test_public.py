@@ -22,7 +22,7 @@ PUBLIC: Final = {
     "accord.client.service_config": "ServiceConfigError",
     "accord.context": "ANONYMOUS CallContext Idempotency carry current detach idempotency_key",
     "accord.contract": (
-        "CompensationPolicy ContractError DEFAULT_MAX_DEPTH DEFAULT_TIMEOUT Dark EventPolicy"
+        "CompensationPolicy ContractError Dark EventPolicy"
         " FloorPolicy Key LIVE_FIELDS LimitPolicy MethodPolicy Reading ResumePolicy SagaPolicy"
         " StreamPolicy check_service event_policy live_policy merge_options method_policy"
         " read_event read_method"

@@ -54,8 +54,6 @@ from accord.admin.mesh_service import CONTRACT, Audit, Intervention, serve
 from accord.client.service_config import ServiceConfigError
 from accord.context import ANONYMOUS
 from accord.contract import (
-    DEFAULT_MAX_DEPTH,
-    DEFAULT_TIMEOUT,
     LIVE_FIELDS,
     CompensationPolicy,
     Dark,
@@ -230,7 +228,7 @@ def contract(message: Message) -> tuple[MethodPolicy, EventPolicy | None]:
         raise SystemExit(error.problem) from None
     policy = method_policy("/parcels.v1.ParcelService/GetParcel")
     assert_type(policy.key, Key)
-    if policy.timeout != DEFAULT_TIMEOUT and policy.max_depth == DEFAULT_MAX_DEPTH:
+    if policy.timeout is None and policy.breaker is None:
         raise SystemExit(LIVE_FIELDS)
     return policy, event_policy(message)
 

@@ -14,6 +14,8 @@ import pytest
 from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2, text_format
 
+from accord.contract import LimitPolicy
+from accord.policies.breaker import BreakerPolicy
 from accord.v1 import policy_pb2
 from accord_checks import cli
 from accord_checks.breaking_rules.change import Risk
@@ -23,7 +25,7 @@ from tests.contracts import written_contracts
 from tests.contracts.conftest import Git
 from tests.contracts.test_checks import CUSTOMERS, edit
 from tests.contracts.test_plugin import FOREIGN, STATED
-from tools.contracts import SCRIPTS
+from tools.contracts import ROOT, SCRIPTS
 
 SHORTER = STATED.replace("{seconds: 2}", "{seconds: 1}")
 LONGER = STATED.replace("{seconds: 2}", "{seconds: 3}")
@@ -129,28 +131,47 @@ message Thing {}
 """
 
 
+ANYBODY, WEB = "any verified identity", "spiffe://acme.org/web"
+
+
 @pytest.mark.parametrize(
-    ("option", "shut_out"),
+    ("option", "listed", "shut_out"),
     [
-        ('{owner: "a"}', True),
-        ('{defaults: {allow: ["spiffe://acme.org/web"]}}', True),
-        ('{defaults: {allow: ["*"]}}', False),
+        ('{owner: "a"}', "", ""),
+        (f'{{defaults: {{allow: ["{WEB}"]}}}}', WEB, ANYBODY),
+        ('{defaults: {allow: ["*"]}}', ANYBODY, ""),
     ],
 )
-def test_an_rpc_that_gets_its_first_policy_shuts_callers_out(
-    option: str, shut_out: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_list_of_callers_that_comes_or_goes(
+    option: str, listed: str, shut_out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a policy an RPC admits everybody, with one that lists nobody it admits nobody."""
+    """Without a list everybody may call, or nobody where identities are wanted: both are said."""
     then = written_contracts.write(tmp_path / "then", {"half.proto": HALF % ""})
     now = written_contracts.write(
         tmp_path / "now", {"half.proto": HALF % f"\n  option (accord.v1.service) = {option};"}
     )
-    assert diff(then, now) == (20 if shut_out else 0)
-    said = capsys.readouterr().out
-    assert ("any verified identity may no longer call Hail" in said) == shut_out
-    assert "may call" not in said
-    diff(now, then)
-    assert ("any verified identity may call Hail now" in capsys.readouterr().out) == shut_out
+    assert diff(then, now) == (20 if shut_out else 10 if listed else 0)
+    came = capsys.readouterr().out
+    assert diff(now, then) == (20 if listed else 0)
+    went = capsys.readouterr().out
+    assert (f"{shut_out} may no longer call Hail" in came) == bool(shut_out)
+    assert (f"{shut_out} may call Hail now" in went) == bool(shut_out)
+    assert (f"{listed} may call Hail now" in came) == bool(listed)
+    assert (f"{listed} may no longer call Hail" in went) == bool(listed)
+
+
+def test_the_first_release_implied_what_is_stated_now() -> None:
+    """Its contracts are read with the defaults that its library had, today's without."""
+    image = ROOT / "contracts" / "released" / "0.1.0.binpb"
+    files = descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes())
+    rpcs = Contracts(files.file).rpcs
+    get, stream = (
+        rpcs[f"shop.orders.v1.OrderService/{name}"] for name in ("GetOrder", "StreamOrderUpdates")
+    )
+    assert (get.policy.breaker, get.policy.limit) == (BreakerPolicy(), LimitPolicy())
+    assert get.policy.max_depth == 2
+    assert stream.policy.stream.idle == 90
+    assert rpcs["accord.ops.v1.WorkService/ListWork"].policy.timeout == 5
 
 
 def test_bounds_of_a_stream_are_nothing_to_a_unary_rpc(

@@ -11,6 +11,7 @@ from zipfile import ZipFile
 import pytest
 from google.protobuf import descriptor_pb2
 
+from accord.contract import StreamPolicy
 from accord_checks import Refused
 from accord_checks.export import asyncapi, envoy, service_config
 from accord_checks.export.reference import page
@@ -134,7 +135,7 @@ def test_invalid_policy_is_refused(tmp_path: Path) -> None:
 
 
 def test_contracts_without_the_vocabulary(tmp_path: Path) -> None:
-    """Contracts that know no policies get the library's defaults, also if they use its number."""
+    """Contracts that know no policies have none, also if they use its number."""
     (tmp_path / "own.proto").write_text(
         'syntax = "proto3"; package own; import "google/protobuf/descriptor.proto";'
         " extend google.protobuf.MethodOptions { Team team = 51010; }"
@@ -143,8 +144,8 @@ def test_contracts_without_the_vocabulary(tmp_path: Path) -> None:
         " rpc Watch(M) returns (stream M); }"
     )
     do, watch = (method.policy for method in ResolvedContracts(support.compiled(tmp_path)).rpcs())
-    assert (do.declared, do.timeout, do.retry) == (False, 10.0, None)
-    assert (watch.timeout, watch.stream.max_lifetime) == (None, 3600.0)
+    assert (do.declared, do.timeout, do.retry) == (False, None, None)
+    assert (watch.timeout, watch.stream) == (None, StreamPolicy())
 
 
 @pytest.mark.parametrize("broken", [b"", b"not an image", b"\x0a\x7f"])

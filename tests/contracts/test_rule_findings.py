@@ -159,8 +159,8 @@ LINT_MUTATIONS = [
         "ACCORD_TIMEOUT_STATED",
         SANDBOX,
         """      timeout: {seconds: 5}
-      allow: ["*"]""",
-        """      allow: ["*"]""",
+      breaker: {}""",
+        """      breaker: {}""",
         "rpc SetBehavior",
     ),
     Mutation(
@@ -406,7 +406,7 @@ LINT_MUTATIONS = [
     Mutation(
         "ACCORD_STREAM_KEEPALIVE",
         CUSTOMERS,
-        "keepalive: {seconds: 30}",
+        "idle: {seconds: 90}\n        keepalive: {seconds: 30}",
         "idle: {seconds: 20}",
         "idle",
     ),
@@ -536,6 +536,8 @@ STATED = """  option (accord.v1.service) = {
         codes: [STATUS_CODE_UNAVAILABLE]
       }
       limit: {priority: PRIORITY_SHEDDABLE}
+      breaker: {}
+      max_depth: 2
       allow: ["*"]
     }
   };
@@ -564,7 +566,7 @@ CHANGES = [
         "max_lifetime",
     ),
     Mutation(
-        "POLICY_STREAM_SHORTENED", ORDERS, "keepalive: {seconds: 30}", "idle: {seconds: 40}", "idle"
+        "POLICY_STREAM_SHORTENED", ORDERS, "idle: {seconds: 90}", "idle: {seconds: 40}", "idle"
     ),
     Mutation(
         "POLICY_STREAM_CHANGED",

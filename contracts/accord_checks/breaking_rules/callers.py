@@ -1,9 +1,13 @@
 """Who may call an RPC."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from accord_checks.breaking_rules.change import Found, Risk, change_rule
 from accord_checks.declarations import Rpc
+
+# Without a list everybody may call, or nobody: that is for the process to say (`authorize`).
+_EVERYBODY: Final = frozenset({"*"})
 
 
 @change_rule(
@@ -15,9 +19,9 @@ from accord_checks.declarations import Rpc
     after='allow: ["spiffe://example.org/orders"]',
 )
 def removed(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """Identities that "*" does not cover either."""
-    admitted = _admitted(new)
-    gone = set() if "*" in admitted else _admitted(old) - admitted
+    """Identities that "*" does not cover either; none are left where the list is taken away."""
+    then, now = old.policy.allow, new.policy.allow
+    gone = set() if "*" in now or now == then else (then or _EVERYBODY) - now
     if gone:
         yield Found(
             f"{', '.join(sorted(_who(caller) for caller in gone))} may no longer call {new.short}",
@@ -35,20 +39,15 @@ def removed(old: Rpc, new: Rpc) -> Iterator[Found]:
     after='allow: ["spiffe://example.org/orders", "*"]',
 )
 def added(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """Identities that "*" did not cover before."""
-    admitted, listed = _admitted(old), list(new.written.allow)
-    added = set() if "*" in admitted else _admitted(new) - admitted
+    """Identities that "*" did not cover before; everybody where the list is taken away."""
+    then, now, listed = old.policy.allow, new.policy.allow, list(new.written.allow)
+    added = set() if "*" in then or now == then else (now or _EVERYBODY) - then
     for caller in sorted(added):
         yield Found(
             f"{_who(caller)} may call {new.short} now",
             "ask whoever answers for its data",
             ("allow", listed.index(caller)) if caller in listed else ("allow",),
         )
-
-
-def _admitted(rpc: Rpc) -> frozenset[str]:
-    """Who may call; an RPC that states no policy has no list, and its server asks nobody."""
-    return rpc.policy.allow if rpc.policy.declared else frozenset({"*"})
 
 
 def _who(caller: str) -> str:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from accord_checks.declarations import Event, Place, Rpc, Service
@@ -126,10 +125,17 @@ def moved(
 
     It is called `name`, or as its path is written: "floor.timeout".
     """
-    now, then = (attrgetter(path)(version.policy) for version in (new, old))
+    now, then = (_value(version.policy, path) for version in (new, old))
     if wrong(now, then):
         what = went(f"{name or path} of {new.short}", then, now)
         yield Found(what, instead, tuple(path.split(".")))
+
+
+def _value(policy: object, path: str) -> Any:
+    """What a path leads to; None where a part of it is not stated."""
+    for name in path.split("."):
+        policy = policy and getattr(policy, name)
+    return policy
 
 
 def parts(old: Rpc, new: Rpc, option: str, instead: str, *, added: bool = False) -> Iterator[Found]:

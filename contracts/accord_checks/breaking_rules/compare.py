@@ -1,6 +1,6 @@
 """What a change of the contracts means: every policy, event and error reason, before and after.
 
-Policies are compared as they come out, defaults filled in: an option that moves from an RPC to the
+Policies are compared as they come out: an option that moves from an RPC to the
 defaults of its service is no change.
 """
 
@@ -122,7 +122,9 @@ def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
         if field.name == "stream" and not new.policy.server_streaming:
             continue  # a default for streams, which has no effect here
         for steps, before, after in differences(was, is_):
-            if said & {(option,), (option, *steps)}:
+            if said & {(option,), (option, *steps)} or (
+                not steps and any(path[:1] == (option,) for path in said)
+            ):
                 continue
             said.add((option, *steps))
             name = ".".join((option, *steps))

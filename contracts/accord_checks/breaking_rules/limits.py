@@ -1,9 +1,10 @@
 """How often an RPC may be called, from how far, and what live policy must leave of that."""
 
 from collections.abc import Iterator
-from operator import gt, lt, ne
+from operator import lt
 
 from accord.policies.rate_limit import RatePolicy
+from accord.policies.types import Priority
 from accord_checks.breaking_rules.change import Found, Risk, change_rule, moved
 from accord_checks.declarations import Rpc
 
@@ -11,15 +12,19 @@ from accord_checks.declarations import Rpc
 @change_rule(
     "POLICY_LIMIT_CHANGED",
     Risk.RISKY,
-    purpose="No priority changes, and no rate is set or lowered.",
+    purpose="No limit is set, no priority changes, and no rate is set or lowered.",
     why="calls that were served are refused with RESOURCE_EXHAUSTED when there is much to do",
     before="limit: {rate: {per_second: 100}}",
     after="limit: {rate: {per_second: 10}}",
 )
 def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """A rate that was raised or taken away is safe."""
-    yield from moved(old, new, "limit.priority", ne, "see who is shed first now", "the priority")
+    """A limit that was taken away is safe, and a rate that was raised."""
+    yield from moved(old, new, "limit.priority", _given, "see who is shed first", "the priority")
     yield from moved(old, new, "limit.rate", _lower, "see that no caller needs more", "the rate")
+
+
+def _given(now: Priority | None, then: Priority | None) -> bool:
+    return now is not None and now is not then
 
 
 def _lower(now: RatePolicy | None, then: RatePolicy | None) -> bool:
@@ -38,7 +43,12 @@ def _lower(now: RatePolicy | None, then: RatePolicy | None) -> bool:
 )
 def depth_lowered(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Hops between the edge and the RPC."""
-    return moved(old, new, "max_depth", lt, "see that nobody calls it from further down")
+    return moved(old, new, "max_depth", _nearer, "see that nobody calls it from further down")
+
+
+def _nearer(now: int | None, then: int | None) -> bool:
+    """No depth is the deepest."""
+    return now is not None and (then is None or now < then)
 
 
 @change_rule(
@@ -51,7 +61,8 @@ def depth_lowered(old: Rpc, new: Rpc) -> Iterator[Found]:
 )
 def depth_raised(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Hops between the edge and the RPC."""
-    return moved(old, new, "max_depth", gt, "let an event carry what is further away")
+    instead = "let an event carry what is further away"
+    return moved(old, new, "max_depth", lambda now, then: _nearer(then, now), instead)
 
 
 @change_rule(

@@ -68,5 +68,5 @@ def hedged(old: Rpc, new: Rpc) -> Iterator[Found]:
     after="breaker: {consecutive_failures: 2}",
 )
 def breaker(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """Each part of it."""
-    return parts(old, new, "breaker", "see that callers bear the refusals")
+    """Each part of it; a breaker that is new or taken away."""
+    return parts(old, new, "breaker", "see that callers bear the refusals", added=True)

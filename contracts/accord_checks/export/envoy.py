@@ -55,21 +55,20 @@ def export(contracts: ResolvedContracts) -> str:
 
 def _route(rpc: Rpc) -> Json:
     policy = rpc.policy
-    streamed = policy.timeout is None
-    longest = json_duration(
-        policy.stream.max_lifetime if policy.timeout is None else policy.timeout
-    )
+    longest = policy.stream.max_lifetime if policy.timeout is None else policy.timeout
     action: Json = {
         "cluster": rpc.service.name,
         # `timeout` starts when the request has ended, and its default is 15 s. The duration of the
         # stream is that of the call, retries included; a caller may ask for less, not for more.
         "timeout": "0s",
-        "max_stream_duration": {
-            "max_stream_duration": longest,
-            "grpc_timeout_header_max": longest,
-        },
+        "max_stream_duration": {"grpc_timeout_header_max": "0s"},  # as the caller says
     }
-    if streamed:
+    if math.isfinite(longest):
+        action["max_stream_duration"] = {
+            "max_stream_duration": json_duration(longest),
+            "grpc_timeout_header_max": json_duration(longest),
+        }
+    if policy.timeout is None:
         idle = policy.stream.idle
         action["idle_timeout"] = "0s" if math.isinf(idle) else json_duration(idle)
     if rpc.retry is not None:

@@ -18,7 +18,7 @@ _IDENTITY: Final = re.compile(
 @rule(
     "ACCORD_CALLERS_STATED",
     purpose="Every RPC names the identities that may call it.",
-    why="with certificates nobody may call it, and nobody knows whom a change concerns",
+    why="everybody may call it, or nobody where identities are wanted",
     bad=rpc_example("GetThing", TIMEOUT, level=READS),
     good=allowing("spiffe://example.org/orders"),
 )

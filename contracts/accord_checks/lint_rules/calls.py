@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from typing import Final
 
-from accord.contract import DEFAULT_MAX_DEPTH
 from accord.policies.deadline import hop_reserve
 from accord_checks.contracts import Contracts
 from accord_checks.declarations import Rpc
 from accord_checks.formatting import duration_seconds, seconds
 from accord_checks.lint_rules.examples import ANYBODY, READS, TIMEOUT, call_example, rpc_example
 from accord_checks.lint_rules.rule import Finding, rule
+
+MOST_HOPS: Final = 2
+"""Synchronous hops below the edge."""
 
 
 def _calling(*calls: tuple[str, str]) -> str:
@@ -125,15 +127,17 @@ def depth(contracts: Contracts) -> Iterator[Finding]:
     """Calls that are reached too deep, and RPCs that allow more than two hops."""
     graph = contracts.calls
     for rpc in contracts.own_rpcs:
-        if rpc.policy.max_depth > DEFAULT_MAX_DEPTH:
+        allowed = rpc.policy.max_depth
+        if allowed is not None and allowed > MOST_HOPS:
             yield Finding(
                 rpc.at("max_depth"),
-                f"max_depth of {rpc.short} is {rpc.policy.max_depth}",
-                f"write {DEFAULT_MAX_DEPTH} or less, and let an event carry what is further away",
+                f"max_depth of {rpc.short} is {allowed}",
+                f"write {MOST_HOPS} or less, and let an event carry what is further away",
             )
         for index, callee in graph.calls(rpc):
             chain = graph.longest_chain(rpc)
-            limit = min(callee.policy.max_depth, DEFAULT_MAX_DEPTH)
+            limit = callee.policy.max_depth
+            limit = MOST_HOPS if limit is None else min(limit, MOST_HOPS)
             if chain is not None and len(chain) > limit:
                 way = _way([*chain, callee])
                 yield Finding(

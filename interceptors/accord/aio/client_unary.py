@@ -6,6 +6,7 @@ what needs more from the start (a cache, hedging, a recording span), takes gRPC'
 """
 
 import asyncio
+import math
 import weakref
 from collections.abc import Generator
 from typing import Final, Generic
@@ -126,7 +127,7 @@ class UnaryCall(CallBase, Generic[Req, Res]):
             try:
                 self._rpc = made_by.bare(
                     request,
-                    timeout=step.timeout,
+                    timeout=None if step.timeout == math.inf else step.timeout,
                     metadata=outgoing.metadata(step),
                     credentials=details.credentials,
                     wait_for_ready=details.wait_for_ready,

@@ -71,10 +71,8 @@ class MethodState:
         before = getattr(self, "policy", None)
         self.policy = policy
         if before is None or before.breaker != policy.breaker:
-            # gRPC's own services and strangers have no contract: nothing says they may be refused.
-            self.breaker = (
-                Breaker(policy.breaker, clock=clock, random=random) if policy.declared else None
-            )
+            wanted = policy.breaker
+            self.breaker = None if wanted is None else Breaker(wanted, clock=clock, random=random)
         if before is None or before.hedge != policy.hedge:
             self.hedge = Hedge(policy.hedge, clock=clock) if policy.hedge is not None else None
         self.caches = policy.cache is not None and Dark.CACHE not in policy.dark
@@ -96,7 +94,7 @@ class RouteSnapshot:
     retries: int
     fallbacks: int
     breaker: BreakerSnapshot | None
-    """None: the method has no contract."""
+    """None: the contract states none."""
     hedge: HedgeSnapshot | None
     """None: the method is not hedged."""
     cache_hits: int

@@ -4,6 +4,7 @@ What the drivers share; each makes the attempts and the errors of its own kind o
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -161,11 +162,11 @@ class Outgoing(Generic[Req, Res, E]):
         return self._metadata
 
     def details_of(self, attempt: Attempt) -> Details:
-        """The details of an attempt; a timeout of `inf` is none."""
+        """The details of an attempt."""
         details = self.details
         return Details(
             details.method,
-            attempt.timeout,
+            None if attempt.timeout == math.inf else attempt.timeout,
             self.metadata(attempt),
             details.credentials,
             details.wait_for_ready,

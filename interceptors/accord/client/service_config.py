@@ -54,7 +54,7 @@ def derive(
         methods: their policies; none: a breaker's defaults.
         interval: seconds between two looks at the backends, more than 0.
     """
-    breakers = [method.breaker for method in methods] or [BreakerPolicy()]
+    breakers = [method.breaker or BreakerPolicy() for method in methods] or [BreakerPolicy()]
     return {
         "loadBalancingConfig": [
             {

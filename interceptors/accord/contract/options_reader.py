@@ -1,7 +1,7 @@
-"""Reads a method's options: merged with its service's defaults, checked, defaults filled in.
+"""Reads a method's options: merged with its service's defaults, and checked.
 
-Field by field, and a message field is replaced whole. A policy that contradicts itself raises
-`ContractError`, which names file, method and field.
+Field by field, and a message field is replaced whole. What is absent is off. A policy that
+contradicts itself raises `ContractError`, which names file, method and field.
 """
 
 import math
@@ -16,8 +16,6 @@ from google.protobuf import descriptor_pb2, duration_pb2
 from google.protobuf.message import Message
 
 from accord.contract.policy_types import (
-    DEFAULT_MAX_DEPTH,
-    DEFAULT_TIMEOUT,
     CompensationPolicy,
     ContractError,
     FloorPolicy,
@@ -111,7 +109,6 @@ class Reader:
         raw = self._raw
         timeout = self._timeout()
         retry = self._retry()
-        limits = StreamPolicy() if self._declared else StreamPolicy(idle=math.inf)
         policy = MethodPolicy(
             method=f"/{self._full_name}",
             declared=self._declared,
@@ -130,7 +127,7 @@ class Reader:
             compensation=self._compensation(),
             saga=self._saga(),
             resume=self._resume(),
-            stream=self._stream() if raw.HasField("stream") else limits,
+            stream=self._stream(),
             key=self._key(),
             errors=self._errors(),
             max_depth=self._max_depth(),
@@ -162,11 +159,10 @@ class Reader:
         return seconds
 
     def _timeout(self) -> float | None:
-        if self._raw.HasField("timeout"):
-            timeout = self._bounded("timeout", self._raw.timeout)
-            if not self._found.server_streaming or self._own_timeout:
-                return timeout
-        return None if self._found.server_streaming else DEFAULT_TIMEOUT
+        if not self._raw.HasField("timeout"):
+            return None
+        timeout = self._bounded("timeout", self._raw.timeout)
+        return timeout if self._own_timeout or not self._found.server_streaming else None
 
     def _attempt_timeout(self, timeout: float | None) -> float | None:
         if not self._raw.HasField("attempt_timeout"):
@@ -223,7 +219,9 @@ class Reader:
             )
         return HedgePolicy(percentile, self._or("hedge.min_delay", raw, "min_delay", 0.001))
 
-    def _breaker(self) -> BreakerPolicy:
+    def _breaker(self) -> BreakerPolicy | None:
+        if not self._raw.HasField("breaker"):
+            return None
         raw, default = self._raw.breaker, BreakerPolicy()
         if raw.failure_percent > 100:
             raise self._refuse("breaker.failure_percent", "must lie between 1 and 100")
@@ -241,7 +239,9 @@ class Reader:
             raw.probes or default.probes,
         )
 
-    def _limit(self) -> LimitPolicy:
+    def _limit(self) -> LimitPolicy | None:
+        if not self._raw.HasField("limit"):
+            return None
         raw = self._raw.limit
         if raw.priority not in policy_pb2.Priority.values():
             raise self._refuse("limit.priority", f"{raw.priority} is not a priority")
@@ -357,12 +357,10 @@ class Reader:
                 raise self._refuse("errors", f"{reason!r} is not UPPER_SNAKE_CASE")
         return frozenset(self._raw.errors)
 
-    def _max_depth(self) -> int:
-        if not self._raw.HasField("max_depth"):
-            return DEFAULT_MAX_DEPTH
+    def _max_depth(self) -> int | None:
         if self._raw.max_depth > _MAX_DEPTH:
             raise self._refuse("max_depth", f"must not be more than {_MAX_DEPTH}")
-        return self._raw.max_depth
+        return self._raw.max_depth if self._raw.HasField("max_depth") else None
 
     def _floor(self, timeout: float | None, retry: RetryPolicy | None) -> FloorPolicy:
         raw = self._raw.floor

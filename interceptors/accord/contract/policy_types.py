@@ -1,10 +1,10 @@
-"""What a contract says about an RPC or an event: frozen, defaults filled in."""
+"""What a contract says about an RPC or an event: frozen. What it does not say is off."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Final
 
 from accord.policies.breaker import BreakerPolicy
 from accord.policies.cache import CachePolicy
@@ -12,12 +12,6 @@ from accord.policies.hedge import HedgePolicy
 from accord.policies.rate_limit import RatePolicy
 from accord.policies.retry import RetryPolicy
 from accord.policies.types import Priority
-
-DEFAULT_TIMEOUT: Final = 10.0
-"""Seconds a unary or client-streaming call may take if its contract does not say."""
-
-DEFAULT_MAX_DEPTH: Final = 2
-"""Synchronous hops between the edge and an RPC if its contract does not say."""
 
 
 class ContractError(Exception):
@@ -84,11 +78,11 @@ class ResumePolicy:
 
 @dataclass(frozen=True, slots=True)
 class StreamPolicy:
-    """Bounds of a stream in seconds; `inf` means none."""
+    """Bounds of a stream in seconds; `inf`, which nobody states, means none."""
 
-    max_lifetime: float = 3600.0
-    idle: float = 90.0
-    keepalive: float = 30.0
+    max_lifetime: float = math.inf
+    idle: float = math.inf
+    keepalive: float = math.inf
     not_resumable: str = ""
     """Why a stream that breaks cannot be continued; empty if nobody says."""
 
@@ -113,7 +107,10 @@ class FloorPolicy:
 
 @dataclass(frozen=True, slots=True)
 class MethodPolicy:
-    """All that a contract says about one RPC, defaults filled in. Times are seconds."""
+    """All that a contract says about one RPC. Times are seconds.
+
+    None, or empty: its field is absent, for the RPC and in its service's defaults, so it is off.
+    """
 
     method: str
     """Full name as it travels: "/pkg.Service/Method"."""
@@ -123,14 +120,16 @@ class MethodPolicy:
     server_streaming: bool = False
     safe: bool = False
     """NO_SIDE_EFFECTS or IDEMPOTENT by protobuf's own `idempotency_level`."""
-    timeout: float | None = DEFAULT_TIMEOUT
-    """None for a stream that the server writes and whose own contract states no timeout."""
+    timeout: float | None = None
+    """A service's default is not for a stream that the server writes."""
     attempt_timeout: float | None = None
     retry: RetryPolicy | None = None
     hedge: HedgePolicy | None = None
-    breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
-    limit: LimitPolicy = LimitPolicy()
+    breaker: BreakerPolicy | None = None
+    limit: LimitPolicy | None = None
+    """None: its calls are never shed, and their priority is their caller's."""
     allow: frozenset[str] = frozenset()
+    """Empty: everybody, or nobody where the mesh wants identities."""
     calls: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Full method name -> seconds that this RPC allows for a nested call of it."""
     cache: CachePolicy | None = None
@@ -140,7 +139,7 @@ class MethodPolicy:
     stream: StreamPolicy = StreamPolicy()
     key: Key = Key.NONE
     errors: frozenset[str] = frozenset()
-    max_depth: int = DEFAULT_MAX_DEPTH
+    max_depth: int | None = None
     floor: FloorPolicy = FloorPolicy()
     dark: frozenset[Dark] = frozenset()
     """Policies that only decide and count; set by live policy alone."""

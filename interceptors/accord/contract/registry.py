@@ -9,7 +9,7 @@ from typing import Final
 from google.protobuf import descriptor_pool
 
 from accord.contract.options_reader import Reader
-from accord.contract.policy_types import ContractError, Dark, MethodPolicy, StreamPolicy
+from accord.contract.policy_types import ContractError, Dark, MethodPolicy
 from accord.v1 import policy_pb2
 
 LIVE_FIELDS: Final = frozenset(
@@ -33,7 +33,7 @@ _policies: dict[str, MethodPolicy] = {}
 def method_policy(method: str) -> MethodPolicy:
     """The policy of a full method name, "/pkg.Service/Method"; found once, then kept.
 
-    A method that the process has no descriptor of gets a safe default. Raises ContractError.
+    Of a method that the process has no descriptor of nothing is declared. Raises ContractError.
     """
     policy = _policies.get(method)
     if policy is None:
@@ -86,4 +86,4 @@ def check_service(service: str) -> tuple[MethodPolicy, ...]:
 
 @lru_cache(maxsize=1024)
 def _stranger(method: str) -> MethodPolicy:
-    return MethodPolicy(method, stream=StreamPolicy(idle=math.inf))
+    return MethodPolicy(method)

@@ -54,7 +54,11 @@ class Admission:
             if denied is not None:
                 self._count("authorization.refused")
                 raise denied
-        if too_deep(call.depth, policy.max_depth) and self._acts("depth", Dark.DEPTH, call):
+        if (
+            policy.max_depth is not None
+            and too_deep(call.depth, policy.max_depth)
+            and self._acts("depth", Dark.DEPTH, call)
+        ):
             log(
                 logging.WARNING,
                 "a chain of calls is too long",
@@ -67,7 +71,7 @@ class Admission:
                 TOO_DEEP,
                 f"is called across {call.depth} hops, and at most {policy.max_depth} are allowed",
             )
-        if policy.limit.rate is not None:
+        if policy.limit is not None and policy.limit.rate is not None:
             with self._lock:
                 refused = self._state.rate(policy, call.principal)
             if refused is not None and self._acts("rate_limit", Dark.RATE_LIMIT, call):
@@ -84,7 +88,7 @@ class Admission:
         permit, or is lost: see `admitted`. A permit is given back with `end`.
         """
         limiter = self._limiter
-        if limiter is None:
+        if limiter is None or call.policy.limit is None:
             return None
         permit = limiter.grant()
         if permit is not None:

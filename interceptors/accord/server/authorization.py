@@ -1,7 +1,8 @@
 """Authorisation: whether the contract allows this caller to make this call.
 
 Identities come from certificates: without mutual TLS nobody has one. An anonymous caller passes, as
-on a development machine's loopback, unless the mesh says that identities are needed.
+on a development machine's loopback, unless the mesh says that identities are needed; then nobody
+passes whom the contract does not list, and else everybody where it lists nobody.
 """
 
 from typing import Final
@@ -24,6 +25,6 @@ def denial(call: CallContext, *, identified: bool) -> PermissionDenied | None:
     if call.principal == ANONYMOUS:
         if identified:
             return PermissionDenied(NO_IDENTITY, "needs a certificate with an identity")
-    elif policy.declared and _EVERYBODY not in policy.allow and call.principal not in policy.allow:
+    elif (identified or policy.allow) and not policy.allow & {_EVERYBODY, call.principal}:
         return PermissionDenied(NOT_ALLOWED, f"{call.principal} may not call {policy.method[1:]}")
     return None

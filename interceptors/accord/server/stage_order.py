@@ -33,6 +33,7 @@ from accord.interfaces import FieldViolation
 from accord.policies.fault_injection import FAULT_KEY, INJECTED
 from accord.policies.queue import Permit, Waiter
 from accord.policies.resume import OPEN_KEY
+from accord.policies.types import Priority
 from accord.server.admission import Admission
 from accord.server.codec import Codec
 from accord.server.fault_injection import Harm
@@ -144,7 +145,7 @@ class Stages(Generic[Req, Res]):
             None if left is None else settings.clock() + left,
             settings.clock,
             principal(grpc_context) if self._peers.secure else context.ANONYMOUS,
-            priority=policy.limit.priority,
+            priority=Priority.DEFAULT if policy.limit is None else policy.limit.priority,
         )
         trace = _NO_TRACE
         if headers:

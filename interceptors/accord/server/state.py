@@ -74,7 +74,7 @@ class ServerState:
 
     def rate(self, policy: MethodPolicy, principal: str) -> Refused | None:
         """Take a token of this caller for this method."""
-        wanted = policy.limit.rate
+        wanted = None if policy.limit is None else policy.limit.rate
         if wanted is None:
             return None
         found = self._rates.get(policy.method)

@@ -29,8 +29,6 @@ def time_limits(policy: MethodPolicy) -> TimeLimits | None:
     gRPC itself enforces the caller's deadline: a call whose deadline comes before either limit, as
     nearly all do, needs no watching either.
     """
-    if not policy.declared:
-        return None
     lifetime = math.inf if policy.timeout is None else policy.timeout + TIMEOUT_GRACE
     idle = math.inf
     if policy.server_streaming:

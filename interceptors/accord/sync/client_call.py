@@ -1,6 +1,5 @@
 """What the call objects of the mesh do alike, and those of calls that have ended."""
 
-import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Generic, NoReturn, Self
@@ -170,8 +169,3 @@ class Answer(Settled[Res]):
     def traceback(self, timeout: float | None = None) -> None:
         """None: it succeeded."""
         return
-
-
-def finite(timeout: float | None) -> float | None:
-    """A timeout as gRPC with threads takes it: None, and not `inf`, for none."""
-    return None if timeout == math.inf else timeout

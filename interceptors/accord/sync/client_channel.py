@@ -12,7 +12,7 @@ from grpc import _channel
 
 from accord.client.types import Details, Req, Res, T, replacing, stands_for
 from accord.sync.client_attempts import Attempts
-from accord.sync.client_call import Answer, Refusal, finite
+from accord.sync.client_call import Answer, Refusal
 from accord.sync.client_future import FutureCall
 from accord.sync.client_stream import StreamCall
 from accord.sync.client_types import CallStatus, Response, Responses, Start, SyncOutgoing
@@ -175,7 +175,7 @@ def _plain(bare: Callable[..., T]) -> Callable[[Details, R], T]:
     def start(details: Details, request: R) -> T:
         return bare(
             request,
-            timeout=finite(details.timeout),
+            timeout=details.timeout,
             metadata=details.metadata,
             credentials=details.credentials,
             wait_for_ready=details.wait_for_ready,

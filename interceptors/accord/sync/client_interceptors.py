@@ -10,7 +10,7 @@ import grpc
 
 from accord.client.types import CallDetails, Details, Req, Res, stands_for
 from accord.sync.client_attempts import Attempts
-from accord.sync.client_call import Refusal, finite
+from accord.sync.client_call import Refusal
 from accord.sync.client_future import FutureCall
 from accord.sync.client_stream import StreamCall
 from accord.sync.client_types import Response, Responses, Rpc, Start, SyncOutgoing
@@ -92,6 +92,6 @@ def _alone(continuation: Start[Req, Rpc]) -> Start[Req, Rpc]:
 
     def start(details: Details, request: Req) -> Rpc:
         with suppressed():
-            return continuation(details._replace(timeout=finite(details.timeout)), request)
+            return continuation(details, request)
 
     return start

@@ -15,7 +15,6 @@ from typing import Final, Generic, Protocol
 import grpc
 
 from accord import errors
-from accord.contract.policy_types import DEFAULT_TIMEOUT
 from accord.policies.queue import Waiter
 from accord.server import error_mapping, types
 from accord.server.error_mapping import Answer, Answered
@@ -142,11 +141,10 @@ class Walk(Generic[Req, Res]):
 
     def _read(self, requests: Iterator[bytes]) -> bytes | None:
         """The one request. Its thread waits as long for it as a unary call may take, no longer."""
-        remaining = self.incoming.remaining
-        longest = (self.incoming.call.policy.timeout or DEFAULT_TIMEOUT) + TIMEOUT_GRACE
-        if remaining is not None and remaining <= longest:
+        remaining, longest = self.incoming.remaining, self.incoming.call.policy.timeout
+        if longest is None or (remaining is not None and remaining <= longest + TIMEOUT_GRACE):
             return next(requests, None)
-        timer = TIMERS.after(longest, self.grpc_context.cancel)
+        timer = TIMERS.after(longest + TIMEOUT_GRACE, self.grpc_context.cancel)
         try:
             return next(requests, None)
         finally:

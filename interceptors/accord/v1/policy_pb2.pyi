@@ -5,6 +5,11 @@ The policy vocabulary of Accord: options that state, next to an RPC or an
 event, how it behaves. The `accord` library enforces them in process on both
 sides of a call; nothing else has to be configured.
 
+A policy acts where its field is present, in the policy of the RPC or in the
+defaults of its service, and only then: an RPC of which nothing is stated
+behaves as with gRPC alone. What a message that is present leaves out has the
+default stated at its field: `breaker: {}` is a breaker with all of them.
+
 Every duration is a google.protobuf.Duration. "Client" below is the caller's
 interceptor, "server" is the callee's interceptor.
 """
@@ -191,16 +196,18 @@ class MethodPolicy(_message.Message):
     SAGA_FIELD_NUMBER: _builtins.int
     max_depth: _builtins.int
     """How many synchronous hops may lie between the edge and this RPC. Range: 0
-    (may only be called from the edge) to 8. Default: 2. Enforced by the server.
+    (may only be called from the edge) to 8. Default: no bound. Enforced by the
+    server.
     """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Longest time a call may take, all attempts and waiting included. Range:
-        1 ms to 1 h. Default for unary and client-streaming RPCs: 10 s; streams
-        that the server writes have `stream.max_lifetime` instead. Enforced by the
-        client (effective deadline = min of this, the caller's own `timeout=`, the
-        entry in `calls` of the RPC it is called from, and what is left of the
-        inherited deadline) and by the server (expired work is refused).
+        1 ms to 1 h. Default: no bound but the caller's own. A default of the
+        service is not for streams that the server writes, which have
+        `stream.max_lifetime` instead. Enforced by the client (effective deadline =
+        min of this, the caller's own `timeout=`, the entry in `calls` of the RPC it
+        is called from, and what is left of the inherited deadline) and by the
+        server (expired work is refused).
         """
 
     @_builtins.property
@@ -223,19 +230,22 @@ class MethodPolicy(_message.Message):
 
     @_builtins.property
     def breaker(self) -> Global___Breaker:
-        """When calls to a failing target are refused at once. Default: the defaults
-        of Breaker. Enforced by the client, per target and method.
+        """When calls to a failing target are refused at once. Default: never.
+        Enforced by the client, per target and method.
         """
 
     @_builtins.property
     def limit(self) -> Global___Limit:
-        """How much work the server takes on. Default: the defaults of Limit."""
+        """How much work the server takes on. Default: all; `limit: {}` takes part in
+        shedding. Enforced by the server.
+        """
 
     @_builtins.property
     def allow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Identities that may call the RPC, e.g. "spiffe://shop.internal/orders"; "*"
-        admits every verified identity. Enforced by the server once callers have
-        an identity (mutual TLS).
+        admits every verified identity. Default: everybody, or nobody where the
+        server's process wants identities (`authorize`). Enforced by the server once
+        callers have an identity (mutual TLS).
         """
 
     @_builtins.property
@@ -263,7 +273,7 @@ class MethodPolicy(_message.Message):
 
     @_builtins.property
     def stream(self) -> Global___Stream:
-        """Bounds of a stream. Default: the defaults of Stream."""
+        """Bounds of a stream. Default: none."""
 
     @_builtins.property
     def idempotency(self) -> Global___Idempotency:
@@ -687,18 +697,18 @@ class Stream(_message.Message):
     """
     @_builtins.property
     def max_lifetime(self) -> _duration_pb2.Duration:
-        """A stream is ended by its server after this time. Default: 1 h."""
+        """A stream is ended by its server after this time. Default: never."""
 
     @_builtins.property
     def idle(self) -> _duration_pb2.Duration:
         """A stream on which nothing was sent or received for this time is ended.
-        Default: 90 s.
+        Default: no bound.
         """
 
     @_builtins.property
     def keepalive(self) -> _duration_pb2.Duration:
         """The server sends a message without content, or a keepalive ping, at least
-        this often. Default: 30 s.
+        this often. Default: no promise.
         """
 
     def __init__(
@@ -841,7 +851,7 @@ SERVICE_FIELD_NUMBER: _builtins.int
 EVENT_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodPolicy]
 """The policy of one RPC. A field that is not set is taken from the defaults
-of the service, then from the defaults stated below.
+of the service; if it is not set there either, it is off.
 """
 service: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.ServiceOptions, Global___ServicePolicy]
 """Owner of a service and the defaults of its RPCs."""

@@ -138,7 +138,7 @@ def test_method_of_others() -> None:
         put(overrides, "{}", "strange.v1.Service/Method")
     overrides.replace({"strange.v1.Service/Method": "{}"}, Layer.LIVE)
     assert overrides.refused() == []
-    assert overrides.policy("/strange.v1.Service/Method").timeout == 10.0
+    assert overrides.policy("/strange.v1.Service/Method").timeout is None
 
 
 class Store:

@@ -8,7 +8,9 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 
 import accord
-from accord.contract import Key, StreamPolicy, live_policy
+from accord.contract import Key, LimitPolicy, StreamPolicy, live_policy
+from accord.policies.breaker import BreakerPolicy
+from accord.policies.rate_limit import RatePolicy
 from accord.policies.types import Code, Priority
 from accord.v1 import policy_pb2
 from tests.accord.kit import SERVICE, path
@@ -100,7 +102,7 @@ def declare(
         ("idempotency { key: 9 }", "idempotency.key"),
         ("errors: 'lower_case'", "errors"),
         ("max_depth: 9", "max_depth"),
-        ("floor { timeout { seconds: 60 } }", "floor.timeout"),
+        ("timeout { seconds: 9 } floor { timeout { seconds: 60 } }", "floor.timeout"),
         ("floor { max_attempts: 2 }", "floor.max_attempts"),
         ("resume { request_field: 'token' response_field: 'token' }", "resume"),
         ("cache { ttl { seconds: 1 } }", "cache"),
@@ -158,16 +160,35 @@ def test_defaults_are_merged_field_by_field() -> None:
     assert (policy.retry.max_attempts, policy.retry.max_backoff) == (2, 10.0)
     assert {"b"} == policy.allow
     assert (policy.timeout, policy.attempt_timeout) == (3.0, 1.0)
-    assert policy.limit.priority is Priority.CRITICAL
+    assert policy.limit == LimitPolicy(Priority.CRITICAL)
+
+
+@pytest.mark.parametrize("stated", ["owner", "timeout { seconds: 3 }"])
+@pytest.mark.parametrize("server_stream", [False, True])
+def test_what_is_absent_is_off(stated: str, server_stream: bool) -> None:
+    """Nothing acts that nobody has stated: neither by itself nor because of something else."""
+    options = "" if stated == "owner" else stated
+    policy = accord.method_policy(declare(options, "errors: 'A'", server_stream=server_stream))
+    assert policy == accord.MethodPolicy(
+        policy.method,
+        declared=True,
+        server_streaming=server_stream,
+        timeout=3.0 if options else None,
+        errors=frozenset({"A"}),
+    )
+
+
+def test_a_default_of_the_service_counts_as_present() -> None:
+    """For all its methods, with the library's defaults for what it leaves out."""
+    policy = accord.method_policy(declare("timeout { seconds: 3 }", "breaker {} limit {}"))
+    assert (policy.breaker, policy.limit) == (BreakerPolicy(), LimitPolicy())
 
 
 def test_library_defaults() -> None:
-    """What nobody states has the documented defaults."""
-    policy = accord.method_policy(declare(defaults="allow: '*'"))
-    assert policy.declared
-    assert policy.timeout == 10.0
-    assert policy.retry is None
-    assert policy.hedge is None
+    """What a policy leaves out has the documented defaults."""
+    stream = "stream { idle { seconds: 5 } }"
+    policy = accord.method_policy(declare(f"breaker {{}} limit {{}} {stream}", server_stream=True))
+    assert policy.breaker is not None
     assert (
         policy.breaker.failure_percent,
         policy.breaker.min_calls,
@@ -177,11 +198,10 @@ def test_library_defaults() -> None:
         policy.breaker.max_open,
         policy.breaker.probes,
     ) == (50, 10, 10.0, 5, 10.0, 30.0, 1)
-    assert policy.limit.priority is Priority.DEFAULT
+    assert policy.limit == LimitPolicy(Priority.DEFAULT, None)
     assert policy.key is Key.NONE
     assert not policy.idempotent
-    assert policy.max_depth == 2
-    assert policy.stream == StreamPolicy(3600.0, 90.0, 30.0)
+    assert policy.stream == StreamPolicy(math.inf, 5.0, math.inf)
 
 
 def test_everything_is_read() -> None:
@@ -210,8 +230,7 @@ def test_everything_is_read() -> None:
     assert {Code.UNAVAILABLE, Code.ABORTED} == policy.retry.codes
     assert policy.hedge is not None
     assert (policy.hedge.percentile, policy.hedge.min_delay) == (99.0, 0.005)
-    assert policy.limit.rate is not None
-    assert (policy.limit.rate.per_second, policy.limit.rate.burst) == (2.5, 3)
+    assert policy.limit == LimitPolicy(rate=RatePolicy(2.5, 3))
     assert dict(policy.calls) == {"/a.B/C": 2.0}
     assert policy.cache is not None
     assert (policy.cache.ttl, policy.cache.invalidated_by) == (30.0, ("/a.B/C",))
@@ -261,10 +280,8 @@ def test_policy_is_resolved_once() -> None:
 
 @pytest.mark.parametrize("method", ["/grpc.nothing.v1.Nothing/Check", "/", "nonsense", "/a/b/c"])
 def test_unknown_methods_are_safe(method: str) -> None:
-    """A method that nobody has declared has a timeout, no idle limit, and is not retried."""
-    policy = accord.method_policy(method)
-    assert not policy.declared
-    assert (10.0, None, math.inf) == (policy.timeout, policy.retry, policy.stream.idle)
+    """Of a method that nobody has declared nothing is asked."""
+    assert accord.method_policy(method) == accord.MethodPolicy(method)
 
 
 def test_check_service() -> None:

@@ -89,8 +89,11 @@ async def test_allow_list(certificates: Path, authorize: bool) -> None:
         assert (error.code, error.reason) == (Code.PERMISSION_DENIED, "NOT_ALLOWED")
         assert "spiffe://test.internal/bob" in error.message
         assert (await stubs["bob"].Limited(Message(text="b"))).text == "b"  # "*"
-        nobody = await failure(stubs["alice"].Unary(Message()))  # its contract lists nobody
-        assert nobody.code is Code.PERMISSION_DENIED
+        unlisted = stubs["alice"].Unary(Message(text="c"))  # its contract lists nobody
+        if authorize:
+            assert (await failure(unlisted)).code is Code.PERMISSION_DENIED
+        else:
+            assert (await unlisted).text == "c"
 
 
 async def test_identity_of_a_mesh_client(certificates: Path) -> None:

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
-from accord.contract import DEFAULT_MAX_DEPTH, FloorPolicy, Key
-from accord.policies.breaker import BreakerPolicy
+from accord.contract import FloorPolicy, Key, StreamPolicy
 from accord.policies.types import Priority
 from accord_checks.declarations import Rpc
 from accord_checks.export.reference.call_edges import EVERYONE, Calls, Kind
@@ -21,10 +20,7 @@ _KEYS: Final = {
 
 
 def rows(rpc: Rpc, calls: Calls) -> Iterator[Row]:
-    """What a contract says about an RPC.
-
-    Of what it leaves to the defaults of the library only the timeout is said.
-    """
+    """What a contract says about an RPC."""
     yield from _time(rpc)
     yield from _safety(rpc, calls)
     yield from _load(rpc)
@@ -38,7 +34,7 @@ def _time(rpc: Rpc) -> Iterator[Row]:
         yield "Timeout", human(policy.timeout)
     if policy.attempt_timeout is not None:
         yield "Timeout of one attempt", human(policy.attempt_timeout)
-    if policy.server_streaming:
+    if policy.server_streaming and policy.stream != StreamPolicy():
         # A stream of requests alone has a timeout, like a unary call.
         stream = policy.stream
         yield (
@@ -82,7 +78,7 @@ def _safety(rpc: Rpc, calls: Calls) -> Iterator[Row]:
             f"a second attempt after the {hedge.percentile:g}th percentile of its latency, at least"
             f" {human(hedge.min_delay)}",
         )
-    if policy.breaker != BreakerPolicy():
+    if policy.breaker is not None:
         breaker = policy.breaker
         yield (
             "Circuit breaker",
@@ -99,6 +95,8 @@ def _safety(rpc: Rpc, calls: Calls) -> Iterator[Row]:
 
 def _load(rpc: Rpc) -> Iterator[Row]:
     limit = rpc.policy.limit
+    if limit is None:
+        return
     if limit.priority is not Priority.DEFAULT:
         yield "Priority", escaped(limit.priority.name.lower())
     if limit.rate is not None:
@@ -121,7 +119,7 @@ def _callers(rpc: Rpc, calls: Calls) -> Iterator[Row]:
         yield "Calls", _listed(policy.calls.items(), calls)
     if callers := calls.made_to(policy.method, Kind.CALL):
         yield "Called by", _listed(callers, calls)
-    if policy.max_depth != DEFAULT_MAX_DEPTH:
+    if policy.max_depth is not None:
         yield "Depth", f"at most {counted(policy.max_depth, 'hop')} below the edge"
 
 

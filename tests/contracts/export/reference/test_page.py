@@ -107,7 +107,9 @@ def test_only_a_stream_of_responses_has_limits_of_a_stream(tmp_path: Path) -> No
     (tmp_path / "up.proto").write_text(
         """syntax = "proto3"; package up.v1; import "accord/v1/policy.proto";
         service UpService {
-          option (accord.v1.service) = {defaults: {retry: {max_attempts: 3}}};
+          option (accord.v1.service) = {defaults: {
+            timeout: {seconds: 10} retry: {max_attempts: 3} stream: {max_lifetime: {seconds: 3600}}
+          }};
           rpc Upload(stream M) returns (M) { option idempotency_level = IDEMPOTENT; }
           rpc Watch(M) returns (stream M) { option idempotency_level = IDEMPOTENT; }
           rpc Do(M) returns (M); }
