@@ -15,10 +15,10 @@ from google.protobuf.message import Message
 
 from accord.admin.gauges import watch
 from accord.aio import client_interceptors
-from accord.aio import server as servers
 from accord.aio.client_attempts import Attempts
 from accord.aio.client_channel import Channel
 from accord.aio.server import Server
+from accord.aio.server_core import bare
 from accord.aio.server_interceptors import ServerInterceptor, ServerPipelines
 from accord.client import service_config as balancing
 from accord.client.call import Environment
@@ -212,7 +212,7 @@ class Mesh:
         `grpc.aio.server`.
         """
         pipelines = ServerPipelines(self._settings, migration_thread_pool)
-        server = servers.bare(
+        server = bare(
             interceptors=[ServerInterceptor(pipelines), *interceptors] if interceptors else [],
             options=_server_options(options),
             migration_thread_pool=migration_thread_pool,

@@ -139,7 +139,6 @@ async def running(
             await _serve_metrics(runtime.telemetry.scrape, settings, stack)
         await runtime.server.start()
         stack.push_async_callback(runtime.server.stop, GRACE)
-        background.start("server", lambda: _watch(runtime.server))
         yield runtime
 
 
@@ -154,16 +153,6 @@ def _introspection(server: grpc.aio.Server, contracts: Sequence[str]) -> None:
     channelz_server: Any = server  # The types know of grpc.Server only.
     channelz.add_channelz_servicer(channelz_server)
     reflection.enable(server, [*contracts, "grpc.health.v1.Health", "grpc.channelz.v1.Channelz"])
-
-
-async def _watch(server: grpc.aio.Server) -> None:
-    """Raise what has broken the server: it would take no calls, and the process would live on.
-
-    A request whose path is not UTF-8 does so, as of gRPC 1.85. While calls are running only a wait
-    that times out tells of it.
-    """
-    while await server.wait_for_termination(1.0):
-        pass
 
 
 async def _serve_metrics(

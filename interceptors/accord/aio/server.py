@@ -1,35 +1,12 @@
 """A server that checks its contracts, tells its health and drains before it stops."""
 
 import asyncio
-from collections.abc import Sequence
-from concurrent.futures import Executor
 
-import grpc
 import grpc.aio
-from google.protobuf.message import Message
 from grpc.aio import _server
 from grpc_health.v1 import health, health_pb2_grpc
 
 from accord.server.registration import HEALTH, LAME_DUCK, SERVING, Pipelines, Registration
-
-
-def bare(
-    *,
-    interceptors: Sequence["grpc.aio.ServerInterceptor[Message, Message]"],
-    options: Sequence[tuple[str, str | int]],
-    migration_thread_pool: Executor | None,
-    maximum_concurrent_rpcs: int | None,
-    compression: grpc.Compression | None,
-) -> _server.Server:
-    """As `grpc.aio.server`, beneath any instrumentation (see `client_channel.Channel`)."""
-    return _server.Server(
-        migration_thread_pool,
-        (),
-        interceptors,
-        options,
-        maximum_concurrent_rpcs,
-        compression,
-    )
 
 
 class Server(Registration[_server.Server], grpc.aio.Server):

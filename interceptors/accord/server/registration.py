@@ -106,7 +106,8 @@ class Registration(Generic[ServerT]):
         pipelines.peers.secure = intercepted
         self._services: dict[str, None] = {}
         self._generic: list[GenericHandler] = []
-        self._registered: set[str] = set()
+        self._registered: dict[str, AnyHandler] = {}
+        self.add_generic_rpc_handlers((_Registered(self._registered),))
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[GenericHandler]) -> None:
         """As gRPC's own."""
@@ -123,14 +124,14 @@ class Registration(Generic[ServerT]):
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, AnyHandler]
     ) -> None:
-        """As gRPC's own."""
+        """As gRPC's own; they come before generic ones.
+
+        gRPC is not told: it asks for the calls of each by itself, which `aio.server_core` cannot
+        take over, and it goes through all of its methods for each call.
+        """
         self._services[service_name] = None
-        handlers = dict(method_handlers)
-        self._registered.update(f"/{service_name}/{name}" for name in handlers)
-        if not self._intercepted:
-            for name, handler in method_handlers.items():
-                handlers[name] = self._pipelines.wrap(f"/{service_name}/{name}", handler)
-        self._server.add_registered_method_handlers(service_name, handlers)
+        for name, handler in method_handlers.items():
+            self._registered[f"/{service_name}/{name}"] = handler
 
     def add_insecure_port(self, address: str) -> int:
         """As gRPC's own."""
@@ -156,9 +157,7 @@ class Registration(Generic[ServerT]):
 
     def _serves(self, method: str) -> bool:
         details = _Probe(method)
-        return method in self._registered or any(
-            handler.service(details) is not None for handler in self._generic
-        )
+        return any(handler.service(details) is not None for handler in self._generic)
 
 
 class _Probe(grpc.HandlerCallDetails):
@@ -167,6 +166,17 @@ class _Probe(grpc.HandlerCallDetails):
     def __init__(self, method: str) -> None:
         self.method = method
         self.invocation_metadata = ()
+
+
+class _Registered(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # as below
+    """Handlers by the names of their methods."""
+
+    def __init__(self, handlers: Mapping[str, AnyHandler]) -> None:
+        self._handlers = handlers
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "AnyHandler | None":
+        """The handler of a method, or None."""
+        return self._handlers.get(handler_call_details.method)
 
 
 class _Piped(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in gRPC's stubs alone

@@ -69,11 +69,6 @@ class HandlerRegistry(Protocol):
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[GenericHandler], /) -> None:
         """Serve what these handlers know."""
 
-    def add_registered_method_handlers(
-        self, service_name: str, method_handlers: dict[str, AnyHandler], /
-    ) -> None:
-        """Serve the methods of one service."""
-
     def add_insecure_port(self, address: str, /) -> int:
         """Listen without TLS; returns the port."""
 
