@@ -6,5 +6,6 @@ _log = logging.getLogger("accord")
 
 
 def log(level: int, message: str, *, error: BaseException | None = None, **fields: object) -> None:
-    """Log to the logger "accord", `fields` as attributes of the record."""
-    _log.log(level, message, exc_info=error, extra=fields)
+    """Log to the logger "accord": `fields` in the line, and as attributes of the record."""
+    line = message + "".join(f" {name}=%s" for name in fields)
+    _log.log(level, line, *fields.values(), exc_info=error, extra=fields)

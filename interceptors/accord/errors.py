@@ -4,10 +4,9 @@ A handler raises one of these; the server interceptor turns it into a status wit
 trailers. The caller gets gRPC's own `AioRpcError` and reads it with `failure_of`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, MutableSequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar, cast
+from typing import Final, Protocol, cast
 
 import grpc
 from google.protobuf import duration_pb2
@@ -15,13 +14,13 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from accord import context
+from accord.error_details import MAX_DETAILS, WRAPPING, Remade, about, bounded, cut, remade
+from accord.error_details import Precondition as Precondition
+from accord.error_details import Resource as Resource
 from accord.interfaces import FieldViolation
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 """Trailer that carries a google.rpc.Status (gRPC's richer error model)."""
-
-MAX_MESSAGE: Final = 1024
-"""Bytes of a status message in UTF-8. Trailers are bounded by the peer, to 8 KiB by default."""
 
 CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 """gRPC's status codes by number; see `grpc_code`."""
@@ -44,43 +43,18 @@ _NOT_AN_ERROR: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.OK})
 _MAX_VIOLATIONS: Final = 20
 _MAX_TEXT: Final = 200
 
-# On the wire a byte of a message takes up to three (percent-encoding), three bytes of details take
-# four (base64, which some peers count), and the rest needs a few hundred: 8 KiB in all.
-_MAX_DETAILS: Final = 3500
-_WRAPPING: Final = 100
-
-M = TypeVar("M", bound=Message)
-
 
 def grpc_code(number: int) -> grpc.StatusCode:
     """A status code as gRPC has it; INTERNAL for a number that is none."""
     return CODES.get(number, grpc.StatusCode.INTERNAL)
 
 
-@dataclass(frozen=True, slots=True)
-class Precondition:
-    """A condition that the state of the system did not meet (google.rpc.PreconditionFailure)."""
-
-    type: str
-    subject: str
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """What an error is about (google.rpc.ResourceInfo)."""
-
-    type: str
-    name: str
-    description: str = ""
-
-
 class ServiceError(Exception):
     """A failure that the caller may know of.
 
-    `reason` is UPPER_SNAKE_CASE and what callers branch on; `message` is for people and at most
-    1,024 bytes of UTF-8; `retry_after` is in seconds. `domain` names the service that decided; the
-    interceptor fills it in.
+    `reason` is UPPER_SNAKE_CASE and what callers branch on, and the first argument of each
+    subclass; `message` is for people and at most 1,024 bytes of UTF-8; `retry_after` is in seconds.
+    `domain` names the service that decided; the interceptor fills it in.
     """
 
     def __init__(
@@ -107,6 +81,9 @@ class ServiceError(Exception):
         self.retry_after = retry_after
         self.domain = domain
 
+    def __reduce__(self) -> Remade:
+        return remade(self)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.code.name}, {self.reason!r}, {self.message!r})"
 
@@ -126,7 +103,7 @@ class ServiceError(Exception):
         """
         # A status is never UNKNOWN: that would tell the caller nothing about trying again.
         code = grpc.StatusCode.INTERNAL if self.code in _NOT_AN_ERROR else self.code
-        status = status_pb2.Status(code=code.value[0], message=_cut(self.message))
+        status = status_pb2.Status(code=code.value[0], message=cut(self.message))
         add = status.details.add
         add().Pack(
             error_details_pb2.ErrorInfo(
@@ -141,16 +118,16 @@ class ServiceError(Exception):
                 bad.field_violations.add(
                     field=violation.field[:_MAX_TEXT], description=violation.description[:_MAX_TEXT]
                 )
-            room = _MAX_DETAILS - _WRAPPING - status.ByteSize()
-            add().Pack(_bounded(bad, bad.field_violations, room))
+            room = MAX_DETAILS - WRAPPING - status.ByteSize()
+            add().Pack(bounded(bad, bad.field_violations, room))
         if self.preconditions:
             failed = error_details_pb2.PreconditionFailure()
             for item in self.preconditions:
                 failed.violations.add(
                     type=item.type, subject=item.subject, description=item.description
                 )
-            room = _MAX_DETAILS - _WRAPPING - status.ByteSize()
-            add().Pack(_bounded(failed, failed.violations, room))
+            room = MAX_DETAILS - WRAPPING - status.ByteSize()
+            add().Pack(bounded(failed, failed.violations, room))
         if self.resource is not None:
             add().Pack(
                 error_details_pb2.ResourceInfo(
@@ -164,7 +141,7 @@ class ServiceError(Exception):
             delay.FromNanoseconds(round(self.retry_after * 1e9))
             add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
         # Trailers that are too large would replace the status by RESOURCE_EXHAUSTED.
-        while status.ByteSize() > _MAX_DETAILS and status.details:
+        while status.ByteSize() > MAX_DETAILS and status.details:
             del status.details[-1]
         return status
 
@@ -202,18 +179,6 @@ class ServiceError(Exception):
         return found
 
 
-def _cut(message: str) -> str:
-    """As much of a message as a status holds; what is no character becomes a question mark."""
-    return message.encode(errors="replace")[:MAX_MESSAGE].decode(errors="ignore")
-
-
-def _bounded(detail: Message, items: MutableSequence[M], room: int) -> Message:
-    """A detail with as many of its items as fit into `room` bytes: some say more than none."""
-    while len(items) > 1 and detail.ByteSize() > room:
-        del items[-1]
-    return detail
-
-
 class _Packed(Protocol):
     """A `google.protobuf.Any`."""
 
@@ -246,14 +211,21 @@ def _read_detail(error: ServiceError, detail: _Packed) -> None:
 
 
 class InvalidArgument(ServiceError):
-    """The request is wrong whatever the state of the system."""
+    """The request is wrong whatever the state of the system.
+
+    `violations` are `FieldViolation`s or pairs (field, description). Only here the reason may be
+    left out, since violations cannot be taken for one.
+    """
 
     def __init__(
         self,
+        reason: str | FieldViolation | tuple[str, str] = "INVALID_ARGUMENT",
         *violations: FieldViolation | tuple[str, str],
-        reason: str = "INVALID_ARGUMENT",
         message: str = "",
     ) -> None:
+        if not isinstance(reason, str):
+            violations = (reason, *violations)
+            reason = "INVALID_ARGUMENT"
         found = tuple(
             item if isinstance(item, FieldViolation) else FieldViolation(*item)
             for item in violations
@@ -269,28 +241,20 @@ class NotFound(ServiceError):
     """The entity does not exist. A refusal."""
 
     def __init__(
-        self, resource_type: str, name: str, message: str = "", *, reason: str = "NOT_FOUND"
+        self, reason: str = "NOT_FOUND", resource: Resource | None = None, message: str = ""
     ) -> None:
-        super().__init__(
-            grpc.StatusCode.NOT_FOUND,
-            reason,
-            message or f"{resource_type} {name!r} does not exist",
-            resource=Resource(resource_type, name),
-        )
+        text = message or about(resource, "does not exist")
+        super().__init__(grpc.StatusCode.NOT_FOUND, reason, text, resource=resource)
 
 
 class AlreadyExists(ServiceError):
     """The entity exists already. A refusal."""
 
     def __init__(
-        self, resource_type: str, name: str, message: str = "", *, reason: str = "ALREADY_EXISTS"
+        self, reason: str = "ALREADY_EXISTS", resource: Resource | None = None, message: str = ""
     ) -> None:
-        super().__init__(
-            grpc.StatusCode.ALREADY_EXISTS,
-            reason,
-            message or f"{resource_type} {name!r} exists already",
-            resource=Resource(resource_type, name),
-        )
+        text = message or about(resource, "exists already")
+        super().__init__(grpc.StatusCode.ALREADY_EXISTS, reason, text, resource=resource)
 
 
 class FailedPrecondition(ServiceError):
@@ -358,7 +322,7 @@ class Unavailable(ServiceError):
 class DeadlineExceeded(ServiceError):
     """The time of the call is up."""
 
-    def __init__(self, message: str = "", *, reason: str = "DEADLINE_EXCEEDED") -> None:
+    def __init__(self, reason: str = "DEADLINE_EXCEEDED", message: str = "") -> None:
         super().__init__(grpc.StatusCode.DEADLINE_EXCEEDED, reason, message)
 
 

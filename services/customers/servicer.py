@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Final
 
-from accord.errors import AlreadyExists, NotFound
+from accord.errors import AlreadyExists, NotFound, Resource
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.ids import uuid7
@@ -36,7 +36,7 @@ class Customers(CustomerServiceServicer):
 
         def create(tx: Tx) -> pb.CreateCustomerResponse:
             if not store.insert(tx, customer):
-                raise AlreadyExists("customer", request.email, reason="EMAIL_TAKEN")
+                raise AlreadyExists("EMAIL_TAKEN", Resource("customer", request.email))
             return pb.CreateCustomerResponse(customer=customer)
 
         return await commit(self._database, create)
@@ -46,7 +46,7 @@ class Customers(CustomerServiceServicer):
     ) -> pb.GetCustomerResponse:
         customer = await self._database.read(lambda tx: store.find(tx, request.customer_id))
         if customer is None:
-            raise NotFound("customer", request.customer_id)
+            raise NotFound(resource=Resource("customer", request.customer_id))
         return pb.GetCustomerResponse(customer=customer)
 
     async def ListCustomers(

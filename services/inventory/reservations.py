@@ -108,7 +108,7 @@ def _repeated(tx: Tx, order_id: str, lines: Sequence[ReserveLine]) -> State:
     state = _state(tx, order_id)
     if state is None:
         raise InvalidArgument(
-            reason="IDEMPOTENCY_KEY_REUSED", message="the key was used for another order"
+            "IDEMPOTENCY_KEY_REUSED", message="the key was used for another order"
         )
     if state is not State.RESERVED:
         raise FailedPrecondition(

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
-from accord.errors import NotFound
+from accord.errors import NotFound, Resource
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.idempotency import commit, key
 from accord_runtime.grpc.types import Context
@@ -77,7 +77,7 @@ class Inventory(InventoryServiceServicer):
     async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.GetStockResponse:
         product = await self._database.read(lambda tx: store.find(tx, request.sku))
         if product is None:
-            raise NotFound("product", request.sku)
+            raise NotFound(resource=Resource("product", request.sku))
         return pb.GetStockResponse(product=product)
 
     async def ListStock(

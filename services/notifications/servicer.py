@@ -1,6 +1,6 @@
 """The RPCs of `shop.notifications.v1.NotificationService`."""
 
-from accord.errors import NotFound
+from accord.errors import NotFound, Resource
 from accord_runtime.database import Database
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context
@@ -25,7 +25,7 @@ class Notifications(NotificationServiceServicer):
     ) -> pb.GetNotificationResponse:
         found = await self._database.read(lambda tx: store.find(tx, request.notification_id))
         if found is None:
-            raise NotFound("notification", request.notification_id)
+            raise NotFound(resource=Resource("notification", request.notification_id))
         return pb.GetNotificationResponse(notification=found)
 
     async def ListNotifications(

@@ -78,8 +78,8 @@ class BulkUpdates:
             if known is not None:
                 if known.fingerprint != item.fingerprint:
                     raise InvalidArgument(
+                        "IDEMPOTENCY_KEY_REUSED",
                         ("metadata.idempotency-key", f"was used for another update {index}"),
-                        reason="IDEMPOTENCY_KEY_REUSED",
                     )
                 return BulkUpdateOrdersResponse.FromString(known.response or b"")
             outcome = self._apply(tx, index, request)

@@ -5,7 +5,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from accord.errors import NotFound
+from accord.errors import NotFound, Resource
 from accord_runtime.database import Row, Tx
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.grpc.page_tokens import Page
@@ -70,7 +70,7 @@ def get(tx: Tx, order_id: str, *, lock: bool = False) -> Order:
     sql = "SELECT folded FROM orders WHERE order_id = :id" + (tx.for_update if lock else "")
     row = tx.one(sql, {"id": order_id})
     if row is None:
-        raise NotFound("shop.orders.v1.Order", order_id)
+        raise NotFound(resource=Resource("shop.orders.v1.Order", order_id))
     return Order.FromString(row["folded"])
 
 

@@ -6,7 +6,7 @@ How a payment is recorded, tried and taken back is `ExternalEffect`'s; this says
 import time
 from typing import Final
 
-from accord.errors import NotFound, ServiceError, Unavailable
+from accord.errors import NotFound, Resource, ServiceError, Unavailable
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.types import Context
@@ -75,7 +75,7 @@ class Payments(PaymentServiceServicer):
     ) -> pb.GetPaymentResponse:
         payment = await self._database.read(lambda tx: store.find(tx, request.order_id))
         if payment is None:
-            raise NotFound("payment", request.order_id)
+            raise NotFound(resource=Resource("payment", request.order_id))
         return pb.GetPaymentResponse(payment=payment)
 
     async def _reverse(self, payment: pb.Payment) -> Effect:

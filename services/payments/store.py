@@ -42,8 +42,7 @@ def open_charge(
     payment = find(tx, order_id)
     if payment is None:
         raise InvalidArgument(
-            ("", "the idempotency key was used for another order"),
-            reason="IDEMPOTENCY_KEY_REUSED",
+            "IDEMPOTENCY_KEY_REUSED", ("", "the idempotency key was used for another order")
         )
     return payment
 

@@ -6,7 +6,7 @@ How a shipment is recorded, tried and taken back is `ExternalEffect`'s; this say
 import time
 from typing import Final
 
-from accord.errors import Aborted, FailedPrecondition, NotFound, ServiceError, Unavailable
+from accord.errors import Aborted, FailedPrecondition, NotFound, Resource, ServiceError, Unavailable
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.types import Context
@@ -80,7 +80,7 @@ class Shipping(ShippingServiceServicer):
     ) -> pb.GetShipmentResponse:
         shipment = await self._database.read(lambda tx: store.find(tx, request.order_id))
         if shipment is None:
-            raise NotFound("shipment", request.order_id)
+            raise NotFound(resource=Resource("shipment", request.order_id))
         return pb.GetShipmentResponse(shipment=shipment)
 
     async def _cancel(self, shipment: pb.Shipment) -> Effect:

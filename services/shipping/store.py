@@ -41,8 +41,7 @@ def open_booking(
     shipment = find(tx, order_id)
     if shipment is None:
         raise InvalidArgument(
-            ("", "the idempotency key was used for another order"),
-            reason="IDEMPOTENCY_KEY_REUSED",
+            "IDEMPOTENCY_KEY_REUSED", ("", "the idempotency key was used for another order")
         )
     return shipment
 

@@ -136,11 +136,11 @@ VALIDATOR: Validator = valid
 TRANSLATE: Translate = translate
 ERRORS: Final[tuple[ServiceError, ...]] = (
     Aborted("LOST", "try again", retry_after=1.0),
-    AlreadyExists("parcel", "7"),
-    DeadlineExceeded("too late"),
+    AlreadyExists(resource=Resource("parcel", "7")),
+    DeadlineExceeded(message="too late"),
     FailedPrecondition("SHIPPED", "is on its way", Precondition("STATE", "7", "is shipped")),
     InvalidArgument(("parcel_id", "is empty")),
-    NotFound("parcel", "7"),
+    NotFound(resource=Resource("parcel", "7")),
     OutOfRange("POSITION", "does not exist yet"),
     PermissionDenied("NOT_YOURS"),
     ResourceExhausted("QUOTA", 1.0),

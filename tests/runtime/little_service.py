@@ -8,7 +8,7 @@ import asyncio
 import os
 from typing import Any
 
-from accord.errors import AlreadyExists
+from accord.errors import AlreadyExists, Resource
 from accord_runtime.database import Database, DatabaseUnavailable, Tx
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.process import main
@@ -41,7 +41,7 @@ class Little(CustomerServiceServicer):
             taken = tx.one("SELECT 1 AS one FROM results WHERE id = :id", values)
             tx.execute("INSERT INTO results (id, text) VALUES (:id, :text)", values)
             if taken:
-                raise AlreadyExists("customer", request.email, reason="EMAIL_TAKEN")
+                raise AlreadyExists("EMAIL_TAKEN", Resource("customer", request.email))
             return pb.CreateCustomerResponse(customer=pb.Customer(name=request.name))
 
         return await commit(self._database, create)

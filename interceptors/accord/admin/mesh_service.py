@@ -147,10 +147,10 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         try:
             control.overrides.check(method, request.override)
         except UnknownMethod:
-            raise errors.NotFound("method", request.method) from None
+            raise errors.NotFound(resource=errors.Resource("method", request.method)) from None
         except OverrideRefused as refusal:
             violation = ("override", refusal.problem)
-            raise errors.InvalidArgument(violation, reason=OVERRIDE_REFUSED) from None
+            raise errors.InvalidArgument(OVERRIDE_REFUSED, violation) from None
         if self._store is not None:
             written = self._store.put(request.method, document(request.override))
             await _kept(written)
@@ -232,7 +232,7 @@ def _known(method: str) -> str:
     try:
         descriptor_pool.Default().FindMethodByName(method.replace("/", "."))
     except KeyError:
-        raise errors.NotFound("method", method) from None
+        raise errors.NotFound(resource=errors.Resource("method", method)) from None
     return f"/{method}"
 
 

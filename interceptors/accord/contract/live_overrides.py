@@ -48,9 +48,12 @@ class OverrideRefused(Exception):
     """An override that will not be in force. `method` is "pkg.Service/Method"."""
 
     def __init__(self, method: str, problem: str) -> None:
-        super().__init__(problem)
+        super().__init__(method, problem)
         self.method = method
         self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
 
 
 class UnknownMethod(OverrideRefused):

@@ -18,11 +18,14 @@ class ContractError(Exception):
     """A contract contradicts itself. Raised at start-up or at the first use of a method."""
 
     def __init__(self, file: str, element: str, field: str, problem: str) -> None:
-        super().__init__(f"{file}: {element}: {field}: {problem}")
+        super().__init__(file, element, field, problem)
         self.file = file
         self.element = element
         self.field = field
         self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.element}: {self.field}: {self.problem}"
 
 
 class Key(Enum):

@@ -120,7 +120,9 @@ class Admission:
             return waiter.permit
         overloaded = self._overloaded(call, waiter.refused or limiter.leave(waiter))
         if call.remaining() == 0:
-            raise errors.DeadlineExceeded("the deadline passed while the call waited for a place")
+            raise errors.DeadlineExceeded(
+                message="the deadline passed while the call waited for a place"
+            )
         raise overloaded
 
     def end(self, permit: Permit, *, sample: bool) -> None:

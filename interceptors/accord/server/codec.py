@@ -36,7 +36,7 @@ class Codec(Generic[Req, Res]):
             request = self._deserialize(raw)
         except Exception:  # whatever a deserialiser raises, it is the bytes that are wrong
             problem = FieldViolation("", "the request cannot be decoded")
-            raise InvalidArgument(problem, reason="UNDECODABLE") from None
+            raise InvalidArgument("UNDECODABLE", problem) from None
         if self._validate is not None:
             violations = self._validate(request)
             if violations:

@@ -146,7 +146,7 @@ def _meaning(
                 "IDEMPOTENCY_CONFLICT", "another call with this key is at work", retry_after=1.0
             )
         case TimeoutError() if call.remaining() == 0:
-            return errors.DeadlineExceeded("the deadline has passed")
+            return errors.DeadlineExceeded(message="the deadline has passed")
         case Exception():
             return translate(error) if translate is not None else None
     return None
@@ -176,7 +176,7 @@ def _nested(error: grpc.RpcError, call: CallContext) -> errors.ServiceError | No
     code = error.code()
     dependency = getattr(error, DEPENDENCY, "").removeprefix("/") or "a dependency"
     if code is grpc.StatusCode.CANCELLED and call.remaining() == 0:
-        return errors.DeadlineExceeded(f"the deadline passed while {dependency} was called")
+        return errors.DeadlineExceeded(message=f"the deadline passed while {dependency} was called")
     if code not in _PASSED_ON:
         return None
     found = errors.ServiceError.from_rpc(error)

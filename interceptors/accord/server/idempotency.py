@@ -50,7 +50,7 @@ def identify(
 
 
 def _bad_key(problem: str, reason: str) -> InvalidArgument:
-    return InvalidArgument(FieldViolation(_FIELD, problem), reason=reason)
+    return InvalidArgument(reason, FieldViolation(_FIELD, problem))
 
 
 def wait_until(now: float, deadline: float | None) -> float:
@@ -63,7 +63,7 @@ def check_same(fingerprint: bytes, call: Idempotency) -> None:
     """Raise InvalidArgument for a key that was used for another request."""
     if fingerprint != call.fingerprint:
         raise InvalidArgument(
-            FieldViolation(_FIELD, "was used before for a different request"), reason=KEY_REUSED
+            KEY_REUSED, FieldViolation(_FIELD, "was used before for a different request")
         )
 
 

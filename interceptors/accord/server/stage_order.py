@@ -163,7 +163,7 @@ class Stages(Generic[Req, Res]):
         call = incoming.call
         if call.deadline is not None and call.clock() >= call.deadline:
             # The one who asked has gone: work that is late already is not begun.
-            raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
+            raise errors.DeadlineExceeded(message="the deadline had passed when the call arrived")
         self.admission.check(call)
 
     def enter(
@@ -179,7 +179,7 @@ class Stages(Generic[Req, Res]):
                 incoming.observed.received(len(raw), event=False)
         elif not self._streamed:
             problem = FieldViolation("", "the call has no request")
-            raise errors.InvalidArgument(problem, reason="UNDECODABLE")
+            raise errors.InvalidArgument("UNDECODABLE", problem)
         place = self.admission.enter(incoming.call, bell)
         if isinstance(place, Waiter):
             return place
@@ -214,7 +214,7 @@ class Stages(Generic[Req, Res]):
             raise errors.ServiceError(code, INJECTED, "a fault was injected")
         call = incoming.call
         if call.deadline is not None and call.clock() >= call.deadline:
-            raise errors.DeadlineExceeded("the deadline passed before the work was begun")
+            raise errors.DeadlineExceeded(message="the deadline passed before the work was begun")
         incoming.begun = True
 
     def end(self, incoming: IncomingCall, grpc_context: GrpcContext | None) -> None:

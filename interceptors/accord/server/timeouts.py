@@ -70,4 +70,4 @@ def _lifetime_error(policy: MethodPolicy) -> ServiceError:
     longest = policy.stream.max_lifetime
     if policy.server_streaming and (policy.timeout is None or longest <= policy.timeout):
         return Unavailable(MAX_LIFETIME, message=f"the stream has lived for {longest:g} s")
-    return DeadlineExceeded(f"took longer than its contract allows: {policy.timeout:g} s")
+    return DeadlineExceeded(message=f"took longer than its contract allows: {policy.timeout:g} s")

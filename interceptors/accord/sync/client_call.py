@@ -7,6 +7,7 @@ from typing import Final, Generic, NoReturn, Self
 import grpc
 
 from accord.client.types import Pairs, Res, stands_for
+from accord.error_details import Remade, remade
 from accord.sync.client_types import CallStatus
 
 CANCELLED: Final = "Locally cancelled by application!"
@@ -117,6 +118,9 @@ class Refusal(grpc.RpcError, Settled[Res]):  # type: ignore[misc]  # the stubs' 
     def __init__(self, code: grpc.StatusCode, details: str, trailers: Pairs = ()) -> None:
         super().__init__(f"{code.name}: {details}")
         self._ended = Ended(code, details, trailers, details)
+
+    def __reduce__(self) -> Remade:
+        return remade(self)
 
     def _status(self) -> CallStatus:
         return self._ended

@@ -13,7 +13,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from accord.admin.mesh_service import Intervention
-from accord.errors import Aborted, FailedPrecondition, NotFound
+from accord.errors import Aborted, FailedPrecondition, NotFound, Resource
 from accord.ops.v1 import saga_pb2 as pb
 from accord.ops.v1.saga_pb2_grpc import SagaServiceServicer
 from accord_runtime.admin import audit
@@ -235,7 +235,7 @@ class SagaServicer(SagaServiceServicer):
 def _load(tx: Tx, saga_id: str, *, lock: bool = False) -> Saga:
     saga = load(tx, saga_id, lock=lock)
     if saga is None:
-        raise NotFound("accord.ops.v1.Saga", saga_id)
+        raise NotFound(resource=Resource("accord.ops.v1.Saga", saga_id))
     return saga
 
 

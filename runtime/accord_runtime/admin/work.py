@@ -3,7 +3,7 @@
 import time
 
 from accord.admin.mesh_service import Intervention
-from accord.errors import FailedPrecondition, NotFound
+from accord.errors import FailedPrecondition, NotFound, Resource
 from accord.ops.v1 import work_pb2 as pb
 from accord.ops.v1.work_pb2_grpc import WorkServiceServicer
 from accord_runtime.admin import audit
@@ -106,7 +106,7 @@ class WorkServicer(WorkServiceServicer):
     def _find(self, tx: Tx, work_id: str, *, lock: bool = False) -> Item:
         item = table.find(tx, work_id, time.time(), lock=lock)
         if item is None:
-            raise NotFound("accord.ops.v1.WorkItem", work_id)
+            raise NotFound(resource=Resource("accord.ops.v1.WorkItem", work_id))
         return item
 
 

@@ -104,7 +104,7 @@ async def test_only_safe_calls_are_repeated(
     assert flaky.calls == expected
 
 
-@pytest.mark.parametrize("error", [accord.NotFound("order", "1"), accord.Aborted("LOST")])
+@pytest.mark.parametrize("error", [accord.NotFound(), accord.Aborted("LOST")])
 async def test_other_codes_are_not_repeated(error: accord.ServiceError) -> None:
     """A code that the contract does not list is the answer."""
     flaky = Flaky(error)
@@ -402,7 +402,7 @@ async def test_principals_do_not_share_answers() -> None:
 
 async def test_fallbacks() -> None:
     """A fallback answers after the attempts, for lost targets only, or leaves the error."""
-    flaky = Flaky(*[DOWN] * 4, accord.NotFound("order", "1"), *[DOWN] * 8)
+    flaky = Flaky(*[DOWN] * 4, accord.NotFound(), *[DOWN] * 8)
     seen: list[tuple[str, str]] = []
 
     async def fallback(request: Any, error: grpc.aio.AioRpcError) -> Any:

@@ -28,7 +28,7 @@ class Work:
             raise accord.Unavailable("DOWN")
         self.started.set()
         if ending == "error":
-            raise accord.NotFound("thing", "x")
+            raise accord.NotFound()
         if ending == "server cancels":
             raise asyncio.CancelledError
         if ending != "ok":

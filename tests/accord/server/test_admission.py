@@ -317,7 +317,7 @@ async def test_order_of_stages() -> None:
     control_of: list[Served] = []
 
     async def handler(request: Any, context: Any) -> Any:
-        raise accord.NotFound("thing", "x")
+        raise accord.NotFound()
 
     async with bare(
         {"Charge": handler}, limits=limits, validator=_violations, idempotency="handler"

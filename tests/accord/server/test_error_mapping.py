@@ -13,7 +13,8 @@ from google.rpc import status_pb2
 
 import accord
 from accord import errors
-from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, serving
+from accord.error_details import MAX_MESSAGE
+from tests.accord.kit import SERVICE, Message, Stub, collect, echo, eventually, failure, serving
 from tests.accord.server_kit import bare
 
 VIOLATION = accord.FieldViolation("text", "must not be empty")
@@ -25,9 +26,14 @@ ERRORS: list[tuple[accord.ServiceError, grpc.StatusCode, str, bool]] = [
         "INVALID_ARGUMENT",
         False,
     ),
-    (accord.NotFound("order", "o1"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND", True),
     (
-        accord.AlreadyExists("customer", "c1", reason="EMAIL_TAKEN"),
+        accord.NotFound(resource=accord.Resource("order", "o1")),
+        grpc.StatusCode.NOT_FOUND,
+        "NOT_FOUND",
+        True,
+    ),
+    (
+        accord.AlreadyExists("EMAIL_TAKEN", accord.Resource("customer", "c1")),
         grpc.StatusCode.ALREADY_EXISTS,
         "EMAIL_TAKEN",
         True,
@@ -82,7 +88,9 @@ async def test_round_trip(
 
 async def test_message_names_code_and_text() -> None:
     """The status of gRPC itself carries code and message, so that any client can show it."""
-    async with echo({"Unary": raising(accord.NotFound("order", "o1"))}) as stub:
+    async with echo(
+        {"Unary": raising(accord.NotFound(resource=accord.Resource("order", "o1")))}
+    ) as stub:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Unary(Message())
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
@@ -112,6 +120,8 @@ async def test_unexpected_error_tells_nothing(
     (record,) = [record for record in caplog.records if record.name == "accord"]
     assert error.metadata["reference"] == record.__dict__["reference"]
     assert record.__dict__["reference"] in error.message
+    assert f"reference={error.metadata['reference']}" in record.getMessage()
+    assert f"method=/{SERVICE}/{method}" in record.getMessage()
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], KeyError)
 
@@ -123,7 +133,7 @@ def _broken(error: Exception) -> accord.ServiceError | None:
 @pytest.mark.parametrize(
     "raised",
     [
-        accord.NotFound("order", 42),  # type: ignore[arg-type]
+        accord.NotFound(resource=accord.Resource("order", 42)),  # type: ignore[arg-type]
         accord.FailedPrecondition("X", metadata={"n": 3}),  # type: ignore[dict-item]
         accord.FailedPrecondition("X", ValueError("secret")),  # type: ignore[arg-type]
         accord.Unavailable("X", math.inf),
@@ -233,7 +243,7 @@ async def test_handler_that_cancels_itself() -> None:
     [
         (accord.Unavailable("AWAY", 2.0), grpc.StatusCode.UNAVAILABLE),
         (accord.ResourceExhausted("QUOTA", 2.0), grpc.StatusCode.RESOURCE_EXHAUSTED),
-        (accord.NotFound("thing", "1"), grpc.StatusCode.INTERNAL),
+        (accord.NotFound(), grpc.StatusCode.INTERNAL),
         (accord.PermissionDenied(), grpc.StatusCode.INTERNAL),
         (accord.InvalidArgument(VIOLATION), grpc.StatusCode.INTERNAL),
     ],
@@ -320,7 +330,7 @@ async def test_status_fits_into_trailers(letter: str) -> None:
     ):
         error = await failure(Stub(channel).Unary(Message()))
     assert error.reason == "QUOTA"
-    assert len(error.message.encode()) in range(errors.MAX_MESSAGE - 3, errors.MAX_MESSAGE + 1)
+    assert len(error.message.encode()) in range(MAX_MESSAGE - 3, MAX_MESSAGE + 1)
     assert set(error.message) == {letter}
     assert error.violations
 
@@ -344,5 +354,5 @@ async def test_foreign_details(details: bytes) -> None:
 def test_failure_of() -> None:
     """Anything that is no failed call is none."""
     assert accord.failure_of(ValueError()) is None
-    refusal = accord.NotFound("order", "o1")
+    refusal = accord.NotFound(resource=accord.Resource("order", "o1"))
     assert accord.failure_of(refusal) is refusal

@@ -152,7 +152,7 @@ async def test_own_error_is_not_marked() -> None:
             pass
         if request.text:
             raise accord.Unavailable("BUSY", 0.5)
-        raise accord.NotFound("thing", "x")
+        raise accord.NotFound()
 
     async with bare({"Unary": handler}) as served:
         error = await rejected(served.stub.Unary(Message(text="a")))

@@ -26,7 +26,7 @@ class Work:
         if ending == "down":
             raise accord.Unavailable("DOWN")
         if ending == "error":
-            raise accord.NotFound("thing", "x")
+            raise accord.NotFound()
         if ending == "server cancels":
             context.cancel()
         if ending != "ok":

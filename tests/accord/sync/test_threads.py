@@ -101,7 +101,7 @@ def test_nothing_is_lost_between_threads() -> None:
 
     def unary(request: Any, context: Any) -> Any:
         if request.text == "refuse":
-            raise accord.NotFound("thing", "x")
+            raise accord.NotFound()
         return request
 
     with serving(callee, {"Unary": unary, "Cached": unary, "Put": unary}) as address:

@@ -27,7 +27,7 @@ def meter(monkeypatch: pytest.MonkeyPatch) -> Metrics:
 
 async def _unary(request: Any, context: Any) -> Any:
     if request.text == "refuse":
-        raise accord.NotFound("order", "1")
+        raise accord.NotFound()
     return request
 
 

@@ -24,7 +24,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
 
 async def _unary(request: Any, context: Any) -> Any:
     if request.text == "refuse":
-        raise accord.NotFound("order", "1")
+        raise accord.NotFound()
     if request.text == "abort":
         await context.abort(grpc.StatusCode.INTERNAL, "gone")
     if request.text == "hold":
