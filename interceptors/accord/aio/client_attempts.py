@@ -99,7 +99,7 @@ class Attempts(Caller[Error]):
             if isinstance(step, Raise):
                 raise error
             await asyncio.sleep(step.delay)
-            return await self._attempts(start, outgoing, request)
+            return await self._attempts(start, outgoing, request, error)
 
         return await self._settled(rest(), outgoing, request)
 
@@ -126,12 +126,19 @@ class Attempts(Caller[Error]):
         return rpc
 
     async def _attempts(
-        self, start: Start[Req, Response[Res]], outgoing: AioOutgoing[Req, Res], request: Req
+        self,
+        start: Start[Req, Response[Res]],
+        outgoing: AioOutgoing[Req, Res],
+        request: Req,
+        last: Error | None = None,
     ) -> Response[Res]:
-        """The call object of the attempt that was answered. Raises the error of the last one."""
+        """The call object of the attempt that was answered. Raises the error of the last one.
+
+        `last`: that of an attempt that was made before.
+        """
         call = outgoing.call
         while True:
-            attempt = outgoing.admit()
+            attempt = outgoing.admit(last)
             try:
                 rpc = await start(outgoing.details_of(attempt), request)
                 if call.state.hedge is not None and (delay := call.hedge_delay()) is not None:
@@ -143,6 +150,7 @@ class Attempts(Caller[Error]):
                 if isinstance(step, Raise):
                     outgoing.mark(error, exhausted=step.exhausted)
                     raise
+                last = error
             except BaseException:
                 attempt.released()
                 raise

@@ -179,11 +179,14 @@ class Outgoing(Generic[Req, Res, E]):
 
     # Its attempts.
 
-    def admit(self) -> Attempt:
-        """The next attempt. Raises the refusal of one, as gRPC's error."""
+    def admit(self, after: E | None = None) -> Attempt:
+        """The next attempt, which follows the error `after`, if any.
+
+        Raises the refusal of one, as gRPC's error; its cause is `after`.
+        """
         step = self.call.admit()
         if isinstance(step, Refuse):
-            raise self.refusal(step)
+            raise self.refusal(step) from after
         return step
 
     @contextmanager

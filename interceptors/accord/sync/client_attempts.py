@@ -49,8 +49,9 @@ class Attempts(Caller[grpc.RpcError]):
         self, start: Start[Req, Response[Res]], outgoing: SyncOutgoing[Req, Res], request: Req
     ) -> Response[Res]:
         """The attempt that was answered. Raises the error of the last one."""
+        last: grpc.RpcError | None = None
         while True:
-            with outgoing.admit() as attempt:
+            with outgoing.admit(last) as attempt:
                 try:
                     rpc = start(outgoing.details_of(attempt), request)
                 except grpc.RpcError as error:
@@ -58,6 +59,7 @@ class Attempts(Caller[grpc.RpcError]):
                     if isinstance(step, Raise):
                         outgoing.mark(error, exhausted=step.exhausted)
                         raise
+                    last = error
                 else:
                     attempt.answered()
                     if outgoing.call.state.caches:

@@ -59,6 +59,8 @@ class FutureCall(CallBase, Generic[Req, Res]):
         self._outcome: Outcome[Res] | None = None
         """With what it has ended."""
         self._cancelled = False
+        self._last: grpc.RpcError | None = None
+        """The error of the attempt before."""
         self._callbacks: list[Callable[[], None]] = []
 
     def begin(self) -> Self:
@@ -86,6 +88,7 @@ class FutureCall(CallBase, Generic[Req, Res]):
             refusal = self._outgoing.refusal(step) if isinstance(step, Refuse) else None
             started = None if isinstance(step, Refuse) else self._launch(step)
         if refusal is not None:
+            refusal.__cause__ = self._last
             self._fail(refusal)
         self._follow(started)
 
@@ -151,6 +154,7 @@ class FutureCall(CallBase, Generic[Req, Res]):
             attempt.released()
             self._set(error, type(error).__name__)
             return None
+        self._last = error
         failure = failure_from(error)
         if self._running and failure.code in call.state.transient:
             attempt.recorded(failure)
