@@ -21,8 +21,7 @@ from accord.aio.server import Server
 from accord.aio.server_core import bare
 from accord.aio.server_interceptors import ServerInterceptor, ServerPipelines
 from accord.client import service_config as balancing
-from accord.client.call import Environment
-from accord.client.method_state import ClientSnapshot, MethodStates
+from accord.client.method_state import ClientSnapshot, Environment, MethodStates
 from accord.client.request import ClientSettings, Fallback, OnResume
 from accord.contract.registry import check_service
 from accord.errors import Translate

@@ -7,12 +7,12 @@ Errors are not converted: the caller gets gRPC's `AioRpcError` and may parse it 
 import asyncio
 from collections.abc import Coroutine, Iterator
 from inspect import isawaitable
-from typing import Final, cast
+from typing import cast
 
 import grpc.aio
 from grpc.aio._interceptor import UnaryUnaryCallResponse
 
-from accord.aio.client_call import Ending, local_error
+from accord.aio.client_call import Ending, local_error, watch_probe
 from accord.aio.client_hedge import race
 from accord.aio.client_types import (
     AioOutgoing,
@@ -24,13 +24,9 @@ from accord.aio.client_types import (
     Rpc,
     Start,
 )
-from accord.client.call import Attempt
 from accord.client.request import Caller, ClientSettings, failure_from
 from accord.client.types import Again, CallDetails, Details, Pair, Raise, Req, Res
 from accord.telemetry.instrumentation import suppressed
-
-PROBE_SETTLES: Final = 0.05
-"""Seconds after which a stream that has been answered, and has not ended, was not refused."""
 
 
 class Flat(grpc.aio.Metadata):
@@ -189,9 +185,7 @@ class Attempts(Caller[Error]):
             rpc = await start(outgoing.details_of(attempt), requests)
         rpc.add_done_callback(_stop_requests)
         rpc.add_done_callback(Ending(outgoing, attempt))
-        if attempt.permission is not None and attempt.permission.probe:
-            probe = asyncio.ensure_future(_answered(attempt, rpc))
-            rpc.add_done_callback(lambda _: probe.cancel())
+        watch_probe(attempt, rpc)
         return rpc
 
 
@@ -199,15 +193,6 @@ def _response(answer: Res) -> Response[Res]:
     """The call object of an answer that no attempt has brought."""
     # Its own types are those of another `Metadata` than the one in the stubs.
     return cast("Response[Res]", UnaryUnaryCallResponse(answer))
-
-
-async def _answered(attempt: Attempt, rpc: CallObject) -> None:
-    """Report that the server has begun to answer a stream, whose messages are not seen here."""
-    await rpc.initial_metadata()
-    # A refusal has initial metadata as well, and its status comes with them.
-    await asyncio.sleep(PROBE_SETTLES)
-    if not rpc.done():
-        attempt.accepted()
 
 
 def _stop_requests(rpc: CallObject) -> None:

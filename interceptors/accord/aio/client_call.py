@@ -15,7 +15,7 @@ from accord.aio.client_types import (
     Error,
     WholeCallObject,
 )
-from accord.client.call import Attempt
+from accord.client.call import PROBE_SETTLES, Attempt
 from accord.client.types import Metadata, Pairs, Req, Res
 
 T = TypeVar("T")
@@ -136,14 +136,29 @@ class Ending:
             self._task = asyncio.ensure_future(self._wait(rpc))
 
     async def _wait(self, rpc: CallObject) -> None:
-        self._outgoing.ended(self._attempt, await rpc.code(), await rpc.trailing_metadata())
+        code, details = await rpc.code(), await rpc.details()
+        self._outgoing.ended(self._attempt, code, details, await rpc.trailing_metadata())
 
 
-def ended(rpc: CallObject) -> tuple[grpc.StatusCode, Metadata | None] | None:
-    """Code and trailers of a call that has ended, without waiting; None if it has not."""
+def watch_probe(attempt: Attempt, rpc: CallObject) -> None:
+    """See that a stream which is a probe is settled when the server begins to answer."""
+    if attempt.permission is not None and attempt.permission.probe:
+        probe = asyncio.ensure_future(_answered(attempt, rpc))
+        rpc.add_done_callback(lambda _: probe.cancel())
+
+
+async def _answered(attempt: Attempt, rpc: CallObject) -> None:
+    await rpc.initial_metadata()
+    await asyncio.sleep(PROBE_SETTLES)
+    if not rpc.done():
+        attempt.accepted()
+
+
+def ended(rpc: CallObject) -> tuple[grpc.StatusCode, str, Metadata | None] | None:
+    """Code, details and trailers of a call that has ended, without waiting; None: it has not."""
     if not rpc.done() or (code := _now(rpc.code())) is None:
         return None
-    return code, _now(rpc.trailing_metadata())
+    return code, _now(rpc.details()) or "", _now(rpc.trailing_metadata())
 
 
 def _now(coroutine: Coroutine[None, None, T]) -> T | None:

@@ -19,11 +19,11 @@ from grpc.aio import _call
 
 from accord.aio.client_call import CallBase, EndedStatus
 from accord.aio.client_types import BareUnary, CallStatus, DoneCallback, Error, Wait
+from accord.client.local_status import UNDECODABLE
 from accord.client.types import Metadata, Pairs, Req, Res, stands_for
 
 _CANCELLED: Final = "Locally cancelled by application!"
 _DROPPED: Final = "Cancelled upon garbage collection!"
-_UNDECODABLE: Final = "the response cannot be decoded"
 _PARTS: Final = ("_channel", "_loop", "_method", "_registered_call_handle",
                  "_request_serializer", "_response_deserializer")  # fmt: skip
 
@@ -160,7 +160,7 @@ class CoreCall(CallBase, Generic[Req, Res]):
         except Exception as problem:
             none = grpc.aio.Metadata()
             raise Error(
-                grpc.StatusCode.INTERNAL, none, none, _UNDECODABLE, str(problem)
+                grpc.StatusCode.INTERNAL, none, none, UNDECODABLE, str(problem)
             ) from problem
 
     def cancel(self) -> bool:

@@ -36,10 +36,10 @@ async def race(
             if len(running) == 1:
                 break
             failure = await _failure(rpc)
-            if failure is None or failure.code not in call.state.transient:
+            if failure is None or failure.own or failure.code not in call.state.transient:
                 break
             running.remove((attempt, rpc))
-            attempt.recorded(failure)
+            attempt.recorded(failure, last=False)
     except BaseException:
         for other, loser in running:
             loser.cancel()

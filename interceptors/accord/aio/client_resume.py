@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import grpc
 import grpc.aio
 
-from accord.aio.client_call import EndedStatus, ended
+from accord.aio.client_call import EndedStatus, ended, watch_probe
 from accord.aio.client_stream import StreamCall
 from accord.aio.client_types import AioOutgoing, CallObject, CallStatus, Error, Responses, Start
 from accord.client.call import Attempt
@@ -62,6 +62,7 @@ class ResumableCall(StreamCall[Req, Res]):
                 call._settle(rpc, attempt)
 
         rpc.add_done_callback(unread)
+        watch_probe(attempt, rpc)
         if self._cancel_requested:
             rpc.cancel()
 

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from accord.aio import EOF
-from accord.aio.client_call import DelegatingCall, Ending
+from accord.aio.client_call import DelegatingCall, Ending, watch_probe
 from accord.aio.client_types import (
     AioOutgoing,
     Bidi,
@@ -104,6 +104,7 @@ class StreamCall(DelegatingCall, Generic[Req, Res]):
 
         rpc.add_done_callback(ended)
         rpc.add_done_callback(Ending(self._outgoing, attempt))
+        watch_probe(attempt, rpc)
 
     def __aiter__(self) -> AsyncIterator[Res]:
         # A fresh generator that nobody else holds: when the consumer drops it, it is closed, and

@@ -10,16 +10,13 @@ and resume for the streams that know how. The sync and the aio driver share it.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from threading import RLock
 from types import TracebackType
 from typing import Final, Self
 
 from google.protobuf.message import Message
 
 from accord.client import skip_waiting
-from accord.client.method_state import MethodState, MethodStates
+from accord.client.method_state import Environment, MethodState
 from accord.client.types import EXHAUSTED, RAISE, Again, Failure, Observer, Raise, Refuse
 from accord.contract.policy_types import Dark, Key, MethodPolicy
 from accord.policies import deadline as deadlines
@@ -27,48 +24,33 @@ from accord.policies.breaker import CIRCUIT_OPEN, Permission
 from accord.policies.cache import CacheKey, Ticket
 from accord.policies.idempotency import fingerprint
 from accord.policies.outcome import Outcome, outcome_of
-from accord.policies.resume import Drop, ResumeLimits, Resumption
+from accord.policies.resume import Drop, Resumption
 from accord.policies.retry import NEVER, Retry, told_to_wait
 from accord.policies.types import Code
 
 LIFETIME_GRACE: Final = 2.0
 """Seconds that a client gives a stream beyond its lifetime, so that the server ends it in order."""
 
+PROBE_SETTLES: Final = 0.05
+"""Seconds after which a stream that has initial metadata, as a refusal has, was not refused."""
+
 TIMER_SLACK: Final = 0.1
 """Seconds by which an attempt may seem to end before its time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """What the engine of a process decides with. `count` takes a method and what was decided."""
-
-    clock: Callable[[], float]
-    random: Callable[[], float]
-    methods: MethodStates
-    count: Callable[[str, str], None]
-    resume: ResumeLimits = field(default_factory=ResumeLimits)
-    lock: RLock = field(default_factory=RLock)
-    """Held while anything is decided: calls of `grpc.aio` and of threads share counters."""
 
 
 class Attempt:
     """One attempt of a call. It ends once; what is told of it afterwards changes nothing.
 
-    As a context manager it is released when an exception leaves the block before it has ended.
+    As a context manager it is released when an exception leaves the block.
     """
 
     __slots__ = ("_call", "ended", "number", "open", "permission", "started", "timeout")
 
     def __init__(
-        self,
-        call: "Call",
-        timeout: float,
-        number: int,
-        started: float,
-        permission: Permission | None,
+        self, call: "Call", timeout: float, number: int, started: float, found: Permission | None
     ) -> None:
         self._call = call
-        self.permission = permission
+        self.permission = found
         self.timeout = timeout
         """Seconds that it may take."""
         self.number = number  # what travels as `accord-attempt`; 0 is not sent
@@ -124,26 +106,28 @@ class Attempt:
                 call.observer.released(self, lost=lost)
         return True
 
-    def recorded(self, failure: Failure) -> bool:
-        """It failed, and nothing is to be decided about it; whether it ended by this."""
+    def recorded(
+        self, failure: Failure, step: Again | Raise | None = None, *, last: bool = True
+    ) -> bool:
+        """It failed, and `step` follows; whether it ended by this.
+
+        `last`: the call ends with it, no other attempt goes on.
+        """
         call = self._call
         with call.env.lock:
             if self.ended:
                 return False
-            self._fail(failure)
+            self.ended = True
+            self._fail(failure, last=last)
             if call.observer is not None:
-                call.observer.failed(self, failure, None)
+                call.observer.failed(self, failure, step)
         return True
 
     def failed(self, failure: Failure) -> Again | Raise:
         """It failed: what to do now."""
-        call = self._call
-        with call.env.lock:
-            if not self.ended:
-                self._fail(failure)
-            step = call.after(self, failure)
-            if call.observer is not None:
-                call.observer.failed(self, failure, step)
+        with self._call.env.lock:
+            step = self._call.after(self, failure)
+            self.recorded(failure, step, last=isinstance(step, Raise) or step.resumes)
         return step
 
     def _succeed(self) -> None:
@@ -153,18 +137,27 @@ class Attempt:
             call.state.hedge.record(call.env.clock() - self.started)
         call.env.methods.written(call.policy.method)
 
-    def _fail(self, failure: Failure) -> None:
-        call = self._call
-        self.ended = True
+    def _fail(self, failure: Failure, *, last: bool) -> None:
+        call, target = self._call, self._call.state.target
         outcome = outcome_of(
             failure.code,
             pushback=told_to_wait(failure.pushback, failure.retry_info),
             given=self.timeout,
             contract=call.state.attempt_time,
+            own=failure.own,
         )
-        self._give_back(outcome)
         if outcome is not Outcome.SUCCESS:
             call.env.methods.written(call.policy.method)  # it may have acted
+        if not last:  # what the call comes to counts, for another backend may answer
+            if self.permission is not None and self.permission.probe:
+                call.probe, self.permission = self.permission, None
+            return
+        if failure.lost and outcome is Outcome.FAILURE:
+            if self.started <= target.lost_at:
+                outcome = Outcome.NEUTRAL  # with a connection whose loss has been counted
+            else:
+                target.lost_at = call.env.clock()
+        self._give_back(outcome)
 
     def _give_back(self, outcome: Outcome) -> None:
         permission, breaker = self.permission, self._call.state.breaker
@@ -180,8 +173,8 @@ class Call:
     """
 
     __slots__ = ("_fresh", "_hedged", "_inherited", "_key", "_keyed", "_max_attempts", "_retry",
-                 "_ticket", "deadline", "env", "observer", "policy", "resumption",
-                 "state")  # fmt: skip
+                 "_ticket", "deadline", "env", "observer", "policy", "probe",
+                 "resumption", "state")  # fmt: skip
 
     def __init__(
         self,
@@ -218,6 +211,7 @@ class Call:
         self._max_attempts = max_attempts
         self._retry: Retry | None = None
         self._hedged = False
+        self.probe: Permission | None = None  # of an attempt that is made again
         self._ticket: Ticket | None = None
         self._key: CacheKey | None = None
         self.deadline = deadlines.effective(
@@ -293,9 +287,9 @@ class Call:
         permission = None
         # A stream that goes on has a back-off and a patience of its own instead.
         if breaker is not None and (self.resumption is None or self.resumption.attempt <= 1):
-            admitted = breaker.admit()
+            admitted = self.probe or breaker.admit(stream=policy.server_streaming)
             if isinstance(admitted, Permission):
-                permission = admitted
+                permission, self.probe = admitted, None
             elif Dark.BREAKER in policy.dark:
                 self.env.count(policy.method, "breaker.dark")
             else:
@@ -346,7 +340,7 @@ class Call:
     def after(self, attempt: Attempt, failure: Failure) -> Again | Raise:
         """What follows from the failure of an attempt, which asks for it."""
         resumption = self.resumption
-        if resumption is None:
+        if resumption is None or failure.own:
             return self._again(failure)
         # gRPC's timer and this clock are not the same one.
         over = self.env.clock() >= attempt.started + attempt.timeout - TIMER_SLACK
@@ -388,6 +382,7 @@ class Call:
             pushback=failure.pushback,
             retry_info=failure.retry_info,
             started=failure.started,
+            own=failure.own,
         )
         if not isinstance(step, float):
             env.count(policy.method, f"retry.stopped.{step.value}")

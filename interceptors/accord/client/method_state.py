@@ -4,8 +4,9 @@ The state of one (target, method) is found once per call by one dictionary look-
 from the contract is worked out when it is made, and again only when live policy has changed.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import RLock
 from typing import Final
 
@@ -17,6 +18,7 @@ from accord.policies.breaker import Breaker, BreakerSnapshot
 from accord.policies.budget import Budget, BudgetPolicy, BudgetSnapshot
 from accord.policies.cache import AnswerCache, CacheSnapshot
 from accord.policies.hedge import Hedge, HedgeSnapshot
+from accord.policies.resume import ResumeLimits
 from accord.policies.types import Code
 
 MAX_KEPT: Final = 4096
@@ -31,12 +33,14 @@ _UNAVAILABLE: Final = frozenset({Code.UNAVAILABLE})
 class Target:
     """What all methods of one target share."""
 
-    __slots__ = ("budget", "cache", "name")
+    __slots__ = ("budget", "cache", "lost_at", "name")
 
     def __init__(self, name: str, budget: BudgetPolicy, clock: Callable[[], float]) -> None:
         self.name = name
         self.budget = Budget(budget, clock=clock)
         self.cache: AnswerCache[Message] = AnswerCache(clock=clock)
+        self.lost_at = -math.inf
+        """When a connection was last lost, which all calls on it tell, on the engine's clock."""
 
 
 class MethodState:
@@ -206,3 +210,16 @@ class MethodStates:
                 for name, target in targets
             ),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the engine of a process decides with. `count` takes a method and what was decided."""
+
+    clock: Callable[[], float]
+    random: Callable[[], float]
+    methods: MethodStates
+    count: Callable[[str, str], None]
+    resume: ResumeLimits = field(default_factory=ResumeLimits)
+    lock: RLock = field(default_factory=RLock)
+    """Held while anything is decided: calls of `grpc.aio` and of threads share counters."""

@@ -16,8 +16,9 @@ from google.rpc import status_pb2
 
 from accord import context, errors
 from accord._log import log
-from accord.client.call import Attempt, Call, Environment
-from accord.client.method_state import MethodState
+from accord.client import local_status
+from accord.client.call import Attempt, Call
+from accord.client.method_state import Environment, MethodState
 from accord.client.spans import observe
 from accord.client.types import (
     CallDetails,
@@ -236,12 +237,14 @@ class Outgoing(Generic[Req, Res, E]):
 
     # What is recorded of it.
 
-    def ended(self, attempt: Attempt, code: grpc.StatusCode, trailers: Metadata | None) -> None:
+    def ended(
+        self, attempt: Attempt, code: grpc.StatusCode, details: str, trailers: Metadata | None
+    ) -> None:
         """The attempt has ended with this status, and the call with it."""
         if code is grpc.StatusCode.OK:
             first = attempt.answered()
         else:
-            first = attempt.recorded(read_failure(code, trailers))
+            first = attempt.recorded(read_failure(code, details, trailers))
         if first:
             self.finish(code.name)
 
@@ -324,27 +327,22 @@ def _sorted(given: Metadata) -> tuple[Pairs, Mapping[str, str | bytes], bool]:
     return tuple(metadata), options, traced
 
 
-def failure_from(
-    error: grpc.RpcError, *, transport: bool = False, started: bool = False
-) -> Failure:
+def failure_from(error: grpc.RpcError, *, started: bool = False) -> Failure:
     """What a failed attempt says to the engine."""
-    return read_failure(error.code(), trailers_of(error), transport=transport, started=started)
+    return read_failure(error.code(), error.details() or "", trailers_of(error), started=started)
 
 
 def read_failure(
-    code: grpc.StatusCode,
-    trailers: Metadata | None,
-    *,
-    transport: bool = False,
-    started: bool = False,
+    code: grpc.StatusCode, details: str, trailers: Metadata | None, *, started: bool = False
 ) -> Failure:
     """What a status and its trailers say to the engine."""
     pushbacks: list[str | bytes] = []
-    reason, retry_info = "", None
+    reason, retry_info, explained = "", None, False
     for key, value in trailers or ():
         if key == PUSHBACK_KEY:
             pushbacks.append(value)
         elif key == errors.DETAILS_KEY and isinstance(value, bytes):
+            explained = True
             try:
                 found = errors.ServiceError.from_status(status_pb2.Status.FromString(value))
             except DecodeError:  # a garbled trailer must not hide the status itself
@@ -355,8 +353,10 @@ def read_failure(
         reason,
         parse_pushback(*pushbacks),
         retry_info,
-        transport,
+        local_status.broken(code, details),
         started,
+        own=not explained and local_status.own(code, details),
+        lost=not explained and local_status.lost(code, details),
     )
 
 
@@ -373,11 +373,3 @@ def _position_of(trailers: Metadata | None) -> int:
         if key == POSITION_KEY:
             position = small_number(value, POSITION_DIGITS) or 0
     return position
-
-
-def broken(error: grpc.RpcError) -> bool:
-    """Whether the transport broke below the status: nobody's answer, so nobody's decision."""
-    text = error.details() or ""
-    return (error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in text) or (
-        error.code() is grpc.StatusCode.UNKNOWN and text == "Stream removed"
-    )

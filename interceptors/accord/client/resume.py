@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from accord._log import log
 from accord.client.call import Call
-from accord.client.request import OnResume, broken, failure_from
+from accord.client.request import OnResume, failure_from
 from accord.client.types import Failure, Metadata, Req, Res
 from accord.policies.resume import OPEN_KEY
 
@@ -71,7 +71,7 @@ class ResumeTokens(Generic[Req]):
 
     def failure(self, error: grpc.RpcError) -> Failure:
         """What the end of an attempt with `error` says to the engine."""
-        return failure_from(error, transport=broken(error), started=self._delivered)
+        return failure_from(error, started=self._delivered)
 
     def announce(self, error: grpc.RpcError) -> None:
         """Tell the application that the stream goes on after `error`."""

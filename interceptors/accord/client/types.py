@@ -56,7 +56,8 @@ class Failure:
 
     `reason` is that of its ErrorInfo; `pushback` (from `parse_pushback`) and `retry_info` are the
     seconds that it asks to wait; `transport` says that the connection broke below the status,
-    `started` that the caller has seen a message of the stream.
+    `started` that the caller has seen a message of the stream, `own` that no server is to blame,
+    `lost` that it ended with its connection, as all calls on it did.
     """
 
     code: Code
@@ -65,6 +66,8 @@ class Failure:
     retry_info: float | None = None
     transport: bool = False
     started: bool = False
+    own: bool = False
+    lost: bool = False
 
 
 class Sent(Protocol):

@@ -5,9 +5,12 @@ Closed -> open when, within the window, at least `min_calls` calls were counted 
 refused, the first time for `open` seconds, after every failed probe longer: uniform over
 [open * 2^(n-1), open * 2^n], at most `max_open` (equal jitter). Then half-open: exactly `probes`
 calls are admitted, however many callers come; if all succeed it closes, if one fails it opens
-again, and one that says nothing gives its place back. Defaults: 50 % of 10 calls in 10 s, 5 in a
-row, 10 s growing to 30 s, 1 probe. One per (target, method). Sources: resilience4j
-`CircuitBreaker`, Polly, Finagle `FailureAccrualPolicy` and `Backoff.equalJittered`.
+again, and one that says nothing gives its place back. One that takes longer than `open` keeps
+nobody waiting: if it is a stream, which may be quiet for hours, it has succeeded, else another call
+is admitted beside it (resilience4j#935). Defaults: 50 % of 10 calls in 10 s, 5 in a row, 10 s
+growing to 30 s, 1 probe. One per (target, method), fed by what a call comes to after its retries:
+a backend that fails is left to gRPC, and the circuit opens when nobody is left. Sources:
+resilience4j `CircuitBreaker`, Polly, Finagle `FailureAccrualPolicy` and `Backoff.equalJittered`.
 """
 
 from collections.abc import Callable
@@ -70,10 +73,12 @@ class BreakerSnapshot:
 class Permission:
     """Leave to make one attempt; given back with `record`."""
 
-    __slots__ = ("__weakref__", "probe")
+    __slots__ = ("__weakref__", "probe", "since", "stream")
 
-    def __init__(self, *, probe: bool) -> None:
+    def __init__(self, since: float = 0.0, *, probe: bool, stream: bool = False) -> None:
         self.probe = probe
+        self.since = since
+        self.stream = stream
 
 
 class Breaker:
@@ -122,17 +127,19 @@ class Breaker:
         self._opened = 0
         self._refused = 0
 
-    def admit(self) -> Permission | Refused:
-        """Leave to make an attempt, or the remaining open time."""
+    def admit(self, *, stream: bool = False) -> Permission | Refused:
+        """Leave to make an attempt, maybe of a server's `stream`, or the remaining open time."""
         closed = self._closed  # one read, atomic: no lock while all is well
         if closed is not None:
             return closed
         with self._lock:
+            now = self._clock()
+            waited_for = self._waited_for(now)
             if self._closed is not None:
                 return self._closed
-            left = self._open_until - self._clock()
-            if left <= 0 and len(self._probes) + self._succeeded < self._policy.probes:
-                probe = Permission(probe=True)
+            left = self._open_until - now
+            if left <= 0 and waited_for + self._succeeded < self._policy.probes:
+                probe = Permission(now, probe=True, stream=stream)
                 self._probes.add(probe)
                 return probe
             self._refused += 1
@@ -149,9 +156,7 @@ class Breaker:
                 if outcome is Outcome.FAILURE:
                     self._open(self._clock())
                 elif outcome is Outcome.SUCCESS:
-                    self._succeeded += 1
-                    if self._succeeded >= self._policy.probes:
-                        self._close()
+                    self._succeed()
 
     def snapshot(self) -> BreakerSnapshot:
         """What it is doing now."""
@@ -168,6 +173,20 @@ class Breaker:
                 self._opened,
                 self._refused,
             )
+
+    def _waited_for(self, now: float) -> int:
+        """Probes under way that others wait for."""
+        due = [probe for probe in self._probes if now - probe.since >= self._policy.open]
+        for probe in due:
+            if probe.stream and probe in self._probes:
+                self._probes.discard(probe)
+                self._succeed()
+        return len(self._probes) - sum(not probe.stream for probe in due)
+
+    def _succeed(self) -> None:
+        self._succeeded += 1
+        if self._succeeded >= self._policy.probes:
+            self._close()
 
     def _count(self, *, failed: bool) -> None:
         policy, window, now = self._policy, self._window, self._clock()
@@ -192,5 +211,6 @@ class Breaker:
 
     def _close(self) -> None:
         self._window.clear()
+        self._probes.clear()
         self._succeeded = self._in_a_row = self._reopened = 0
         self._closed = Permission(probe=False)

@@ -2,8 +2,8 @@
 
 Failures are UNAVAILABLE, INTERNAL, UNKNOWN and DATA_LOSS; DEADLINE_EXCEEDED when the attempt had at
 least half of its contract time; RESOURCE_EXHAUSTED without a pushback, for a server that says when
-to come back is at work. Neutral are the caller's own cancellation and an error marked with pushback
--1, which tells of a fault further down. All else, NOT_FOUND and its like, is an answer.
+to come back is at work. Neutral are the caller's own cancellation and mistakes, and an error with
+pushback -1, which tells of a fault further down. All else, NOT_FOUND and its like, is an answer.
 """
 
 from enum import Enum
@@ -31,7 +31,7 @@ def outcome_of(
     pushback: float | None = None,
     given: float | None = None,
     contract: float | None = None,
-    cancelled: bool = False,
+    own: bool = False,
 ) -> Outcome:
     """What an attempt that ended with `code` says about its target.
 
@@ -43,11 +43,11 @@ def outcome_of(
             fault further down; None if it did not say.
         given: seconds that the attempt had; None: no bound.
         contract: seconds that the contract gives to an attempt; None: it does not say.
-        cancelled: whether the caller's own side ended it.
+        own: whether the caller's own side ended it: it cancelled, or asked for what cannot be.
     """
     if code is Code.OK:
         return Outcome.SUCCESS
-    if cancelled or code is Code.CANCELLED or pushback == NEVER:
+    if own or code is Code.CANCELLED or pushback == NEVER:
         return Outcome.NEUTRAL
     if code in _FAILURES:
         return Outcome.FAILURE

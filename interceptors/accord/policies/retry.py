@@ -46,6 +46,8 @@ class Stop(Enum):
     """The contract does not list the code."""
     UNSAFE = "unsafe"
     """A repeat could act twice: neither an idempotent method nor a key."""
+    OWN = "own"
+    """It was the caller's own mistake, and would be again."""
     TOLD = "told"
     """The server said never, or a tier below has given up."""
     SINGLE = "single"
@@ -135,6 +137,7 @@ class Retry:
         pushback: float | None = None,
         retry_info: float | None = None,
         started: bool = False,
+        own: bool = False,
     ) -> float | Stop:
         """Seconds to wait before the next attempt, or why there is none.
 
@@ -144,9 +147,10 @@ class Retry:
             pushback: what the trailer asks for, from `parse_pushback`.
             retry_info: seconds that the error's RetryInfo asks for.
             started: whether the caller has seen a message of the stream.
+            own: whether the caller's own side has ended the attempt.
         """
         told = told_to_wait(pushback, retry_info)
-        stop = self._stop(code, told, started=started)
+        stop = Stop.OWN if own else self._stop(code, told, started=started)
         if stop is not None:
             return stop
         delay = self._random() * max_backoff(self._policy, self._since) if told is None else told

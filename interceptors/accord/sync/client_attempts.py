@@ -79,10 +79,10 @@ class Attempts(Caller[grpc.RpcError]):
             try:
                 rpc = start(outgoing.details_of(attempt), requests)
             except grpc.RpcError as error:
-                outgoing.ended(attempt, error.code(), trailers_of(error))
+                outgoing.ended(attempt, error.code(), error.details() or "", trailers_of(error))
                 outgoing.mark(error)
                 raise
-        outgoing.ended(attempt, grpc.StatusCode.OK, None)
+        outgoing.ended(attempt, grpc.StatusCode.OK, "", None)
         return rpc
 
     def future(

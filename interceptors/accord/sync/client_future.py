@@ -156,8 +156,8 @@ class FutureCall(CallBase, Generic[Req, Res]):
             return None
         self._last = error
         failure = failure_from(error)
-        if self._running and failure.code in call.state.transient:
-            attempt.recorded(failure)
+        if self._running and not failure.own and failure.code in call.state.transient:
+            attempt.recorded(failure, last=False)
             return None  # the other attempt may do better
         self._drop_others()
         if self._once:

@@ -64,6 +64,7 @@ class ResumableCall(StreamCall[Req, Res]):
         seen = partial(_attempt_ended, weakref.ref(self), weakref.ref(rpc), self._outgoing, attempt)
         if not rpc.add_callback(seen):
             seen()
+        self._watch_probe(attempt, rpc)
         if cancelled:
             rpc.cancel()
             self._outgoing.cancelled(attempt)
@@ -197,7 +198,7 @@ def _attempt_ended(
         outgoing.cancelled(attempt)  # the caller has dropped it
         return
     if rpc is not None and not call.has_reader:  # else the reader sees to it, or has gone on
-        outgoing.ended(attempt, rpc.code(), rpc.trailing_metadata())
+        outgoing.ended(attempt, rpc.code(), rpc.details(), rpc.trailing_metadata())
     if not attempt.ended:
         # The reader may come back, or drop the call. Nothing can be reported while it is collected:
         # that happens in any thread, under any lock.

@@ -4,14 +4,16 @@ gRPC's own is cancelled when it is collected, so nothing here may hold it but th
 object: callbacks have a weak reference.
 """
 
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
+from threading import Thread
 from typing import Generic, Self
 
 import grpc
 
-from accord.client.call import Attempt
+from accord.client.call import PROBE_SETTLES, Attempt
 from accord.client.request import trailers_of
 from accord.client.types import Pairs, Req, Res
 from accord.sync.client_call import CallBase
@@ -34,6 +36,13 @@ class StreamCall(CallBase, Generic[Req, Res]):
         self._attempt, self._rpc = attempt, rpc
         if not rpc.add_callback(partial(_ended, self._outgoing, attempt, weakref.ref(rpc))):
             _ended(self._outgoing, attempt, lambda: rpc)
+        self._watch_probe(attempt, rpc)
+
+    def _watch_probe(self, attempt: Attempt, rpc: Responses[Res]) -> None:
+        """See that a stream which is a probe is settled when the server begins to answer."""
+        if attempt.permission is not None and attempt.permission.probe:
+            weakref.finalize(self, rpc.cancel).atexit = False  # the thread holds it as well
+            Thread(target=_answered, args=(attempt, rpc), daemon=True).start()
 
     def _status(self) -> CallStatus:
         return self._rpc
@@ -47,7 +56,9 @@ class StreamCall(CallBase, Generic[Req, Res]):
         except grpc.RpcError as error:
             self._outgoing.mark(error)
             # The reader may be quicker than the callback, and ask for the next call.
-            self._outgoing.ended(self._attempt, error.code(), trailers_of(error))
+            self._outgoing.ended(
+                self._attempt, error.code(), error.details() or "", trailers_of(error)
+            )
             raise
         # Not at the end: a probe must not hold the breaker for as long as a stream.
         self._attempt.opened()
@@ -86,6 +97,13 @@ class StreamCall(CallBase, Generic[Req, Res]):
         return metadata
 
 
+def _answered(attempt: Attempt, rpc: Responses[Res]) -> None:
+    rpc.initial_metadata()  # only a thread can wait for it
+    time.sleep(PROBE_SETTLES)
+    if rpc.is_active():
+        attempt.accepted()
+
+
 def _ended(
     outgoing: SyncOutgoing[Req, Res], attempt: Attempt, found: Callable[[], Responses[Res] | None]
 ) -> None:
@@ -94,4 +112,4 @@ def _ended(
     if rpc is None:
         outgoing.cancelled(attempt)
     else:
-        outgoing.ended(attempt, rpc.code(), rpc.trailing_metadata())
+        outgoing.ended(attempt, rpc.code(), rpc.details(), rpc.trailing_metadata())

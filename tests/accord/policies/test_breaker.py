@@ -206,3 +206,33 @@ def test_what_it_counts_can_be_read() -> None:
         snapshot.opened,
         snapshot.refused,
     ) == (State.OPEN, 5, 5, 10.0, 1, 2)
+
+
+def test_a_late_probe_keeps_nobody_waiting() -> None:
+    """After the open time a stream has succeeded; beside a call that waits another is admitted."""
+    breaker, clock = opened()
+    clock.now += 10
+    late = breaker.admit()
+    assert isinstance(late, Permission)
+    clock.now += 9
+    assert breaker.admit() == Refused(PROBE_WAIT)
+    clock.now += 1
+    other = breaker.admit(stream=True)
+    assert isinstance(other, Permission)
+    assert breaker.admit() == Refused(PROBE_WAIT)
+    clock.now += 10
+    assert isinstance(admitted := breaker.admit(), Permission)
+    assert not admitted.probe
+    breaker.record(late, Outcome.FAILURE)  # from before the circuit closed
+    assert breaker.snapshot().state is State.CLOSED
+
+
+def test_a_late_probe_still_counts() -> None:
+    """A call that takes longer than the circuit is open can close it."""
+    breaker, clock = opened()
+    clock.now += 10
+    late = breaker.admit()
+    assert isinstance(late, Permission)
+    clock.now += 30
+    breaker.record(late, Outcome.SUCCESS)
+    assert breaker.snapshot().state is State.CLOSED

@@ -79,7 +79,7 @@ def test_outcome(case: Any) -> None:
         pushback=seconds(case.get("pushback")),
         given=case.get("given"),
         contract=case.get("contract"),
-        cancelled=case.get("cancelled", False),
+        own=case.get("own", False),
     )
     assert Outcome(case["outcome"]) is found
 

@@ -65,7 +65,7 @@ def test_pipeline(grpc_stub: Stub) -> None:
 
 def test_engine(grpc_stub: Stub, grpc_servicer: Servicer) -> None:
     """Calls are made by the engine: they are tried again, and then their circuit opens."""
-    for _ in range(2):
+    for _ in range(5):
         failure(lambda: grpc_stub.Retried(Message(text="down")))
     (route,) = (r for r in grpc_servicer.mesh.snapshot().routes if r.method == path("Retried"))
     assert route.retries >= 3
