@@ -34,7 +34,7 @@ from accord_runtime.service import Background, Runtime, Service
 from accord_runtime.settings import Addresses, Settings
 from accord_runtime.telemetry import Telemetry, logs
 from accord_runtime.telemetry.metrics_endpoint import ScrapeServer
-from accord_runtime.work import table
+from accord_runtime.work import ownership, table
 from accord_runtime.work.executor import Executor
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ MIGRATIONS: Final = [
     *table.MIGRATIONS,
     *inbox.MIGRATIONS,
     *admin.MIGRATIONS,
+    *ownership.MIGRATIONS,
 ]
 
 GRACE: Final = 5.0

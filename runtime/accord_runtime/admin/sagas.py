@@ -24,9 +24,9 @@ from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context, timestamp
 from accord_runtime.saga import Definition, Phase, Saga, Sagas, state_machine
 from accord_runtime.saga.orchestrator import QUEUE, SAGAS, load, step_name, to_saga
-from accord_runtime.work import table
+from accord_runtime.work import items, table
 from accord_runtime.work.executor import Executor
-from accord_runtime.work.table import Item, State
+from accord_runtime.work.items import Item, State
 
 M = TypeVar("M", bound=Message)
 
@@ -204,7 +204,7 @@ class SagaServicer(SagaServiceServicer):
         return definition
 
     def _item(self, tx: Tx, saga_id: str, *, lock: bool = False) -> Item | None:
-        return table.first(tx, QUEUE, saga_id, time.time(), lock=lock)
+        return items.first(tx, QUEUE, saga_id, lock=lock)
 
     def _describe(self, tx: Tx, saga_id: str) -> str:
         """What the audit record says of it."""

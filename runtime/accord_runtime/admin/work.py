@@ -12,9 +12,9 @@ from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context, timestamp
 from accord_runtime.saga.orchestrator import QUEUE as SAGA_QUEUE
-from accord_runtime.work import table
+from accord_runtime.work import items, table
 from accord_runtime.work.executor import Executor
-from accord_runtime.work.table import Item, State
+from accord_runtime.work.items import Item, State
 
 
 class WorkServicer(WorkServiceServicer):
@@ -28,25 +28,24 @@ class WorkServicer(WorkServiceServicer):
         """Lists work, oldest first."""
         age = request.min_age.ToNanoseconds() / 1e9
         asked = Page(request, state=str(request.state), queue=request.queue, min_age=str(age))
-        now = time.time()
-        items, token = await self._database.read(
-            lambda tx: table.page(
+        before = time.time() - age
+        found, token = await self._database.read(
+            lambda tx: items.page(
                 tx,
                 asked,
                 state=_state(request.state),
                 queue=request.queue,
-                created_before=now - age,
-                now=now,
+                created_before=before,
             )
         )
-        return pb.ListWorkResponse(items=map(message, items), next_page_token=token)
+        return pb.ListWorkResponse(items=map(message, found), next_page_token=token)
 
     async def GetWork(self, request: pb.GetWorkRequest, context: Context) -> pb.GetWorkResponse:
         """Returns one item with its failures, its trace and its place in the queue."""
 
         def read(tx: Tx) -> pb.GetWorkResponse:
             item = self._find(tx, request.work_id)
-            first = table.first(tx, item.queue, item.key, time.time())
+            first = items.first(tx, item.queue, item.key)
             return pb.GetWorkResponse(
                 item=message(item),
                 history=[
@@ -58,8 +57,8 @@ class WorkServicer(WorkServiceServicer):
                     for failure in item.history
                 ],
                 traceparent=item.trace.get("traceparent", ""),
-                payload=table.payload(tx, item.id),
-                behind=table.behind(tx, item),
+                payload=items.payload(tx, item.id),
+                behind=items.behind(tx, item),
                 held_up_by="" if first is None or first.id == item.id else first.id,
                 owner=item.owner,
                 lease_until=timestamp(item.lease_until) if item.state is State.LEASED else None,
@@ -104,7 +103,7 @@ class WorkServicer(WorkServiceServicer):
         return await commit(self._database, discard)
 
     def _find(self, tx: Tx, work_id: str, *, lock: bool = False) -> Item:
-        item = table.find(tx, work_id, time.time(), lock=lock)
+        item = items.find(tx, work_id, lock=lock)
         if item is None:
             raise NotFound(resource=Resource("accord.ops.v1.WorkItem", work_id))
         return item
@@ -134,7 +133,7 @@ def retry_item(tx: Tx, item: Item, now: float) -> Item:
         raise FailedPrecondition(
             "WORK_IN_PROGRESS", f"work {item.id} is being tried at this moment"
         )
-    after = table.find(tx, item.id, now)
+    after = items.find(tx, item.id)
     assert after is not None  # It is locked.
     return after
 

@@ -9,7 +9,8 @@ handlers may run twice, their effects happen once.
 
 A failing row is tried again after its queue's delays - later, if the failure
 itself says when to come back - and is then *parked*, the rows behind it with
-it, until an operator retries or discards it. Other keys go on.
+it, until an operator retries or discards it. Other keys go on. A row whose
+process dies while it is at work counts that too, and is parked in the end.
 """
 
 import asyncio
@@ -20,11 +21,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from accord import failure_of, use_trace
 from accord_runtime.database import Database, DatabaseError, Tx
-from accord_runtime.work import table
+from accord_runtime.work import ownership, table
 from accord_runtime.work.table import Effect, LeaseLost, Work
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,9 @@ MAX_TOLD: Final = 60.0
 
 POLL: Final = 1.0
 """Seconds after which the table is looked at even if nobody said that it changed."""
+
+STEP: Final = 1.0
+"""Seconds by which a clock must jump to be said to have been set."""
 
 _LEASE_RESERVE: Final = 5.0
 
@@ -59,11 +64,18 @@ class Queue:
     """Rows worked on at once by this process."""
     timeout: float = 30.0
     """Seconds that a handler may take."""
+    ahead: float = 0.0
+    """Seconds ahead of time that work is enqueued at most."""
 
     @property
     def lease(self) -> float:
         """Seconds for which a row is leased."""
         return self.timeout + _LEASE_RESERVE
+
+    @property
+    def longest(self) -> float:
+        """Seconds that a row waits at most; if it waits longer, a wrong clock has written it."""
+        return max(MAX_TOLD, self.ahead, *self.delays)
 
 
 class Executor:
@@ -72,16 +84,19 @@ class Executor:
     Args:
         database: the service's own.
         owner: this process among all that share the database; the same again
-            after a restart, so that it finds what it had leased before.
-        clock: Unix time in seconds.
+            after a restart, so that it finds at once what it had leased before.
+        clock: Unix time in seconds; by default the database's, as each beat compares it.
     """
 
     def __init__(
-        self, database: Database, owner: str, clock: Callable[[], float] = time.time
+        self, database: Database, owner: str, clock: Callable[[], float] | None = None
     ) -> None:
         self._database = database
         self._owner = owner
-        self._clock = clock
+        self._own_clock = clock is None
+        self._clock = clock or self._time
+        # What the clock showed when the monotonic one showed zero.
+        self._epoch = time.time() - time.monotonic()
         self._queues: dict[str, Queue] = {}
         self._running = Counter[str]()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,6 +104,10 @@ class Executor:
         self._looking = asyncio.Lock()
         self._draining = False
         self._taken_back = False
+        self._shared = False  # with other processes
+        self._at_work: set[str] = set()
+        self._suspects = False  # in the table
+        self._suspect = ""  # the one at work
 
     def register(self, queue: Queue) -> None:
         """Say how the work of a queue is done."""
@@ -117,11 +136,15 @@ class Executor:
             seq: order among the rows of a key; rows of equal `seq` run as enqueued.
 
         Raises:
-            ValueError: nobody has registered the queue.
+            ValueError: nobody has registered the queue, or it is not due for longer than the
+                queue's `ahead`.
         """
         if queue not in self._queues:
             raise ValueError(f"queue {queue!r} has no handler")
-        table.enqueue(tx, queue, key, payload, now=self._clock(), due_at=due_at, seq=seq)
+        now, longest = self._clock(), self._queues[queue].longest
+        if due_at is not None and due_at > now + longest:
+            raise ValueError(f"work of {queue!r} is due in {longest:g} s at most; see Queue.ahead")
+        table.enqueue(tx, queue, key, payload, now=now, due_at=due_at, seq=seq)
         tx.after_commit(self.wake)
 
     def enqueue_held(self, tx: Tx, queue: str, key: str, payload: bytes = b"") -> Work:
@@ -156,13 +179,18 @@ class Executor:
 
     async def take_back(self) -> None:
         """Find again what an earlier life of this process had leased; before anything is held."""
-        await self._database.write(lambda tx: table.take_back(tx, self._owner))
+        await self._database.write(self._look_after)
         self._taken_back = True
 
     async def serve(self) -> None:
         """Work until cancelled."""
         if not self._taken_back:
             await self.take_back()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._live())
+            tasks.create_task(self._claim_and_start())
+
+    async def _claim_and_start(self) -> None:
         while True:
             self._wake.clear()
             try:
@@ -173,6 +201,60 @@ class Executor:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
+
+    async def _live(self) -> None:
+        """Say that this process lives, and look after what is lost or was written by a wrong clock.
+
+        Alone with its database it has nothing to say and only looks, without a transaction that
+        writes.
+        """
+        while True:
+            await asyncio.sleep(ownership.BEAT if self._shared else POLL)
+            try:
+                if not self._draining and (
+                    self._shared or await self._database.read(self._is_anything_wrong)
+                ):
+                    await self._database.write(self._look_after)
+            except DatabaseError as error:
+                log.warning("work of others could not be looked after: %s", error)
+
+    def _is_anything_wrong(self, tx: Tx) -> bool:
+        now = self._read_clock(tx)
+        return any(
+            table.is_far(tx, name, now, queue.longest) for name, queue in self._queues.items()
+        ) or any(
+            row["id"] not in self._at_work
+            for row in ownership.lost(tx, self._owner, now, (), began=True)
+        )
+
+    def _look_after(self, tx: Tx) -> None:
+        now = self._read_clock(tx)
+        self._shared = tx.postgres
+        dead = ownership.beat(tx, self._owner, now) if self._shared else []
+        for row in ownership.lost(tx, self._owner, now, dead, began=self._taken_back):
+            if row["id"] not in self._at_work:
+                what = "parked" if table.abandoned(tx, row, now) else "tried again"
+                log.warning("%s %s is %s: its process died", row["queue"], row["key"], what)
+        for name, queue in self._queues.items():
+            if table.bring_forward(tx, name, now, queue.longest):
+                log.warning("work of %s is due now: a clock was ahead when it was written", name)
+        self._suspects = table.any_suspects(tx)
+        tx.after_commit(self.wake)
+
+    def _read_clock(self, tx: Tx) -> float:
+        """The time now; a clock that was set is noticed, and said."""
+        if not self._own_clock:
+            return self._clock()
+        monotonic = time.monotonic()
+        epoch = (ownership.now(tx) if tx.postgres else time.time()) - monotonic
+        step = epoch - self._epoch
+        self._epoch = epoch
+        if abs(step) > STEP:
+            log.warning("the clock was set by %+.1f s; work goes on by the new one", step)
+        return epoch + monotonic
+
+    def _time(self) -> float:
+        return self._epoch + time.monotonic()
 
     async def drain(self, patience: float | None = None) -> None:
         """Start nothing more and wait for what is running.
@@ -187,6 +269,8 @@ class Executor:
             _, late = await asyncio.wait(self._tasks, timeout=patience)
             for task in late:
                 task.cancel()
+        with suppress(DatabaseError):
+            await self._database.write(lambda tx: ownership.leave(tx, self._owner))
 
     async def _round(self) -> float:
         """Start what may run; return the seconds until the next look."""
@@ -209,12 +293,16 @@ class Executor:
     def _claim(self, tx: Tx, due: Sequence[str], now: float, free: Mapping[str, int]) -> list[Work]:
         claimed: list[Work] = []
         for name in due:
-            lease = self._queues[name].lease
-            claimed += table.claim(tx, name, self._owner, now, free[name], lease=lease)
+            claim = partial(table.claim, tx, name, self._owner, now, lease=self._queues[name].lease)
+            claimed += claim(free[name])
+            if self._suspects and not self._suspect and not table.suspected(claimed):
+                claimed += claim(1, suspects=True)
         return claimed
 
     def _start(self, work: Work) -> None:
         self._running[work.queue] += 1
+        if table.suspected([work]):
+            self._suspect = work.id
         coroutine = self._work(self._queues[work.queue], work)
         self._keep(asyncio.create_task(coroutine, name=f"{work.queue}:{work.key}"))
 
@@ -235,9 +323,12 @@ class Executor:
             log.debug("%s %s failed: %s", work.queue, work.key, error)
         finally:
             self._running[queue.name] -= 1
+            if self._suspect == work.id:
+                self._suspect = ""
             self.wake()
 
     async def _attempt(self, queue: Queue, work: Work, *, held: bool = False) -> None:
+        self._at_work.add(work.id)
         try:
             effect = await _handle(queue, work)
             await self._database.write(lambda tx: table.complete(tx, work, self._owner, effect))
@@ -247,6 +338,8 @@ class Executor:
             await self._failed(queue, work, error)
             if held:
                 raise
+        finally:
+            self._at_work.discard(work.id)
 
     async def _failed(self, queue: Queue, work: Work, error: Exception) -> None:
         text = _in_words(error)

@@ -1,19 +1,17 @@
 """The table of work: what is written into it and read from it, all within transactions.
 
-A row is ready, leased (ready, with a lease that has not run out), or parked.
+A row is ready, leased (ready, and in the hands of a process), or parked.
 """
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from accord import trace_headers
 from accord_runtime.database import Row, Tx
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.grpc.page_tokens import Page
 
 MIGRATIONS: Final = [
     """
@@ -40,6 +38,15 @@ MIGRATIONS: Final = [
 HISTORY: Final = 10
 """Failures that are remembered per row."""
 
+DEATHS: Final = (0.0, 1.0, 2.0, 4.0)
+"""Seconds before a row runs again whose process died, the first time and so on; then parked."""
+
+SUSPECT: Final = 2
+"""Deaths from which on a row runs only when no other such row does: one of them does the killing,
+and those that died with it would be counted with it for ever."""
+
+_DIED = "its process died while it was at work, or before it began"
+
 Effect = Callable[[Tx], None]
 """What a handler wants to write, in the transaction that completes its work."""
 
@@ -65,7 +72,9 @@ class Work:
     created_at: float
     """When it was enqueued, Unix seconds."""
     lease_until: float
-    """When another process may take it over, Unix seconds."""
+    """Until when it must have ended, Unix seconds."""
+    deaths: int
+    """How often its process has died while it was at work, since it last came to an end."""
     trace: str
     """Trace context of whoever enqueued it, as JSON."""
 
@@ -97,25 +106,39 @@ def enqueue(
         "history": "[]",
         "trace": json.dumps(trace_headers()),
         "created_at": now,
+        "deaths": 0,
     }
     tx.insert("work", row)
     return Work(**{name: row[name] for name in Work.__slots__})
 
 
 # The first row of its key, due, and no row of its key in work.
-_READY: Final = """
-    SELECT id, queue, key, payload, attempts, trace, created_at FROM work AS w
-    WHERE state = 'ready' AND due_at <= :now AND lease_until <= :now AND queue = :queue
+_READY: Final = f"""
+    SELECT id, queue, key, payload, attempts, deaths, trace, created_at FROM work AS w
+    WHERE state = 'ready' AND due_at <= :now AND lease_until = 0 AND queue = :queue
+    AND (deaths >= {SUSPECT}) = :suspects
     AND NOT EXISTS (
         SELECT 1 FROM work AS b WHERE b.queue = w.queue AND b.key = w.key AND b.id <> w.id
-        AND ((b.seq, b.id) < (w.seq, w.id) OR b.lease_until > :now)
+        AND ((b.seq, b.id) < (w.seq, w.id) OR b.lease_until > 0)
     )
     ORDER BY due_at, id LIMIT :most
 """
 
 
-def claim(tx: Tx, queue: str, owner: str, now: float, most: int, *, lease: float) -> list[Work]:
-    """Lease up to `most` rows of a queue that may run now, for `lease` seconds."""
+def claim(
+    tx: Tx,
+    queue: str,
+    owner: str,
+    now: float,
+    most: int,
+    *,
+    lease: float,
+    suspects: bool = False,
+) -> list[Work]:
+    """Lease up to `most` rows of a queue that may run now, for `lease` seconds.
+
+    `suspects`: those that may be what kills their process, and no others.
+    """
     lease_until = now + lease
     if tx.postgres:
         # One at a time: who does not see another's lease could take a second row of its key.
@@ -125,7 +148,7 @@ def claim(tx: Tx, queue: str, owner: str, now: float, most: int, *, lease: float
         )
     rows = tx.all(
         _READY + tx.skip_locked.replace("UPDATE", "UPDATE OF w"),
-        {"now": now, "queue": queue, "most": most},
+        {"now": now, "queue": queue, "most": most, "suspects": suspects},
     )
     for row in rows:
         tx.execute(
@@ -135,12 +158,66 @@ def claim(tx: Tx, queue: str, owner: str, now: float, most: int, *, lease: float
     return [Work(**row, lease_until=lease_until) for row in rows]
 
 
-def take_back(tx: Tx, owner: str) -> int:
-    """End all leases of an owner that has died; return how many."""
-    return tx.execute(
-        "UPDATE work SET lease_until = 0 WHERE owner = :owner AND lease_until > 0",
-        {"owner": owner},
+def abandoned(tx: Tx, row: Row, now: float) -> bool:
+    """Count the death of a row's process; the row is tried again, or parked. True if parked.
+
+    Args:
+        tx: the transaction that found it lost.
+        row: a row of `ownership.lost`.
+        now: Unix seconds.
+    """
+    deaths: int = row["deaths"] + 1
+    parked = deaths > len(DEATHS)
+    history = [
+        *json.loads(row["history"]),
+        {"at": now, "attempt": row["attempts"] + deaths, "error": _DIED},
+    ]
+    tx.execute(
+        "UPDATE work SET state = :state, deaths = :deaths, due_at = :due_at, lease_until = 0,"
+        " history = :history WHERE id = :id",
+        {
+            "state": "parked" if parked else "ready",
+            "deaths": deaths,
+            "due_at": now if parked else now + DEATHS[deaths - 1],
+            "history": json.dumps(history[-HISTORY:]),
+            "id": row["id"],
+        },
     )
+    return parked
+
+
+def bring_forward(tx: Tx, queue: str, now: float, longest: float) -> int:
+    """Make due what waits longer than its queue ever lets it: a clock was ahead. Return how many.
+
+    Args:
+        tx: a transaction.
+        queue: whose rows.
+        now: Unix seconds.
+        longest: seconds that a row of the queue may wait.
+    """
+    return tx.execute(
+        "UPDATE work SET due_at = :now"
+        " WHERE queue = :queue AND state = 'ready' AND due_at > :far AND lease_until = 0",
+        {"queue": queue, "now": now, "far": now + longest},
+    )
+
+
+def is_far(tx: Tx, queue: str, now: float, longest: float) -> bool:
+    """Whether `bring_forward` would find any."""
+    latest = tx.value(
+        "SELECT MAX(due_at) FROM work WHERE queue = :queue AND state = 'ready'", {"queue": queue}
+    )
+    return latest is not None and bool(latest > now + longest)
+
+
+def any_suspects(tx: Tx) -> bool:
+    """Whether some row may be what kills its process."""
+    return tx.one(f"SELECT 1 FROM work WHERE deaths >= {SUSPECT} LIMIT 1") is not None
+
+
+def suspected(works: Iterable[Work]) -> bool:
+    """Whether one of these rows may be what kills its process."""
+    return any(work.deaths >= SUSPECT for work in works)
 
 
 def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], float]:
@@ -151,7 +228,7 @@ def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], float]:
         values = {"queue": queue, "now": now}
         if tx.value(
             "SELECT 1 FROM work WHERE queue = :queue AND state = 'ready'"
-            " AND due_at <= :now AND lease_until <= :now LIMIT 1",
+            " AND due_at <= :now AND lease_until = 0 LIMIT 1",
             values,
         ):
             due.append(queue)
@@ -195,7 +272,7 @@ def fail(tx: Tx, work: Work, owner: str, error: str, now: float, retry_at: float
     history = [*history, {"at": now, "attempt": work.attempts + 1, "error": error}]
     tx.execute(
         "UPDATE work SET state = :state, attempts = :attempts, due_at = :due_at,"
-        " lease_until = 0, history = :history"
+        " lease_until = 0, deaths = 0, history = :history"
         " WHERE id = :id AND owner = :owner AND lease_until = :lease_until",
         {
             "state": "parked" if retry_at is None else "ready",
@@ -213,7 +290,7 @@ def unpark(tx: Tx, id: str, now: float) -> bool:  # noqa: A002
     """Try a parked or waiting row now, from its first attempt. False when there is none."""
     unparked = tx.execute(
         "UPDATE work SET state = 'ready', attempts = 0, due_at = :now"
-        " WHERE id = :id AND lease_until <= :now",
+        " WHERE id = :id AND lease_until = 0",
         {"id": id, "now": now},
     )
     return unparked > 0
@@ -231,114 +308,3 @@ def expedite(tx: Tx, queue: str, key: str, now: float) -> None:
         " state = 'ready', due_at = :now WHERE queue = :queue AND key = :key",
         {"queue": queue, "key": key, "now": now},
     )
-
-
-class State(StrEnum):
-    """Where an item stands; the names are the contract's."""
-
-    READY = "ready"
-    PARKED = "parked"
-    LEASED = "leased"
-
-
-_WHERE: Final = {
-    State.READY: "state = 'ready' AND lease_until <= :now",
-    State.PARKED: "state = 'parked'",
-    State.LEASED: "state = 'ready' AND lease_until > :now",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A row of work, as an operator sees it."""
-
-    id: str
-    queue: str
-    key: str
-    seq: int
-    """Its order among the rows of its queue and key; then comes the id."""
-    state: State
-    due_at: float
-    attempts: int
-    owner: str
-    lease_until: float
-    history: list[dict[str, Any]]
-    """Failures, oldest first: {at, attempt, error}."""
-    trace: dict[str, str]
-    """W3C headers of whoever enqueued it."""
-    created_at: float
-
-    @property
-    def last_error(self) -> str:
-        """Why the last attempt failed; empty before the first failure."""
-        return str(self.history[-1]["error"]) if self.history else ""
-
-    @property
-    def standing(self) -> str:
-        """Its state in words, for the audit record."""
-        if not self.attempts:
-            return self.state
-        return f"{self.state}, failed {self.attempts}x: {self.last_error}"
-
-    def __str__(self) -> str:
-        return f"{self.queue} {self.key} {self.standing}"
-
-
-_COLUMNS: Final = ", ".join(Item.__slots__)
-
-
-def find(tx: Tx, id: str, now: float, *, lock: bool = False) -> Item | None:  # noqa: A002
-    """The item with this id; `lock` keeps it as it is until the commit."""
-    sql = f"SELECT {_COLUMNS} FROM work WHERE id = :id" + (tx.for_update if lock else "")
-    row = tx.one(sql, {"id": id})
-    return None if row is None else _item(row, now)
-
-
-def first(tx: Tx, queue: str, key: str, now: float, *, lock: bool = False) -> Item | None:
-    """The item of a key that comes first."""
-    sql = (
-        f"SELECT {_COLUMNS} FROM work WHERE queue = :queue AND key = :key ORDER BY seq, id LIMIT 1"
-    )
-    row = tx.one(sql + (tx.for_update if lock else ""), {"queue": queue, "key": key})
-    return None if row is None else _item(row, now)
-
-
-def page(
-    tx: Tx, asked: Page, *, state: State | None, queue: str, created_before: float, now: float
-) -> tuple[list[Item], str]:
-    """A page of items, oldest first, and the token of the next; of any queue if it is ""."""
-    rows, token = asked.read(
-        tx,
-        f"SELECT {_COLUMNS} FROM work",
-        "id",
-        "created_at <= :created_before",
-        *([] if state is None else [_WHERE[state]]),
-        params={"created_before": created_before, "now": now},
-        equal={"queue": queue},
-    )
-    return [_item(row, now) for row in rows], token
-
-
-def payload(tx: Tx, id: str) -> bytes:  # noqa: A002
-    """What the handler of an item is given."""
-    return tx.value("SELECT payload FROM work WHERE id = :id", {"id": id}) or b""
-
-
-def behind(tx: Tx, item: Item) -> int:
-    """How many items of its key wait behind an item."""
-    waiting: int = tx.value(
-        "SELECT COUNT(*) FROM work WHERE queue = :queue AND key = :key AND (seq, id) > (:seq, :id)",
-        {"queue": item.queue, "key": item.key, "seq": item.seq, "id": item.id},
-    )
-    return waiting
-
-
-def _item(row: Row, now: float) -> Item:
-    leased = row["state"] == State.READY and row["lease_until"] > now
-    values: dict[str, Any] = {
-        **row,
-        "state": State.LEASED if leased else State(row["state"]),
-        "history": json.loads(row["history"]),
-        "trace": json.loads(row["trace"]),
-    }
-    return Item(**values)

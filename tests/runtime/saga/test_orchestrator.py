@@ -13,7 +13,8 @@ from accord_runtime.saga.definition import Action
 from accord_runtime.saga.orchestrator import QUEUE, Saga, load
 from accord_runtime.work import table
 from accord_runtime.work.executor import DELAYS, Executor
-from accord_runtime.work.table import Effect, Item, Work
+from accord_runtime.work.items import Item
+from accord_runtime.work.table import Effect, Work
 from tests.runtime.work.support import at_work, empty, parked_items, results
 from tests.support.clock import Clock
 from tests.support.wait import until
@@ -243,7 +244,7 @@ async def test_crashes_at_any_commit_leave_nothing_half_done(
     for _ in range(60):
         # A life of the process: it may die before or after its next commits.
         life = Shop(record, clock, plan)
-        await record.write(lambda tx: table.take_back(tx, "test"))
+        await life.executor.take_back()
         clock.advance(20.0)
         queue = life.executor._queues[QUEUE]
         for _ in range(source.randrange(1, 3)):

@@ -2,15 +2,17 @@
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from accord.ops.v1.work_pb2 import ListWorkRequest
 from accord_runtime.database import Database, Row, Tx
 from accord_runtime.grpc.page_tokens import Page, encode_token
-from accord_runtime.work import table
+from accord_runtime.work import items, table
 from accord_runtime.work.executor import Executor
-from accord_runtime.work.table import Effect, Item, State
+from accord_runtime.work.items import Item, State
+from accord_runtime.work.table import Effect, Work
 
 
 @asynccontextmanager
@@ -74,7 +76,7 @@ def parked_items(tx: Tx, *, after: str = "", most: int = 100) -> list[Item]:
     """The parked rows, oldest first, beginning after an id."""
     token = encode_token({}, after) if after else ""
     asked = Page(ListWorkRequest(page_size=most, page_token=token))
-    return table.page(tx, asked, state=State.PARKED, queue="", created_before=math.inf, now=0.0)[0]
+    return items.page(tx, asked, state=State.PARKED, queue="", created_before=math.inf)[0]
 
 
 def empty(database: Database) -> Callable[[], object]:
@@ -90,3 +92,30 @@ async def due(database: Database, now: float, queue: str = "test") -> bool:
     """Whether some row of the queue could run now."""
     found, _ = await database.read(lambda tx: table.look(tx, [queue], now))
     return bool(found)
+
+
+class Hurdle:
+    """A handler that fails until it is told to stop."""
+
+    def __init__(self, *keys: str) -> None:
+        self.failing = set(keys)
+        self.calls: Counter[str] = Counter()
+
+    async def __call__(self, work: Work) -> Effect:
+        self.calls[work.key] += 1
+        if work.key in self.failing:
+            raise RuntimeError(f"no {work.key} today")
+        return result(work.id)
+
+
+class Held:
+    """A handler that waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.started: list[Work] = []
+        self.go = asyncio.Event()
+
+    async def __call__(self, work: Work) -> Effect:
+        self.started.append(work)
+        await self.go.wait()
+        return result(work.id)

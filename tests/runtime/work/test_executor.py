@@ -8,7 +8,6 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
 import pytest
@@ -20,6 +19,8 @@ from accord_runtime.work import table
 from accord_runtime.work.executor import DELAYS, MAX_TOLD, Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
 from tests.runtime.work.support import (
+    Held,
+    Hurdle,
     at_work,
     due,
     empty,
@@ -34,33 +35,6 @@ from tests.support.clock import Clock
 from tests.support.wait import until
 
 T = TypeVar("T")
-
-
-class Hurdle:
-    """A handler that fails until it is told to stop."""
-
-    def __init__(self, *keys: str) -> None:
-        self.failing = set(keys)
-        self.calls: Counter[str] = Counter()
-
-    async def __call__(self, work: Work) -> Effect:
-        self.calls[work.key] += 1
-        if work.key in self.failing:
-            raise RuntimeError(f"no {work.key} today")
-        return result(work.id)
-
-
-class Held:
-    """A handler that waits until it is let go."""
-
-    def __init__(self) -> None:
-        self.started: list[Work] = []
-        self.go = asyncio.Event()
-
-    async def __call__(self, work: Work) -> Effect:
-        self.started.append(work)
-        await self.go.wait()
-        return result(work.id)
 
 
 async def test_work_starts_with_the_commit_and_is_removed_with_its_effect(
@@ -374,7 +348,7 @@ async def test_expedite_runs_what_waits_now(record: Database, clock: Clock) -> N
     """A timer of a key runs before its time, a parked row gets new attempts, others stay."""
     executor = Executor(record, "a", clock)
     hurdle = Hurdle("k")
-    executor.register(Queue("test", hurdle, delays=(0.0,)))
+    executor.register(Queue("test", hurdle, delays=(0.0,), ahead=3600.0))
     async with at_work(executor):
         await put(executor, record, "k")
         await until(lambda: _parked(record), "the row to be parked")
@@ -432,65 +406,6 @@ async def test_a_cancellation_inside_a_handler_is_a_failure(record: Database, cl
         await until(lambda: _parked(record), "the row to be parked", seconds=5)
 
 
-async def test_a_lease_that_has_run_out_is_taken_over(record: Database, clock: Clock) -> None:
-    """Another process does the work of one that hangs, and the late one changes nothing."""
-    slow, quick = Executor(record, "slow", clock), Executor(record, "quick", clock)
-    held, hurdle = Held(), Hurdle()
-    slow.register(Queue("test", held))
-    quick.register(Queue("test", hurdle))
-    async with at_work(slow):
-        await put(slow, record, "k")
-        await until(lambda: held.started, "the slow one to begin")
-    async with at_work(quick):
-        await asyncio.sleep(0.05)
-        assert not hurdle.calls
-        clock.advance(36)
-        quick.wake()
-        await until(empty(record), "the takeover")
-    held.go.set()
-    await slow.drain()
-    assert await results(record) == [held.started[0].id]
-
-
-async def test_a_stale_owner_cannot_complete_what_another_has(
-    record: Database, clock: Clock
-) -> None:
-    """Completing after the lease was taken over raises, and nothing of the effect is kept."""
-    executor = Executor(record, "a", clock)
-    executor.register(Queue("test", Hurdle()))
-    await put(executor, record, "k")
-    queue = executor._queues["test"]
-    assert queue.lease == 35.0
-    [stale] = await record.write(lambda tx: table.claim(tx, "test", "a", clock(), 9, lease=35.0))
-    assert await record.write(lambda tx: table.claim(tx, "test", "b", clock(), 9, lease=35.0)) == []
-    clock.advance(36)
-    [fresh] = await record.write(lambda tx: table.claim(tx, "test", "b", clock(), 9, lease=35.0))
-    with pytest.raises(table.LeaseLost):
-        await record.write(lambda tx: table.complete(tx, stale, "a", result("stale")))
-    await executor._failed(queue, stale, RuntimeError("late"))
-    assert (await row(record))["attempts"] == 0
-    await record.write(lambda tx: table.complete(tx, fresh, "b", result("fresh")))
-    assert await results(record) == ["fresh"]
-
-
-async def test_a_restart_takes_back_what_it_had_leased(record: Database, clock: Clock) -> None:
-    """The next life of a process runs what the last one left at once, but not what others run."""
-    queue = Queue("test", Hurdle())
-    for owner in ("dead", "other"):
-        await record.write(partial(table.enqueue, queue="test", key=owner, now=clock()))
-        claim = partial(
-            table.claim, queue="test", owner=owner, now=clock(), most=1, lease=queue.lease
-        )
-        assert len(await record.write(claim)) == 1
-    hurdle = Hurdle()
-    executor = Executor(record, "dead", clock)
-    executor.register(Queue("test", hurdle))
-    await executor.take_back()
-    async with at_work(executor):
-        await until(lambda: _left(record, 1), "what the dead one had")
-    assert hurdle.calls == {"dead": 1}
-
-
 async def test_held_work_runs_in_the_callers_context(record: Database, clock: Clock) -> None:
     """Nobody else runs held work, and its handler sees the context of who runs it."""
     executor = Executor(record, "a", clock)
@@ -544,17 +459,6 @@ async def test_held_work_outlives_its_caller(record: Database, clock: Clock) -> 
     held.go.set()
     await executor.drain()
     assert await results(record) == [work.id]
-
-
-async def test_held_work_that_nobody_runs_is_found(record: Database, clock: Clock) -> None:
-    """A caller that dies between the commit and the run leaves work that runs after the lease."""
-    executor = Executor(record, "a", clock)
-    executor.register(Queue("test", Hurdle()))
-    async with at_work(executor):
-        await record.write(lambda tx: executor.enqueue_held(tx, "test", "k"))
-        clock.advance(36)
-        executor.wake()
-        await until(empty(record), "the work")
 
 
 async def test_drain_waits_for_what_runs_and_starts_nothing(record: Database, clock: Clock) -> None:
@@ -722,7 +626,3 @@ async def test_replicas_share_the_work_and_keep_the_order(
 
 async def _parked(database: Database) -> bool:
     return bool(await database.read(parked_items))
-
-
-async def _left(database: Database, count: int) -> bool:
-    return len(await rows(database)) == count

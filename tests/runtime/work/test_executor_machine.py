@@ -18,7 +18,8 @@ from accord_runtime.database.migrations import migrate
 from accord_runtime.process import MIGRATIONS
 from accord_runtime.work import table
 from accord_runtime.work.executor import Executor, Permanent, Queue
-from accord_runtime.work.table import LeaseLost, Work
+from accord_runtime.work.ownership import SILENCE
+from accord_runtime.work.table import DEATHS, SUSPECT, LeaseLost, Work
 from tests.runtime.conftest import RESULTS
 from tests.runtime.work.support import parked_items, result, results
 from tests.support.clock import Clock
@@ -41,6 +42,7 @@ class Item:
     parked: bool = False
     owner: str = ""
     lease: float = 0.0
+    deaths: int = 0
 
 
 @dataclass(slots=True)
@@ -49,8 +51,10 @@ class Model:
 
     items: dict[str, Item] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
+    alive: dict[str, float] = field(default_factory=dict)
+    """Replicas and until when they live; on PostgreSQL only."""
 
-    def claimable(self, now: float) -> set[str]:
+    def claimable(self, now: float, *, suspects: bool) -> set[str]:
         """The first row of every key, if it is due and nothing of the key is leased."""
         found = set()
         for key in KEYS:
@@ -58,12 +62,29 @@ class Model:
                 (name for name, item in self.items.items() if item.key == key),
                 key=lambda name: (self.items[name].seq, name),
             )
-            if not ids or any(self.items[name].lease > now for name in ids):
+            if not ids or any(self.items[name].lease for name in ids):
                 continue
             first = self.items[ids[0]]
-            if not first.parked and first.due <= now:
+            if not first.parked and first.due <= now and (first.deaths >= SUSPECT) == suspects:
                 found.add(ids[0])
         return found
+
+    def look_after(self, owner: str, now: float, *, shared: bool, began: bool) -> None:
+        """Count the deaths of those who had the rows that nobody will end."""
+        dead = set()
+        if shared:
+            self.alive[owner] = now + SILENCE
+            dead = {name for name, until in self.alive.items() if until <= now}
+            for name in dead:
+                del self.alive[name]
+        for item in self.items.values():
+            own = item.owner == owner
+            over = item.lease <= now and (own or item.owner not in self.alive)
+            if item.lease and (item.owner in dead or (own and not began) or over):
+                item.lease = 0.0
+                item.deaths += 1
+                item.parked = item.deaths > len(DEATHS)
+                item.due = now + (0.0 if item.parked else DEATHS[item.deaths - 1])
 
 
 class ExecutorMachine(RuleBasedStateMachine):
@@ -78,9 +99,7 @@ class ExecutorMachine(RuleBasedStateMachine):
         self.model = Model()
         self.hands: dict[str, list[Work]] = {owner: [] for owner in OWNERS}
         self.database: Database = self._run(self._open())
-        self.executors = {owner: Executor(self.database, owner, self.clock) for owner in OWNERS}
-        for executor in self.executors.values():
-            executor.register(Queue("test", _never, delays=DELAYS, timeout=10.0))
+        self.executors = {owner: self._executor(owner) for owner in OWNERS}
         self.queue = Queue("test", _never, DELAYS, timeout=10.0)
 
     @rule(key=st.sampled_from(KEYS), seq=st.integers(0, 2), later=st.sampled_from([0.0, 0.0, 5.0]))
@@ -91,18 +110,19 @@ class ExecutorMachine(RuleBasedStateMachine):
         )
         self.model.items[work.id] = Item(key, seq, now + later)
 
-    @rule(owner=st.sampled_from(OWNERS), most=st.integers(1, 3))
-    def claim(self, owner: str, most: int) -> None:
+    @rule(owner=st.sampled_from(OWNERS), most=st.integers(1, 3), suspects=st.booleans())
+    def claim(self, owner: str, most: int, suspects: bool) -> None:
         now = self.clock()
-        expected = self.model.claimable(now)
+        expected = self.model.claimable(now, suspects=suspects)
+        lease = self.queue.lease
         claimed = self._write(
-            lambda tx: table.claim(tx, "test", owner, now, most, lease=self.queue.lease)
+            lambda tx: table.claim(tx, "test", owner, now, most, lease=lease, suspects=suspects)
         )
         assert {work.id for work in claimed} <= expected
         assert len(claimed) == min(most, len(expected))
         for work in claimed:
             item = self.model.items[work.id]
-            assert work.attempts == item.attempts
+            assert (work.attempts, work.deaths) == (item.attempts, item.deaths)
             item.owner, item.lease = owner, work.lease_until
             self.hands[owner].append(work)
 
@@ -129,14 +149,21 @@ class ExecutorMachine(RuleBasedStateMachine):
             item.due = self.clock() + (0.0 if item.parked else DELAYS[item.attempts])
             item.attempts += 1
             item.lease = 0.0
+            item.deaths = 0
 
     @rule(owner=st.sampled_from(OWNERS))
     def crash(self, owner: str) -> None:
         self.hands[owner].clear()
-        self._run(self.executors[owner].take_back())
-        for item in self.model.items.values():
-            if item.owner == owner:
-                item.lease = 0.0
+        self.executors[owner] = self._executor(owner)
+        self.look_after(owner, began=False)
+
+    @rule(owner=st.sampled_from(OWNERS))
+    def look_after(self, owner: str, began: bool = True) -> None:
+        executor = self.executors[owner]
+        executor._taken_back = began
+        self._run(executor.take_back())
+        shared = self.url.startswith("postgres")
+        self.model.look_after(owner, self.clock(), shared=shared, began=began)
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 5.0, 16.0]))
     def wait(self, seconds: float) -> None:
@@ -162,8 +189,12 @@ class ExecutorMachine(RuleBasedStateMachine):
             self.operate(discard=False)
             while self.model.items:
                 self.wait(16.0)
+                self.look_after("one")
+                self.wait(16.0)  # What is tried again is due.
+                self.operate(discard=False)
                 before = len(self.hands["one"])
-                self.claim("one", 3)
+                self.claim("one", 3, suspects=False)
+                self.claim("one", 3, suspects=True)
                 assert len(self.hands["one"]) > before, "work is left that nobody can claim"
                 for work in self.hands["one"]:
                     self._write(lambda tx, w=work: table.complete(tx, w, "one", result(w.id)))  # type: ignore[misc]
@@ -193,6 +224,11 @@ class ExecutorMachine(RuleBasedStateMachine):
         ]
         assert ahead == [], "a row was done before one that was there first"
 
+    def _executor(self, owner: str) -> Executor:
+        executor = Executor(self.database, owner, self.clock)
+        executor.register(Queue("test", _never, delays=DELAYS, timeout=10.0))
+        return executor
+
     def _run(self, work: Awaitable[T]) -> T:
         async def run() -> T:
             return await work
@@ -206,7 +242,7 @@ class ExecutorMachine(RuleBasedStateMachine):
         database = await open_database(self.url, "machine")
         await migrate(database, "runtime", MIGRATIONS)
         await migrate(database, "test", [RESULTS])
-        for name in ("work", "results"):
+        for name in ("work", "results", "replica"):
             await database.write(lambda tx, name=name: tx.execute(f"DELETE FROM {name}"))  # type: ignore[misc]
         return database
 
