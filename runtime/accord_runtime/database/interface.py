@@ -127,6 +127,22 @@ class Tx(ABC):
         """Run one statement; raises `DatabaseError` for every failure of the driver."""
 
 
+class Lock:
+    """A lock that is held: what is written under it is guarded, for who was frozen has lost it."""
+
+    def check(self, tx: Tx) -> None:
+        """Raise `DatabaseUnavailable` if it is another's now; else it stays until the commit."""
+
+    def guard(self, fn: Callable[[Tx], T]) -> Callable[[Tx], T]:
+        """`fn`, which writes only while the lock is held."""
+
+        def guarded(tx: Tx) -> T:
+            self.check(tx)
+            return fn(tx)
+
+        return guarded
+
+
 class Database(ABC):
     """One service's database; belongs to the event loop it was opened on."""
 
@@ -156,12 +172,13 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def exclusive(self, name: str) -> AbstractAsyncContextManager[None]:
-        """Hold the lock `name` of this database: `async with database.exclusive("relay"): ...`.
+    def exclusive(self, name: str) -> AbstractAsyncContextManager[Lock]:
+        """Hold the lock `name` of this database: `async with database.exclusive("relay") as lock`.
 
-        Waits until the lock is free. When it is lost, within about a second the body is cancelled
-        and the `async with` raises `DatabaseUnavailable`. Another holder may be at work for that
-        second: what is done under the lock must bear being done twice.
+        Waits until the lock is free. It passes to another when its holder has been silent for
+        three seconds: dead, frozen or cut off. The body is then cancelled and the `async with`
+        raises `DatabaseUnavailable`. Another holder may be at work already: what writes under the
+        lock goes through `lock.guard`, and what is done outside must bear being done twice.
         """
 
     @abstractmethod

@@ -12,8 +12,9 @@ import hashlib
 import random
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -25,6 +26,7 @@ from accord_runtime.database.interface import (
     Database,
     DatabaseError,
     DatabaseUnavailable,
+    Lock,
     Tx,
 )
 from accord_runtime.database.postgres_sql import (
@@ -52,8 +54,10 @@ ATTEMPTS = 8
 """Times a transaction is begun at most."""
 LOCK_POLL = 0.5
 """Seconds between looks at a lock, both while waiting for it and while holding it."""
-LOCK_ANSWER = 5.0
+LOCK_ANSWER = 2.0
 """Seconds without an answer after which a held lock counts as lost."""
+LOCK_SILENCE = 2.5
+"""Seconds without a renewal after which another may take the lock."""
 
 _DEFAULTS: dict[str, str | int] = {
     "connect_timeout": CONNECT_TIMEOUT,
@@ -196,6 +200,50 @@ class _Session:
         return connection
 
 
+_LOCKS = """
+    CREATE TABLE IF NOT EXISTS locks (
+        name TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until TIMESTAMPTZ NOT NULL
+    )
+"""
+_UNTIL = f"clock_timestamp() + interval '{LOCK_SILENCE} seconds'"
+
+
+class PostgresLock(Lock):
+    """A row of the table of locks, by the database's clock alone.
+
+    Not a session's advisory lock: a frozen process keeps its session, and so its lock.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._key = {"name": name, "owner": uuid.uuid4().hex}
+
+    def take(self, tx: Tx) -> bool:
+        """Take the lock if nobody has it, or its holder is silent."""
+        return bool(
+            tx.execute(
+                f"INSERT INTO locks AS l VALUES (:name, :owner, {_UNTIL})"
+                " ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, until = excluded.until"
+                f" WHERE l.until <= clock_timestamp() OR l.until > {_UNTIL}",
+                self._key,
+            )
+        )
+
+    def renew(self, tx: Tx) -> bool:
+        """Keep the lock; False if another has it."""
+        renew = f"UPDATE locks SET until = {_UNTIL} WHERE name = :name AND owner = :owner"
+        return bool(tx.execute(renew, self._key))
+
+    def give_up(self, tx: Tx) -> None:
+        """Let the next have it at once."""
+        tx.execute("DELETE FROM locks WHERE name = :name AND owner = :owner", self._key)
+
+    def check(self, tx: Tx) -> None:
+        """See `Lock.check`."""
+        held = "SELECT 1 FROM locks WHERE name = :name AND owner = :owner FOR SHARE"
+        if tx.one(held, self._key) is None:
+            raise DatabaseUnavailable(f"the lock {self._key['name']!r} was lost")
+
+
 class PostgresDatabase(Database):
     """A schema on a PostgreSQL server, shared by all replicas of a service."""
 
@@ -221,6 +269,7 @@ class PostgresDatabase(Database):
         # Looked up first: without the right to create schemas, an existing one must do.
         if not tx.value("SELECT 1 FROM pg_namespace WHERE nspname = :name", {"name": name}):
             tx.execute(f'CREATE SCHEMA "{name}"')
+        tx.execute(_LOCKS)
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` at READ COMMITTED, again after a deadlock or a lost connection."""
@@ -236,32 +285,21 @@ class PostgresDatabase(Database):
         await self._threads.close()
 
     @asynccontextmanager
-    async def exclusive(self, name: str) -> AsyncIterator[None]:
-        """Hold a session advisory lock on a connection of its own."""
-        key = {"key": lock_key(self._service, name)}
-
-        def take(tx: Tx) -> bool:
-            return bool(tx.value("SELECT pg_try_advisory_lock(:key)", key))
-
-        def check(tx: Tx) -> bool:
-            # The session lock ends with its connection; a new connection does not have it.
-            return bool(
-                tx.value(
-                    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted"
-                    " AND pid = pg_backend_pid()"
-                )
-            )
-
-        # A connection of its own: the lock is the session's.
+    async def exclusive(self, name: str) -> AsyncIterator[Lock]:
+        """Hold a row that is renewed on a connection of its own."""
+        lock = PostgresLock(name)
+        # A thread of its own, for whatever else waits must not keep it from being renewed.
         threads = self._new_threads(f"{self._service}-{name}", threads=1)
         try:
-            # Polled, because a wait inside the server could not be cancelled.
-            while not await threads.submit(take):  # noqa: ASYNC110
+            while not await threads.submit(lock.take):  # noqa: ASYNC110
                 await asyncio.sleep(LOCK_POLL)
-            async with _guarded(threads, check, name):
-                yield
+            async with _guarded(threads, lock.renew, name):
+                yield lock
         finally:
-            # Not waited for: with a lost connection its thread may hang for a while.
+            # Not waited for long: with a lost connection its thread may hang for a while.
+            with suppress(DatabaseError, TimeoutError):
+                async with asyncio.timeout(LOCK_POLL):
+                    await threads.submit(lock.give_up)
             threads.stop()
 
 

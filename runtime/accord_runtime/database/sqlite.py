@@ -21,6 +21,7 @@ from accord_runtime.database.interface import (
     DatabaseError,
     DatabaseLocked,
     DatabaseUnavailable,
+    Lock,
     Params,
     Row,
     Tx,
@@ -211,10 +212,10 @@ class SqliteDatabase(Database):
         return await self._readers.submit(fn, read_only=True)
 
     @asynccontextmanager
-    async def exclusive(self, name: str) -> AsyncIterator[None]:
+    async def exclusive(self, name: str) -> AsyncIterator[Lock]:
         """Compete with tasks of this process only: the process owns the file."""
         async with self._named.setdefault(name, asyncio.Lock()):
-            yield
+            yield Lock()
 
     async def close(self) -> None:
         """Finish what was accepted, and give up the file."""

@@ -26,7 +26,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from accord import event_policy, use_trace
-from accord_runtime.database import Database, Tx
+from accord_runtime.database import Database, Lock, Tx
 from accord_runtime.events.broker import MAX_AGE, Broker, ensure_stream, persistently
 from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
@@ -116,10 +116,10 @@ class Inbox:
         await persistently(f"receiving from {self._source}", self._hold)
 
     async def _hold(self) -> None:
-        async with self._database.exclusive(self._queue):
-            await persistently(f"receiving from {self._source}", self._receive)
+        async with self._database.exclusive(self._queue) as lock:
+            await persistently(f"receiving from {self._source}", partial(self._receive, lock))
 
-    async def _receive(self) -> None:
+    async def _receive(self, lock: Lock) -> None:
         jetstream = await self._broker.jetstream()
         delivered = await self._resume(jetstream)
         subscription = await jetstream.pull_subscribe_bind(
@@ -140,7 +140,7 @@ class Inbox:
                     delivered += 1
                     if message.metadata.sequence.consumer != delivered:
                         raise LookupError("messages were lost on their way; asking again")
-                await self._database.write(partial(self._take, messages=messages))
+                await self._database.write(lock.guard(partial(self._take, messages=messages)))
                 for message in messages:
                     await message.ack()
                 if time.time() - swept > _SWEEP:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from nats.js import JetStreamContext
 
-from accord_runtime.database import Database, Tx
+from accord_runtime.database import Database, Lock, Tx
 from accord_runtime.events.broker import MAX_AGE, Broker, ensure_stream, persistently
 from accord_runtime.events.notifier import RECORD, Notifier
 from accord_runtime.events.outbox import Event, after_position, head, number
@@ -133,25 +133,25 @@ class Publisher:
         await persistently("relay", self._hold)
 
     async def _hold(self) -> None:
-        async with self._database.exclusive("relay"), asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._number())
-            tasks.create_task(persistently("publishing", self._publish))
+        async with self._database.exclusive("relay") as lock, asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._number(lock))
+            tasks.create_task(persistently("publishing", partial(self._publish, lock)))
 
-    async def _number(self) -> None:
+    async def _number(self, lock: Lock) -> None:
         while True:
             self._committed.clear()
             pending = await self._database.read(
                 lambda tx: tx.value("SELECT 1 FROM events WHERE position IS NULL LIMIT 1")
             )
             if pending:
-                while await self._database.write(number):
+                while await self._database.write(lock.guard(number)):
                     self._notifier.changed(RECORD)
                     self._numbered.set()
             await _wait(self._committed, 1.0)
 
-    async def _publish(self) -> None:
+    async def _publish(self, lock: Lock) -> None:
         jetstream = await self._broker.jetstream()
-        mark = await self._compare(jetstream)
+        mark = await self._compare(lock, jetstream)
         checked = time.monotonic()
         while True:
             self._numbered.clear()
@@ -160,12 +160,14 @@ class Publisher:
             if not batch:
                 await _wait(self._numbered, 1.0)
             else:
-                mark = await self._send(jetstream, mark, batch)
+                mark = await self._send(lock, jetstream, mark, batch)
             if time.monotonic() - checked >= CHECK:
-                mark = await self._compare(jetstream)
+                mark = await self._compare(lock, jetstream)
                 checked = time.monotonic()
 
-    async def _send(self, jetstream: JetStreamContext, mark: Mark, batch: list[Event]) -> Mark:
+    async def _send(
+        self, lock: Lock, jetstream: JetStreamContext, mark: Mark, batch: list[Event]
+    ) -> Mark:
         """Publish a batch and note it. Raises when any of it was not acknowledged."""
         acks = await asyncio.gather(
             *(
@@ -180,10 +182,10 @@ class Publisher:
         position = batch[-1].position
         assert position is not None
         reached = Mark(mark.created, position, max(mark.acknowledged, *(ack.seq for ack in acks)))
-        await self._database.write(lambda tx: self._note(tx, reached))
+        await self._database.write(lock.guard(lambda tx: self._note(tx, reached)))
         return reached
 
-    async def _compare(self, jetstream: JetStreamContext) -> Mark:
+    async def _compare(self, lock: Lock, jetstream: JetStreamContext) -> Mark:
         """Compare what was noted with what the broker has, and go back if it has less."""
         await ensure_stream(jetstream, self._service)
         info = await jetstream.stream_info(self._stream)
@@ -212,7 +214,7 @@ class Publisher:
                     self._stream,
                     mark.position,
                 )
-            await self._database.write(lambda tx: self._restart(tx, mark))
+            await self._database.write(lock.guard(lambda tx: self._restart(tx, mark)))
         return mark
 
     def _restart(self, tx: Tx, mark: Mark) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -347,14 +349,17 @@ async def test_replicas_exclude_each_other(db: Database, postgres_url: str, serv
     await other.close()
 
 
-async def test_a_lost_lock_ends_its_body(db: Database, kick: Callable[[], int]) -> None:
-    """When the lock's connection dies the body is cancelled, and the lock can be had again."""
+async def test_a_lost_lock_ends_its_body(db: Database) -> None:
+    """When another has the lock the body is cancelled, its writes fail, and it can wait again."""
     cancelled = False
 
     async def body() -> None:
         nonlocal cancelled
-        async with db.exclusive("relay"):
-            kick()
+        async with db.exclusive("relay") as lock:
+            await db.write(lock.guard(pair(2)))
+            await db.write(lambda tx: tx.execute("UPDATE locks SET owner = 'another'"))
+            with pytest.raises(DatabaseUnavailable, match="'relay' was lost"):
+                await db.write(lock.guard(pair(3)))
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -364,8 +369,49 @@ async def test_a_lost_lock_ends_its_body(db: Database, kick: Callable[[], int]) 
     with pytest.raises(DatabaseUnavailable, match="'relay' was lost"):
         await asyncio.wait_for(body(), 10)
     assert cancelled
-    async with asyncio.timeout(10), db.exclusive("relay"):
+    async with asyncio.timeout(10), db.exclusive("relay"):  # The other is silent.
         await db.write(pair(1))
+    assert await whole_pairs(db) == {1, 2}
+
+
+async def test_a_lost_connection_loses_no_lock(db: Database, kick: Callable[[], int]) -> None:
+    """The lock is kept over a connection that breaks, and is renewed on the next one."""
+    async with asyncio.timeout(20), db.exclusive("relay") as lock:
+        kick()
+        await asyncio.sleep(module.LOCK_SILENCE)
+        await db.write(lock.guard(pair(1)))
+
+
+HOLDER = """
+import asyncio, sys
+from accord_runtime.database import open_database
+
+async def main(url, service):
+    db = await open_database(url, service)
+    async with db.exclusive("relay"):
+        print("held", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("fate", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+async def test_the_lock_of_a_silent_process_passes_on(
+    db: Database, postgres_url: str, service: str, fate: signal.Signals
+) -> None:
+    """A lock whose holder is dead or frozen belongs to the next within seconds."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", HOLDER, postgres_url, service), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"held\n"
+    process.send_signal(fate)
+    async with asyncio.timeout(20), db.exclusive("relay"):
+        pass
+    if fate is signal.SIGSTOP:
+        process.kill()
+    await process.wait()
 
 
 async def test_a_check_that_ends_together_with_its_body(monkeypatch: pytest.MonkeyPatch) -> None:

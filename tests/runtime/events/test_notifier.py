@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from accord_runtime.database import Conflict, Database
+from accord_runtime.database import Conflict, Database, Lock
 from accord_runtime.events import notifier
 from accord_runtime.events.notifier import RECORD, Notifier, Watch
 from accord_runtime.events.outbox import number, of_key
@@ -88,7 +88,7 @@ async def test_the_relay_tells_that_the_record_has_grown(record: Database) -> No
     """A watch of the whole record is woken when its process has given positions."""
     publisher = OrdersProcess(record, "nats://127.0.0.1:1")
     with publisher.notifier.watching(RECORD) as everything:
-        async with background(publisher.publisher._number()):
+        async with background(publisher.publisher._number(Lock())):
             await publisher.append(note("k"))
             await changed(everything)
 

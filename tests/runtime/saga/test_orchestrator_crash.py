@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from accord.errors import FailedPrecondition, ServiceError
-from accord_runtime.database import CommitUnknown, Database, DatabaseUnavailable, Tx
+from accord_runtime.database import CommitUnknown, Database, DatabaseUnavailable, Lock, Tx
 from accord_runtime.saga import Definition, Kind, Phase, Saga, Sagas, Step
 from accord_runtime.saga.orchestrator import load
 from accord_runtime.work.executor import Executor
@@ -125,7 +125,7 @@ class Fatal(Database):
             raise DatabaseUnavailable("dead")
         return await self._database.read(fn)
 
-    def exclusive(self, name: str) -> contextlib.AbstractAsyncContextManager[None]:
+    def exclusive(self, name: str) -> contextlib.AbstractAsyncContextManager[Lock]:
         return self._database.exclusive(name)
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from accord import telemetry
 from accord.errors import Unavailable
-from accord_runtime.database import Database, DatabaseUnavailable, Tx, open_database
+from accord_runtime.database import Database, DatabaseUnavailable, Lock, Tx, open_database
 from accord_runtime.work import table
 from accord_runtime.work.executor import DELAYS, MAX_TOLD, Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
@@ -516,7 +516,7 @@ class Gate(Database):
     async def read(self, fn: Callable[[Tx], T]) -> T:
         return await self._database.read(fn)
 
-    def exclusive(self, name: str) -> contextlib.AbstractAsyncContextManager[None]:
+    def exclusive(self, name: str) -> contextlib.AbstractAsyncContextManager[Lock]:
         return self._database.exclusive(name)
 
     async def close(self) -> None:

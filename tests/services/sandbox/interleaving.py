@@ -22,7 +22,14 @@ from hypothesis import strategies as st
 
 from accord.errors import ServiceError
 from accord_runtime import process
-from accord_runtime.database import CommitUnknown, Database, DatabaseUnavailable, Tx, open_database
+from accord_runtime.database import (
+    CommitUnknown,
+    Database,
+    DatabaseUnavailable,
+    Lock,
+    Tx,
+    open_database,
+)
 from accord_runtime.database.migrations import migrate
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.work.executor import Executor
@@ -222,7 +229,7 @@ class GatedDatabase(Database):
         through = self._gate.commit if self._reads else self._gate.count
         return await through(lambda: self._inner.read(fn))
 
-    def exclusive(self, name: str) -> AbstractAsyncContextManager[None]:
+    def exclusive(self, name: str) -> AbstractAsyncContextManager[Lock]:
         return self._inner.exclusive(name)
 
     async def close(self) -> None:
