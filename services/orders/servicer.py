@@ -59,12 +59,13 @@ class OrderServicer(OrderServiceServicer):
             customer_id=request.customer_id,
             items=request.items,
             total=domain.total(request.items),
-            card_token=request.card_token,
             ship_to=request.ship_to,
         )
         with self._notifier.watching(placed.order_id) as watch:
             # From here on the order exists: whatever happens, it comes to an end.
-            work = await self._database.write(lambda tx: self._place(tx, placed))
+            work = await self._database.write(
+                lambda tx: self._place(tx, placed, request.card_token)
+            )
             try:
                 await self._executor.run(work)
             except Exception as error:
@@ -87,6 +88,12 @@ class OrderServicer(OrderServiceServicer):
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
         order = await self._database.read(lambda tx: store.get(tx, request.order_id))
         return pb.GetOrderResponse(order=order)
+
+    async def GetPaymentInstruction(
+        self, request: pb.GetPaymentInstructionRequest, context: Context
+    ) -> pb.GetPaymentInstructionResponse:
+        token = await self._database.read(lambda tx: store.card_token(tx, request.order_id))
+        return pb.GetPaymentInstructionResponse(card_token=token)
 
     async def ListOrders(
         self, request: pb.ListOrdersRequest, context: Context
@@ -159,9 +166,9 @@ class OrderServicer(OrderServiceServicer):
             return None
         return GetCustomerResponse(customer=Customer(customer_id=customer_id), fallback=True)
 
-    def _place(self, tx: Tx, placed: OrderPlaced) -> Work:
+    def _place(self, tx: Tx, placed: OrderPlaced, card_token: str) -> Work:
         idempotency.record(tx, None, reference=placed.order_id)
-        store.place(tx, self._outbox, placed)
+        store.place(tx, self._outbox, placed, card_token)
         return self._sagas.start(tx, self._saga, placed.order_id)
 
     async def _answer(self, order_id: str) -> pb.CreateOrderResponse | None:

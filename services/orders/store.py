@@ -32,11 +32,11 @@ PAGE_BYTES: Final = 2 * 1024 * 1024
 """Bytes of a page of orders: half of what a message may have. A page of large orders is shorter."""
 
 
-def place(tx: Tx, outbox: Outbox, event: OrderPlaced) -> Order:
-    """Write a new order."""
+def place(tx: Tx, outbox: Outbox, event: OrderPlaced, card_token: str) -> Order:
+    """Write a new order, and the card that it is paid with."""
     order = Order()
     _append(tx, outbox, order, event)
-    tx.insert("orders", {**_columns(order), "card_token": event.card_token})
+    tx.insert("orders", {**_columns(order), "card_token": card_token})
     return order
 
 
@@ -75,8 +75,15 @@ def get(tx: Tx, order_id: str, *, lock: bool = False) -> Order:
 
 
 def card_token(tx: Tx, order_id: str) -> str:
-    """The card to charge."""
-    return tx.value("SELECT card_token FROM orders WHERE order_id = :id", {"id": order_id}) or ""
+    """The card to charge.
+
+    Raises:
+        NotFound: there is no such order.
+    """
+    row = tx.one("SELECT card_token FROM orders WHERE order_id = :id", {"id": order_id})
+    if row is None:
+        raise NotFound(resource=Resource("shop.orders.v1.Order", order_id))
+    return str(row["card_token"])
 
 
 def page(tx: Tx, asked: Page, *, customer_id: str, status: int) -> tuple[list[Order], str]:

@@ -6,7 +6,9 @@ How a payment is recorded, tried and taken back is `ExternalEffect`'s; this says
 import time
 from typing import Final
 
-from accord.errors import NotFound, Resource, ServiceError, Unavailable
+import grpc
+
+from accord.errors import InvalidArgument, NotFound, Resource, ServiceError, Unavailable
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.types import Context
@@ -18,6 +20,8 @@ from services.payments import store
 from services.payments.domain import CardProcessor, refusal
 from services.payments.processor import SandboxProcessor
 from shop.common.v1.money_pb2 import Money
+from shop.orders.v1.orders_pb2 import GetPaymentInstructionRequest
+from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1.payments_pb2_grpc import (
     PaymentServiceServicer,
@@ -31,8 +35,15 @@ REFUNDS: Final = "refunds"
 class Payments(PaymentServiceServicer):
     """Charges and refunds orders."""
 
-    def __init__(self, database: Database, executor: Executor, processor: CardProcessor) -> None:
+    def __init__(
+        self,
+        database: Database,
+        executor: Executor,
+        processor: CardProcessor,
+        orders: OrderServiceStub,
+    ) -> None:
         self._database = database
+        self._orders = orders
         self._processor = processor
         self._payments = ExternalEffect(
             database,
@@ -46,11 +57,13 @@ class Payments(PaymentServiceServicer):
     async def Charge(self, request: pb.ChargeRequest, context: Context) -> pb.ChargeResponse:
         amount = request.amount
         key = idempotency.key()
+        # Nothing is on record before it is known: whoever charges tries again until orders answers.
+        card_token = request.card_token or await self._card_of(request.order_id)
         return await self._payments.do(
             request.order_id,
             lambda tx: store.open_charge(tx, request.order_id, amount, key, time.time()),
             lambda payment: self._processor.capture(
-                payment.payment_id, payment.order_id, amount, request.card_token
+                payment.payment_id, payment.order_id, amount, card_token
             ),
             lambda tx, payment, outcome: store.settle(tx, payment, outcome, time.time()),
             lambda tx, payment: _answer(tx, payment, amount),
@@ -78,6 +91,17 @@ class Payments(PaymentServiceServicer):
             raise NotFound(resource=Resource("payment", request.order_id))
         return pb.GetPaymentResponse(payment=payment)
 
+    async def _card_of(self, order_id: str) -> str:
+        try:
+            found = await self._orders.GetPaymentInstruction(
+                GetPaymentInstructionRequest(order_id=order_id)
+            )
+        except grpc.RpcError as error:
+            if ServiceError.from_rpc(error).reason != "NOT_FOUND":
+                raise
+            raise InvalidArgument(("order_id", "is not an order")) from error
+        return found.card_token
+
     async def _reverse(self, payment: pb.Payment) -> Effect:
         await self._processor.reverse(payment.payment_id, payment.order_id)
         return lambda tx: store.finish_refund(tx, payment.order_id, time.time())
@@ -96,7 +120,10 @@ def _answer(tx: Tx, payment: pb.Payment, amount: Money) -> pb.ChargeResponse | S
 def build(runtime: Runtime) -> None:
     """Put the servicer on the server, with the sandbox's card processor behind it."""
     servicer = Payments(
-        runtime.database, runtime.executor, SandboxProcessor(runtime.mesh.channel("sandbox"))
+        runtime.database,
+        runtime.executor,
+        SandboxProcessor(runtime.mesh.channel("sandbox")),
+        OrderServiceStub(runtime.mesh.channel("orders")),
     )
     add_PaymentServiceServicer_to_server(servicer, runtime.server)
 

@@ -4,20 +4,25 @@ An event is appended in the transaction that makes it true. After the commit the
 publisher gives it its *position*, dense and in an order that respects every key,
 and publishes it. Streams read the table by key and sequence or by position; the
 notifier wakes them.
+
+Everybody may read an event. What only one other service may know is in none: that service asks for
+it. Fields that the contract marks with `debug_redact` are refused when an event is appended, and
+taken out of events that an earlier version has written, whoever reads them.
 """
 
 import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Final
 
-from google.protobuf import symbol_database
+from google.protobuf import descriptor_pool, symbol_database
 from google.protobuf.message import Message
 
 from accord import event_policy, trace_headers
-from accord_runtime.database import Conflict, Tx
+from accord_runtime.database import Conflict, Row, Tx
 from accord_runtime.grpc.ids import uuid7
 
 MIGRATIONS: Final = [
@@ -108,7 +113,8 @@ class Outbox:
 
         Raises:
             Conflict: somebody else has appended this sequence; decide again.
-            ValueError: the message is no event, or its key cannot travel in a header.
+            ValueError: the message is no event, its key cannot travel in a header, or it says
+                what must not be published.
         """
         policy = event_policy(event)
         if policy is None:
@@ -116,6 +122,8 @@ class Outbox:
         key = str(getattr(event, policy.key))
         if not key or key != key.strip() or not (key.isascii() and key.isprintable()):
             raise ValueError(f"{event.DESCRIPTOR.full_name} has the key {key!r}")
+        if said := [name for name in _redacted(event.DESCRIPTOR.full_name) if getattr(event, name)]:
+            raise ValueError(f"{event.DESCRIPTOR.full_name} says {', '.join(said)}, to everybody")
         written = Event(
             event_id=uuid7(),
             position=None,
@@ -135,6 +143,26 @@ class Outbox:
         return written
 
 
+@cache
+def _redacted(type_name: str) -> tuple[str, ...]:
+    """The fields of an event that nobody may read."""
+    try:
+        found = descriptor_pool.Default().FindMessageTypeByName(type_name)
+    except KeyError:
+        return ()  # written by a newer version
+    return tuple(field.name for field in found.fields if field.GetOptions().debug_redact)
+
+
+def _event(row: Row) -> Event:
+    event = Event(**row)
+    if names := _redacted(event.type):
+        message = event.message()
+        for name in names:
+            message.ClearField(name)
+        event = replace(event, payload=message.SerializeToString(deterministic=True))
+    return event
+
+
 def of_key(tx: Tx, key: str, *, after: int = 0, most: int | None = None) -> list[Event]:
     """The events of a key beyond a sequence, in order; up to `most` of them."""
     limit = "" if most is None else f" LIMIT {most:d}"
@@ -143,7 +171,7 @@ def of_key(tx: Tx, key: str, *, after: int = 0, most: int | None = None) -> list
         + limit,
         {"key": key, "after": after},
     )
-    return [Event(**row) for row in rows]
+    return [_event(row) for row in rows]
 
 
 def after_position(tx: Tx, position: int, most: int) -> list[Event]:
@@ -152,7 +180,7 @@ def after_position(tx: Tx, position: int, most: int) -> list[Event]:
         f"SELECT {COLUMNS} FROM events WHERE position > :position ORDER BY position LIMIT :most",
         {"position": position, "most": most},
     )
-    return [Event(**row) for row in rows]
+    return [_event(row) for row in rows]
 
 
 def head(tx: Tx, *, before: float = math.inf) -> int:

@@ -346,6 +346,14 @@ def _(world: World) -> None:
     assert world.ending(order["order_id"]) == "ORDER_STATUS_CONFIRMED"
 
 
+@row(f"{ORDERS}GetPaymentInstruction")
+def _(world: World) -> None:
+    method = f"{ORDERS}GetPaymentInstruction"
+    order_id = world.place(card_token="tok_slow")
+    assert world.call(method, {"order_id": order_id}) == {"card_token": "tok_slow"}
+    world.refused("NOT_FOUND", "NOT_FOUND", method, {"order_id": UNKNOWN})
+
+
 @row(f"{ORDERS}GetOrder")
 def _(world: World) -> None:
     found = world.call(f"{ORDERS}GetOrder", {"order_id": world.confirmed})["order"]

@@ -91,7 +91,11 @@ async def test_an_order_is_the_fold_of_its_events(file: Path, tmp_path: Path) ->
         payload = type(event.message())()
         assert record.payload.Unpack(payload)
         assert payload == event.message()
-        assert payload.SerializeToString(deterministic=True) == row["payload"]
+        kept = type(payload).FromString(row["payload"])
+        if isinstance(kept, events_pb2.OrderPlaced):
+            assert kept.card_token  # 0.1.0 published it; whoever reads the record does not see it
+            kept.ClearField("card_token")
+        assert payload.SerializeToString() == kept.SerializeToString()
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

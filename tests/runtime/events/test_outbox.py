@@ -11,7 +11,7 @@ from accord import telemetry
 from accord_runtime.database import Conflict, Database, Tx
 from accord_runtime.events import outbox
 from services.orders.watching import event_record
-from shop.orders.v1.events_pb2 import OrderNoteAdded
+from shop.orders.v1.events_pb2 import OrderNoteAdded, OrderPlaced
 from shop.orders.v1.orders_pb2 import GetOrderRequest
 from tests.runtime.events.support import append, note, started
 
@@ -61,6 +61,34 @@ async def test_only_events_are_appended(record: Database) -> None:
         await record.write(
             lambda tx: append(tx, GetOrderRequest(order_id="k"), sequence=1, now=NOW)
         )
+
+
+async def test_what_is_redacted_is_not_published(record: Database) -> None:
+    """A field that only one service may know is refused; what 0.1.0 has written of it is not read.
+
+    All else that such an event says stays, and so does what only a newer version knows.
+    """
+    said = OrderPlaced(order_id="k", customer_id="c", card_token="tok_visa")
+    with pytest.raises(ValueError, match=r"OrderPlaced says card_token"):
+        await record.write(lambda tx: append(tx, said, sequence=1, now=NOW))
+    assert not await record.read(lambda tx: outbox.of_key(tx, "k"))
+
+    newer = b"\xfa\x7f\x03new"
+    quiet = OrderPlaced(order_id="k", customer_id="c")
+    await record.write(lambda tx: append(tx, quiet, sequence=1, now=NOW))
+    await record.write(
+        lambda tx: tx.execute(
+            "UPDATE events SET payload = :payload",
+            {"payload": said.SerializeToString() + newer},
+        )
+    )
+    await record.write(lambda tx: append(tx, note("n"), sequence=1, now=NOW))
+    await record.write(lambda tx: tx.execute("UPDATE events SET type = 'later' WHERE key = 'n'"))
+    await record.write(outbox.number)
+    first, second = await record.read(lambda tx: outbox.after_position(tx, 0, 10))
+    assert [first] == await record.read(lambda tx: outbox.of_key(tx, "k"))
+    assert first.payload == quiet.SerializeToString() + newer
+    assert second.payload == note("n").SerializeToString()
 
 
 async def test_a_key_is_read_beyond_a_sequence(record: Database) -> None:

@@ -385,6 +385,13 @@ REFUSED: Final[Sequence[Row]] = (
         ),
     ),
     Row(
+        ORDERS + "GetPaymentInstruction",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: orders.GetPaymentInstructionRequest(order_id=ID),
+    ),
+    Row(
         ORDERS + "BulkUpdateOrders",
         "empty stream",
         INVALID,
@@ -407,6 +414,14 @@ REFUSED: Final[Sequence[Row]] = (
         lambda world: orders.ReadEventsRequest(after_position=2**63 - 1, follow=True),
     ),
     # Payments
+    Row(
+        PAYMENTS + "Charge",
+        "unknown order, no card",
+        INVALID,
+        "INVALID_ARGUMENT",
+        lambda world: _charge(ID, card=""),
+        "order_id",
+    ),
     Row(
         PAYMENTS + "Charge",
         "declined before",

@@ -99,6 +99,18 @@ async def test_the_record_can_be_read_from_anywhere(shop: Shop) -> None:
     assert ServiceError.from_rpc(caught.value).reason == "POSITION_IN_FUTURE"
 
 
+async def test_the_card_is_told_to_payments_alone(shop: Shop) -> None:
+    """No event has the token of the card; it is asked for, and the order was paid with it."""
+    await shop.product("tea")
+    order = await place(shop, order_request(await shop.customer(), {"tea": 1}, card="tok_mine"))
+    assert kinds(await updates(shop, order.order_id))[-1] == "Confirmed"
+    said = [event.SerializeToString() for event in await record(shop)]
+    assert said
+    assert not any(b"tok_mine" in event for event in said)
+    asked = pb.GetPaymentInstructionRequest(order_id=order.order_id)
+    assert (await shop.orders.GetPaymentInstruction(asked)).card_token == "tok_mine"
+
+
 async def test_a_follower_gets_what_is_committed_later(shop: Shop) -> None:
     """A stream that follows delivers events of orders that did not exist when it began."""
     stream = shop.orders.ReadEvents(pb.ReadEventsRequest(follow=True))

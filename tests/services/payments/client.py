@@ -34,7 +34,7 @@ class Client:
         amount: Money = PRICE,
         timeout: float = DEADLINE,
     ) -> pb.Payment:
-        """Charge an order, under its own key unless another is given."""
+        """Charge an order, under its own key unless another is given; no card: orders is asked."""
         request = pb.ChargeRequest(order_id=order, amount=amount, card_token=card)
         metadata = (*SINGLE, *idempotency_key(key or f"{order}/charge"))
         return (await self._stub.Charge(request, metadata=metadata, timeout=timeout)).payment

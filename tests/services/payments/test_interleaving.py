@@ -12,6 +12,7 @@ from services.payments.domain import CardProcessor, Outcome
 from services.payments.processor import SandboxProcessor
 from services.payments.servicer import Payments
 from shop.common.v1.money_pb2 import Money
+from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.payments.v1 import payments_pb2 as pb
 from tests.services.payments.client import PRICE, TAKEN, TAKEN_AND_BACK
 from tests.services.sandbox.interleaving import Gate, Interleaving, Standing, explore, running_bench
@@ -43,7 +44,9 @@ class ChargesAndRefunds(Interleaving):
 
     def build(self, database: Database, executor: Executor) -> None:
         processor = GatedProcessor(SandboxProcessor(self.bench.channel), self.gate)
-        self.payments = Payments(database, executor, processor)
+        self.payments = Payments(
+            database, executor, processor, OrderServiceStub(self.bench.channel)
+        )
 
     async def perform(self, order: str, variant: str) -> str:
         request = pb.ChargeRequest(order_id=order, amount=PRICE, card_token=variant)

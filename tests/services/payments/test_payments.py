@@ -76,6 +76,18 @@ async def work_left(shop: Shop) -> int:
     return int(row["n"])
 
 
+async def test_a_card_that_is_not_known_yet(payments: Client, order: str) -> None:
+    """While orders cannot be asked for the card a charge may be repeated; nothing is on record."""
+    for call, code in (
+        (payments.charge(order, ""), grpc.StatusCode.UNAVAILABLE),
+        (payments.get(order), grpc.StatusCode.NOT_FOUND),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call
+        assert failure(raised)[0] == code
+    assert (await payments.charge(order)).state == pb.PAYMENT_STATE_CAPTURED
+
+
 async def test_a_charge_takes_the_money(payments: Client, world: World, order: str) -> None:
     """The processor has captured what was asked, under the payment's id and for the order."""
     payment = await payments.charge(order)

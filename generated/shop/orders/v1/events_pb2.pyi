@@ -21,6 +21,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
@@ -39,8 +44,20 @@ class OrderPlaced(_message.Message):
     """The order."""
     customer_id: _builtins.str
     """Who ordered."""
-    card_token: _builtins.str
-    """Token of the card to charge."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def card_token(self) -> _builtins.str:
+        """Empty; until 0.1.0 the token of the card to charge. Payments asks for it:
+        OrderService.GetPaymentInstruction.
+        """
+
+    @card_token.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def card_token(self, value: _builtins.str) -> None:
+        """Empty; until 0.1.0 the token of the card to charge. Payments asks for it:
+        OrderService.GetPaymentInstruction.
+        """
+
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_orders_pb2.OrderItem]:
         """What was ordered."""

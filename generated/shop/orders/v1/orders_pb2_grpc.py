@@ -46,6 +46,11 @@ class OrderServiceStub:
                 request_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.GetOrderRequest.SerializeToString,
                 response_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.GetOrderResponse.FromString,
                 _registered_method=True)
+        self.GetPaymentInstruction = channel.unary_unary(
+                '/shop.orders.v1.OrderService/GetPaymentInstruction',
+                request_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.GetPaymentInstructionRequest.SerializeToString,
+                response_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.GetPaymentInstructionResponse.FromString,
+                _registered_method=True)
         self.ListOrders = channel.unary_unary(
                 '/shop.orders.v1.OrderService/ListOrders',
                 request_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.ListOrdersRequest.SerializeToString,
@@ -100,6 +105,16 @@ class OrderServiceServicer:
 
     def GetOrder(self, request, context):
         """Returns an order. Callers may keep the answer for 30 s.
+
+        Errors: INVALID_ARGUMENT; NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPaymentInstruction(self, request, context):
+        """Returns how an order is to be paid: what payments alone may know, and no
+        event says.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
         """
@@ -185,6 +200,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.GetOrder,
                     request_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.GetOrderRequest.FromString,
                     response_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.GetOrderResponse.SerializeToString,
+            ),
+            'GetPaymentInstruction': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPaymentInstruction,
+                    request_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.GetPaymentInstructionRequest.FromString,
+                    response_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.GetPaymentInstructionResponse.SerializeToString,
             ),
             'ListOrders': grpc.unary_unary_rpc_method_handler(
                     servicer.ListOrders,
@@ -273,6 +293,33 @@ class OrderService:
             '/shop.orders.v1.OrderService/GetOrder',
             shop_dot_orders_dot_v1_dot_orders__pb2.GetOrderRequest.SerializeToString,
             shop_dot_orders_dot_v1_dot_orders__pb2.GetOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPaymentInstruction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.orders.v1.OrderService/GetPaymentInstruction',
+            shop_dot_orders_dot_v1_dot_orders__pb2.GetPaymentInstructionRequest.SerializeToString,
+            shop_dot_orders_dot_v1_dot_orders__pb2.GetPaymentInstructionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,6 +34,12 @@ class OrderServiceStub:
 
     Errors: INVALID_ARGUMENT; NOT_FOUND.
     """
+    GetPaymentInstruction: _aio.UnaryUnaryMultiCallable[_orders_pb2.GetPaymentInstructionRequest, _orders_pb2.GetPaymentInstructionResponse]
+    """Returns how an order is to be paid: what payments alone may know, and no
+    event says.
+
+    Errors: INVALID_ARGUMENT; NOT_FOUND.
+    """
     ListOrders: _aio.UnaryUnaryMultiCallable[_orders_pb2.ListOrdersRequest, _orders_pb2.ListOrdersResponse]
     """Lists orders, newest first.
 
@@ -106,6 +112,18 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_orders_pb2.GetOrderRequest, _abc.Awaitable[_orders_pb2.GetOrderResponse]],
     ) -> _abc.Awaitable[_orders_pb2.GetOrderResponse]:
         """Returns an order. Callers may keep the answer for 30 s.
+
+        Errors: INVALID_ARGUMENT; NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPaymentInstruction(
+        self,
+        request: _orders_pb2.GetPaymentInstructionRequest,
+        context: _aio.ServicerContext[_orders_pb2.GetPaymentInstructionRequest, _abc.Awaitable[_orders_pb2.GetPaymentInstructionResponse]],
+    ) -> _abc.Awaitable[_orders_pb2.GetPaymentInstructionResponse]:
+        """Returns how an order is to be paid: what payments alone may know, and no
+        event says.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
         """

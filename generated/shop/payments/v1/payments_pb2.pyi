@@ -17,6 +17,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _PaymentState:
@@ -112,8 +117,20 @@ class ChargeRequest(_message.Message):
     CARD_TOKEN_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order to pay for."""
-    card_token: _builtins.str
-    """Token of the card, as given out by the card processor; never a card number."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def card_token(self) -> _builtins.str:
+        """Token of the card, never a card number; until 0.1.0 orders sent it. Empty:
+        orders is asked for it.
+        """
+
+    @card_token.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def card_token(self, value: _builtins.str) -> None:
+        """Token of the card, never a card number; until 0.1.0 orders sent it. Empty:
+        orders is asked for it.
+        """
+
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much, more than zero."""

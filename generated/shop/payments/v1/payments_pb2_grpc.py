@@ -59,7 +59,8 @@ class PaymentServiceServicer:
     """
 
     def Charge(self, request, context):
-        """Charges the card of an order, at most once per order.
+        """Charges the card of an order, at most once per order. Which card it is
+        orders says, when it is asked.
 
         Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (CARD_DECLINED,
         PAYMENT_REFUNDED when the order was refunded before, AMOUNT_CHANGED).

@@ -19,7 +19,8 @@ class PaymentServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Charge: _aio.UnaryUnaryMultiCallable[_payments_pb2.ChargeRequest, _payments_pb2.ChargeResponse]
-    """Charges the card of an order, at most once per order.
+    """Charges the card of an order, at most once per order. Which card it is
+    orders says, when it is asked.
 
     Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (CARD_DECLINED,
     PAYMENT_REFUNDED when the order was refunded before, AMOUNT_CHANGED).
@@ -47,7 +48,8 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.ChargeRequest,
         context: _aio.ServicerContext[_payments_pb2.ChargeRequest, _abc.Awaitable[_payments_pb2.ChargeResponse]],
     ) -> _abc.Awaitable[_payments_pb2.ChargeResponse]:
-        """Charges the card of an order, at most once per order.
+        """Charges the card of an order, at most once per order. Which card it is
+        orders says, when it is asked.
 
         Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (CARD_DECLINED,
         PAYMENT_REFUNDED when the order was refunded before, AMOUNT_CHANGED).
