@@ -18,7 +18,7 @@ from grpc_channelz.v1 import channelz
 import accord
 from accord.admin.mesh_service import CONTRACT, serve
 from accord.contract.live_overrides import FileSource, Layer
-from accord_runtime import admin, telemetry
+from accord_runtime import admin, state_folder, telemetry
 from accord_runtime.admin.policy_store import BrokerPolicyStore
 from accord_runtime.database import Database, DatabaseLocked, DatabaseUnavailable, open_database
 from accord_runtime.database.migrations import migrate
@@ -238,6 +238,8 @@ def main(service: Service, addresses: Callable[[int], Addresses]) -> None:
         uvloop.install()
     recorded = telemetry.configure(service.name, os.environ)
     try:
+        if settings.home.exists() or not settings.database_url:
+            state_folder.prepare(settings.home)
         sys.exit(0 if asyncio.run(_main(service, settings, recorded)) else 1)
     except (DatabaseLocked, DatabaseUnavailable, accord.ContractError, OSError) as error:
         log.critical("%s", error)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from accord_runtime import state_folder
 from services.topology import BROKER
 from shopctl.errors import CommandError, ExitCode
 from shopctl.options import DEFAULT_HOME, HomeOption, JsonOption, OffsetOption
@@ -54,8 +55,8 @@ def up(
         nats_url=os.environ.get("NATS_URL", ""),
         inherited=os.environ,
     )
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
+        state_folder.prepare(home)
         with state.locked(home):
             if taken := programs.taken_ports(selection.programs):
                 raise CommandError(
@@ -73,5 +74,7 @@ def up(
             "it: shopctl down, or start another: shopctl up --home .mesh2 --port-offset 100",
             ExitCode.IN_USE,
         ) from None
+    except PermissionError as error:
+        raise CommandError(str(error), ExitCode.FAILED) from None
     if code is not ExitCode.OK:
         raise typer.Exit(code)

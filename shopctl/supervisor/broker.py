@@ -38,7 +38,7 @@ def token(home: Path) -> str:
 def write_config(home: Path, offset: int) -> None:
     """Writes the server's configuration, which holds the token."""
     folder = home / FOLDER
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     path = _config_path(home)
     path.unlink(missing_ok=True)  # its mode is only given when it is created
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

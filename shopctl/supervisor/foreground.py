@@ -47,7 +47,7 @@ class Foreground:
         self._following = False
         self._interrupted = False
         self._killed = False
-        (home / LOGS).mkdir(mode=0o700, exist_ok=True)
+        (home / LOGS).mkdir(exist_ok=True)
         self._files = {p.name: LogFile(home / LOGS / f"{p.name}.log") for p in selection.programs}
 
     async def run(self) -> ExitCode:

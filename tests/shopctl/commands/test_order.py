@@ -197,6 +197,14 @@ def test_hints_can_be_pasted(real_shop: Shop) -> None:
     assert result.stdout.count('"status": "ORDER_STATUS_CONFIRMED"') == 1
 
 
+def test_the_state_is_for_its_user_alone(real_shop: Shop) -> None:
+    """Nobody else may read a database, a mail, a log or what the broker keeps."""
+    found = [real_shop.home, *real_shop.home.rglob("*")]
+    names = {path.name for path in found}
+    assert {"orders.db", "orders.db-wal", "mails", "orders.log", "ORDERS"} <= names
+    assert not [path for path in found if path.exists() and path.stat().st_mode & 0o077]
+
+
 def test_every_status_of_the_contract_can_be_asked_for() -> None:
     """`order list --status` knows the states of the contract, all of them and no other."""
     known = {

@@ -106,6 +106,15 @@ def test_a_second_up_is_refused(shop: Shop) -> None:
     assert shop.run("status").returncode == ExitCode.OK
 
 
+def test_a_state_folder_that_others_may_enter_is_refused(shop: Shop) -> None:
+    """`up` says what to do, in one line, and leaves the folder as it is."""
+    shop.home.mkdir(mode=0o755)
+    result = shop.run("up")
+    assert result.returncode == ExitCode.FAILED
+    assert result.stderr.endswith(f"chmod 700 {shop.home}\n")
+    assert not list(shop.home.iterdir())
+
+
 def test_port_in_use(shop: Shop) -> None:
     """A port that is taken is named, with its service and a way out, before anything starts."""
     port = topology.port("payments", shop.offset)
