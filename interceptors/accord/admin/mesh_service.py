@@ -11,7 +11,13 @@ from google.protobuf import descriptor_pool, duration_pb2
 
 from accord import errors
 from accord.client.method_state import ClientSnapshot, RouteSnapshot, TargetSnapshot
-from accord.contract.live_overrides import OverrideRefused, PolicyStore, UnknownMethod, document
+from accord.contract.live_overrides import (
+    OUT_OF_REACH,
+    OverrideRefused,
+    PolicyStore,
+    UnknownMethod,
+    document,
+)
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1 import mesh_pb2_grpc
 from accord.policies.breaker import State
@@ -175,6 +181,8 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
     ) -> pb.InjectFaultResponse:
         """Makes a method of this process slow or failing for a while."""
         method, before = _known(request.method), self._describe(f"/{request.method}")
+        if method.startswith(OUT_OF_REACH):
+            raise errors.InvalidArgument(("method", "is what the process is operated by"))
         policy, lasting = _fault_policy(request.fault), _seconds(request.lasting)
         if not 0 < lasting <= MAX_LASTING:
             raise errors.InvalidArgument(("lasting", "must lie between 1 ms and 1 h"))

@@ -5,6 +5,8 @@
 An override is an `accord.ops.v1.Override` in its JSON form, per method. It is checked like a
 contract before it is in force: one that does not parse, contradicts itself or goes below the
 contract's floor is refused, logged once and shown to the operator, and what was in force stays.
+
+No operator can lock himself out: what he operates the process by is out of reach, for faults too.
 """
 
 import asyncio
@@ -33,6 +35,10 @@ RETRY_INTERVAL: Final = 0.5
 
 MAX_DOCUMENT: Final = 64 * 1024
 """Characters of the largest override, in its JSON form."""
+
+OUT_OF_REACH: Final = ("/accord.ops.", "/grpc.")
+"""Beginnings of methods, as they travel, that an operator does not change: his own RPCs, and
+health, reflection and channelz."""
 
 _METHOD: Final = re.compile(r"[A-Za-z_][\w.]*/[A-Za-z_]\w*", re.ASCII)
 
@@ -272,6 +278,8 @@ class Overrides:
             raise OverrideRefused(
                 method[1:], f"{method[1:]!r} is not a method such as 'pkg.Service/Method'"
             )
+        if method.startswith(OUT_OF_REACH):
+            raise OverrideRefused(method[1:], "is what the process is operated by")
         dark = _dark(method[1:], merged)
         try:
             policy = live_policy(method, merged.policy, dark, f"{top.name.lower()} policy")

@@ -43,7 +43,8 @@ class Admission:
         self._state = state
         self._lock = lock
         self._authorize = authorize
-        self._open = own(method)  # probes have no certificate
+        # Probes have no certificate. The others of gRPC's own show what the process does.
+        self._open = own(method) and not (authorize and not method.startswith("/grpc.health."))
         self._limiter = state.limiter(method, streaming=streaming)
 
     def check(self, call: CallContext) -> None:

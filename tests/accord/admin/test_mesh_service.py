@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 from google.protobuf.duration_pb2 import Duration
 
 import accord
@@ -118,6 +119,30 @@ async def test_override_is_refused() -> None:
         error = await failure(found.operator.SetOverride(strange))
         assert error.code is grpc.StatusCode.NOT_FOUND
         assert found.mesh.control.overrides.methods() == set()
+        assert found.audit == []
+
+
+@pytest.mark.parametrize(
+    "method", ["accord.ops.v1.MeshService/SetOverride", "grpc.health.v1.Health/Check"]
+)
+async def test_an_operator_does_not_lock_himself_out(method: str) -> None:
+    """Neither his own RPCs nor health can be changed or made to fail."""
+    store = Store()
+    async with operated(store) as found:
+        request = pb.SetOverrideRequest(method=method, override=timeout(1), reason="oops")
+        error = await failure(found.operator.SetOverride(request))
+        assert (error.code, error.reason) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "OVERRIDE_REFUSED",
+        )
+        fault = pb.Fault(abort_code=policy_pb2.STATUS_CODE_ABORTED, abort_percent=100)
+        lasting = Duration(seconds=60)
+        inject = pb.InjectFaultRequest(method=method, fault=fault, lasting=lasting, reason="oops")
+        error = await failure(found.operator.InjectFault(inject))
+        assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert error.violations[0].field == "method"
+        assert not found.mesh.control.faults.injected
+        assert store.documents == {}
         assert found.audit == []
 
 

@@ -118,6 +118,19 @@ def test_refused(text: str, problem: str, caplog: pytest.LogCaptureFixture) -> N
     assert overrides.refused() == []
 
 
+@pytest.mark.parametrize("layer", list(Layer))
+@pytest.mark.parametrize(
+    "method", ["accord.ops.v1.MeshService/GetState", "grpc.health.v1.Health/Check"]
+)
+def test_out_of_reach(method: str, layer: Layer) -> None:
+    """No source changes what an operator needs to take a change back."""
+    overrides = Overrides()
+    overrides.replace({method: '{"policy": {"timeout": "0.001s"}}'}, layer)
+    assert not overrides.methods()
+    assert overrides.policy(f"/{method}") is accord.method_policy(f"/{method}")
+    assert [(it.method, it.layer) for it in overrides.refused()] == [(method, layer)]
+
+
 def test_refusal_names_method_and_field() -> None:
     """A refusal says where the override came from, for which method, and which field is wrong."""
     with pytest.raises(OverrideRefused, match=rf"live policy: {FLOORED}: floor.timeout: "):

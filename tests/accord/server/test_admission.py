@@ -1,8 +1,10 @@
 """Who is admitted: identity, depth, rate and room, in this order."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import grpc
@@ -11,6 +13,7 @@ import pytest
 
 import accord
 from accord import Limits
+from accord.context import ANONYMOUS, CallContext
 from accord.contract.live_overrides import parse
 from accord.ops.v1 import mesh_pb2 as ops
 from accord.policies.call_depth import TOO_DEEP
@@ -19,6 +22,7 @@ from accord.policies.gradient import GradientPolicy
 from accord.policies.queue import QueuePolicy
 from accord.policies.retry import PUSHBACK_KEY
 from accord.policies.types import Priority
+from accord.server.admission import Admission
 from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, path, serving
 from tests.accord.server_kit import (
     Served,
@@ -32,6 +36,10 @@ from tests.accord.server_kit import (
 )
 
 Code = grpc.StatusCode
+
+ALICE = "spiffe://test.internal/alice"
+OPERATOR = "spiffe://shop.internal/operator"
+"""Whom the contract of the operator's RPCs lists."""
 
 
 def fixed(permits: int, *, queue: int = 0, max_wait: float = 0.5, streams: int = 1000) -> Limits:
@@ -113,6 +121,35 @@ async def test_identity_of_a_mesh_client(certificates: Path) -> None:
         text = (await asyncio.to_thread(threads.Guarded, Message(text="s"))).text
         assert text == "s"
         await caller.close()
+
+
+@pytest.mark.parametrize(
+    ("service", "authorize", "principal", "refused"),
+    [
+        ("health.v1.Health/Check", True, ANONYMOUS, None),
+        ("channelz.v1.Channelz/GetServers", False, ANONYMOUS, None),
+        ("channelz.v1.Channelz/GetServers", False, ALICE, None),
+        ("channelz.v1.Channelz/GetServers", True, ANONYMOUS, "NO_IDENTITY"),
+        ("channelz.v1.Channelz/GetServers", True, ALICE, "NOT_ALLOWED"),
+        ("channelz.v1.Channelz/GetServers", True, OPERATOR, None),
+        ("reflection.v1.ServerReflection/ServerReflectionInfo", True, ANONYMOUS, "NO_IDENTITY"),
+        ("reflection.v1alpha.ServerReflection/ServerReflectionInfo", True, OPERATOR, None),
+    ],
+)
+def test_what_shows_the_process_is_its_operators(
+    service: str, authorize: bool, principal: str, refused: str | None
+) -> None:
+    """Where identities are needed gRPC's own services, but for health, are for the operator."""
+    policy = accord.method_policy(f"/grpc.{service}")
+    state = accord.Mesh("callee").control
+    admission = Admission(policy.method, state, Lock(), streaming=False, authorize=authorize)
+    call = CallContext("callee", policy, None, time.monotonic, principal)
+    if refused is None:
+        admission.check(call)
+        return
+    with pytest.raises(accord.PermissionDenied, match=f"grpc.{service}|certificate") as caught:
+        admission.check(call)
+    assert caught.value.reason == refused
 
 
 async def test_anonymous_on_loopback() -> None:
