@@ -43,7 +43,14 @@ Targets = Mapping[str, str] | Callable[[str], str]
 Options = Sequence[tuple[str, str | int]]
 """Arguments of gRPC's channels and servers, by name."""
 
+_METADATA: Final = (
+    # Between gRPC's own bounds (8 and 16 KiB) calls fail at random; what is read here is bounded.
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.absolute_max_metadata_size", 128 * 1024),
+)
+
 _CHANNEL_OPTIONS: Final = (
+    *_METADATA,
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -68,9 +75,7 @@ _SERVER_OPTIONS: Final = (
     ("grpc.max_connection_age_ms", 30 * 60_000),
     # Two processes on one port would share its calls in silence.
     ("grpc.so_reuseport", 0),
-    # Between gRPC's own bounds (8 and 16 KiB) calls fail at random; what is read here is bounded.
-    ("grpc.max_metadata_size", 64 * 1024),
-    ("grpc.absolute_max_metadata_size", 128 * 1024),
+    *_METADATA,
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
 )

@@ -12,7 +12,7 @@ from accord.aio.server_timeouts import Watchdog
 from accord.errors import InvalidArgument
 from accord.server import types
 from accord.server.codec import Codec
-from accord.server.error_mapping import known, sendable, with_mark
+from accord.server.error_mapping import known, sendable, text, with_mark
 from accord.server.servicer_context import ServicerContext
 from accord.server.spans import ServerCall
 from accord.server.types import Metadata, Req, Res, Status, Trailers
@@ -113,7 +113,8 @@ class ServerContext(ServicerContext[GrpcContext], Generic[Req, Res]):
         self, code: Status, details: str = "", trailing_metadata: Metadata = ()
     ) -> None:
         """End the call with a status. Raises AbortError."""
-        await self._context.abort(known(code), details, sendable(with_mark(trailing_metadata)))
+        trailers = sendable(with_mark(trailing_metadata))
+        await self._context.abort(known(code), text(details), trailers)
 
     async def abort_with_status(self, status: grpc.Status) -> None:
         """As gRPC's own."""

@@ -9,18 +9,20 @@ import logging
 import sys
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import Final
+from typing import Final, TypeVar
 
 import grpc
 from google.rpc import status_pb2
 
-from accord import errors
+from accord import error_details, errors
 from accord._log import log
 from accord.context import CallContext
 from accord.errors import DEPENDENCY, EXHAUSTED
 from accord.policies.retry import MARK, NEVER, PUSHBACK_KEY, format_pushback, parse_pushback
 from accord.server.types import Metadata, Status, Trailers
 from accord.telemetry.propagation import trace_id
+
+T = TypeVar("T")
 
 _MAX_CHAIN: Final = 32
 
@@ -114,10 +116,20 @@ def _marked(error: BaseException) -> bool:
     return parse_pushback(*said) == NEVER
 
 
+def text(details: T) -> T | str:
+    """A status message as far as there is room; gRPC would never end a call with one no UTF-8."""
+    return error_details.cut(details) if isinstance(details, str) else details
+
+
 def sendable(trailers: Metadata | None) -> Trailers:
-    """Trailers as they are. Raises TypeError for a wrong type: gRPC would never end the call."""
+    """Trailers as they are.
+
+    Raises TypeError or UnicodeEncodeError for some with which gRPC would never end the call.
+    """
     found = tuple(trailers or ())
     for key, value in found:
+        if isinstance(value, str):
+            value.encode()
         if not isinstance(key, str) or not isinstance(
             value, bytes if key.endswith("-bin") else (str, bytes)
         ):

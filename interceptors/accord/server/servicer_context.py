@@ -2,7 +2,7 @@
 
 from typing import Generic, TypeVar
 
-from accord.server.error_mapping import known, sendable
+from accord.server.error_mapping import known, sendable, text
 from accord.server.types import GrpcContext, Metadata, Status
 
 ContextT = TypeVar("ContextT", bound=GrpcContext)
@@ -22,9 +22,13 @@ class ServicerContext(Generic[ContextT]):
     def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
         """Set the trailers of the answer.
 
-        Raises TypeError for trailers of a wrong type, with which gRPC would never end the call.
+        Raises as `sendable` for trailers with which gRPC would never end the call.
         """
         self._context.set_trailing_metadata(sendable(trailing_metadata))
+
+    def set_details(self, details: str) -> None:
+        """Set the status message of the answer."""
+        self._context.set_details(text(details))
 
     def set_code(self, code: Status) -> None:
         """Set the status code of the answer."""

@@ -35,6 +35,9 @@ class GrpcContext(Protocol):
     def trailing_metadata(self) -> Metadata | None:
         """The trailers that were set."""
 
+    def set_details(self, details: str, /) -> None:
+        """Set the message of the status."""
+
     def set_trailing_metadata(self, trailing_metadata: Trailers, /) -> None:
         """Set the trailers of the answer."""
 

@@ -8,7 +8,7 @@ import grpc
 from accord.errors import InvalidArgument, grpc_code
 from accord.server import types
 from accord.server.codec import Codec
-from accord.server.error_mapping import Answer, known, with_mark
+from accord.server.error_mapping import Answer, known, text, with_mark
 from accord.server.servicer_context import ServicerContext
 from accord.server.spans import ServerCall
 from accord.server.types import Metadata, Req, Res, Status
@@ -32,9 +32,6 @@ class GrpcContext(types.GrpcContext, Protocol):
 
     def send_initial_metadata(self, initial_metadata: Metadata, /) -> None:
         """Send what comes before the responses."""
-
-    def set_details(self, details: str, /) -> None:
-        """Set the message of the status."""
 
     def abort(self, code: Status, details: str, /) -> None:
         """End the call with a status. Raises an exception."""
@@ -99,6 +96,7 @@ class ServerContext(ServicerContext[GrpcContext]):
         """End the call with a status. Raises an exception that must not be caught."""
         trailers = with_mark(self._context.trailing_metadata() or ())
         self._context.set_trailing_metadata(trailers)
+        details = text(details)
         self._context.set_details(details)  # what is no text fails here, as an error of the handler
         self.aborted = True
         self._context.abort(known(code), details)
