@@ -26,7 +26,7 @@ from accord.aio.client_types import (
     Start,
 )
 from accord.client.call import Attempt
-from accord.client.types import Req, Res, stands_for
+from accord.client.types import Req, Res, stands_for, tell
 
 P = ParamSpec("P")
 
@@ -144,5 +144,4 @@ class StreamCall(DelegatingCall, Generic[Req, Res]):
     def call_back(self) -> None:
         """Tell everybody that the call has ended."""
         callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(self)
+        tell(callbacks, self)

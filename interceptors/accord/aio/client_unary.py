@@ -28,7 +28,7 @@ from accord.aio.client_types import (
 from accord.client.call import Attempt
 from accord.client.method_state import MethodState
 from accord.client.request import Outgoing, failure_from
-from accord.client.types import RAISE, Again, Details, Raise, Refuse, Req, Res, stands_for
+from accord.client.types import RAISE, Again, Details, Raise, Refuse, Req, Res, stands_for, tell
 
 CANCELLED: Final = grpc.StatusCode.CANCELLED
 
@@ -212,8 +212,7 @@ class UnaryCall(CallBase, Generic[Req, Res]):
             self._waiting.set_result(None)
         if self._callbacks:
             callbacks, self._callbacks = self._callbacks, ()
-            for callback in callbacks:
-                callback(self)
+            tell(callbacks, self)
 
     def _carry_on(self) -> None:
         """See that the call ends although nobody awaits it."""

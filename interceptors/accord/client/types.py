@@ -1,13 +1,15 @@
 """What the engine and a driver say to each other of a call, and what gRPC gives and takes."""
 
+import logging
 from abc import ABCMeta
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Final, NamedTuple, Protocol, TypeVar, cast
+from typing import Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 import grpc
 
+from accord._log import log
 from accord.policies.types import Code
 
 
@@ -108,6 +110,9 @@ Res = TypeVar("Res")
 T = TypeVar("T")
 
 
+P = ParamSpec("P")
+
+
 M = TypeVar("M", bound=Callable[..., object])  # any method
 
 
@@ -157,6 +162,15 @@ class CallDetails(Protocol):
     @property
     def wait_for_ready(self) -> bool | None:
         """Whether to wait for a connection."""
+
+
+def tell(callbacks: Iterable[Callable[P, object]], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Call back; what a callback raises is logged, and never replaces the answer of its call."""
+    for callback in callbacks:
+        try:
+            callback(*args, **kwargs)
+        except Exception as error:
+            log(logging.ERROR, "a callback of a call failed", error=error)
 
 
 def stands_for(base: type) -> Callable[[type[T]], type[T]]:

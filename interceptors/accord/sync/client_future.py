@@ -7,7 +7,6 @@ attempts of a blocking call that came through an interceptor.
 
 import contextvars
 import inspect
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,10 +16,9 @@ from typing import Generic, Self, cast
 
 import grpc
 
-from accord._log import log
 from accord.client.call import Attempt
 from accord.client.request import failure_from
-from accord.client.types import Raise, Refuse, Req, Res, stands_for
+from accord.client.types import Raise, Refuse, Req, Res, stands_for, tell
 from accord.sync.client_call import CANCELLED, Answer, CallBase, Ended, Refusal
 from accord.sync.client_types import CallStatus, Response, Start, SyncOutgoing
 from accord.sync.timers import TIMERS, Timer
@@ -237,11 +235,7 @@ class FutureCall(CallBase, Generic[Req, Res]):
             if self._outcome is None:
                 return
             callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            try:
-                callback()
-            except Exception as error:
-                log(logging.ERROR, "a callback of a call failed", error=error)
+        tell(callbacks)
 
     def _settled(self, timeout: float | None = None) -> Outcome[Res]:
         """Wait for the end. Raises FutureTimeoutError."""

@@ -15,7 +15,7 @@ import grpc
 from accord.client.call import Attempt
 from accord.client.request import OnResume
 from accord.client.resume import ResumeTokens
-from accord.client.types import Raise, Req, Res
+from accord.client.types import Raise, Req, Res, tell
 from accord.sync.client_call import CANCELLED, Refusal
 from accord.sync.client_stream import StreamCall
 from accord.sync.client_types import CallStatus, Responses, Start, SyncOutgoing
@@ -128,8 +128,7 @@ class ResumableCall(StreamCall[Req, Res]):
         if code is grpc.StatusCode.OK:
             self._attempt.answered()
         self._outgoing.finish(code.name)
-        for callback in callbacks:
-            callback()
+        tell(callbacks)
 
     @property
     def has_reader(self) -> bool:

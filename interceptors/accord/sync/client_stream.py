@@ -15,7 +15,7 @@ import grpc
 
 from accord.client.call import PROBE_SETTLES, Attempt
 from accord.client.request import trailers_of
-from accord.client.types import Pairs, Req, Res
+from accord.client.types import Pairs, Req, Res, tell
 from accord.sync.client_call import CallBase
 from accord.sync.client_types import CallStatus, Responses, Start, SyncOutgoing
 
@@ -87,7 +87,8 @@ class StreamCall(CallBase, Generic[Req, Res]):
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Call back when it has ended; False if it has."""
-        return self._rpc.add_callback(callback)
+        # One that raises would end the thread in which gRPC tells all calls of a channel.
+        return self._rpc.add_callback(partial(tell, (callback,)))
 
     def initial_metadata(self) -> Pairs:
         """What the server sent first; waits for it."""
