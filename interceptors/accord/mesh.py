@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import cached_property
+from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -23,6 +24,7 @@ from accord.aio.server_interceptors import ServerInterceptor, ServerPipelines
 from accord.client import service_config as balancing
 from accord.client.method_state import ClientSnapshot, Environment, MethodStates
 from accord.client.request import ClientSettings, Fallback, OnResume
+from accord.contract.names import meant, method_name, wrong_response
 from accord.contract.registry import check_service
 from accord.errors import Translate
 from accord.interfaces import Repeats, Validator
@@ -85,8 +87,8 @@ class Mesh:
     """One per process and event loop.
 
     `name` is the service's name: the domain of its errors. `targets` says where a named service
-    listens; without an entry the name itself is the address. `validator` checks every request,
-    `idempotency` finds stored answers, or is "handler" where handlers recognise repeats by
+    listens; what has no entry is an address, with a port or a scheme. `validator` checks every
+    request, `idempotency` finds stored answers, or is "handler" where handlers recognise repeats by
     themselves: without either, a server with a method that requires keys does not start.
     `translate` turns the process's own exceptions (a lost database, say) into errors a caller may
     see. `on_resume` is told before a broken stream is opened again, which goes on for
@@ -144,9 +146,15 @@ class Mesh:
         self._channels: dict[tuple[str, grpc.ChannelCredentials | None], grpc.aio.Channel] = {}
 
     def address(self, target: str) -> str:
-        """Where a named service listens."""
+        """Where a named service listens.
+
+        Raises ValueError for what is none of the `targets`, if there are any, and no address.
+        """
         if callable(self._targets):
             return self._targets(target)
+        if self._targets and target not in self._targets and ":" not in target:
+            hint = meant(target, self._targets)
+            raise ValueError(f"{target!r} is no target, nor has it the port of an address{hint}")
         return self._targets.get(target, target)
 
     def channel(
@@ -186,9 +194,21 @@ class Mesh:
 
         It is asked when a call of one request and one response has ended UNAVAILABLE (an open
         breaker included) or DEADLINE_EXCEEDED, after all attempts. `fn` may be a coroutine
-        function; None, or an exception, lets the caller have the error.
+        function; None, or an exception, lets the caller have the error. What is not a response of
+        the method counts as an exception.
+
+        Raises ValueError for what is not a method, and TypeError for what cannot be called or says
+        that it returns something else.
         """
-        self._client.fallbacks[f"/{method.removeprefix('/')}"] = fn
+        name = method_name(method)
+        if not callable(fn):
+            raise TypeError(f"the fallback of {method} cannot be called: {fn!r}")
+        made = get_annotations(fn).get("return")
+        if isinstance(made, type) and issubclass(made, Message):
+            problem = wrong_response(name, made)
+            if problem is not None:
+                raise TypeError(problem)
+        self._client.fallbacks[name] = fn
 
     def snapshot(self) -> ClientSnapshot:
         """Breakers, budgets, hedge delays and caches of this process's clients."""

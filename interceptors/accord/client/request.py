@@ -32,6 +32,7 @@ from accord.client.types import (
     Req,
     Res,
 )
+from accord.contract.names import wrong_response
 from accord.contract.policy_types import ContractError
 from accord.errors import DEPENDENCY, EXHAUSTED
 from accord.policies.fault_injection import FAULT_KEY
@@ -300,7 +301,11 @@ class Outgoing(Generic[Req, Res, E]):
         log(logging.ERROR, "a fallback failed", error=problem, method=self.call.policy.method)
 
     def fell_back(self, answer: object) -> Res | None:  # whatever the application's function gave
-        """The answer of the fallback; None: it had none either."""
+        """The answer of the fallback; None: it had none either, or not one of this method."""
+        problem = None if answer is None else wrong_response(self.call.policy.method, type(answer))
+        if problem is not None:
+            self.fallback_failed(TypeError(problem))
+            return None
         if answer is not None:
             env, state = self._caller.settings.env, self.call.state
             with env.lock:

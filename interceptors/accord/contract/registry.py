@@ -8,6 +8,7 @@ from typing import Final
 
 from google.protobuf import descriptor_pool
 
+from accord.contract.names import meant, method_name, services
 from accord.contract.options_reader import Reader
 from accord.contract.policy_types import ContractError, Dark, MethodPolicy
 from accord.v1 import policy_pb2
@@ -31,12 +32,15 @@ _policies: dict[str, MethodPolicy] = {}
 
 
 def method_policy(method: str) -> MethodPolicy:
-    """The policy of a full method name, "/pkg.Service/Method"; found once, then kept.
+    """The policy of a method, "/pkg.Service/Method" or without the first slash; found once.
 
-    Of a method that the process has no descriptor of nothing is declared. Raises ContractError.
+    Of a method that the process has no descriptor of nothing is declared. Raises ContractError, and
+    ValueError if this is not the name of a method.
     """
     policy = _policies.get(method)
     if policy is None:
+        if not method.startswith("/"):
+            return method_policy(method_name(method))
         try:
             found = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
         except KeyError:
@@ -80,7 +84,10 @@ def check_service(service: str) -> tuple[MethodPolicy, ...]:
 
     Raises ContractError if one is invalid, KeyError if the service is not known.
     """
-    found = descriptor_pool.Default().FindServiceByName(service)
+    try:
+        found = descriptor_pool.Default().FindServiceByName(service)
+    except KeyError:
+        raise KeyError(f"there is no service {service!r}{meant(service, services())}") from None
     return tuple(method_policy(f"/{service}/{method.name}") for method in found.methods)
 
 

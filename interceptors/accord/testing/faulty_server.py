@@ -17,6 +17,7 @@ from google.protobuf import descriptor, descriptor_pool, message, message_factor
 from grpc_health.v1 import health, health_pb2_grpc
 
 from accord import errors
+from accord.contract.names import method_name
 from accord.policies.retry import ATTEMPT_KEY, NEVER, PUSHBACK_KEY, format_pushback, read_attempt
 from accord.policies.types import Code
 from accord.server.types import AnyHandler
@@ -117,12 +118,13 @@ class FaultyServer:
                 message to answer with, or `reply`, `fail`, `hang`, `drop`. The last one stays.
 
         Raises:
-            ValueError: there are no steps, or one is not the name of a code.
+            ValueError: there are no steps, one is not the name of a code, or `method` is misspelt.
         """
+        name = method if method == ANY else method_name(method)
         if not steps:
             raise ValueError("a script has at least one step")
         with self._lock:
-            self._scripts[method.removeprefix("/")] = [step(item) for item in steps]
+            self._scripts[name.removeprefix("/")] = [step(item) for item in steps]
 
     @property
     def attempts(self) -> list[Attempt]:

@@ -98,4 +98,7 @@ def _code(name: str) -> Code:
     try:
         return Code[name]
     except KeyError:
-        raise ValueError(f"{name!r} is not the name of a status code") from None
+        from accord.contract.names import meant  # late: pytest loads this module in every run
+
+        hint = meant(name, Code.__members__)
+        raise ValueError(f"{name!r} is not the name of a status code{hint}") from None

@@ -1,0 +1,63 @@
+"""Names that users write: of methods, services and targets. One that is none is refused at once.
+
+What was probably meant is said with it, by the likeness of difflib (Ratcliff and Obershelp).
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.message import Message
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """For the end of a message: the known name that is most like this one; "" if none is."""
+    near = get_close_matches(name, known, 1, 0.7)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def method_name(name: str) -> str:
+    """A method as it travels, "/pkg.Service/Method", of its name with or without the first slash.
+
+    A service that the process has no descriptor of may have any method.
+
+    Raises:
+        ValueError: this is no such name, the service has no such method, or there is no such
+            service but one whose name is nearly the same.
+    """
+    service, _, method = name.removeprefix("/").partition("/")
+    if not method:
+        raise ValueError(f"{name!r} is not a method such as 'pkg.Service/Method'")
+    try:
+        found = descriptor_pool.Default().FindServiceByName(service)
+    except KeyError:
+        if hint := meant(service, services()):
+            raise ValueError(f"there is no service {service!r}{hint}") from None
+    else:
+        if method not in found.methods_by_name:
+            hint = meant(method, found.methods_by_name)
+            raise ValueError(f"{service} has no method {method!r}{hint}")
+    return f"/{service}/{method}"
+
+
+def wrong_response(method: str, kind: type) -> str | None:
+    """What is wrong with a type as that of a method's responses; bytes may be of any."""
+    try:
+        found = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
+    except KeyError:
+        return None
+    wanted = found.output_type.full_name
+    given = kind.DESCRIPTOR.full_name if issubclass(kind, Message) else kind.__qualname__
+    return (
+        None if given in (wanted, "bytes") else f"{method[1:]} answers with {wanted}, not {given}"
+    )
+
+
+def services() -> Iterator[str]:
+    """The services of the generated code that has been imported."""
+    for module in tuple(sys.modules.values()):
+        file = getattr(module, "__dict__", {}).get("DESCRIPTOR")
+        if isinstance(file, FileDescriptor):
+            yield from (service.full_name for service in file.services_by_name.values())
