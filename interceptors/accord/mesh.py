@@ -6,6 +6,7 @@ import random as randomness
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import cached_property
 from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, Final
@@ -32,7 +33,7 @@ from accord.policies.budget import BudgetPolicy
 from accord.policies.resume import ResumeLimits
 from accord.server.registration import LAME_DUCK
 from accord.server.request import Settings
-from accord.server.state import Limits, ServerState
+from accord.server.state import Limits, ServedSnapshot, ServerState
 from accord.server.types import GenericHandler
 
 if TYPE_CHECKING:
@@ -81,6 +82,14 @@ _SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot(ClientSnapshot):
+    """What a process has learned: breakers, budgets, hedge delays and caches of its clients."""
+
+    served: tuple[ServedSnapshot, ...]
+    """What its servers are asked for."""
 
 
 class Mesh:
@@ -210,9 +219,10 @@ class Mesh:
                 raise TypeError(problem)
         self._client.fallbacks[name] = fn
 
-    def snapshot(self) -> ClientSnapshot:
-        """Breakers, budgets, hedge delays and caches of this process's clients."""
-        return self._methods.snapshot()
+    def snapshot(self) -> Snapshot:
+        """What this process's clients and servers have learned."""
+        found = self._methods.snapshot()
+        return Snapshot(found.routes, found.targets, self.control.snapshot())
 
     def server_interceptors(self) -> list[ServerInterceptor]:
         """Interceptors for a server of your own; they go before any others."""

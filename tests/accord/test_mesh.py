@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -12,7 +12,20 @@ from grpc.aio import UsageError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 import accord
-from tests.accord.kit import SERVICE, Message, Stub, collect, eventually, failure, handlers, serving
+from accord.policies.call_depth import DEPTH_KEY
+from accord.server.stage_order import IGNORED
+from tests.accord.kit import (
+    SERVICE,
+    Message,
+    Stub,
+    collect,
+    eventually,
+    failure,
+    handlers,
+    path,
+    serving,
+)
+from tests.accord.sync import kit
 
 
 async def _echo(request: Any, context: Any) -> Any:
@@ -206,3 +219,22 @@ async def test_metadata_between_the_bounds_of_grpc(driver: str, size: int) -> No
             for _ in range(30):
                 await asyncio.to_thread(call, Message(), metadata=pairs)
         await mesh.close()
+
+
+@pytest.mark.parametrize("threads", [False, True], ids=["aio", "sync"])
+async def test_snapshot_of_a_process_that_only_serves(threads: bool) -> None:
+    """What it is asked for, and what its policies have decided."""
+    callee = accord.Mesh("callee")
+    assert callee.snapshot().served == ()
+    async with AsyncExitStack() as stack:
+        if threads:
+            calls = {"Unary": lambda request, context: request}
+            address = stack.enter_context(kit.serving(callee, calls))
+        else:
+            address = await stack.enter_async_context(serving(callee, {"Unary": _echo}))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+        for depth in ("0", "0", "deep"):
+            await Stub(channel).Unary(Message(), metadata=((DEPTH_KEY, depth),))
+    (served,) = callee.snapshot().served
+    assert (served.method, served.calls) == (path("Unary"), 3)
+    assert served.decisions == {f"{IGNORED}.{DEPTH_KEY}": 1}

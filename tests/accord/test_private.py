@@ -7,6 +7,7 @@ what is marked "faster" calls work all the same.
 import ast
 import asyncio
 import importlib
+import re
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
@@ -90,7 +91,7 @@ def asked_for(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "_PARTS":
             texts = list(ast.walk(node.value)) if node.value else []  # type: ignore[arg-type]
         for text in texts:
-            if isinstance(text, ast.Constant) and str(text.value).startswith("_"):
+            if isinstance(text, ast.Constant) and re.match("_[a-z]", str(text.value)):
                 yield str(text.value)
 
 

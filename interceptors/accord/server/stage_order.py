@@ -80,6 +80,7 @@ class Stages(Generic[Req, Res]):
     """The stages of one method."""
 
     __slots__ = (
+        "_arrived",
         "_bound",
         "_generation",
         "_limits",
@@ -116,6 +117,7 @@ class Stages(Generic[Req, Res]):
         self._settings = settings
         self._state = settings.state
         self._method = policy.method
+        self._arrived = settings.state.arrivals(policy.method)
         self._peers = peers
         self._lock = lock
         self._streamed = streamed
@@ -131,6 +133,7 @@ class Stages(Generic[Req, Res]):
 
         `remaining`: seconds that the caller's deadline leaves.
         """
+        next(self._arrived)
         metadata = grpc_context.invocation_metadata() or ()
         headers = {key: value for key, value in metadata if key in READ}
         if self._generation != self._state.overrides.generation:

@@ -6,8 +6,10 @@ callers, where a generic handler serves any name, so their number is bounded her
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final
 
 from accord.contract.live_overrides import Overrides
@@ -39,6 +41,18 @@ class Limits:
     """All other calls: they have a fixed limit of their own and do not wait."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServedSnapshot:
+    """One served method at one moment, since the start of the process."""
+
+    method: str
+    """As it travels: "/pkg.Service/Method"."""
+    calls: int
+    """Those that have come, whatever became of them."""
+    decisions: Mapping[str, int]
+    """What policies decided, by the name of a count."""
+
+
 class ServerState:
     """One per process. Used inside one event loop, or under the lock of `mesh.sync`."""
 
@@ -61,6 +75,7 @@ class ServerState:
             None, QueuePolicy(length=0), clock=clock, random=random, fixed=limits.streams
         )
         self._rates: dict[str, tuple[RatePolicy, RateLimiter]] = {}
+        self._arrived: dict[str, count[int]] = {}
 
     def limiter(self, method: str, *, streaming: bool) -> Limiter | None:
         """What a method's calls count against.
@@ -71,6 +86,19 @@ class ServerState:
         if method.startswith(_UNLIMITED):
             return None
         return self.streams if streaming else self.calls
+
+    def arrivals(self, method: str) -> Iterator[int]:
+        """Counts the calls of a method, by `next`, which no other thread can interrupt."""
+        name = method if method in self._arrived or len(self._arrived) < MAX_METHODS else OTHER
+        return self._arrived.setdefault(name, count())
+
+    def snapshot(self) -> tuple[ServedSnapshot, ...]:
+        """The methods that are served; gRPC's own are called for ever and say nothing."""
+        return tuple(
+            ServedSnapshot(method, next(copy(arrived)), self.counts.of(method))
+            for method, arrived in list(self._arrived.items())
+            if not method.startswith(_UNLIMITED[0])
+        )
 
     def rate(self, policy: MethodPolicy, principal: str) -> Refused | None:
         """Take a token of this caller for this method."""
