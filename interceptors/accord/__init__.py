@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from accord.context import Idempotency as Idempotency
     from accord.context import carry as carry
     from accord.context import current as current
+    from accord.context import deadline as deadline
     from accord.context import detach as detach
     from accord.context import idempotency_key as idempotency_key
     from accord.contract import ContractError as ContractError
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from accord.telemetry import use_trace as use_trace
 
 _HOMES = {
-    "accord.context": "CallContext Idempotency carry current detach idempotency_key",
+    "accord.context": "CallContext Idempotency carry current deadline detach idempotency_key",
     "accord.contract": (
         "ContractError EventPolicy MethodPolicy check_service event_policy method_policy"
     ),

@@ -5,11 +5,13 @@ wrapped with `carry`; work that must outlive its request is started inside `deta
 """
 
 import contextvars
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from random import getrandbits
+from time import monotonic
 from typing import Final, ParamSpec, TypeVar
 
 from accord.contract.policy_types import MethodPolicy
@@ -85,6 +87,10 @@ _current: contextvars.ContextVar[CallContext | None] = contextvars.ContextVar(
 )
 
 
+_ends: contextvars.ContextVar[float | None] = contextvars.ContextVar("accord_ends", default=None)
+"""When `deadline` ends outside of a handler, on the clock of `time.monotonic`."""
+
+
 def current() -> CallContext | None:
     """The call being handled, or None outside of a handler."""
     return _current.get()
@@ -116,11 +122,46 @@ def detach() -> Iterator[None]:
     if call is not None:
         call.trace()  # goes with it
         call = replace(call, deadline=None, idempotency=None, attempt=0)
-    token = _current.set(call)
+    with _entered(call, None):
+        yield
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Calls made inside, and those that they make, end `seconds` from now at the latest.
+
+    For the edge of the mesh, such as an HTTP request or a job; inside a handler it shortens what
+    the handler has. Scopes nest: the one that ends first wins. It ends calls and nothing else.
+
+    Raises ValueError if `seconds` is not a number.
+    """
+    if seconds != seconds:
+        raise ValueError("a deadline is not a number")
+    call, ends = _current.get(), _ends.get()
+    if call is None:
+        ends = min(monotonic() + seconds, math.inf if ends is None else ends)
+    else:
+        left = call.remaining()
+        left = seconds if left is None else min(seconds, left)
+        call = replace(call, deadline=call.clock() + left)
+    with _entered(call, ends):
+        yield
+
+
+@contextmanager
+def _entered(call: CallContext | None, ends: float | None) -> Iterator[None]:
+    tokens = _current.set(call), _ends.set(ends)
     try:
         yield
     finally:
-        _current.reset(token)
+        _current.reset(tokens[0])
+        _ends.reset(tokens[1])
+
+
+def scope_left() -> float | None:
+    """Seconds that `deadline` leaves outside of a handler, below 0 when over; None: no bound."""
+    ends = _ends.get()
+    return None if ends is None else ends - monotonic()
 
 
 def idempotency_key(key: str) -> tuple[tuple[str, str], ...]:

@@ -20,7 +20,9 @@ PUBLIC: Final = {
     "accord": " ".join(accord.__all__),
     "accord.admin.mesh_service": "Audit CONTRACT Intervention serve",
     "accord.client.service_config": "ServiceConfigError",
-    "accord.context": "ANONYMOUS CallContext Idempotency carry current detach idempotency_key",
+    "accord.context": (
+        "ANONYMOUS CallContext Idempotency carry current deadline detach idempotency_key"
+    ),
     "accord.contract": (
         "CompensationPolicy ContractError Dark EventPolicy"
         " FloorPolicy Key LIVE_FIELDS LimitPolicy MethodPolicy Reading ResumePolicy SagaPolicy"

@@ -40,6 +40,7 @@ from accord import (
     carry,
     check_service,
     current,
+    deadline,
     detach,
     event_policy,
     failure_of,
@@ -207,7 +208,7 @@ async def handler(request: Message, nested: Callable[[Message], Awaitable[Messag
         assert_type(call.idempotency, Idempotency | None)
         assert_type(call.remaining(), float | None)
     work = carry(trace_id)
-    with detach(), use_trace(trace_headers()):
+    with deadline(2.0), detach(), use_trace(trace_headers()):
         assert set(trace_headers()) <= HEADERS
         work()
     assert_type(idempotency_key("7"), tuple[tuple[str, str], ...])

@@ -142,6 +142,8 @@ class Outgoing(Generic[Req, Res, E]):
             metadata = (*metadata, *context.outgoing(handled))
             declared = handled.policy.calls.get(policy.method)
             inherits, inherited_attempt = handled.deadline, handled.attempt
+        elif (left := context.scope_left()) is not None:
+            inherits = env.clock() + left
         self.call = Call(
             state,
             env,
