@@ -60,7 +60,7 @@ class Shop:
         """
         address = self._targets[service]
         if self._mesh is None:
-            self._mesh = accord.Mesh("shopctl", targets=self._targets)
+            self._mesh = accord.Mesh("shopctl", targets=self._targets, health_checks=self._targets)
         channel = self._mesh.channel(service)
         if not await serves(channel):
             raise CommandError(

@@ -4,10 +4,10 @@ import asyncio
 import json
 import random as randomness
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,9 +39,6 @@ from accord.server.types import GenericHandler
 if TYPE_CHECKING:
     from accord.sync.mesh import SyncMesh
 
-MAX_MESSAGE: Final = 4 * 1024 * 1024
-"""Bytes of the largest message, both ways."""
-
 Targets = Mapping[str, str] | Callable[[str], str]
 Options = Sequence[tuple[str, str | int]]
 """Arguments of gRPC's channels and servers, by name."""
@@ -61,8 +58,6 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", MAX_MESSAGE),
 )
 
 _SERVER_OPTIONS: Final = (
@@ -76,11 +71,7 @@ _SERVER_OPTIONS: Final = (
     # New replicas get their share of long-lived channels. Calls end on the old connection, streams
     # too, which have a lifetime of their own.
     ("grpc.max_connection_age_ms", 30 * 60_000),
-    # Two processes on one port would share its calls in silence.
-    ("grpc.so_reuseport", 0),
     *_METADATA,
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", MAX_MESSAGE),
 )
 
 
@@ -103,10 +94,12 @@ class Mesh:
     see. `on_resume` is told before a broken stream is opened again, which goes on for
     `resume_patience` seconds without progress. `budget` bounds the retries and hedges to each
     target. `limits` bounds what its servers take on; `authorize` refuses callers without a verified
-    identity, and all whom a contract does not list. `service_config` replaces the one that channels
-    derive from the contracts (see `accord.client.service_config`). `message_sizes` has its servers
-    record the sizes of messages beside durations (see `accord.telemetry.metrics`). `clock` is
-    monotonic, `random` uniform over [0, 1).
+    identity, and all whom a contract does not list. `health_checks` are the targets whose
+    channels watch `grpc.health.v1` and send nothing to a server that does not say SERVING: only
+    those that answer it, for a call is all that gRPC sends: no metadata. `service_config` replaces
+    the one that channels derive from the contracts (see `accord.client.service_config`).
+    `message_sizes` has its servers record the sizes of messages beside durations (see
+    `accord.telemetry.metrics`). `clock` is monotonic, `random` uniform over [0, 1).
 
     Raises:
         ServiceConfigError: `service_config` is one that gRPC would fail every call with.
@@ -125,6 +118,7 @@ class Mesh:
         budget: BudgetPolicy | None = None,
         limits: Limits | None = None,
         authorize: bool = False,
+        health_checks: Container[str] = (),
         service_config: Mapping[str, Any] | None = None,  # as in JSON
         message_sizes: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -152,7 +146,8 @@ class Mesh:
         self._settings = Settings(
             name, clock, self.control, validator, idempotency, translate, authorize
         )
-        self._channels: dict[tuple[str, grpc.ChannelCredentials | None], grpc.aio.Channel] = {}
+        self._health_checks = health_checks
+        self._channels: dict[tuple[Hashable, ...], grpc.aio.Channel] = {}
 
     def address(self, target: str) -> str:
         """Where a named service listens.
@@ -167,30 +162,41 @@ class Mesh:
         return self._targets.get(target, target)
 
     def channel(
-        self, target: str, *contracts: str, credentials: grpc.ChannelCredentials | None = None
+        self,
+        target: str,
+        *contracts: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        options: Options = (),
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
     ) -> grpc.aio.Channel:
-        """The channel to a named service: made once, inside the running event loop, then kept.
+        """The channel to a named service: made once, then kept.
 
+        It belongs to the event loop in which it is first used, and may be made before one runs.
         `contracts` are the services called over it, "pkg.Service"; the channel's own settings
         follow from them. Without any, the defaults hold. `credentials` are those of mutual TLS, by
-        which servers know the caller; other credentials get a channel of their own, which makes way
-        for certificates that are renewed. None: without TLS.
+        which servers know the caller; None: without TLS. `options` are added to the library's own
+        and win over them. `interceptors` go before the library's: they see a call once, with what
+        came of it after all its attempts. Others of the three get a channel of their own, which
+        makes way for certificates that are renewed.
         """
-        channel = self._channels.get((target, credentials))
+        key = (target, credentials, tuple(options), *map(id, interceptors))
+        channel = self._channels.get(key)
         if channel is None:
-            channel = self._channels[target, credentials] = Channel(
+            channel = self._channels[key] = Channel(
                 self.address(target),
                 credentials,
-                self._channel_options(contracts),
+                self._channel_options(target, contracts, options),
                 Attempts(self._client, target, plain=True),
+                interceptors,
             )
         return channel
 
-    def _channel_options(self, contracts: Sequence[str]) -> Options:
+    def _channel_options(self, target: str, contracts: Sequence[str], options: Options) -> Options:
         config = self._service_config or balancing.derive(
-            policy for name in contracts for policy in check_service(name)
+            (policy for name in contracts for policy in check_service(name)),
+            health=target in self._health_checks,
         )
-        return (*_CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(config)))
+        return _merged((*_CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(config))), options)
 
     def client_interceptors(
         self, target: str = ""
@@ -248,7 +254,7 @@ class Mesh:
         pipelines = ServerPipelines(self._settings, migration_thread_pool)
         server = bare(
             interceptors=[ServerInterceptor(pipelines), *interceptors] if interceptors else [],
-            options=_server_options(options),
+            options=_merged(_SERVER_OPTIONS, options),
             migration_thread_pool=migration_thread_pool,
             maximum_concurrent_rpcs=maximum_concurrent_rpcs,
             compression=compression,
@@ -269,7 +275,7 @@ class Mesh:
             self._settings,
             address=self.address,
             channel_options=self._channel_options,
-            server_options=_server_options,
+            server_options=partial(_merged, _SERVER_OPTIONS),
         )
 
     async def close(self, grace: float | None = None) -> None:
@@ -281,6 +287,6 @@ class Mesh:
             self.sync.close()
 
 
-def _server_options(options: Options) -> Options:
+def _merged(ours: Options, options: Options) -> Options:
     """The library's, and those that win over them."""
-    return tuple({**dict(_SERVER_OPTIONS), **dict(options)}.items())
+    return tuple({**dict(ours), **dict(options)}.items())

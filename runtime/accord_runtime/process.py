@@ -84,6 +84,7 @@ async def running(
         mesh = accord.Mesh(
             service.name,
             targets=settings.peers,
+            health_checks=settings.peers,
             validator=validation.violations,
             idempotency=SqlIdempotencyStore(database),
             translate=_translate,
@@ -93,7 +94,8 @@ async def running(
             settings=settings,
             mesh=mesh,
             database=database,
-            server=mesh.server(),
+            # Two processes on one port would share its calls in silence.
+            server=mesh.server(options=[("grpc.so_reuseport", 0)]),
             # The address is this process's own as long as it lives, and the next one's after it;
             # replicas on other machines may well listen on the same one.
             executor=Executor(database, owner=f"{socket.gethostname()}/{settings.address}"),

@@ -136,6 +136,7 @@ async def connect(offset: int, tally: Tally, concurrency: int) -> AsyncIterator[
     mesh = accord.Mesh(
         "shopctl",
         targets=targets,
+        health_checks=targets,
         on_resume=lambda _method, _attempt, error: tally.retried(error.code().name),
     )
     try:

@@ -98,10 +98,10 @@ async def test_health_goes_through_the_pipeline() -> None:
 
 
 async def test_unhealthy_server_gets_no_calls() -> None:
-    """Channels check the health of their servers: one that does not serve is UNAVAILABLE."""
-    mesh = accord.Mesh("caller")
+    """A server of a target whose health is watched gets no calls when it does not serve."""
     async with healthy() as (address, servicer):
-        stub = Stub(mesh.channel(address))
+        mesh = accord.Mesh("caller", targets={"echo": address}, health_checks={"echo"})
+        stub = Stub(mesh.channel("echo"))
         assert (await stub.Unary(Message(text="a"))).text == "a"
         await servicer.enter_graceful_shutdown()
         error: accord.ServiceError | None = None
@@ -116,10 +116,10 @@ async def test_unhealthy_server_gets_no_calls() -> None:
 
 
 async def test_taken_port_is_refused() -> None:
-    """A second server on a port fails instead of sharing it."""
+    """A second server on a port fails instead of sharing it, where its options say so."""
     mesh = accord.Mesh("callee")
     async with healthy() as (address, _):
-        second = mesh.server()
+        second = mesh.server(options=[("grpc.so_reuseport", 0)])
         with suppress(RuntimeError):  # how gRPC says it depends on its version
             assert second.add_insecure_port(address) == 0
         await second.stop(None)

@@ -43,7 +43,10 @@ class ServiceConfigError(ValueError):
 
 
 def derive(
-    methods: Iterable[MethodPolicy] = (), *, interval: float = EJECTION_INTERVAL
+    methods: Iterable[MethodPolicy] = (),
+    *,
+    interval: float = EJECTION_INTERVAL,
+    health: bool = False,
 ) -> dict[str, Json]:
     """The config of a channel over which these methods are called.
 
@@ -53,6 +56,7 @@ def derive(
     Args:
         methods: their policies; none: a breaker's defaults.
         interval: seconds between two looks at the backends, more than 0.
+        health: whether the health of each backend is watched, in calls without any metadata.
     """
     breakers = [method.breaker or BreakerPolicy() for method in methods] or [BreakerPolicy()]
     return {
@@ -74,7 +78,7 @@ def derive(
                 }
             }
         ],
-        "healthCheckConfig": {"serviceName": ""},
+        **({"healthCheckConfig": {"serviceName": ""}} if health else {}),
     }
 
 

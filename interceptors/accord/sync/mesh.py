@@ -1,6 +1,6 @@
 """`mesh.sync`: what a mesh holds for gRPC with threads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import RLock
 from typing import Any, Literal
@@ -35,7 +35,7 @@ class SyncMesh:
         settings: Settings,
         *,
         address: Callable[[str], str],
-        channel_options: Callable[[Sequence[str]], Options],
+        channel_options: Callable[[str, Sequence[str], Options], Options],
         server_options: Callable[[Options], Options],
     ) -> None:
         """The functions are its mesh's."""
@@ -46,21 +46,28 @@ class SyncMesh:
         self._server_options = server_options
         self._lock = RLock()
         """Of the channels alone: making one takes its time."""
-        self._channels: dict[tuple[str, grpc.ChannelCredentials | None], Channel] = {}
+        self._channels: dict[tuple[Hashable, ...], grpc.Channel] = {}
 
     def channel(
-        self, target: str, *contracts: str, credentials: grpc.ChannelCredentials | None = None
+        self,
+        target: str,
+        *contracts: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        options: Options = (),
+        interceptors: Sequence[Any] = (),  # as above
     ) -> grpc.Channel:
         """The channel to a named service: made once, then kept. See `Mesh.channel`."""
+        key = (target, credentials, tuple(options), *map(id, interceptors))
         with self._lock:
-            channel = self._channels.get((target, credentials))
+            channel = self._channels.get(key)
             if channel is None:
-                channel = self._channels[target, credentials] = Channel(
+                made = Channel(
                     self._address(target),
                     credentials,
-                    self._channel_options(contracts),
+                    self._channel_options(target, contracts, options),
                     Attempts(self._client, target),
                 )
+                channel = self._channels[key] = grpc.intercept_channel(made, *interceptors)
             return channel
 
     def client_interceptors(
