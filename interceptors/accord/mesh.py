@@ -51,7 +51,9 @@ _METADATA: Final = (
 
 _CHANNEL_OPTIONS: Final = (
     *_METADATA,
-    ("grpc.keepalive_time_ms", 30_000),
+    # Servers that leave gRPC's settings alone end a connection that is pinged more often than every
+    # five minutes, with the quiet streams on it.
+    ("grpc.keepalive_time_ms", 6 * 60_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A server that comes back is found within two seconds; a silent address is left after five.
@@ -61,7 +63,7 @@ _CHANNEL_OPTIONS: Final = (
 )
 
 _SERVER_OPTIONS: Final = (
-    # Below the channels' keepalive, or they would be told "too many pings".
+    # Channels that ping more often are told "too many pings".
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 2),
     ("grpc.keepalive_time_ms", 30_000),
@@ -94,10 +96,11 @@ class Mesh:
     see. `on_resume` is told before a broken stream is opened again, which goes on for
     `resume_patience` seconds without progress. `budget` bounds the retries and hedges to each
     target. `limits` bounds what its servers take on; `authorize` refuses callers without a verified
-    identity, and all whom a contract does not list. `health_checks` are the targets whose
-    channels watch `grpc.health.v1` and send nothing to a server that does not say SERVING: only
-    those that answer it, for a call is all that gRPC sends: no metadata. `service_config` replaces
-    the one that channels derive from the contracts (see `accord.client.service_config`).
+    identity, and all whom a contract does not list. `channel_options` are those of all channels,
+    as far as one's own do not win over them. `health_checks` are the targets whose channels watch
+    `grpc.health.v1` and send nothing to a server that does not say SERVING; without metadata, so
+    that a server which asks for some would never be called. `service_config` replaces the one that
+    channels derive from the contracts (see `accord.client.service_config`).
     `message_sizes` has its servers record the sizes of messages beside durations (see
     `accord.telemetry.metrics`). `clock` is monotonic, `random` uniform over [0, 1).
 
@@ -118,6 +121,7 @@ class Mesh:
         budget: BudgetPolicy | None = None,
         limits: Limits | None = None,
         authorize: bool = False,
+        channel_options: Options = (),
         health_checks: Container[str] = (),
         service_config: Mapping[str, Any] | None = None,  # as in JSON
         message_sizes: bool = False,
@@ -146,6 +150,7 @@ class Mesh:
         self._settings = Settings(
             name, clock, self.control, validator, idempotency, translate, authorize
         )
+        self._channel_defaults = _merged(_CHANNEL_OPTIONS, channel_options)
         self._health_checks = health_checks
         self._channels: dict[tuple[Hashable, ...], grpc.aio.Channel] = {}
 
@@ -196,7 +201,8 @@ class Mesh:
             (policy for name in contracts for policy in check_service(name)),
             health=target in self._health_checks,
         )
-        return _merged((*_CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(config))), options)
+        derived = (("grpc.service_config", json.dumps(config)),)
+        return _merged((*derived, *self._channel_defaults), options)
 
     def client_interceptors(
         self, target: str = ""

@@ -84,6 +84,7 @@ async def running(
         mesh = accord.Mesh(
             service.name,
             targets=settings.peers,
+            channel_options=[("grpc.keepalive_time_ms", 30_000)],
             health_checks=settings.peers,
             validator=validation.violations,
             idempotency=SqlIdempotencyStore(database),
