@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -64,5 +64,6 @@ async def server(module: str, *arguments: str) -> AsyncIterator[tuple[int, str]]
         port = int(await process.stdout.readline())
         yield process.pid, f"127.0.0.1:{port}"
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):  # somebody else has killed it
+            process.kill()
         await process.wait()

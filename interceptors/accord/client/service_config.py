@@ -16,8 +16,12 @@ from accord.policies.breaker import BreakerPolicy
 Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | None
 """What a config is made of."""
 
-EJECTION_INTERVAL: Final = 10.0
-"""Seconds between two looks at the backends of a target (gRFC A50; Envoy's default)."""
+EJECTION_INTERVAL: Final = 0.5
+"""Seconds between two looks at the backends of a target: one that is frozen or slow is left out a
+second after its first calls have run out of time. gRFC A50 and Envoy take 10."""
+
+EJECTION_VOLUME: Final = 5
+"""Calls to a backend within an interval that are enough to tell that it is one (Envoy: 50)."""
 
 BASE_EJECTION: Final = 30.0
 """Seconds that a backend is left out for, times how often it has been (gRFC A50)."""
@@ -50,8 +54,8 @@ def derive(
 ) -> dict[str, Json]:
     """The config of a channel over which these methods are called.
 
-    It takes as many calls to tell an outlier as to open the most patient of their breakers, and at
-    least its share of failures.
+    It takes at least the share of failures of the most patient of their breakers to tell an
+    outlier.
 
     Args:
         methods: their policies; none: a breaker's defaults.
@@ -72,7 +76,7 @@ def derive(
                         ),
                         "enforcementPercentage": 100,
                         "minimumHosts": MIN_BACKENDS,
-                        "requestVolume": max(breaker.min_calls for breaker in breakers),
+                        "requestVolume": EJECTION_VOLUME,
                     },
                     "childPolicy": [{"round_robin": {}}],
                 }

@@ -51,13 +51,13 @@ def test_bad_config_is_refused(config: dict[str, Any], problem: str) -> None:
 
 
 def test_derived_from_the_contract() -> None:
-    """What is derived passes the check; the contract's breaker says how many calls are enough."""
+    """What is derived passes the check; few calls within a second tell an outlier."""
     for methods in ((), accord.check_service(SERVICE)):
         config: Any = service_config.derive(methods)
         service_config.check(config)
         ((balancing,),) = (config["loadBalancingConfig"],)
         ejection = balancing["outlier_detection_experimental"]["failurePercentageEjection"]
-        assert ejection["requestVolume"] == 10
+        assert ejection["requestVolume"] == service_config.EJECTION_VOLUME
         assert ejection["threshold"] == service_config.FAILING
 
 
