@@ -340,7 +340,9 @@ class Call:
     def after(self, attempt: Attempt, failure: Failure) -> Again | Raise:
         """What follows from the failure of an attempt, which asks for it."""
         resumption = self.resumption
-        if resumption is None or failure.own:
+        if failure.own:
+            return EXHAUSTED  # it would be the same again, for the tiers above too
+        if resumption is None:
             return self._again(failure)
         # gRPC's timer and this clock are not the same one.
         over = self.env.clock() >= attempt.started + attempt.timeout - TIMER_SLACK
@@ -382,7 +384,6 @@ class Call:
             pushback=failure.pushback,
             retry_info=failure.retry_info,
             started=failure.started,
-            own=failure.own,
         )
         if not isinstance(step, float):
             env.count(policy.method, f"retry.stopped.{step.value}")

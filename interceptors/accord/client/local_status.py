@@ -1,8 +1,4 @@
-"""Statuses that no server has decided: whose fault they tell is known by their text alone.
-
-gRPC marks them by nothing else (1.80 to 1.85; the texts are those of its core and of its Python
-files). One of the caller's own says nothing about a backend, and would be the same next time.
-"""
+"""Statuses that no server has decided: gRPC (1.80 to 1.85) marks them by their text alone."""
 
 from typing import Final
 

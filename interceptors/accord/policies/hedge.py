@@ -48,16 +48,8 @@ class HedgeSnapshot:
 class Hedge:
     """Hedging of one (target, method). Safe under threads."""
 
-    __slots__ = (
-        "_clock",
-        "_delay",
-        "_digest",
-        "_fresh_until",
-        "_lock",
-        "_policy",
-        "_refused",
-        "_sent",
-    )
+    __slots__ = ("_clock", "_delay", "_digest", "_fresh_until", "_lock", "_policy", "_refused",
+                 "_sent")  # fmt: skip
 
     def __init__(self, policy: HedgePolicy | None = None, *, clock: Callable[[], float]) -> None:
         self._policy = policy or HedgePolicy()

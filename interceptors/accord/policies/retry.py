@@ -46,8 +46,6 @@ class Stop(Enum):
     """The contract does not list the code."""
     UNSAFE = "unsafe"
     """A repeat could act twice: neither an idempotent method nor a key."""
-    OWN = "own"
-    """It was the caller's own mistake, and would be again."""
     TOLD = "told"
     """The server said never, or a tier below has given up."""
     SINGLE = "single"
@@ -82,16 +80,8 @@ def read_attempt(value: str | bytes) -> int | None:
 class Retry:
     """The attempts of one call. Belongs to that call: not shared, not locked."""
 
-    __slots__ = (
-        "_budget",
-        "_inherited",
-        "_limit",
-        "_policy",
-        "_random",
-        "_repeatable",
-        "_since",
-        "previous",
-    )
+    __slots__ = ("_budget", "_inherited", "_limit", "_policy", "_random", "_repeatable", "_since",
+                 "previous")  # fmt: skip
 
     def __init__(
         self,
@@ -137,7 +127,6 @@ class Retry:
         pushback: float | None = None,
         retry_info: float | None = None,
         started: bool = False,
-        own: bool = False,
     ) -> float | Stop:
         """Seconds to wait before the next attempt, or why there is none.
 
@@ -147,10 +136,9 @@ class Retry:
             pushback: what the trailer asks for, from `parse_pushback`.
             retry_info: seconds that the error's RetryInfo asks for.
             started: whether the caller has seen a message of the stream.
-            own: whether the caller's own side has ended the attempt.
         """
         told = told_to_wait(pushback, retry_info)
-        stop = Stop.OWN if own else self._stop(code, told, started=started)
+        stop = self._stop(code, told, started=started)
         if stop is not None:
             return stop
         delay = self._random() * max_backoff(self._policy, self._since) if told is None else told

@@ -134,6 +134,26 @@ def test_texts_of_grpc(code: str, details: str, own: bool, lost: bool) -> None:
     assert (local_status.own(status, details), local_status.lost(status, details)) == (own, lost)
 
 
+async def test_a_mistake_further_down_is_passed_on_as_one() -> None:
+    """Who forwards what is too large says so: its own callers neither repeat it nor leave it."""
+    leaf, middle = accord.Mesh("leaf"), accord.Mesh("middle")
+    mesh = caller("Retried")
+    async with serving(leaf, {"Retried": answer}) as below:
+        next_one = Stub(middle.channel(below)).Retried
+
+        async def forward(request: Any, context: Any) -> Any:
+            return await next_one(Message(text=LARGE))
+
+        async with (
+            serving(accord.Mesh("callee"), {"Retried": forward}) as address,
+            calling("aio", mesh, address) as call,
+        ):
+            assert await call("Retried", Message()) == "RESOURCE_EXHAUSTED"
+            (route,) = mesh.snapshot().routes
+            assert (route.retries, route.breaker and route.breaker.failures) == (0, 0)
+        await middle.close()
+
+
 @pytest.mark.parametrize("driver", ["aio", "sync"])
 async def test_overload_is_no_mistake(driver: str) -> None:
     """A server that says RESOURCE_EXHAUSTED, in whatever words, and gives reasons is overloaded."""
