@@ -50,7 +50,7 @@ FLOORS: Final = (
     {"contract", "interfaces"},
     {"context"},
     {"errors"},
-    {"telemetry"},
+    {"telemetry", "stores"},
     {"client", "server"},
     {"aio", "sync", "admin"},
     {"mesh"},

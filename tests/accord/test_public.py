@@ -52,6 +52,9 @@ PUBLIC: Final = {
     "accord.policies.rate_limit": "RatePolicy",
     "accord.policies.retry": "Retry RetryPolicy Stop",
     "accord.policies.types": "Code Priority",
+    "accord.stores": (
+        "DbApiStore KEPT MIGRATIONS SqliteStore Tx find key record settle settled sweep"
+    ),
     "accord.sync.mesh": "SyncMesh",
     "accord.telemetry": "HEADERS trace_headers trace_id use_trace",
     "accord.testing": (

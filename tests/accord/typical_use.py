@@ -1,6 +1,7 @@
 """How users use the library, for mypy: every name that they may import, once at least."""
 
 import random
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, assert_type
@@ -89,6 +90,19 @@ from accord.policies.queue import QueuePolicy
 from accord.policies.rate_limit import RatePolicy
 from accord.policies.retry import Retry, RetryPolicy, Stop
 from accord.policies.types import Code, Priority
+from accord.stores import (
+    KEPT,
+    MIGRATIONS,
+    DbApiStore,
+    SqliteStore,
+    Tx,
+    find,
+    key,
+    record,
+    settle,
+    settled,
+    sweep,
+)
 from accord.sync.mesh import SyncMesh
 from accord.telemetry import HEADERS
 from accord.testing import (
@@ -219,6 +233,19 @@ async def handler(request: Message, nested: Callable[[Message], Awaitable[Messag
         if found is not None and found.reason in {"IDEMPOTENCY_CONFLICT", DETAILS_KEY}:
             raise IdempotencyConflict from error
         raise
+
+
+def charge(tx: Tx, request: Message) -> Message:
+    """An effect with its answer, in a transaction of one's own and in one of a store."""
+    scope = Scope("desk", "/parcels.v1.ParcelService/Send", key() or "")
+    if find(tx, scope, KEPT) is None and settled(tx, "7") is None:
+        record(tx, None, reference="7")
+        settle(tx, "7", request)
+    assert_type(sweep(tx, KEPT), int)
+    for store in (SqliteStore("parcels.db"), DbApiStore(lambda: sqlite3.connect("parcels.db"))):
+        Mesh("parcels", idempotency=store)
+        assert_type(store.commit(lambda connection: request), Message)
+    raise SystemExit(MIGRATIONS)
 
 
 def contract(message: Message) -> tuple[MethodPolicy, EventPolicy | None]:

@@ -7,10 +7,11 @@ no record: then the next one in line is the first.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 
 from accord.context import Idempotency
 from accord.errors import IdempotencyConflict
-from accord.interfaces import IdempotencyStore, StoredAnswer
+from accord.interfaces import IdempotencyStore, StoredAnswer, SyncIdempotencyStore
 from accord.policies.idempotency import POLL_INTERVAL, Scope
 from accord.server.idempotency import check_same, replay, still_running, wait_until
 
@@ -23,6 +24,19 @@ class _Running:
     def __init__(self, fingerprint: bytes) -> None:
         self.fingerprint = fingerprint
         self.done = asyncio.Event()
+
+
+class InThreads:
+    """A store whose `lookup` blocks, asked in the threads of a pool."""
+
+    def __init__(self, store: SyncIdempotencyStore, pool: Executor) -> None:
+        self._store = store
+        self._pool = pool
+
+    async def lookup(self, scope: Scope) -> StoredAnswer | None:
+        """As the store's own."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._store.lookup, scope)
 
 
 class KeyedCalls:

@@ -16,9 +16,9 @@ from google.protobuf.message import Message
 from accord.aio.server_call import Pipeline
 from accord.aio.server_context import ServerContext
 from accord.aio.server_handler_shapes import MethodHandler, generator, many, single
-from accord.aio.server_idempotency import KeyedCalls
+from accord.aio.server_idempotency import InThreads, KeyedCalls
 from accord.contract.policy_types import ContractError
-from accord.server.idempotency import is_awaited
+from accord.server.idempotency import is_awaited, is_blocking
 from accord.server.registration import Pipelines
 from accord.server.request import WORKERS, Settings
 from accord.server.types import AnyHandler
@@ -51,16 +51,18 @@ class ServerPipelines(Pipelines):
 
         Not in the event loop's own pool: it is small, and others need it.
         """
+        self._pool = pool or ThreadPoolExecutor(WORKERS, thread_name_prefix="accord-handler")
         store = settings.idempotency
+        if is_blocking(store):
+            store = InThreads(store, self._pool)
         self._keyed = KeyedCalls(store, settings.clock) if is_awaited(store) else None
         super().__init__(
             settings,
             nullcontext(),
             keeps_keys=self._keyed is not None or store == "handler",
-            remedy='give Mesh(idempotency=...) a store whose `lookup` is awaited, or "handler" if '
-            "the handler recognises repeats itself",
+            remedy='give Mesh(idempotency=...) a store, or "handler" if the handler recognises '
+            "repeats itself",
         )
-        self._pool = pool or ThreadPoolExecutor(WORKERS, thread_name_prefix="accord-handler")
 
     def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
         # Where it is registered nobody knows a method's types; gRPC's stubs know no aio handler.

@@ -69,7 +69,6 @@ DRIVERS: Final = [pytest.param(aio, id="aio"), pytest.param(sync, id="sync")]
     [
         pytest.param(aio, None, id="aio, no store"),
         pytest.param(sync, None, id="sync, no store"),
-        pytest.param(aio, Store(), id="aio, a store that is not awaited"),
         pytest.param(sync, AwaitedStore(), id="sync, a store that is awaited"),
     ],
 )
@@ -85,7 +84,11 @@ async def test_no_keeper_no_start(serve: Serve, store: Any) -> None:
 
 @pytest.mark.parametrize(
     ("serve", "store"),
-    [pytest.param(aio, AwaitedStore(), id="aio"), pytest.param(sync, Store(), id="sync")],
+    [
+        pytest.param(aio, AwaitedStore(), id="aio"),
+        pytest.param(aio, Store(), id="aio, a store that is not awaited"),
+        pytest.param(sync, Store(), id="sync"),
+    ],
 )
 async def test_the_store_of_the_mesh_is_asked(serve: Serve, store: Store) -> None:
     """Three calls with one key have one effect, with either driver."""
