@@ -1,1 +1,5 @@
-"""The services of the sample shop and the runtime they share."""
+"""The services of the sample shop."""
+
+from importlib import metadata
+
+__version__ = metadata.version("accord-shop")

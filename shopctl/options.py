@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from services import topology
+from services.topology import MAX_OFFSET, MIN_OFFSET
 from shopctl.supervisor.programs import SERVICES
 
 DEFAULT_HOME: Final = Path(".mesh")
@@ -28,19 +28,6 @@ def _check_service(name: str | None) -> str | None:
     if name and name not in SERVICES:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(SERVICES)}")
     return name
-
-
-def _check_offset(offset: int | None) -> int | None:
-    """A port offset, or none.
-
-    Raises:
-        typer.BadParameter: the shop cannot be moved by that much.
-    """
-    try:
-        topology.port(topology.BROKER, offset or 0)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    return offset
 
 
 def parse_age(text: str | timedelta) -> timedelta:
@@ -99,9 +86,9 @@ OffsetOption = Annotated[
     typer.Option(
         "--port-offset",
         envvar="MESH_PORT_OFFSET",
-        callback=_check_offset,
-        metavar="N",
-        help=f"Move all ports by this much, {topology.MIN_OFFSET} to {topology.MAX_OFFSET}.",
+        min=0,
+        max=MAX_OFFSET,
+        help=f"Move all ports by this much, {MIN_OFFSET} at least.",
     ),
 ]
 ShopOffsetOption = Annotated[
@@ -109,8 +96,8 @@ ShopOffsetOption = Annotated[
     typer.Option(
         "--port-offset",
         envvar="MESH_PORT_OFFSET",
-        callback=_check_offset,
-        metavar="N",
+        min=0,
+        max=MAX_OFFSET,
         show_default="as it was started",
         help="Where the shop listens.",
     ),

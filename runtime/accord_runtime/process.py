@@ -239,7 +239,9 @@ def main(service: Service, addresses: Callable[[int], Addresses]) -> None:
         import uvloop
 
         uvloop.install()
-    recorded = telemetry.configure(service.name, os.environ)
+    package = sys.modules[service.build.__module__.partition(".")[0]]
+    version = str(getattr(package, "__version__", ""))
+    recorded = telemetry.configure(service.name, version, os.environ)
     try:
         if settings.home.exists() or not settings.database_url:
             state_folder.prepare(settings.home)

@@ -1,10 +1,12 @@
 """A small service for tests, with the contract of customers.
 
 As a program (`python -m tests.runtime.little_service`) it is configured as any service;
-with LITTLE=fail in its environment something in its background fails after a while.
+with LITTLE=fail in its environment something in its background fails after a while, with
+LITTLE=log it logs what it does.
 """
 
 import asyncio
+import logging
 import os
 from typing import Any
 
@@ -21,6 +23,8 @@ from shop.customers.v1.customers_pb2_grpc import (
     CustomerServiceServicer,
     add_CustomerServiceServicer_to_server,
 )
+
+log = logging.getLogger(__name__)
 
 TABLES = ["CREATE TABLE results (id TEXT NOT NULL, text TEXT NOT NULL)"]
 SLOW = 0.4
@@ -44,6 +48,9 @@ class Little(CustomerServiceServicer):
                 raise AlreadyExists("EMAIL_TAKEN", Resource("customer", request.email))
             return pb.CreateCustomerResponse(customer=pb.Customer(name=request.name))
 
+        if os.environ.get("LITTLE") == "log":
+            why = ValueError("on request")
+            log.warning("a customer was %s", "created", extra={"colour": "red"}, exc_info=why)
         return await commit(self._database, create)
 
     async def GetCustomer(

@@ -1,13 +1,18 @@
-"""Logs: one JSON object a line, with the trace and the order they belong to."""
+"""Logs: one JSON object a line, with the trace they belong to; and the same for a collector."""
 
 import json
 import logging
 import math
 import sys
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry._logs import SeverityNumber
 
 from accord import trace_id
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -31,12 +36,41 @@ class JsonFormatter(logging.Formatter):
         trace = trace_id()
         if trace:
             line["trace_id"] = trace
-        for name, value in vars(record).items():
-            if name not in _STANDARD:
-                line[name] = value if _is_number(value) else str(value)
+        line.update(_extras(record))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+class Exported(logging.Handler):
+    """Gives records to an SDK, with the trace that is current."""
+
+    def __init__(self, provider: "LoggerProvider") -> None:
+        super().__init__()
+        self._provider = provider
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand one record over, unless it is the export's own: it would never end."""
+        if record.name.startswith(("opentelemetry.", "urllib3.")):
+            return
+        # 10, 20 ... 50 are 5, 9 ... 21 of 1 to 24 there.
+        number = max(0, min(record.levelno, 59)) * 2 // 5 + 1
+        self._provider.get_logger(record.name).emit(
+            timestamp=int(record.created * 1e9),
+            severity_number=SeverityNumber(number),
+            severity_text=record.levelname,
+            body=record.getMessage(),
+            attributes=_extras(record),
+            exception=record.exc_info[1] if record.exc_info else None,
+        )
+
+
+def _extras(record: logging.LogRecord) -> dict[str, str | int | float]:
+    return {
+        name: value if _is_number(value) else str(value)
+        for name, value in vars(record).items()
+        if name not in _STANDARD
+    }
 
 
 def _is_number(value: object) -> bool:

@@ -5,9 +5,12 @@ a collector. What is read of the environment, beside what the SDK reads on its o
 and export intervals, resource attributes, endpoints, headers, certificates):
 
     OTEL_SDK_DISABLED            "true": nothing is recorded at all
-    OTEL_EXPORTER_OTLP_ENDPOINT  set (or ..._TRACES_ENDPOINT, ..._METRICS_ENDPOINT): spans and
-                                 metrics are exported over OTLP/gRPC
-    OTEL_TRACES_EXPORTER         "otlp", "none"; default: otlp if there is an endpoint
+    OTEL_EXPORTER_OTLP_ENDPOINT  set (or ..._TRACES_ENDPOINT, ..._METRICS_ENDPOINT,
+                                 ..._LOGS_ENDPOINT): spans, metrics and log are exported by OTLP
+    OTEL_EXPORTER_OTLP_PROTOCOL  "grpc", the default, or "http/protobuf" (or ..._TRACES_PROTOCOL,
+                                 ..._METRICS_PROTOCOL, ..._LOGS_PROTOCOL)
+    OTEL_TRACES_EXPORTER, OTEL_LOGS_EXPORTER
+                                 "otlp", "none"; default: otlp if there is an endpoint
     OTEL_METRICS_EXPORTER        "otlp", "prometheus", "none"; default: prometheus, and otlp if
                                  there is an endpoint
 
@@ -20,8 +23,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
+from accord_runtime.telemetry.logs import Exported
 from accord_runtime.telemetry.recent_spans import RecentSpans
 
 if TYPE_CHECKING:
@@ -62,20 +67,20 @@ class Telemetry:
             thread.join(max(0.0, ends - time.monotonic()))
 
 
-def configure(service: str, environment: Environment) -> Telemetry:
+def configure(service: str, version: str, environment: Environment) -> Telemetry:
     """Install the SDK for this process; once, before anything is recorded."""
     telemetry = Telemetry()
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return telemetry
     # Late: a process that records nothing does not load it.
-    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+    from opentelemetry.sdk import resources
 
-    resource = Resource.create()  # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
-    named = "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    if not named and not environment.get("OTEL_SERVICE_NAME"):
-        resource = resource.merge(Resource({SERVICE_NAME: service}))
-    _trace(telemetry, resource, _wanted("TRACES", environment, ()))
-    _measure(telemetry, resource, _wanted("METRICS", environment, ("prometheus",)))
+    said = resources.OTELResourceDetector().detect()  # by the environment
+    attributes = {resources.SERVICE_NAME: service, resources.SERVICE_VERSION: version}
+    resource = resources.Resource.create(attributes).merge(said)
+    _trace(telemetry, resource, environment)
+    _measure(telemetry, resource, environment)
+    _log(telemetry, resource, environment)
     return telemetry
 
 
@@ -92,7 +97,20 @@ def _wanted(signal: str, environment: Environment, usual: tuple[str, ...]) -> se
     return wanted & (_KNOWN - {"none"})
 
 
-def _trace(telemetry: Telemetry, resource: "Resource", wanted: set[str]) -> None:
+def _otlp(signal: str, name: str, environment: Environment) -> Any:
+    """An exporter, by its name in the package of the protocol; None: the package is not there."""
+    variables = (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    protocol = next(filter(None, map(environment.get, variables)), "grpc")
+    package = f"opentelemetry.exporter.otlp.proto.{protocol.removesuffix('/protobuf')}"
+    module, _, exporter = name.rpartition(".")
+    try:
+        return getattr(import_module(f"{package}.{module}"), exporter)()
+    except ImportError:
+        log.warning("%s is not exported by %s: there is no %s", signal, protocol, package)
+        return None
+
+
+def _trace(telemetry: Telemetry, resource: "Resource", environment: Environment) -> None:
     from opentelemetry import trace
     from opentelemetry.sdk.trace import SpanLimits, TracerProvider
     from opentelemetry.sdk.trace.sampling import AlwaysRecordSampler
@@ -110,16 +128,17 @@ def _trace(telemetry: Telemetry, resource: "Resource", wanted: set[str]) -> None
     # A span that the sampler drops is not exported; it is kept here for a while all the same.
     provider.sampler = AlwaysRecordSampler(provider.sampler)
     provider.add_span_processor(telemetry.recent.processor())
-    if "otlp" in wanted:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    if "otlp" in _wanted("TRACES", environment, ()):
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        if exporter := _otlp("TRACES", "trace_exporter.OTLPSpanExporter", environment):
+            provider.add_span_processor(BatchSpanProcessor(exporter))
     telemetry.closing.append(provider.shutdown)
     trace.set_tracer_provider(provider)
 
 
-def _measure(telemetry: Telemetry, resource: "Resource", wanted: set[str]) -> None:
+def _measure(telemetry: Telemetry, resource: "Resource", environment: Environment) -> None:
+    wanted = _wanted("METRICS", environment, ("prometheus",))
     if not wanted:
         return
     from opentelemetry import metrics
@@ -134,10 +153,10 @@ def _measure(telemetry: Telemetry, resource: "Resource", wanted: set[str]) -> No
         readers.append(PrometheusMetricReader(registry=registry, scope_info_enabled=False))
         telemetry.scrape = lambda: generate_latest(registry)
     if "otlp" in wanted:
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
         from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+        if exporter := _otlp("METRICS", "metric_exporter.OTLPMetricExporter", environment):
+            readers.append(PeriodicExportingMetricReader(exporter))
     provider = MeterProvider(
         readers,
         resource=resource,
@@ -146,3 +165,16 @@ def _measure(telemetry: Telemetry, resource: "Resource", wanted: set[str]) -> No
     )
     telemetry.closing.append(provider.shutdown)
     metrics.set_meter_provider(provider)
+
+
+def _log(telemetry: Telemetry, resource: "Resource", environment: Environment) -> None:
+    if "otlp" not in _wanted("LOGS", environment, ()):
+        return
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+
+    if exporter := _otlp("LOGS", "_log_exporter.OTLPLogExporter", environment):
+        provider = LoggerProvider(resource, shutdown_on_exit=False)
+        provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+        telemetry.closing.append(provider.shutdown)
+        logging.getLogger().addHandler(Exported(provider))

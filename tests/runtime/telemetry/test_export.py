@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 import accord
 from accord_runtime.grpc.ids import uuid7
+from accord_runtime.telemetry.setup import _otlp
 from shop.customers.v1.customers_pb2 import CreateCustomerRequest
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from tests.runtime.telemetry.collector import Collector, collecting
@@ -17,7 +20,11 @@ from tests.support.mesh import settings_of
 from tests.support.wait import until
 
 CREATE = "shop.customers.v1.CustomerService/CreateCustomer"
-SOON = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_METRIC_EXPORT_INTERVAL": "100"}
+SOON = {
+    "OTEL_BSP_SCHEDULE_DELAY": "50",
+    "OTEL_BLRP_SCHEDULE_DELAY": "50",
+    "OTEL_METRIC_EXPORT_INTERVAL": "100",
+}
 
 
 @asynccontextmanager
@@ -77,11 +84,20 @@ def metrics(collector: Collector, name: str) -> list[str]:
     return [service for service, metric in collector.metrics if metric.name == name]
 
 
-async def test_otlp(tmp_path: Path) -> None:
-    """With an endpoint, spans and metrics arrive there, and none of the export itself."""
+@pytest.mark.parametrize("protocol", ["", "http/protobuf"])
+async def test_otlp(tmp_path: Path, protocol: str) -> None:
+    """With an endpoint, spans, metrics and log arrive there, and none of the export itself."""
     async with (
-        collecting() as collector,
-        little(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address}) as port,
+        collecting(http=bool(protocol)) as collector,
+        little(
+            tmp_path,
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+                "OTEL_RESOURCE_ATTRIBUTES": "service.version=7",
+                "LITTLE": "log",
+            },
+        ) as port,
     ):
         await until(lambda: spans(collector, CREATE), "the span")
         await until(lambda: metrics(collector, "grpc.server.call.duration"), "the metric")
@@ -94,6 +110,29 @@ async def test_otlp(tmp_path: Path) -> None:
     attributes = {each.key: each.value.string_value for each in span.attributes}
     assert attributes["rpc.system.name"] == "grpc"
     assert attributes["rpc.response.status_code"] == "OK"
+    assert collector.versions == {"7"}
+    said = {record.body.string_value: record for _, record in collector.logs}
+    assert {service for service, _ in collector.logs} == {"customers"}
+    assert "draining" in said
+    record = said["a customer was created"]
+    assert (record.severity_text, record.severity_number) == ("WARNING", 13)
+    assert record.trace_id == span.trace_id
+    found = {each.key: each.value.string_value for each in record.attributes}
+    assert found["colour"] == "red"
+    assert found["exception.type"] == "ValueError"
+    assert not [text for text in said if "export" in text.lower()]
+
+
+def test_protocols(caplog: pytest.LogCaptureFixture) -> None:
+    """A signal's own protocol wins; of one that is not spoken here, only the log tells."""
+    name = "_log_exporter.OTLPLogExporter"
+    http = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    assert ".http." in type(_otlp("LOGS", name, http)).__module__
+    grpc = {**http, "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "grpc"}
+    assert ".grpc." in type(_otlp("LOGS", name, grpc)).__module__
+    assert not caplog.records
+    assert _otlp("LOGS", name, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}) is None
+    assert "http/json" in caplog.text
 
 
 async def test_one_signal_under_another_name(tmp_path: Path) -> None:
@@ -125,7 +164,12 @@ async def test_disabled(tmp_path: Path) -> None:
     assert not collector.metrics
 
 
-async def test_a_collector_that_is_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_a_collector_that_is_away(tmp_path: Path, protocol: str) -> None:
     """A service whose collector is not there works, and ends in time all the same."""
-    async with little(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}) as port:
+    away = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+    }
+    async with little(tmp_path, away) as port:
         assert "grpc_server_call_duration_seconds" in (await scraped(port) or "")

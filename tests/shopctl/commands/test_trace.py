@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 import accord
+import services
 from accord.ops.v1 import mesh_pb2, mesh_pb2_grpc, trace_pb2, trace_pb2_grpc
 from accord_runtime.grpc.ids import uuid7
 from services import topology
@@ -154,5 +155,6 @@ def test_every_service_serves_metrics(real_shop: Shop) -> None:
         assert answer.headers["Content-Type"].startswith("text/plain")
         assert "grpc_server_call_duration_seconds_bucket" in text
         assert f'service_name="{name}"' in text
+        assert f'service_version="{services.__version__}"' in text
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
