@@ -20,6 +20,7 @@ from shopctl.errors import CommandError, ExitCode, explain
 from shopctl.formatting import format_json
 from shopctl.options import DEFAULT_HOME, HomeOption, JsonOption, ShopOffsetOption
 from shopctl.supervisor import state
+from shopctl.terminal import harmless
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,7 +99,9 @@ class Shop:
 
     def print(self, message: Message, *lines: str, **more: str) -> None:
         """Prints a message: `lines` for people, for scripts its JSON with `more` before it."""
-        typer.echo(format_json(message, **more) if self.as_json else "\n".join(lines))
+        typer.echo(
+            format_json(message, **more) if self.as_json else "\n".join(map(harmless, lines))
+        )
 
     async def close(self) -> None:
         """Closes all connections."""

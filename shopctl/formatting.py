@@ -1,7 +1,6 @@
 """How messages, money, addresses and items are written on the command line, and read from it."""
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, timedelta
@@ -22,8 +21,6 @@ _DECIMALS: Final = {
     0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF",
     3: "BHD IQD JOD KWD LYD OMR TND",
 }
-# What was recorded may quote a stranger; a terminal must not obey it.
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 def format_json(message: Message, **more: str) -> str:
@@ -67,11 +64,6 @@ def enum_name(known: Iterable[tuple[str, int]], number: int) -> str:
     """
     names = {value: name for name, value in known}
     return names.get(number, str(number)).removeprefix(names[0].removesuffix("UNSPECIFIED"))
-
-
-def one_line(text: str) -> str:
-    """A text in one line that a terminal only prints."""
-    return _CONTROL.sub(" ", text)
 
 
 def _decimals(currency: str) -> int:

@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 import typer
 
 from shopctl.errors import CommandError, ExitCode
+from shopctl.terminal import harmless
 
 COMMANDS: Final = (
     "up",
@@ -62,5 +63,5 @@ def main() -> None:
 
 
 def _end(message: str, code: ExitCode) -> NoReturn:
-    typer.echo("shopctl: " + " ".join(message.split()), err=True)
+    typer.echo("shopctl: " + harmless(" ".join(message.split())), err=True)
     sys.exit(code)

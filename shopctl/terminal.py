@@ -1,6 +1,7 @@
 """The terminal: what it can show, and how to print there without being held up."""
 
 import os
+import re
 import shutil
 import sys
 import threading
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
 
 FALLBACK_WIDTH: Final = 110
 MAX_PENDING: Final = 10_000
+_OBEYED: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """A text, which may quote a stranger, in one line that a terminal only shows.
+
+    What it would obey, or what would change the order of letters, is escaped as JSON does; tabs
+    and ends of lines are blanks.
+    """
+    return _OBEYED.sub(
+        lambda found: " " if found[0] in "\t\n\v\f\r" else f"\\u{ord(found[0]):04x}", text
+    )
 
 
 def is_terminal() -> bool:

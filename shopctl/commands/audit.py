@@ -9,7 +9,7 @@ from grpc.aio import Channel
 from accord.ops.v1.audit_pb2 import AuditRecord, ListAuditRequest
 from accord.ops.v1.audit_pb2_grpc import AuditServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import format_time, one_line
+from shopctl.formatting import format_time
 from shopctl.options import LimitOption, ServiceOption
 
 app = typer.Typer()
@@ -38,6 +38,6 @@ async def audit(
         shop.print(
             record,
             f"{at}  {record.principal}  {what}  {record.target}  {record.reason}",
-            f"  before  {one_line(record.before)}",
-            f"  after   {one_line(record.after)}",
+            f"  before  {record.before}",
+            f"  after   {record.after}",
         )

@@ -10,7 +10,7 @@ from google.protobuf.json_format import MessageToJson
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import enum_name, one_line
+from shopctl.formatting import enum_name
 from shopctl.options import AnyServiceOption
 from shopctl.supervisor.programs import SERVICES
 
@@ -97,7 +97,7 @@ def _limit(limit: pb.Limit) -> str:
 
 def _refused(refused: pb.Refused) -> str:
     what = refused.method or "all of it"
-    return f"refused  {one_line(what)}  {_source(refused.source)} {one_line(refused.problem)}"
+    return f"refused  {what}  {_source(refused.source)} {refused.problem}"
 
 
 def _source(source: int) -> str:

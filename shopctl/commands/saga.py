@@ -12,7 +12,7 @@ from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
 from accord.ops.v1.work_pb2 import WorkState
 from shopctl.client import Shop, with_shop
 from shopctl.commands.work import attempts
-from shopctl.formatting import enum_name, format_fields, format_time, one_line, to_duration
+from shopctl.formatting import enum_name, format_fields, format_time, to_duration
 from shopctl.options import NO_AGE, AgeOption, KeyOption, LimitOption, ReasonOption, ServiceOption
 
 app = typer.Typer(
@@ -71,7 +71,7 @@ async def show(shop: Shop, saga_id: SagaArgument, service: ServiceOption = "orde
         phase=enum_name(pb.SagaPhase.items(), saga.phase) + _to_be_undone(saga),
         step=saga.step,
         work=f"{work.work_id} {state}, {attempts(work)}" if waiting else "",
-        last_error=one_line(work.last_error) if waiting else "",
+        last_error=work.last_error if waiting else "",
         created=format_time(saga.created_at),
         updated=format_time(saga.updated_at),
     )

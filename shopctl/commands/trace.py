@@ -16,7 +16,7 @@ from shopctl.client import Shop, with_shop
 from shopctl.errors import CommandError, ExitCode
 from shopctl.formatting import format_time
 from shopctl.supervisor.programs import SERVICES
-from shopctl.terminal import as_text, wants_colour, width
+from shopctl.terminal import as_text, harmless, wants_colour, width
 
 STATUS: Final = "rpc.response.status_code"
 ATTEMPT: Final = "accord.attempt"
@@ -156,7 +156,7 @@ def timeline(lines: Sequence[Line], *, colour: bool, width: int) -> str:
     length = max(1, max(line.recorded.end for line in lines) - first)
     calls = [("  " * line.depth + _what(line.recorded))[:_MAX_CALL] for line in lines]
     times = [milliseconds(line.recorded.end - line.recorded.start) for line in lines]
-    statuses = [_harmless(line.recorded.span.attributes.get(STATUS, "")) for line in lines]
+    statuses = [harmless(line.recorded.span.attributes.get(STATUS, "")) for line in lines]
     call_width, time_width = max(map(len, calls)), max(map(len, (*times, "TIME")))
     columns = width - call_width - time_width - max(map(len, (*statuses, "STATUS"))) - 6
     columns = max(_MIN_BAR, columns)
@@ -188,7 +188,7 @@ def milliseconds(nanoseconds: int) -> str:
 
 
 def _what(recorded: Recorded) -> str:
-    method = _harmless(recorded.span.name.rpartition("/")[2])
+    method = harmless(recorded.span.name.rpartition("/")[2])
     if recorded.span.kind == pb.SpanKind.SPAN_KIND_CLIENT:
         return f"→ {method}"
     return f"{recorded.service} {method}"
@@ -237,7 +237,7 @@ def _notes(span: pb.Span) -> Iterator[str]:
             parts.append(f"again after {delay}")
         if "accord.retry.stopped" in said:
             parts.append(f"no further attempt: {said['accord.retry.stopped']}")
-        yield _harmless(" ".join(part for part in parts if part))
+        yield harmless(" ".join(part for part in parts if part))
 
 
 def _seconds(event: pb.SpanEvent) -> float:
@@ -245,8 +245,3 @@ def _seconds(event: pb.SpanEvent) -> float:
         return float(event.attributes.get("accord.attempt.duration", "0"))
     except ValueError:
         return 0.0
-
-
-def _harmless(text: str) -> str:
-    """A span's name may come from elsewhere; a terminal must not obey it."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

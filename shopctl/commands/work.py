@@ -10,7 +10,7 @@ import accord
 from accord.ops.v1 import work_pb2 as pb
 from accord.ops.v1.work_pb2_grpc import WorkServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import enum_name, format_fields, format_time, one_line, to_duration
+from shopctl.formatting import enum_name, format_fields, format_time, to_duration
 from shopctl.options import (
     NO_AGE,
     AgeOption,
@@ -75,7 +75,7 @@ async def show(shop: Shop, work_id: WorkArgument, service: ServiceOption) -> Non
     fields = format_fields(
         work=item.work_id,
         queue=item.queue,
-        key=one_line(item.key),
+        key=item.key,
         state=enum_name(pb.WorkState.items(), item.state),
         attempts=attempts(item),
         created=format_time(item.created_at),
@@ -87,7 +87,7 @@ async def show(shop: Shop, work_id: WorkArgument, service: ServiceOption) -> Non
         payload=f"{len(found.payload)} bytes" if found.payload else "",
     )
     history = [
-        f"{format_time(failure.at)}  attempt {failure.attempt}  {one_line(failure.error)}"
+        f"{format_time(failure.at)}  attempt {failure.attempt}  {failure.error}"
         for failure in found.history
     ]
     shop.print(found, *fields, *history)
@@ -141,12 +141,12 @@ def attempts(item: pb.WorkItem) -> str:
 
 
 def _line(service: str, item: pb.WorkItem) -> str:
-    error = one_line(item.last_error)
+    error = item.last_error
     if len(error) > MAX_ERROR:
         error = f"{error[: MAX_ERROR - 3]}..."
     state = enum_name(pb.WorkState.items(), item.state)
     line = (
         f"{item.work_id}  {format_time(item.created_at)}  {state:<6}  "
-        f"{service}  {item.queue}  {one_line(item.key)}  {attempts(item)}  {error}"
+        f"{service}  {item.queue}  {item.key}  {attempts(item)}  {error}"
     )
     return line.rstrip()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from services.topology import BROKER
+from shopctl.terminal import harmless
 
 MAX_BYTES: Final = 10 * 1024 * 1024
 """Size of a log file."""
@@ -35,8 +36,6 @@ LEFT_OUT: Final = ("logger",)
 MULTILINE: Final = ("exc", "exception", "traceback", "stack")
 _NOT_INLINE: Final = frozenset({*SHOWN_FIRST, *LEFT_OUT, *MULTILINE})
 
-# A terminal obeys these; a log line must not be able to give it orders.
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # "[4711] 2026/01/31 12:00:00.123456 [INF] Server is ready"
 _BROKER_LINE: Final = re.compile(r"\[\d+\] [\d/]+ ([\d:]+)\.(\d{3})\d* \[(\w+)\] (.*)")
 _BROKER_LEVELS: Final = {"WRN": "WARNING", "ERR": "ERROR", "FTL": "CRITICAL"}
@@ -91,7 +90,11 @@ def raw(width: int) -> Format:
 def json_lines(program: str, line: bytes) -> str:
     """For a program that reads us: a line that is no JSON object is wrapped into one."""
     text = line.decode(errors="replace")
-    return text if _parsed(text) is not None else json.dumps({"service": program, "msg": text})
+    return (
+        harmless(text)
+        if _parsed(text) is not None
+        else json.dumps({"service": program, "msg": text})
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class Human:
             return self._broker(text)
         fields = _parsed(text)
         if fields is None:
-            return self._prefix(program) + _harmless(text)
+            return self._prefix(program) + harmless(text)
         level, level_colour = LEVELS.get(str(fields.get("level", "")).upper(), ("     ", ""))
         rest = " ".join(
             f"{self._paint(DIM, key + '=')}{_value(value)}"
@@ -120,7 +123,7 @@ class Human:
             f"{self._paint(level_colour, level)} {_value(fields.get('msg', ''))}"
         )
         more = [
-            self._prefix(program) + "  " + _harmless(part)
+            self._prefix(program) + "  " + harmless(part)
             for key in MULTILINE
             for part in str(fields.get(key) or "").splitlines()
         ]
@@ -132,7 +135,7 @@ class Human:
             return None
         label, colour = LEVELS[_BROKER_LEVELS[match[3]]]
         clock = self._paint(DIM, f"{match[1]}.{match[2]}")
-        return f"{self._prefix(BROKER)}{clock} {self._paint(colour, label)} {_harmless(match[4])}"
+        return f"{self._prefix(BROKER)}{clock} {self._paint(colour, label)} {harmless(match[4])}"
 
     def _prefix(self, program: str) -> str:
         colour = PALETTE[zlib.crc32(program.encode()) % len(PALETTE)]
@@ -165,8 +168,4 @@ def _clock(stamp: object) -> str:
 
 
 def _value(value: object) -> str:
-    return _harmless(value if isinstance(value, str) else json.dumps(value, default=str))
-
-
-def _harmless(text: str) -> str:
-    return _CONTROL.sub("\ufffd", text)
+    return harmless(value if isinstance(value, str) else json.dumps(value, default=str))

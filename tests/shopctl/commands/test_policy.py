@@ -149,7 +149,7 @@ async def test_state_of_the_mesh(shop: Shop) -> None:
 )
 async def test_usage(tmp_path: Path, arguments: tuple[str, ...], text: str) -> None:
     """What cannot be understood ends with 2, before anybody is called."""
-    nowhere = Shop(tmp_path, 1, "", "")
+    nowhere = Shop(tmp_path, 900, "", "")
     ran = await run(nowhere, *arguments)
     assert ran.code == ExitCode.USAGE
     assert text in ran.error
