@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.accord.drivers import Driver, running
+
 
 @pytest.fixture(autouse=True)
 async def no_task_left() -> AsyncIterator[None]:
@@ -19,3 +21,10 @@ async def no_task_left() -> AsyncIterator[None]:
         gc.collect(0)
         await asyncio.sleep(0.01)
     pytest.fail(f"tasks were left behind: {left}")
+
+
+@pytest.fixture(params=["aio", "sync"])
+async def driver(request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
+    """What a test of behaviour is run with: each driver in turn. See `tests.accord.drivers`."""
+    async with running(request.param) as found:
+        yield found

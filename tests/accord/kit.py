@@ -54,7 +54,8 @@ def path(method: str) -> str:
     return f"/{SERVICE}/{method}"
 
 
-def _arity(method: str) -> str:
+def arity(method: str) -> str:
+    """Which of gRPC's four kinds a method is: `unary_stream` answers with a stream."""
     found = _METHODS[method]
     request = "stream" if found.client_streaming else "unary"
     response = "stream" if found.server_streaming else "unary"
@@ -68,7 +69,7 @@ class Stub:
         self._channel = channel
 
     def __getattr__(self, method: str) -> Any:
-        call = getattr(self._channel, _arity(method))
+        call = getattr(self._channel, arity(method))
         return call(
             path(method),
             request_serializer=Message.SerializeToString,
@@ -77,7 +78,7 @@ class Stub:
 
     def raw(self, method: str) -> Any:
         """A method that sends bytes."""
-        call = getattr(self._channel, _arity(method))
+        call = getattr(self._channel, arity(method))
         return call(path(method), response_deserializer=Message.FromString)
 
 
@@ -86,7 +87,7 @@ def handlers(behaviours: Handlers) -> Any:
     return grpc.method_handlers_generic_handler(
         SERVICE,
         {
-            method: getattr(grpc, f"{_arity(method)}_rpc_method_handler")(
+            method: getattr(grpc, f"{arity(method)}_rpc_method_handler")(
                 behaviour,
                 request_deserializer=Message.FromString,
                 response_serializer=Message.SerializeToString,
@@ -127,7 +128,7 @@ async def failure(awaitable: Any) -> accord.ServiceError:
     """The parsed error of a call that must fail."""
     try:
         result = await awaitable
-    except grpc.aio.AioRpcError as error:
+    except grpc.RpcError as error:
         found = accord.failure_of(error)
         assert found is not None
         return found

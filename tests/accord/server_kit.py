@@ -46,7 +46,7 @@ async def bare(behaviours: Handlers, **mesh: Any) -> AsyncIterator[Served]:
         yield Served(found, Stub(channel), channel)
 
 
-def trailers_of(error: grpc.aio.AioRpcError) -> dict[str, Any]:
+def trailers_of(error: Any) -> dict[str, Any]:
     """The trailers of a failed call."""
     trailers: Any = error.trailing_metadata() or ()
     return dict(trailers)
