@@ -22,10 +22,8 @@ import grpc
 import grpc.aio
 
 import accord
-from accord import Limits
-from accord.policies.gradient import GradientPolicy
 from benchmarks import harness
-from tests.accord.kit import Message, Stub, handlers, serving
+from tests.accord.kit import Message, Stub, bound, handlers, serving
 
 _CALLERS = 20
 _PLACES, _WORK = 2, 0.020
@@ -69,21 +67,20 @@ async def chain(*, meshed: bool, work: float) -> AsyncIterator[Chain]:
 
         return handler
 
-    few = GradientPolicy(initial=_PLACES, minimum=_PLACES, maximum=_PLACES)
-    many = GradientPolicy(initial=500, minimum=500, maximum=500)
     async with AsyncExitStack() as stack:
 
-        async def server(handler: Callable[..., Any], limit: GradientPolicy) -> str:
+        async def server(handler: Callable[..., Any], most: int) -> str:
             if meshed:
-                mesh = accord.Mesh("callee", limits=Limits(limit))
+                mesh = accord.Mesh("callee")
+                bound(mesh, "Unary", most)
                 return await stack.enter_async_context(serving(mesh, {"Unary": handler}))
             return await stack.enter_async_context(_bare({"Unary": handler}))
 
         meshes = [accord.Mesh(name) for name in ("edge", "first", "second")]
         edge, first, second = meshes
-        address = await server(leaf, few)
-        address = await server(relay(address, second), many)
-        address = await server(relay(address, first), many)
+        address = await server(leaf, _PLACES)
+        address = await server(relay(address, second), 0)
+        address = await server(relay(address, first), 0)
         found.edge = Stub(
             edge.channel(address) if meshed else grpc.aio.insecure_channel(address)
         ).Unary

@@ -1,93 +1,214 @@
-"""Overload: three times what a server can do, of mixed importance.
+"""The concurrency limit: harmless to a server that only waits, and of use to one that is overloaded.
 
-The server has ten permits and a handler of 20 ms. Its peak is measured first, without overload, by
-as many callers as there are permits.
+(a) 1,000 calls at once that wait for a second, (b) 10 callers of a quick method and 18 of a slow
+one beside them, (c) a dependency that becomes five times slower, (f) a server that stands still for
+half a second: nobody is refused, and as much is answered as by bare gRPC. Three times what a server
+can do, (d) behind ten places and (e) with the CPU, a fifth of it critical: the critical calls are
+answered, and as many in all as at its peak.
 """
 
 import asyncio
+import json
+import os
+import signal
+import statistics
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from itertools import cycle
 
 import grpc
 import grpc.aio
 
 from benchmarks import harness
-from benchmarks.overload_server import PERMITS, WORK
 from tests.accord.kit import Message, Stub
 
 # A fifth of the calls is critical: less than the server can do, as it must be.
 MIX = ("CRITICAL", "DEFAULT", "SHEDDABLE", "DEFAULT", "SHEDDABLE")
+TIMES = 3
+"""The load, in capacities."""
+
+PATIENCE = 5.0
+"""Seconds that a caller waits for its answer."""
 
 
-async def peak(stub: Stub, seconds: float) -> float:
-    """Calls per second when as many are made at once as there are permits."""
-    ends, done = time.monotonic() + seconds, 0
+@dataclass
+class Tally:
+    """What has become of calls."""
+
+    offered: Counter[str] = field(default_factory=Counter)
+    answered: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    times: list[float] = field(default_factory=list)
+    """When they were answered."""
+
+    async def call(self, method: object, text: str, priority: str = "DEFAULT") -> bool:
+        """Make one; whether it was answered."""
+        self.offered[priority] += 1
+        try:
+            await method(  # type: ignore[operator]
+                Message(text=text), metadata=(("accord-priority", priority),), timeout=PATIENCE
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                self.refused[priority] += 1
+            return False
+        self.answered[priority] += 1
+        self.times.append(time.monotonic())
+        return True
+
+
+async def closed(tally: Tally, method: object, text: str, callers: int, seconds: float) -> None:
+    """So many callers, each of which calls again when it is answered."""
+    ends = time.monotonic() + seconds
 
     async def caller() -> None:
-        nonlocal done
         while time.monotonic() < ends:
-            await stub.Unary(Message())
-            done += 1
+            if not await tally.call(method, text):
+                await asyncio.sleep(0.05)
 
-    await asyncio.gather(*(caller() for _ in range(PERMITS)))
-    return done / seconds
+    await asyncio.gather(*(caller() for _ in range(callers)))
 
 
-async def overload(
-    stub: Stub, per_second: float, seconds: float
-) -> tuple[Counter[str], Counter[str], float]:
-    """Offered and answered calls by priority, and the time it took to answer them."""
-    offered: Counter[str] = Counter()
-    answered: Counter[str] = Counter()
-
-    async def call(priority: str) -> None:
-        try:
-            await stub.Unary(Message(), metadata=(("accord-priority", priority),), timeout=2)
-        except grpc.aio.AioRpcError:
-            return
-        answered[priority] += 1
-
-    calls: list[asyncio.Future[None]] = []
+async def opened(
+    tally: Tally, method: object, text: Callable[[], str], per_second: float, seconds: float
+) -> None:
+    """So many calls per second, whether they are answered or not."""
+    calls: list[asyncio.Future[bool]] = []
     began, priorities = time.monotonic(), cycle(MIX)
     while (elapsed := time.monotonic() - began) < seconds:
         for _ in range(int(elapsed * per_second) - len(calls)):
-            priority = next(priorities)
-            offered[priority] += 1
-            calls.append(asyncio.ensure_future(call(priority)))
+            calls.append(asyncio.ensure_future(tally.call(method, text(), next(priorities))))
         await asyncio.sleep(0.002)
     await asyncio.gather(*calls)
-    return offered, answered, time.monotonic() - began
 
 
-async def run(seconds: float, times: float) -> dict[str, object]:
+@asynccontextmanager
+async def served(kind: str, side: str) -> AsyncIterator[tuple[int, Stub]]:
+    """A server of "aio" or "sync", "bare" or "accord": its process id and a client."""
     async with (
-        harness.server("benchmarks.overload_server") as (_, address),
+        harness.server("benchmarks.overload_server", kind, side) as (pid, address),
         grpc.aio.insecure_channel(address) as channel,
     ):
         stub = Stub(channel)
-        await peak(stub, 1.0)  # warm
-        best = await peak(stub, seconds)
-        offered, answered, took = await overload(stub, times * PERMITS / WORK, seconds)
-    goodput = answered.total() / took
+        yield pid, stub
+
+
+Side = Callable[[int, Stub], Awaitable[tuple[float, int]]]
+"""A goodput, and how many were refused."""
+
+
+async def compare(kind: str, rounds: int, side: Side) -> dict[str, object]:
+    """The goodput against bare gRPC, one after the other several times."""
+    ratios, refused = [], 0
+    async with served(kind, "bare") as bare, served(kind, "accord") as ours:
+        for _ in range(rounds):
+            usual, _ = await side(*bare)
+            found, shed = await side(*ours)
+            ratios.append(found / usual)
+            refused += shed
+    return {"goodput / bare": round(statistics.median(ratios), 3), "refused": refused}
+
+
+async def waiting(pid: int, stub: Stub) -> tuple[float, int]:
+    """(a)"""
+    tally, began = Tally(), time.monotonic()
+    await asyncio.gather(*(tally.call(stub.Unary, "wait 1") for _ in range(1000)))
+    return tally.answered.total() / (time.monotonic() - began), tally.refused.total()
+
+
+async def mixed(pid: int, stub: Stub) -> tuple[float, int]:
+    """(b)"""
+    tally = Tally()
+    await closed(tally, stub.Put, "wait 0.002", 10, 3)
+    await asyncio.gather(
+        closed(tally, stub.Put, "wait 0.002", 10, 5), closed(tally, stub.Unary, "wait 0.5", 18, 5)
+    )
+    return tally.answered.total(), tally.refused.total()
+
+
+async def slower(pid: int, stub: Stub) -> tuple[float, int]:
+    """(c)"""
+    tally, began = Tally(), time.monotonic()
+    text = lambda: "wait 0.02" if time.monotonic() - began < 6 else "wait 0.1"  # noqa: E731
+    await opened(tally, stub.Unary, text, 300, 20)
+    return sum(each - began >= 16 for each in tally.times), tally.refused.total()
+
+
+async def paused(pid: int, stub: Stub) -> tuple[float, int]:
+    """(f)"""
+
+    async def pause() -> None:
+        await asyncio.sleep(2)
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(0.5)
+        os.kill(pid, signal.SIGCONT)
+
+    tally = Tally()
+    await asyncio.gather(
+        pause(),
+        opened(tally, stub.Unary, lambda: "work 0.01", 30, 4),
+        opened(tally, stub.Put, lambda: "wait 0.02", 100, 4),
+    )
+    return tally.answered.total(), tally.refused.total()
+
+
+async def overload(
+    kind: str, text: str, callers: int, capacity: float, seconds: float
+) -> dict[str, object]:
+    """(d) and (e): the peak without overload, and then three times as much."""
+    async with served(kind, "accord") as (_, stub):
+        await closed(Tally(), stub.Unary, text, callers, 1)  # warm
+        best = Tally()
+        await closed(best, stub.Unary, text, callers, seconds)
+        peak = best.answered.total() / seconds
+        await stub.Fragile(Message())
+        tally, began = Tally(), time.monotonic()
+        await opened(tally, stub.Unary, lambda: text, TIMES * peak, seconds)
+        took = time.monotonic() - began
+        delays = json.loads((await stub.Fragile(Message())).text)
+    goodput = tally.answered.total() / took
     return {
-        "peak, calls/s": round(best),
-        "offered, calls/s": round(offered.total() / seconds),
-        "goodput, calls/s": round(goodput),
-        "goodput, share of the peak": round(goodput / best, 3),
+        "peak, calls/s": round(peak),
+        "refused at the peak": best.refused.total(),
+        "goodput / peak": round(goodput / peak, 3),
+        "delay of the loop, p99 ms": round(1000 * harness.percentile(delays, 99)),
         **{
-            f"answered, {each}": round(answered[each] / offered[each], 4)
+            f"answered, {each}": round(tally.answered[each] / tally.offered[each], 4)
             for each in sorted(set(MIX))
         },
     }
 
 
+async def run(kinds: list[str], cases: str, rounds: int, seconds: float) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for kind in kinds:
+        for case, side in (("a", waiting), ("b", mixed), ("c", slower), ("f", paused)):
+            if case in cases:
+                for name, figure in (await compare(kind, rounds, side)).items():
+                    found[f"{case} {kind}: {name}"] = figure
+        for case, text, callers, capacity in (
+            ("d", "pool 0.02", 10, 500),
+            ("e", "work 0.02", 3, 50),
+        ):
+            if case in cases:
+                for name, figure in (
+                    await overload(kind, text, callers, capacity, seconds)
+                ).items():
+                    found[f"{case} {kind}: {name}"] = figure
+    return found
+
+
 def main() -> None:
     options = harness.parser(__doc__)
-    options.add_argument("--seconds", type=float, default=5.0)
-    options.add_argument("--times", type=float, default=3.0, help="load, in capacities")
+    options.add_argument("--seconds", type=float, default=10.0, help="of peak and of overload")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--cases", default="abcdef")
+    options.add_argument("--kinds", nargs="*", default=["aio", "sync"])
     given = options.parse_args()
-    figures = asyncio.run(run(given.seconds, given.times))
+    figures = asyncio.run(run(given.kinds, given.cases, given.rounds, given.seconds))
     harness.report("overload", figures, as_json=given.json)
 
 

@@ -89,8 +89,9 @@ def _differences(method: pb.Method) -> Iterator[str]:
 
 
 def _limit(limit: pb.Limit) -> str:
+    overloaded = f"overloaded by {_seconds(limit.delay)}; " if limit.overloaded else ""
     return (
-        f"{limit.in_flight} of {limit.limit} calls at work, {limit.queued} waiting;"
+        f"{overloaded}{limit.in_flight} calls at work, {limit.queued} waiting;"
         f" {limit.streams} of {limit.stream_limit} streams open"
     )
 

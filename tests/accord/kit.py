@@ -14,6 +14,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_tools import protoc
 
 import accord
+from accord.ops.v1 import mesh_pb2
+from accord.policies.queue import Permit
+from accord.policies.types import Priority
 from accord.v1 import policy_pb2
 
 HERE = Path(__file__).parent
@@ -60,6 +63,27 @@ def arity(method: str) -> str:
     request = "stream" if found.client_streaming else "unary"
     response = "stream" if found.server_streaming else "unary"
     return f"{request}_{response}"
+
+
+def bound(mesh: accord.Mesh, method: str, most: int, **override: Any) -> None:
+    """Let a server work on so many calls of a method at once; 0: on as many as come."""
+    policy = policy_pb2.MethodPolicy(limit=policy_pb2.Limit(max_concurrent=most))
+    mesh.control.overrides.set(path(method), mesh_pb2.Override(policy=policy, **override))
+
+
+def take(mesh: accord.Mesh, method: str) -> Permit:
+    """One of a method's places on a server."""
+    line = mesh.control.line(path(method), streaming=False)
+    assert line is not None
+    permit = mesh.control.limiter.acquire(line, Priority.DEFAULT)
+    assert isinstance(permit, Permit)
+    return permit
+
+
+def idle(mesh: accord.Mesh) -> bool:
+    """Whether a server holds no permit, and nobody waits for one."""
+    found = mesh.control.limiter.snapshot()
+    return not (found.in_flight or found.queued)
 
 
 class Stub:

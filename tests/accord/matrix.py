@@ -87,12 +87,6 @@ def state_of(mesh: accord.Mesh) -> State:
     return route.breaker.state
 
 
-def idle(mesh: accord.Mesh) -> bool:
-    """Whether a server holds no permit, and nobody waits for one."""
-    calls, streams = mesh.control.calls.snapshot(), mesh.control.streams.snapshot()
-    return not (calls.in_flight or calls.queued or streams.in_flight)
-
-
 def one_span_a_side(spans: Spans, ending: str) -> bool:
     """Whether the first call and this one have a span on each side.
 

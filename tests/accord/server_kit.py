@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 import accord
-from tests.accord.kit import Handlers, Stub, handlers, serving
+from tests.accord.kit import Handlers, Stub, handlers, idle, serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,7 @@ class Served:
 
     def idle(self) -> bool:
         """Whether no permit is held and nobody waits for one."""
-        calls, streams = (
-            self.mesh.control.calls.snapshot(),
-            self.mesh.control.streams.snapshot(),
-        )
-        return not (calls.in_flight or calls.queued or streams.in_flight)
+        return idle(self.mesh)
 
 
 @asynccontextmanager

@@ -84,9 +84,7 @@ from accord.policies.breaker import BreakerPolicy
 from accord.policies.budget import BudgetPolicy
 from accord.policies.cache import CachePolicy
 from accord.policies.fault_injection import FaultPolicy
-from accord.policies.gradient import GradientPolicy
 from accord.policies.hedge import HedgePolicy
-from accord.policies.queue import QueuePolicy
 from accord.policies.rate_limit import RatePolicy
 from accord.policies.retry import Retry, RetryPolicy, Stop
 from accord.policies.types import Code, Priority
@@ -165,7 +163,7 @@ ERRORS: Final[tuple[ServiceError, ...]] = (
 
 def mesh() -> Mesh:
     """A process takes part."""
-    limits = Limits(GradientPolicy(initial=10), QueuePolicy(length=5), streams=100)
+    limits = Limits(streams=100)
     try:
         return Mesh(
             "desk",

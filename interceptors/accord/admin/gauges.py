@@ -3,6 +3,7 @@
 The policies keep it anyway, so it costs a call nothing.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 from weakref import WeakSet
@@ -79,12 +80,18 @@ def _of_targets(part: str, field: str) -> Read:
     return read
 
 
-def _of_limiters(field: str) -> Read:
+def _of_limiter(field: str) -> Read:
     def read(watched: Watched) -> Iterator[Observation]:
-        for kind, limiter in (("call", watched.control.calls), ("stream", watched.control.streams)):
-            yield Observation(getattr(limiter.snapshot(), field), {"accord.limiter": kind})
+        yield Observation(getattr(watched.control.limiter.snapshot(), field))
 
     return read
+
+
+def _method_limits(watched: Watched) -> Iterator[Observation]:
+    for method, line in list(watched.control.lines.items()):
+        if line.limit < math.inf:
+            labels = {"grpc.method": method[1:] if metrics.described(method) else OTHER}
+            yield Observation(int(line.limit), labels)
 
 
 def _breaker_states(watched: Watched) -> Iterator[Observation]:
@@ -153,7 +160,7 @@ _COUNTERS: Final[tuple[tuple[str, str, str, Read], ...]] = (
     ),
     ("accord.client.fallbacks", "{call}", "Calls answered by a fallback.", _fallbacks),
     ("accord.client.cache.requests", "{call}", "Look-ups of cached methods.", _cache_requests),
-    ("accord.server.shed", "{call}", "Calls a limiter refused.", _of_limiters("shed")),
+    ("accord.server.shed", "{call}", "Calls the limiter refused.", _of_limiter("refused")),
     ("accord.decisions", "{decision}", "What policies decided, and would have.", _decisions),
 )
 
@@ -172,9 +179,16 @@ _GAUGES: Final[tuple[tuple[str, str, str, Read], ...]] = (
         _of_routes("hedge", "delay"),
     ),
     ("accord.client.cache.entries", "{answer}", "Answers kept.", _of_targets("cache", "entries")),
-    ("accord.server.limit", "{call}", "Calls that may be at work.", _of_limiters("limit")),
-    ("accord.server.in_flight", "{call}", "Calls at work.", _of_limiters("in_flight")),
-    ("accord.server.queued", "{call}", "Calls waiting for a place.", _of_limiters("queued")),
+    ("accord.server.limit", "{call}", "Calls that may be at work, if limited.", _method_limits),
+    ("accord.server.in_flight", "{call}", "Calls at work.", _of_limiter("in_flight")),
+    ("accord.server.queued", "{call}", "Calls waiting to begin.", _of_limiter("queued")),
+    ("accord.server.delay", "s", "Wait of a call before it begins.", _of_limiter("delay")),
+    (
+        "accord.server.overloaded",
+        "1",
+        "1 while calls wait for too long.",
+        _of_limiter("overloaded"),
+    ),
     ("accord.overrides", "{method}", "Policies in force, or refused.", _overrides),
 )
 

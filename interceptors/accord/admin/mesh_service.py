@@ -1,5 +1,6 @@
 """What the operator of a process sees and changes over gRPC: `accord.ops.v1.MeshService`."""
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
     async def GetState(self, request: pb.GetStateRequest, context: Context) -> pb.GetStateResponse:
         """Returns breakers, budgets, hedges, limits, overrides and counts."""
         control, clients = self._control, self._mesh.snapshot()
-        calls, streams = control.calls.snapshot(), control.streams.snapshot()
+        load, streams = control.limiter.snapshot(), control.streams
         methods = (
             control.overrides.methods() | control.faults.injected.keys() | control.counts.methods()
         )
@@ -117,11 +118,22 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
             ],
             budgets=_budgets(clients.targets),
             limit=pb.Limit(
-                limit=calls.limit,
-                in_flight=calls.in_flight,
-                queued=calls.queued,
-                stream_limit=streams.limit,
+                in_flight=load.in_flight - streams.in_flight,
+                queued=load.queued,
+                stream_limit=control.max_streams,
                 streams=streams.in_flight,
+                overloaded=load.overloaded,
+                delay=_duration(load.delay),
+                methods=[
+                    pb.MethodLimit(
+                        method=method[1:],
+                        limit=int(line.limit),
+                        in_flight=line.in_flight,
+                        queued=line.queued,
+                    )
+                    for method, line in sorted(control.lines.items())
+                    if line.limit < math.inf and method[1:].startswith(request.method_prefix)
+                ],
             ),
             methods=[
                 self._method(method)

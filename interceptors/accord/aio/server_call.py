@@ -55,7 +55,7 @@ class Pipeline(Generic[Req, Res]):
                     raw = await grpc_context.read()
                     if raw is EOF:
                         raw = None
-                waiter = stages.enter(incoming, raw, Bell)
+                waiter = stages.enter(incoming, raw, Bell, looped=True)
                 if waiter is not None:
                     await wait_for_place(stages.admission, incoming, waiter)
                 request = stages.accept(incoming, raw)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from accord.policies.limiter import Limiter
 from accord.policies.queue import Waiter
 from accord.server.admission import Admission
 from accord.server.stage_order import IncomingCall
@@ -42,12 +43,21 @@ class Bell:
 
 
 async def wait_for_place(admission: Admission, incoming: IncomingCall, waiter: Waiter) -> None:
-    """Until a call that has queued has its place. Raises ResourceExhausted or DeadlineExceeded."""
+    """Until a call that has to wait has its place. Raises ResourceExhausted or DeadlineExceeded."""
     bell = waiter.notify
     assert isinstance(bell, Bell)
-    try:
-        await bell.rung(admission.patience(incoming.call))
-    except BaseException:
-        admission.leave(waiter)  # the caller has gone
-        raise
-    incoming.permit = admission.admitted(incoming.call, waiter)
+    if admission.limiter.rounds_due():
+        _turn(asyncio.get_running_loop(), admission.limiter)
+    while incoming.permit is None:
+        try:
+            await bell.rung(admission.patience(incoming.call))
+        except BaseException:
+            admission.limiter.leave(waiter)  # the caller has gone
+            raise
+        incoming.permit = admission.admitted(incoming.call, waiter)
+
+
+def _turn(loop: asyncio.AbstractEventLoop, limiter: Limiter) -> None:
+    """Begin calls in rounds, for as long as there is need."""
+    if limiter.turn():
+        loop.call_soon(_turn, loop, limiter)

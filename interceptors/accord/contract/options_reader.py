@@ -245,15 +245,18 @@ class Reader:
         raw = self._raw.limit
         if raw.priority not in policy_pb2.Priority.values():
             raise self._refuse("limit.priority", f"{raw.priority} is not a priority")
+        if self._own.limit.max_concurrent and (
+            self._found.client_streaming or self._found.server_streaming
+        ):
+            raise self._refuse("limit.max_concurrent", "streams have a limit of their own")
+        rate = None
+        if raw.HasField("rate"):
+            per_second = raw.rate.per_second
+            if not 0 < per_second < math.inf:
+                raise self._refuse("limit.rate.per_second", "must be more than zero")
+            rate = RatePolicy(per_second, raw.rate.burst or math.ceil(per_second))
         priority = Priority(raw.priority or Priority.DEFAULT)
-        if not raw.HasField("rate"):
-            return LimitPolicy(priority)
-        per_second = raw.rate.per_second
-        if not 0 < per_second < math.inf:
-            raise self._refuse("limit.rate.per_second", "must be more than zero")
-        return LimitPolicy(
-            priority, RatePolicy(per_second, raw.rate.burst or math.ceil(per_second))
-        )
+        return LimitPolicy(priority, rate, raw.max_concurrent or math.inf)
 
     def _names(self, field: str, names: Iterable[str]) -> frozenset[str]:
         found = frozenset(names)

@@ -61,6 +61,8 @@ class LimitPolicy:
 
     priority: Priority = Priority.DEFAULT
     rate: RatePolicy | None = None
+    max_concurrent: float = math.inf
+    """Calls at work at once in one process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,202 +1,261 @@
-"""Concurrency limit with a short priority queue: an overloaded server does what it can.
+"""Who may begin, and who is refused, when a server has more work than it can do.
 
-A call gets a permit while fewer than the limit (see `gradient`) are at work. Otherwise it waits in
-a short queue (see `queue`); when that is full, the least important loses its place. A refusal says
-when to come back: about the time in which the queue drains, spread over a factor of two so that the
-refused do not return together. Sources: Netflix concurrency-limits, failsafe-go's prioritised
-adaptive limiter, Envoy's adaptive concurrency.
+Nobody is, before something says so that the process lacks:
 
-No I/O: a driver that got a `Waiter` waits, up to `max_wait`, until it is notified. Whatever
-happens, a permit is given back with `release` and a waiter that is given up with `leave`. One
-limiter per server; long-lived streams get one of their own, with a fixed limit (`gradient=None`)
-and a queue of length 0.
+- time of its event loop or its threads: calls wait between their arrival and their beginning. They
+  must have done so for longer than `TARGET` without a break of an `INTERVAL` (CoDel: a queue that
+  stands, not a burst), or
+- room at what the handlers of one method wait for (see `latency_limit`), or
+- a bound that the method's contract declares.
+
+Then calls give up when they have waited for as long as their priority allows (see `queue`), and
+meanwhile the most important begin first. A refusal says when to come back, spread over a factor of
+two so that the refused do not return together. Sources: DAGOR (queueing time, priorities), CoDel,
+Envoy's overload manager, Google SRE "Handling overload".
+
+No I/O: a driver that got a `Waiter` waits until it is notified, and asks `begin`. Whatever happens,
+a permit is given back with `release`, and a waiter that is given up with `leave`. Where an event
+loop begins the calls, it calls `turn` in each of its turns once `rounds_due` (see `rounds`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
-from accord.policies.gradient import Gradient2
-from accord.policies.queue import Permit, PriorityQueue, QueuePolicy, Waiter
+from accord.policies.latency_limit import LatencyLimit
+from accord.policies.queue import PATIENCE, Line, Permit, Waiter
+from accord.policies.rounds import Rounds
 from accord.policies.types import Priority, Refused
 
 OVERLOADED: Final = "OVERLOADED"
 """ErrorInfo reason of a refusal, which is RESOURCE_EXHAUSTED."""
 
-SAMPLE_TIME: Final = 0.25
-SAMPLE_CALLS: Final = 10
-"""A sample is the mean duration over at least this many seconds and calls."""
+TARGET: Final = 0.1
+"""Seconds that a call may wait at any time."""
 
-MIN_RETRY_AFTER: Final = 0.1
-MAX_RETRY_AFTER: Final = 5.0
+INTERVAL: Final = 2.0
+"""Seconds that calls must have waited for longer, and after which all is well again."""
+
+RETRY_AFTER: Final = 0.25
+"""Seconds after which a refused call is welcome again, up to twice."""
+
+
+class Standing:
+    """Whether calls have waited for too long for too long: there is too much work."""
+
+    __slots__ = ("_last", "_since", "_until", "delay")
+
+    def __init__(self) -> None:
+        self.delay = 0.0
+        """The latest wait."""
+        self._since = math.inf
+        self._until = self._last = -math.inf
+
+    def observe(self, delay: float, now: float) -> None:
+        """The one who has waited for the longest has waited for `delay` seconds."""
+        self.delay = delay
+        if delay < TARGET:
+            self._since = math.inf
+        else:
+            if self._since == math.inf or now - self._last > INTERVAL / 2:
+                self._since = now
+            if now - self._since >= INTERVAL or now < self._until:
+                self._until = now + INTERVAL
+        self._last = now
+
+    def speaks(self, now: float) -> bool:
+        """Whether there is too much work."""
+        return now < self._until
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the latest was below the target, so that more of the kind change nothing."""
+        return self._since == math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class LimiterSnapshot:
     """A limiter at one moment."""
 
-    limit: int
+    overloaded: bool
+    """Whether calls have waited for too long for too long, and so may be refused."""
+    delay: float
+    """Seconds that a call has waited between its arrival and its beginning, the latest seen."""
     in_flight: int
     queued: int
-    shed: int
-    """Calls refused or shed since the start."""
+    refused: int
+    """Since the start."""
 
 
 class Limiter:
-    """Admission of one server. Safe under threads; `notify` is called outside the lock."""
+    """Admission of one process. Safe under threads; `notify` is called outside the lock."""
 
     __slots__ = (
-        "_calls",
+        "_batch",
         "_clock",
-        "_gradient",
-        "_in_flight",
-        "_limit",
+        "_driven",
+        "_lines",
         "_lock",
-        "_most",
-        "_policy",
-        "_queue",
         "_random",
-        "_sample_until",
-        "_shed",
-        "_total",
+        "_refused",
+        "_rounds",
+        "_standing",
     )
 
-    def __init__(
-        self,
-        gradient: Gradient2 | None,
-        queue: QueuePolicy | None = None,
-        *,
-        clock: Callable[[], float],
-        random: Callable[[], float],
-        fixed: int = 1000,
-    ) -> None:
-        """A limiter without work.
-
-        `gradient` finds the limit; None: it is `fixed`. `random` is uniform over [0, 1).
-        """
-        self._gradient = gradient
-        self._limit = fixed if gradient is None else int(gradient.limit)
-        self._policy = queue or QueuePolicy()
+    def __init__(self, *, clock: Callable[[], float], random: Callable[[], float]) -> None:
+        """Without work. `random` is uniform over [0, 1)."""
         self._clock = clock
         self._random = random
         self._lock = Lock()
-        # While somebody waits, no permit is free.
-        self._queue = PriorityQueue()
-        self._in_flight = 0
-        self._shed = 0
-        self._calls = 0
-        self._total = 0.0
-        self._most = 0
-        self._sample_until = clock() + SAMPLE_TIME
+        self._lines: list[Line] = []
+        self._standing = Standing()
+        self._rounds = Rounds()
+        self._driven = False
+        self._batch: list[Permit] = []
+        self._refused = 0
 
-    @property
-    def limit(self) -> int:
-        """Calls that may be at work now."""
-        return self._limit
-
-    @property
-    def max_wait(self) -> float:
-        """Seconds that a driver lets a call wait in the queue."""
-        return self._policy.max_wait
-
-    def grant(self) -> Permit | None:
-        """Leave to begin at once; None: ask `acquire`."""
-        with self._lock:
-            return self._grant() if self._in_flight < self._limit else None
+    def line(self, bound: float = math.inf, *, watched: bool = True) -> Line:
+        """One for the calls of a method; `watched`: they are known by how long they take."""
+        line = Line(bound, LatencyLimit() if watched else None)
+        self._lines.append(line)
+        return line
 
     def acquire(
-        self, priority: Priority, notify: Callable[[], None] | None = None
+        self,
+        line: Line,
+        priority: Priority,
+        bell: Callable[[], Callable[[], None]] | None = None,
+        *,
+        waited: float = 0.0,
+        looped: bool = False,
     ) -> Permit | Waiter | Refused:
-        """Leave to begin, or a place in the queue, or neither.
+        """Leave to begin, or a place in the line, or neither, for a call that came `waited` ago.
 
-        `notify` is called once, from any thread, when the waiter has got a permit or was shed; it
-        must not block or raise. Without it the call does not wait.
+        `bell` makes what is called once, from any thread, when a waiter may begin; that must not
+        block or raise. Without it the call does not wait. `looped`: an event loop begins it.
         """
         with self._lock:
-            if self._in_flight < self._limit:
-                return self._grant()
-            if notify is None or self._policy.length <= 0:
+            now = self._clock()
+            held = looped and self._rounds.come(waited, now)
+            if waited >= TARGET or not (held or self._standing.quiet):
+                self._standing.observe(waited, now)
+            if waited >= TARGET and self._over(line, priority, waited, now):
                 return self._refuse()
-            loser = None
-            if len(self._queue) >= self._policy.length:
-                loser = self._queue.shed(priority)
-                if loser is None:
-                    return self._refuse()
-                loser.refused = self._refuse()
-            waiter = Waiter(priority, notify)
-            self._queue.push(waiter)
-        if loser is not None:
-            loser.notify()
-        return waiter
+            if not line.room and line.watch is not None:
+                line.watch.expire(now)
+            if line.room and (not held or bell is None):
+                return self._grant(line, now)
+            if bell is None:
+                return self._refuse()
+            waiter = Waiter(line, priority, now - waited, bell())
+            line.push(waiter)
+            return waiter
 
-    def release(self, permit: Permit, *, sample: bool = True) -> None:
-        """The call is over.
+    def begin(self, waiter: Waiter) -> Permit | Refused | None:
+        """What has become of a waiter; None: it goes on waiting.
 
-        `sample` tells whether its duration says something about the load: not for calls that were
-        turned away before their handler, and not for streams. Releasing twice does nothing.
+        To be asked when it is notified, and when it has waited for its patience (`PATIENCE`).
         """
+        with self._lock:
+            now = self._clock()
+            if waiter.permit is not None:
+                waiter.permit.begun = True
+                self._rounds.begun(now)
+                return waiter.permit
+            if self._over(waiter.line, waiter.priority, now - waiter.since, now):
+                waiter.line.remove(waiter)
+                return self._refuse()
+            return None
+
+    def leave(self, waiter: Waiter) -> None:
+        """A waiter is given up: its caller has gone. To be called at most once."""
+        with self._lock:
+            permit = waiter.permit
+            if permit is None:
+                waiter.line.remove(waiter)
+        if permit is not None:
+            self.release(permit)
+
+    def release(self, permit: Permit) -> None:
+        """The call is over. Releasing twice does nothing."""
+        line, ready = permit.line, list[Waiter]()
         with self._lock:
             if not permit.held:
                 return
             permit.held = False
-            if sample and self._gradient is not None:
-                self._sample(self._gradient, permit.started)
-            self._in_flight -= 1
-            if not self._queue.length:
-                return
-            ready = self._admit_waiters()
+            line.in_flight -= 1
+            now = self._clock()
+            if line.watch is not None:
+                line.watch.ended(line.in_flight, now, waiting=line.queued > 0)
+            while line.queued and line.room and not self._rounds.active:
+                ready.append(self._admit(line.first(), now))
         for waiter in ready:
             waiter.notify()
 
-    def leave(self, waiter: Waiter) -> Refused:
-        """A waiter is given up: its time is over or its caller has gone.
-
-        If it got a permit meanwhile, that is given back. Raises nothing, also when called twice.
-        """
+    def rounds_due(self) -> bool:
+        """Whether an event loop must call `turn` from now on; True once, until that ends."""
         with self._lock:
-            permit = waiter.permit
-            if permit is None:
-                if waiter.refused is None:
-                    self._queue.remove(waiter)
-                    waiter.refused = self._refuse()
-                return waiter.refused
-            refused = self._refuse()
-        self.release(permit, sample=False)
-        return refused
+            due = self._rounds.active and not self._driven
+            self._driven = self._rounds.active
+            return due
+
+    def turn(self) -> bool:
+        """A turn of the loop that begins calls. Returns whether it must call again in the next."""
+        with self._lock:
+            now, ready = self._clock(), []
+            open_lines = [line for line in self._lines if line.queued and line.room]
+            first = min((line.since() for line in open_lines), default=now)
+            self._standing.observe(now - first, now)
+            pending = any(each.held and not each.begun for each in self._batch)
+            count = self._rounds.turn(now, waiting=bool(open_lines), pending=pending)
+            while open_lines and len(ready) < count:
+                waiter = min((line.first() for line in open_lines), key=_rank)
+                ready.append(self._admit(waiter, now))
+                line = waiter.line
+                if not (line.queued and line.room):
+                    open_lines.remove(line)
+            if ready:
+                self._batch = [waiter.permit for waiter in ready if waiter.permit]
+            self._driven = self._rounds.active
+        for waiter in ready:
+            waiter.notify()
+        return self._driven
 
     def snapshot(self) -> LimiterSnapshot:
         """What is going on now."""
         with self._lock:
-            return LimiterSnapshot(self.limit, self._in_flight, len(self._queue), self._shed)
+            now = self._clock()
+            return LimiterSnapshot(
+                self._standing.speaks(now),
+                self._standing.delay,
+                sum(line.in_flight for line in self._lines),
+                sum(line.queued for line in self._lines),
+                self._refused,
+            )
 
-    def _grant(self) -> Permit:
-        self._in_flight += 1
-        if self._in_flight > self._most:
-            self._most = self._in_flight
-        return Permit(self._clock())
+    def _grant(self, line: Line, now: float) -> Permit:
+        if line.watch is not None:
+            line.watch.begins(line.in_flight, now)
+        line.in_flight += 1
+        return Permit(line)
 
-    def _admit_waiters(self) -> list[Waiter]:
-        ready: list[Waiter] = []
-        while self._queue and self._in_flight < self.limit:
-            waiter = self._queue.pop()
-            waiter.permit = self._grant()
-            ready.append(waiter)
-        return ready
+    def _admit(self, waiter: Waiter, now: float) -> Waiter:
+        waiter.line.remove(waiter)
+        waiter.permit = self._grant(waiter.line, now)
+        waiter.permit.begun = False
+        return waiter
+
+    def _over(self, line: Line, priority: Priority, waited: float, now: float) -> bool:
+        """Whether a call has waited for as long as it may."""
+        too_much = line.limited or self._standing.speaks(now)
+        return too_much and waited >= PATIENCE[priority]
 
     def _refuse(self) -> Refused:
-        self._shed += 1
-        usual = 0.0 if self._gradient is None else self._gradient.usual
-        drained = (len(self._queue) + 1) * usual / max(1, self.limit)
-        wait = max(MIN_RETRY_AFTER, min(MAX_RETRY_AFTER / 2, drained))
-        return Refused(wait * (1 + self._random()))
+        self._refused += 1
+        return Refused(RETRY_AFTER * (1 + self._random()))
 
-    def _sample(self, gradient: Gradient2, started: float) -> None:
-        now = self._clock()
-        self._calls += 1
-        self._total += now - started
-        if now >= self._sample_until and self._calls >= SAMPLE_CALLS:
-            self._limit = int(gradient.update(self._total / self._calls, self._most))
-            self._calls, self._total = 0, 0.0
-            self._most = self._in_flight
-            self._sample_until = now + SAMPLE_TIME
+
+def _rank(waiter: Waiter) -> tuple[Priority, float]:
+    return waiter.priority, waiter.since

@@ -1,83 +1,95 @@
-"""The short queue before a concurrency limit.
+"""Calls that wait to begin, and those of one method that are at work.
 
-CRITICAL before DEFAULT before SHEDDABLE, first come first served within each. When there is no
-more room, the newest waiter of the lowest priority is shed in favour of a more important newcomer:
-it has waited the least. Source: failsafe-go's prioritised limiters, DAGOR (WeChat's overload
-control).
+CRITICAL before DEFAULT before SHEDDABLE, first come first served within each. How long a call may
+wait when there is too much work depends on its priority: the least important gives up first.
+Sources: DAGOR (WeChat's overload control: what counts is the time in the queue), failsafe-go's
+prioritised limiters.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Final
 
+from accord.policies.latency_limit import LatencyLimit, Phase
 from accord.policies.types import Priority, Refused
 
+PATIENCE: Final = {Priority.CRITICAL: 1.0, Priority.DEFAULT: 0.25, Priority.SHEDDABLE: 0.1}
+"""Seconds that a call may wait while there is too much work."""
 
-@dataclass(frozen=True, slots=True)
-class QueuePolicy:
-    """The short queue before the limit."""
 
-    length: int = 20
-    """Waiters of all priorities together."""
-    max_wait: float = 0.5
-    """Seconds that a driver lets a call wait."""
+class Line:
+    """The calls of one method, or of all streams: those at work and those that wait for them."""
+
+    __slots__ = ("bound", "in_flight", "queued", "waiting", "watch")
+
+    def __init__(self, bound: float = math.inf, watch: LatencyLimit | None = None) -> None:
+        """`bound` is declared; `watch` finds out whether there must be less."""
+        self.bound = bound
+        self.watch = watch
+        self.in_flight = 0
+        self.queued = 0
+        self.waiting: dict[Priority, deque[Waiter]] = {each: deque() for each in Priority}
+
+    @property
+    def limit(self) -> float:
+        """Calls that may be at work now."""
+        return self.bound if self.watch is None else min(self.bound, self.watch.limit)
+
+    @property
+    def limited(self) -> bool:
+        """Whether calls may be refused because of the limit: it is declared, or proven."""
+        return self.bound < math.inf or (
+            self.watch is not None and self.watch.phase is Phase.LIMITED
+        )
+
+    @property
+    def room(self) -> bool:
+        """Whether another call may begin."""
+        return self.in_flight < self.limit
+
+    def first(self) -> "Waiter":
+        """The one to be served next. Raises StopIteration if nobody waits."""
+        return next(queue[0] for queue in self.waiting.values() if queue)
+
+    def since(self) -> float:
+        """When the one who has waited the longest came; infinite if nobody waits."""
+        return min((queue[0].since for queue in self.waiting.values() if queue), default=math.inf)
+
+    def push(self, waiter: "Waiter") -> None:
+        """The last of its priority."""
+        self.waiting[waiter.priority].append(waiter)
+        self.queued += 1
+
+    def remove(self, waiter: "Waiter") -> None:
+        """Takes out one who begins or gives up. Raises ValueError if it does not wait."""
+        self.waiting[waiter.priority].remove(waiter)
+        self.queued -= 1
 
 
 class Permit:
     """Leave to work on one call; given back with `release`."""
 
-    __slots__ = ("held", "started")
+    __slots__ = ("begun", "held", "line")
 
-    def __init__(self, started: float) -> None:
-        self.started = started
+    def __init__(self, line: Line) -> None:
+        self.line = line
         self.held = True
+        self.begun = True
+        """Not yet, for one who waits: see `Limiter.begin`."""
 
 
 class Waiter:
-    """A place in the queue. Once notified, exactly one of `permit` and `refused` is set."""
+    """A place in a line. Once notified, exactly one of `permit` and `refused` is set."""
 
-    __slots__ = ("notify", "permit", "priority", "refused")
+    __slots__ = ("line", "notify", "permit", "priority", "refused", "since")
 
-    def __init__(self, priority: Priority, notify: Callable[[], None]) -> None:
+    def __init__(
+        self, line: Line, priority: Priority, since: float, notify: Callable[[], None]
+    ) -> None:
+        self.line = line
         self.priority = priority
+        self.since = since
         self.notify = notify
         self.permit: Permit | None = None
         self.refused: Refused | None = None
-
-
-class PriorityQueue:
-    """Waiters in the order in which they are served. Its user bounds it and holds a lock."""
-
-    __slots__ = ("_by_priority", "length")
-
-    def __init__(self) -> None:
-        self._by_priority: dict[Priority, deque[Waiter]] = {each: deque() for each in Priority}
-        self.length = 0
-        """Waiters of all priorities."""
-
-    def __len__(self) -> int:
-        return self.length
-
-    def push(self, waiter: Waiter) -> None:
-        """The last of its priority."""
-        self._by_priority[waiter.priority].append(waiter)
-        self.length += 1
-
-    def pop(self) -> Waiter:
-        """Takes out the one to be served next. Raises StopIteration if nobody waits."""
-        waiter = next(queue for queue in self._by_priority.values() if queue).popleft()
-        self.length -= 1
-        return waiter
-
-    def remove(self, waiter: Waiter) -> None:
-        """Takes out one that gives up. Raises ValueError if it does not wait."""
-        self._by_priority[waiter.priority].remove(waiter)
-        self.length -= 1
-
-    def shed(self, newcomer: Priority) -> Waiter | None:
-        """Takes out the newest of the least important, if less important than a newcomer."""
-        for priority in reversed(Priority):
-            if priority > newcomer and self._by_priority[priority]:
-                self.length -= 1
-                return self._by_priority[priority].pop()
-        return None

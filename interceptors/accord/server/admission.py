@@ -15,7 +15,7 @@ from accord.context import CallContext
 from accord.contract.policy_types import Dark
 from accord.policies.call_depth import TOO_DEEP, too_deep
 from accord.policies.limiter import OVERLOADED
-from accord.policies.queue import Permit, Waiter
+from accord.policies.queue import PATIENCE, Permit, Waiter
 from accord.policies.rate_limit import RATE_LIMITED
 from accord.policies.types import Refused
 from accord.server.authorization import denial
@@ -27,7 +27,16 @@ from accord.telemetry.propagation import trace_id
 class Admission:
     """Admits the calls of one method."""
 
-    __slots__ = ("_authorize", "_limiter", "_lock", "_method", "_open", "_state")
+    __slots__ = (
+        "_authorize",
+        "_line",
+        "_lock",
+        "_method",
+        "_open",
+        "_state",
+        "_streaming",
+        "limiter",
+    )
 
     def __init__(
         self,
@@ -45,7 +54,9 @@ class Admission:
         self._authorize = authorize
         # Probes have no certificate. The others of gRPC's own show what the process does.
         self._open = own(method) and not (authorize and not method.startswith("/grpc.health."))
-        self._limiter = state.limiter(method, streaming=streaming)
+        self._streaming = streaming
+        self._line = state.line(method, streaming=streaming)
+        self.limiter = state.limiter
 
     def check(self, call: CallContext) -> None:
         """Whether this caller may do this now. Raises ServiceError."""
@@ -81,21 +92,32 @@ class Admission:
                 )
 
     def enter(
-        self, call: CallContext, bell: Callable[[], Callable[[], None]]
+        self,
+        call: CallContext,
+        bell: Callable[[], Callable[[], None]],
+        *,
+        waited: float,
+        looped: bool,
     ) -> Permit | Waiter | None:
-        """A permit, a place in the queue, or None without a limit. Raises ResourceExhausted.
+        """A permit, a place in the line, or None without a limit. Raises ResourceExhausted.
 
-        `bell` makes what is called once, from any thread, when a place in the queue has become a
-        permit, or is lost: see `admitted`. A permit is given back with `end`.
+        `waited`: seconds since the call came; the others as in `Limiter.acquire`. The driver of a
+        waiter asks `admitted` when the bell rings and when its `patience` is over. A permit is
+        given back with `end`.
         """
-        limiter = self._limiter
-        if limiter is None or call.policy.limit is None:
+        line = self._line
+        if line is None or call.policy.limit is None:
             return None
-        permit = limiter.grant()
-        if permit is not None:
-            return permit
+        if not self._streaming:
+            line.bound = call.policy.limit.max_concurrent
         acts = Dark.CONCURRENCY_LIMIT not in call.policy.dark
-        found = limiter.acquire(call.priority, bell() if acts else None)
+        found = self.limiter.acquire(
+            line,
+            call.priority,
+            bell if acts and not self._streaming else None,
+            waited=waited,
+            looped=looped,
+        )
         if not isinstance(found, Refused):
             return found
         if acts:
@@ -104,32 +126,32 @@ class Admission:
         return None
 
     def patience(self, call: CallContext) -> float:
-        """Seconds that a call may wait in the queue."""
-        left, longest = call.remaining(), 0.0 if self._limiter is None else self._limiter.max_wait
+        """Seconds that a call waits before it asks what has become of it."""
+        left, longest = call.remaining(), PATIENCE[call.priority]
         return longest if left is None else min(left, longest)
 
-    def leave(self, waiter: Waiter) -> None:
-        """A call in the queue is given up: its caller has gone."""
-        if self._limiter is not None:
-            self._limiter.leave(waiter)
+    def admitted(self, call: CallContext, waiter: Waiter) -> Permit | None:
+        """The permit of a waiter; None: it goes on waiting.
 
-    def admitted(self, call: CallContext, waiter: Waiter) -> Permit:
-        """The permit of a call that has waited. Raises ResourceExhausted or DeadlineExceeded."""
-        limiter = self._limiter
-        assert limiter is not None
-        if waiter.permit is not None:
-            return waiter.permit
-        overloaded = self._overloaded(call, waiter.refused or limiter.leave(waiter))
+        Raises ResourceExhausted or DeadlineExceeded.
+        """
+        found = self.limiter.begin(waiter)
+        if isinstance(found, Permit):
+            return found
+        overloaded = None if found is None else self._overloaded(call, found)
         if call.remaining() == 0:
+            if found is None:
+                self.limiter.leave(waiter)
             raise errors.DeadlineExceeded(
                 message="the deadline passed while the call waited for a place"
             )
-        raise overloaded
+        if overloaded is not None:
+            raise overloaded
+        return None
 
-    def end(self, permit: Permit, *, sample: bool) -> None:
-        """The call is over; `sample` as in `Limiter.release`."""
-        if self._limiter is not None:
-            self._limiter.release(permit, sample=sample)
+    def end(self, permit: Permit) -> None:
+        """The call is over."""
+        self.limiter.release(permit)
 
     def _overloaded(self, call: CallContext, refused: Refused) -> errors.ResourceExhausted:
         self._count(f"limit.refused.{call.priority.name}")

@@ -15,10 +15,7 @@ from accord.server.types import GrpcContext
 from accord.telemetry.propagation import HEADERS
 
 WORKERS: Final = 320
-"""Threads for handlers: more than the largest limit and its queue, so that nothing waits unseen.
-
-They are started when they are needed, and idle ones are used again.
-"""
+"""Threads for handlers; they are started when they are needed, and idle ones are used again."""
 
 READ: Final = HEADERS | {
     DEPTH_KEY,

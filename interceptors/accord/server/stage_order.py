@@ -69,9 +69,10 @@ class IncomingCall:
     limits: TimeLimits | None
     """What is to be watched; None: nothing."""
     observed: ServerCall | None
+    arrived: float
+    """When it came to this process."""
     permit: Permit | None = None
     harm: Harm | None = None
-    begun: bool = False
     status: str = CANCELLED
     """Name of the status that the caller has been answered with, or will be."""
 
@@ -128,10 +129,13 @@ class Stages(Generic[Req, Res]):
         self._keep(policy)
         self._generation = -1
 
-    def arrive(self, grpc_context: GrpcContext, remaining: float | None) -> IncomingCall:
+    def arrive(
+        self, grpc_context: GrpcContext, remaining: float | None, waited: float = 0.0
+    ) -> IncomingCall:
         """A call has come, and is the current one from now on.
 
-        `remaining`: seconds that the caller's deadline leaves.
+        `remaining`: seconds that the caller's deadline leaves; `waited`: those that it has waited
+        for a thread.
         """
         next(self._arrived)
         metadata = grpc_context.invocation_metadata() or ()
@@ -142,10 +146,11 @@ class Stages(Generic[Req, Res]):
         left = policy.timeout
         if left is None or (remaining is not None and remaining < left):
             left = remaining
+        now = settings.clock()
         call = CallContext(
             settings.service,
             policy,
-            None if left is None else settings.clock() + left,
+            None if left is None else now + left,
             settings.clock,
             principal(grpc_context) if self._peers.secure else context.ANONYMOUS,
             priority=Priority.DEFAULT if policy.limit is None else policy.limit.priority,
@@ -159,7 +164,9 @@ class Stages(Generic[Req, Res]):
         observed = self._observation.begin(trace, settings.clock)
         context.enter(call)
         watched = remaining is None or remaining > self._bound
-        return IncomingCall(call, headers, remaining, self._limits if watched else None, observed)
+        return IncomingCall(
+            call, headers, remaining, self._limits if watched else None, observed, now - waited
+        )
 
     def check(self, incoming: IncomingCall) -> None:
         """Whether this caller may do this now. Raises ServiceError."""
@@ -170,12 +177,18 @@ class Stages(Generic[Req, Res]):
         self.admission.check(call)
 
     def enter(
-        self, incoming: IncomingCall, raw: bytes | None, bell: Callable[[], Callable[[], None]]
+        self,
+        incoming: IncomingCall,
+        raw: bytes | None,
+        bell: Callable[[], Callable[[], None]],
+        *,
+        looped: bool,
     ) -> Waiter | None:
         """Take a place; a call that has to wait for one gets a `Waiter`: see `Admission`.
 
         `raw` is the one request; None: requests are a stream, or there was none. `bell` makes what
-        is rung when the wait is over. Raises InvalidArgument or ResourceExhausted.
+        is rung when the wait is over; `looped`: an event loop runs the handler. Raises
+        InvalidArgument or ResourceExhausted.
         """
         if raw is not None:
             if incoming.observed is not None:
@@ -183,7 +196,8 @@ class Stages(Generic[Req, Res]):
         elif not self._streamed:
             problem = FieldViolation("", "the call has no request")
             raise errors.InvalidArgument("UNDECODABLE", problem)
-        place = self.admission.enter(incoming.call, bell)
+        waited = self._settings.clock() - incoming.arrived
+        place = self.admission.enter(incoming.call, bell, waited=waited, looped=looped)
         if isinstance(place, Waiter):
             return place
         incoming.permit = place
@@ -218,16 +232,11 @@ class Stages(Generic[Req, Res]):
         call = incoming.call
         if call.deadline is not None and call.clock() >= call.deadline:
             raise errors.DeadlineExceeded(message="the deadline passed before the work was begun")
-        incoming.begun = True
 
     def end(self, incoming: IncomingCall, grpc_context: GrpcContext | None) -> None:
         """A call has ended, whatever way. No context: nobody has heard the status that it has."""
         if incoming.permit is not None:
-            # A caller that lost patience says nothing of the load; a deadline does.
-            sample = incoming.begun and (
-                incoming.status != CANCELLED or incoming.call.remaining() == 0
-            )
-            self.admission.end(incoming.permit, sample=sample)
+            self.admission.end(incoming.permit)
         if incoming.observed is not None:
             code = None if grpc_context is None else grpc_context.code()
             incoming.observed.finish(_outcome(incoming, code))

@@ -8,24 +8,20 @@ callers, where a generic handler serves any name, so their number is bounded her
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
 from accord.contract.live_overrides import Overrides
 from accord.contract.policy_types import MethodPolicy
-from accord.policies.gradient import Gradient2, GradientPolicy
 from accord.policies.limiter import Limiter
-from accord.policies.queue import QueuePolicy
+from accord.policies.queue import Line
 from accord.policies.rate_limit import RateLimiter, RatePolicy
 from accord.policies.types import Refused
 from accord.server.fault_injection import FaultTable
 
 MAX_STREAMS: Final = 1000
 """Streams of one server that may be open at once."""
-
-MAX_WAITING: Final = 100
-"""Calls that may wait for a place: a burst is worked off, and the wait of each is bounded."""
 
 _UNLIMITED: Final = ("/grpc.", "/accord.ops.")
 
@@ -34,11 +30,8 @@ _UNLIMITED: Final = ("/grpc.", "/accord.ops.")
 class Limits:
     """What a server takes on."""
 
-    concurrency: GradientPolicy = field(default_factory=GradientPolicy)
-    """Calls with one request and one response."""
-    queue: QueuePolicy = field(default_factory=lambda: QueuePolicy(length=MAX_WAITING))
     streams: int = MAX_STREAMS
-    """All other calls: they have a fixed limit of their own and do not wait."""
+    """Streams that may be open at once; they do not wait for a place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +61,16 @@ class ServerState:
         self.overrides = Overrides()
         self.counts = Counts()
         self.faults = FaultTable(clock, random)
-        self.calls = Limiter(
-            Gradient2(limits.concurrency), limits.queue, clock=clock, random=random
-        )
-        self.streams = Limiter(
-            None, QueuePolicy(length=0), clock=clock, random=random, fixed=limits.streams
-        )
+        self.limiter = Limiter(clock=clock, random=random)
+        self.max_streams = limits.streams
+        self.streams = self.limiter.line(limits.streams, watched=False)
+        """All streams together."""
+        self.lines: dict[str, Line] = {}
+        """Other calls, by method."""
         self._rates: dict[str, tuple[RatePolicy, RateLimiter]] = {}
         self._arrived: dict[str, count[int]] = {}
 
-    def limiter(self, method: str, *, streaming: bool) -> Limiter | None:
+    def line(self, method: str, *, streaming: bool) -> Line | None:
         """What a method's calls count against.
 
         None for gRPC's own services and the operator's: health checks and the means to end an
@@ -85,7 +78,14 @@ class ServerState:
         """
         if method.startswith(_UNLIMITED):
             return None
-        return self.streams if streaming else self.calls
+        if streaming:
+            return self.streams
+        if method not in self.lines and len(self.lines) >= MAX_METHODS:
+            method = OTHER
+        found = self.lines.get(method)
+        if found is None:
+            found = self.lines[method] = self.limiter.line()
+        return found
 
     def arrivals(self, method: str) -> Iterator[int]:
         """Counts the calls of a method, by `next`, which no other thread can interrupt."""

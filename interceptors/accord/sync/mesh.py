@@ -1,7 +1,6 @@
 """`mesh.sync`: what a mesh holds for gRPC with threads."""
 
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from threading import RLock
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from accord.sync.client_attempts import Attempts
 from accord.sync.client_channel import Channel
 from accord.sync.server import Server
 from accord.sync.server_interceptors import ServerInterceptor, ServerPipelines
+from accord.sync.threads import Pool
 
 Options = Sequence[tuple[str, str | int]]
 
@@ -100,24 +100,23 @@ class SyncMesh:
         handlers: Sequence[GenericHandler] | None = None,
         max_workers: int | None = None,
         lame_duck: float = LAME_DUCK,
-        maximum_concurrent_rpcs: int | Literal["max_workers"] | None = "max_workers",
+        maximum_concurrent_rpcs: int | None = None,
         compression: grpc.Compression | None = None,
         xds: bool = False,
     ) -> Server:
         """A server that enforces the contracts of what it serves, with health and drain.
 
-        `max_workers` threads handle as many calls at once; more are refused by gRPC. Each open
-        stream has one, but for those of handlers that send by themselves, such as gRPC's health
-        service. None: as many as the mesh admits streams, and 320 for other calls; with fewer,
-        streams can take them all. They are started when they are needed. `idempotency` as in
-        `server_interceptors`, `options`, `handlers` and `lame_duck` as in `Mesh.server`, the
-        rest as in `grpc.server`, but that `maximum_concurrent_rpcs` is `max_workers` by itself.
+        `max_workers` threads handle as many calls at once; more wait for one, and when they wait
+        for too long the least important are refused, if their contracts allow it (`limit`). Each
+        open stream has one, but for those of handlers that send by themselves, such as gRPC's
+        health service. None: as many as the mesh admits streams, and 320 for other calls; with
+        fewer, streams can take them all. They are started when they are needed. `idempotency` as
+        in `server_interceptors`, `options`, `handlers` and `lame_duck` as in `Mesh.server`, the
+        rest as in `grpc.server`.
         """
         if max_workers is None:
-            max_workers = WORKERS + self._settings.state.streams.limit
-        if maximum_concurrent_rpcs == "max_workers":
-            maximum_concurrent_rpcs = max_workers
-        pool = ThreadPoolExecutor(max_workers, thread_name_prefix="accord-server")
+            max_workers = WORKERS + self._settings.state.max_streams
+        pool = Pool(max_workers, thread_name_prefix="accord-server")
         pipelines = ServerPipelines(self._settings, idempotency, self._client.env.lock)
         server = servers.bare(
             pool,

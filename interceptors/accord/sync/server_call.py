@@ -30,6 +30,7 @@ from accord.sync.server_context import (
 )
 from accord.sync.server_idempotency import KeyedCalls
 from accord.sync.server_timeouts import Watchdog
+from accord.sync.threads import THREAD
 from accord.sync.timers import TIMERS
 
 FOREVER: Final = 1e9
@@ -76,7 +77,7 @@ class Walk(Generic[Req, Res]):
         self._pipeline = pipeline
         self._stages = pipeline.stages
         self.codec = pipeline.stages.codec
-        self.incoming = pipeline.stages.arrive(grpc_context, remaining)
+        self.incoming = pipeline.stages.arrive(grpc_context, remaining, THREAD.waited)
         self.grpc_context = grpc_context
         self.context = ServerContext(grpc_context)
         self.watchdog: Watchdog | None = None
@@ -86,7 +87,7 @@ class Walk(Generic[Req, Res]):
         stages, incoming = self._stages, self.incoming
         stages.check(incoming)
         raw = None if self._pipeline.streamed else self._read(requests)
-        waiter = stages.enter(incoming, raw, _Bell)
+        waiter = stages.enter(incoming, raw, _Bell, looped=False)
         if waiter is not None:
             self._wait_for_place(waiter)
         if not self.grpc_context.is_active():
@@ -154,12 +155,13 @@ class Walk(Generic[Req, Res]):
         """Until it has its place. Raises ResourceExhausted or DeadlineExceeded."""
         admission, call, bell = self._stages.admission, self.incoming.call, waiter.notify
         assert isinstance(bell, _Bell)
-        try:
-            bell.wait(admission.patience(call))
-        except BaseException:
-            admission.leave(waiter)
-            raise
-        self.incoming.permit = admission.admitted(call, waiter)
+        while self.incoming.permit is None:
+            try:
+                bell.wait(admission.patience(call))
+            except BaseException:
+                admission.limiter.leave(waiter)
+                raise
+            self.incoming.permit = admission.admitted(call, waiter)
 
     def _delay(self) -> None:
         """The delay that an operator has injected."""

@@ -26,17 +26,17 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61\x63\x63ord/v1/policy.proto\x12\taccord.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"Z\n\rServicePolicy\x12\x14\n\x05owner\x18\x01 \x01(\tR\x05owner\x12\x33\n\x08\x64\x65\x66\x61ults\x18\x02 \x01(\x0b\x32\x17.accord.v1.MethodPolicyR\x08\x64\x65\x66\x61ults\"\xf4\x05\n\x0cMethodPolicy\x12\x33\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x42\n\x0f\x61ttempt_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0e\x61ttemptTimeout\x12&\n\x05retry\x18\x03 \x01(\x0b\x32\x10.accord.v1.RetryR\x05retry\x12&\n\x05hedge\x18\x04 \x01(\x0b\x32\x10.accord.v1.HedgeR\x05hedge\x12,\n\x07\x62reaker\x18\x05 \x01(\x0b\x32\x12.accord.v1.BreakerR\x07\x62reaker\x12&\n\x05limit\x18\x06 \x01(\x0b\x32\x10.accord.v1.LimitR\x05limit\x12\x14\n\x05\x61llow\x18\x07 \x03(\tR\x05\x61llow\x12%\n\x05\x63\x61lls\x18\x08 \x03(\x0b\x32\x0f.accord.v1.CallR\x05\x63\x61lls\x12&\n\x05\x63\x61\x63he\x18\t \x01(\x0b\x32\x10.accord.v1.CacheR\x05\x63\x61\x63he\x12;\n\x0c\x63ompensation\x18\n \x01(\x0b\x32\x17.accord.v1.CompensationR\x0c\x63ompensation\x12)\n\x06resume\x18\x0b \x01(\x0b\x32\x11.accord.v1.ResumeR\x06resume\x12)\n\x06stream\x18\x0c \x01(\x0b\x32\x11.accord.v1.StreamR\x06stream\x12\x38\n\x0bidempotency\x18\r \x01(\x0b\x32\x16.accord.v1.IdempotencyR\x0bidempotency\x12\x16\n\x06\x65rrors\x18\x0e \x03(\tR\x06\x65rrors\x12 \n\tmax_depth\x18\x0f \x01(\rH\x00R\x08maxDepth\x88\x01\x01\x12&\n\x05\x66loor\x18\x10 \x01(\x0b\x32\x10.accord.v1.FloorR\x05\x66loor\x12#\n\x04saga\x18\x1e \x01(\x0b\x32\x0f.accord.v1.SagaR\x04sagaB\x0c\n\n_max_depth\"\xd7\x01\n\x05Retry\x12!\n\x0cmax_attempts\x18\x01 \x01(\rR\x0bmaxAttempts\x12\x42\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0einitialBackoff\x12:\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nmaxBackoff\x12+\n\x05\x63odes\x18\x04 \x03(\x0e\x32\x15.accord.v1.StatusCodeR\x05\x63odes\"_\n\x05Hedge\x12\x1e\n\npercentile\x18\x01 \x01(\x01R\npercentile\x12\x36\n\tmin_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08minDelay\"\xb2\x02\n\x07\x42reaker\x12\'\n\x0f\x66\x61ilure_percent\x18\x01 \x01(\rR\x0e\x66\x61ilurePercent\x12\x1b\n\tmin_calls\x18\x02 \x01(\rR\x08minCalls\x12\x31\n\x06window\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06window\x12\x31\n\x14\x63onsecutive_failures\x18\x04 \x01(\rR\x13\x63onsecutiveFailures\x12-\n\x04open\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04open\x12\x34\n\x08max_open\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07maxOpen\x12\x16\n\x06probes\x18\x07 \x01(\rR\x06probes\"]\n\x05Limit\x12/\n\x08priority\x18\x01 \x01(\x0e\x32\x13.accord.v1.PriorityR\x08priority\x12#\n\x04rate\x18\x02 \x01(\x0b\x32\x0f.accord.v1.RateR\x04rate\";\n\x04Rate\x12\x1d\n\nper_second\x18\x01 \x01(\x01R\tperSecond\x12\x14\n\x05\x62urst\x18\x02 \x01(\rR\x05\x62urst\"S\n\x04\x43\x61ll\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\"[\n\x05\x43\x61\x63he\x12+\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03ttl\x12%\n\x0einvalidated_by\x18\x02 \x03(\tR\rinvalidatedBy\"K\n\x0c\x43ompensation\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12#\n\x04\x66ill\x18\x02 \x03(\x0b\x32\x0f.accord.v1.FillR\x04\x66ill\"0\n\x04\x46ill\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12\x12\n\x04\x66rom\x18\x02 \x01(\tR\x04\x66rom\"g\n\x04Saga\x12\x33\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x14\n\x05steps\x18\x02 \x03(\tR\x05steps\x12\x14\n\x05pivot\x18\x03 \x01(\tR\x05pivot\"T\n\x06Resume\x12#\n\rrequest_field\x18\x01 \x01(\tR\x0crequestField\x12%\n\x0eresponse_field\x18\x02 \x01(\tR\rresponseField\"\xd3\x01\n\x06Stream\x12<\n\x0cmax_lifetime\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bmaxLifetime\x12-\n\x04idle\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04idle\x12\x37\n\tkeepalive\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\tkeepalive\x12#\n\rnot_resumable\x18\x04 \x01(\tR\x0cnotResumable\"z\n\x0bIdempotency\x12,\n\x03key\x18\x01 \x01(\x0e\x32\x1a.accord.v1.Idempotency.KeyR\x03key\"=\n\x03Key\x12\x13\n\x0fKEY_UNSPECIFIED\x10\x00\x12\x10\n\x0cKEY_REQUIRED\x10\x01\x12\x0f\n\x0bKEY_NATURAL\x10\x02\"_\n\x05\x46loor\x12\x33\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12!\n\x0cmax_attempts\x18\x02 \x01(\rR\x0bmaxAttempts\"S\n\x0b\x45ventPolicy\x12\x18\n\x07subject\x18\x01 \x01(\tR\x07subject\x12\x18\n\x07version\x18\x02 \x01(\rR\x07version\x12\x10\n\x03key\x18\x03 \x01(\tR\x03key*i\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x15\n\x11PRIORITY_CRITICAL\x10\x01\x12\x14\n\x10PRIORITY_DEFAULT\x10\x02\x12\x16\n\x12PRIORITY_SHEDDABLE\x10\x03*\x95\x04\n\nStatusCode\x12\x1e\n\x1aSTATUS_CODE_OK_UNSPECIFIED\x10\x00\x12\x19\n\x15STATUS_CODE_CANCELLED\x10\x01\x12\x17\n\x13STATUS_CODE_UNKNOWN\x10\x02\x12 \n\x1cSTATUS_CODE_INVALID_ARGUMENT\x10\x03\x12!\n\x1dSTATUS_CODE_DEADLINE_EXCEEDED\x10\x04\x12\x19\n\x15STATUS_CODE_NOT_FOUND\x10\x05\x12\x1e\n\x1aSTATUS_CODE_ALREADY_EXISTS\x10\x06\x12!\n\x1dSTATUS_CODE_PERMISSION_DENIED\x10\x07\x12\"\n\x1eSTATUS_CODE_RESOURCE_EXHAUSTED\x10\x08\x12#\n\x1fSTATUS_CODE_FAILED_PRECONDITION\x10\t\x12\x17\n\x13STATUS_CODE_ABORTED\x10\n\x12\x1c\n\x18STATUS_CODE_OUT_OF_RANGE\x10\x0b\x12\x1d\n\x19STATUS_CODE_UNIMPLEMENTED\x10\x0c\x12\x18\n\x14STATUS_CODE_INTERNAL\x10\r\x12\x1b\n\x17STATUS_CODE_UNAVAILABLE\x10\x0e\x12\x19\n\x15STATUS_CODE_DATA_LOSS\x10\x0f\x12\x1f\n\x1bSTATUS_CODE_UNAUTHENTICATED\x10\x10:Q\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xc2\x8e\x03 \x01(\x0b\x32\x17.accord.v1.MethodPolicyR\x06policy:U\n\x07service\x12\x1f.google.protobuf.ServiceOptions\x18\xc2\x8e\x03 \x01(\x0b\x32\x18.accord.v1.ServicePolicyR\x07service:O\n\x05\x65vent\x12\x1f.google.protobuf.MessageOptions\x18\xc2\x8e\x03 \x01(\x0b\x32\x16.accord.v1.EventPolicyR\x05\x65ventb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61\x63\x63ord/v1/policy.proto\x12\taccord.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"Z\n\rServicePolicy\x12\x14\n\x05owner\x18\x01 \x01(\tR\x05owner\x12\x33\n\x08\x64\x65\x66\x61ults\x18\x02 \x01(\x0b\x32\x17.accord.v1.MethodPolicyR\x08\x64\x65\x66\x61ults\"\xf4\x05\n\x0cMethodPolicy\x12\x33\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x42\n\x0f\x61ttempt_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0e\x61ttemptTimeout\x12&\n\x05retry\x18\x03 \x01(\x0b\x32\x10.accord.v1.RetryR\x05retry\x12&\n\x05hedge\x18\x04 \x01(\x0b\x32\x10.accord.v1.HedgeR\x05hedge\x12,\n\x07\x62reaker\x18\x05 \x01(\x0b\x32\x12.accord.v1.BreakerR\x07\x62reaker\x12&\n\x05limit\x18\x06 \x01(\x0b\x32\x10.accord.v1.LimitR\x05limit\x12\x14\n\x05\x61llow\x18\x07 \x03(\tR\x05\x61llow\x12%\n\x05\x63\x61lls\x18\x08 \x03(\x0b\x32\x0f.accord.v1.CallR\x05\x63\x61lls\x12&\n\x05\x63\x61\x63he\x18\t \x01(\x0b\x32\x10.accord.v1.CacheR\x05\x63\x61\x63he\x12;\n\x0c\x63ompensation\x18\n \x01(\x0b\x32\x17.accord.v1.CompensationR\x0c\x63ompensation\x12)\n\x06resume\x18\x0b \x01(\x0b\x32\x11.accord.v1.ResumeR\x06resume\x12)\n\x06stream\x18\x0c \x01(\x0b\x32\x11.accord.v1.StreamR\x06stream\x12\x38\n\x0bidempotency\x18\r \x01(\x0b\x32\x16.accord.v1.IdempotencyR\x0bidempotency\x12\x16\n\x06\x65rrors\x18\x0e \x03(\tR\x06\x65rrors\x12 \n\tmax_depth\x18\x0f \x01(\rH\x00R\x08maxDepth\x88\x01\x01\x12&\n\x05\x66loor\x18\x10 \x01(\x0b\x32\x10.accord.v1.FloorR\x05\x66loor\x12#\n\x04saga\x18\x1e \x01(\x0b\x32\x0f.accord.v1.SagaR\x04sagaB\x0c\n\n_max_depth\"\xd7\x01\n\x05Retry\x12!\n\x0cmax_attempts\x18\x01 \x01(\rR\x0bmaxAttempts\x12\x42\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0einitialBackoff\x12:\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nmaxBackoff\x12+\n\x05\x63odes\x18\x04 \x03(\x0e\x32\x15.accord.v1.StatusCodeR\x05\x63odes\"_\n\x05Hedge\x12\x1e\n\npercentile\x18\x01 \x01(\x01R\npercentile\x12\x36\n\tmin_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08minDelay\"\xb2\x02\n\x07\x42reaker\x12\'\n\x0f\x66\x61ilure_percent\x18\x01 \x01(\rR\x0e\x66\x61ilurePercent\x12\x1b\n\tmin_calls\x18\x02 \x01(\rR\x08minCalls\x12\x31\n\x06window\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06window\x12\x31\n\x14\x63onsecutive_failures\x18\x04 \x01(\rR\x13\x63onsecutiveFailures\x12-\n\x04open\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04open\x12\x34\n\x08max_open\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07maxOpen\x12\x16\n\x06probes\x18\x07 \x01(\rR\x06probes\"\x84\x01\n\x05Limit\x12/\n\x08priority\x18\x01 \x01(\x0e\x32\x13.accord.v1.PriorityR\x08priority\x12#\n\x04rate\x18\x02 \x01(\x0b\x32\x0f.accord.v1.RateR\x04rate\x12%\n\x0emax_concurrent\x18\x03 \x01(\rR\rmaxConcurrent\";\n\x04Rate\x12\x1d\n\nper_second\x18\x01 \x01(\x01R\tperSecond\x12\x14\n\x05\x62urst\x18\x02 \x01(\rR\x05\x62urst\"S\n\x04\x43\x61ll\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\"[\n\x05\x43\x61\x63he\x12+\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03ttl\x12%\n\x0einvalidated_by\x18\x02 \x03(\tR\rinvalidatedBy\"K\n\x0c\x43ompensation\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12#\n\x04\x66ill\x18\x02 \x03(\x0b\x32\x0f.accord.v1.FillR\x04\x66ill\"0\n\x04\x46ill\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12\x12\n\x04\x66rom\x18\x02 \x01(\tR\x04\x66rom\"g\n\x04Saga\x12\x33\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x14\n\x05steps\x18\x02 \x03(\tR\x05steps\x12\x14\n\x05pivot\x18\x03 \x01(\tR\x05pivot\"T\n\x06Resume\x12#\n\rrequest_field\x18\x01 \x01(\tR\x0crequestField\x12%\n\x0eresponse_field\x18\x02 \x01(\tR\rresponseField\"\xd3\x01\n\x06Stream\x12<\n\x0cmax_lifetime\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bmaxLifetime\x12-\n\x04idle\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04idle\x12\x37\n\tkeepalive\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\tkeepalive\x12#\n\rnot_resumable\x18\x04 \x01(\tR\x0cnotResumable\"z\n\x0bIdempotency\x12,\n\x03key\x18\x01 \x01(\x0e\x32\x1a.accord.v1.Idempotency.KeyR\x03key\"=\n\x03Key\x12\x13\n\x0fKEY_UNSPECIFIED\x10\x00\x12\x10\n\x0cKEY_REQUIRED\x10\x01\x12\x0f\n\x0bKEY_NATURAL\x10\x02\"_\n\x05\x46loor\x12\x33\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12!\n\x0cmax_attempts\x18\x02 \x01(\rR\x0bmaxAttempts\"S\n\x0b\x45ventPolicy\x12\x18\n\x07subject\x18\x01 \x01(\tR\x07subject\x12\x18\n\x07version\x18\x02 \x01(\rR\x07version\x12\x10\n\x03key\x18\x03 \x01(\tR\x03key*i\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x15\n\x11PRIORITY_CRITICAL\x10\x01\x12\x14\n\x10PRIORITY_DEFAULT\x10\x02\x12\x16\n\x12PRIORITY_SHEDDABLE\x10\x03*\x95\x04\n\nStatusCode\x12\x1e\n\x1aSTATUS_CODE_OK_UNSPECIFIED\x10\x00\x12\x19\n\x15STATUS_CODE_CANCELLED\x10\x01\x12\x17\n\x13STATUS_CODE_UNKNOWN\x10\x02\x12 \n\x1cSTATUS_CODE_INVALID_ARGUMENT\x10\x03\x12!\n\x1dSTATUS_CODE_DEADLINE_EXCEEDED\x10\x04\x12\x19\n\x15STATUS_CODE_NOT_FOUND\x10\x05\x12\x1e\n\x1aSTATUS_CODE_ALREADY_EXISTS\x10\x06\x12!\n\x1dSTATUS_CODE_PERMISSION_DENIED\x10\x07\x12\"\n\x1eSTATUS_CODE_RESOURCE_EXHAUSTED\x10\x08\x12#\n\x1fSTATUS_CODE_FAILED_PRECONDITION\x10\t\x12\x17\n\x13STATUS_CODE_ABORTED\x10\n\x12\x1c\n\x18STATUS_CODE_OUT_OF_RANGE\x10\x0b\x12\x1d\n\x19STATUS_CODE_UNIMPLEMENTED\x10\x0c\x12\x18\n\x14STATUS_CODE_INTERNAL\x10\r\x12\x1b\n\x17STATUS_CODE_UNAVAILABLE\x10\x0e\x12\x19\n\x15STATUS_CODE_DATA_LOSS\x10\x0f\x12\x1f\n\x1bSTATUS_CODE_UNAUTHENTICATED\x10\x10:Q\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xc2\x8e\x03 \x01(\x0b\x32\x17.accord.v1.MethodPolicyR\x06policy:U\n\x07service\x12\x1f.google.protobuf.ServiceOptions\x18\xc2\x8e\x03 \x01(\x0b\x32\x18.accord.v1.ServicePolicyR\x07service:O\n\x05\x65vent\x12\x1f.google.protobuf.MessageOptions\x18\xc2\x8e\x03 \x01(\x0b\x32\x16.accord.v1.EventPolicyR\x05\x65ventb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'accord.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=2750
-  _globals['_PRIORITY']._serialized_end=2855
-  _globals['_STATUSCODE']._serialized_start=2858
-  _globals['_STATUSCODE']._serialized_end=3391
+  _globals['_PRIORITY']._serialized_start=2790
+  _globals['_PRIORITY']._serialized_end=2895
+  _globals['_STATUSCODE']._serialized_start=2898
+  _globals['_STATUSCODE']._serialized_end=3431
   _globals['_SERVICEPOLICY']._serialized_start=103
   _globals['_SERVICEPOLICY']._serialized_end=193
   _globals['_METHODPOLICY']._serialized_start=196
@@ -47,30 +47,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEDGE']._serialized_end=1267
   _globals['_BREAKER']._serialized_start=1270
   _globals['_BREAKER']._serialized_end=1576
-  _globals['_LIMIT']._serialized_start=1578
-  _globals['_LIMIT']._serialized_end=1671
-  _globals['_RATE']._serialized_start=1673
-  _globals['_RATE']._serialized_end=1732
-  _globals['_CALL']._serialized_start=1734
-  _globals['_CALL']._serialized_end=1817
-  _globals['_CACHE']._serialized_start=1819
-  _globals['_CACHE']._serialized_end=1910
-  _globals['_COMPENSATION']._serialized_start=1912
-  _globals['_COMPENSATION']._serialized_end=1987
-  _globals['_FILL']._serialized_start=1989
-  _globals['_FILL']._serialized_end=2037
-  _globals['_SAGA']._serialized_start=2039
-  _globals['_SAGA']._serialized_end=2142
-  _globals['_RESUME']._serialized_start=2144
-  _globals['_RESUME']._serialized_end=2228
-  _globals['_STREAM']._serialized_start=2231
-  _globals['_STREAM']._serialized_end=2442
-  _globals['_IDEMPOTENCY']._serialized_start=2444
-  _globals['_IDEMPOTENCY']._serialized_end=2566
-  _globals['_IDEMPOTENCY_KEY']._serialized_start=2505
-  _globals['_IDEMPOTENCY_KEY']._serialized_end=2566
-  _globals['_FLOOR']._serialized_start=2568
-  _globals['_FLOOR']._serialized_end=2663
-  _globals['_EVENTPOLICY']._serialized_start=2665
-  _globals['_EVENTPOLICY']._serialized_end=2748
+  _globals['_LIMIT']._serialized_start=1579
+  _globals['_LIMIT']._serialized_end=1711
+  _globals['_RATE']._serialized_start=1713
+  _globals['_RATE']._serialized_end=1772
+  _globals['_CALL']._serialized_start=1774
+  _globals['_CALL']._serialized_end=1857
+  _globals['_CACHE']._serialized_start=1859
+  _globals['_CACHE']._serialized_end=1950
+  _globals['_COMPENSATION']._serialized_start=1952
+  _globals['_COMPENSATION']._serialized_end=2027
+  _globals['_FILL']._serialized_start=2029
+  _globals['_FILL']._serialized_end=2077
+  _globals['_SAGA']._serialized_start=2079
+  _globals['_SAGA']._serialized_end=2182
+  _globals['_RESUME']._serialized_start=2184
+  _globals['_RESUME']._serialized_end=2268
+  _globals['_STREAM']._serialized_start=2271
+  _globals['_STREAM']._serialized_end=2482
+  _globals['_IDEMPOTENCY']._serialized_start=2484
+  _globals['_IDEMPOTENCY']._serialized_end=2606
+  _globals['_IDEMPOTENCY_KEY']._serialized_start=2545
+  _globals['_IDEMPOTENCY_KEY']._serialized_end=2606
+  _globals['_FLOOR']._serialized_start=2608
+  _globals['_FLOOR']._serialized_end=2703
+  _globals['_EVENTPOLICY']._serialized_start=2705
+  _globals['_EVENTPOLICY']._serialized_end=2788
 # @@protoc_insertion_point(module_scope)

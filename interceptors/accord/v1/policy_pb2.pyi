@@ -454,14 +454,22 @@ Global___Breaker: _TypeAlias = Breaker  # noqa: Y015
 
 @_typing.final
 class Limit(_message.Message):
-    """Server-side admission."""
+    """Server-side admission. A call is refused for want of room only when the server
+    lacks something: time of its event loop or threads, or room at what the
+    handlers of the RPC wait for.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PRIORITY_FIELD_NUMBER: _builtins.int
     RATE_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_FIELD_NUMBER: _builtins.int
     priority: Global___Priority.ValueType
     """Who is served first and shed last. Default: DEFAULT."""
+    max_concurrent: _builtins.int
+    """Calls that one process works on at once. Default: as many as come, until it
+    is overloaded. Not for RPCs with streams, which have a limit of their own.
+    """
     @_builtins.property
     def rate(self) -> Global___Rate:
         """Calls per second that one caller identity may make. Default: no limit."""
@@ -471,10 +479,11 @@ class Limit(_message.Message):
         *,
         priority: Global___Priority.ValueType = ...,
         rate: Global___Rate | None = ...,
+        max_concurrent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "rate", b"rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_concurrent", b"max_concurrent", "priority", b"priority", "rate", b"rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

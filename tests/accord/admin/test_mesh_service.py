@@ -66,7 +66,7 @@ async def test_override_is_set_shown_and_cleared() -> None:
         assert found.mesh.control.overrides.policy(path("Unary")).timeout == 1.0
         state = await found.operator.GetState(pb.GetStateRequest())
         assert [method.method for method in state.methods] == [UNARY]
-        assert (state.service, state.limit.limit) == ("callee", 20)
+        assert (state.service, state.limit.stream_limit) == ("callee", 1000)
         cleared = await found.operator.ClearOverride(
             pb.ClearOverrideRequest(method=UNARY, reason="over")
         )

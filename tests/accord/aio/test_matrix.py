@@ -13,7 +13,7 @@ import accord
 from accord.policies.breaker import State
 from accord.testing.tcp_proxy import TcpProxy
 from tests.accord import matrix
-from tests.accord.kit import Message, Stub, collect, eventually, serving
+from tests.accord.kit import Message, Stub, collect, eventually, idle, serving
 from tests.support.telemetry import Spans
 
 
@@ -121,7 +121,7 @@ async def test_ending(method: str, ending: str, monkeypatch: pytest.MonkeyPatch)
                 lambda: (
                     (ending != "abandoned" or gc.collect() >= 0)
                     and spans.settled()
-                    and matrix.idle(callee)
+                    and idle(callee)
                 )
             )
             assert matrix.one_span_a_side(spans, ending)

@@ -130,7 +130,7 @@ async def test_a_thread_keeps_what_its_call_holds() -> None:
         assert first.code is grpc.StatusCode.DEADLINE_EXCEEDED
         await failure(served.stub.Put(Message(), timeout=0.2, metadata=key))
         assert len(ran) == 1
-        calls = served.mesh.control.calls
+        calls = served.mesh.control.limiter
         await eventually(lambda: calls.snapshot().in_flight < 2)  # the second is being cancelled
         assert calls.snapshot().in_flight == 1
         release.set()
@@ -157,7 +157,7 @@ async def test_work_that_has_not_begun() -> None:
             first = Stub(channel).Unary(Message(text="first"))
             await eventually(lambda: bool(ran))
             await failure(Stub(channel).Unary(Message(text="second"), timeout=0.1))
-            await eventually(lambda: mesh.control.calls.snapshot().in_flight == 1)
+            await eventually(lambda: mesh.control.limiter.snapshot().in_flight == 1)
             release.set()
             await first
     assert ran == ["first"]

@@ -1,157 +1,139 @@
-"""The concurrency limiter and its queue; the steps of the limit are in the vectors."""
+"""Who may begin, who waits and who is refused; the steps of the signals are in the vectors."""
 
-from collections.abc import Callable
+import random
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from accord.policies.gradient import Gradient2, GradientPolicy
-from accord.policies.limiter import (
-    MAX_RETRY_AFTER,
-    MIN_RETRY_AFTER,
-    SAMPLE_TIME,
-    Limiter,
-)
-from accord.policies.queue import Permit, QueuePolicy, Waiter
+from accord.policies.limiter import INTERVAL, RETRY_AFTER, TARGET, Limiter
+from accord.policies.queue import PATIENCE, Line, Permit, Waiter
 from accord.policies.types import Priority, Refused
 from tests.accord.policies.kit import Clock, always
+from tests.accord.policies.simulation import Loop, Pool, Simulation
 
 PRIORITIES = st.sampled_from(list(Priority))
 
 
-def fixed(limit: int, queue: int = 0) -> Limiter:
-    """A limiter with a limit that stays."""
-    return Limiter(None, QueuePolicy(queue), clock=Clock(), random=always(0.0), fixed=limit)
+def made(clock: Clock | None = None) -> Limiter:
+    """A limiter without work."""
+    return Limiter(clock=clock or Clock(), random=always(0.5))
 
 
-def nothing() -> None:
+def silent() -> None:
     """A driver that looks later."""
 
 
-def taken(limiter: Limiter, priority: Priority = Priority.DEFAULT) -> Permit:
-    """A permit that must be free."""
-    permit = limiter.acquire(priority)
-    assert isinstance(permit, Permit)
-    return permit
-
-
-def waiting(limiter: Limiter, priority: Priority) -> Waiter:
-    """A place in the queue, which must have room."""
-    waiter = limiter.acquire(priority, nothing)
+def waiting(limiter: Limiter, line: Line, priority: Priority, **how: float) -> Waiter:
+    """A place in a line that has no room."""
+    waiter = limiter.acquire(line, priority, lambda: silent, **how)  # type: ignore[arg-type]
     assert isinstance(waiter, Waiter)
     return waiter
 
 
-@given(
-    st.integers(1, 10),
-    st.integers(10, 300),
-    st.lists(st.tuples(st.floats(0, 100), st.integers(0, 400)), max_size=200),
-)
-def test_limit_stays_in_bounds(
-    minimum: int, maximum: int, samples: list[tuple[float, int]]
-) -> None:
-    """Whatever is measured, the limit stays between its minimum and maximum."""
-    gradient = Gradient2(GradientPolicy(initial=10, minimum=minimum, maximum=maximum))
-    for duration, in_flight in samples:
-        assert minimum <= gradient.update(duration, in_flight) <= maximum
-
-
-def test_the_minimum_can_be_reached() -> None:
-    """A server that gets ever slower ends with one call at a time."""
-    gradient = Gradient2()
-    for _ in range(10):
-        gradient.update(0.01, 20)
-    duration = 0.1
-    for _ in range(200):
-        gradient.update(duration, 200)
-        duration *= 1.05
-    assert gradient.limit == 1.0
+def taken(limiter: Limiter, line: Line) -> Permit:
+    """A permit that must be free."""
+    permit = limiter.acquire(line, Priority.DEFAULT)
+    assert isinstance(permit, Permit)
+    return permit
 
 
 class Traffic(RuleBasedStateMachine):
-    """Calls that come, wait, are served, give up and are shed, in any order."""
+    """Calls that come, wait, are served, give up and are refused, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
+        self.limiter = made(self.clock)
         self.permits: list[Permit] = []
         self.waiters: list[Waiter] = []
-        self.notified: list[int] = []
+        self.rung: list[int] = []
+        self.signal = False
 
-    @initialize(initial=st.integers(1, 4), length=st.integers(0, 4))
-    def start(self, initial: int, length: int) -> None:
-        self.policy = GradientPolicy(initial=initial, minimum=1, maximum=8)
-        self.length = length
-        self.limiter = Limiter(
-            Gradient2(self.policy), QueuePolicy(length), clock=self.clock, random=always(0.5)
-        )
+    @initialize(bounds=st.lists(st.sampled_from([1, 2, 5, float("inf")]), min_size=1, max_size=3))
+    def start(self, bounds: list[float]) -> None:
+        self.lines = [self.limiter.line(bound) for bound in bounds]
 
-    @rule(seconds=st.floats(0, 1))
+    @rule(seconds=st.floats(0, 2))
     def time_passes(self, seconds: float) -> None:
         self.clock.now += seconds
 
-    @rule(priority=PRIORITIES, patient=st.booleans())
-    def call_comes(self, priority: Priority, patient: bool) -> None:
-        number = len(self.notified)
-        self.notified.append(0)
+    @rule(
+        data=st.data(),
+        priority=PRIORITIES,
+        patient=st.booleans(),
+        looped=st.booleans(),
+        waited=st.floats(0, 0.5),
+    )
+    def call_comes(
+        self, data: st.DataObject, priority: Priority, patient: bool, looped: bool, waited: float
+    ) -> None:
+        line = data.draw(st.sampled_from(self.lines))
+        number = len(self.rung)
+        self.rung.append(0)
 
-        def notify() -> None:
-            self.notified[number] += 1
+        def ring() -> None:
+            self.rung[number] += 1
 
-        match self.limiter.acquire(priority, notify if patient else None):
+        bell = (lambda: ring) if patient else None
+        match self.limiter.acquire(line, priority, bell, waited=waited, looped=looped):
             case Permit() as permit:
                 self.permits.append(permit)
             case Waiter() as waiter:
                 assert patient
                 self.waiters.append(waiter)
             case Refused(wait):
-                assert MIN_RETRY_AFTER <= wait <= MAX_RETRY_AFTER
+                assert RETRY_AFTER <= wait <= 2 * RETRY_AFTER
+                self.refused(line)
+
+    def refused(self, line: Line) -> None:
+        """Nobody is refused unless something is lacking."""
+        assert line.limited or self.limiter.snapshot().overloaded
 
     @precondition(lambda self: self.permits)
-    @rule(data=st.data(), sample=st.booleans(), twice=st.booleans())
-    def call_ends(self, data: st.DataObject, sample: bool, twice: bool) -> None:
+    @rule(data=st.data(), twice=st.booleans())
+    def call_ends(self, data: st.DataObject, twice: bool) -> None:
         permit = self.permits.pop(data.draw(st.integers(0, len(self.permits) - 1)))
-        self.limiter.release(permit, sample=sample)
+        self.limiter.release(permit)
         if twice:
             self.limiter.release(permit)
 
     @precondition(lambda self: self.waiters)
     @rule(data=st.data())
-    def waiter_goes_on(self, data: st.DataObject) -> None:
+    def waiter_looks(self, data: st.DataObject) -> None:
         waiter = self.waiters[data.draw(st.integers(0, len(self.waiters) - 1))]
-        if waiter.permit is not None:
-            self.permits.append(waiter.permit)
-            self.waiters.remove(waiter)
+        match self.limiter.begin(waiter):
+            case Permit() as permit:
+                self.permits.append(permit)
+                self.waiters.remove(waiter)
+            case Refused():
+                assert self.clock.now - waiter.since >= PATIENCE[waiter.priority]
+                self.refused(waiter.line)
+                self.waiters.remove(waiter)
 
     @precondition(lambda self: self.waiters)
-    @rule(data=st.data(), twice=st.booleans())
-    def waiter_gives_up(self, data: st.DataObject, twice: bool) -> None:
-        waiter = self.waiters.pop(data.draw(st.integers(0, len(self.waiters) - 1)))
-        self.limiter.leave(waiter)
-        if twice:
-            self.limiter.leave(waiter)
+    @rule(data=st.data())
+    def waiter_gives_up(self, data: st.DataObject) -> None:
+        self.limiter.leave(self.waiters.pop(data.draw(st.integers(0, len(self.waiters) - 1))))
+
+    @rule()
+    def loop_turns(self) -> None:
+        self.limiter.turn()
 
     @invariant()
     def every_permit_is_accounted_for(self) -> None:
-        if not hasattr(self, "limiter"):
-            return
         snapshot = self.limiter.snapshot()
         granted = [waiter for waiter in self.waiters if waiter.permit is not None]
-        shed = [waiter for waiter in self.waiters if waiter.refused is not None]
         assert len(self.permits) + len(granted) == snapshot.in_flight
-        assert len(self.waiters) - len(granted) - len(shed) == snapshot.queued
-        assert snapshot.queued <= self.length
-        assert not snapshot.queued or snapshot.in_flight >= snapshot.limit
-        assert 1 <= snapshot.limit <= self.policy.maximum
-        assert all(count <= 1 for count in self.notified)
-        assert not any(waiter.permit and waiter.refused for waiter in self.waiters)
+        assert len(self.waiters) - len(granted) == snapshot.queued
+        assert all(line.in_flight <= line.bound for line in getattr(self, "lines", ()))
+        assert all(count <= 1 for count in self.rung)
 
     def teardown(self) -> None:
         """When everybody has gone, nothing is left behind."""
-        if not hasattr(self, "limiter"):
-            return
         for waiter in self.waiters:
             self.limiter.leave(waiter)
         for permit in self.permits:
@@ -166,48 +148,27 @@ TestTraffic = Traffic.TestCase
 @given(st.lists(PRIORITIES, min_size=1, max_size=12))
 def test_the_most_important_is_served_first(priorities: list[Priority]) -> None:
     """Waiters are served by priority, and in the order in which they came within each."""
-    limiter = fixed(1, queue=len(priorities))
-    permit = taken(limiter)
-    waiters = [waiting(limiter, priority) for priority in priorities]
+    limiter = made()
+    line = limiter.line(1)
+    permit = taken(limiter, line)
+    waiters = [waiting(limiter, line, priority) for priority in priorities]
     served: list[Waiter] = []
     while len(served) < len(waiters):
         limiter.release(permit)
-        ready = [waiter for waiter in waiters if waiter.permit and waiter not in served]
-        assert len(ready) == 1
-        served += ready
-        assert ready[0].permit is not None
-        permit = ready[0].permit
-    expected = sorted(range(len(waiters)), key=lambda index: priorities[index])
-    assert [waiters[index] for index in expected] == served
-
-
-def test_the_least_important_is_shed_first() -> None:
-    """In a full queue a newcomer displaces the newest of those below it, and nobody else."""
-    limiter = fixed(1, queue=3)
-    taken(limiter)
-    shed: list[str] = []
-
-    def come(name: str, priority: Priority) -> Permit | Waiter | Refused:
-        return limiter.acquire(priority, lambda: shed.append(name))
-
-    come("older", Priority.SHEDDABLE)
-    come("newer", Priority.SHEDDABLE)
-    come("usual", Priority.DEFAULT)
-    assert isinstance(come("late", Priority.SHEDDABLE), Refused)
-    assert isinstance(come("critical", Priority.CRITICAL), Waiter)
-    assert shed == ["newer"]
-    assert isinstance(come("usual too", Priority.DEFAULT), Waiter)
-    assert shed == ["newer", "older"]
-    assert isinstance(come("usual as well", Priority.DEFAULT), Refused)
-    assert isinstance(come("critical too", Priority.CRITICAL), Waiter)
-    assert shed == ["newer", "older", "usual too"]
+        (ready,) = [waiter for waiter in waiters if waiter.permit and waiter not in served]
+        served.append(ready)
+        found = limiter.begin(ready)
+        assert isinstance(found, Permit)
+        permit = found
+    assert sorted(waiters, key=lambda waiter: waiter.priority) == served
 
 
 def test_a_permit_for_one_who_has_gone_goes_to_the_next() -> None:
     """A waiter that was served and gave up at the same moment loses no permit."""
-    limiter = fixed(1, queue=2)
-    permit = taken(limiter)
-    first, second = waiting(limiter, Priority.DEFAULT), waiting(limiter, Priority.DEFAULT)
+    limiter = made()
+    line = limiter.line(1)
+    permit = taken(limiter, line)
+    first, second = (waiting(limiter, line, Priority.DEFAULT) for _ in range(2))
     limiter.release(permit)
     assert first.permit is not None
     limiter.leave(first)
@@ -215,56 +176,42 @@ def test_a_permit_for_one_who_has_gone_goes_to_the_next() -> None:
     assert limiter.snapshot().in_flight == 1
 
 
-def measured(limiter: Limiter, clock: Clock, work: Callable[[int], float]) -> int:
-    """The limit after a minute in which all permits are always in use."""
-    for _ in range(240):
-        clock.now += SAMPLE_TIME
-        permits = [taken(limiter) for _ in range(limiter.limit)]
-        clock.now += work(len(permits))
-        for permit in permits:
+def test_threads_that_have_waited() -> None:
+    """Calls that got a thread too late are refused by priority, once that has lasted."""
+    clock = Clock()
+    limiter = made(clock)
+    line = limiter.line()
+    delay = PATIENCE[Priority.DEFAULT]
+
+    def found(priority: Priority) -> bool:
+        permit = limiter.acquire(line, priority, lambda: silent, waited=delay)
+        if isinstance(permit, Permit):
             limiter.release(permit)
-    return limiter.limit
+        return isinstance(permit, Permit)
+
+    while clock.now < INTERVAL:
+        assert all(found(priority) for priority in Priority)
+        clock.now += 0.1
+    assert [found(priority) for priority in Priority] == [True, False, False]
+    delay = TARGET
+    assert [found(priority) for priority in Priority] == [True, True, False]
+    delay = 0.0
+    assert all(found(priority) for priority in Priority)
+    clock.now += INTERVAL
+    delay = PATIENCE[Priority.DEFAULT]
+    assert all(found(priority) for priority in Priority)
 
 
-def test_the_limit_finds_the_capacity() -> None:
-    """A server that works on 30 calls at once and queues the rest is given about as many."""
-    clock = Clock()
-    limiter = Limiter(Gradient2(), clock=clock, random=always(0.0))
-    limit = measured(limiter, clock, lambda busy: 0.020 * max(1.0, busy / 30))
-    assert 30 <= limit <= 60
-
-
-def test_a_server_that_copes_gets_the_maximum() -> None:
-    """While calls take no longer than usual the limit grows to its maximum."""
-    clock = Clock()
-    limiter = Limiter(Gradient2(), clock=clock, random=always(0.0))
-    assert measured(limiter, clock, lambda busy: 0.020) == 200
-
-
-def test_refusals_say_when_the_queue_has_drained() -> None:
-    """The wait is the time that the work before it takes, up to twice, within bounds."""
-    clock = Clock()
-    gradient = Gradient2(GradientPolicy(initial=1))
-    gradient.update(0.5, 0)
-    slow = Limiter(gradient, QueuePolicy(1), clock=clock, random=always(0.5))
-    taken(slow)
-    waiting(slow, Priority.DEFAULT)
-    assert Refused(1.5) == slow.acquire(Priority.DEFAULT)
-    gradient.update(1000.0, 0)
-    assert Refused(MAX_RETRY_AFTER * 0.75) == slow.acquire(Priority.DEFAULT)
-    quick = fixed(0)
-    assert Refused(MIN_RETRY_AFTER) == quick.acquire(Priority.DEFAULT)
-
-
-def test_threads_never_exceed_the_limit() -> None:
-    """Sixteen threads over a limit of three have never more than three permits between them."""
-    limiter = fixed(3)
+def test_threads_never_exceed_a_bound() -> None:
+    """Sixteen threads over a bound of three have never more than three permits between them."""
+    limiter = made()
+    line = limiter.line(3)
     inside: list[int] = []
     most: list[int] = []
 
     def work(number: int) -> None:
         for _ in range(300):
-            permit = limiter.acquire(Priority.DEFAULT)
+            permit = limiter.acquire(line, Priority.DEFAULT)
             if isinstance(permit, Permit):
                 inside.append(number)
                 most.append(len(inside))
@@ -275,3 +222,102 @@ def test_threads_never_exceed_the_limit() -> None:
         list(pool.map(work, range(16)))
     assert max(most) <= 3
     assert limiter.snapshot().in_flight == 0
+
+
+class Hold:
+    """How long something is held: about `seconds`, or by chance."""
+
+    def __init__(self, seconds: float, *, varied: bool) -> None:
+        self.seconds = seconds
+        self._varied = varied
+        self._random = random.Random(2)
+
+    def __call__(self) -> float:
+        if self._varied:
+            return self._random.expovariate(1 / self.seconds)
+        return self.seconds * self._random.uniform(1, 1.1)
+
+
+@pytest.mark.parametrize("varied", [False, True])
+def test_behind_a_pool(varied: bool) -> None:
+    """Three times what a pool of ten can do: all that is critical, and nearly all of the peak."""
+    simulation = Simulation()
+    line = simulation.limiter.line()
+    pool = Pool(simulation, 10, Hold(0.02, varied=varied))
+    simulation.offer(line, pool, 300, 0, 5)
+    simulation.offer(line, pool, 1500, 5, 18)
+    simulation.offer(line, pool, 300, 18, 35)
+    assert not simulation.until(5).refused
+    first = simulation.until(8)  # it takes a second or two to find the limit
+    assert not first.refused[Priority.CRITICAL]
+    overload = simulation.until(18)
+    assert overload.answered.total() >= 0.9 * 10 * 10 / (0.02 if varied else 0.021)
+    assert not overload.refused[Priority.CRITICAL]
+    assert overload.refused[Priority.DEFAULT] < overload.refused[Priority.SHEDDABLE]
+    assert simulation.until(25).answered.total() >= 0.95 * 7 * 300
+    assert not simulation.until(35).refused
+
+
+@pytest.mark.parametrize("varied", [False, True])
+@pytest.mark.parametrize("callers", [0, 50])
+def test_a_slower_dependency_is_no_queue(varied: bool, callers: int) -> None:
+    """A dependency that becomes five times slower refuses nobody, and soon nobody waits for it."""
+    simulation = Simulation()
+    hold = Hold(0.02, varied=varied)
+    line = simulation.limiter.line()
+    pool = Pool(simulation, 10**6, hold)
+    if callers:
+        simulation.callers(line, pool, callers)
+    else:
+        simulation.offer(line, pool, 500, 0, 35)
+    simulation.until(10)
+    hold.seconds *= 5
+    assert not simulation.until(20).refused
+    after = simulation.until(35)
+    assert not after.refused
+    assert after.answered.total() >= 0.95 * 15 * (callers / 0.105 if callers else 500)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(0.02, 1.0), st.integers(1, 150), st.booleans())
+def test_waiting_is_no_overload(seconds: float, callers: int, varied: bool) -> None:
+    """However many calls only wait at once, nobody is refused."""
+    simulation = Simulation()
+    line = simulation.limiter.line()
+    simulation.callers(line, Pool(simulation, 10**6, Hold(seconds, varied=varied)), callers)
+    found = simulation.until(max(2.0, 4 * seconds))
+    assert not found.refused
+    assert found.answered
+
+
+def test_a_loop_that_is_held() -> None:
+    """Three times what a loop can do: all that is critical, most of the peak, no long turn."""
+    loop = Loop(150, 0.02)
+    loop.until(3)
+    found = loop.until(23)
+    assert not found.refused[Priority.CRITICAL]
+    assert found.answered[Priority.CRITICAL] >= 0.99 * found.offered[Priority.CRITICAL]
+    assert found.answered.total() >= 0.9 * 20 / (0.02 + Loop.ACCEPT)
+    assert found.refused[Priority.SHEDDABLE] >= 0.99 * found.offered[Priority.SHEDDABLE]
+    assert loop.longest <= 0.15
+    assert loop.unaccepted <= 10
+
+
+@pytest.mark.parametrize(("per_second", "hold"), [(25, 0.02), (40, 0.02), (500, 0.001)])
+def test_a_pause_is_no_overload(per_second: float, hold: float) -> None:
+    """A loop that is busy for half of its time, or four fifths, stands still for half a second."""
+    loop = Loop(per_second, hold)
+    found = Counter(loop.until(5).refused)
+    loop.pause(0.5)
+    assert not found + loop.until(10).refused
+
+
+def test_a_loop_recovers() -> None:
+    """When the overload is over, nobody is refused any more."""
+    loop = Loop(150, 0.02)
+    assert loop.until(10).refused
+    loop.per_second = 30
+    loop.until(13)
+    found = loop.until(20)
+    assert not found.refused
+    assert not loop.limiter.snapshot().overloaded

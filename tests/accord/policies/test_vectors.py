@@ -1,6 +1,7 @@
 """The policy vectors: decisions as data, which other languages can be checked against too."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,7 +9,8 @@ import pytest
 
 from accord.policies.breaker import Breaker, BreakerPolicy, Permission
 from accord.policies.budget import Budget, BudgetPolicy
-from accord.policies.gradient import Gradient2, GradientPolicy
+from accord.policies.latency_limit import LatencyLimit
+from accord.policies.limiter import Standing
 from accord.policies.outcome import Outcome, outcome_of
 from accord.policies.retry import NEVER, Retry, RetryPolicy, max_backoff, parse_pushback
 from accord.policies.types import Code, Refused
@@ -112,12 +114,15 @@ def test_breaker(case: Any) -> None:
 
 @pytest.mark.parametrize("case", cases("limiter"))
 def test_limiter(case: Any) -> None:
-    """The limit moves by exactly the stated steps."""
-    gradient = Gradient2(GradientPolicy(**case["policy"]))
-    for step in case["steps"]:
-        for _ in range(step.get("times", 1)):
-            limit = gradient.update(step["duration"], step["in_flight"])
-        assert step["limit"] == pytest.approx(limit, abs=1e-9), step
-        assert limit == gradient.limit
-        if "usual" in step:
-            assert step["usual"] == pytest.approx(gradient.usual, abs=1e-9), step
+    """Nothing is refused before a queue has stood, or a limit has shown that there is one."""
+    standing, watch, now = Standing(), LatencyLimit(), 0.0
+    for step in case.get("delays", ()):
+        standing.observe(step["delay"], step["at"])
+        assert step["speaks"] == standing.speaks(step["at"]), step
+    for step in case.get("loads", ()):
+        for _ in range(round(step["seconds"] * step["rate"])):
+            now += 1 / step["rate"]
+            watch.ended(step["at_work"] - 1, now, waiting=step.get("waiting", False))
+            watch.begins(step["at_work"] - 1, now)
+        assert step["phase"] == watch.phase.value, step
+        assert watch.limit == (math.inf if step["limit"] is None else step["limit"]), step

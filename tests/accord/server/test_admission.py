@@ -18,14 +18,24 @@ from accord.contract.live_overrides import parse
 from accord.ops.v1 import mesh_pb2 as ops
 from accord.policies.call_depth import TOO_DEEP
 from accord.policies.fault_injection import FaultPolicy
-from accord.policies.gradient import GradientPolicy
-from accord.policies.queue import QueuePolicy
+from accord.policies.queue import PATIENCE
 from accord.policies.retry import PUSHBACK_KEY
 from accord.policies.types import Priority
 from accord.server.admission import Admission
-from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, path, serving
+from tests.accord.kit import (
+    Message,
+    Stub,
+    bound,
+    collect,
+    echo,
+    eventually,
+    failure,
+    handlers,
+    path,
+    serving,
+    take,
+)
 from tests.accord.server_kit import (
-    Served,
     bare,
     certificate_of,
     certify,
@@ -40,20 +50,6 @@ Code = grpc.StatusCode
 ALICE = "spiffe://test.internal/alice"
 OPERATOR = "spiffe://shop.internal/operator"
 """Whom the contract of the operator's RPCs lists."""
-
-
-def fixed(permits: int, *, queue: int = 0, max_wait: float = 0.5, streams: int = 1000) -> Limits:
-    """A limit that does not adapt."""
-    return Limits(
-        GradientPolicy(initial=permits, minimum=permits, maximum=permits),
-        QueuePolicy(length=queue, max_wait=max_wait),
-        streams,
-    )
-
-
-def dark(served: Served, method: str, *policies: "ops.DarkPolicy.ValueType") -> None:
-    """Put policies of a method into dark mode."""
-    served.mesh.control.overrides.set(path(method), ops.Override(dark=policies))
 
 
 async def answer(request: Any, context: Any) -> Any:
@@ -196,15 +192,14 @@ async def test_depth(depth: str, passes: bool) -> None:
 
 async def test_dark_mode() -> None:
     """In dark mode depth, rate and concurrency limits decide and count, and let the call pass."""
-    async with bare({"Limited": answer}, limits=fixed(1)) as served:
-        dark(
-            served,
-            "Limited",
+    async with bare({"Limited": answer}) as served:
+        off = (
             ops.DARK_POLICY_DEPTH,
             ops.DARK_POLICY_RATE_LIMIT,
             ops.DARK_POLICY_CONCURRENCY_LIMIT,
         )
-        permit = served.mesh.control.calls.acquire(Priority.DEFAULT)
+        bound(served.mesh, "Limited", 1, dark=off)
+        permit = take(served.mesh, "Limited")
         for _ in range(6):
             call = served.stub.Limited(Message(text="a"), metadata=(("accord-depth", "9"),))
             assert (await call).text == "a"
@@ -213,18 +208,30 @@ async def test_dark_mode() -> None:
             "rate_limit.dark": 1,
             "limit.dark": 6,
         }
-        served.mesh.control.calls.release(permit)  # type: ignore[arg-type]
+        served.mesh.control.limiter.release(permit)
+        await eventually(served.idle)
+
+
+async def test_no_bound_no_refusal() -> None:
+    """However many calls are at work, none is refused while the process lacks nothing."""
+    gate = Gate()
+    async with bare({"Unary": gate.unary()}) as served:
+        bound(served.mesh, "Unary", 0)
+        calls = [served.stub.Unary(Message(), timeout=20) for _ in range(300)]
+        await eventually(lambda: gate.started == 300, 20)
+        gate.open.set()
+        await asyncio.gather(*calls)
+        assert not served.counts("Unary")
         await eventually(served.idle)
 
 
 async def test_no_room() -> None:
-    """A call for which there is neither permit nor place in the queue is told when to come back."""
+    """A call that finds no place within its patience is told when to come back."""
     gate = Gate()
-    async with bare({"Unary": gate.unary()}, limits=fixed(1, queue=1)) as served:
+    async with bare({"Unary": gate.unary()}) as served:
+        bound(served.mesh, "Unary", 1)
         first = served.stub.Unary(Message())
         await eventually(lambda: gate.started == 1)
-        second = served.stub.Unary(Message())
-        await eventually(lambda: served.mesh.control.calls.snapshot().queued == 1)
         error = await rejected(served.stub.Unary(Message()))
         found = accord.failure_of(error)
         assert found is not None
@@ -234,50 +241,41 @@ async def test_no_room() -> None:
             found.retry_after * 1000, abs=1
         )
         gate.open.set()
-        await asyncio.gather(first, second)
+        await first
         assert served.counts("Unary") == {"limit.refused.DEFAULT": 1}
         await eventually(served.idle)
 
 
-async def test_queue_by_priority() -> None:
-    """A critical call passes those that wait, and takes the place of the least important."""
+async def test_queue_by_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A critical call passes those that wait, and the least important gives up first."""
+    monkeypatch.setitem(PATIENCE, Priority.DEFAULT, 30.0)
+    monkeypatch.setitem(PATIENCE, Priority.CRITICAL, 30.0)
     gate, order = Gate(), []
 
     async def handler(request: Any, context: Any) -> Any:
         order.append(request.text)
-        gate.started += 1
         await gate.open.wait()
         return request
 
-    async with bare({"Unary": handler, "Critical": handler}, limits=fixed(1, queue=2)) as served:
-        calls = served.mesh.control.calls
-        running = served.stub.Unary(Message(text="running"))
-        await eventually(lambda: gate.started == 1)
-        shed = (("accord-priority", "SHEDDABLE"),)
-        loser = asyncio.ensure_future(
-            failure(served.stub.Unary(Message(text="loser"), metadata=shed))
-        )
-        await eventually(lambda: calls.snapshot().queued == 1)
-        usual = served.stub.Unary(Message(text="usual"))
-        await eventually(lambda: calls.snapshot().queued == 2)
-        critical = served.stub.Critical(Message(text="critical"))  # by its contract
-        assert (await loser).reason == "OVERLOADED"
+    async with bare({"Unary": handler}) as served:
+        bound(served.mesh, "Unary", 1)
+        limiter = served.mesh.control.limiter
+
+        def call(priority: str) -> Any:
+            metadata = (("accord-priority", priority),)
+            return served.stub.Unary(Message(text=priority), metadata=metadata, timeout=20)
+
+        running = served.stub.Unary(Message(text="running"), timeout=20)
+        await eventually(lambda: order == ["running"])
+        usual = call("DEFAULT")
+        await eventually(lambda: limiter.snapshot().queued == 1)
+        critical = call("CRITICAL")
+        await eventually(lambda: limiter.snapshot().queued == 2)
+        assert (await failure(call("SHEDDABLE"))).reason == "OVERLOADED"
         gate.open.set()
         await asyncio.gather(running, critical, usual)
-        assert order == ["running", "critical", "usual"]
+        assert order == ["running", "CRITICAL", "DEFAULT"]
         assert served.counts("Unary") == {"limit.refused.SHEDDABLE": 1}
-
-
-async def test_waiting_is_bounded() -> None:
-    """A call that found no permit within the queue's time is refused, and leaves no trace."""
-    gate = Gate()
-    async with bare({"Unary": gate.unary()}, limits=fixed(1, queue=5, max_wait=0.05)) as served:
-        first = served.stub.Unary(Message())
-        await eventually(lambda: gate.started == 1)
-        assert (await failure(served.stub.Unary(Message()))).reason == "OVERLOADED"
-        gate.open.set()
-        await first
-        await eventually(served.idle)
 
 
 async def test_who_sends_no_request_holds_no_place() -> None:
@@ -289,7 +287,8 @@ async def test_who_sends_no_request_holds_no_place() -> None:
             arrived.set()
             return await continuation(details)
 
-    mesh = accord.Mesh("callee", limits=fixed(1))
+    mesh = accord.Mesh("callee")
+    bound(mesh, "Unary", 1)
     async with (
         serving(mesh, {"Unary": answer}, interceptors=[Watch()]) as address,
         grpc.aio.insecure_channel(address) as channel,
@@ -299,15 +298,17 @@ async def test_who_sends_no_request_holds_no_place() -> None:
         await arrived.wait()
         for _ in range(3):
             await Stub(channel).Unary(Message())
-        assert mesh.control.calls.snapshot().in_flight == 0
+        assert mesh.control.limiter.snapshot().in_flight == 0
         silent.cancel()
 
 
-async def test_cancelled_while_waiting() -> None:
+async def test_cancelled_while_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller that goes away while it waits leaves its place, and its handler never starts."""
+    monkeypatch.setitem(PATIENCE, Priority.DEFAULT, 30.0)
     gate = Gate()
-    async with bare({"Unary": gate.unary()}, limits=fixed(1, queue=5, max_wait=5)) as served:
-        calls = served.mesh.control.calls
+    async with bare({"Unary": gate.unary()}) as served:
+        bound(served.mesh, "Unary", 1)
+        calls = served.mesh.control.limiter
         first = served.stub.Unary(Message())
         await eventually(lambda: gate.started == 1)
         second = served.stub.Unary(Message())
@@ -333,7 +334,7 @@ async def test_streams_have_their_own_limit() -> None:
         await asyncio.sleep(60)
 
     behaviours = {"ServerStream": endless, "Unary": answer}
-    async with bare(behaviours, limits=fixed(1, streams=1)) as served:
+    async with bare(behaviours, limits=Limits(streams=1)) as served:
         stream = served.stub.ServerStream(Message())
         await stream.read()
         await opened.wait()
@@ -350,22 +351,21 @@ def _violations(request: Any) -> list[accord.FieldViolation]:
 
 async def test_order_of_stages() -> None:
     """A call that breaks every rule meets them in order: each fix reveals the next one."""
-    limits = fixed(1)
-    control_of: list[Served] = []
 
     async def handler(request: Any, context: Any) -> Any:
         raise accord.NotFound()
 
-    async with bare(
-        {"Charge": handler}, limits=limits, validator=_violations, idempotency="handler"
-    ) as served:
-        control_of.append(served)
+    async with bare({"Charge": handler}, validator=_violations, idempotency="handler") as served:
         control = served.mesh.control
         control.overrides.set(
             path("Charge"),
-            parse("Charge", '{"policy": {"limit": {"rate": {"per_second": 0.001, "burst": 1}}}}'),
+            parse(
+                "Charge",
+                '{"policy": {"limit": {"max_concurrent": 1,'
+                ' "rate": {"per_second": 0.001, "burst": 1}}}}',
+            ),
         )
-        permit = control.calls.acquire(Priority.DEFAULT)
+        permit = take(served.mesh, "Charge")
         deep = (("accord-depth", "9"),)
 
         async def reason(request: Any, metadata: Any = ()) -> str:
@@ -375,9 +375,9 @@ async def test_order_of_stages() -> None:
         assert await reason(bad, deep) == TOO_DEEP
         assert await reason(bad) == "OVERLOADED"  # it had a token
         assert await reason(bad) == "RATE_LIMITED"
-        dark(served, "Charge", ops.DARK_POLICY_RATE_LIMIT)
+        bound(served.mesh, "Charge", 1, dark=[ops.DARK_POLICY_RATE_LIMIT])
         assert await reason(bad) == "OVERLOADED"
-        control.calls.release(permit)  # type: ignore[arg-type]
+        control.limiter.release(permit)
         control.faults.inject(path("Charge"), FaultPolicy(abort_percent=100), 60)
         assert await reason(bad) == "INVALID_ARGUMENT"
         assert await reason(Message()) == "IDEMPOTENCY_KEY_REQUIRED"
@@ -433,10 +433,10 @@ async def test_health_is_never_shed() -> None:
     """GRPC's own services answer while there is no room for anything else."""
     from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-    mesh = accord.Mesh("callee", limits=fixed(1))
-    permit = mesh.control.calls.acquire(Priority.DEFAULT)
-    assert permit
-    server = mesh.server()
+    mesh = accord.Mesh("callee")
+    server = mesh.server(handlers=[handlers({"Unary": answer})])
+    bound(mesh, "Unary", 1)
+    assert take(mesh, "Unary")
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

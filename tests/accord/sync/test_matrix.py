@@ -11,7 +11,7 @@ import accord
 from accord.policies.breaker import State
 from accord.testing.tcp_proxy import TcpProxy
 from tests.accord import matrix
-from tests.accord.kit import Message, Stub
+from tests.accord.kit import Message, Stub, idle
 from tests.accord.sync.kit import Hold, eventually, serving
 from tests.support.telemetry import Spans
 
@@ -131,7 +131,7 @@ def test_ending(method: str, ending: str, monkeypatch: pytest.MonkeyPatch) -> No
         code = _end(stub, method, ending, work, line)
         assert code is None or code in matrix.expected(method, ending)
 
-        eventually(lambda: spans.settled() and matrix.idle(callee))
+        eventually(lambda: spans.settled() and idle(callee))
         assert matrix.one_span_a_side(spans, ending)
         assert matrix.code_of(spans, 1) in matrix.expected(method, ending)
         assert len(spans.ended) == len(spans.all)

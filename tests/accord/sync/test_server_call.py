@@ -14,12 +14,11 @@ import accord
 from accord import Limits
 from accord.ops.v1 import mesh_pb2
 from accord.policies.fault_injection import FaultPolicy
-from accord.policies.gradient import GradientPolicy
-from accord.policies.queue import QueuePolicy
+from accord.policies.queue import PATIENCE
 from accord.policies.retry import PUSHBACK_KEY
-from accord.policies.types import Code
+from accord.policies.types import Code, Priority
 from accord.v1 import policy_pb2
-from tests.accord.kit import Message, Stub, handlers, path
+from tests.accord.kit import Message, Stub, bound, handlers, idle, path
 from tests.accord.sync.kit import Hold, eventually, failure, serving, trailers_of
 
 KEY = accord.idempotency_key("k1")
@@ -38,24 +37,9 @@ def bare(
         yield Stub(channel), found
 
 
-def fixed(permits: int, *, queue: int = 0, max_wait: float = 0.5, streams: int = 1000) -> Limits:
-    """A limit that does not adapt."""
-    return Limits(
-        GradientPolicy(initial=permits, minimum=permits, maximum=permits),
-        QueuePolicy(length=queue, max_wait=max_wait),
-        streams,
-    )
-
-
 def answer(request: Any, context: Any) -> Any:
     """The request."""
     return request
-
-
-def idle(mesh: accord.Mesh) -> bool:
-    """Whether no permit is held and nobody waits for one."""
-    calls, streams = mesh.control.calls.snapshot(), mesh.control.streams.snapshot()
-    return not (calls.in_flight or calls.queued or streams.in_flight)
 
 
 def test_identity_depth_and_rate() -> None:
@@ -74,37 +58,42 @@ def test_identity_depth_and_rate() -> None:
         assert idle(mesh)
 
 
-def test_queue_and_overload() -> None:
-    """A call waits for a place, in order of priority; one too many is refused with a pushback."""
+def test_queue_and_overload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls wait for a place, in order of priority; who waits in vain is told when to come back."""
+    monkeypatch.setitem(PATIENCE, Priority.DEFAULT, 30.0)
+    monkeypatch.setitem(PATIENCE, Priority.CRITICAL, 30.0)
     hold, order = threading.Event(), []
 
     def handler(request: Any, context: Any) -> Any:
         order.append(request.text)
-        hold.wait(3)
+        hold.wait(20)
         return request
 
-    with (
-        bare({"Unary": handler, "Critical": handler}, limits=fixed(1, queue=2)) as (stub, mesh),
-        ThreadPoolExecutor(4) as callers,
-    ):
-        first = callers.submit(stub.Unary, Message(text="first"))
+    with bare({"Unary": handler}) as (stub, mesh), ThreadPoolExecutor(4) as callers:
+        bound(mesh, "Unary", 1)
+
+        def call(text: str, priority: Priority) -> Any:
+            metadata = (("accord-priority", priority.name),)
+            return stub.Unary(Message(text=text), metadata=metadata, timeout=20)
+
+        first = callers.submit(call, "first", Priority.DEFAULT)
         eventually(lambda: order == ["first"])
-        second = callers.submit(stub.Unary, Message(text="second"))
-        eventually(lambda: mesh.control.calls.snapshot().queued == 1)
-        third = callers.submit(stub.Critical, Message(text="critical"))
-        eventually(lambda: mesh.control.calls.snapshot().queued == 2)
-        error = failure(lambda: stub.Unary(Message()))
+        second = callers.submit(call, "second", Priority.DEFAULT)
+        eventually(lambda: mesh.control.limiter.snapshot().queued == 1)
+        third = callers.submit(call, "critical", Priority.CRITICAL)
+        eventually(lambda: mesh.control.limiter.snapshot().queued == 2)
+        error = failure(lambda: call("sheddable", Priority.SHEDDABLE))
         assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
         assert error.retry_after
         hold.set()
-        for call in (first, second, third):
-            call.result(3)
+        for each in (first, second, third):
+            each.result(20)
         assert order == ["first", "critical", "second"]
         eventually(lambda: idle(mesh))
 
 
 def test_waiting_for_a_place_ends() -> None:
-    """The wait for a place ends with the queue's patience, or with the caller's deadline."""
+    """The wait for a place ends with the call's patience, or with the caller's deadline."""
     hold = Hold()
 
     def handler(request: Any, context: Any) -> Any:
@@ -112,7 +101,8 @@ def test_waiting_for_a_place_ends() -> None:
             hold(context)
         return request
 
-    with bare({"Unary": handler}, limits=fixed(1, queue=5, max_wait=0.1)) as (stub, mesh):
+    with bare({"Unary": handler}) as (stub, mesh):
+        bound(mesh, "Unary", 1)
         held = stub.Unary.future(Message(text="hold"), timeout=5)
         assert hold.started.wait(3)
         assert failure(lambda: stub.Unary(Message())).reason == "OVERLOADED"
@@ -130,7 +120,7 @@ def test_streams_have_a_limit_of_their_own() -> None:
         yield request
         hold(context)
 
-    with bare({"ServerStream": stream}, limits=fixed(5, streams=1)) as (stub, mesh):
+    with bare({"ServerStream": stream}, limits=Limits(streams=1)) as (stub, mesh):
         call = stub.ServerStream(Message())
         next(call)
         assert failure(lambda: list(stub.ServerStream(Message()))).reason == "OVERLOADED"
@@ -257,7 +247,8 @@ def test_expired_work_is_not_begun() -> None:
         time.sleep(0.15)
         return request
 
-    with bare({"Unary": handler}, limits=fixed(1, queue=5)) as (stub, mesh):
+    with bare({"Unary": handler}) as (stub, mesh):
+        bound(mesh, "Unary", 1)
         first = stub.Unary.future(Message(text="first"))
         eventually(lambda: ran == ["first"])
         late = failure(lambda: stub.Unary(Message(text="late"), timeout=0.05))
@@ -461,7 +452,7 @@ def test_request_that_never_comes() -> None:
     short.timeout.nanos = 50_000_000
     mesh.control.overrides.set(path("Unary"), mesh_pb2.Override(policy=short))
     with (
-        serving(mesh, {"Unary": answer}, max_workers=1, maximum_concurrent_rpcs=None) as address,
+        serving(mesh, {"Unary": answer}, max_workers=1) as address,
         grpc.insecure_channel(address) as channel,
     ):
         silent: Any = channel.stream_unary
@@ -479,7 +470,7 @@ def test_streams_leave_threads_for_other_calls() -> None:
         yield request
         done.wait(10)
 
-    with bare({"ServerStream": stream, "Unary": answer}, limits=fixed(5, streams=330)) as (stub, _):
+    with bare({"ServerStream": stream, "Unary": answer}, limits=Limits(streams=330)) as (stub, _):
         calls = [stub.ServerStream(Message()) for _ in range(330)]
         for call in calls:
             next(call)

@@ -11,8 +11,6 @@ import grpc
 import pytest
 
 import accord
-from accord import Limits
-from accord.policies.gradient import GradientPolicy
 from tests.accord.kit import Message, Stub, path
 from tests.accord.sync.kit import eventually, failure, serving
 
@@ -95,9 +93,7 @@ def test_nothing_is_lost_between_threads() -> None:
     """Counters, budget, breaker, limiter and routes are exact after a storm from many threads."""
     calls, workers = 40, 16
     caller = accord.Mesh("caller")
-    callee = accord.Mesh(
-        "callee", limits=Limits(GradientPolicy(initial=500, minimum=500, maximum=500))
-    )
+    callee = accord.Mesh("callee")
 
     def unary(request: Any, context: Any) -> Any:
         if request.text == "refuse":
@@ -125,8 +121,8 @@ def test_nothing_is_lost_between_threads() -> None:
         assert cached.calls == cached.cache_hits + cached.cache_misses == workers * calls
         assert found[path("Put")].calls == workers * calls / 10
         assert snapshot.targets[0].budget.calls <= sum(route.calls for route in snapshot.routes)
-        served = callee.control.calls.snapshot()
-        assert (served.in_flight, served.queued, served.shed) == (0, 0, 0)
+        served = callee.control.limiter.snapshot()
+        assert (served.in_flight, served.queued, served.refused) == (0, 0, 0)
         caller.sync.close()
 
 

@@ -9,11 +9,8 @@ import grpc.aio
 import pytest
 
 import accord
-from accord import Limits
-from accord.policies.gradient import GradientPolicy
-from accord.policies.queue import QueuePolicy
 from accord.telemetry import metrics
-from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, serving
+from tests.accord.kit import Message, Stub, bound, collect, echo, eventually, failure, serving
 from tests.support.telemetry import Metrics, key
 
 SERVICE = "accordtest.v1.EchoService"
@@ -119,9 +116,6 @@ async def test_states_are_read(meter: Metrics) -> None:
     async def broken(request: Any, context: Any) -> Any:
         await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
-    limits = Limits(
-        concurrency=GradientPolicy(initial=1, minimum=1, maximum=1), queue=QueuePolicy(length=0)
-    )
     release = asyncio.Event()
 
     async def hold(request: Any, context: Any) -> Any:
@@ -129,17 +123,18 @@ async def test_states_are_read(meter: Metrics) -> None:
         return request
 
     caller = accord.Mesh("caller")
-    callee = accord.Mesh("callee", limits=limits)
+    callee = accord.Mesh("callee")
+    bound(callee, "Unary", 1)
     async with serving(callee, {"Fragile": broken, "Cached": _unary, "Unary": hold}) as address:
         stub = Stub(caller.channel(address))
         caller.fallback(f"{SERVICE}/Fragile", lambda request, error: request)
-        for _ in range(4):
-            await stub.Fragile(Message())
         for _ in range(3):
             await stub.Cached(Message())
         held = asyncio.ensure_future(stub.Unary(Message()))
-        await eventually(lambda: callee.control.calls.snapshot().in_flight == 1)
+        await eventually(lambda: callee.control.limiter.snapshot().in_flight == 1)
         await failure(stub.Unary(Message()))
+        for _ in range(4):
+            await stub.Fragile(Message())
         found = meter.collect()
         release.set()
         await held
@@ -165,6 +160,9 @@ async def test_states_are_read(meter: Metrics) -> None:
     decisions = found["accord.decisions"]
     refused = key(grpc__method=f"{SERVICE}/Unary", accord__decision="limit.refused.DEFAULT")
     assert decisions[refused].value == 1
+    assert found["accord.server.limit"][key(grpc__method=f"{SERVICE}/Unary")].value == 1
+    of_meshes = ("in_flight", "queued", "shed", "delay", "overloaded")
+    assert {f"accord.server.{name}" for name in of_meshes} <= found.keys()
 
 
 async def test_labels_are_bounded(meter: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:

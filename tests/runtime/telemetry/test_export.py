@@ -103,7 +103,7 @@ async def test_otlp(tmp_path: Path, protocol: str) -> None:
         await until(lambda: metrics(collector, "grpc.server.call.duration"), "the metric")
         assert "grpc_server_call_duration_seconds" in (await scraped(port) or "")
     assert spans(collector, CREATE) == ["customers"]
-    assert set(metrics(collector, "accord.server.limit")) == {"customers"}
+    assert set(metrics(collector, "accord.server.in_flight")) == {"customers"}
     exported = {span.name for _, span in collector.spans}
     assert not [name for name in exported if "opentelemetry" in name.lower() or "Export" in name]
     (span,) = [span for _, span in collector.spans if span.name == CREATE]

@@ -117,7 +117,7 @@ async def test_state_of_the_mesh(shop: Shop) -> None:
 
     (found,) = await objects(shop, "mesh", "--service", "orders")
     assert found["service"] == "orders"
-    assert found["limit"]["limit"] > 0
+    assert found["limit"]["stream_limit"] > 0
     (breaker,) = found["breakers"]
     assert (breaker["target"], breaker["method"]) == ("customers", LIST)
     assert breaker["position"] == "BREAKER_POSITION_CLOSED"

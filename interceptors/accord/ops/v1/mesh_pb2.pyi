@@ -326,41 +326,87 @@ Global___Hedge: _TypeAlias = Hedge  # noqa: Y015
 
 @_typing.final
 class Limit(_message.Message):
-    """The concurrency limit of this process."""
+    """The calls that this process works on, and whether it can do so."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    LIMIT_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     QUEUED_FIELD_NUMBER: _builtins.int
     STREAM_LIMIT_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
+    OVERLOADED_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    in_flight: _builtins.int
+    """Calls that are being handled."""
+    queued: _builtins.int
+    """Calls that wait to begin."""
+    stream_limit: _builtins.int
+    """Streams that may be open at once."""
+    streams: _builtins.int
+    """Streams that are open."""
+    overloaded: _builtins.bool
+    """Whether calls wait for too long, so that they may be refused."""
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """How long a call has waited to begin, the latest seen."""
+
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodLimit]:
+        """Methods whose calls at work are limited, and those that wait for it."""
+
+    def __init__(
+        self,
+        *,
+        in_flight: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        stream_limit: _builtins.int = ...,
+        streams: _builtins.int = ...,
+        overloaded: _builtins.bool = ...,
+        delay: _duration_pb2.Duration | None = ...,
+        methods: _abc.Iterable[Global___MethodLimit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "in_flight", b"in_flight", "methods", b"methods", "overloaded", b"overloaded", "queued", b"queued", "stream_limit", b"stream_limit", "streams", b"streams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Limit: _TypeAlias = Limit  # noqa: Y015
+
+@_typing.final
+class MethodLimit(_message.Message):
+    """The limit of one method."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Full name, e.g. "shop.payments.v1.PaymentService/Charge"."""
     limit: _builtins.int
     """Calls that may be handled at once."""
     in_flight: _builtins.int
     """Calls that are being handled."""
     queued: _builtins.int
     """Calls that wait for a place."""
-    stream_limit: _builtins.int
-    """Streams that may be open at once."""
-    streams: _builtins.int
-    """Streams that are open."""
     def __init__(
         self,
         *,
+        method: _builtins.str = ...,
         limit: _builtins.int = ...,
         in_flight: _builtins.int = ...,
         queued: _builtins.int = ...,
-        stream_limit: _builtins.int = ...,
-        streams: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight", "limit", b"limit", "queued", b"queued", "stream_limit", b"stream_limit", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight", "limit", b"limit", "method", b"method", "queued", b"queued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Limit: _TypeAlias = Limit  # noqa: Y015
+Global___MethodLimit: _TypeAlias = MethodLimit  # noqa: Y015
 
 @_typing.final
 class Method(_message.Message):
