@@ -14,18 +14,21 @@ from grpc.aio._interceptor import UnaryUnaryCallResponse
 
 from accord.aio.client_call import Ending, local_error, watch_probe
 from accord.aio.client_hedge import race
+from accord.aio.client_resume import ResumableCall
+from accord.aio.client_stream import StreamCall
 from accord.aio.client_types import (
     AioOutgoing,
     CallObject,
     Continuation,
     Error,
-    Requests,
     Response,
+    Responses,
     Rpc,
     Start,
 )
+from accord.client.call import Attempt
 from accord.client.request import Caller, ClientSettings, failure_from
-from accord.client.types import Again, CallDetails, Details, Pair, Raise, Req, Res
+from accord.client.types import Again, Details, Pair, Raise, Req, Res
 from accord.telemetry.instrumentation import suppressed
 
 
@@ -72,10 +75,9 @@ class Attempts(Caller[Error]):
         return start
 
     async def unary(
-        self, start: Start[Req, Response[Res]], details: CallDetails, request: Req
+        self, start: Start[Req, Response[Res]], outgoing: AioOutgoing[Req, Res], request: Req
     ) -> Response[Res]:
         """One request, one response: the ended call. Raises AioRpcError."""
-        outgoing: AioOutgoing[Req, Res] = self.begin(details, request)
         kept = outgoing.lookup(request)
         if kept is not None:
             return _response(kept)
@@ -173,16 +175,25 @@ class Attempts(Caller[Error]):
             return None
         return outgoing.fell_back(answer)
 
-    async def streamed(
-        self, start: Start[Requests[Req], Rpc], details: CallDetails, requests: Requests[Req]
-    ) -> Rpc:
+    def stream(
+        self,
+        start: Start[Req, Responses[Res]],
+        outgoing: AioOutgoing[Req, Res],
+        request: Req,
+    ) -> StreamCall[Req, Res]:
+        """One request, many responses, to be told of its first attempt.
+
+        It is tried again before the first response, resumed after it; `start` makes attempts then.
+        """
+        if outgoing.call.resumption is None and outgoing.call.policy.retry is None:
+            return StreamCall(outgoing)
+        return ResumableCall(start, request, outgoing, self.settings.on_resume)
+
+    def uploads(self, outgoing: AioOutgoing[Req, Res], attempt: Attempt, rpc: Rpc) -> Rpc:
         """A call whose requests are streamed: handed on untouched, `write()` would deadlock.
 
         It is one attempt: what a generator has yielded cannot be sent again.
         """
-        outgoing: AioOutgoing[Requests[Req], Rpc] = self.begin(details)
-        with outgoing.sending() as attempt:
-            rpc = await start(outgoing.details_of(attempt), requests)
         rpc.add_done_callback(_stop_requests)
         rpc.add_done_callback(Ending(outgoing, attempt))
         watch_probe(attempt, rpc)

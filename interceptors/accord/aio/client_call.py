@@ -1,8 +1,8 @@
 """What the call objects of the mesh do alike, and how the end of a call is reported."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import TypeVar
+from collections.abc import AsyncIterator, Coroutine, Generator
+from typing import Generic, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -13,10 +13,12 @@ from accord.aio.client_types import (
     CallStatus,
     DoneCallback,
     Error,
+    Wait,
     WholeCallObject,
+    WholeResponse,
 )
 from accord.client.call import PROBE_SETTLES, Attempt
-from accord.client.types import Metadata, Pairs, Req, Res
+from accord.client.types import Metadata, Pairs, Req, Res, stands_for
 
 T = TypeVar("T")
 
@@ -84,6 +86,58 @@ class CallBase:
         return await (await self._status()).debug_error_string()
 
 
+@stands_for(grpc.aio.UnaryStreamCall)
+@stands_for(grpc.aio.StreamUnaryCall)
+@stands_for(grpc.aio.StreamStreamCall)
+class RefusedCall(CallBase):
+    """The call object of a stream that was ended without an attempt."""
+
+    def __init__(self, error: Error) -> None:
+        self._error = error
+
+    async def _status(self) -> CallStatus:
+        return EndedStatus(self._error)
+
+    def cancel(self) -> bool:
+        """False: there is nothing to cancel."""
+        return False
+
+    def cancelled(self) -> bool:
+        """False."""
+        return False
+
+    def done(self) -> bool:
+        """True."""
+        return True
+
+    def add_done_callback(self, callback: DoneCallback) -> None:
+        """Call back now."""
+        callback(self)
+
+    def time_remaining(self) -> float:
+        """0."""
+        return 0.0
+
+    def __await__(self) -> Generator[None, None, NoReturn]:
+        return self.read().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[NoReturn]:
+        yield await self.read()
+
+    async def read(self) -> NoReturn:
+        """Raise the error."""
+        raise self._error
+
+    wait_for_connection = read
+
+    async def write(self, request: object) -> NoReturn:  # which nobody reads
+        """Raise the error."""
+        raise self._error
+
+    async def done_writing(self) -> None:
+        """Nothing: as of any call that has ended."""
+
+
 class DelegatingCall(CallBase):
     """A call object that leaves to `_rpc`, which is gRPC's own, what it does not do itself."""
 
@@ -115,6 +169,25 @@ class DelegatingCall(CallBase):
     async def wait_for_connection(self) -> None:
         """Wait until the attempt in hand is connected."""
         await self._rpc.wait_for_connection()
+
+
+@stands_for(grpc.aio.UnaryUnaryCall)
+class SingleCall(DelegatingCall, Generic[Res]):
+    """The one attempt of a call with one response."""
+
+    def __init__(
+        self, outgoing: AioOutgoing[Req, Res], attempt: Attempt, rpc: WholeResponse[Res]
+    ) -> None:
+        self._rpc: WholeResponse[Res] = rpc
+        self._outgoing = outgoing
+        rpc.add_done_callback(Ending(outgoing, attempt))
+
+    def __await__(self) -> Generator[Wait | None, None, Res]:
+        try:
+            return (yield from self._rpc.__await__())
+        except Error as error:
+            self._outgoing.mark(error)
+            raise
 
 
 class Ending:

@@ -1,18 +1,35 @@
-"""A channel of the mesh for `grpc.aio`."""
+"""A channel of the mesh for `grpc.aio`.
+
+Its calls are made at once, as gRPC's own, and not in a task as those of an interceptor. So a call
+may be asked or cancelled right away, and says the same as a bare one.
+"""
 
 import asyncio
+import weakref
 from collections.abc import Callable, Sequence
 from functools import cache, partial, wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
 
 import grpc
 import grpc.aio
 
 from accord.aio.client_attempts import Attempts
-from accord.aio.client_interceptors import Interceptor, interceptors
-from accord.aio.client_stream import BidiCallable
+from accord.aio.client_call import RefusedCall
+from accord.aio.client_interceptors import Interceptor, UnaryUnary, interceptors
+from accord.aio.client_stream import BidiCall, StreamCall
+from accord.aio.client_types import (
+    AioOutgoing,
+    Bidi,
+    CallObject,
+    Error,
+    GivenMetadata,
+    Requests,
+    Responses,
+    Rpc,
+)
 from accord.aio.client_unary import Active, UnaryCallable
-from accord.client.types import replacing
+from accord.client.call import Attempt
+from accord.client.types import Details, Req, Res, replacing, stands_for
 
 Options = Sequence[tuple[str, str | int]]
 
@@ -83,7 +100,9 @@ class Channel(Bare):
         self._active: Active = set()
         self._quick = not theirs
         core = getattr(credentials, "_credentials", None)
-        everybody: list[Anyone] = [*theirs, *interceptors(attempts)]
+        # Without theirs only calls that are not quick go through an interceptor.
+        ours = interceptors(attempts) if theirs else [UnaryUnary(attempts)]
+        everybody: list[Anyone] = [*theirs, *ours]
         begin = partial(super().__init__, target, options, core, None, everybody)
         if _running():
             begin()
@@ -112,6 +131,131 @@ class Channel(Bare):
             ),
         )
     )
-    unary_stream = _later(Bare.unary_stream)
-    stream_unary = _later(Bare.stream_unary)
-    stream_stream = _later(replacing(Bare.stream_stream, lambda _, __, made: BidiCallable(made)))
+    unary_stream = _later(
+        replacing(
+            Bare.unary_stream,
+            lambda channel, method, made: (
+                StreamCallable(channel._attempts, method, made, channel._active)
+                if channel._quick
+                else made
+            ),
+        )
+    )
+    stream_unary = _later(
+        replacing(
+            Bare.stream_unary,
+            lambda channel, method, made: (
+                UploadCallable(channel._attempts, method, made) if channel._quick else made
+            ),
+        )
+    )
+    stream_stream = _later(
+        replacing(
+            Bare.stream_stream,
+            lambda channel, method, made: (
+                BidiCallable(channel._attempts, method, made) if channel._quick else made
+            ),
+        )
+    )
+
+
+class Streams(Generic[Req, Res, Rpc]):
+    """Makes the calls of one method whose requests or responses are streamed."""
+
+    def __init__(self, attempts: Attempts, method: str, bare: Callable[..., Rpc]) -> None:
+        """`bare` is gRPC's own."""
+        self._attempts = attempts
+        self._method = method
+        self._bare = bare
+
+    def _make(self, details: Details, request: Req) -> Rpc:
+        return self._bare(
+            request,
+            timeout=details.timeout,
+            metadata=details.metadata,
+            credentials=details.credentials,
+            wait_for_ready=details.wait_for_ready,
+            compression=details.compression,
+        )
+
+    def _made(self, outgoing: AioOutgoing[Req, Res], request: Req) -> tuple[Attempt, Rpc]:
+        """The first attempt. Raises the engine's refusal, or as gRPC does."""
+        with outgoing.sending() as attempt:
+            return attempt, self._make(outgoing.details_of(attempt), request)
+
+
+@stands_for(grpc.aio.StreamUnaryMultiCallable)
+class UploadCallable(Streams[Requests[Req] | None, Res, Rpc]):
+    """A method with many requests and one response."""
+
+    def __call__(
+        self,
+        request_iterator: Requests[Req] | None = None,
+        timeout: float | None = None,
+        metadata: GivenMetadata | None = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> CallObject:
+        """The call object, gRPC's own."""
+        outgoing: AioOutgoing[Requests[Req] | None, Res] = self._attempts.begin(
+            Details(self._method, timeout, metadata, credentials, wait_for_ready, compression)
+        )
+        try:
+            attempt, rpc = self._made(outgoing, request_iterator)
+        except Error as refusal:
+            return RefusedCall(refusal)
+        return self._held(self._attempts.uploads(outgoing, attempt, rpc))
+
+    def _held(self, rpc: Rpc) -> CallObject:
+        """What the caller is given."""
+        return rpc
+
+
+@stands_for(grpc.aio.StreamStreamMultiCallable)
+class BidiCallable(UploadCallable[Req, Res, Bidi[Req, Res]]):
+    """A method with many requests and many responses."""
+
+    def _held(self, rpc: Bidi[Req, Res]) -> CallObject:
+        return BidiCall(rpc)
+
+
+@stands_for(grpc.aio.UnaryStreamMultiCallable)
+class StreamCallable(Streams[Req, Res, Responses[Res]]):
+    """A method with one request and many responses."""
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        method: str,
+        bare: Callable[..., Responses[Res]],
+        active: Active,
+    ) -> None:
+        """`active`: the calls of its channel."""
+        super().__init__(attempts, method, bare)
+        self._active = active
+
+    def __call__(
+        self,
+        request: Req,
+        timeout: float | None = None,
+        metadata: GivenMetadata | None = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> StreamCall[Req, Res] | RefusedCall:
+        """The call object."""
+        outgoing: AioOutgoing[Req, Res] = self._attempts.begin(
+            Details(self._method, timeout, metadata, credentials, wait_for_ready, compression),
+            request,
+        )
+        call = self._attempts.stream(self._again, outgoing, request)
+        try:
+            call.began(*self._made(outgoing, request))
+        except Error as refusal:
+            return RefusedCall(refusal)
+        self._active.add(weakref.ref(call, self._active.discard))
+        return call
+
+    async def _again(self, details: Details, request: Req) -> Responses[Res]:
+        return self._make(details, request)

@@ -183,8 +183,3 @@ class CoreCall(CallBase, Generic[Req, Res]):
         initial, status = await self._core.initial_metadata(), await self._core.status()
         # The stubs have a class of this name of their own.
         return EndedStatus(cast("Error", _call._create_rpc_error(initial, status)))
-
-    async def wait_for_connection(self) -> None:
-        """Wait until the attempt has ended."""
-        if self._wait is not None:
-            await asyncio.wait((self._wait,))

@@ -3,9 +3,17 @@
 import grpc.aio
 
 from accord.aio.client_attempts import Attempts
-from accord.aio.client_resume import ResumableCall
+from accord.aio.client_call import SingleCall
 from accord.aio.client_stream import StreamCall
-from accord.aio.client_types import AioOutgoing, Continuation, Requests, Response, Responses, Rpc
+from accord.aio.client_types import (
+    AioOutgoing,
+    Continuation,
+    Requests,
+    Response,
+    Responses,
+    Rpc,
+    WholeResponse,
+)
 from accord.client.types import CallDetails, Req, Res, stands_for
 
 
@@ -22,7 +30,11 @@ class Interceptor:
         requests: Requests[Req],
     ) -> Rpc:
         """A call of many requests; `continuation` makes an attempt."""
-        return await self._attempts.streamed(self._attempts.start(continuation), details, requests)
+        attempts = self._attempts
+        outgoing: AioOutgoing[Requests[Req], Rpc] = attempts.begin(details)
+        with outgoing.sending() as attempt:
+            rpc = await attempts.start(continuation)(outgoing.details_of(attempt), requests)
+        return attempts.uploads(outgoing, attempt, rpc)
 
 
 @stands_for(grpc.aio.UnaryUnaryClientInterceptor)
@@ -31,13 +43,19 @@ class UnaryUnary(Interceptor):
 
     async def intercept_unary_unary(
         self,
-        continuation: Continuation[Req, Response[Res]],
+        continuation: Continuation[Req, WholeResponse[Res]],
         client_call_details: CallDetails,
         request: Req,
     ) -> Response[Res]:
         """See the class."""
+        outgoing: AioOutgoing[Req, Res] = self._attempts.begin(client_call_details, request)
         start = self._attempts.start(continuation)
-        return await self._attempts.unary(start, client_call_details, request)
+        if outgoing.single:
+            # As a call without us: its caller may ask it, or cancel, while it is on its way.
+            with outgoing.sending() as attempt:
+                rpc = await start(outgoing.details_of(attempt), request)
+            return SingleCall(outgoing, attempt, rpc)
+        return await self._attempts.unary(start, outgoing, request)
 
 
 @stands_for(grpc.aio.UnaryStreamClientInterceptor)
@@ -54,13 +72,10 @@ class UnaryStream(Interceptor):
         attempts = self._attempts
         outgoing: AioOutgoing[Req, Res] = attempts.begin(client_call_details, request)
         start = attempts.start(continuation)
-        if outgoing.call.resumption is None and outgoing.call.policy.retry is None:
-            stream = StreamCall(outgoing)
-            await stream.start(start, request)
-            return stream
-        resumable = ResumableCall(start, request, outgoing, attempts.settings.on_resume)
-        await resumable.open()
-        return resumable
+        call = attempts.stream(start, outgoing, request)
+        with outgoing.sending() as attempt:
+            rpc = await start(outgoing.details_of(attempt), request)
+        return call.began(attempt, rpc)
 
 
 @stands_for(grpc.aio.StreamUnaryClientInterceptor)

@@ -7,13 +7,23 @@ it, attempts come and go. It works only while it is read and has no task of its 
 import asyncio
 import weakref
 from collections.abc import AsyncIterator
+from typing import Self
 
 import grpc
 import grpc.aio
 
+from accord.aio import EOF
 from accord.aio.client_call import EndedStatus, ended, watch_probe
 from accord.aio.client_stream import StreamCall
-from accord.aio.client_types import AioOutgoing, CallObject, CallStatus, Error, Responses, Start
+from accord.aio.client_types import (
+    AioOutgoing,
+    CallObject,
+    CallStatus,
+    EndOfStream,
+    Error,
+    Responses,
+    Start,
+)
 from accord.client.call import Attempt
 from accord.client.request import OnResume
 from accord.client.resume import ResumeTokens
@@ -32,6 +42,7 @@ class ResumableCall(StreamCall[Req, Res]):
     ) -> None:
         super().__init__(outgoing)
         self._start = start
+        self._reader: AsyncIterator[Res] | None = None
         self._tokens = ResumeTokens(outgoing.call, request, on_resume)
         self._reading = False
         """Whether somebody reads."""
@@ -43,17 +54,22 @@ class ResumableCall(StreamCall[Req, Res]):
         self._ended: asyncio.Future[grpc.StatusCode] = loop.create_future()
         self._woken: asyncio.Future[None] = loop.create_future()
 
-    async def open(self, after: Error | None = None, *, resumes: bool = False) -> None:
-        """Make an attempt, the first or one that follows the error `after`.
+    async def _open(self, after: Error, *, resumes: bool) -> None:
+        """Make an attempt that follows the error `after`, behind the last token delivered.
 
-        It begins behind the last token delivered. Raises the engine's refusal.
+        Raises the engine's refusal.
         """
-        request = self._tokens.request(again=after is not None)
+        request = self._tokens.request(again=True)
         with self._outgoing.sending() as attempt:
-            if after is not None and resumes:
+            if resumes:
                 self._tokens.announce(after)
             self._attempt = attempt
-            rpc = self._rpc = await self._start(self._outgoing.details_of(attempt), request)
+            rpc = await self._start(self._outgoing.details_of(attempt), request)
+        self.began(attempt, rpc)
+
+    def began(self, attempt: Attempt, rpc: Responses[Res]) -> Self:
+        """An attempt is made: this, which stands for it."""
+        self._attempt, self._rpc = attempt, rpc
         me = weakref.ref(self)
 
         def unread(_: CallObject) -> None:
@@ -65,12 +81,23 @@ class ResumableCall(StreamCall[Req, Res]):
         watch_probe(attempt, rpc)
         if self._cancel_requested:
             rpc.cancel()
+        return self
 
     def _settle(self, rpc: CallObject, attempt: Attempt) -> None:
         """An attempt has ended that nobody reads (yet): report it."""
         found = ended(rpc)
         if found is not None:
             self._outgoing.ended(attempt, *found)
+
+    async def read(self) -> Res | EndOfStream:
+        """The next message, or EOF."""
+        if self._reader is None:
+            self._reader = self._messages()
+        try:
+            return await anext(self._reader)
+        except StopAsyncIteration:
+            end: EndOfStream = EOF
+            return end
 
     async def _messages(self) -> AsyncIterator[Res]:
         self._reading = True
@@ -107,7 +134,7 @@ class ResumableCall(StreamCall[Req, Res]):
         if self._cancel_requested:
             raise asyncio.CancelledError
         try:
-            await self.open(error, resumes=step.resumes)
+            await self._open(error, resumes=step.resumes)
         except Error as refusal:  # no time is left for another attempt
             raise self._fail(refusal) from error
 

@@ -6,9 +6,9 @@ iterator is closed or collected.
 """
 
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Generic, ParamSpec
+from typing import Generic, Self
 
 import grpc
 import grpc.aio
@@ -23,37 +23,26 @@ from accord.aio.client_types import (
     EndOfStream,
     Error,
     Responses,
-    Start,
 )
 from accord.client.call import Attempt
 from accord.client.types import Req, Res, stands_for, tell
 
-P = ParamSpec("P")
 
+class StreamBase(DelegatingCall):
+    """A call object that its consumer alone holds."""
 
-@stands_for(grpc.aio.StreamStreamMultiCallable)
-class BidiCallable(Generic[P, Req, Res]):
-    """A method with many requests and many responses; `bare` is gRPC's own."""
-
-    def __init__(self, bare: Callable[P, Bidi[Req, Res]]) -> None:
-        self._bare = bare
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> "BidiCall[Req, Res]":
-        """The call object."""
-        return BidiCall(self._bare(*args, **kwargs))
+    def __del__(self) -> None:
+        with suppress(RuntimeError, AttributeError):  # its loop is closed; it was never begun
+            if not self.done():
+                self.cancel()
 
 
 @stands_for(grpc.aio.StreamStreamCall)
-class BidiCall(DelegatingCall, Generic[Req, Res]):
-    """The call object that its consumer holds; `rpc` is gRPC's own."""
+class BidiCall(StreamBase, Generic[Req, Res]):
+    """The call object of many requests and many responses; `rpc` is gRPC's own."""
 
     def __init__(self, rpc: Bidi[Req, Res]) -> None:
         self._rpc: Bidi[Req, Res] = rpc
-
-    def __del__(self) -> None:
-        with suppress(RuntimeError):  # the event loop is closed
-            if not self._rpc.done():
-                self._rpc.cancel()
 
     def __aiter__(self) -> AsyncIterator[Res]:
         return self._messages()
@@ -77,7 +66,7 @@ class BidiCall(DelegatingCall, Generic[Req, Res]):
 
 
 @stands_for(grpc.aio.UnaryStreamCall)
-class StreamCall(DelegatingCall, Generic[Req, Res]):
+class StreamCall(StreamBase, Generic[Req, Res]):
     """One attempt of a server stream, as a call object."""
 
     _rpc: Responses[Res]
@@ -85,13 +74,10 @@ class StreamCall(DelegatingCall, Generic[Req, Res]):
 
     def __init__(self, outgoing: AioOutgoing[Req, Res]) -> None:
         self._outgoing = outgoing
-        self._reader: AsyncIterator[Res] | None = None
         self._callbacks: list[DoneCallback] = []
 
-    async def start(self, start: Start[Req, Responses[Res]], request: Req) -> None:
-        """Make the attempt. Raises the engine's refusal."""
-        with self._outgoing.sending() as attempt:
-            rpc = await start(self._outgoing.details_of(attempt), request)
+    def began(self, attempt: Attempt, rpc: Responses[Res]) -> Self:
+        """The attempt is made: this, which stands for it."""
         self._attempt, self._rpc = attempt, rpc
         # Weak: gRPC keeps callbacks where the collector cannot see them, and one of them is the
         # channel's, which holds the consumer's own call object.
@@ -105,6 +91,7 @@ class StreamCall(DelegatingCall, Generic[Req, Res]):
         rpc.add_done_callback(ended)
         rpc.add_done_callback(Ending(self._outgoing, attempt))
         watch_probe(attempt, rpc)
+        return self
 
     def __aiter__(self) -> AsyncIterator[Res]:
         # A fresh generator that nobody else holds: when the consumer drops it, it is closed, and
@@ -113,13 +100,15 @@ class StreamCall(DelegatingCall, Generic[Req, Res]):
 
     async def read(self) -> Res | EndOfStream:
         """The next message, or EOF."""
-        if self._reader is None:
-            self._reader = self._messages()
         try:
-            return await anext(self._reader)
-        except StopAsyncIteration:
-            end: EndOfStream = EOF
-            return end
+            message = await self._rpc.read()
+        except Error as error:
+            self._outgoing.mark(error)
+            raise
+        if message is not EOF:
+            self._attempt.opened()
+            self._outgoing.received()
+        return message
 
     async def _messages(self) -> AsyncIterator[Res]:
         try:

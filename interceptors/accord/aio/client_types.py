@@ -56,9 +56,6 @@ class CallObject(CallStatus, Protocol):
     def add_done_callback(self, callback: "DoneCallback") -> None:
         """Call back when the call has ended."""
 
-    async def wait_for_connection(self) -> None:
-        """Wait until the call is connected."""
-
 
 class WholeCallObject(CallObject, Protocol):
     """A call object as gRPC's own."""
@@ -68,6 +65,9 @@ class WholeCallObject(CallObject, Protocol):
 
     def time_remaining(self) -> float | None:
         """Seconds left of the call; None: no bound."""
+
+    async def wait_for_connection(self) -> None:
+        """Wait until the call is connected. Raises the error of one that has failed before."""
 
 
 EndOfStream = object  # the class of gRPC's `EOF` has no public name
@@ -87,17 +87,21 @@ class Response(CallObject, Protocol[ResT_co]):
     def __await__(self) -> Generator[Wait | None, None, ResT_co]: ...
 
 
+class WholeResponse(Response[ResT_co], WholeCallObject, Protocol[ResT_co]):
+    """The call object of one response, as gRPC's own."""
+
+
 class Responses(WholeCallObject, Protocol[ResT_co]):
     """The call object of many responses."""
 
     def __aiter__(self) -> AsyncIterator[ResT_co]: ...
 
+    async def read(self) -> ResT_co | EndOfStream:
+        """The next response, or EOF."""
+
 
 class Bidi(Responses[ResT_co], Protocol[ReqT_contra, ResT_co]):
     """The call object of many requests and many responses."""
-
-    async def read(self) -> ResT_co | EndOfStream:
-        """The next response, or EOF."""
 
     async def write(self, request: ReqT_contra) -> None:
         """Send a request."""

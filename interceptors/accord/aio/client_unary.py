@@ -281,9 +281,8 @@ class UnaryCall(CallBase, Generic[Req, Res]):
         return self._rpc
 
     async def wait_for_connection(self) -> None:
-        """Wait until the first attempt has ended: gRPC's own does no less."""
-        if self._rpc is not None:
-            await self._rpc.wait_for_connection()
+        """Wait until the call has ended: gRPC's own does no less. Raises as awaiting it does."""
+        await self._shared()
 
 
 def _retrieve(task: asyncio.Task[Res]) -> None:

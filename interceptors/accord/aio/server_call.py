@@ -18,8 +18,8 @@ from accord.aio.server_timeouts import Watchdog
 from accord.context import CallContext
 from accord.server import error_mapping
 from accord.server.error_mapping import Answer, Answered
-from accord.server.stage_order import CANCELLED, NO_ERROR, OPENED, IncomingCall, Stages
-from accord.server.types import Req, Res
+from accord.server.stage_order import CANCELLED, OPENED, IncomingCall, Stages
+from accord.server.types import NO_ERROR, Req, Res
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Pipeline(Generic[Req, Res]):
         if watchdog is not None:
             watchdog.stop()
             error = watchdog.expired() or error
-        answer = _answer_to(error, incoming.call, self.translate)
+        answer = _answer_to(error, incoming.call, self.translate, grpc_context)
         if answer is None:
             return
         code = errors.grpc_code(answer.status.code)
@@ -143,7 +143,10 @@ class Pipeline(Generic[Req, Res]):
 
 
 def _answer_to(
-    error: BaseException, call: CallContext, translate: errors.Translate | None
+    error: BaseException,
+    call: CallContext,
+    translate: errors.Translate | None,
+    grpc_context: GrpcContext,
 ) -> Answer | None:
     """What to answer with, or None if gRPC must see the exception itself."""
     if isinstance(error, asyncio.CancelledError):
@@ -160,7 +163,7 @@ def _answer_to(
         return error_mapping.answer_to(error, call, translate)
     if not isinstance(error, Exception) or _is_transport(error):
         return None
-    return error_mapping.answer_to(error, call, translate)
+    return error_mapping.answer_to(error, call, translate, grpc_context)
 
 
 def _is_transport(error: BaseException) -> bool:

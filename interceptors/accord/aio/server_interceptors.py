@@ -15,7 +15,13 @@ from google.protobuf.message import Message
 
 from accord.aio.server_call import Pipeline
 from accord.aio.server_context import ServerContext
-from accord.aio.server_handler_shapes import MethodHandler, generator, many, single
+from accord.aio.server_handler_shapes import (
+    MethodHandler,
+    OneResponse,
+    generator,
+    many,
+    single,
+)
 from accord.aio.server_idempotency import InThreads, KeyedCalls
 from accord.contract.policy_types import ContractError
 from accord.server.idempotency import is_awaited, is_blocking
@@ -77,9 +83,11 @@ class ServerPipelines(Pipelines):
             return grpc.stream_stream_rpc_method_handler(
                 generator(pipeline.behaviour(many=writes, streamed=streamed))
             )
-        handle = found.stream_unary if streamed else found.unary_unary
+        handle: OneResponse[Message]
         if broken is not None:
             handle = _refuse_with(broken)
+        else:
+            handle = found.stream_unary if streamed else found.unary_unary
         returns = single(handle, self._pool, streamed=streamed)
         return grpc.stream_unary_rpc_method_handler(
             pipeline.behaviour(single=returns, streamed=streamed)

@@ -183,6 +183,17 @@ class Outgoing(Generic[Req, Res, E]):
 
     # Its attempts.
 
+    @property
+    def single(self) -> bool:
+        """Whether there is one attempt at most, and nothing to answer instead."""
+        state, policy = self.call.state, self.call.policy
+        return not (
+            policy.retry is not None
+            or state.hedge is not None
+            or state.caches
+            or policy.method in self._caller.settings.fallbacks
+        )
+
     def admit(self, after: E | None = None) -> Attempt:
         """The next attempt, which follows the error `after`, if any.
 
@@ -323,12 +334,14 @@ def _sorted(given: Metadata) -> tuple[Pairs, Mapping[str, str | bytes], bool]:
     options: dict[str, str | bytes] = {}
     traced = False
     for key, value in given:
-        if key == TRACEPARENT:
+        # gRPC takes bytes as well; what it does not take is told by itself, as without us.
+        name = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
+        if name == TRACEPARENT:
             traced = True
-        if key == context.IDEMPOTENCY_KEY:
-            options[key] = value
-        elif key.startswith(context.RESERVED_PREFIX) and key != FAULT_KEY:
-            options[key] = value
+        if name == context.IDEMPOTENCY_KEY:
+            options[name] = value
+        elif name.startswith(context.RESERVED_PREFIX) and name != FAULT_KEY:
+            options[name] = value
             continue
         metadata.append((key, value))
     return tuple(metadata), options, traced

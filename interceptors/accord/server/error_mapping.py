@@ -19,7 +19,7 @@ from accord._log import log
 from accord.context import CallContext
 from accord.errors import DEPENDENCY, EXHAUSTED
 from accord.policies.retry import MARK, NEVER, PUSHBACK_KEY, format_pushback, parse_pushback
-from accord.server.types import Metadata, Status, Trailers
+from accord.server.types import NO_ERROR, GrpcContext, Metadata, Status, Trailers
 from accord.telemetry.propagation import trace_id
 
 T = TypeVar("T")
@@ -62,13 +62,24 @@ class Answer:
 
 
 def answer_to(
-    error: BaseException, call: CallContext, translate: errors.Translate | None
+    error: BaseException,
+    call: CallContext,
+    translate: errors.Translate | None,
+    grpc_context: GrpcContext | None = None,
 ) -> Answer:
-    """What to answer an error of a handler with."""
+    """What to answer an error of a handler with.
+
+    A `ServiceError` says it itself. For any other, the code and the details count that the handler
+    has set in `grpc_context`.
+    """
     if isinstance(error, Answered):
         return Answer(error.status, None)
     try:
-        meant = _meaning(error, call, translate) or _internal(error, call)
+        meant = (
+            _stated(error, call, grpc_context)
+            or _meaning(error, call, translate)
+            or _internal(error, call)
+        )
         status = meant.to_status(call.service)
     except Exception as problem:  # of `translate`, or an error with parts that no status can hold
         meant = _internal(problem, call)
@@ -162,6 +173,24 @@ def _meaning(
         case Exception():
             return translate(error) if translate is not None else None
     return None
+
+
+def _stated(
+    error: BaseException, call: CallContext, grpc_context: GrpcContext | None
+) -> errors.ServiceError | None:
+    """What the handler has set before it failed; None: nothing, or its error says more."""
+    if grpc_context is None or isinstance(error, errors.ServiceError):
+        return None
+    code = grpc_context.code()
+    if code in NO_ERROR:
+        return None
+    found = errors.grpc_code(code) if isinstance(code, int) else code
+    internal, details = _internal(error, call), grpc_context.details()
+    if isinstance(details, bytes):
+        details = details.decode(errors="replace")
+    return errors.ServiceError(
+        found, found.name, details or internal.message, metadata=internal.metadata
+    )
 
 
 def _internal(error: BaseException, call: CallContext) -> errors.ServiceError:

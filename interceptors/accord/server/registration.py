@@ -186,12 +186,12 @@ class _Piped(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in gR
     """
 
     def __init__(self, handler: GenericHandler, pipelines: Pipelines) -> None:
-        self._handler = handler
+        self._find = handler.service  # what is no handler fails here, as with gRPC's own server
         self._pipelines = pipelines
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "AnyHandler | None":
         """The handler of a method, or None."""
-        found = self._handler.service(handler_call_details)
+        found = self._find(handler_call_details)
         return found and self._pipelines.wrap(handler_call_details.method, found)
 
 

@@ -41,16 +41,13 @@ from accord.server.idempotency import identify
 from accord.server.request import READ, Peers, Settings, principal, read_headers
 from accord.server.spans import ServerCall, ServerMethod
 from accord.server.timeouts import TimeLimits, time_limits
-from accord.server.types import GrpcContext, Req, Res, Status, Trailers
+from accord.server.types import NO_ERROR, GrpcContext, Req, Res, Status, Trailers
 from accord.telemetry.propagation import incoming
 
 IGNORED: Final = "metadata.ignored"
 """Count of headers that could not be read; each is followed by its name."""
 
 CANCELLED: Final = "CANCELLED"
-
-NO_ERROR: Final = (None, 0, grpc.StatusCode.OK)
-"""Status codes of a context whose handler has set no error."""
 
 OPENED: Final[Trailers] = ((OPEN_KEY, "open"),)
 """Initial metadata of a resumable stream that has begun: a quiet one and a dead one look alike."""

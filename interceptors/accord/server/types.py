@@ -6,7 +6,7 @@ types from the handler to the bytes on the wire. What only one kind of gRPC has 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -18,6 +18,9 @@ Res = TypeVar("Res", bound=Message | bytes)
 
 Status = grpc.StatusCode | int | None
 """A status code as a servicer context has it: a code, its number, or nothing yet."""
+
+NO_ERROR: Final = (None, 0, grpc.StatusCode.OK)
+"""Status codes of a context whose handler has set no error."""
 
 Metadata = Iterable[tuple[str, str | bytes]]
 Trailers = tuple[tuple[str, str | bytes], ...]
@@ -46,6 +49,9 @@ class GrpcContext(Protocol):
 
     def set_code(self, code: Status, /) -> None:
         """Set the status code of the answer."""
+
+    def details(self) -> str | bytes | None:
+        """The message of the status that was set."""
 
 
 AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Message | bytes, Message | bytes]"

@@ -140,8 +140,11 @@ class Refusal(grpc.RpcError, Settled[Res]):  # type: ignore[misc]  # the stubs' 
         return self
 
     def traceback(self, timeout: float | None = None) -> TracebackType | None:
-        """Where it was raised."""
-        return self.__traceback__
+        """Where it was raised, here if it was not yet."""
+        try:
+            raise self
+        except Refusal as raised:
+            return raised.__traceback__
 
 
 class Answer(Settled[Res]):

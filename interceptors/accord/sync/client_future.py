@@ -264,9 +264,14 @@ class FutureCall(CallBase, Generic[Req, Res]):
         return outcome if isinstance(outcome, BaseException) else None
 
     def traceback(self, timeout: float | None = None) -> TracebackType | None:
-        """Where the error was raised; None: it succeeded."""
+        """Where the error was raised, here if it was not yet; None: it succeeded."""
         error = self.exception(timeout)
-        return None if error is None else error.__traceback__
+        try:
+            if error is not None:
+                raise error
+        except BaseException as raised:
+            return raised.__traceback__
+        return None
 
     def cancel(self) -> bool:
         """End the call; False if it has ended."""

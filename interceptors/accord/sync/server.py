@@ -49,14 +49,17 @@ class Server(Registration[_server._Server], grpc.Server):
         super().__init__(server, pipelines, intercepted=intercepted)
         self._pool = pool
         self._lame_duck = lame_duck
-        self._health = health.HealthServicer()
+        self._health: health.HealthServicer | None = None
         self._stopping = False
 
     def start(self) -> None:
         """Serve, and say so. Raises ContractError: a served method has an invalid policy."""
-        for name in self._check():
-            self._health.set(name, SERVING)
+        names = self._check()
         if HEALTH not in self._services:
+            # Made only if needed: gRPC's has settings in its class, those of an application's own.
+            self._health = health.HealthServicer()
+            for name in names:
+                self._health.set(name, SERVING)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self)
         self._server.start()
 
@@ -71,7 +74,8 @@ class Server(Registration[_server._Server], grpc.Server):
         lame_duck = grace is not None and not self._stopping
         self._stopping = True
         if lame_duck:
-            self._health.enter_graceful_shutdown()
+            if self._health is not None:
+                self._health.enter_graceful_shutdown()
         else:
             # What is open must not outlast this call: the caller may exit.
             stopped = self._server.stop(grace)

@@ -18,9 +18,9 @@ from accord import errors
 from accord.policies.queue import Waiter
 from accord.server import error_mapping, types
 from accord.server.error_mapping import Answer, Answered
-from accord.server.stage_order import NO_ERROR, OPENED, Stages
+from accord.server.stage_order import OPENED, Stages
 from accord.server.timeouts import TIMEOUT_GRACE
-from accord.server.types import Req, Res
+from accord.server.types import NO_ERROR, Req, Res
 from accord.sync.server_context import (
     CallEnded,
     GrpcContext,
@@ -131,7 +131,8 @@ class Walk(Generic[Req, Res]):
             not isinstance(error, Exception) or _caller_has_gone(error)
         ):
             return None
-        return error_mapping.answer_to(error, self.incoming.call, self._pipeline.translate)
+        call, translate = self.incoming.call, self._pipeline.translate
+        return error_mapping.answer_to(error, call, translate, self.grpc_context)
 
     def end(self) -> None:
         """The call has ended, whatever way."""

@@ -1,6 +1,7 @@
 """What a handler in a thread sees of its call: messages in and out, and the servicer context."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Generic, Protocol
 
 import grpc
@@ -13,6 +14,7 @@ from accord.server.servicer_context import ServicerContext
 from accord.server.spans import ServerCall
 from accord.server.types import Metadata, Req, Res, Status
 from accord.sync.server_timeouts import Watchdog
+from accord.sync.timers import TIMERS
 
 
 class GrpcContext(types.GrpcContext, Protocol):
@@ -24,7 +26,7 @@ class GrpcContext(types.GrpcContext, Protocol):
     def is_active(self) -> bool:
         """Whether the call has not ended yet."""
 
-    def add_callback(self, callback: Callable[[], None], /) -> bool:
+    def add_callback(self, callback: Callable[[], object], /) -> bool:  # nobody asks for it
         """Call `callback` when the call has ended; False if it has."""
 
     def cancel(self) -> None:
@@ -91,6 +93,12 @@ class ServerContext(ServicerContext[GrpcContext]):
         super().__init__(context)
         self.aborted = False
         """Whether the handler has ended the call by `abort`."""
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Call `callback` when the call has ended; False if it has."""
+        # Not by the thread that serves all: gRPC's health service holds, while it sends, the lock
+        # that its callback waits for, and what it sends is sent by that thread.
+        return self._context.add_callback(partial(TIMERS.after, 0.0, callback))
 
     def abort(self, code: Status, details: str = "") -> None:
         """End the call with a status. Raises an exception that must not be caught."""

@@ -67,12 +67,12 @@ class ServerPipelines(Pipelines):
         stages, broken = self._stages(method, found)
         streamed, streams = found.request_streaming, found.response_streaming
         pipeline = Pipeline(stages, self._keyed, self._settings.translate, streamed)
-        one = found.stream_unary if streamed else found.unary_unary
-        many = found.stream_stream if streamed else found.unary_stream
-        if broken is not None:
-            one = many = _refuse_with(broken)
+        refuse = None if broken is None else _refuse_with(broken)
+        # Of a handler's behaviours only the one that counts need be there.
         if streams:
+            many = refuse or (found.stream_stream if streamed else found.unary_stream)
             return grpc.stream_stream_rpc_method_handler(StreamBehaviour(pipeline, many=many))
+        one = refuse or (found.stream_unary if streamed else found.unary_unary)
         if streamed:
             return grpc.stream_stream_rpc_method_handler(StreamBehaviour(pipeline, one=one))
         # Read like a stream of one: when gRPC reads it, a call without a request is answered by

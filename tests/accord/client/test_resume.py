@@ -376,7 +376,7 @@ async def test_dropped_after_an_unseen_failure(
     async with driver.echo({"Watch": handler}) as stub:
         call = stub.Watch(Message())
         assert (await call.read()).sequence == 1
-        attempt = (await call._interceptors_task if driver.aio else call._call)._rpc
+        attempt = (call if driver.aio else call._call)._rpc
         fail.set()
         await eventually(attempt.done)
         del call
