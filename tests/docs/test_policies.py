@@ -90,6 +90,21 @@ def test_contracts_are_valid(name: str, tmp_path: Path) -> None:
         assert f"{field}:" in stated
 
 
+@pytest.mark.parametrize(
+    ("page", "language"),
+    [
+        ("README.md", "proto"),
+        ("docs/coming-from.md", "proto"),
+        ("interceptors/README.md", "protobuf"),
+    ],
+)
+def test_contracts_elsewhere_are_valid(page: str, language: str, tmp_path: Path) -> None:
+    """Snippets of other pages, each of one RPC."""
+    (snippet,) = blocks((ROOT / page).read_text(), language)
+    package = f"docs_{Path(page).stem.replace('-', '_')}_{language}"
+    assert compile_contract(snippet, package, tmp_path / "contract")
+
+
 def defaults() -> list[tuple[str, str, str]]:
     """(page, value, where it is in the code) of every default that a page names."""
     rows = []
