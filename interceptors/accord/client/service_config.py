@@ -23,8 +23,9 @@ second after its first calls have run out of time. gRFC A50 and Envoy take 10.""
 EJECTION_VOLUME: Final = 5
 """Calls to a backend within an interval that are enough to tell that it is one (Envoy: 50)."""
 
-BASE_EJECTION: Final = 30.0
-"""Seconds that a backend is left out for, times how often it has been (gRFC A50)."""
+BASE_EJECTION: Final = 60.0
+"""Seconds that a backend is left out for, times how often it has been; each return of one that is
+still frozen or slow costs another second of its calls. gRFC A50 and Envoy take 30."""
 
 MAX_EJECTED: Final = 50
 """Percent of the backends that may be left out; Envoy's 10 % would spare one bad one of three."""
