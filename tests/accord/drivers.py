@@ -35,15 +35,15 @@ WAYS: Final = {
 """How calls are made. Each is followed by " interceptors" if the mesh gives these alone."""
 
 
-def ways(*names: str) -> Any:
+def ways(*names: str) -> pytest.MarkDecorator:
     """Run a test in these ways; without it, in those of `conftest.driver`."""
     return pytest.mark.parametrize("driver", names, indirect=True)
 
 
-every_call: Final = ways("aio", "sync", "blocking")
+every_call: Final[pytest.MarkDecorator] = ways("aio", "sync", "blocking")
 """For what a driver does by other code for a future than for a call that blocks."""
 
-every_way: Final = ways(*WAYS, *(f"{way} interceptors" for way in WAYS))
+every_way: Final[pytest.MarkDecorator] = ways(*WAYS, *(f"{way} interceptors" for way in WAYS))
 """As `every_call`, and on channels and servers that the mesh has not made."""
 
 
@@ -78,16 +78,29 @@ class Driver:
         interceptors = mesh.sync.server_interceptors()
         return grpc.server(self.threads, interceptors=interceptors, **options)
 
-    async def start(self, server: Any) -> None:
-        """Start a server."""
+    async def start(self, server: Any, behaviours: Handlers | None = None, port: int = 0) -> str:
+        """Start a server on a loopback port, with these handlers besides its own; its address."""
+        if behaviours is not None:
+            server.add_generic_rpc_handlers((handlers(self.behaviours(behaviours)),))
+        bound = server.add_insecure_port(f"127.0.0.1:{port}")
         started = server.start()
         if self.aio:
             await started
+        return f"127.0.0.1:{bound}"
 
     async def stop(self, server: Any, grace: float | None = None) -> None:
         """Stop a server, and wait until it is over."""
         stopped = server.stop(grace)
         await (stopped if self.aio else self.in_thread(stopped.wait, 10))
+
+    def function(self, behaviour: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+        """A coroutine as this driver takes it where it calls back: a fallback, for example."""
+        loop = asyncio.get_running_loop()
+
+        def called(*arguments: Any) -> Any:
+            return asyncio.run_coroutine_threadsafe(behaviour(*arguments), loop).result()
+
+        return behaviour if self.aio else called
 
     def behaviours(self, found: Handlers) -> Handlers:
         """Handlers as this driver's servers take them."""
@@ -101,11 +114,9 @@ class Driver:
     ) -> AsyncIterator[str]:
         """A server of the mesh on a loopback port; yields its address."""
         server = self.server(mesh, **options)
-        server.add_generic_rpc_handlers((handlers(self.behaviours(behaviours)),))
-        bound = server.add_insecure_port(f"127.0.0.1:{port}")
-        await self.start(server)
+        address = await self.start(server, behaviours, port)
         try:
-            yield f"127.0.0.1:{bound}"
+            yield address
         finally:
             await self.stop(server)
 

@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 import accord
 from accord.policies.call_depth import DEPTH_KEY
 from accord.server.stage_order import IGNORED
+from tests.accord.drivers import Driver
 from tests.accord.kit import (
     SERVICE,
     Message,
@@ -140,19 +141,18 @@ async def test_own_channel_and_server() -> None:
     await server.stop(None)
 
 
-async def test_handlers_given_to_the_server() -> None:
+async def test_handlers_given_to_the_server(driver: Driver) -> None:
     """Handlers that a server is made with are in its pipeline, and its health knows them."""
     mesh = accord.Mesh("callee", validator=lambda _: [accord.FieldViolation("text", "no")])
-    server = mesh.server(handlers=[handlers({"Unary": _echo})])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    given = handlers(driver.behaviours({"Unary": _echo}))
+    server = driver.server(mesh, handlers=[given])
+    async with grpc.aio.insecure_channel(await driver.start(server)) as channel:
         error = await failure(Stub(channel).Unary(Message()))
         assert error.code is grpc.StatusCode.INVALID_ARGUMENT
         health_stub: Any = health_pb2_grpc.HealthStub(channel)
         checked = await health_stub.Check(health_pb2.HealthCheckRequest(service=SERVICE))
         assert checked.status == health_pb2.HealthCheckResponse.SERVING
-    await server.stop(None)
+    await driver.stop(server)
 
 
 async def test_method_that_is_not_served() -> None:
@@ -164,7 +164,7 @@ async def test_method_that_is_not_served() -> None:
         await mesh.close()
 
 
-async def test_server_stop_ends_streams() -> None:
+async def test_server_stop_ends_streams(driver: Driver) -> None:
     """Stopping a server cancels its streams, whose callers see UNAVAILABLE."""
     started, cancelled = asyncio.Event(), asyncio.Event()
 
@@ -177,17 +177,31 @@ async def test_server_stop_ends_streams() -> None:
             cancelled.set()
 
     mesh = accord.Mesh("any")
-    server = mesh.server()
-    server.add_generic_rpc_handlers((handlers({"ServerStream": endless}),))
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
-    call = Stub(mesh.channel(address)).ServerStream(Message())
+    server = driver.server(mesh)
+    address = await driver.start(server, {"ServerStream": endless})
+    call = driver.stub(mesh, address).ServerStream(Message())
     reading = asyncio.ensure_future(failure(collect(call)))
     await started.wait()
-    await server.stop(0)
+    await driver.stop(server, 0)
     assert (await reading).code is grpc.StatusCode.UNAVAILABLE
     await eventually(cancelled.is_set)
-    await mesh.close()
+    await driver.close(mesh)
+
+
+async def test_server_stop_tells_who_watches(driver: Driver) -> None:
+    """A server that stops in order says so first, and then takes no more calls."""
+    server = driver.server(accord.Mesh("callee"), lame_duck=0.05)
+    address = await driver.start(server, {"Unary": _echo})
+    async with grpc.aio.insecure_channel(address) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = asyncio.ensure_future(driver.stop(server, 1))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
+        await asyncio.wait_for(stopping, 5)
+        refused = await failure(Stub(channel).Unary(Message()))
+    assert refused.code is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("service", [SERVICE, "grpc.health.v1.Health"])

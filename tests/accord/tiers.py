@@ -8,7 +8,8 @@ from typing import Any
 import accord
 from accord.ops.v1 import mesh_pb2
 from accord.policies.budget import BudgetPolicy
-from tests.accord.kit import Stub, path, serving
+from tests.accord.drivers import Driver
+from tests.accord.kit import Stub, path
 
 
 @dataclass(slots=True)
@@ -20,8 +21,12 @@ class Tiers:
 
 
 @asynccontextmanager
-async def tiers() -> AsyncIterator[Tiers]:
-    """Every tier makes four attempts; no budget has a floor, and the breakers only count."""
+async def tiers(driver: Driver | None = None) -> AsyncIterator[Tiers]:
+    """Every tier makes four attempts; no budget has a floor, and the breakers only count.
+
+    Without a driver it is `grpc.aio`.
+    """
+    driver = driver or Driver("aio")
     off = mesh_pb2.Override(dark=[mesh_pb2.DARK_POLICY_BREAKER])
     meshes = [
         accord.Mesh(name, budget=BudgetPolicy(floor=0.0)) for name in ("edge", "first", "second")
@@ -42,15 +47,15 @@ async def tiers() -> AsyncIterator[Tiers]:
         return handler
 
     async with (
-        serving(accord.Mesh("leaf"), {"Retried": leaf}) as leaf_at,
-        serving(second, {"Retried": relay(second)}) as second_at,
-        serving(first, {"Retried": relay(first)}) as first_at,
+        driver.serving(accord.Mesh("leaf"), {"Retried": leaf}) as leaf_at,
+        driver.serving(second, {"Retried": relay(second)}) as second_at,
+        driver.serving(first, {"Retried": relay(first)}) as first_at,
     ):
-        below[second] = Stub(second.channel(leaf_at))
-        below[first] = Stub(first.channel(second_at))
-        found = Tiers(Stub(edge.channel(first_at)))
+        below[second] = driver.stub(second, leaf_at)
+        below[first] = driver.stub(first, second_at)
+        found = Tiers(driver.stub(edge, first_at))
         try:
             yield found
         finally:
             for mesh in meshes:
-                await mesh.close()
+                await driver.close(mesh)

@@ -1,9 +1,14 @@
-"""Handlers that are plain functions, on a server of `grpc.aio`: they run in threads."""
+"""The shapes of handlers that only `grpc.aio` has beside coroutines and asynchronous generators.
+
+Coroutines that read and write by themselves, and plain functions, which run in threads. What all
+shapes do alike is in `tests/accord/test_arities.py`.
+"""
 
 import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,11 +22,13 @@ from accord.aio.server_handler_shapes import many
 from accord.ops.v1 import mesh_pb2
 from accord.policies.retry import PUSHBACK_KEY
 from accord.v1 import policy_pb2
+from tests.accord import test_arities as arities
+from tests.accord.drivers import EOF
 from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, path, serving
 from tests.accord.server_kit import bare, rejected, trailers_of
+from tests.accord.test_arities import METHODS
 
 CALLER: ContextVar[str] = ContextVar("caller", default="nobody")
-METHODS = ["Unary", "ServerStream", "ClientStream", "Bidi"]
 
 
 class Work:
@@ -34,6 +41,8 @@ class Work:
 
     def act(self, text: str, context: Any) -> None:
         assert accord.current() is not None
+        if text == "refuse":
+            raise accord.FailedPrecondition("SOLD_OUT", "no more")
         if text == "abort":
             context.set_trailing_metadata((("x", "1"),))
             context.abort(grpc.StatusCode.NOT_FOUND, "gone")
@@ -61,9 +70,11 @@ class Work:
                 self.closed.append(threading.current_thread())
 
         def client_stream(requests: Any, context: Any) -> Any:
+            texts = []
             for request in requests:
                 self.act(request.text, context)
-            return Message()
+                texts.append(request.text)
+            return Message(text=",".join(texts))
 
         def bidi(requests: Any, context: Any) -> Iterator[Any]:
             for request in requests:
@@ -86,13 +97,143 @@ async def finish(stub: Stub, method: str, text: str, **options: Any) -> Any:
     return await (call if method in ("Unary", "ClientStream") else collect(call))
 
 
+class Log(arities.Work):
+    """Coroutines that read and write by themselves, and do as the others."""
+
+    def handlers(self) -> dict[str, Any]:
+        async def server_stream(request: Any, context: Any) -> None:
+            for index in range(3):
+                await context.write(Message(text=f"{request.text} {index}"))
+            await self.obey(request.text, context)
+
+        async def client_stream(unused: Any, context: Any) -> Any:
+            texts = []
+            while (request := await context.read()) is not EOF:
+                await self.obey(request.text, context)
+                texts.append(request.text)
+            return Message(text=",".join(texts))
+
+        async def bidi(unused: Any, context: Any) -> None:
+            while (request := await context.read()) is not EOF:
+                await self.obey(request.text, context)
+                await context.write(Message(text=request.text))
+
+        return {"ServerStream": server_stream, "ClientStream": client_stream, "Bidi": bidi}
+
+
+WRITERS = ["ServerStream", "ClientStream", "Bidi"]
+
+
+@pytest.mark.parametrize("method", WRITERS)
+async def test_reader_writer(method: str) -> None:
+    """One that reads and writes by itself answers, fails and aborts as any other."""
+    async with echo(Log().handlers()) as stub:
+        call = arities.start(stub, method, "a")
+        expected = ["a 0", "a 1", "a 2"] if method == "ServerStream" else ["a"]
+        assert expected == await arities.finish(call, method)
+        assert await call.code() is grpc.StatusCode.OK
+        for text, code in (
+            ("refuse", "FAILED_PRECONDITION"),
+            ("abort", "NOT_FOUND"),
+            ("set", "OUT_OF_RANGE"),
+            ("bug", "INTERNAL"),
+        ):
+            error = await failure(arities.finish(arities.start(stub, method, text), method))
+            assert error.code.name == code
+            assert "secret" not in error.message
+
+
+@pytest.mark.parametrize("ending", ["cancel", "deadline"])
+@pytest.mark.parametrize("method", WRITERS)
+async def test_reader_writer_is_cancelled(method: str, ending: str) -> None:
+    """It is cancelled when its caller does so, or the deadline passes."""
+    log = Log()
+    async with echo(log.handlers()) as stub:
+        timeout = 0.15 if ending == "deadline" else None
+        call = arities.start(stub, method, "hold", timeout=timeout)
+        reading = asyncio.ensure_future(arities.finish(call, method))
+        if ending == "cancel":
+            await eventually(lambda: log.started == 1)
+            call.cancel()
+        with pytest.raises((asyncio.CancelledError, grpc.RpcError)):
+            await reading
+        code = {"cancel": grpc.StatusCode.CANCELLED, "deadline": grpc.StatusCode.DEADLINE_EXCEEDED}
+        assert await call.code() is code[ending]
+        await eventually(lambda: log.cancelled == log.started)
+
+
+@pytest.mark.parametrize("ending", ["cancel", "deadline"])
+@pytest.mark.parametrize("shape", ["reader-writer", "function"])
+async def test_upload_that_is_cut_short(shape: str, ending: str) -> None:
+    """An upload whose caller has gone never looks complete to its handler."""
+    begun, ends = list[str](), list[str]()
+
+    @contextmanager
+    def noting() -> Iterator[None]:
+        begun.append("upload")
+        try:
+            yield
+        except (asyncio.CancelledError, grpc.RpcError):
+            ends.append("gone")
+            raise
+        ends.append("complete")
+
+    async def reading(unused: Any, context: Any) -> Any:
+        with noting():
+            while await context.read() is not EOF:
+                pass
+        return Message()
+
+    def in_thread(requests: Any, context: Any) -> Any:
+        with noting():
+            list(requests)
+        return Message()
+
+    upload = reading if shape == "reader-writer" else in_thread
+    async with bare({"ClientStream": upload}) as served:
+        for _ in range(10 if ending == "cancel" else 1):
+            call = served.stub.ClientStream(timeout=5 if ending == "cancel" else 0.4)
+            await call.write(Message())
+            await eventually(lambda: len(begun) > len(ends))
+            if ending == "cancel":
+                call.cancel()
+            await eventually(lambda: len(begun) == len(ends))
+        await eventually(served.idle)
+    assert set(ends) == {"gone"}
+
+
+@pytest.mark.parametrize("shape", ["reader-writer", "function"])
+async def test_write_and_read(shape: str) -> None:
+    """Requests are read one by one, each when the one before is answered."""
+    async with echo(Log().handlers() if shape == "reader-writer" else Work().handlers()) as stub:
+        call = stub.Bidi()
+        for text in ("a", "b"):
+            await call.write(Message(text=text))
+            assert (await call.read()).text == text
+        await call.done_writing()
+        assert await call.read() is EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+        upload = stub.ClientStream()
+        await upload.write(Message(text="a"))
+        await upload.write(Message(text="b"))
+        await upload.done_writing()
+        assert (await upload).text == "a,b"
+
+
 @pytest.mark.parametrize("method", METHODS)
-async def test_errors(method: str) -> None:
-    """Aborts, codes that are set and bugs arrive as from a coroutine."""
+async def test_functions(method: str) -> None:
+    """Answers, refusals, aborts, codes that are set and bugs arrive as from a coroutine."""
     async with echo(Work().handlers()) as stub:
+        answer = await finish(stub, method, "a")
+        assert [message.text for message in (answer if isinstance(answer, list) else [answer])] == [
+            "a"
+        ]
+        refused = await failure(finish(stub, method, "refuse"))
         aborted = await failure(finish(stub, method, "abort"))
         set_code = await failure(finish(stub, method, "set"))
         bug = await failure(finish(stub, method, "bug"))
+    assert (refused.reason, refused.message, refused.domain) == ("SOLD_OUT", "no more", "callee")
     assert (aborted.code, aborted.message) == (grpc.StatusCode.NOT_FOUND, "gone")
     assert (set_code.code, set_code.message) == (grpc.StatusCode.OUT_OF_RANGE, "beyond")
     assert (bug.code, "secret" in bug.message) == (grpc.StatusCode.INTERNAL, False)

@@ -236,3 +236,21 @@ def test_a_late_probe_still_counts() -> None:
     clock.now += 30
     breaker.record(late, Outcome.SUCCESS)
     assert breaker.snapshot().state is State.CLOSED
+
+
+def test_probes_are_exact() -> None:
+    """A thousand callers at half-open: exactly the configured probes, in 200 repetitions."""
+    for repetition in range(200):
+        probes = repetition % 5 + 1
+        now = 0.0
+        breaker = Breaker(
+            BreakerPolicy(probes=probes, consecutive_failures=1),
+            clock=lambda: now,  # noqa: B023 - read at once
+            random=lambda: 0.5,
+        )
+        permission = breaker.admit()
+        assert isinstance(permission, Permission)
+        breaker.record(permission, Outcome.FAILURE)
+        now = 11.0
+        admitted = [breaker.admit() for _ in range(1000)]
+        assert sum(isinstance(found, Permission) for found in admitted) == probes

@@ -11,7 +11,7 @@ import pytest
 
 import accord
 from tests.accord.kit import Message, Stub, handlers
-from tests.accord.sync.kit import eventually
+from tests.accord.sync.kit import eventually, failure
 from tests.support.telemetry import Spans
 
 THEIRS = "opentelemetry.instrumentation.grpc"
@@ -38,34 +38,40 @@ def instrumented(spans: Spans) -> Iterator[None]:
 
 
 def _unary(request: Any, context: Any) -> Any:
+    if request.text == "refuse":
+        raise accord.FailedPrecondition("SOLD_OUT")
     return request
 
 
 def _stream(request: Any, context: Any) -> Iterator[Any]:
-    yield request
+    yield _unary(request, context)
     yield request
 
 
 def _upload(requests: Any, context: Any) -> Any:
-    return list(requests)[-1]
+    return _unary(list(requests)[-1], context)
 
 
 def _bidi(requests: Any, context: Any) -> Iterator[Any]:
-    yield from requests
+    for request in requests:
+        yield _unary(request, context)
 
 
 HANDLERS = {"Unary": _unary, "ServerStream": _stream, "ClientStream": _upload, "Bidi": _bidi}
 
 
-def _call(stub: Stub, method: str) -> None:
-    """A call that must work."""
-    request = Message(text="x", sequence=1)
+def _texts(stub: Stub, method: str, text: str) -> list[str]:
+    """What a call answers with."""
+    request = Message(text=text, sequence=1)
     streamed = method in ("ClientStream", "Bidi")
     answer = getattr(stub, method)(iter([request, request]) if streamed else request)
-    if method in ("Unary", "ClientStream"):
-        assert answer.text == "x"
-    else:
-        assert [message.text for message in answer] == ["x", "x"]
+    one = method in ("Unary", "ClientStream")
+    return [message.text for message in ([answer] if one else answer)]
+
+
+def _call(stub: Stub, method: str) -> None:
+    """A call that must work."""
+    assert set(_texts(stub, method, "x")) == {"x"}
 
 
 def _one_each(spans: Spans, client_scope: str, server_scope: str) -> None:
@@ -97,9 +103,10 @@ def test_channels_and_servers_of_the_mesh(spans: Spans, method: str) -> None:
 
 
 @contextmanager
-def _own(mesh: accord.Mesh) -> Iterator[str]:
-    """A server made without the mesh, with its interceptors; yields its address."""
-    server = grpc.server(ThreadPoolExecutor(4), interceptors=list(mesh.sync.server_interceptors()))
+def _own(mesh: accord.Mesh, *before: Any) -> Iterator[str]:
+    """A server made without the mesh, with its interceptors after others; yields its address."""
+    interceptors = [*before, *mesh.sync.server_interceptors()]
+    server = grpc.server(ThreadPoolExecutor(4), interceptors=interceptors)
     server.add_generic_rpc_handlers((handlers(HANDLERS),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -118,3 +125,17 @@ def test_own_channels_and_servers(spans: Spans, method: str) -> None:
         ours = grpc.intercept_channel(channel, *mesh.sync.client_interceptors("echo"))
         _call(Stub(ours), method)
         _one_each(spans, "accord", THEIRS)
+
+
+@pytest.mark.parametrize("method", HANDLERS)
+def test_interceptors_before_ours(method: str) -> None:
+    """Behind an interceptor that only knows generators, all handlers work, and errors arrive."""
+    mesh = accord.Mesh("mesh")
+    with (
+        _own(mesh, instrument.server_interceptor()) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        ours = grpc.intercept_channel(channel, *mesh.sync.client_interceptors("echo"))
+        stub = Stub(instrument.intercept_channel(ours, instrument.client_interceptor()))
+        _call(stub, method)
+        assert failure(lambda: _texts(stub, method, "refuse")).reason == "SOLD_OUT"

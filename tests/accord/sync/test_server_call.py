@@ -128,18 +128,6 @@ def test_streams_have_a_limit_of_their_own() -> None:
         eventually(lambda: idle(mesh))
 
 
-def test_handlers_given_to_the_server() -> None:
-    """Handlers that a server is made with are in its pipeline."""
-    mesh = accord.Mesh("callee", validator=lambda _: [accord.FieldViolation("text", "no")])
-    server = mesh.sync.server(handlers=[handlers({"Unary": answer})])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        error = failure(lambda: Stub(channel).Unary(Message()))
-    server.stop(None).wait(5)
-    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
-
-
 def test_validation() -> None:
     """Garbage and broken rules are INVALID_ARGUMENT; an item of a stream is named."""
 
@@ -307,40 +295,6 @@ def test_upload_is_bounded() -> None:
         eventually(lambda: idle(mesh))
         never.set()
     assert seen == ["a"]
-
-
-@pytest.mark.parametrize("ending", ["cancel", "deadline"])
-def test_upload_that_is_cut_short(ending: str) -> None:
-    """An upload whose caller has gone never looks complete to its handler."""
-    begun, ends = list[str](), list[str]()
-
-    def upload(requests: Any, context: Any) -> Any:
-        begun.append("upload")
-        try:
-            list(requests)
-        except grpc.RpcError:
-            ends.append("gone")
-            raise
-        ends.append("complete")
-        return Message()
-
-    def sending() -> Iterator[Any]:
-        yield Message()
-        over.wait(10)
-
-    over = threading.Event()
-    with bare({"ClientStream": upload}) as (stub, _):
-        # gRPC says it late in one of ten or twenty calls.
-        for _ in range(100 if ending == "cancel" else 10):
-            call = stub.ClientStream.future(sending(), timeout=5 if ending == "cancel" else 0.1)
-            if ending == "cancel":
-                eventually(lambda: len(begun) > len(ends))
-                call.cancel()
-            else:
-                assert call.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            eventually(lambda: len(begun) == len(ends))
-        over.set()
-    assert set(ends) == {"gone"}
 
 
 def test_mark_travels_up() -> None:

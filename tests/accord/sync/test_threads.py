@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import accord
 from tests.accord.kit import Message, Stub, path
@@ -64,29 +65,6 @@ def test_deadline_and_depth_travel() -> None:
     assert float(seen["here"][1]) < 0.8
     assert float(seen["carry"][1]) < 0.8
     assert float(seen["thread"][1]) > 1.5
-
-
-def test_concurrent_calls_keep_apart() -> None:
-    """Many calls at once each see their own context, also between two messages of a stream."""
-
-    def stream(request: Any, context: Any) -> Any:
-        before = accord.current()
-        for _ in range(3):
-            time.sleep(0.001)
-            assert accord.current() is before
-            yield request
-
-    mesh = accord.Mesh("caller")
-    with serving(accord.Mesh("callee"), {"ServerStream": stream}) as address:
-        stub = Stub(mesh.sync.channel(address))
-
-        def call(index: int) -> list[str]:
-            return [message.text for message in stub.ServerStream(Message(text=str(index)))]
-
-        with ThreadPoolExecutor(16) as threads:
-            found = list(threads.map(call, range(64)))
-        mesh.sync.close()
-    assert found == [[str(index)] * 3 for index in range(64)]
 
 
 def test_nothing_is_lost_between_threads() -> None:
@@ -188,3 +166,20 @@ def test_no_threads_grow() -> None:
         assert most < 12  # gRPC's own for the channel and the server, the timers, and pytest's
         mesh.sync.close()
     eventually(lambda: all("accord-" not in t.name for t in threading.enumerate()), 5)
+
+
+def test_health_of_grpc_is_served() -> None:
+    """The health service of gRPC, whose Watch sends by itself, works and holds no thread."""
+    mesh = accord.Mesh("callee")
+    with (
+        serving(mesh, {"Unary": lambda request, context: request}, max_workers=4) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watches = []
+        for _ in range(6):
+            watches.append(health.Watch(health_pb2.HealthCheckRequest(), timeout=5))
+            assert next(watches[-1]).status == health_pb2.HealthCheckResponse.SERVING
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=2).status == 1
+        for watch in watches:
+            watch.cancel()
