@@ -62,12 +62,10 @@ class Driver:
         """Whether nothing is done by threads."""
         return self.way == "aio"
 
-    async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+    async def in_thread(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """What blocks, done."""
-        run = copy_context().run
-        return await asyncio.get_running_loop().run_in_executor(
-            self.threads, partial(run, work, *arguments)
-        )
+        run = partial(copy_context().run, work, *arguments, **options)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, run)
 
     def server(self, mesh: accord.Mesh, **options: Any) -> Any:
         """A server that has no handlers yet."""

@@ -128,7 +128,7 @@ class Walk(Generic[Req, Res]):
         if self.context.aborted or isinstance(error, CallEnded):
             return None
         if not isinstance(error, Answered) and (
-            not isinstance(error, Exception) or _caller_has_gone(error)
+            isinstance(error, GeneratorExit) or _caller_has_gone(error)
         ):
             return None
         call, translate = self.incoming.call, self._pipeline.translate
@@ -353,7 +353,7 @@ class StreamBehaviour(Generic[Req, Res]):
             walk.answered(grpc_context.is_active())
         except CallEnded:
             return
-        except Exception as error:
+        except BaseException as error:
             walk.refuse(error)
             raise
         finally:

@@ -8,12 +8,16 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 
 import accord
+from accord.ops.v1 import mesh_pb2
 from accord.policies.deadline import effective, hop_reserve
-from tests.accord.kit import Message, Stub, collect, echo, failure, handlers, serving
+from accord.v1 import policy_pb2
+from tests.accord.drivers import Driver
+from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, handlers, path
 
 
 def on_the_wire(timeout: float) -> float:
@@ -58,35 +62,39 @@ def test_effective_refuses_nan() -> None:
         effective(0.0, explicit=math.nan, contract=1.0)
 
 
+NONE = 1e9
+"""Seconds; with threads gRPC says that more are left where there is no deadline."""
+
+
 async def _remaining(request: Any, context: Any) -> Any:
-    left = context.time_remaining()
-    return Message(text="none" if left is None else str(left))
+    return Message(text=str(context.time_remaining()))
 
 
-async def test_contract_timeout_is_sent() -> None:
+async def test_contract_timeout_is_sent(driver: Driver) -> None:
     """A unary call without a timeout of its own leaves with that of its contract."""
-    async with echo({"Unary": _remaining}) as stub:
+    async with driver.echo({"Unary": _remaining}) as stub:
         left = float((await stub.Unary(Message())).text)
     assert 1.5 < left <= on_the_wire(2.0)
 
 
-async def test_explicit_timeout_only_shortens() -> None:
+async def test_explicit_timeout_only_shortens(driver: Driver) -> None:
     """The caller's own timeout counts when it is shorter than the contract's."""
-    async with echo({"Unary": _remaining}) as stub:
+    async with driver.echo({"Unary": _remaining}) as stub:
         shorter = float((await stub.Unary(Message(), timeout=0.5)).text)
         longer = float((await stub.Unary(Message(), timeout=50)).text)
     assert shorter <= on_the_wire(0.5)
     assert longer <= on_the_wire(2.0)
 
 
-async def test_unknown_method_has_no_deadline() -> None:
+async def test_unknown_method_has_no_deadline(driver: Driver) -> None:
     """A method without a contract has its caller's deadline, and none without it."""
 
-    async def handler(request: bytes, context: Any) -> bytes:
-        return str(context.time_remaining()).encode()
+    def handler(request: bytes, context: Any) -> bytes:
+        left = context.time_remaining()
+        return str(left if left is not None and left < NONE else None).encode()
 
     mesh = accord.Mesh("any")
-    server = mesh.server()
+    server = driver.server(mesh)
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(
@@ -94,27 +102,31 @@ async def test_unknown_method_has_no_deadline() -> None:
             ),
         )
     )
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    it: Any = mesh.channel(f"127.0.0.1:{port}").unary_unary("/nobody.Knows/It")  # type: ignore[call-arg]
-    assert await it(b"") == b"None"
-    assert 9 < float(await it(b"", timeout=10)) <= on_the_wire(10)
-    await mesh.close()
-    await server.stop(None)
+    it = driver.stub(mesh, await driver.start(server))._channel.unary_unary("/nobody.Knows/It")
+
+    async def called(**options: Any) -> bytes:
+        return bytes(
+            await (it(b"", **options) if driver.aio else driver.in_thread(it, b"", **options))
+        )
+
+    assert await called() == b"None"
+    assert 9 < float(await called(timeout=10)) <= on_the_wire(10)
+    await driver.close(mesh)
+    await driver.stop(server)
 
 
-async def _relayed(method: str, own_timeout: float) -> float:
+async def _relayed(driver: Driver, method: str, own_timeout: float) -> float:
     """What a nested call of Unary has left when `method` is called with `own_timeout`."""
     mesh = accord.Mesh("relay")
-    async with serving(mesh, {"Unary": _remaining}) as leaf:
+    async with driver.serving(mesh, {"Unary": _remaining}) as leaf:
 
         async def relay(request: Any, context: Any) -> Any:
-            return await asyncio.create_task(_nested(Stub(mesh.channel(leaf))))
+            return await asyncio.create_task(_nested(driver.stub(mesh, leaf)))
 
-        async with serving(mesh, {method: relay}) as middle:
-            stub = Stub(mesh.channel(middle))
+        async with driver.serving(mesh, {method: relay}) as middle:
+            stub = driver.stub(mesh, middle)
             answer = await getattr(stub, method)(Message(), timeout=own_timeout)
-            await mesh.close()
+            await driver.close(mesh)
             return float(answer.text)
 
 
@@ -122,38 +134,38 @@ async def _nested(stub: Stub) -> Any:
     return await stub.Unary(Message())
 
 
-async def test_deadline_is_inherited() -> None:
+async def test_deadline_is_inherited(driver: Driver) -> None:
     """A nested call, even in another task, has what is left minus the hop reserve."""
-    left = await _relayed("Forward", 0.4)
+    left = await _relayed(driver, "Forward", 0.4)
     assert 0.2 < left <= on_the_wire(0.4 - hop_reserve(0.4))
 
 
-async def test_declared_call_is_bounded() -> None:
+async def test_declared_call_is_bounded(driver: Driver) -> None:
     """The entry in `calls` of the RPC being handled bounds the nested call."""
-    left = await _relayed("Relay", 2.0)
+    left = await _relayed(driver, "Relay", 2.0)
     assert 0.3 < left <= on_the_wire(0.5)
 
 
-async def test_detached_work_has_its_own_deadline() -> None:
+async def test_detached_work_has_its_own_deadline(driver: Driver) -> None:
     """Inside `detach`, a nested call does not inherit the deadline of the request."""
     mesh = accord.Mesh("relay")
-    async with serving(mesh, {"Unary": _remaining}) as leaf:
+    async with driver.serving(mesh, {"Unary": _remaining}) as leaf:
 
         async def relay(request: Any, context: Any) -> Any:
             with accord.detach():
-                work = asyncio.create_task(_nested(Stub(mesh.channel(leaf))))
+                work = asyncio.create_task(_nested(driver.stub(mesh, leaf)))
             inside = accord.current()
             assert inside is not None
             assert inside.deadline is not None
             return await work
 
-        async with serving(mesh, {"Forward": relay}) as middle:
-            answer = await Stub(mesh.channel(middle)).Forward(Message(), timeout=0.5)
+        async with driver.serving(mesh, {"Forward": relay}) as middle:
+            answer = await driver.stub(mesh, middle).Forward(Message(), timeout=0.5)
             assert float(answer.text) > 1.5
-            await mesh.close()
+            await driver.close(mesh)
 
 
-async def test_detached_work_is_nobodys_attempt() -> None:
+async def test_detached_work_is_nobodys_attempt(driver: Driver) -> None:
     """Inside `detach` the calls of a handler that serves a retry may be retried themselves."""
     seen: list[int] = []
 
@@ -164,19 +176,19 @@ async def test_detached_work_is_nobodys_attempt() -> None:
         return request
 
     mesh = accord.Mesh("relay")
-    async with serving(mesh, {"Unary": leaf}) as at:
+    async with driver.serving(mesh, {"Unary": leaf}) as at:
 
         async def relay(request: Any, context: Any) -> Any:
-            await Stub(mesh.channel(at)).Unary(request)
+            await driver.stub(mesh, at).Unary(request)
             with accord.detach():
-                return await Stub(mesh.channel(at)).Unary(request)
+                return await driver.stub(mesh, at).Unary(request)
 
         async with (
-            serving(mesh, {"Forward": relay}) as middle,
+            driver.serving(mesh, {"Forward": relay}) as middle,
             grpc.aio.insecure_channel(middle) as channel,
         ):
             await Stub(channel).Forward(Message(), metadata=(("accord-attempt", "2"),))
-            await mesh.close()
+            await driver.close(mesh)
     assert seen == [2, 0]
 
 
@@ -201,7 +213,7 @@ async def test_carry_takes_the_call_to_a_thread() -> None:
         assert (await stub.Unary(Message())).text == "1 True None"
 
 
-async def test_late_call_is_not_sent() -> None:
+async def test_late_call_is_not_sent(driver: Driver) -> None:
     """A call with no time left fails locally; the server never hears of it."""
     calls = 0
 
@@ -210,7 +222,7 @@ async def test_late_call_is_not_sent() -> None:
         calls += 1
         return request
 
-    async with echo({"Unary": handler, "ServerStream": handler, "Bidi": handler}) as stub:
+    async with driver.echo({"Unary": handler, "ServerStream": handler, "Bidi": handler}) as stub:
         assert (await stub.Unary(Message(text="warm"))).text == "warm"
         for timeout in (0, -1):
             error = await failure(stub.Unary(Message(), timeout=timeout))
@@ -246,34 +258,49 @@ async def test_expired_work_is_refused_before_the_handler() -> None:
     assert calls == 2
 
 
-async def test_server_bounds_callers_without_deadline() -> None:
-    """A bare client that sets no deadline cannot hold a handler beyond its contract."""
-    mesh = accord.Mesh("callee")
+@pytest.mark.parametrize(
+    ("driver", "method"),
+    [("aio", "Unary"), ("aio", "ClientStream"), ("sync", "ClientStream")],
+    indirect=["driver"],
+)
+async def test_server_bounds_callers_without_deadline(driver: Driver, method: str) -> None:
+    """A bare client that sets no deadline cannot hold a handler beyond its contract.
+
+    A function of one request cannot be ended: with threads such a call is answered when it returns.
+    """
+    ended = asyncio.Event()
 
     async def handler(request: Any, context: Any) -> Any:
-        await asyncio.sleep(60)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
 
-    async with (
-        serving(mesh, {"Forward": handler}) as address,
-        grpc.aio.insecure_channel(address) as channel,
-    ):
-        error = await failure(Stub(channel).Forward(Message()))
+    policy = policy_pb2.MethodPolicy(timeout=Duration(nanos=100_000_000))
+    async with driver.bare({method: handler}) as served:
+        served.mesh.control.overrides.set(path(method), mesh_pb2.Override(policy=policy))
+        call = getattr(served.stub, method)
+        error = await failure(call(Message()) if method == "Unary" else call())
+        await asyncio.wait_for(ended.wait(), 3)
+        await eventually(served.idle)
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_own_deadline_reaches_the_caller() -> None:
+async def test_own_deadline_reaches_the_caller(driver: Driver) -> None:
     """A call that takes too long is DEADLINE_EXCEEDED, and its handler is cancelled."""
     cancelled = asyncio.Event()
 
     async def handler(request: Any, context: Any) -> Any:
+        if request.text == "warm":
+            return request
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             cancelled.set()
             raise
 
-    async with echo({"Unary": handler}) as stub:
-        await stub._channel.channel_ready()  # the deadline is the handler's, not the connection's
+    async with driver.echo({"Unary": handler}) as stub:
+        await stub.Unary(Message(text="warm"))  # the deadline is the handler's alone
         error = await failure(stub.Unary(Message(), timeout=0.1))
         assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
         await asyncio.wait_for(cancelled.wait(), 3)

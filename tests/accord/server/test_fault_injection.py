@@ -11,8 +11,9 @@ import accord
 from accord.policies.fault_injection import FaultPolicy
 from accord.policies.retry import PUSHBACK_KEY
 from accord.policies.types import Code
-from tests.accord.kit import Message, Stub, collect, eventually, failure, path, serving
-from tests.accord.server_kit import bare, rejected, trailers_of
+from tests.accord.drivers import Driver
+from tests.accord.kit import Message, Stub, collect, eventually, failure, path
+from tests.accord.server_kit import rejected, trailers_of
 
 
 async def answer(request: Any, context: Any) -> Any:
@@ -24,9 +25,9 @@ async def stream(request: Any, context: Any) -> Any:
 
 
 @pytest.mark.parametrize("method", ["Unary", "ServerStream"])
-async def test_abort_and_delay(method: str) -> None:
+async def test_abort_and_delay(driver: Driver, method: str) -> None:
     """A call meets the delay, then the abort, with the code that was asked for."""
-    async with bare({"Unary": answer, "ServerStream": stream}) as served:
+    async with driver.bare({"Unary": answer, "ServerStream": stream}) as served:
         fault = FaultPolicy(0.1, 100, Code.DATA_LOSS, 100)
         served.mesh.control.faults.inject(path(method), fault, 60)
         began = time.monotonic()
@@ -38,10 +39,10 @@ async def test_abort_and_delay(method: str) -> None:
         await eventually(served.idle)
 
 
-async def test_fault_ends_by_itself() -> None:
+async def test_fault_ends_by_itself(driver: Driver) -> None:
     """A fault lasts as long as was asked for."""
     now = [0.0]
-    async with bare({"Unary": answer}, clock=lambda: now[0]) as served:
+    async with driver.bare({"Unary": answer}, clock=lambda: now[0]) as served:
         served.mesh.control.faults.inject(path("Unary"), FaultPolicy(abort_percent=100), 5)
         assert (await failure(served.stub.Unary(Message()))).reason == "FAULT_INJECTED"
         now[0] = 5.0
@@ -49,9 +50,9 @@ async def test_fault_ends_by_itself() -> None:
         assert not served.mesh.control.faults.injected
 
 
-async def test_guarded_fault() -> None:
+async def test_guarded_fault(driver: Driver) -> None:
     """A guarded fault meets only the calls that ask for it, and they can only lower it."""
-    async with bare({"Unary": answer}) as served:
+    async with driver.bare({"Unary": answer}) as served:
         fault = FaultPolicy(abort_percent=100, guarded=True)
         served.mesh.control.faults.inject(path("Unary"), fault, 60)
         await served.stub.Unary(Message())
@@ -62,21 +63,21 @@ async def test_guarded_fault() -> None:
         await served.stub.Unary(Message(), metadata=lowered)
 
 
-async def test_a_client_of_the_mesh_may_ask() -> None:
+async def test_a_client_of_the_mesh_may_ask(driver: Driver) -> None:
     """The library's own clients send the header of a guarded fault on."""
     callee, caller = accord.Mesh("callee"), accord.Mesh("caller")
     fault = FaultPolicy(abort=Code.DATA_LOSS, abort_percent=100, guarded=True)
     callee.control.faults.inject(path("Unary"), fault, 60)
-    async with serving(callee, {"Unary": answer}) as address:
-        stub = Stub(caller.channel(address))
+    async with driver.serving(callee, {"Unary": answer}) as address:
+        stub = driver.stub(caller, address)
         await stub.Unary(Message())
         asked = (("accord-fault", "delay-ms=0"),)
         error = await failure(stub.Unary(Message(), metadata=asked))
         assert error.reason == "FAULT_INJECTED"
-        await caller.close()
+        await driver.close(caller)
 
 
-async def test_deadline_during_delay() -> None:
+async def test_deadline_during_delay(driver: Driver) -> None:
     """A delay does not outlive the call's deadline, and its handler never starts."""
     started = []
 
@@ -84,7 +85,7 @@ async def test_deadline_during_delay() -> None:
         started.append(1)
         return request
 
-    async with bare({"Unary": handler}) as served:
+    async with driver.bare({"Unary": handler}) as served:
         fault = FaultPolicy(delay=60, delay_percent=100)
         served.mesh.control.faults.inject(path("Unary"), fault, 60)
         error = await failure(served.stub.Unary(Message(), timeout=0.05))
@@ -135,14 +136,14 @@ async def _grouped(request: Any, context: Any) -> Any:
 
 
 @pytest.mark.parametrize("handler", [_itself, _caused, _while_handled, _aborted, _grouped])
-async def test_exhausted_error_marks_the_answer(handler: Any) -> None:
+async def test_exhausted_error_marks_the_answer(driver: Driver, handler: Any) -> None:
     """An error that was retried below tells the tiers above, native clients too, not to retry."""
-    async with bare({"Unary": handler}) as served:
+    async with driver.bare({"Unary": handler}) as served:
         error = await rejected(served.stub.Unary(Message()))
         assert trailers_of(error)[PUSHBACK_KEY] == "-1"
 
 
-async def test_own_error_is_not_marked() -> None:
+async def test_own_error_is_not_marked(driver: Driver) -> None:
     """An error of the handler's own, after one that it has dealt with, may be retried above."""
 
     async def handler(request: Any, context: Any) -> Any:
@@ -154,7 +155,7 @@ async def test_own_error_is_not_marked() -> None:
             raise accord.Unavailable("BUSY", 0.5)
         raise accord.NotFound()
 
-    async with bare({"Unary": handler}) as served:
+    async with driver.bare({"Unary": handler}) as served:
         error = await rejected(served.stub.Unary(Message(text="a")))
         assert trailers_of(error)[PUSHBACK_KEY] == "500"
         assert PUSHBACK_KEY not in trailers_of(await rejected(served.stub.Unary(Message())))
@@ -162,7 +163,7 @@ async def test_own_error_is_not_marked() -> None:
 
 @pytest.mark.parametrize("method", ["Unary", "ServerStream", "ClientStream", "Bidi"])
 @pytest.mark.parametrize("own", [True, False])
-async def test_mark_of_a_nested_call_travels_up(method: str, own: bool) -> None:
+async def test_mark_of_a_nested_call_travels_up(driver: Driver, method: str, own: bool) -> None:
     """A "never" from below is passed on in all arities, from a foreign channel as well."""
 
     async def abort(request: Any, context: Any) -> None:
@@ -170,7 +171,7 @@ async def test_mark_of_a_nested_call_travels_up(method: str, own: bool) -> None:
 
     middle = accord.Mesh("middle")
     async with (
-        serving(accord.Mesh("leaf"), {method: abort}) as leaf,
+        driver.serving(accord.Mesh("leaf"), {method: abort}) as leaf,
         grpc.aio.insecure_channel(leaf) as foreign,
     ):
         streamed = method in ("ClientStream", "Bidi")
@@ -180,8 +181,8 @@ async def test_mark_of_a_nested_call_travels_up(method: str, own: bool) -> None:
             call = below(iter([request]) if streamed else request)
             await (call if method in ("Unary", "ClientStream") else collect(call))
 
-        async with bare({"Relay": relay}) as served:
+        async with driver.bare({"Relay": relay}) as served:
             error = await rejected(served.stub.Relay(Message()))
-        await middle.close()
+        await driver.close(middle)
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert trailers_of(error)[PUSHBACK_KEY] == "-1"

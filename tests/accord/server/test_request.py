@@ -9,8 +9,8 @@ import pytest
 
 import accord
 from accord.server.state import MAX_METHODS, OTHER, Counts
-from tests.accord.kit import Message, Stub, collect, echo, failure, path, serving
-from tests.accord.server_kit import bare
+from tests.accord.drivers import Driver
+from tests.accord.kit import Message, collect, failure, path
 
 GARBAGE = [b"\xff\xff\xff\xff", b"\x0a\x02\xff\xfe", b"\x0a\x7f"]
 """No protobuf, a string that is not UTF-8, a string that is longer than the message."""
@@ -42,10 +42,10 @@ async def _finish(call: Any, method: str) -> Any:
 
 @pytest.mark.parametrize("garbage", GARBAGE)
 @pytest.mark.parametrize("method", HANDLERS)
-async def test_undecodable(method: str, garbage: bytes) -> None:
+async def test_undecodable(driver: Driver, method: str, garbage: bytes) -> None:
     """Bytes that are no request are INVALID_ARGUMENT with a violation, never INTERNAL."""
     good = Message(text="fine").SerializeToString()
-    async with echo(HANDLERS) as stub:
+    async with driver.echo(HANDLERS) as stub:
         streamed = method in ("ClientStream", "Bidi")
         request = iter([good, garbage]) if streamed else garbage
         error = await failure(_finish(stub.raw(method)(request), method))
@@ -55,11 +55,11 @@ async def test_undecodable(method: str, garbage: bytes) -> None:
 
 
 @pytest.mark.parametrize("method", ["Unary", "ServerStream"])
-async def test_no_request(method: str) -> None:
+async def test_no_request(driver: Driver, method: str) -> None:
     """A call that ends before its request is told so; gRPC itself would never answer it."""
     mesh = accord.Mesh("callee")
     async with (
-        serving(mesh, HANDLERS) as address,
+        driver.serving(mesh, HANDLERS) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
         untyped: Any = channel  # Its stubs ask for serializers; bytes need none.
@@ -75,18 +75,18 @@ def short(message: Any) -> Sequence[accord.FieldViolation]:
 
 
 @pytest.mark.parametrize("method", ["Unary", "ServerStream"])
-async def test_invalid_request(method: str) -> None:
+async def test_invalid_request(driver: Driver, method: str) -> None:
     """A request that breaks a rule does not reach its handler."""
-    async with echo(HANDLERS, validator=short) as stub:
+    async with driver.echo(HANDLERS, validator=short) as stub:
         assert await _finish(getattr(stub, method)(Message(text="abc")), method)
         error = await failure(_finish(getattr(stub, method)(Message(text="abcd")), method))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert error.violations == (accord.FieldViolation("text", "is too long"),)
 
 
-async def test_items_are_validated_one_by_one() -> None:
+async def test_items_are_validated_one_by_one(driver: Driver) -> None:
     """The items of a stream before the wrong one are handled; the error names the item."""
-    async with echo(HANDLERS, validator=short) as stub:
+    async with driver.echo(HANDLERS, validator=short) as stub:
         call = stub.Bidi()
         for text in ("a", "b"):
             await call.write(Message(text=text))
@@ -118,7 +118,7 @@ async def test_items_are_validated_one_by_one() -> None:
     ],
 )
 async def test_garbage_metadata(
-    key: str, value: str | bytes, caplog: pytest.LogCaptureFixture
+    driver: Driver, key: str, value: str | bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Metadata that cannot be read breaks no call: it is as good as absent, counted, not logged."""
 
@@ -127,7 +127,7 @@ async def test_garbage_metadata(
         assert call is not None
         return Message(text=f"{call.depth} {call.priority.name} {len(accord.trace_id())}")
 
-    async with bare({"Unary": handler}) as served:
+    async with driver.bare({"Unary": handler}) as served:
         answer = await served.stub.Unary(Message(), metadata=((key, value),))
         counts = served.counts("Unary")
     assert answer.text == "0 DEFAULT 32"
@@ -158,7 +158,7 @@ def test_counting_goes_on_while_counts_are_read() -> None:
     assert len(counts.of("/a.B/C")) == 2
 
 
-async def test_readable_metadata() -> None:
+async def test_readable_metadata(driver: Driver) -> None:
     """What a caller of the mesh sends is never counted as garbage."""
     metadata = (
         ("traceparent", f"00-{'1' * 32}-{'2' * 16}-01"),
@@ -170,12 +170,12 @@ async def test_readable_metadata() -> None:
         ("accord-fault", "delay-ms=0"),
         ("idempotency-key", "k"),
     )
-    async with bare({"Unary": _echo}) as served:
+    async with driver.bare({"Unary": _echo}) as served:
         await served.stub.Unary(Message(), metadata=metadata)
         assert served.counts("Unary") == {}
 
 
-async def test_depth_grows_and_cannot_be_claimed() -> None:
+async def test_depth_grows_and_cannot_be_claimed(driver: Driver) -> None:
     """Every hop adds one to the depth; what a caller of the library sets itself is dropped."""
     mesh = accord.Mesh("relay")
 
@@ -184,20 +184,20 @@ async def test_depth_grows_and_cannot_be_claimed() -> None:
         assert call is not None
         return Message(text=str(call.depth))
 
-    async with serving(mesh, {"Unary": leaf}) as address:
+    async with driver.serving(mesh, {"Unary": leaf}) as address:
 
         async def relay(request: Any, context: Any) -> Any:
-            return await Stub(mesh.channel(address)).Unary(Message())
+            return await driver.stub(mesh, address).Unary(Message())
 
-        async with serving(mesh, {"Relay": relay}) as middle:
+        async with driver.serving(mesh, {"Relay": relay}) as middle:
             claimed = (("accord-depth", "7"),)
-            edge = await Stub(mesh.channel(address)).Unary(Message(), metadata=claimed)
-            nested = await Stub(mesh.channel(middle)).Relay(Message(), metadata=claimed)
-        await mesh.close()
+            edge = await driver.stub(mesh, address).Unary(Message(), metadata=claimed)
+            nested = await driver.stub(mesh, middle).Relay(Message(), metadata=claimed)
+        await driver.close(mesh)
     assert (edge.text, nested.text) == ("0", "1")
 
 
-async def test_callers_metadata_arrives() -> None:
+async def test_callers_metadata_arrives(driver: Driver) -> None:
     """What a caller sends besides the library's own arrives, and its own object is not changed."""
 
     async def handler(request: Any, context: Any) -> Any:
@@ -205,12 +205,12 @@ async def test_callers_metadata_arrives() -> None:
         return Message(text=",".join(found))
 
     given = grpc.aio.Metadata(("mine", "1"), ("mine", "2"))
-    async with echo({"Unary": handler}) as stub:
+    async with driver.echo({"Unary": handler}) as stub:
         assert (await stub.Unary(Message(), metadata=given)).text == "1,2"
     assert len(given) == 2
 
 
-async def test_anonymous_without_certificate() -> None:
+async def test_anonymous_without_certificate(driver: Driver) -> None:
     """A caller without a certificate is anonymous, whatever its metadata claims."""
 
     async def handler(request: Any, context: Any) -> Any:
@@ -218,6 +218,6 @@ async def test_anonymous_without_certificate() -> None:
         assert call is not None
         return Message(text=call.principal)
 
-    async with echo({"Unary": handler}) as stub:
+    async with driver.echo({"Unary": handler}) as stub:
         metadata = (("peer_spiffe_id", "spiffe://shop.internal/orders"),)
         assert (await stub.Unary(Message(), metadata=metadata)).text == "anonymous"
