@@ -9,10 +9,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 import accord
+from accord.ops.v1 import mesh_pb2
+from accord.v1 import policy_pb2
 from tests.accord.drivers import EOF, WAYS, Driver, ways
-from tests.accord.kit import Message, Stub, collect, eventually, failure
+from tests.accord.kit import Message, Stub, collect, eventually, failure, path
 
 METHODS = ["Unary", "ServerStream", "ClientStream", "Bidi"]
 ONE = ("Unary", "ClientStream")
@@ -200,9 +203,9 @@ async def test_cancel(driver: Driver, method: str) -> None:
         await eventually(lambda: work.cancelled == 1)
 
 
-@pytest.mark.parametrize("ending", ["cancel", "deadline"])
+@pytest.mark.parametrize("ending", ["cancel", "deadline", "contract"])
 async def test_upload_that_is_cut_short(driver: Driver, ending: str) -> None:
-    """An upload whose caller has gone never looks complete to its handler."""
+    """An upload whose caller has gone, or takes too long, never looks complete to its handler."""
     begun, ends = list[str](), list[str]()
 
     @contextmanager
@@ -210,7 +213,7 @@ async def test_upload_that_is_cut_short(driver: Driver, ending: str) -> None:
         begun.append("upload")
         try:
             yield
-        except (asyncio.CancelledError, grpc.RpcError):
+        except (asyncio.CancelledError, grpc.RpcError, accord.DeadlineExceeded):
             ends.append("gone")
             raise
         ends.append("complete")
@@ -220,11 +223,15 @@ async def test_upload_that_is_cut_short(driver: Driver, ending: str) -> None:
             await collect(requests)
         return Message()
 
+    short = policy_pb2.MethodPolicy(timeout=Duration(nanos=100_000_000))
     async with driver.bare({"ClientStream": upload}) as served:
+        if ending == "contract":
+            override = mesh_pb2.Override(policy=short)
+            served.mesh.control.overrides.set(path("ClientStream"), override)
         # gRPC tells a thread late in one of ten or twenty calls.
-        times = {"aio": 10, "sync": 100} if ending == "cancel" else {"aio": 1, "sync": 10}
-        for _ in range(times[driver.way]):
-            call = served.stub.ClientStream(timeout=5 if ending == "cancel" else 0.1)
+        times = {"cancel": 10 if driver.aio else 100, "deadline": 1 if driver.aio else 10}
+        for _ in range(times.get(ending, 1)):
+            call = served.stub.ClientStream(timeout={"cancel": 5, "deadline": 0.1}.get(ending))
             await call.write(Message())
             if ending == "cancel":
                 await eventually(lambda: len(begun) > len(ends))

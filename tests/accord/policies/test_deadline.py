@@ -286,6 +286,20 @@ async def test_server_bounds_callers_without_deadline(driver: Driver, method: st
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+async def test_no_deadline(driver: Driver) -> None:
+    """A caller without a deadline is one: the handler's own bound is the contract's."""
+
+    async def handler(request: Any, context: Any) -> Any:
+        current, left = accord.current(), context.time_remaining()
+        assert current is not None
+        return Message(text=f"{left is None or left > NONE} {current.remaining()}")
+
+    async with driver.bare({"Unary": handler}) as served:
+        endless, left = (await served.stub.Unary(Message())).text.split()
+    assert endless == "True"
+    assert 1.5 < float(left) <= 2
+
+
 async def test_own_deadline_reaches_the_caller(driver: Driver) -> None:
     """A call that takes too long is DEADLINE_EXCEEDED, and its handler is cancelled."""
     cancelled = asyncio.Event()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -169,21 +169,37 @@ async def test_error_that_no_status_can_hold(
     assert record.exc_info[1].__context__ is raised
 
 
-@pytest.mark.parametrize("way", ["set", "abort"])
-@pytest.mark.parametrize("trailer", [("x-bin", "text"), ("x", 1), (1, "x")])
-async def test_trailer_that_cannot_be_sent(driver: Driver, trailer: Any, way: str) -> None:
-    """A trailer of a wrong type is INTERNAL at once; gRPC itself would never end the call."""
+WRONG: dict[str, Callable[[Any], Any]] = {
+    "text": lambda context: context.set_trailing_metadata((("x-bin", "text"),)),
+    "number": lambda context: context.set_trailing_metadata((("x", 1),)),
+    "key": lambda context: context.set_trailing_metadata(((1, "x"),)),
+    "mapping": lambda context: context.set_trailing_metadata({"x-note": "abc"}),
+    "abort": lambda context: context.abort(grpc.StatusCode.NOT_FOUND, "gone", (("x", 1),)),
+    "message": lambda context: context.abort(grpc.StatusCode.NOT_FOUND, 42),
+}
 
-    async def handler(request: Any, context: Any) -> Any:
-        if way == "abort":
-            await context.abort(grpc.StatusCode.NOT_FOUND, "gone", (trailer,))
-        context.set_trailing_metadata((trailer,))
+
+@pytest.mark.parametrize("method", ["Unary", "ServerStream"])
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_what_cannot_be_sent(driver: Driver, wrong: str, method: str) -> None:
+    """Trailers and a message of a wrong type are the handler's error, and it is told at once.
+
+    gRPC itself would never end the call.
+    """
+
+    async def unary(request: Any, context: Any) -> Any:
+        done = WRONG[wrong](context)
+        if done is not None:
+            await done
         return request
 
-    async with driver.bare({"Unary": handler}) as served:
-        error = await failure(served.stub.Unary(Message(), timeout=5))
+    async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+        yield await unary(request, context)
+
+    async with driver.bare({"Unary": unary, "ServerStream": stream}) as served:
+        error = await failure(finish(start(served.stub, method, "", timeout=60), method))
         await eventually(served.idle)
-    assert error.code is grpc.StatusCode.INTERNAL
+    assert (error.code, error.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
 async def test_response_that_cannot_be_encoded(driver: Driver) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -13,15 +13,12 @@ import pytest
 import accord
 from accord import Limits
 from accord.ops.v1 import mesh_pb2
-from accord.policies.fault_injection import FaultPolicy
 from accord.policies.queue import PATIENCE
 from accord.policies.retry import PUSHBACK_KEY
-from accord.policies.types import Code, Priority
+from accord.policies.types import Priority
 from accord.v1 import policy_pb2
 from tests.accord.kit import Message, Stub, bound, handlers, idle, path
 from tests.accord.sync.kit import Hold, eventually, failure, serving, trailers_of
-
-KEY = accord.idempotency_key("k1")
 
 
 @contextmanager
@@ -128,81 +125,6 @@ def test_streams_have_a_limit_of_their_own() -> None:
         eventually(lambda: idle(mesh))
 
 
-def test_validation() -> None:
-    """Garbage and broken rules are INVALID_ARGUMENT; an item of a stream is named."""
-
-    def validate(request: Any) -> list[accord.FieldViolation]:
-        return [accord.FieldViolation("text", "is bad")] if request.text == "bad" else []
-
-    def upload(requests: Any, context: Any) -> Any:
-        return Message(text=str(len(list(requests))))
-
-    with bare({"Unary": answer, "ClientStream": upload}, validator=validate) as (stub, _):
-        error = failure(lambda: stub.raw("Unary")(b"\xff"))
-        assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE")
-        error = failure(lambda: stub.Unary(Message(text="bad")))
-        assert error.violations[0].field == "text"
-        items = [Message(), Message(text="bad")]
-        error = failure(lambda: stub.ClientStream(iter(items)))
-        assert error.metadata["item"] == "1"
-
-
-class Store:
-    """Records in memory."""
-
-    def __init__(self) -> None:
-        self.records: dict[accord.Scope, accord.StoredAnswer] = {}
-
-    def lookup(self, scope: accord.Scope) -> accord.StoredAnswer | None:
-        return self.records.get(scope)
-
-    def write(self, answer: Any) -> None:
-        """What a handler's transaction does."""
-        current = accord.current()
-        assert current is not None
-        assert current.idempotency is not None
-        call = current.idempotency
-        if isinstance(answer, accord.ServiceError):
-            status = answer.to_status().SerializeToString()
-            self.records[call.scope] = accord.StoredAnswer(call.fingerprint, status=status)
-        else:
-            response = answer.SerializeToString()
-            self.records[call.scope] = accord.StoredAnswer(call.fingerprint, response=response)
-
-
-def test_idempotency() -> None:
-    """A repeat gets the first answer, refusals included; duplicates wait for the first call."""
-    store, runs, gate = Store(), [], threading.Event()
-
-    def charge(request: Any, context: Any) -> Any:
-        runs.append(request.text)
-        gate.wait(3)
-        if request.text == "poor":
-            refusal = accord.FailedPrecondition("DECLINED", f"declined {len(runs)}")
-            store.write(refusal)
-            raise refusal
-        found = Message(text=f"charge {len(runs)}")
-        store.write(found)
-        return found
-
-    with bare({"Charge": charge}, store=store) as (stub, _), ThreadPoolExecutor(8) as callers:
-        assert failure(lambda: stub.Charge(Message())).reason == "IDEMPOTENCY_KEY_REQUIRED"
-        crowd = [callers.submit(stub.Charge, Message(text="a"), metadata=KEY) for _ in range(8)]
-        eventually(lambda: len(runs) == 1)
-        waiting = failure(lambda: stub.Charge(Message(text="a"), metadata=KEY, timeout=0.2))
-        assert waiting.reason in ("IDEMPOTENCY_IN_PROGRESS", "DEADLINE_EXCEEDED")
-        gate.set()
-        assert {call.result(3).text for call in crowd} == {"charge 1"}
-        reused = failure(lambda: stub.Charge(Message(text="b"), metadata=KEY))
-        assert reused.reason == "IDEMPOTENCY_KEY_REUSED"
-        other = accord.idempotency_key("k2")
-        refusals = [
-            failure(lambda: stub.Charge(Message(text="poor"), metadata=other)) for _ in range(2)
-        ]
-        assert [error.message for error in refusals] == ["declined 2"] * 2
-    assert runs == ["a", "poor"]
-
-
 def test_async_store_is_refused() -> None:
     """A store that has to be awaited is refused when the server is made, not when it is called."""
 
@@ -211,19 +133,6 @@ def test_async_store_is_refused() -> None:
 
     with pytest.raises(TypeError, match="SyncIdempotencyStore"):
         accord.Mesh("callee").sync.server(idempotency=Async())  # type: ignore[arg-type]
-
-
-def test_faults() -> None:
-    """An injected delay and abort happen; a delayed call whose caller has gone ends at once."""
-    with bare({"Unary": answer}) as (stub, mesh):
-        mesh.control.faults.inject(
-            path("Unary"), FaultPolicy(abort=Code.ABORTED, abort_percent=100), 60
-        )
-        assert failure(lambda: stub.Unary(Message())).reason == "FAULT_INJECTED"
-        mesh.control.faults.inject(path("Unary"), FaultPolicy(delay=30, delay_percent=100), 60)
-        error = failure(lambda: stub.Unary(Message(), timeout=0.1))
-        assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        eventually(lambda: idle(mesh))
 
 
 def test_expired_work_is_not_begun() -> None:
@@ -244,119 +153,6 @@ def test_expired_work_is_not_begun() -> None:
         first.result(3)
         eventually(lambda: idle(mesh))
     assert ran == ["first"]
-
-
-def test_no_deadline() -> None:
-    """A caller without a deadline is one: the handler's own bound is the contract's."""
-
-    def handler(request: Any, context: Any) -> Any:
-        current = accord.current()
-        assert current is not None
-        return Message(text=f"{context.time_remaining() > 1e9} {current.remaining()}")
-
-    with bare({"Unary": handler}) as (stub, _):
-        endless, left = stub.Unary(Message()).text.split()
-    assert endless == "True"
-    assert 1.5 < float(left) <= 2
-
-
-def test_idle_stream_is_ended() -> None:
-    """A stream on which nothing happens is UNAVAILABLE, though its thread waits for something."""
-    hold = Hold()
-
-    def quiet(request: Any, context: Any) -> Iterator[Any]:
-        yield request
-        hold(context)
-
-    with bare({"Quiet": quiet}) as (stub, mesh):
-        error = failure(lambda: list(stub.Quiet(Message())))
-        assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "STREAM_IDLE")
-        assert hold.ended.wait(3)
-        eventually(lambda: idle(mesh))
-
-
-def test_upload_is_bounded() -> None:
-    """A caller that never finishes sending is answered, and what it sent is not taken for all."""
-    seen: list[str] = []
-    never = threading.Event()
-
-    def upload(requests: Any, context: Any) -> Any:
-        seen.extend(request.text for request in requests)
-        seen.append("end")
-        return Message()
-
-    def sending() -> Iterator[Any]:
-        yield Message(text="a")
-        never.wait(10)
-
-    with bare({"ClientStream": upload}) as (stub, mesh):
-        error = failure(lambda: stub.ClientStream(sending()))
-        assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        eventually(lambda: idle(mesh))
-        never.set()
-    assert seen == ["a"]
-
-
-def test_mark_travels_up() -> None:
-    """A nested failure that was retried is answered with "never"; the handler may abort for it."""
-    calls: list[str] = []
-
-    def leaf(request: Any, context: Any) -> Any:
-        calls.append("leaf")
-        raise accord.Unavailable("DOWN")
-
-    middle = accord.Mesh("middle")
-    with serving(accord.Mesh("leaf"), {"Retried": leaf}) as leaf_at:
-        below = Stub(middle.sync.channel(leaf_at))
-
-        def relay(request: Any, context: Any) -> Any:
-            if request.text != "abort":
-                return below.Retried(request)
-            try:
-                return below.Retried(request)
-            except grpc.RpcError:
-                context.abort(grpc.StatusCode.UNAVAILABLE, "below")
-
-        with (
-            serving(middle, {"Retried": relay}) as middle_at,
-            grpc.insecure_channel(middle_at) as channel,
-        ):
-            for text in ("", "abort"):
-                with pytest.raises(grpc.RpcError) as caught:
-                    Stub(channel).Retried(Message(text=text))
-                assert trailers_of(caught.value)[PUSHBACK_KEY] == "-1"
-        middle.sync.close()
-    assert len(calls) >= 4
-
-
-WRONG: dict[str, Callable[[Any], None]] = {
-    "number": lambda context: context.set_trailing_metadata((("x-note", 3),)),
-    "text": lambda context: context.set_trailing_metadata((("x-note-bin", "abc"),)),
-    "mapping": lambda context: context.set_trailing_metadata({"x-note": "abc"}),
-    "message": lambda context: context.abort(grpc.StatusCode.NOT_FOUND, 42),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("method", ["Unary", "ServerStream"])
-def test_what_cannot_be_sent(method: str, wrong: str) -> None:
-    """Trailers and a message of a wrong type are the handler's error, and it is told at once."""
-
-    def unary(request: Any, context: Any) -> Any:
-        WRONG[wrong](context)
-        return request
-
-    def stream(request: Any, context: Any) -> Iterator[Any]:
-        yield unary(request, context)
-
-    def call() -> Any:
-        found = getattr(stub, method)(Message(), timeout=2)
-        return found if method == "Unary" else list(found)
-
-    with bare({"Unary": unary, "ServerStream": stream}) as (stub, mesh):
-        error = failure(call)
-        assert (error.code, error.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
-        eventually(lambda: idle(mesh))
 
 
 class Careless(grpc.ServerInterceptor):  # type: ignore[type-arg]

@@ -9,8 +9,8 @@ import grpc.aio
 import pytest
 
 import accord
-from tests.accord.kit import Message, Stub, collect, serving
-from tests.accord.sync.kit import serving as serving_sync
+from tests.accord.drivers import Driver
+from tests.accord.kit import Message, Stub, collect
 
 TENANT: ContextVar[str] = ContextVar("tenant", default="nobody")
 METHODS = ["Unary", "ServerStream", "ClientStream", "Bidi"]
@@ -65,10 +65,12 @@ def _argument(method: str) -> Any:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("behaviours", [ASYNC, SYNC], ids=["coroutines", "functions"])
-async def test_aio(behaviours: Any, method: str) -> None:
-    """On a server of `grpc.aio` each call's handler reads what was set for this call."""
+async def test_context_variable(driver: Driver, behaviours: Any, method: str) -> None:
+    """Each call's handler reads what was set for this call, although threads are used again."""
+    interceptors = [Tenant() if driver.aio else SyncTenant()]
+    mesh = accord.Mesh("callee")
     async with (
-        serving(accord.Mesh("callee"), behaviours, interceptors=[Tenant()]) as address,
+        driver.serving(mesh, behaviours, interceptors=interceptors) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
         for tenant in ("blue", "green"):
@@ -76,18 +78,3 @@ async def test_aio(behaviours: Any, method: str) -> None:
             answers = [await call] if method in UNARY else await collect(call)
             assert [each.text for each in answers] == [tenant]
     assert TENANT.get() == "nobody"
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_sync(method: str) -> None:
-    """On a server with threads likewise, although the threads are used again."""
-    with (
-        serving_sync(accord.Mesh("callee"), SYNC, interceptors=[SyncTenant()]) as address,
-        grpc.insecure_channel(address) as channel,
-    ):
-        for tenant in ("blue", "green"):
-            answer = getattr(Stub(channel), method)(
-                _argument(method), metadata=(("tenant", tenant),)
-            )
-            answers = [answer] if method in UNARY else list(answer)
-            assert [each.text for each in answers] == [tenant]
