@@ -10,7 +10,8 @@ import pytest
 
 import accord
 from accord.telemetry import metrics
-from tests.accord.kit import Message, Stub, bound, collect, echo, eventually, failure, serving
+from tests.accord.drivers import Driver
+from tests.accord.kit import Message, bound, collect, eventually, failure
 from tests.support.telemetry import Metrics, key
 
 SERVICE = "accordtest.v1.EchoService"
@@ -33,16 +34,21 @@ async def _stream(request: Any, context: Any) -> AsyncIterator[Any]:
         yield request
 
 
-async def test_durations_and_sizes(meter: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_durations_and_sizes(
+    driver: Driver, meter: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Calls are counted, timed and measured on both sides, by method, target and status."""
     monkeypatch.setattr(metrics, "_sizes", False)  # back to what it is after the test
     handlers = {"Unary": _unary, "ServerStream": _stream}
-    async with echo(handlers, message_sizes=True) as stub:
+    stream = key(grpc__method=f"{SERVICE}/ServerStream", grpc__status="OK")
+    async with driver.echo(handlers, message_sizes=True) as stub:
         for _ in range(3):
             await stub.Unary(Message(text="x"))
         await failure(stub.Unary(Message(text="refuse")))
         await collect(stub.ServerStream(Message(text="y")))
         target = stub._channel._attempts._target
+        # A server may give account of a call after it has answered it.
+        await eventually(lambda: meter.collect()["grpc.server.call.duration"].keys() >= {stream})
         found = meter.collect()
     method = {"grpc__method": f"{SERVICE}/Unary"}
     route = {**method, "grpc__target": target}
@@ -58,7 +64,6 @@ async def test_durations_and_sizes(meter: Metrics, monkeypatch: pytest.MonkeyPat
     assert found["grpc.client.attempt.started"][key(**route)].value == 4
     assert found["grpc.server.call.started"][key(**method)].value == 4
     size = len(Message(text="x").SerializeToString())
-    stream = key(grpc__method=f"{SERVICE}/ServerStream", grpc__status="OK")
     for way, messages in (("sent", 3), ("rcvd", 1)):
         points = found[f"grpc.server.call.{way}_total_compressed_message_size"]
         assert points[key(**method, grpc__status="OK")].sum == 3 * size
@@ -66,16 +71,16 @@ async def test_durations_and_sizes(meter: Metrics, monkeypatch: pytest.MonkeyPat
         assert tuple(points[stream].explicit_bounds) == metrics.SIZE
 
 
-async def test_sizes_are_asked_for(meter: Metrics) -> None:
+async def test_sizes_are_asked_for(driver: Driver, meter: Metrics) -> None:
     """Unless a mesh asks for them, sizes of messages are not recorded."""
-    async with echo({"Unary": _unary}) as stub:
+    async with driver.echo({"Unary": _unary}) as stub:
         await stub.Unary(Message(text="x"))
         found = meter.collect()
     assert "grpc.server.call.duration" in found
     assert not [name for name in found if name.endswith("_size")]
 
 
-async def test_repeats_are_counted(meter: Metrics) -> None:
+async def test_repeats_are_counted(driver: Driver, meter: Metrics) -> None:
     """Retries, hedges and the time between attempts are histograms per call, without zeros."""
     calls = 0
 
@@ -92,7 +97,7 @@ async def test_repeats_are_counted(meter: Metrics) -> None:
             await asyncio.sleep(60)
         return request
 
-    async with echo({"Retried": flaky, "Hedged": stalling}) as stub:
+    async with driver.echo({"Retried": flaky, "Hedged": stalling}) as stub:
         await stub.Retried(Message())
         await stub.Retried(Message())
         for _ in range(25):
@@ -110,7 +115,7 @@ async def test_repeats_are_counted(meter: Metrics) -> None:
     assert sent.value == hedges.sum
 
 
-async def test_states_are_read(meter: Metrics) -> None:
+async def test_states_are_read(driver: Driver, meter: Metrics) -> None:
     """Breakers, budgets, caches, fallbacks, limiters and decisions show as they are."""
 
     async def broken(request: Any, context: Any) -> Any:
@@ -125,8 +130,10 @@ async def test_states_are_read(meter: Metrics) -> None:
     caller = accord.Mesh("caller")
     callee = accord.Mesh("callee")
     bound(callee, "Unary", 1)
-    async with serving(callee, {"Fragile": broken, "Cached": _unary, "Unary": hold}) as address:
-        stub = Stub(caller.channel(address))
+    async with driver.serving(
+        callee, {"Fragile": broken, "Cached": _unary, "Unary": hold}
+    ) as address:
+        stub = driver.stub(caller, address)
         caller.fallback(f"{SERVICE}/Fragile", lambda request, error: request)
         for _ in range(3):
             await stub.Cached(Message())
@@ -138,7 +145,7 @@ async def test_states_are_read(meter: Metrics) -> None:
         found = meter.collect()
         release.set()
         await held
-        await caller.close()
+        await driver.close(caller)
     where = {"grpc__target": address}
     fragile = {**where, "grpc__method": f"{SERVICE}/Fragile"}
     states = {
@@ -186,10 +193,10 @@ async def test_labels_are_bounded(meter: Metrics, monkeypatch: pytest.MonkeyPatc
     assert [point.value for point in points["grpc.server.call.started"].values()] == [50]
 
 
-async def test_off_is_off() -> None:
+async def test_off_is_off(driver: Driver) -> None:
     """Without a provider nothing is made, and calls carry no observer."""
     assert metrics.instruments() is None
-    async with echo({"Unary": _unary}) as stub:
+    async with driver.echo({"Unary": _unary}) as stub:
         call = stub.Unary(Message())
-        assert call._outgoing.observed is None
+        assert (call if driver.aio else call._call)._outgoing.observed is None
         await call

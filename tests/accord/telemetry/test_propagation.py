@@ -15,7 +15,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 import accord
 from accord.telemetry.propagation import incoming
-from tests.accord.kit import Message, Stub, collect, echo, serving
+from tests.accord.drivers import Driver
+from tests.accord.kit import Message, Stub, collect
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -26,29 +27,29 @@ async def _seen(request: Any, context: Any) -> Any:
     return Message(text=accord.trace_id(), tags={**headers, **baggage.get_all()})
 
 
-async def _two_hops(metadata: Any) -> tuple[str, Any]:
+async def _two_hops(driver: Driver, metadata: Any) -> tuple[str, Any]:
     """The trace ids that the middle and the leaf of a call tree see."""
     mesh = accord.Mesh("middle")
     ids = []
-    async with serving(accord.Mesh("leaf"), {"Unary": _seen}) as leaf:
+    async with driver.serving(accord.Mesh("leaf"), {"Unary": _seen}) as leaf:
 
         async def relay(request: Any, context: Any) -> Any:
             ids.append(accord.trace_id())
-            return await Stub(mesh.channel(leaf)).Unary(Message())
+            return await driver.stub(mesh, leaf).Unary(Message())
 
         async with (
-            serving(mesh, {"Relay": relay}) as middle,
+            driver.serving(mesh, {"Relay": relay}) as middle,
             grpc.aio.insecure_channel(middle) as channel,
         ):
             answer = await Stub(channel).Relay(Message(), metadata=metadata)
-            await mesh.close()
+            await driver.close(mesh)
     return ids[0], answer
 
 
-async def test_incoming_trace_travels_two_hops() -> None:
+async def test_incoming_trace_travels_two_hops(driver: Driver) -> None:
     """Trace, state, sampling and baggage of the edge are seen by the leaf."""
     metadata = (("traceparent", PARENT), ("tracestate", "a=1"), ("baggage", "tenant=shop"))
-    middle, leaf = await _two_hops(metadata)
+    middle, leaf = await _two_hops(driver, metadata)
     assert TRACE == middle == leaf.text
     assert leaf.tags["traceparent"].startswith(f"00-{TRACE}-")
     assert leaf.tags["traceparent"].endswith("-01")
@@ -56,30 +57,30 @@ async def test_incoming_trace_travels_two_hops() -> None:
     assert leaf.tags["tenant"] == "shop"
 
 
-async def test_trace_without_sdk_and_without_parent() -> None:
+async def test_trace_without_sdk_and_without_parent(driver: Driver) -> None:
     """A call that comes without a trace gets one, unsampled, shared by its whole tree."""
-    middle, leaf = await _two_hops(())
+    middle, leaf = await _two_hops(driver, ())
     assert re.fullmatch("[0-9a-f]{32}", middle)
     assert middle == leaf.text
     assert leaf.tags["traceparent"].endswith("-00")
 
 
-async def test_trees_have_different_traces() -> None:
+async def test_trees_have_different_traces(driver: Driver) -> None:
     """Two calls from the edge do not share a trace, and nothing is left in the caller."""
-    async with echo({"Unary": _seen}) as stub:
+    async with driver.echo({"Unary": _seen}) as stub:
         first = await stub.Unary(Message())
         second = await stub.Unary(Message())
     assert first.text != second.text
     assert accord.trace_id() == ""
 
 
-async def test_active_span_is_the_parent() -> None:
+async def test_active_span_is_the_parent(driver: Driver) -> None:
     """A call made inside `use_trace` belongs to that trace, streams included."""
 
     async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
         yield Message(text=accord.trace_id())
 
-    async with echo({"Unary": _seen, "ServerStream": stream, "Watch": stream}) as stub:
+    async with driver.echo({"Unary": _seen, "ServerStream": stream, "Watch": stream}) as stub:
         with accord.use_trace({"traceparent": PARENT}):
             assert (await stub.Unary(Message())).text == TRACE
             for method in ("ServerStream", "Watch"):
@@ -87,9 +88,9 @@ async def test_active_span_is_the_parent() -> None:
                 assert message.text == TRACE
 
 
-async def test_callers_own_traceparent_wins() -> None:
+async def test_callers_own_traceparent_wins(driver: Driver) -> None:
     """A traceparent that a caller sets by hand is left alone."""
-    async with echo({"Unary": _seen}) as stub:
+    async with driver.echo({"Unary": _seen}) as stub:
         answer = await stub.Unary(Message(), metadata=(("traceparent", PARENT),))
     assert answer.text == TRACE
 

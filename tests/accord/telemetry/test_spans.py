@@ -12,7 +12,8 @@ from opentelemetry.sdk.trace import ReadableSpan, Span
 
 import accord
 from accord.telemetry.instrumentation import MAX_MESSAGES
-from tests.accord.kit import Message, Stub, collect, echo, eventually, failure
+from tests.accord.drivers import Driver
+from tests.accord.kit import Message, Stub, collect, eventually, failure
 from tests.support.telemetry import Spans, events
 
 
@@ -77,9 +78,11 @@ def _attributes(span: Span) -> dict[str, Any]:
     ("text", "code"),
     [("", "OK"), ("refuse", "NOT_FOUND"), ("abort", "INTERNAL"), ("hold", "CANCELLED")],
 )
-async def test_one_span_per_side(spans: Spans, method: str, text: str, code: str) -> None:
+async def test_one_span_per_side(
+    driver: Driver, spans: Spans, method: str, text: str, code: str
+) -> None:
     """Whatever the arity and the outcome, both spans end once, with the code, in one trace."""
-    async with echo(HANDLERS) as stub:
+    async with driver.echo(HANDLERS) as stub:
         call = _start(stub, method, text)
         if text == "hold":
             waiting = asyncio.ensure_future(_finish(call, method))
@@ -114,22 +117,26 @@ async def test_one_span_per_side(spans: Spans, method: str, text: str, code: str
         assert attempt["previous-rpc-attempts"] == 0
 
 
-async def test_span_processor_that_fails(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_span_processor_that_fails(
+    driver: Driver, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A call is answered whatever the user's span processor does when its spans end."""
 
     def broken(span: ReadableSpan) -> None:
         raise KeyError("secret")
 
     monkeypatch.setattr(spans, "on_end", broken)
-    async with echo({"Unary": _unary}) as stub:
+    async with driver.echo({"Unary": _unary}) as stub:
         assert (await stub.Unary(Message(text="ok"))).text == "ok"
     assert len(spans.all) == 2
 
 
 @pytest.mark.parametrize("method", ["ServerStream", "Watch"])
-async def test_cancelled_unread_stream_ends_its_span(spans: Spans, method: str) -> None:
+async def test_cancelled_unread_stream_ends_its_span(
+    driver: Driver, spans: Spans, method: str
+) -> None:
     """A stream that is cancelled without ever being read ends its span."""
-    async with echo(HANDLERS) as stub:
+    async with driver.echo(HANDLERS) as stub:
         call = _start(stub, method, "hold")
         await eventually(lambda: len(spans.all) == 2)
         call.cancel()
@@ -137,50 +144,53 @@ async def test_cancelled_unread_stream_ends_its_span(spans: Spans, method: str) 
 
 
 @pytest.mark.parametrize("method", ["ServerStream", "Watch"])
-async def test_dropped_unread_stream_ends_its_span(spans: Spans, method: str) -> None:
+async def test_dropped_unread_stream_ends_its_span(
+    driver: Driver, spans: Spans, method: str
+) -> None:
     """A stream that is thrown away without ever being read ends its span on both sides."""
-    async with echo(HANDLERS) as stub:
-        _start(stub, method, "hold")
+    async with driver.echo(HANDLERS) as stub:
+        call = _start(stub, method, "hold")
         await eventually(lambda: len(spans.all) == 2)
-        gc.collect()
-        await eventually(spans.settled)
+        del call
+        await eventually(lambda: gc.collect() >= 0 and spans.settled())
 
 
 @pytest.mark.parametrize("method", ["ServerStream", "Watch"])
-async def test_abandoned_stream_ends_its_span(spans: Spans, method: str) -> None:
+async def test_abandoned_stream_ends_its_span(driver: Driver, spans: Spans, method: str) -> None:
     """A stream whose reader stops after one message ends its span on both sides."""
-    async with echo(HANDLERS) as stub:
+    async with driver.echo(HANDLERS) as stub:
         request = Message(text="hold", sequence=3)
         async for _ in getattr(stub, method)(request):
             break
-        gc.collect()
-        await eventually(spans.settled)
+        await eventually(lambda: gc.collect() >= 0 and spans.settled())
     assert _attributes(spans.clients[0])["rpc.response.status_code"] == "CANCELLED"
 
 
-async def test_dropped_call_ends_its_span(spans: Spans) -> None:
+async def test_dropped_call_ends_its_span(driver: Driver, spans: Spans) -> None:
     """A call object that is thrown away without being awaited ends its span all the same."""
-    async with echo(HANDLERS) as stub:
+    async with driver.echo(HANDLERS) as stub:
         stub.Unary(Message())
         gc.collect()
         await eventually(lambda: len(spans.all) == 2 and spans.settled())
 
 
-async def test_messages_of_a_stream_are_bounded(spans: Spans) -> None:
+async def test_messages_of_a_stream_are_bounded(driver: Driver, spans: Spans) -> None:
     """The first messages of a stream leave an event each way; of the rest there is the number."""
     many = MAX_MESSAGES + 5
-    async with echo(HANDLERS) as stub:
+    async with driver.echo(HANDLERS) as stub:
         await collect(stub.ServerStream(Message(sequence=many - 1)))
         await eventually(spans.settled)
     (client,), (server,) = spans.clients, spans.servers
     inbound, outbound = events(client, "Inbound message"), events(server, "Outbound message")
     assert len(inbound) == len(outbound) == MAX_MESSAGES
     assert outbound[1] == {"sequence-number": 1, "message-size": 2}
-    assert _attributes(client)["accord.messages.received"] == many
+    # With threads the last one may be read after gRPC has told that the call has ended.
+    missed = many - _attributes(client)["accord.messages.received"]
+    assert missed in ((0,) if driver.aio else (0, 1))
     assert _attributes(server)["accord.messages.sent"] == many
 
 
-async def test_gaps_are_explained(spans: Spans) -> None:
+async def test_gaps_are_explained(driver: Driver, spans: Spans) -> None:
     """Every attempt is an event: number, status, what the server asked, what followed."""
     calls = 0
 
@@ -193,7 +203,7 @@ async def test_gaps_are_explained(spans: Spans) -> None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
         return request
 
-    async with echo({"Retried": flaky}) as stub:
+    async with driver.echo({"Retried": flaky}) as stub:
         await stub.Retried(Message())
         await eventually(spans.settled)
     (client,) = spans.clients
@@ -213,13 +223,13 @@ async def test_gaps_are_explained(spans: Spans) -> None:
     }
 
 
-async def test_refusals_and_stops_are_explained(spans: Spans) -> None:
+async def test_refusals_and_stops_are_explained(driver: Driver, spans: Spans) -> None:
     """The last attempt says why there is no other; an open breaker says when it will admit one."""
 
     async def broken(request: Any, context: Any) -> Any:
         await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
-    async with echo({"Retried": broken, "Fragile": broken}) as stub:
+    async with driver.echo({"Retried": broken, "Fragile": broken}) as stub:
         await failure(stub.Retried(Message()))
         for _ in range(4):
             await failure(stub.Fragile(Message()))
@@ -231,7 +241,7 @@ async def test_refusals_and_stops_are_explained(spans: Spans) -> None:
     assert refused["accord.retry_after"] > 0
 
 
-async def test_resumes_are_explained(spans: Spans) -> None:
+async def test_resumes_are_explained(driver: Driver, spans: Spans) -> None:
     """A stream that was resumed has one span, with an event for every attempt."""
     calls = 0
 
@@ -242,7 +252,7 @@ async def test_resumes_are_explained(spans: Spans) -> None:
         if calls == 1:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
-    async with echo({"Watch": watch}) as stub:
+    async with driver.echo({"Watch": watch}) as stub:
         await collect(stub.Watch(Message()))
         await eventually(spans.settled)
     (client,) = spans.clients
@@ -252,14 +262,16 @@ async def test_resumes_are_explained(spans: Spans) -> None:
     assert len(events(client, "Inbound message")) == 2
 
 
-async def test_sampled_out_costs_no_span(monkeypatch: pytest.MonkeyPatch, spans: Spans) -> None:
+async def test_sampled_out_costs_no_span(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, spans: Spans
+) -> None:
     """A trace that its origin does not sample is passed on and leaves nothing here."""
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
     async def seen(request: Any, context: Any) -> Any:
         return Message(text=accord.trace_headers()["traceparent"])
 
-    async with echo({"Unary": seen}) as stub:
+    async with driver.echo({"Unary": seen}) as stub:
         with accord.use_trace({"traceparent": parent}):
             answer = await stub.Unary(Message())
     assert not spans.all
