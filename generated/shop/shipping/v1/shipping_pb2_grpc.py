@@ -5,7 +5,7 @@ import warnings
 
 from shop.shipping.v1 import shipping_pb2 as shop_dot_shipping_dot_v1_dot_shipping__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.84.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 

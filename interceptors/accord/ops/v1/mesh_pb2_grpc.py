@@ -5,7 +5,7 @@ import warnings
 
 from accord.ops.v1 import mesh_pb2 as accord_dot_ops_dot_v1_dot_mesh__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.84.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
