@@ -245,9 +245,8 @@ class Reader:
         raw = self._raw.limit
         if raw.priority not in policy_pb2.Priority.values():
             raise self._refuse("limit.priority", f"{raw.priority} is not a priority")
-        if self._own.limit.max_concurrent and (
-            self._found.client_streaming or self._found.server_streaming
-        ):
+        streams = self._found.client_streaming or self._found.server_streaming
+        if streams and self._own.limit.max_concurrent:
             raise self._refuse("limit.max_concurrent", "streams have a limit of their own")
         rate = None
         if raw.HasField("rate"):

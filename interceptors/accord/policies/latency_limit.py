@@ -133,11 +133,8 @@ class LatencyLimit:
 
     def _judge(self, at_work: int, now: float) -> None:
         """A batch is complete."""
-        rate, latency, floor = (
-            self._ended / (now - self._began),
-            self._area / self._ended,
-            self.floor,
-        )
+        rate = self._ended / (now - self._began)
+        latency, floor = self._area / self._ended, self.floor
         calm = self._waiting <= CALM * self._ended
         self._clear(now)
         if self.phase is Phase.TRIAL:

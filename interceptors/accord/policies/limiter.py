@@ -204,7 +204,7 @@ class Limiter:
     def turn(self) -> bool:
         """A turn of the loop that begins calls. Returns whether it must call again in the next."""
         with self._lock:
-            now, ready = self._clock(), []
+            now, ready = self._clock(), list[Waiter]()
             open_lines = [line for line in self._lines if line.queued and line.room]
             first = min((line.since() for line in open_lines), default=now)
             self._standing.observe(now - first, now)
