@@ -110,4 +110,5 @@ def _json(message: pb.Override | pb.Fault) -> str:
 
 
 def _seconds(duration: Duration) -> str:
-    return f"{duration.ToNanoseconds() / 1e9:.3g} s"
+    seconds = duration.ToNanoseconds() / 1e9
+    return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.3g} s"

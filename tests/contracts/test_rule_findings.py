@@ -324,7 +324,11 @@ LINT_MUTATIONS = [
     Mutation("ACCORD_CALL_EXISTS", ORDERS, RESERVE, RESERVE.partition("\n")[0], "calls"),
     Mutation("ACCORD_CALLS_FIT", ORDERS, RESERVE, RESERVE.replace("3", "4"), "calls"),
     Mutation(
-        "ACCORD_CALLS_FIT", PAYMENTS, "timeout: {seconds: 10}", "timeout: {seconds: 8}", "calls"
+        "ACCORD_CALLS_FIT",
+        PAYMENTS,
+        "timeout: {seconds: 10}",
+        "timeout: {seconds: 8}",
+        'calls: {\n        method: "shop.sandbox',
     ),
     Mutation(
         "ACCORD_CALL_ROOM",

@@ -120,7 +120,7 @@ class Servers:
 @contextmanager
 def servers(home: Path, version: Version, names: Sequence[str] = ALL) -> Iterator[Servers]:
     """A broker and services of one version, for as long as the block lasts."""
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     (home / "nats").mkdir()
     broker = NatsServer(home / "nats")
     shop = Servers(home, broker.url)
