@@ -36,7 +36,7 @@ from benchmarks.envoy import sidecar
 from benchmarks.recording import METRICS, OFF, ON, SAMPLED_OUT, TRACES, Switch
 from tests.accord.kit import Message, Stub
 
-_WARM = 3
+WARM = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,32 +145,32 @@ async def run(rounds: int, calls: int) -> dict[str, object]:
     async with AsyncExitStack() as stack:
         found = await variants(stack, switch)
         order = list(found)
-        for turn in range(rounds + _WARM):
+        for turn in range(rounds + WARM):
             random.shuffle(order)
             for name in order:
                 cost = await batch(found[name], switch, request, calls)
-                if turn >= _WARM:
+                if turn >= WARM:
                     costs[name].append(cost)
         switch.to(OFF)
     return {
-        **{name: _summary(costs[name]) for name in found},
+        **{name: summary(costs[name]) for name in found},
         "CPU of both sides, against bare": {
-            name: _ratios(costs[name], costs["bare"], _cpu) for name in found if name != "bare"
+            name: ratios(costs[name], costs["bare"], cpu) for name in found if name != "bare"
         },
-        "CPU of accord, on, against instrumentation": _ratios(
-            costs["accord, on"], costs["instrumentation"], _cpu
+        "CPU of accord, on, against instrumentation": ratios(
+            costs["accord, on"], costs["instrumentation"], cpu
         ),
-        "CPU of accord, on, against by hand": _ratios(costs["accord, on"], costs["by hand"], _cpu),
+        "CPU of accord, on, against by hand": ratios(costs["accord, on"], costs["by hand"], cpu),
         "p50 against bare": {
-            name: _ratios(costs[name], costs["bare"], _p50) for name in found if name != "bare"
+            name: ratios(costs[name], costs["bare"], _p50) for name in found if name != "bare"
         },
-        "p50 of accord against envoy x 1": _ratios(costs["accord"], costs["envoy x 1"], _p50),
-        "p50 of accord against envoy x 2": _ratios(costs["accord"], costs["envoy x 2"], _p50),
-        "CPU of accord against envoy x 2": _ratios(costs["accord"], costs["envoy x 2"], _cpu),
+        "p50 of accord against envoy x 1": ratios(costs["accord"], costs["envoy x 1"], _p50),
+        "p50 of accord against envoy x 2": ratios(costs["accord"], costs["envoy x 2"], _p50),
+        "CPU of accord against envoy x 2": ratios(costs["accord"], costs["envoy x 2"], cpu),
     }
 
 
-def _cpu(cost: Cost) -> float:
+def cpu(cost: Cost) -> float:
     return cost.cpu
 
 
@@ -178,7 +178,7 @@ def _p50(cost: Cost) -> float:
     return cost.p50
 
 
-def _summary(costs: list[Cost]) -> dict[str, float]:
+def summary(costs: list[Cost]) -> dict[str, float]:
     """Medians over the rounds, in microseconds per call."""
     return {
         name: round(statistics.median(getattr(cost, name) for cost in costs), 1)
@@ -186,7 +186,7 @@ def _summary(costs: list[Cost]) -> dict[str, float]:
     }
 
 
-def _ratios(costs: list[Cost], others: list[Cost], of: Callable[[Cost], float]) -> list[float]:
+def ratios(costs: list[Cost], others: list[Cost], of: Callable[[Cost], float]) -> list[float]:
     """First quartile, median and third quartile of the ratios of each round."""
     ratios = [of(one) / of(other) for one, other in zip(costs, others, strict=True)]
     return [round(each, 3) for each in statistics.quantiles(ratios, n=4)]

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from accord.contract.live_overrides import Overrides
 from accord.contract.policy_types import Dark, Key, MethodPolicy
+from accord.contract.registry import known
 from accord.policies.breaker import Breaker, BreakerSnapshot
 from accord.policies.budget import Budget, BudgetPolicy, BudgetSnapshot
 from accord.policies.cache import AnswerCache, CacheSnapshot
@@ -25,7 +26,7 @@ MAX_KEPT: Final = 4096
 """States kept by a process; beyond, the oldest is forgotten. Only a proxy has so many."""
 
 _ASK_AGAIN: Final = -1
-"""Generation of a policy that may change without one: nothing is declared of its method."""
+"""Generation of a policy that may change without one: its method has no descriptor so far."""
 
 _UNAVAILABLE: Final = frozenset({Code.UNAVAILABLE})
 
@@ -154,7 +155,8 @@ class MethodStates:
         return state
 
     def _current(self, target: str, method: str) -> MethodState:
-        generation = self._overrides.generation  # before the policy, which may be changing
+        # Before the policy, which may be changing.
+        generation = self._overrides.generation if known(method) else _ASK_AGAIN
         policy = self._overrides.policy(method)
         state = self._states.get((target, method))
         if state is None:
@@ -165,7 +167,7 @@ class MethodStates:
             self._states[target, method] = state  # complete: others may look at it
         elif state.policy is not policy:
             self._follow(state, policy)
-        state.generation = generation if policy.declared else _ASK_AGAIN
+        state.generation = generation
         return state
 
     def _target(self, name: str) -> Target:

@@ -158,7 +158,7 @@ class Overrides:
         self.generation = 0
         """Grows when a policy has changed: until then, who keeps one need not ask again.
 
-        But for a method that nothing is declared of: its descriptor may have been imported since.
+        But for a method without a descriptor: its descriptor may have been imported since.
         """
         self._refused: dict[tuple[Layer, str], tuple[str, str]] = {}
 

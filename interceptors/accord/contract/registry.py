@@ -49,6 +49,11 @@ def method_policy(method: str) -> MethodPolicy:
     return policy
 
 
+def known(method: str) -> bool:
+    """Whether its policy has been found: but for live policy it stays as it is."""
+    return method in _policies
+
+
 def live_policy(
     method: str, changes: policy_pb2.MethodPolicy, dark: Iterable[Dark], source: str
 ) -> MethodPolicy:

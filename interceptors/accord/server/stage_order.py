@@ -29,6 +29,7 @@ from opentelemetry.context import Context
 from accord import context, errors
 from accord.context import CallContext
 from accord.contract.policy_types import ContractError, Key, MethodPolicy
+from accord.contract.registry import known
 from accord.interfaces import FieldViolation
 from accord.policies.fault_injection import FAULT_KEY, INJECTED
 from accord.policies.queue import Permit, Waiter
@@ -241,18 +242,16 @@ class Stages(Generic[Req, Res]):
     def _ask(self) -> None:
         """What holds now: live policy may have changed it.
 
-        The policy of a method that nothing is declared of is asked for each time: its descriptor
-        may have been imported since.
+        That of a method without a descriptor is asked for each time: it may be imported since.
         """
-        generation = self._state.overrides.generation
+        generation = self._state.overrides.generation if known(self._method) else -1
         try:
             policy = self._state.overrides.policy(self._method)
         except ContractError:
             return  # it refuses every call
         if policy is not self._policy:
             self._keep(policy)
-        if policy.declared:
-            self._generation = generation
+        self._generation = generation
 
     def _keep(self, policy: MethodPolicy) -> None:
         self._policy = policy
