@@ -102,7 +102,7 @@ async def test_a_deadline_is_the_callers_own(kind: str, name: str) -> None:
     async with bare(kind, left) as served:
         plain = await served.call(name)
         if name == "Timed":
-            assert 10 < float(plain) <= 20
+            assert 10 < float(plain) < 21  # gRPC rounds up what it sends
         else:
             assert plain == "None" or float(plain) > 1e6  # gRPC with threads has no word for it
         assert 1 < float(await served.call(name, timeout=9)) < 10

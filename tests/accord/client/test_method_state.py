@@ -7,6 +7,8 @@ import grpc
 import pytest
 
 import accord
+from accord.client.method_state import MethodStates
+from accord.contract.live_overrides import Overrides
 from accord.policies.breaker import State
 from tests.accord.client.kit import DOWN, Flaky, route
 from tests.accord.drivers import Driver, every_call
@@ -120,3 +122,13 @@ async def test_cancelled_probe_gives_its_place_back(driver: Driver) -> None:
         await stub.Fragile(Message())
         await stub.Fragile(Message())
         assert route(mesh, "Fragile").breaker.state is State.CLOSED
+
+
+def test_a_policy_is_found_once_though_nothing_is_stated() -> None:
+    """A method whose descriptor is known is not asked for again; another one each time."""
+    overrides = Overrides()
+    states = MethodStates(overrides, clock=lambda: 0.0, random=lambda: 0.0)
+    for method, settled in (("accordtest.v1.BareService/Unary", True), ("strange.v1.S/M", False)):
+        for _ in range(2):
+            found = states.find("target", f"/{method}")
+        assert (found.generation == overrides.generation) is settled
