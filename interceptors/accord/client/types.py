@@ -164,6 +164,7 @@ class CallDetails(Protocol):
         """Whether to wait for a connection."""
 
 
+# What a callback returns is nothing to anybody.
 def tell(callbacks: Iterable[Callable[P, object]], *args: P.args, **kwargs: P.kwargs) -> None:
     """Call back; what a callback raises is logged, and never replaces the answer of its call."""
     for callback in callbacks:

@@ -61,7 +61,7 @@ class Admission:
     def check(self, call: CallContext) -> None:
         """Whether this caller may do this now. Raises ServiceError."""
         policy = call.policy
-        if not self._open:
+        if not self._open and (self._authorize or policy.allow):
             denied = denial(call, identified=self._authorize)
             if denied is not None:
                 self._count("authorization.refused")
