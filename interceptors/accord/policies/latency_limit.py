@@ -67,28 +67,6 @@ class Phase(Enum):
 class LatencyLimit:
     """The limit of one method. Its user holds a lock."""
 
-    __slots__ = (
-        "_area",
-        "_began",
-        "_ended",
-        "_floor",
-        "_floor_before",
-        "_from",
-        "_kept",
-        "_latency",
-        "_rate",
-        "_rate_before",
-        "_rest",
-        "_rest_until",
-        "_row",
-        "_seen",
-        "_until",
-        "_waiting",
-        "_window_ends",
-        "limit",
-        "phase",
-    )
-
     def __init__(self) -> None:
         self.limit = math.inf
         """Calls that may be at work; a whole number, or infinite."""
@@ -113,9 +91,12 @@ class LatencyLimit:
 
     def ended(self, at_work: int, now: float, *, waiting: bool) -> None:
         """A call has ended, and so many others are at work; `waiting`: others wait to begin."""
-        self.begins(at_work + 1, now)
+        self._area += (at_work + 1) * (now - self._seen)
+        self._seen = now
         self._ended += 1
         self._waiting += waiting
+        if self.phase is Phase.FREE and now - self._began < BATCH_TIME:
+            return
         self.expire(now)
         if self._from == math.inf and at_work <= self.limit:
             self._from = now  # from now on no more are at work than are to be tried

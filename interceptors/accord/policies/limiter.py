@@ -26,7 +26,7 @@ from typing import Final
 
 from accord.policies.latency_limit import LatencyLimit
 from accord.policies.queue import PATIENCE, Line, Permit, Waiter
-from accord.policies.rounds import Rounds
+from accord.policies.rounds import LATE, Rounds
 from accord.policies.types import Priority, Refused
 
 OVERLOADED: Final = "OVERLOADED"
@@ -45,34 +45,29 @@ RETRY_AFTER: Final = 0.25
 class Standing:
     """Whether calls have waited for too long for too long: there is too much work."""
 
-    __slots__ = ("_last", "_since", "_until", "delay")
+    __slots__ = ("_last", "_since", "_until", "delay", "quiet")
 
     def __init__(self) -> None:
         self.delay = 0.0
         """The latest wait."""
-        self._since = math.inf
-        self._until = self._last = -math.inf
+        self.quiet = True
+        """Whether it was below the target, so that more of the kind change nothing."""
+        self._since = self._until = self._last = -math.inf
 
     def observe(self, delay: float, now: float) -> None:
         """The one who has waited for the longest has waited for `delay` seconds."""
         self.delay = delay
-        if delay < TARGET:
-            self._since = math.inf
-        else:
-            if self._since == math.inf or now - self._last > INTERVAL / 2:
+        if delay >= TARGET:
+            if self.quiet or now - self._last > INTERVAL / 2:
                 self._since = now
             if now - self._since >= INTERVAL or now < self._until:
                 self._until = now + INTERVAL
+        self.quiet = delay < TARGET
         self._last = now
 
     def speaks(self, now: float) -> bool:
         """Whether there is too much work."""
         return now < self._until
-
-    @property
-    def quiet(self) -> bool:
-        """Whether the latest was below the target, so that more of the kind change nothing."""
-        return self._since == math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +86,6 @@ class LimiterSnapshot:
 
 class Limiter:
     """Admission of one process. Safe under threads; `notify` is called outside the lock."""
-
-    __slots__ = (
-        "_batch",
-        "_clock",
-        "_driven",
-        "_lines",
-        "_lock",
-        "_random",
-        "_refused",
-        "_rounds",
-        "_standing",
-    )
 
     def __init__(self, *, clock: Callable[[], float], random: Callable[[], float]) -> None:
         """Without work. `random` is uniform over [0, 1)."""
@@ -138,6 +121,8 @@ class Limiter:
         """
         with self._lock:
             now = self._clock()
+            if waited < LATE and self._standing.quiet and not self._rounds.active and line.room:
+                return self._grant(line, now)
             held = looped and self._rounds.come(waited, now)
             if waited >= TARGET or not (held or self._standing.quiet):
                 self._standing.observe(waited, now)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from accord.policies.latency_limit import LatencyLimit, Phase
-from accord.policies.types import Priority, Refused
+from accord.policies.types import Priority
 
 PATIENCE: Final = {Priority.CRITICAL: 1.0, Priority.DEFAULT: 0.25, Priority.SHEDDABLE: 0.1}
 """Seconds that a call may wait while there is too much work."""
@@ -46,7 +46,8 @@ class Line:
     @property
     def room(self) -> bool:
         """Whether another call may begin."""
-        return self.in_flight < self.limit
+        watch = self.watch
+        return self.in_flight < self.bound and (watch is None or self.in_flight < watch.limit)
 
     def first(self) -> "Waiter":
         """The one to be served next. Raises StopIteration if nobody waits."""
@@ -80,9 +81,9 @@ class Permit:
 
 
 class Waiter:
-    """A place in a line. Once notified, exactly one of `permit` and `refused` is set."""
+    """A place in a line; `permit` is set when its call may begin."""
 
-    __slots__ = ("line", "notify", "permit", "priority", "refused", "since")
+    __slots__ = ("line", "notify", "permit", "priority", "since")
 
     def __init__(
         self, line: Line, priority: Priority, since: float, notify: Callable[[], None]
@@ -92,4 +93,3 @@ class Waiter:
         self.since = since
         self.notify = notify
         self.permit: Permit | None = None
-        self.refused: Refused | None = None

@@ -136,18 +136,14 @@ class Admission:
         Raises ResourceExhausted or DeadlineExceeded.
         """
         found = self.limiter.begin(waiter)
-        if isinstance(found, Permit):
-            return found
-        overloaded = None if found is None else self._overloaded(call, found)
-        if call.remaining() == 0:
-            if found is None:
-                self.limiter.leave(waiter)
+        if isinstance(found, Refused):
+            raise self._overloaded(call, found)
+        if found is None and call.remaining() == 0:
+            self.limiter.leave(waiter)
             raise errors.DeadlineExceeded(
                 message="the deadline passed while the call waited for a place"
             )
-        if overloaded is not None:
-            raise overloaded
-        return None
+        return found
 
     def end(self, permit: Permit) -> None:
         """The call is over."""
