@@ -7,11 +7,11 @@ them take longer as well, and fewer calls at once would not help. So calls are w
     rate = calls ended / time,    latency = calls at work, on average / rate    (Little's law)
 
 and `floor` is the least latency of the last 5 to 10 s. When batches in a row take far longer than
-that, a limit is tried: what the method needs when nothing queues, rate x floor. If as many calls
-end per second as before, the others had only queued: the limit stays, at 1.5 x rate x floor, until
-hardly anybody has to wait for it. If fewer do, the dependency is slower: there is no limit, and
-what calls take now is the floor. Under a limit, the queue is drained once per window to find the
-floor again.
+that, a limit is tried: what the method needs when nothing queues, rate x floor. If calls take less
+again, nearer to the floor than to what they took before (by their ratio), the others had only
+queued: the limit stays, at 1.5 x rate x floor, until hardly anybody has to wait for it. If not, the
+dependency is slower: there is no limit, and what calls take now is the floor. Under a limit, the
+queue is drained once per window to find the floor again.
 
 Sources: BBR (bandwidth x least round trip, windowed filters, PROBE_RTT), TCP Vegas, Netflix
 concurrency-limits.
@@ -35,9 +35,6 @@ SLOW_BATCHES: Final = 2
 MIN_REST: Final = 1.0
 MAX_REST: Final = 30.0
 """Seconds before another trial after one that showed nothing; twice as many each time."""
-
-HELD: Final = 0.67
-"""Share of the rate that must be kept under a limit that is tried."""
 
 GAIN: Final = 1.5
 """The limit, as a multiple of what is needed when nothing queues: a floor may be found too low."""
@@ -119,9 +116,8 @@ class LatencyLimit:
         calm = self._waiting <= CALM * self._ended
         self._clear(now)
         if self.phase is Phase.TRIAL:
-            if calm or rate < HELD * self._rate:
-                self._floor = self._floor_before = self._latency
-                self._rest_until, self._rest = now + self._rest, min(2 * self._rest, MAX_REST)
+            if calm or latency >= math.sqrt(floor * self._latency):
+                self._floor = self._floor_before = latency
                 self._free(now)
                 return
             self.phase, self._row, self._rest = Phase.LIMITED, 0, MIN_REST
@@ -162,6 +158,8 @@ class LatencyLimit:
                 self._from = now + latency
 
     def _free(self, now: float) -> None:
+        if self.phase is Phase.TRIAL:
+            self._rest_until, self._rest = now + self._rest, min(2 * self._rest, MAX_REST)
         self.limit, self.phase = math.inf, Phase.FREE
         self._from, self._until, self._kept, self._row = -math.inf, math.inf, 0.0, 0
         self._clear(now)

@@ -14,7 +14,7 @@ from typing import Final
 from accord.policies.latency_limit import LatencyLimit, Phase
 from accord.policies.types import Priority
 
-PATIENCE: Final = {Priority.CRITICAL: 1.0, Priority.DEFAULT: 0.25, Priority.SHEDDABLE: 0.1}
+PATIENCE: Final = {Priority.CRITICAL: 2.0, Priority.DEFAULT: 0.25, Priority.SHEDDABLE: 0.1}
 """Seconds that a call may wait while there is too much work."""
 
 
