@@ -69,7 +69,7 @@ async def aio(
     try:
         yield Stub(channel), channel
     finally:
-        await channel.close()
+        await channel.close(None)
         await server.stop(None)
 
 
@@ -149,7 +149,7 @@ async def test_channel_closed(method: str) -> None:
             call = call_of(stub, method)
             if many_responses(method):
                 await call.read()
-            await channel.close()
+            await channel.close(None)
             ended = await tell(call.code()), call.done(), call.cancelled()
             try:
                 again = call_of(stub, method)

@@ -180,7 +180,11 @@ class SingleCall(DelegatingCall, Generic[Res]):
     ) -> None:
         self._rpc: WholeResponse[Res] = rpc
         self._outgoing = outgoing
-        rpc.add_done_callback(Ending(outgoing, attempt))
+        ending = Ending(outgoing, attempt)
+        if rpc.done():  # another interceptor's answer takes no callbacks
+            ending(rpc)
+        else:
+            rpc.add_done_callback(ending)
 
     def __await__(self) -> Generator[Wait | None, None, Res]:
         try:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Event
+from functools import partial
+from threading import Event, Thread
 from typing import Any
 
 import grpc
@@ -67,7 +68,8 @@ def finish(call: Callable[[], Any], method: str) -> Any:
         found = call()
         return [str(each) for each in found] if many_responses(method) else str(found)
     except grpc.RpcError as error:
-        hints = [value for key, value in error.trailing_metadata() or () if key == "hint"]
+        trailers: Any = error.trailing_metadata() or ()
+        hints = [value for key, value in trailers if key == "hint"]
         return error.code().name, error.details(), hints
     except Exception as error:
         return type(error).__name__
@@ -133,11 +135,15 @@ def test_lean_handlers() -> None:
     def see(way: str) -> Any:
         with both(way, Generic(found)) as channel:
             stub = Stub(channel)
-            return [finish(lambda m=m: getattr(stub, m)(argument(m, "")), m) for m in ARITIES]
+            return [
+                finish(partial(getattr(stub, method), argument(method, "")), method)
+                for method in ARITIES
+            ]
 
     as_bare("mesh", see)
+    nobody: Any = object()
     with pytest.raises(AttributeError):
-        accord.Mesh("callee").sync.server().add_generic_rpc_handlers((object(),))
+        accord.Mesh("callee").sync.server().add_generic_rpc_handlers((nobody,))
 
 
 def test_health_of_their_own() -> None:
@@ -156,11 +162,12 @@ def test_watchers_leave_while_the_server_stops() -> None:
         address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
         channels = [grpc.insecure_channel(address) for _ in range(5)]
-        watches = [
-            health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-            for channel in channels
-        ]
+        stubs: list[Any] = [health_pb2_grpc.HealthStub(channel) for channel in channels]
+        watches = [stub.Watch(health_pb2.HealthCheckRequest()) for stub in stubs]
         assert [next(watch).status for watch in watches] == [1] * 5
+        stopping = Thread(target=partial(server.stop, 1), daemon=True)
         for channel in channels:
             channel.close()
-        assert server.stop(1).wait(20)
+        stopping.start()
+        stopping.join(20)
+        assert not stopping.is_alive()
