@@ -324,3 +324,10 @@ async def test_lean_handlers() -> None:
 
     raw = {name: many if many_responses(name) else one for name in ARITIES}
     await as_bare("mesh", see)
+
+
+def test_no_interceptor() -> None:
+    """What is no interceptor is refused when the channel is made, before a loop runs too."""
+    nothing: Any = object()
+    with pytest.raises(ValueError, match="interceptor"):
+        accord.Mesh("caller").channel("127.0.0.1:1", interceptors=[nothing])

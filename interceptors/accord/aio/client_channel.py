@@ -95,7 +95,13 @@ class Channel(Bare):
         attempts: Attempts,
         theirs: Sequence[grpc.aio.ClientInterceptor] = (),
     ) -> None:
-        """`credentials`: None for a channel without TLS. `theirs` go before the mesh's own."""
+        """`credentials`: None for a channel without TLS. `theirs` go before the mesh's own.
+
+        Raises ValueError: one of `theirs` is no interceptor of `grpc.aio`.
+        """
+        for each in theirs:
+            if not isinstance(each, grpc.aio.ClientInterceptor):
+                raise ValueError(f"{each!r} is no client interceptor of grpc.aio")
         self._attempts = attempts
         self._active: Active = set()
         self._quick = not theirs

@@ -118,7 +118,11 @@ class Registration(Generic[ServerT]):
                 self._services[name] = None
         self._generic += handlers
         if not self._intercepted:
-            handlers = tuple(_Piped(handler, self._pipelines) for handler in handlers)
+            handlers = tuple(
+                # What is none is left to gRPC, which says so.
+                _Piped(handler, self._pipelines) if hasattr(handler, "service") else handler
+                for handler in handlers
+            )
         self._server.add_generic_rpc_handlers(handlers)
 
     def add_registered_method_handlers(
@@ -186,12 +190,12 @@ class _Piped(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in gR
     """
 
     def __init__(self, handler: GenericHandler, pipelines: Pipelines) -> None:
-        self._find = handler.service  # what is no handler fails here, as with gRPC's own server
+        self._handler = handler
         self._pipelines = pipelines
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "AnyHandler | None":
         """The handler of a method, or None."""
-        found = self._find(handler_call_details)
+        found = self._handler.service(handler_call_details)
         return found and self._pipelines.wrap(handler_call_details.method, found)
 
 
