@@ -129,6 +129,8 @@ class SyncContext(Generic[Req, Res]):
         self._loop = loop
         self._ended: Future[None] = Future()
         self._reading: Future[Req] | None = None
+        self._task = asyncio.current_task()
+        """The call's, which gRPC cancels."""
 
     def __getattr__(self, name: str) -> Any:  # what gRPC's own has besides, of whatever type
         return getattr(self._context, name)
@@ -180,8 +182,16 @@ class SyncContext(Generic[Req, Res]):
         while (request := self._read()) is not EOF:
             yield request
 
+    async def _next(self) -> Req:
+        request = await self._context.read()
+        if request is EOF and self._task is not None and self._task.cancelling():
+            # In a coroutine this would be raised by the read. Here another task reads, and the
+            # thread could have the end of its requests before it is told that the call is over.
+            raise grpc.RpcError("the call has ended")
+        return request
+
     def _read(self) -> Req:
-        self._reading = self._start(self._context.read())
+        self._reading = self._start(self._next())
         if self._ended.done():
             self._reading.cancel()
         try:
