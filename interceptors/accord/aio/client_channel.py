@@ -99,9 +99,9 @@ class Channel(Bare):
 
         Raises ValueError: one of `theirs` is no interceptor of `grpc.aio`.
         """
-        for each in theirs:
-            if not isinstance(each, grpc.aio.ClientInterceptor):
-                raise ValueError(f"{each!r} is no client interceptor of grpc.aio")
+        strangers = [each for each in theirs if not isinstance(each, grpc.aio.ClientInterceptor)]
+        if strangers:
+            raise ValueError(f"no client interceptor of grpc.aio: {strangers}")
         self._attempts = attempts
         self._active: Active = set()
         self._quick = not theirs
