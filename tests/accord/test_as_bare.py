@@ -331,3 +331,18 @@ def test_no_interceptor() -> None:
     nothing: Any = object()
     with pytest.raises(ValueError, match="interceptor"):
         accord.Mesh("caller").channel("127.0.0.1:1", interceptors=[nothing])
+
+
+@pytest.mark.parametrize("path", ["NoSlash", "/test/Method", "no.first/Slash", "//", ""])
+async def test_odd_paths(path: str) -> None:
+    """A method may have any path: it is called, and not found."""
+
+    async def nothing(context: Any) -> None:
+        pass
+
+    async def see(way: str) -> Any:
+        async with aio(way, nothing) as (_, channel):
+            call: Any = channel.unary_unary
+            return await tell(call(path)(b""))
+
+    await as_bare("mesh", see)

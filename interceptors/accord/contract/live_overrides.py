@@ -24,7 +24,7 @@ from google.protobuf import json_format
 from accord._log import log
 from accord.contract.options_reader import merge_options
 from accord.contract.policy_types import ContractError, Dark, MethodPolicy
-from accord.contract.registry import live_policy, method_policy
+from accord.contract.registry import live_policy, travelling_policy
 from accord.ops.v1 import mesh_pb2
 
 POLL_INTERVAL: Final = 0.25
@@ -165,7 +165,7 @@ class Overrides:
     def policy(self, method: str) -> MethodPolicy:
         """The policy of a method as it is now; the same object until it changes.
 
-        Raises ContractError, as `method_policy`.
+        Raises ContractError, as `travelling_policy`.
         """
         found = self._in_force.get(method)
         if found is not None:
@@ -173,7 +173,7 @@ class Overrides:
         if method in self._unknown:
             self._settle(method)  # its descriptor may have been imported since
             found = self._in_force.get(method)
-        return method_policy(method) if found is None else found.policy
+        return travelling_policy(method) if found is None else found.policy
 
     def in_force(self, method: str) -> InForce | None:
         """The override of a method, or None."""

@@ -37,15 +37,19 @@ def method_policy(method: str) -> MethodPolicy:
     Of a method that the process has no descriptor of nothing is declared. Raises ContractError, and
     ValueError if this is not the name of a method.
     """
-    policy = _policies.get(method)
+    return travelling_policy(method if method.startswith("/") else method_name(method))
+
+
+def travelling_policy(path: str) -> MethodPolicy:
+    """The policy of a method as it travels, which may be any text. Raises ContractError."""
+    policy = _policies.get(path)
     if policy is None:
-        if not method.startswith("/"):
-            return method_policy(method_name(method))
+        name = path[1:].replace("/", ".") if path.startswith("/") else ""
         try:
-            found = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
+            found = descriptor_pool.Default().FindMethodByName(name)
         except KeyError:
-            return _stranger(method)  # not kept: its descriptor may still be imported
-        policy = _policies[method] = Reader(found).policy()
+            return _stranger(path)  # not kept: its descriptor may still be imported
+        policy = _policies[path] = Reader(found).policy()
     return policy
 
 

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from accord.contract.policy_types import ContractError, Key, MethodPolicy
-from accord.contract.registry import check_service, method_policy
+from accord.contract.registry import check_service, travelling_policy
 from accord.server.codec import Codec
 from accord.server.request import Peers, Settings, own
 from accord.server.stage_order import Stages
@@ -78,7 +78,7 @@ class Pipelines:
         """The stages of a method; with an error: its contract is broken, and it refuses all."""
         broken = None
         try:
-            policy = method_policy(method)
+            policy = travelling_policy(method)
             self.check(policy)
         except ContractError as error:
             policy, broken = MethodPolicy(method), error
