@@ -4,7 +4,7 @@ import asyncio
 import json
 import random as randomness
 import time
-from collections.abc import Callable, Container, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -106,6 +106,7 @@ class Mesh:
 
     Raises:
         ServiceConfigError: `service_config` is one that gRPC would fail every call with.
+        ValueError: `health_checks` name what is no target, or stand beside a `service_config`.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Mesh:
         limits: Limits | None = None,
         authorize: bool = False,
         channel_options: Options = (),
-        health_checks: Container[str] = (),
+        health_checks: Iterable[str] = (),
         service_config: Mapping[str, Any] | None = None,  # as in JSON
         message_sizes: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -130,6 +131,8 @@ class Mesh:
     ) -> None:
         if service_config is not None:
             balancing.check(service_config)
+            if health_checks:
+                raise ValueError("health_checks: say it in the service_config, which replaces them")
         self.name = name
         self._service_config = service_config
         self._targets = targets if targets is not None else {}
@@ -151,7 +154,9 @@ class Mesh:
             name, clock, self.control, validator, idempotency, translate, authorize
         )
         self._channel_defaults = _merged(_CHANNEL_OPTIONS, channel_options)
-        self._health_checks = health_checks
+        self._health_checks = frozenset(health_checks)
+        for target in self._health_checks:
+            self.address(target)
         self._channels: dict[tuple[Hashable, ...], grpc.aio.Channel] = {}
 
     def address(self, target: str) -> str:
@@ -184,7 +189,7 @@ class Mesh:
         came of it after all its attempts. Others of the three get a channel of their own, which
         makes way for certificates that are renewed.
         """
-        key = (target, credentials, tuple(options), *map(id, interceptors))
+        key = (target, contracts, credentials, tuple(options), *map(id, interceptors))
         channel = self._channels.get(key)
         if channel is None:
             channel = self._channels[key] = Channel(
@@ -197,10 +202,10 @@ class Mesh:
         return channel
 
     def _channel_options(self, target: str, contracts: Sequence[str], options: Options) -> Options:
-        config = self._service_config or balancing.derive(
-            (policy for name in contracts for policy in check_service(name)),
-            health=target in self._health_checks,
-        )
+        config = self._service_config
+        if config is None:
+            policies = (policy for name in contracts for policy in check_service(name))
+            config = balancing.derive(policies, health=target in self._health_checks)
         derived = (("grpc.service_config", json.dumps(config)),)
         return _merged((*derived, *self._channel_defaults), options)
 

@@ -15,6 +15,7 @@ from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2, duration_pb2
 from google.protobuf.message import Message
 
+from accord.contract.arities import unused
 from accord.contract.policy_types import (
     CompensationPolicy,
     ContractError,
@@ -70,7 +71,7 @@ def read_method(method: pb.MethodDescriptor) -> Reading:
             if any(problem.field == known.field for known in problems):
                 raise
             problems.append(problem)
-            reader._forget(problem.field.partition(".")[0])
+            reader._raw.ClearField(problem.field.partition(".")[0])  # type: ignore[arg-type]
 
 
 class Reader:
@@ -106,7 +107,9 @@ class Reader:
 
     def policy(self) -> MethodPolicy:
         """The method's policy. Raises ContractError."""
-        raw = self._raw
+        raw, stated = self._raw, self._own if self._live is None else self._live
+        for field, why in unused(self._found, raw, stated):
+            raise self._refuse(field, f"has no effect: {why}")
         timeout = self._timeout()
         retry = self._retry()
         policy = MethodPolicy(
@@ -138,10 +141,6 @@ class Reader:
         if policy.cache is not None and self._level != _PURE:
             raise self._refuse("cache", "only an RPC with NO_SIDE_EFFECTS may be left out")
         return policy
-
-    def _forget(self, field: str) -> None:
-        """Go on as if a field were not written."""
-        self._raw.ClearField(field)  # type: ignore[arg-type]
 
     def _refuse(self, field: str, problem: str) -> ContractError:
         return ContractError(self._file, self._full_name, field, problem)

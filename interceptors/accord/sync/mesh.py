@@ -57,7 +57,7 @@ class SyncMesh:
         interceptors: Sequence[Any] = (),  # as above
     ) -> grpc.Channel:
         """The channel to a named service: made once, then kept. See `Mesh.channel`."""
-        key = (target, credentials, tuple(options), *map(id, interceptors))
+        key = (target, contracts, credentials, tuple(options), *map(id, interceptors))
         with self._lock:
             channel = self._channels.get(key)
             if channel is None:
