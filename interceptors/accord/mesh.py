@@ -33,7 +33,7 @@ from accord.policies.budget import BudgetPolicy
 from accord.policies.resume import ResumeLimits
 from accord.server.registration import LAME_DUCK
 from accord.server.request import Settings
-from accord.server.state import Limits, ServedSnapshot, ServerState
+from accord.server.state import Limits, ServerState
 from accord.server.types import GenericHandler
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ _SERVER_OPTIONS: Final = (
 class Snapshot(ClientSnapshot):
     """What a process has learned: breakers, budgets, hedge delays and caches of its clients."""
 
-    served: tuple[ServedSnapshot, ...]
-    """What its servers are asked for."""
+    served: Mapping[str, Mapping[str, int]]
+    """By method what its servers were asked: "calls", and what policies have decided."""
 
 
 class Mesh:
@@ -230,10 +230,8 @@ class Mesh:
         if not callable(fn):
             raise TypeError(f"the fallback of {method} cannot be called: {fn!r}")
         made = get_annotations(fn).get("return")
-        if isinstance(made, type) and issubclass(made, Message):
-            problem = wrong_response(name, made)
-            if problem is not None:
-                raise TypeError(problem)
+        if isinstance(made, type) and issubclass(made, Message) and wrong_response(name, made):
+            raise TypeError(wrong_response(name, made))
         self._client.fallbacks[name] = fn
 
     def snapshot(self) -> Snapshot:

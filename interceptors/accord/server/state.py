@@ -34,18 +34,6 @@ class Limits:
     """Streams that may be open at once; they do not wait for a place."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServedSnapshot:
-    """One served method at one moment, since the start of the process."""
-
-    method: str
-    """As it travels: "/pkg.Service/Method"."""
-    calls: int
-    """Those that have come, whatever became of them."""
-    decisions: Mapping[str, int]
-    """What policies decided, by the name of a count."""
-
-
 class ServerState:
     """One per process. Used inside one event loop, or under the lock of `mesh.sync`."""
 
@@ -92,13 +80,13 @@ class ServerState:
         name = method if method in self._arrived or len(self._arrived) < MAX_METHODS else OTHER
         return self._arrived.setdefault(name, count())
 
-    def snapshot(self) -> tuple[ServedSnapshot, ...]:
-        """The methods that are served; gRPC's own are called for ever and say nothing."""
-        return tuple(
-            ServedSnapshot(method, next(copy(arrived)), self.counts.of(method))
+    def snapshot(self) -> dict[str, Mapping[str, int]]:
+        """Of each served method the calls that have come, and the decisions of its policies."""
+        return {
+            method: {"calls": next(copy(arrived)), **self.counts.of(method)}
             for method, arrived in list(self._arrived.items())
-            if not method.startswith(_UNLIMITED[0])
-        )
+            if not method.startswith("/grpc.")  # called for ever, and says nothing
+        }
 
     def rate(self, policy: MethodPolicy, principal: str) -> Refused | None:
         """Take a token of this caller for this method."""
