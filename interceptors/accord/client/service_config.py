@@ -27,8 +27,9 @@ BASE_EJECTION: Final = 60.0
 """Seconds that a backend is left out for, times how often it has been; each return of one that is
 still frozen or slow costs another second of its calls. gRFC A50 and Envoy take 30."""
 
-MAX_EJECTED: Final = 50
-"""Percent of the backends that may be left out; Envoy's 10 % would spare one bad one of three."""
+MAX_EJECTED: Final = 30
+"""Percent of the backends that are left out when another one may be: so it is half at most, and one
+in any case. At 50 it would be two of three, after a stall that all of them shared."""
 
 MIN_BACKENDS: Final = 2
 """Below, nobody is ejected: without another backend it is the breaker that must answer."""
