@@ -152,7 +152,8 @@ async def test_override_that_is_too_long_is_refused() -> None:
     async with operated(store) as found:
         override = timeout(1)
         override.policy.stream.not_resumable = "x" * MAX_DOCUMENT
-        request = pb.SetOverrideRequest(method=UNARY, override=override, reason="slow")
+        method = f"{SERVICE}/ServerStream"
+        request = pb.SetOverrideRequest(method=method, override=override, reason="slow")
         error = await failure(found.operator.SetOverride(request))
         assert (error.code, error.reason) == (
             grpc.StatusCode.INVALID_ARGUMENT,
