@@ -12,9 +12,9 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import Message
 
 
-def meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str], likeness: float = 0.7) -> str:
     """For the end of a message: the known name that is most like this one; "" if none is."""
-    near = get_close_matches(name, known, 1, 0.7)
+    near = get_close_matches(name, known, 1, likeness)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -33,7 +33,8 @@ def method_name(name: str) -> str:
     try:
         found = descriptor_pool.Default().FindServiceByName(service)
     except KeyError:
-        if hint := meant(service, services()):
+        # Many services have names alike, and this one's code may be imported later.
+        if hint := meant(service, services(), 0.95):
             raise ValueError(f"there is no service {service!r}{hint}") from None
     else:
         if method not in found.methods_by_name:

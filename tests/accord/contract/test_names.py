@@ -52,7 +52,8 @@ def test_with_and_without_the_first_slash() -> None:
     assert method_name(path("Fragile")) == method_name(path("Fragile")[1:]) == path("Fragile")
     with pytest.raises(ValueError, match="did you mean 'Fragile'"):
         accord.method_policy(f"{SERVICE}/Fragle")
-    assert method_name("nobody.v1.Knows/This") == "/nobody.v1.Knows/This"
+    for stranger in ("nobody.v1.Knows/This", "accord.ops.v1.MeshSecrets/GetState"):
+        assert method_name(stranger) == f"/{stranger}"
 
 
 def test_services() -> None:
