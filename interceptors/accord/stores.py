@@ -188,6 +188,7 @@ class DbApiStore(Generic[C]):
     _binary = "BYTEA"
     _begin = ""
     _parameter = r"%(\1)s"
+    _alone = "SELECT pg_advisory_xact_lock(1684107116)"  # IF NOT EXISTS fails where two are at it
 
     def __init__(self, connect: Callable[[], C], *, clock: Callable[[], float] = time.time) -> None:
         """The table `idempotency` is made, unless it is there.
@@ -199,6 +200,7 @@ class DbApiStore(Generic[C]):
         self._clock = clock
         self._swept = -SWEEP
         with self._transaction() as (_, tx):
+            tx.one(self._alone, {})
             for statement in MIGRATIONS:
                 ddl = re.sub(r"CREATE (TABLE|INDEX)", r"CREATE \1 IF NOT EXISTS", statement)
                 tx.execute(ddl.replace("BLOB", self._binary), {})
@@ -254,6 +256,7 @@ class SqliteStore(DbApiStore[sqlite3.Connection]):
     _binary = "BLOB"
     _begin = "BEGIN IMMEDIATE"
     _parameter = r":\1"
+    _alone = "SELECT 1"
 
     def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time) -> None:
         """As `DbApiStore`, of a file that is made unless it is there."""

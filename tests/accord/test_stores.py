@@ -141,6 +141,19 @@ async def test_the_other_process_is_first(driver: str, store: DbApiStore[Any]) -
     assert charges(store) == ["x"]
 
 
+async def test_replicas_that_start_at_once(driver: str, store: DbApiStore[Any], url: str) -> None:
+    """The table is made once, and nobody fails over it."""
+
+    def drop(connection: Any) -> Any:
+        connection.cursor().execute("DROP TABLE idempotency")
+        return Message()
+
+    store.commit(drop)
+    stores = await asyncio.gather(*(asyncio.to_thread(store_at, url) for _ in range(8)))
+    async with serve(driver, stores[0]) as stub:
+        assert (await stub.Charge(Message(text="x"), metadata=KEY)).text == "x"
+
+
 async def test_kept_for_seven_days(driver: str, store: DbApiStore[Any]) -> None:
     """Then the key is free again, and the record goes when somebody writes."""
     start = time.time()
