@@ -106,11 +106,11 @@ async def compare(kind: str, rounds: int, side: Side) -> dict[str, object]:
     """The goodput against bare gRPC, one after the other several times."""
     ratios, refused = [], 0
     async with served(kind, "bare") as bare, served(kind, "accord") as ours:
-        for _ in range(rounds):
-            usual, _ = await side(*bare)
-            found, shed = await side(*ours)
-            ratios.append(found / usual)
-            refused += shed
+        for number in range(rounds):
+            first, second = (bare, ours) if number % 2 else (ours, bare)
+            found = {first: await side(*first), second: await side(*second)}
+            ratios.append(found[ours][0] / found[bare][0])
+            refused += found[ours][1]
     return {"goodput / bare": round(statistics.median(ratios), 3), "refused": refused}
 
 
