@@ -89,20 +89,21 @@ class Mesh:
     """One per process and event loop.
 
     `name` is the service's name: the domain of its errors. `targets` says where a named service
-    listens; what has no entry is an address, with a port or a scheme. `validator` checks every
-    request, `idempotency` finds stored answers, or is "handler" where handlers recognise repeats by
-    themselves: without either, a server with a method that requires keys does not start.
-    `translate` turns the process's own exceptions (a lost database, say) into errors a caller may
-    see. `on_resume` is told before a broken stream is opened again, which goes on for
+    listens; what has no entry is an address, with a port or a scheme; several backends are
+    "ipv4:10.0.0.7:50051,10.0.0.8:50051", or a name that has them, "dns:///x:50051". `validator`
+    checks every request, `idempotency` finds stored answers, or is "handler" where handlers
+    recognise repeats by themselves: without either, a server with a method that requires keys does
+    not start. `translate` turns the process's own exceptions (a lost database, say) into errors a
+    caller may see. `on_resume` is told before a broken stream is opened again, which goes on for
     `resume_patience` seconds without progress. `budget` bounds the retries and hedges to each
     target. `limits` bounds what its servers take on; `authorize` refuses callers without a verified
-    identity, and all whom a contract does not list. `channel_options` are those of all channels,
-    as far as one's own do not win over them. `health_checks` are the targets whose channels watch
+    identity, and all whom a contract does not list. `channel_options` are those of all channels, as
+    far as one's own do not win over them. `health_checks` are the targets whose channels watch
     `grpc.health.v1` and send nothing to a server that does not say SERVING; without metadata, so
     that a server which asks for some would never be called. `service_config` replaces the one that
-    channels derive from the contracts (see `accord.client.service_config`).
-    `message_sizes` has its servers record the sizes of messages beside durations (see
-    `accord.telemetry.metrics`). `clock` is monotonic, `random` uniform over [0, 1).
+    channels have by themselves (see `accord.client.service_config`). `message_sizes` has its
+    servers record the sizes of messages beside durations (see `accord.telemetry.metrics`). `clock`
+    is monotonic, `random` uniform over [0, 1).
 
     Raises:
         ServiceConfigError: `service_config` is one that gRPC would fail every call with.
@@ -182,12 +183,11 @@ class Mesh:
         """The channel to a named service: made once, then kept.
 
         It belongs to the event loop in which it is first used, and may be made before one runs.
-        `contracts` are the services called over it, "pkg.Service"; the channel's own settings
-        follow from them. Without any, the defaults hold. `credentials` are those of mutual TLS, by
-        which servers know the caller; None: without TLS. `options` are added to the library's own
-        and win over them. `interceptors` go before the library's: they see a call once, with what
-        came of it after all its attempts. Others of the three get a channel of their own, which
-        makes way for certificates that are renewed.
+        `contracts` are the services called over it, "pkg.Service", to be checked now. `credentials`
+        are those of mutual TLS, by which servers know the caller; None: without TLS. `options` are
+        added to the library's own and win over them. `interceptors` go before the library's: they
+        see a call once, with what came of it after all its attempts. Others of the three get a
+        channel of their own, which makes way for certificates that are renewed.
         """
         key = (target, contracts, credentials, tuple(options), *map(id, interceptors))
         channel = self._channels.get(key)
@@ -202,10 +202,11 @@ class Mesh:
         return channel
 
     def _channel_options(self, target: str, contracts: Sequence[str], options: Options) -> Options:
+        for name in contracts:
+            check_service(name)
         config = self._service_config
         if config is None:
-            policies = (policy for name in contracts for policy in check_service(name))
-            config = balancing.derive(policies, health=target in self._health_checks)
+            config = balancing.default(health=target in self._health_checks)
         derived = (("grpc.service_config", json.dumps(config)),)
         return _merged((*derived, *self._channel_defaults), options)
 

@@ -7,11 +7,8 @@ both are the interceptor's.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
-
-from accord.contract.policy_types import MethodPolicy
-from accord.policies.breaker import BreakerPolicy
 
 Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | None
 """What a config is made of."""
@@ -35,8 +32,8 @@ MIN_BACKENDS: Final = 2
 """Below, nobody is ejected: without another backend it is the breaker that must answer."""
 
 FAILING: Final = 85
-"""Least percent of failures of an outlier (Envoy). gRPC counts business answers too, so the
-breaker's own 50 % would eject the healthy backends of a method that often says NOT_FOUND."""
+"""Least percent of failures of an outlier (Envoy). gRPC counts business answers too: at 30 % it
+left out healthy backends of a method that often says NOT_FOUND."""
 
 _DURATION: Final = re.compile(r"\d{1,12}(\.\d{1,9})?s")
 _POLICIES: Final = frozenset(
@@ -48,34 +45,17 @@ class ServiceConfigError(ValueError):
     """A config that gRPC would fail every call with, or that would do an interceptor's work."""
 
 
-def derive(
-    methods: Iterable[MethodPolicy] = (),
-    *,
-    interval: float = EJECTION_INTERVAL,
-    health: bool = False,
-) -> dict[str, Json]:
-    """The config of a channel over which these methods are called.
-
-    It takes at least the share of failures of the most patient of their breakers to tell an
-    outlier.
-
-    Args:
-        methods: their policies; none: a breaker's defaults.
-        interval: seconds between two looks at the backends, more than 0.
-        health: whether the health of each backend is watched, in calls without any metadata.
-    """
-    breakers = [method.breaker or BreakerPolicy() for method in methods] or [BreakerPolicy()]
+def default(*, health: bool = False) -> dict[str, Json]:
+    """The config of a channel; `health`: its backends' health is watched, without any metadata."""
     return {
         "loadBalancingConfig": [
             {
                 "outlier_detection_experimental": {
-                    "interval": _seconds(interval),
-                    "baseEjectionTime": _seconds(BASE_EJECTION),
+                    "interval": f"{EJECTION_INTERVAL}s",
+                    "baseEjectionTime": f"{BASE_EJECTION}s",
                     "maxEjectionPercent": MAX_EJECTED,
                     "failurePercentageEjection": {
-                        "threshold": max(
-                            FAILING, *(breaker.failure_percent for breaker in breakers)
-                        ),
+                        "threshold": FAILING,
                         "enforcementPercentage": 100,
                         "minimumHosts": MIN_BACKENDS,
                         "requestVolume": EJECTION_VOLUME,
@@ -157,7 +137,3 @@ def _check_method(at: str, value: Json) -> None:
 def _check_duration(at: str, value: Json) -> None:
     if not isinstance(value, str) or not _DURATION.fullmatch(value) or float(value[:-1]) <= 0:
         raise ServiceConfigError(f"{at}: must be seconds such as '1.5s', more than 0")
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3f}".rstrip("0").rstrip(".") + "s"

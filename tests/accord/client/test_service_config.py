@@ -50,15 +50,10 @@ def test_bad_config_is_refused(config: dict[str, Any], problem: str) -> None:
         accord.Mesh("caller", service_config=config)
 
 
-def test_derived_from_the_contract() -> None:
-    """What is derived passes the check; few calls within a second tell an outlier."""
-    for methods in ((), accord.check_service(SERVICE)):
-        config: Any = service_config.derive(methods)
-        service_config.check(config)
-        ((balancing,),) = (config["loadBalancingConfig"],)
-        ejection = balancing["outlier_detection_experimental"]["failurePercentageEjection"]
-        assert ejection["requestVolume"] == service_config.EJECTION_VOLUME
-        assert ejection["threshold"] == service_config.FAILING
+@pytest.mark.parametrize("health", [False, True])
+def test_default_passes_the_check(health: bool) -> None:
+    """What a channel has by itself is what one may give."""
+    service_config.check(service_config.default(health=health))
 
 
 async def test_outlier_is_ejected() -> None:
@@ -68,12 +63,7 @@ async def test_outlier_is_ejected() -> None:
             await stack.enter_async_context(serving(accord.Mesh("callee"), {"Unary": behaviour}))
             for behaviour in (_good, _good, _bad)
         ]
-        config = service_config.derive(interval=0.2)
-        mesh = accord.Mesh(
-            "caller",
-            targets={"echo": f"ipv4:{','.join(addresses)}"},
-            service_config=config,
-        )
+        mesh = accord.Mesh("caller", targets={"echo": f"ipv4:{','.join(addresses)}"})
         stack.push_async_callback(mesh.close)
         stub = Stub(mesh.channel("echo"))
         outcomes: list[bool] = []
