@@ -136,6 +136,8 @@ class Attempts(Caller[Error]):
         """
         call = outgoing.call
         while True:
+            for wait in call.state.target.waits(call.turn):
+                await asyncio.sleep(wait)
             attempt = outgoing.admit(last)
             try:
                 rpc = await start(outgoing.details_of(attempt), request)

@@ -24,6 +24,8 @@ async def race(
     call, first, running = outgoing.call, attempt, [(attempt, rpc)]
     try:
         await _first(running, delay)
+        for wait in call.state.target.waits(call.turn):
+            await asyncio.sleep(wait)
         if rpc.done():
             return attempt, rpc
         backup = call.admit_hedge()

@@ -174,7 +174,7 @@ class Call:
 
     __slots__ = ("_fresh", "_hedged", "_inherited", "_key", "_keyed", "_max_attempts", "_retry",
                  "_ticket", "deadline", "env", "observer", "policy", "probe",
-                 "resumption", "state")  # fmt: skip
+                 "resumption", "state", "turn")  # fmt: skip
 
     def __init__(
         self,
@@ -212,6 +212,7 @@ class Call:
         self._retry: Retry | None = None
         self._hedged = False
         self.probe: Permission | None = None  # of an attempt that is made again
+        self.turn = 0  # of the last attempt
         self._ticket: Ticket | None = None
         self._key: CacheKey | None = None
         self.deadline = deadlines.effective(
@@ -296,6 +297,8 @@ class Call:
                 self.env.count(policy.method, "breaker.refused")
                 message = f"the circuit of {policy.method[1:]} is open"
                 return Refuse(Code.UNAVAILABLE, message, CIRCUIT_OPEN, admitted.retry_after)
+        self.state.target.turns += 1
+        self.turn = self.state.target.turns
         return Attempt(self, left, number, now, permission)
 
     def hedge_delay(self) -> float | None:
@@ -323,6 +326,7 @@ class Call:
                 return None
             if not hedge.send(self.state.target.budget) and Dark.RETRY_BUDGET not in policy.dark:
                 attempt.released()
+                self.state.target.turns -= 1
                 return None
             self.env.count(policy.method, "hedge.sent")
             if self.observer is not None:

@@ -5,7 +5,7 @@ from the contract is worked out when it is made, and again only when live policy
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Final
@@ -25,6 +25,11 @@ from accord.policies.types import Code
 MAX_KEPT: Final = 4096
 """States kept by a process; beyond, the oldest is forgotten. Only a proxy has so many."""
 
+WAIT: Final = 0.001
+"""Seconds after which an attempt looks again whether it is another backend's turn; it is made in
+any case after so many:"""
+MAX_WAITS: Final = 20
+
 _ASK_AGAIN: Final = -1
 """Generation of a policy that may change without one: its method has no descriptor so far."""
 
@@ -34,7 +39,7 @@ _UNAVAILABLE: Final = frozenset({Code.UNAVAILABLE})
 class Target:
     """What all methods of one target share."""
 
-    __slots__ = ("budget", "cache", "lost_at", "name")
+    __slots__ = ("budget", "cache", "lost_at", "name", "turns")
 
     def __init__(self, name: str, budget: BudgetPolicy, clock: Callable[[], float]) -> None:
         self.name = name
@@ -42,6 +47,19 @@ class Target:
         self.cache: AnswerCache[Message] = AnswerCache(clock=clock)
         self.lost_at = -math.inf
         """When a connection was last lost, which all calls on it tell, on the engine's clock."""
+        self.turns = 0
+        """Attempts so far: gRPC's `round_robin` sends each to the next backend."""
+
+    def waits(self, turn: int) -> Iterator[float]:
+        """Seconds to wait, again and again, for an attempt that goes elsewhere than that of `turn`.
+
+        It is sure of two backends, and of any even number: what is waited for is that another call
+        makes an attempt, as one has done in between. 0: there was none before.
+        """
+        for _ in range(MAX_WAITS):
+            if turn == 0 or (self.turns - turn) % 2 == 0:
+                return
+            yield WAIT
 
 
 class MethodState:

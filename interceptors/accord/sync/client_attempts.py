@@ -50,7 +50,10 @@ class Attempts(Caller[grpc.RpcError]):
     ) -> Response[Res]:
         """The attempt that was answered. Raises the error of the last one."""
         last: grpc.RpcError | None = None
+        call = outgoing.call
         while True:
+            for wait in call.state.target.waits(call.turn):
+                time.sleep(wait)
             with outgoing.admit(last) as attempt:
                 try:
                     rpc = start(outgoing.details_of(attempt), request)

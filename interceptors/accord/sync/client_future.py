@@ -8,7 +8,7 @@ attempts of a blocking call that came through an interceptor.
 import contextvars
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from threading import Condition, RLock, Thread
 from types import TracebackType
@@ -76,11 +76,15 @@ class FutureCall(CallBase, Generic[Req, Res]):
 
     # What happens to it.
 
-    def _attempt(self) -> None:
-        """The next attempt is due."""
+    def _attempt(self, waits: Iterator[float] | None = None) -> None:
+        """The next attempt is due, after these waits."""
         with self._condition:
             self._timer = None
             if self._outcome is not None:
+                return
+            waits = waits or self._call.state.target.waits(self._call.turn)
+            if not self._blocking and (wait := next(waits, None)) is not None:
+                self._timer = TIMERS.after(wait, self._carried(partial(self._attempt, waits)))
                 return
             step = self._call.admit()
             refusal = self._outgoing.refusal(step) if isinstance(step, Refuse) else None
@@ -90,10 +94,15 @@ class FutureCall(CallBase, Generic[Req, Res]):
             self._fail(refusal)
         self._follow(started)
 
-    def _hedge(self) -> None:
-        """The first attempt takes longer than usual."""
+    def _hedge(self, waits: Iterator[float] | None = None) -> None:
+        """The first attempt takes longer than usual; a backup is due, after these waits."""
         with self._condition:
             if self._outcome is not None or len(self._running) != 1:
+                return
+            waits = waits or self._call.state.target.waits(self._call.turn)
+            if (wait := next(waits, None)) is not None:
+                again = self._carried(partial(self._hedge, waits))
+                self._hedge_timer = TIMERS.after(wait, again)
                 return
             backup = self._call.admit_hedge()
             started = None if backup is None else self._launch(backup, hedge=True)
