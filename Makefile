@@ -98,13 +98,14 @@ exports: $(STAMP) ## write the contracts for other tools into dist/contracts/: g
 wheels: $(STAMP) ## build the wheels accord, accord-checks, accord-runtime and accord-shop-clients into dist/
 	@$(BIN)/python tools/wheels.py dist
 
-BENCHMARKS := storm hedging overload probes deadline kills call_overhead without_options
+BENCHMARKS := storm hedging overload probes deadline kills backends call_overhead without_options
 SHORT_storm := --calls 400
 SHORT_hedging := --calls 1000
 SHORT_overload := --seconds 2
 SHORT_probes := --repetitions 10
 SHORT_deadline := --calls 500
 SHORT_kills := --kills 5 --messages 500
+SHORT_backends := --seconds 3 --before 1
 SHORT_call_overhead := --rounds 8 --calls 200
 SHORT_without_options := --rounds 8 --calls 200
 
@@ -113,9 +114,9 @@ $(VENV)/installed-bench: $(STAMP)
 	@touch $@
 
 .PHONY: bench
-bench: $(VENV)/installed-bench ## print the figures of benchmarks/README.md (about five minutes); ARGS=--json for machines
+bench: $(VENV)/installed-bench ## print the figures of benchmarks/README.md (about a quarter of an hour); ARGS=--json for machines
 	@for each in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$each $(ARGS) || exit 1; done
 
 .PHONY: bench-short
-bench-short: $(VENV)/installed-bench ## the same in one minute: whether they run, not what they say
+bench-short: $(VENV)/installed-bench ## the same in two minutes: whether they run, not what they say
 	@$(foreach each,$(BENCHMARKS),$(BIN)/python -m benchmarks.$(each) $(SHORT_$(each)) $(ARGS) &&) true

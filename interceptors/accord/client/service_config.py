@@ -20,9 +20,9 @@ second after its first calls have run out of time. gRFC A50 and Envoy take 10.""
 EJECTION_VOLUME: Final = 5
 """Calls to a backend within an interval that are enough to tell that it is one (Envoy: 50)."""
 
-BASE_EJECTION: Final = 60.0
-"""Seconds that a backend is left out for, times how often it has been; each return of one that is
-still frozen or slow costs another second of its calls. gRFC A50 and Envoy take 30."""
+BASE_EJECTION: Final = 30.0
+"""Seconds that a backend is left out for, times how often it has been (gRFC A50, Envoy). Longer is
+no better: gRPC leaves it out although it is the only one left."""
 
 MAX_EJECTED: Final = 30
 """Percent of the backends that are left out when another one may be: so it is half at most, and one
