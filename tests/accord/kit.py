@@ -1,6 +1,7 @@
 """Real servers and clients for the test contract, compiled when the tests start."""
 
 import asyncio
+import gc
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -164,8 +165,16 @@ async def collect(call: Any) -> list[Any]:
     return [message async for message in call]
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 3.0) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
     """Wait until something has happened; fail if it does not."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # whatever is waited for has no event
+
+
+async def collected(condition: Callable[[], object]) -> None:
+    """As `eventually`, for what happens when the collector has been, more than once."""
+    async with asyncio.timeout(20):
+        while not condition():
+            gc.collect()
+            await asyncio.sleep(0.02)

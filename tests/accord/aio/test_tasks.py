@@ -68,4 +68,4 @@ async def test_wait_for(method: str) -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(call, 0.2)
         assert started.is_set()
-        await asyncio.wait_for(cancelled.wait(), 2)
+        await asyncio.wait_for(cancelled.wait(), 20)

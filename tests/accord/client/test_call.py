@@ -166,7 +166,7 @@ async def test_call_object(driver: Driver, failures: int) -> None:
         call = stub.Retried(Message())
         ended = asyncio.Event()
         call.add_done_callback(lambda _: ended.set())
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 20)
         assert call.done()
         assert not call.cancel()
         assert await call.code() is grpc.StatusCode.OK

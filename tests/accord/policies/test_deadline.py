@@ -281,7 +281,7 @@ async def test_server_bounds_callers_without_deadline(driver: Driver, method: st
         served.mesh.control.overrides.set(path(method), mesh_pb2.Override(policy=policy))
         call = getattr(served.stub, method)
         error = await failure(call(Message()) if method == "Unary" else call())
-        await asyncio.wait_for(ended.wait(), 3)
+        await asyncio.wait_for(ended.wait(), 20)
         await eventually(served.idle)
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -317,7 +317,7 @@ async def test_own_deadline_reaches_the_caller(driver: Driver) -> None:
         await stub.Unary(Message(text="warm"))  # the deadline is the handler's alone
         error = await failure(stub.Unary(Message(), timeout=0.1))
         assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        await asyncio.wait_for(cancelled.wait(), 3)
+        await asyncio.wait_for(cancelled.wait(), 20)
 
 
 def test_handlers_exist() -> None:

@@ -47,7 +47,7 @@ def failure(call: Callable[[], Any]) -> accord.ServiceError:
     raise AssertionError(f"the call succeeded: {answer}")
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 3.0) -> None:
+def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> None:
     """Wait until something has happened; fail if it does not."""
     ends = time.monotonic() + seconds
     while not condition():

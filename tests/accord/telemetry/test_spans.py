@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span
 import accord
 from accord.telemetry.instrumentation import MAX_MESSAGES
 from tests.accord.drivers import Driver
-from tests.accord.kit import Message, Stub, collect, eventually, failure
+from tests.accord.kit import Message, Stub, collect, collected, eventually, failure
 from tests.support.telemetry import Spans, events
 
 
@@ -152,7 +152,7 @@ async def test_dropped_unread_stream_ends_its_span(
         call = _start(stub, method, "hold")
         await eventually(lambda: len(spans.all) == 2)
         del call
-        await eventually(lambda: gc.collect() >= 0 and spans.settled())
+        await collected(spans.settled)
 
 
 @pytest.mark.parametrize("method", ["ServerStream", "Watch"])
@@ -162,7 +162,7 @@ async def test_abandoned_stream_ends_its_span(driver: Driver, spans: Spans, meth
         request = Message(text="hold", sequence=3)
         async for _ in getattr(stub, method)(request):
             break
-        await eventually(lambda: gc.collect() >= 0 and spans.settled())
+        await collected(spans.settled)
     assert _attributes(spans.clients[0])["rpc.response.status_code"] == "CANCELLED"
 
 
