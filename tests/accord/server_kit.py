@@ -5,13 +5,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 import accord
-from tests.accord.kit import Handlers, Stub, handlers, idle, serving
+from tests.accord.kit import Handlers, Stub, idle, serving
+
+if TYPE_CHECKING:
+    from tests.accord.drivers import Driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,29 +90,34 @@ def certificate_of(folder: Path, name: str) -> grpc.ChannelCredentials:
 
 
 @asynccontextmanager
-async def secured(mesh: accord.Mesh, behaviours: Handlers, folder: Path) -> AsyncIterator[str]:
+async def secured(
+    driver: "Driver", mesh: accord.Mesh, behaviours: Handlers, folder: Path
+) -> AsyncIterator[str]:
     """A server with mutual TLS; yields its address."""
-    server = mesh.server()
-    server.add_generic_rpc_handlers((handlers(behaviours),))
+    server = driver.server(mesh)
     authority, key, chain = _read(folder, "ca.pem", "server.key", "server.pem")
     port = server.add_secure_port(
         "localhost:0",
         grpc.ssl_server_credentials([(key, chain)], authority, require_client_auth=True),
     )
-    await server.start()
+    await driver.start(server, behaviours)
     try:
         yield f"localhost:{port}"
     finally:
-        await server.stop(None)
+        await driver.stop(server)
 
 
 @asynccontextmanager
 async def mutual(
-    mesh: accord.Mesh, behaviours: Handlers, folder: Path, callers: tuple[str, ...]
+    driver: "Driver",
+    mesh: accord.Mesh,
+    behaviours: Handlers,
+    folder: Path,
+    callers: tuple[str, ...],
 ) -> AsyncIterator[dict[str, Stub]]:
     """A server with mutual TLS, and a bare client for each caller."""
     async with AsyncExitStack() as stack:
-        address = await stack.enter_async_context(secured(mesh, behaviours, folder))
+        address = await stack.enter_async_context(secured(driver, mesh, behaviours, folder))
         channels = {
             name: await stack.enter_async_context(
                 grpc.aio.secure_channel(address, certificate_of(folder, name))

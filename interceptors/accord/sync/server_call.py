@@ -156,9 +156,12 @@ class Walk(Generic[Req, Res]):
         """Until it has its place. Raises ResourceExhausted or DeadlineExceeded."""
         admission, call, bell = self._stages.admission, self.incoming.call, waiter.notify
         assert isinstance(bell, _Bell)
+        self.grpc_context.add_callback(bell.set)  # who has gone waits no longer
         while self.incoming.permit is None:
             try:
                 bell.wait(admission.patience(call))
+                if not self.grpc_context.is_active():
+                    raise CallEnded
             except BaseException:
                 admission.limiter.leave(waiter)
                 raise

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import accord
 from accord import Limits
@@ -22,21 +23,20 @@ from accord.policies.queue import PATIENCE
 from accord.policies.retry import PUSHBACK_KEY
 from accord.policies.types import Priority
 from accord.server.admission import Admission
+from accord.v1 import policy_pb2
+from tests.accord.drivers import Driver
 from tests.accord.kit import (
     Message,
     Stub,
     bound,
     collect,
-    echo,
     eventually,
     failure,
-    handlers,
+    idle,
     path,
-    serving,
     take,
 )
 from tests.accord.server_kit import (
-    bare,
     certificate_of,
     certify,
     mutual,
@@ -44,6 +44,7 @@ from tests.accord.server_kit import (
     secured,
     trailers_of,
 )
+from tests.accord.test_arities import finish
 
 Code = grpc.StatusCode
 
@@ -83,11 +84,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("authorize", [False, True])
-async def test_allow_list(certificates: Path, authorize: bool) -> None:
+async def test_allow_list(driver: Driver, certificates: Path, authorize: bool) -> None:
     """With mutual TLS a caller that the contract does not list is PERMISSION_DENIED."""
     mesh = accord.Mesh("callee", authorize=authorize)
     behaviours = {"Guarded": answer, "Limited": answer, "Unary": answer}
-    async with mutual(mesh, behaviours, certificates, ("alice", "bob")) as stubs:
+    async with mutual(driver, mesh, behaviours, certificates, ("alice", "bob")) as stubs:
         assert (await stubs["alice"].Guarded(Message(text="a"))).text == "a"
         error = await failure(stubs["bob"].Guarded(Message()))
         assert (error.code, error.reason) == (Code.PERMISSION_DENIED, "NOT_ALLOWED")
@@ -100,23 +101,21 @@ async def test_allow_list(certificates: Path, authorize: bool) -> None:
             assert (await unlisted).text == "c"
 
 
-async def test_identity_of_a_mesh_client(certificates: Path) -> None:
-    """Channels of a mesh, of both kinds, show the certificate that they are given, and keep it."""
+async def test_identity_of_a_mesh_client(driver: Driver, certificates: Path) -> None:
+    """Channels of a mesh show the certificate that they are given, and keep it."""
     caller = accord.Mesh("caller")
     alice, bob = (certificate_of(certificates, name) for name in ("alice", "bob"))
-    async with secured(accord.Mesh("callee"), {"Guarded": answer}, certificates) as address:
-        channel = caller.channel(address, credentials=alice)
-        assert caller.channel(address, credentials=alice) is channel
-        assert (await Stub(channel).Guarded(Message(text="a"))).text == "a"
-        refused = await failure(Stub(caller.channel(address, credentials=bob)).Guarded(Message()))
+    mesh, behaviours = accord.Mesh("callee"), {"Guarded": answer}
+    async with secured(driver, mesh, behaviours, certificates) as address:
+        stub = driver.stub(caller, address, credentials=alice)
+        assert driver.stub(caller, address, credentials=alice)._channel is stub._channel
+        assert (await stub.Guarded(Message(text="a"))).text == "a"
+        stub = driver.stub(caller, address, credentials=bob)
+        refused = await failure(stub.Guarded(Message()))
         assert (refused.code, refused.reason) == (Code.PERMISSION_DENIED, "NOT_ALLOWED")
-        plain = await failure(Stub(caller.channel(address)).Guarded(Message()))
+        plain = await failure(driver.stub(caller, address).Guarded(Message()))
         assert plain.code is Code.UNAVAILABLE
-
-        threads = Stub(caller.sync.channel(address, credentials=alice))
-        text = (await asyncio.to_thread(threads.Guarded, Message(text="s"))).text
-        assert text == "s"
-        await caller.close()
+        await driver.close(caller)
 
 
 @pytest.mark.parametrize(
@@ -148,21 +147,21 @@ def test_what_shows_the_process_is_its_operators(
     assert caught.value.reason == refused
 
 
-async def test_anonymous_on_loopback() -> None:
+async def test_anonymous_on_loopback(driver: Driver) -> None:
     """Without mutual TLS nobody has an identity: callers pass, unless identities are required."""
-    async with bare({"Guarded": answer}) as served:
+    async with driver.bare({"Guarded": answer}) as served:
         assert (await served.stub.Guarded(Message(text="a"))).text == "a"
-    async with bare({"Guarded": answer, "Unary": answer}, authorize=True) as served:
+    async with driver.bare({"Guarded": answer, "Unary": answer}, authorize=True) as served:
         for method in (served.stub.Guarded, served.stub.Unary):
             error = await failure(method(Message()))
             assert (error.code, error.reason) == (Code.PERMISSION_DENIED, "NO_IDENTITY")
         assert served.counts("Guarded") == {"authorization.refused": 1}
 
 
-async def test_rate_limit_per_identity(certificates: Path) -> None:
+async def test_rate_limit_per_identity(driver: Driver, certificates: Path) -> None:
     """Each identity has a bucket of its own; one that is empty answers with the time to wait."""
     mesh = accord.Mesh("callee")
-    async with mutual(mesh, {"Limited": answer}, certificates, ("alice", "bob")) as stubs:
+    async with mutual(driver, mesh, {"Limited": answer}, certificates, ("alice", "bob")) as stubs:
         for _ in range(5):
             await stubs["alice"].Limited(Message())
         error = await rejected(stubs["alice"].Limited(Message()))
@@ -178,9 +177,9 @@ async def test_rate_limit_per_identity(certificates: Path) -> None:
     ("depth", "passes"),
     [("0", True), ("2", True), ("3", False), ("64", False), ("999999", False)],
 )
-async def test_depth(depth: str, passes: bool) -> None:
+async def test_depth(driver: Driver, depth: str, passes: bool) -> None:
     """A chain that is longer than the contract allows is refused, and says so."""
-    async with bare({"Unary": answer}) as served:
+    async with driver.bare({"Unary": answer}) as served:
         call = served.stub.Unary(Message(text="a"), metadata=(("accord-depth", depth),))
         if passes:
             assert (await call).text == "a"
@@ -190,9 +189,9 @@ async def test_depth(depth: str, passes: bool) -> None:
         assert served.counts("Unary") == {"depth.refused": 1}
 
 
-async def test_dark_mode() -> None:
+async def test_dark_mode(driver: Driver) -> None:
     """In dark mode depth, rate and concurrency limits decide and count, and let the call pass."""
-    async with bare({"Limited": answer}) as served:
+    async with driver.bare({"Limited": answer}) as served:
         off = (
             ops.DARK_POLICY_DEPTH,
             ops.DARK_POLICY_RATE_LIMIT,
@@ -212,10 +211,10 @@ async def test_dark_mode() -> None:
         await eventually(served.idle)
 
 
-async def test_no_bound_no_refusal() -> None:
+async def test_no_bound_no_refusal(driver: Driver) -> None:
     """However many calls are at work, none is refused while the process lacks nothing."""
     gate = Gate()
-    async with bare({"Unary": gate.unary()}) as served:
+    async with driver.bare({"Unary": gate.unary()}) as served:
         bound(served.mesh, "Unary", 0)
         calls = [served.stub.Unary(Message(), timeout=20) for _ in range(300)]
         await eventually(lambda: gate.started == 300, 20)
@@ -225,10 +224,10 @@ async def test_no_bound_no_refusal() -> None:
         await eventually(served.idle)
 
 
-async def test_no_room() -> None:
+async def test_no_room(driver: Driver) -> None:
     """A call that finds no place within its patience is told when to come back."""
     gate = Gate()
-    async with bare({"Unary": gate.unary()}) as served:
+    async with driver.bare({"Unary": gate.unary()}) as served:
         bound(served.mesh, "Unary", 1)
         first = served.stub.Unary(Message())
         await eventually(lambda: gate.started == 1)
@@ -246,7 +245,7 @@ async def test_no_room() -> None:
         await eventually(served.idle)
 
 
-async def test_queue_by_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_queue_by_priority(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A critical call passes those that wait, and the least important gives up first."""
     monkeypatch.setitem(PATIENCE, Priority.DEFAULT, 30.0)
     monkeypatch.setitem(PATIENCE, Priority.CRITICAL, 30.0)
@@ -257,7 +256,7 @@ async def test_queue_by_priority(monkeypatch: pytest.MonkeyPatch) -> None:
         await gate.open.wait()
         return request
 
-    async with bare({"Unary": handler}) as served:
+    async with driver.bare({"Unary": handler}) as served:
         bound(served.mesh, "Unary", 1)
         limiter = served.mesh.control.limiter
 
@@ -278,19 +277,25 @@ async def test_queue_by_priority(monkeypatch: pytest.MonkeyPatch) -> None:
         assert served.counts("Unary") == {"limit.refused.SHEDDABLE": 1}
 
 
-async def test_who_sends_no_request_holds_no_place() -> None:
+async def test_who_sends_no_request_holds_no_place(driver: Driver) -> None:
     """A call whose request never comes takes no permit from those who have sent theirs."""
     arrived = asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     class Watch(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def intercept_service(self, continuation: Any, details: Any) -> Any:
             arrived.set()
             return await continuation(details)
 
-    mesh = accord.Mesh("callee")
+    class SyncWatch(grpc.ServerInterceptor):  # type: ignore[type-arg]
+        def intercept_service(self, continuation: Any, details: Any) -> Any:
+            loop.call_soon_threadsafe(arrived.set)
+            return continuation(details)
+
+    mesh, interceptors = accord.Mesh("callee"), [Watch() if driver.aio else SyncWatch()]
     bound(mesh, "Unary", 1)
     async with (
-        serving(mesh, {"Unary": answer}, interceptors=[Watch()]) as address,
+        driver.serving(mesh, {"Unary": answer}, interceptors=interceptors) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
         calls: Any = channel.stream_unary
@@ -298,16 +303,18 @@ async def test_who_sends_no_request_holds_no_place() -> None:
         await arrived.wait()
         for _ in range(3):
             await Stub(channel).Unary(Message())
-        assert mesh.control.limiter.snapshot().in_flight == 0
+        await eventually(lambda: idle(mesh))
         silent.cancel()
 
 
-async def test_cancelled_while_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_while_waiting(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller that goes away while it waits leaves its place, and its handler never starts."""
     monkeypatch.setitem(PATIENCE, Priority.DEFAULT, 30.0)
     gate = Gate()
-    async with bare({"Unary": gate.unary()}) as served:
-        bound(served.mesh, "Unary", 1)
+    async with driver.bare({"Unary": gate.unary()}) as served:
+        policy = policy_pb2.MethodPolicy(limit=policy_pb2.Limit(max_concurrent=1))
+        policy.timeout.seconds = 60
+        served.mesh.control.overrides.set(path("Unary"), ops.Override(policy=policy))
         calls = served.mesh.control.limiter
         first = served.stub.Unary(Message())
         await eventually(lambda: gate.started == 1)
@@ -324,7 +331,27 @@ async def test_cancelled_while_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
         assert gate.started == 1
 
 
-async def test_streams_have_their_own_limit() -> None:
+async def test_expired_work_is_not_begun(driver: Driver) -> None:
+    """A call whose deadline has passed while it waited never reaches its handler."""
+    ran: list[str] = []
+
+    async def handler(request: Any, context: Any) -> Any:
+        ran.append(request.text)
+        await asyncio.sleep(0.15)
+        return request
+
+    async with driver.bare({"Unary": handler}) as served:
+        bound(served.mesh, "Unary", 1)
+        first = asyncio.ensure_future(finish(served.stub.Unary(Message(text="first")), "Unary"))
+        await eventually(lambda: ran == ["first"])
+        late = await failure(served.stub.Unary(Message(text="late"), timeout=0.05))
+        assert late.code is Code.DEADLINE_EXCEEDED
+        await first
+        await eventually(served.idle)
+    assert ran == ["first"]
+
+
+async def test_streams_have_their_own_limit(driver: Driver) -> None:
     """Open streams take no permits from calls, and have a fixed number of places."""
     opened = asyncio.Event()
 
@@ -334,7 +361,7 @@ async def test_streams_have_their_own_limit() -> None:
         await asyncio.sleep(60)
 
     behaviours = {"ServerStream": endless, "Unary": answer}
-    async with bare(behaviours, limits=Limits(streams=1)) as served:
+    async with driver.bare(behaviours, limits=Limits(streams=1)) as served:
         stream = served.stub.ServerStream(Message())
         await stream.read()
         await opened.wait()
@@ -349,13 +376,15 @@ def _violations(request: Any) -> list[accord.FieldViolation]:
     return [accord.FieldViolation("text", "is bad")] if request.text == "bad" else []
 
 
-async def test_order_of_stages() -> None:
+async def test_order_of_stages(driver: Driver) -> None:
     """A call that breaks every rule meets them in order: each fix reveals the next one."""
 
     async def handler(request: Any, context: Any) -> Any:
         raise accord.NotFound()
 
-    async with bare({"Charge": handler}, validator=_violations, idempotency="handler") as served:
+    async with driver.bare(
+        {"Charge": handler}, validator=_violations, idempotency="handler"
+    ) as served:
         control = served.mesh.control
         control.overrides.set(
             path("Charge"),
@@ -401,7 +430,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("metadata", HOSTILE)
-async def test_hostile_metadata(metadata: list[tuple[str, Any]]) -> None:
+async def test_hostile_metadata(driver: Driver, metadata: list[tuple[str, Any]]) -> None:
     """Metadata that is too long, garbled or too much is as good as none."""
 
     async def handler(request: Any, context: Any) -> Any:
@@ -409,13 +438,13 @@ async def test_hostile_metadata(metadata: list[tuple[str, Any]]) -> None:
         assert call is not None
         return Message(text=f"{call.depth} {call.attempt} {call.priority.name}")
 
-    async with bare({"Unary": handler}) as served:
+    async with driver.bare({"Unary": handler}) as served:
         for _ in range(5):
             found = await served.stub.Unary(Message(), metadata=metadata)
             assert found.text == "0 0 DEFAULT"
 
 
-async def test_attempt_is_read() -> None:
+async def test_attempt_is_read(driver: Driver) -> None:
     """The handler's context knows which attempt of its caller it serves."""
 
     async def handler(request: Any, context: Any) -> Any:
@@ -423,32 +452,27 @@ async def test_attempt_is_read() -> None:
         assert call is not None
         return Message(text=str(call.attempt))
 
-    async with bare({"Unary": handler}) as served:
+    async with driver.bare({"Unary": handler}) as served:
         for sent, read in (("0", "0"), ("3", "3"), ("x", "0"), ("100", "99"), ("1" * 10, "0")):
             metadata = (("accord-attempt", sent),)
             assert (await served.stub.Unary(Message(), metadata=metadata)).text == read
 
 
-async def test_health_is_never_shed() -> None:
+async def test_health_is_never_shed(driver: Driver) -> None:
     """GRPC's own services answer while there is no room for anything else."""
-    from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-
     mesh = accord.Mesh("callee")
-    server = mesh.server(handlers=[handlers({"Unary": answer})])
+    server = driver.server(mesh)
+    address = await driver.start(server, {"Unary": answer})
     bound(mesh, "Unary", 1)
     assert take(mesh, "Unary")
-    servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         found = await stub.Check(health_pb2.HealthCheckRequest())
         assert found.status == health_pb2.HealthCheckResponse.SERVING
-    await server.stop(None)
+    await driver.stop(server)
 
 
-async def test_priority_travels_down() -> None:
+async def test_priority_travels_down(driver: Driver) -> None:
     """A nested call has the priority of the call that it is made for."""
 
     async def relay(request: Any, context: Any) -> Any:
@@ -459,5 +483,5 @@ async def test_priority_travels_down() -> None:
         assert call is not None
         return Message(text=f"{call.priority.name} {call.depth}")
 
-    async with echo({"Critical": relay, "Unary": leaf}) as stub:
+    async with driver.echo({"Critical": relay, "Unary": leaf}) as stub:
         assert (await stub.Critical(Message())).text == "CRITICAL 1"

@@ -1,7 +1,6 @@
 """What the server does around a handler that runs in a thread, stage by stage."""
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,12 +12,9 @@ import pytest
 import accord
 from accord import Limits
 from accord.ops.v1 import mesh_pb2
-from accord.policies.queue import PATIENCE
-from accord.policies.retry import PUSHBACK_KEY
-from accord.policies.types import Priority
 from accord.v1 import policy_pb2
-from tests.accord.kit import Message, Stub, bound, handlers, idle, path
-from tests.accord.sync.kit import Hold, eventually, failure, serving, trailers_of
+from tests.accord.kit import Message, Stub, handlers, idle, path
+from tests.accord.sync.kit import eventually, serving
 
 
 @contextmanager
@@ -39,92 +35,6 @@ def answer(request: Any, context: Any) -> Any:
     return request
 
 
-def test_identity_depth_and_rate() -> None:
-    """Callers without an identity, chains that are too long and used-up buckets are refused."""
-    with bare({"Unary": answer}, authorize=True) as (stub, _):
-        assert failure(lambda: stub.Unary(Message())).reason == "NO_IDENTITY"
-    with bare({"Unary": answer, "Limited": answer}) as (stub, mesh):
-        deep = failure(lambda: stub.Unary(Message(), metadata=(("accord-depth", "9"),)))
-        assert deep.reason == "CALL_TOO_DEEP"
-        for _ in range(5):
-            stub.Limited(Message())
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.Limited(Message())
-        assert accord.ServiceError.from_rpc(caught.value).reason == "RATE_LIMITED"
-        assert 9000 < int(trailers_of(caught.value)[PUSHBACK_KEY]) <= 10_000
-        assert idle(mesh)
-
-
-def test_queue_and_overload(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls wait for a place, in order of priority; who waits in vain is told when to come back."""
-    monkeypatch.setitem(PATIENCE, Priority.DEFAULT, 30.0)
-    monkeypatch.setitem(PATIENCE, Priority.CRITICAL, 30.0)
-    hold, order = threading.Event(), []
-
-    def handler(request: Any, context: Any) -> Any:
-        order.append(request.text)
-        hold.wait(20)
-        return request
-
-    with bare({"Unary": handler}) as (stub, mesh), ThreadPoolExecutor(4) as callers:
-        bound(mesh, "Unary", 1)
-
-        def call(text: str, priority: Priority) -> Any:
-            metadata = (("accord-priority", priority.name),)
-            return stub.Unary(Message(text=text), metadata=metadata, timeout=20)
-
-        first = callers.submit(call, "first", Priority.DEFAULT)
-        eventually(lambda: order == ["first"])
-        second = callers.submit(call, "second", Priority.DEFAULT)
-        eventually(lambda: mesh.control.limiter.snapshot().queued == 1)
-        third = callers.submit(call, "critical", Priority.CRITICAL)
-        eventually(lambda: mesh.control.limiter.snapshot().queued == 2)
-        error = failure(lambda: call("sheddable", Priority.SHEDDABLE))
-        assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
-        assert error.retry_after
-        hold.set()
-        for each in (first, second, third):
-            each.result(20)
-        assert order == ["first", "critical", "second"]
-        eventually(lambda: idle(mesh))
-
-
-def test_waiting_for_a_place_ends() -> None:
-    """The wait for a place ends with the call's patience, or with the caller's deadline."""
-    hold = Hold()
-
-    def handler(request: Any, context: Any) -> Any:
-        if request.text == "hold":
-            hold(context)
-        return request
-
-    with bare({"Unary": handler}) as (stub, mesh):
-        bound(mesh, "Unary", 1)
-        held = stub.Unary.future(Message(text="hold"), timeout=5)
-        assert hold.started.wait(3)
-        assert failure(lambda: stub.Unary(Message())).reason == "OVERLOADED"
-        late = failure(lambda: stub.Unary(Message(), timeout=0.03))
-        assert late.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        held.cancel()
-        eventually(lambda: idle(mesh))
-
-
-def test_streams_have_a_limit_of_their_own() -> None:
-    """One stream too many is refused; a stream holds its place until it ends."""
-    hold = Hold()
-
-    def stream(request: Any, context: Any) -> Iterator[Any]:
-        yield request
-        hold(context)
-
-    with bare({"ServerStream": stream}, limits=Limits(streams=1)) as (stub, mesh):
-        call = stub.ServerStream(Message())
-        next(call)
-        assert failure(lambda: list(stub.ServerStream(Message()))).reason == "OVERLOADED"
-        call.cancel()
-        eventually(lambda: idle(mesh))
-
-
 def test_async_store_is_refused() -> None:
     """A store that has to be awaited is refused when the server is made, not when it is called."""
 
@@ -133,26 +43,6 @@ def test_async_store_is_refused() -> None:
 
     with pytest.raises(TypeError, match="SyncIdempotencyStore"):
         accord.Mesh("callee").sync.server(idempotency=Async())  # type: ignore[arg-type]
-
-
-def test_expired_work_is_not_begun() -> None:
-    """A call whose deadline has passed while it waited never reaches its handler."""
-    ran: list[str] = []
-
-    def handler(request: Any, context: Any) -> Any:
-        ran.append(request.text)
-        time.sleep(0.15)
-        return request
-
-    with bare({"Unary": handler}) as (stub, mesh):
-        bound(mesh, "Unary", 1)
-        first = stub.Unary.future(Message(text="first"))
-        eventually(lambda: ran == ["first"])
-        late = failure(lambda: stub.Unary(Message(text="late"), timeout=0.05))
-        assert late.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        first.result(3)
-        eventually(lambda: idle(mesh))
-    assert ran == ["first"]
 
 
 class Careless(grpc.ServerInterceptor):  # type: ignore[type-arg]
@@ -218,11 +108,22 @@ def test_streams_leave_threads_for_other_calls() -> None:
 
     def stream(request: Any, context: Any) -> Iterator[Any]:
         yield request
-        done.wait(10)
+        done.wait(60)
+
+    calls: list[Any] = []
+
+    def opened() -> bool:
+        # One after the other: a crowd at once may be more than a busy machine can do.
+        call = stub.ServerStream(Message())
+        try:
+            next(call)
+        except grpc.RpcError:
+            return False
+        calls.append(call)
+        return True
 
     with bare({"ServerStream": stream, "Unary": answer}, limits=Limits(streams=330)) as (stub, _):
-        calls = [stub.ServerStream(Message()) for _ in range(330)]
-        for call in calls:
-            next(call)
+        for _ in range(330):
+            eventually(opened)
         assert stub.Unary(Message(text="a")).text == "a"
         done.set()
