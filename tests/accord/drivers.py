@@ -11,7 +11,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
@@ -364,7 +364,7 @@ class _Work:
         self._driver = driver
         self._loop = loop
         self._task: asyncio.Task[Any] | None = None
-        self._ended = not context.add_callback(partial(loop.call_soon_threadsafe, self._end))
+        self._ended = not context.add_callback(self._told)
 
     def __enter__(self) -> Self:
         self._driver.working.add(self)
@@ -372,6 +372,10 @@ class _Work:
 
     def __exit__(self, *_: object) -> None:
         self._driver.working.discard(self)
+
+    def _told(self) -> None:
+        with suppress(RuntimeError):  # the test is over, and its loop closed
+            self._loop.call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
         self._ended = True
