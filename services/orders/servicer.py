@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 import grpc
@@ -21,7 +22,7 @@ from accord_runtime.work.table import Work
 from services.orders import domain, store
 from services.orders.bulk import BulkUpdates, cancel
 from services.orders.steps import OrderSteps
-from services.orders.watching import Watching, paced
+from services.orders.watching import Watching
 from shop.customers.v1.customers_pb2 import Customer, GetCustomerRequest, GetCustomerResponse
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.orders.v1 import orders_pb2 as pb
@@ -117,8 +118,10 @@ class OrderServicer(OrderServiceServicer):
     async def StreamOrderUpdates(
         self, request: pb.StreamOrderUpdatesRequest, context: Context
     ) -> AsyncIterator[pb.StreamOrderUpdatesResponse]:
-        async for update in paced(self._watching.updates(request.order_id, request.after_sequence)):
-            yield update
+        found = self._watching.updates(request.order_id, request.after_sequence)
+        async with aclosing(found) as updates:
+            async for update in updates:
+                yield update
 
     async def BulkUpdateOrders(
         self, request_iterator: AsyncIterator[pb.BulkUpdateOrdersRequest], context: Context
@@ -128,15 +131,17 @@ class OrderServicer(OrderServiceServicer):
     async def TrackOrders(
         self, request_iterator: AsyncIterator[pb.TrackOrdersRequest], context: Context
     ) -> AsyncIterator[pb.TrackOrdersResponse]:
-        async for response in paced(self._watching.track(request_iterator)):
-            yield response
+        async with aclosing(self._watching.track(request_iterator)) as responses:
+            async for response in responses:
+                yield response
 
     async def ReadEvents(
         self, request: pb.ReadEventsRequest, context: Context
     ) -> AsyncIterator[pb.ReadEventsResponse]:
-        events = self._watching.record(request.after_position, follow=request.follow)
-        async for response in paced(events):
-            yield response
+        found = self._watching.record(request.after_position, follow=request.follow)
+        async with aclosing(found) as responses:
+            async for response in responses:
+                yield response
 
     async def _known(self, customer_id: str) -> None:
         """Look the customer up; an unknown one is a refusal, and recorded as the answer."""

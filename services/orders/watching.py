@@ -1,16 +1,14 @@
 """Streams of updates and events: read from the record, woken by the notifier."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from google.protobuf.any_pb2 import Any
 
-from accord.errors import Aborted, NotFound, OutOfRange, ResourceExhausted, ServiceError
+from accord.errors import NotFound, OutOfRange, ResourceExhausted, ServiceError
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.notifier import RECORD, Notifier, Watch
 from accord_runtime.events.outbox import Event, after_position, committed, of_key
@@ -18,32 +16,11 @@ from services.orders import domain, store
 from shop.common.v1.event_pb2 import EventRecord
 from shop.orders.v1 import orders_pb2 as pb
 
-PATIENCE: Final = 30.0
-"""Seconds that one message may wait for a slow reader."""
-
 MAX_TRACKED: Final = 1000
 """Orders that one TrackOrders stream follows at a time."""
 
 BATCH: Final = 200
 """Events read at once."""
-
-M = TypeVar("M")
-
-
-async def paced(
-    messages: AsyncGenerator[M, None], clock: Callable[[], float] = time.monotonic
-) -> AsyncIterator[M]:
-    """Hand messages over to a reader who keeps up.
-
-    Raises:
-        Aborted: taking one took longer than `PATIENCE`. The reader may resume.
-    """
-    async with aclosing(messages):
-        async for message in messages:
-            handed_over = clock()
-            yield message
-            if clock() - handed_over > PATIENCE:
-                raise Aborted("SLOW_CONSUMER", "messages were not read in time; resume the stream")
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RESET, _SETTINGS, _PING = 0, 1, 3, 4, 6
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _WINDOW = 0, 1, 3, 4, 6, 8
 _END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
 _CANCEL: Final = struct.pack(">I", 8)
 
@@ -59,6 +59,11 @@ class Connection:
     def send(self, frames: bytes) -> None:
         """Raises OSError: the server has hung up."""
         self._socket.sendall(frames)
+
+    def read_on(self, stream: int, size: int) -> None:
+        """Take so many bytes more on a stream."""
+        for each in (0, stream):
+            self.send(_frame(_WINDOW, 0, each, struct.pack(">I", size)))
 
     def wait(self, stream: int, seconds: float = 5.0) -> int | None:
         """How a stream has ended, see `ended`. Raises TimeoutError."""

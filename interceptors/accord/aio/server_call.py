@@ -11,6 +11,7 @@ import grpc.aio
 from accord import errors
 from accord.aio import EOF
 from accord.aio.server_context import GrpcContext, ServerContext
+from accord.aio.server_core import Resets
 from accord.aio.server_handler_shapes import Behaviour, Handle, HandleMany
 from accord.aio.server_idempotency import KeyedCalls
 from accord.aio.server_queue_wait import Bell, wait_for_place
@@ -19,6 +20,7 @@ from accord.context import CallContext
 from accord.server import error_mapping
 from accord.server.error_mapping import Answer, Answered
 from accord.server.stage_order import CANCELLED, OPENED, IncomingCall, Stages
+from accord.server.timeouts import ANSWER_TIME, SLOW_READER
 from accord.server.types import NO_ERROR, Req, Res
 
 
@@ -30,6 +32,7 @@ class Pipeline(Generic[Req, Res]):
     keyed: KeyedCalls | None
     """The calls of this process with a key, if there is a store of their answers."""
     translate: errors.Translate | None
+    resets: Resets
 
     def behaviour(
         self,
@@ -139,7 +142,15 @@ class Pipeline(Generic[Req, Res]):
         code = errors.grpc_code(answer.status.code)
         incoming.status = code.name
         trailers = answer.trailers(grpc_context.trailing_metadata())
-        await grpc_context.abort(code, answer.status.message, trailers)
+        longest = None
+        if watchdog is not None:
+            longest = ANSWER_TIME if error is watchdog.error else SLOW_READER
+        try:
+            async with asyncio.timeout(longest):
+                await grpc_context.abort(code, answer.status.message, trailers)
+        except (TimeoutError, grpc.aio.InternalError):  # the latter: before the first response
+            self.resets.reset()
+            raise asyncio.CancelledError from None
 
 
 def _answer_to(

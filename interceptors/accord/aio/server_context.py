@@ -103,9 +103,12 @@ class ServerContext(ServicerContext[GrpcContext], Generic[Req, Res]):
     async def write(self, message: Res) -> None:
         """Send one response."""
         raw = self._codec.encode(message)
-        await self._context.write(raw)
-        if self._watchdog is not None:
-            self._watchdog.touch()
+        if self._watchdog is None:
+            await self._context.write(raw)
+        else:
+            self._watchdog.writing()
+            await self._context.write(raw)
+            self._watchdog.written()
         if self._observed is not None:
             self._observed.sent(len(raw))
 

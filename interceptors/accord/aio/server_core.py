@@ -9,6 +9,7 @@ that is answered.
 """
 
 import asyncio
+import gc
 import logging
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
@@ -29,6 +30,9 @@ _KNOWN: Final = all(
     for name in ("_request_call", "_serving_task_crash_handler", "is_running", "shutdown", "start")
 )
 """Whether this gRPC has what is used here; else its server is left as it is."""
+
+RESET_PAUSE: Final = 0.1
+"""Seconds in which stuck calls are gathered."""
 
 
 class CoreServer(cygrpc.AioServer):  # type: ignore[misc]  # gRPC has no types for it
@@ -103,6 +107,45 @@ class _Loop(CoreServer):
 
     def _replace(self, task: asyncio.Task[None]) -> bool:
         return self._origin._replace(task)
+
+
+class Resets:
+    """Resets calls of gRPC's that cannot be answered, because their readers have stopped.
+
+    gRPC has nothing for it. It lets go of a call, and so resets its stream, when the handler is
+    done and the caller has closed it; a task waits for that. The wait is ended, as if the caller
+    had. The task is found as that which knows the handler's: some milliseconds for thousands of
+    calls, so all that are stuck are looked for together.
+    """
+
+    def __init__(self) -> None:
+        self._handlers: set[asyncio.Task[None] | None] = set()
+
+    def reset(self) -> None:
+        """The call that the current task handles is to be reset soon; its handler ends now."""
+        if not self._handlers:
+            asyncio.get_running_loop().call_later(RESET_PAUSE, self._sweep)
+        self._handlers.add(asyncio.current_task())
+
+    def _sweep(self) -> None:
+        handlers, self._handlers = self._handlers, set()
+        for task in asyncio.all_tasks():
+            if task.get_name() == "rpc_task" and not handlers.isdisjoint(_known_to(task)):
+                wait = getattr(task, "_fut_waiter", None)
+                if wait is not None and not wait.done():
+                    # gRPC will set its result once more, when the call has ended.
+                    wait.add_done_callback(_renew)
+                    wait.set_result(None)
+
+
+def _known_to(task: asyncio.Task[None]) -> set[asyncio.Task[None]]:
+    """The tasks that a coroutine of gRPC's has in its variables."""
+    scopes = gc.get_referents(task.get_coro())
+    return {each for each in gc.get_referents(*scopes) if isinstance(each, asyncio.Task)}
+
+
+def _renew(wait: "asyncio.Future[None]") -> None:
+    asyncio.Future.__init__(wait, loop=wait.get_loop())
 
 
 def bare(

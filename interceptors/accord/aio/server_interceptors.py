@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from accord.aio.server_call import Pipeline
 from accord.aio.server_context import ServerContext
+from accord.aio.server_core import Resets
 from accord.aio.server_handler_shapes import (
     MethodHandler,
     OneResponse,
@@ -69,12 +70,13 @@ class ServerPipelines(Pipelines):
             remedy='give Mesh(idempotency=...) a store, or "handler" if the handler recognises '
             "repeats itself",
         )
+        self._resets = Resets()
 
     def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
         # Where it is registered nobody knows a method's types; gRPC's stubs know no aio handler.
         found = cast("MethodHandler[Message, Message]", handler)
         stages, broken = self._stages(method, found)
-        pipeline = Pipeline(stages, self._keyed, self._settings.translate)
+        pipeline = Pipeline(stages, self._keyed, self._settings.translate, self._resets)
         # A single request is read like a stream of one: when gRPC reads it, a call without one is
         # never answered, and none of our limits hold before it comes.
         streamed = found.request_streaming

@@ -18,15 +18,10 @@ class Watchdog(TimedCall):
 
     def __init__(self, policy: MethodPolicy, limits: TimeLimits) -> None:
         self._loop = asyncio.get_running_loop()
-        super().__init__(policy, limits, self._loop.time())
+        super().__init__(policy, limits, self._loop.time)
         self._task = asyncio.current_task()
         self._handle: asyncio.TimerHandle | None = None
         self._watch()
-
-    def touch(self) -> None:
-        """Something was sent or received."""
-        if self._handle is not None:
-            self._touched = self._loop.time()
 
     def stop(self) -> None:
         """The handler has ended."""
@@ -41,7 +36,7 @@ class Watchdog(TimedCall):
         return self.error if self._task.uncancel() == 0 else None
 
     def _watch(self) -> None:
-        self._handle = self._loop.call_at(self._due(), self._check)
+        self._handle = self._loop.call_at(self._due(self._loop.time()), self._check)
 
     def _check(self) -> None:
         if self._look(self._loop.time()) is None:

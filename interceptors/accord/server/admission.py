@@ -91,6 +91,18 @@ class Admission:
                     RATE_LIMITED, refused.retry_after, "the caller's rate limit is used up"
                 )
 
+    def share(self, call: CallContext, holders: tuple[str, ...]) -> bool:
+        """Whether a stream has taken a place of its holders' share. Raises ResourceExhausted."""
+        if self._line is None or call.policy.limit is None:
+            return False
+        with self._lock:
+            refused = self._state.shares.take(holders, call.priority)
+        if refused is not None and self._acts("stream_share", Dark.CONCURRENCY_LIMIT, call):
+            raise errors.ResourceExhausted(
+                OVERLOADED, refused.retry_after, "this caller has its share of the streams"
+            )
+        return refused is None
+
     def enter(
         self,
         call: CallContext,

@@ -62,6 +62,13 @@ def principal(grpc_context: GrpcContext) -> str:
     return found[0].decode(errors="replace") if found else context.ANONYMOUS
 
 
+def holders(grpc_context: GrpcContext, principal: str) -> tuple[str, ...]:
+    """Who holds the place of a stream: its connection, and its caller where that is known."""
+    peer = grpc_context.peer()
+    found = (peer,) if peer.startswith("ip") else ()  # those of a Unix socket look alike
+    return found if principal == context.ANONYMOUS else (*found, principal)
+
+
 def own(method: str) -> bool:
     """Whether a method is gRPC's own: health and reflection have no contract."""
     return method.startswith("/grpc.")

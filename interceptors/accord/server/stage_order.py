@@ -39,7 +39,7 @@ from accord.server.admission import Admission
 from accord.server.codec import Codec
 from accord.server.fault_injection import Harm
 from accord.server.idempotency import identify
-from accord.server.request import READ, Peers, Settings, principal, read_headers
+from accord.server.request import READ, Peers, Settings, holders, principal, read_headers
 from accord.server.spans import ServerCall, ServerMethod
 from accord.server.timeouts import TimeLimits, time_limits
 from accord.server.types import NO_ERROR, GrpcContext, Req, Res, Status, Trailers
@@ -69,6 +69,10 @@ class IncomingCall:
     observed: ServerCall | None
     arrived: float
     """When it came to this process."""
+    holders: tuple[str, ...] = ()
+    """Of a stream: who holds its place."""
+    shared: bool = False
+    """Whether they do."""
     permit: Permit | None = None
     harm: Harm | None = None
     status: str = CANCELLED
@@ -91,6 +95,7 @@ class Stages(Generic[Req, Res]):
         "_settings",
         "_state",
         "_streamed",
+        "_streaming",
         "admission",
         "codec",
         "faults",
@@ -120,6 +125,7 @@ class Stages(Generic[Req, Res]):
         self._peers = peers
         self._lock = lock
         self._streamed = streamed
+        self._streaming = streaming
         self._observation = ServerMethod(policy.method)
         self.admission = Admission(
             policy.method, settings.state, lock, streaming=streaming, authorize=settings.authorize
@@ -162,9 +168,12 @@ class Stages(Generic[Req, Res]):
         observed = self._observation.begin(trace, settings.clock)
         context.enter(call)
         watched = remaining is None or remaining > self._bound
-        return IncomingCall(
+        found = IncomingCall(
             call, headers, remaining, self._limits if watched else None, observed, now - waited
         )
+        if self._streaming:
+            found.holders = holders(grpc_context, call.principal)
+        return found
 
     def check(self, incoming: IncomingCall) -> None:
         """Whether this caller may do this now. Raises ServiceError."""
@@ -194,6 +203,8 @@ class Stages(Generic[Req, Res]):
         elif not self._streamed:
             problem = FieldViolation("", "the call has no request")
             raise errors.InvalidArgument("UNDECODABLE", problem)
+        if self._streaming:
+            incoming.shared = self.admission.share(incoming.call, incoming.holders)
         waited = self._settings.clock() - incoming.arrived
         place = self.admission.enter(incoming.call, bell, waited=waited, looped=looped)
         if isinstance(place, Waiter):
@@ -233,6 +244,9 @@ class Stages(Generic[Req, Res]):
 
     def end(self, incoming: IncomingCall, grpc_context: GrpcContext | None) -> None:
         """A call has ended, whatever way. No context: nobody has heard the status that it has."""
+        if incoming.shared:
+            with self._lock:
+                self._state.shares.give_back(incoming.holders)
         if incoming.permit is not None:
             self.admission.end(incoming.permit)
         if incoming.observed is not None:

@@ -17,6 +17,7 @@ from accord.contract.policy_types import MethodPolicy
 from accord.policies.limiter import Limiter
 from accord.policies.queue import Line
 from accord.policies.rate_limit import RateLimiter, RatePolicy
+from accord.policies.stream_share import StreamShares
 from accord.policies.types import Refused
 from accord.server.fault_injection import FaultTable
 
@@ -53,6 +54,7 @@ class ServerState:
         self.max_streams = limits.streams
         self.streams = self.limiter.line(limits.streams, watched=False)
         """All streams together."""
+        self.shares = StreamShares(limits.streams, random=random)
         self.lines: dict[str, Line] = {}
         """Other calls, by method."""
         self._rates: dict[str, tuple[RatePolicy, RateLimiter]] = {}

@@ -35,6 +35,9 @@ class GrpcContext(Protocol):
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """What is known of the peer: properties of its certificate."""
 
+    def peer(self) -> str:
+        """The address of the connection's other end: "ipv4:127.0.0.1:40123"."""
+
     def trailing_metadata(self) -> Metadata | None:
         """The trailers that were set."""
 

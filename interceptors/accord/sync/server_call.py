@@ -19,7 +19,7 @@ from accord.policies.queue import Waiter
 from accord.server import error_mapping, types
 from accord.server.error_mapping import Answer, Answered
 from accord.server.stage_order import OPENED, Stages
-from accord.server.timeouts import TIMEOUT_GRACE
+from accord.server.timeouts import ANSWER_TIME, TIMEOUT_GRACE
 from accord.server.types import NO_ERROR, Req, Res
 from accord.sync.server_context import (
     CallEnded,
@@ -240,12 +240,14 @@ class StreamWalk(Walk[Req, Res]):
     def send(self, response: Res, *, event: bool) -> None:
         """Send one response; `event`: as one of a stream. Raises CallEnded."""
         raw = self.codec.encode(response)
+        if self.watchdog is not None:
+            self.watchdog.writing()
         if not self._closed:
             self._send(raw)
         if self._closed or not self.grpc_context.is_active():
             raise CallEnded
         if self.watchdog is not None:
-            self.watchdog.touch()
+            self.watchdog.written()
         if self.incoming.observed is not None:
             self.incoming.observed.sent(len(raw), event=event)
 
@@ -278,6 +280,7 @@ class StreamWalk(Walk[Req, Res]):
     def _expired(self, error: errors.ServiceError) -> None:
         """A time limit is reached: tell the caller. The handler's thread is told when it asks."""
         self._close(error_mapping.answer_to(error, self.incoming.call, None))
+        TIMERS.after(ANSWER_TIME, self.grpc_context.cancel)  # a reader that has stopped takes none
 
     def _close(self, answer: Answer | None) -> None:
         """Tell the caller: this answer, or what the context says; once."""

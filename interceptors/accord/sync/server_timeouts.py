@@ -22,15 +22,11 @@ class Watchdog(TimedCall):
     def __init__(
         self, policy: MethodPolicy, limits: TimeLimits, bark: Callable[[ServiceError], None]
     ) -> None:
-        super().__init__(policy, limits, time.monotonic())
+        super().__init__(policy, limits, time.monotonic)
         self._bark = bark
         self._stopped = False
         self._timer: Timer | None = None
         self._watch(self._touched)
-
-    def touch(self) -> None:
-        """Something was sent or received."""
-        self._touched = time.monotonic()
 
     def stop(self) -> None:
         """The handler has ended."""
@@ -39,7 +35,7 @@ class Watchdog(TimedCall):
             self._timer.cancel()
 
     def _watch(self, now: float) -> None:
-        due = self._due()
+        due = self._due(now)
         if due < math.inf:
             self._timer = TIMERS.after(due - now, self._check)
 

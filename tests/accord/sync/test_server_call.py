@@ -122,7 +122,7 @@ def test_streams_leave_threads_for_other_calls() -> None:
         calls.append(call)
         return True
 
-    with bare({"ServerStream": stream, "Unary": answer}, limits=Limits(streams=330)) as (stub, _):
+    with bare({"ServerStream": stream, "Unary": answer}, limits=Limits(streams=500)) as (stub, _):
         for _ in range(330):
             eventually(opened)
         assert stub.Unary(Message(text="a")).text == "a"

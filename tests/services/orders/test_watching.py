@@ -1,7 +1,7 @@
 """Streams of updates and events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncIterable
 from typing import Any
 
 import grpc
@@ -56,27 +56,6 @@ async def test_many_watchers_see_the_same(shop: Shop) -> None:
     seen = await asyncio.gather(*(updates(shop, order.order_id) for _ in range(100)))
     assert all(kinds(each) == GOOD for each in seen)
     assert watched(shop.runtimes["orders"].notifier) == 0
-
-
-async def test_a_slow_reader_is_told_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message that waits too long for its reader ends the stream with ABORTED."""
-
-    async def numbers() -> AsyncGenerator[int, None]:
-        for number in (1, 2, 3):
-            yield number
-
-    now = 0.0
-    messages = watching.paced(numbers(), lambda: now)
-    assert await anext(messages) == 1
-    now = watching.PATIENCE
-    assert await anext(messages) == 2
-    now += watching.PATIENCE + 0.1
-    with pytest.raises(ServiceError) as caught:
-        await anext(messages)
-    assert (caught.value.code, caught.value.reason) == (
-        grpc.StatusCode.ABORTED,
-        "SLOW_CONSUMER",
-    )
 
 
 async def record(shop: Shop, after_position: int = 0) -> list[pb.ReadEventsResponse]:
