@@ -39,6 +39,9 @@ from accord.server.types import GenericHandler
 if TYPE_CHECKING:
     from accord.sync.mesh import SyncMesh
 
+MAX_OPEN: Final = 4000
+"""Calls of one connection. See docs/abuse.md for what fewer or more cost."""
+
 Targets = Mapping[str, str] | Callable[[str], str]
 Options = Sequence[tuple[str, str | int]]
 """Arguments of gRPC's channels and servers, by name."""
@@ -73,6 +76,12 @@ _SERVER_OPTIONS: Final = (
     # New replicas get their share of long-lived channels. Calls end on the old connection, streams
     # too, which have a lifetime of their own.
     ("grpc.max_connection_age_ms", 30 * 60_000),
+    # Calls that are not yet accepted are lost at random beyond the one bound, and all beyond the
+    # other: CANCELLED, which nobody retries. A connection may have as many open as the first bound;
+    # a client that wants more waits, and one that opens and resets them by the thousand is refused.
+    ("grpc.max_concurrent_streams", MAX_OPEN),
+    ("grpc.server.max_pending_requests", MAX_OPEN),
+    ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_OPEN),
     *_METADATA,
 )
 

@@ -34,6 +34,7 @@ MODULES: Final = {
     "grpc.aio._channel.Channel": "what `grpc.aio.secure_channel` makes, beneath instrumentation",
     "grpc.aio._server": "the next line",
     "grpc.aio._server.Server": "what `grpc.aio.server` makes, beneath instrumentation",
+    "grpc._cython.cygrpc.AioServer": "the core of a server, which outlives the end of its loop",
     "grpc.aio._interceptor.UnaryUnaryCallResponse": "the call object of an answer without a call",
 }
 """Dotted name -> what it is for."""
@@ -42,6 +43,7 @@ ATTRIBUTES: Final = {
     "_credentials": "of channel credentials: the core's, which the channels take",
     "_active_calls": "of an aio channel: those that it ends when it is closed",
     "_async_request_poller": "of an aio call: the task that waits for the next request",
+    "_fut_waiter": "of a task, of asyncio's: the wait that is ended to reset a call",
     "_interceptors": "faster: of a method of an aio channel",
     "_channel": "faster: the same",
     "_loop": "faster: the same",
@@ -133,6 +135,7 @@ async def test_its_objects_have_it() -> None:
             "_credentials": credentials,
             "_active_calls": channel,
             "_async_request_poller": call,
+            "_fut_waiter": asyncio.current_task(),
         }
         for name in ATTRIBUTES:
             if name != "_active_calls":  # of calls that are intercepted; newer than some gRPC

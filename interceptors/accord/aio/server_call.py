@@ -148,7 +148,7 @@ class Pipeline(Generic[Req, Res]):
         try:
             async with asyncio.timeout(longest):
                 await grpc_context.abort(code, answer.status.message, trailers)
-        except (TimeoutError, grpc.aio.InternalError):  # the latter: before the first response
+        except TimeoutError:
             self.resets.reset()
             raise asyncio.CancelledError from None
 

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
+import grpc.aio
 
 from accord.aio import EOF
 from accord.aio.server_timeouts import Watchdog
@@ -64,7 +66,7 @@ class Requests(Generic[Req]):
 class ServerContext(ServicerContext[GrpcContext], Generic[Req, Res]):
     """gRPC's servicer context, with messages instead of bytes and without UNKNOWN."""
 
-    __slots__ = ("_codec", "_observed", "_received", "_watchdog")
+    __slots__ = ("_codec", "_observed", "_opened", "_received", "_watchdog")
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class ServerContext(ServicerContext[GrpcContext], Generic[Req, Res]):
         self._watchdog = watchdog
         self._observed = observed
         self._received = 0
+        self._opened = False
 
     async def read(self) -> Req:
         """The next request or EOF. Raises InvalidArgument, which names the item."""
@@ -107,6 +110,12 @@ class ServerContext(ServicerContext[GrpcContext], Generic[Req, Res]):
             await self._context.write(raw)
         else:
             self._watchdog.writing()
+            if not self._opened:
+                # Else the first response takes them along, and until it is read gRPC sends no
+                # status (and lets go of nothing that it has made for it).
+                self._opened = True
+                with suppress(grpc.aio.UsageError):  # they are sent
+                    await self._context.send_initial_metadata(())
             await self._context.write(raw)
             self._watchdog.written()
         if self._observed is not None:
