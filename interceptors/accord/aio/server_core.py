@@ -132,7 +132,8 @@ class Resets:
         for task in asyncio.all_tasks():
             if task.get_name() == "rpc_task" and not handlers.isdisjoint(_known_to(task)):
                 wait = getattr(task, "_fut_waiter", None)
-                if wait is not None and not wait.done():
+                # Whoever waits for the handler's task has seen the caller's close already.
+                if wait is not None and not wait.done() and not isinstance(wait, asyncio.Task):
                     # gRPC will set its result once more, when the call has ended.
                     wait.add_done_callback(_renew)
                     wait.set_result(None)
