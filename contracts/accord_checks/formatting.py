@@ -6,7 +6,7 @@ from typing import Final
 
 from google.protobuf import duration_pb2
 
-_NOT_TIMES: Final = frozenset({"percentile", "per_second"})
+_NOT_TIMES: Final = frozenset({"max_concurrent", "percentile", "per_second"})
 
 
 def duration_seconds(duration: duration_pb2.Duration) -> float:
@@ -45,5 +45,6 @@ def shown(value: object, name: str = "") -> str:
         )
         return "{" + ", ".join(parts) + "}"
     if isinstance(value, float):
-        return f"{value:.12g}" if name in _NOT_TIMES else seconds(value)
+        bounded = value < float("inf")
+        return f"{value:.12g}" if name in _NOT_TIMES and bounded else seconds(value)
     return str(value)

@@ -376,7 +376,7 @@ UNARY = (
     hedge {percentile: 90 min_delay {seconds: 1}}
     breaker {failure_percent: 10 min_calls: 11 window {seconds: 12} consecutive_failures: 13
              open {seconds: 14} max_open {seconds: 15} probes: 16}
-    limit {priority: PRIORITY_CRITICAL rate {per_second: 5 burst: 6}}
+    limit {priority: PRIORITY_CRITICAL rate {per_second: 5 burst: 6} max_concurrent: 7}
     allow: "a" calls {method: "t.v1.S/Other" timeout {seconds: 1}}
     compensation {method: "t.v1.S/Other" fill {field: "id" from: "request.id"}}
     idempotency {key: KEY_REQUIRED} errors: "A" max_depth: 1
@@ -387,7 +387,7 @@ UNARY = (
     hedge {percentile: 91 min_delay {seconds: 2}}
     breaker {failure_percent: 20 min_calls: 21 window {seconds: 22} consecutive_failures: 23
              open {seconds: 13} max_open {seconds: 25} probes: 26}
-    limit {priority: PRIORITY_SHEDDABLE rate {per_second: 15 burst: 16}}
+    limit {priority: PRIORITY_SHEDDABLE rate {per_second: 15 burst: 16} max_concurrent: 8}
     allow: "b" calls {method: "t.v1.S/More" timeout {seconds: 2}}
     compensation {method: "t.v1.S/More" fill {field: "name" from: "response.id"}}
     idempotency {key: KEY_NATURAL} errors: "B" max_depth: 2

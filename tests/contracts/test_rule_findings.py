@@ -645,6 +645,13 @@ CHANGES = [
         "PRIORITY_CRITICAL rate: {per_second: 9}}",
         "limit",
     ),
+    Mutation(
+        "POLICY_LIMIT_CHANGED",
+        PAYMENTS,
+        "PRIORITY_CRITICAL}",
+        "PRIORITY_CRITICAL max_concurrent: 9}",
+        "limit",
+    ),
     Mutation("POLICY_DEPTH_LOWERED", ORDERS, GET_ORDER, "max_depth: 1\n" + GET_ORDER, "max_depth"),
     Mutation("POLICY_DEPTH_RAISED", ORDERS, GET_ORDER, "max_depth: 3\n" + GET_ORDER, "max_depth"),
     Mutation(

@@ -108,9 +108,9 @@ def change_rule(
     return lambda check: Comparison(found, check)
 
 
-def went(what: str, then: object, now: object) -> str:
+def went(what: str, then: object, now: object, name: str = "") -> str:
     """A value before and after: "the timeout of Get went from 5 s to 2 s"."""
-    return f"{what} went from {shown(then)} to {shown(now)}"
+    return f"{what} went from {shown(then, name)} to {shown(now, name)}"
 
 
 def moved(
@@ -127,8 +127,9 @@ def moved(
     """
     now, then = (_value(version.policy, path) for version in (new, old))
     if wrong(now, then):
-        what = went(f"{name or path} of {new.short}", then, now)
-        yield Found(what, instead, tuple(path.split(".")))
+        steps = tuple(path.split("."))
+        what = went(f"{name or path} of {new.short}", then, now, steps[-1])
+        yield Found(what, instead, steps)
 
 
 def _value(policy: object, path: str) -> Any:

@@ -1,5 +1,6 @@
 """How often an RPC may be called, from how far, and what live policy must leave of that."""
 
+import math
 from collections.abc import Iterator
 from operator import lt
 
@@ -12,7 +13,7 @@ from accord_checks.declarations import Rpc
 @change_rule(
     "POLICY_LIMIT_CHANGED",
     Risk.RISKY,
-    purpose="No limit is set, no priority changes, and no rate is set or lowered.",
+    purpose="No limit is set, no priority changes, and no rate or bound is set or lowered.",
     why="calls that were served are refused with RESOURCE_EXHAUSTED when there is much to do",
     before="limit: {rate: {per_second: 100}}",
     after="limit: {rate: {per_second: 10}}",
@@ -20,11 +21,17 @@ from accord_checks.declarations import Rpc
 def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
     """A limit that was taken away is safe, and a rate that was raised."""
     yield from moved(old, new, "limit.priority", _given, "see who is shed first", "the priority")
-    yield from moved(old, new, "limit.rate", _lower, "see that no caller needs more", "the rate")
+    instead = "see that no caller needs more"
+    yield from moved(old, new, "limit.rate", _lower, instead, "the rate")
+    yield from moved(old, new, "limit.max_concurrent", _fewer, instead)
 
 
 def _given(now: Priority | None, then: Priority | None) -> bool:
     return now is not None and now is not then
+
+
+def _fewer(now: float | None, then: float | None) -> bool:
+    return now is not None and now < (math.inf if then is None else then)
 
 
 def _lower(now: RatePolicy | None, then: RatePolicy | None) -> bool:
