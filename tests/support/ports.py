@@ -3,13 +3,18 @@
 They lie above the range from which the kernel takes ports for outgoing connections and for whoever
 does not say which: nobody gets one of them by accident before it is listened on. Tests that run
 beside each other never ask for the same one: each worker has every eighth, and gives them in turn.
+Offsets of whole shops, which lie below that range, are few: a run holds those that it uses.
 """
 
+import fcntl
 import itertools
 import os
 import random
 import socket
+import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from services import topology
@@ -28,7 +33,8 @@ def _in_turn(choices: Sequence[int]) -> Iterator[int]:
 
 _ports = _in_turn([port for port in range(_FIRST, _LAST + 1) if port % _WORKERS == _worker])
 _slots: Final = range(topology.MIN_OFFSET, topology.MAX_OFFSET + 1, topology.MIN_OFFSET)
-_offsets = _in_turn(_slots[_worker::_WORKERS])
+_offsets = _in_turn(_slots)
+_held: deque[int] = deque()
 
 
 def free_port() -> int:
@@ -40,13 +46,31 @@ def free_port() -> int:
 
 
 def free_offset() -> int:
-    """A port offset with which every port of the shop is free."""
+    """A port offset with which every port of the shop is free, and that no other test run takes."""
     for offset in itertools.islice(_offsets, len(_slots)):
         ports = [topology.port(name, offset) for name in (topology.BROKER, *topology.SERVICES)]
         ports += [port + topology.METRICS_DISTANCE for port in ports]
-        if all(_free(port) for port in [*ports, topology.smtp_port(offset)]):
+        if _ours(offset) and all(_free(port) for port in [*ports, topology.smtp_port(offset)]):
             return offset
     raise AssertionError("no free ports")
+
+
+def _ours(offset: int) -> bool:
+    """Hold an offset until three more have been given out, or this process has ended.
+
+    There are too few of them for chance, and a shop takes seconds to listen on all of its ports.
+    """
+    path = Path(tempfile.gettempdir(), f"accord-tests-offset-{offset}")
+    held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        return False
+    _held.append(held)
+    if len(_held) > 3:
+        os.close(_held.popleft())
+    return True
 
 
 def _free(port: int) -> bool:
