@@ -185,12 +185,16 @@ def _stated(
     if code in NO_ERROR:
         return None
     found = errors.grpc_code(code) if isinstance(code, int) else code
-    internal, details = _internal(error, call), grpc_context.details()
-    if isinstance(details, bytes):
-        details = details.decode(errors="replace")
+    internal, details = _internal(error, call), details_of(grpc_context)
     return errors.ServiceError(
         found, found.name, details or internal.message, metadata=internal.metadata
     )
+
+
+def details_of(grpc_context: GrpcContext) -> str:
+    """The message that a handler has set; "" for none."""
+    details = grpc_context.details()
+    return details.decode(errors="replace") if isinstance(details, bytes) else details or ""
 
 
 def _internal(error: BaseException, call: CallContext) -> errors.ServiceError:

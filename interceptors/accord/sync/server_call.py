@@ -205,6 +205,9 @@ class UnaryBehaviour(Generic[Req, Res]):
             if walk.incoming.observed is not None:
                 walk.incoming.observed.sent(len(raw), event=False)
             walk.answered(grpc_context.is_active())
+            code = grpc_context.code()
+            if code not in NO_ERROR:  # a status alone, no message before it
+                walk.context.abort(code, error_mapping.details_of(grpc_context))
             return raw
         except CallEnded:
             return b""  # to nobody
@@ -253,6 +256,7 @@ class StreamWalk(Walk[Req, Res]):
 
     def let_go(self) -> None:
         """The handler ends the call by itself, in `callback`, or its caller does."""
+        self.context.lets_go = True
         if not self.grpc_context.add_callback(self.finish):
             raise CallEnded
 

@@ -93,12 +93,16 @@ class ServerContext(ServicerContext[GrpcContext]):
         super().__init__(context)
         self.aborted = False
         """Whether the handler has ended the call by `abort`."""
+        self.lets_go = False
+        """Whether the handler sends by itself, from whichever thread."""
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Call `callback` when the call has ended; False if it has."""
-        # Not by the thread that serves all: gRPC's health service holds, while it sends, the lock
-        # that its callback waits for, and what it sends is sent by that thread.
-        return self._context.add_callback(partial(TIMERS.after, 0.0, callback))
+        if self.lets_go:
+            # Not by the thread that serves all: gRPC's health service holds, while it sends, the
+            # lock that its callback waits for, and what it sends is sent by that thread.
+            return self._context.add_callback(partial(TIMERS.after, 0.0, callback))
+        return self._context.add_callback(callback)
 
     def abort(self, code: Status, details: str = "") -> None:
         """End the call with a status. Raises an exception that must not be caught."""
