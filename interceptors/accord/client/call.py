@@ -163,7 +163,7 @@ class Attempt:
         permission, breaker = self.permission, self._call.state.breaker
         if permission is not None and breaker is not None:
             self.permission = None
-            breaker.record(permission, outcome)
+            breaker.record(permission, outcome, started=self.started)
 
 
 class Call:

@@ -1,18 +1,20 @@
 """Circuit breaker: a target that fails is left alone for a while.
 
 Closed -> open when, within the window, at least `min_calls` calls were counted and at least
-`failure_percent` of them failed, or after `consecutive_failures` in a row. Open: everything is
-refused, the first time for `open` seconds, after every failed probe longer: uniform over
-[open * 2^(n-1), open * 2^n], at most `max_open` (equal jitter). Then half-open: exactly `probes`
-calls are admitted, however many callers come; if all succeed it closes, if one fails it opens
-again, and one that says nothing gives its place back. One that takes longer than `open` keeps
+`failure_percent` of them failed, or after `consecutive_failures` in a row, of which none was asked
+before another one that was answered: so a frozen backend among others does not open it. Open:
+everything is refused, the first time for `open` seconds, after every failed probe longer: uniform
+over [open * 2^(n-1), open * 2^n], at most `max_open` (equal jitter). Then half-open: exactly
+`probes` calls are admitted, however many callers come; if all succeed it closes, if one fails it
+opens again, and one that says nothing gives its place back. One that takes longer than `open` keeps
 nobody waiting: if it is a stream, which may be quiet for hours, it has succeeded, else another call
 is admitted beside it (resilience4j#935). Defaults: 50 % of 10 calls in 10 s, 5 in a row, 10 s
-growing to 30 s, 1 probe. One per (target, method), fed by what a call comes to after its retries:
-a backend that fails is left to gRPC, and the circuit opens when nobody is left. Sources:
-resilience4j `CircuitBreaker`, Polly, Finagle `FailureAccrualPolicy` and `Backoff.equalJittered`.
+growing to 30 s, 1 probe. One per (target, method), fed by what a call comes to after its retries: a
+backend that fails is left to gRPC, and the circuit opens when nobody is left. Sources: resilience4j
+`CircuitBreaker`, Polly, Finagle `FailureAccrualPolicy` and `Backoff.equalJittered`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -89,8 +91,8 @@ class Breaker:
     more is taken for NEUTRAL, so that a lost task cannot keep the circuit half-open for ever.
     """
 
-    __slots__ = ("_clock", "_closed", "_in_a_row", "_lock", "_open_until", "_opened", "_policy",
-                 "_probes", "_random", "_refused", "_reopened", "_succeeded",
+    __slots__ = ("_answered", "_clock", "_closed", "_in_a_row", "_lock", "_open_until",
+                 "_opened", "_policy", "_probes", "_random", "_refused", "_reopened", "_succeeded",
                  "_window")  # fmt: skip
 
     def __init__(
@@ -110,6 +112,8 @@ class Breaker:
         self._probes: WeakSet[Permission] = WeakSet()
         self._succeeded = 0
         self._in_a_row = 0
+        self._answered = -math.inf
+        """When the latest of the calls that succeeded began."""
         self._reopened = 0
         self._open_until = 0.0
         self._opened = 0
@@ -133,12 +137,14 @@ class Breaker:
             self._refused += 1
             return Refused(left if left > 0 else PROBE_WAIT)
 
-    def record(self, permission: Permission, outcome: Outcome) -> None:
-        """How the attempt with this permission went."""
+    def record(
+        self, permission: Permission, outcome: Outcome, *, started: float = math.inf
+    ) -> None:
+        """How the attempt with this permission went, which began at `started` (inf: just now)."""
         with self._lock:
             if permission is self._closed:
                 if outcome is not Outcome.NEUTRAL:
-                    self._count(failed=outcome is Outcome.FAILURE)
+                    self._count(started, failed=outcome is Outcome.FAILURE)
             elif permission in self._probes:
                 self._probes.discard(permission)
                 if outcome is Outcome.FAILURE:
@@ -176,10 +182,14 @@ class Breaker:
         if self._succeeded >= self._policy.probes:
             self._close()
 
-    def _count(self, *, failed: bool) -> None:
+    def _count(self, started: float, *, failed: bool) -> None:
         policy, window, now = self._policy, self._window, self._clock()
         window.add(now, 1, failed)
-        self._in_a_row = self._in_a_row + 1 if failed else 0
+        if not failed:
+            self._in_a_row = 0
+            self._answered = max(self._answered, min(started, now))
+        elif started >= self._answered:  # else somebody has answered what was asked later
+            self._in_a_row += 1
         if self._in_a_row >= policy.consecutive_failures or (
             window.calls >= policy.min_calls
             and window.marks * 100 >= policy.failure_percent * window.calls

@@ -254,3 +254,21 @@ def test_probes_are_exact() -> None:
         now = 11.0
         admitted = [breaker.admit() for _ in range(1000)]
         assert sum(isinstance(found, Permission) for found in admitted) == probes
+
+
+def test_a_row_has_no_answer_in_it() -> None:
+    """Calls that run out of time tell nothing of a target that has answered a later one."""
+    clock = Clock(100.0)
+    breaker = Breaker(BreakerPolicy(min_calls=1000), clock=clock, random=always(0.5))
+
+    def end(outcome: Outcome, started: float) -> State:
+        permission = breaker.admit()
+        assert isinstance(permission, Permission)
+        breaker.record(permission, outcome, started=started)
+        return breaker.snapshot().state
+
+    for _ in range(20):
+        end(Outcome.SUCCESS, 99.5)
+        for _ in range(5):
+            assert end(Outcome.FAILURE, 99.0) is State.CLOSED
+    assert [end(Outcome.FAILURE, 99.5) for _ in range(5)][3:] == [State.CLOSED, State.OPEN]
