@@ -73,12 +73,12 @@ async def test_close_ends_channels_of_both_kinds() -> None:
             stubs[1].Unary(Message())
 
 
-async def test_nobody_there() -> None:
+async def test_nobody_there(driver: Driver) -> None:
     """A target that does not answer is UNAVAILABLE, with the method's name."""
     mesh = accord.Mesh("orders", targets={"payments": "127.0.0.1:1"})
-    error = await failure(Stub(mesh.channel("payments")).Unary(Message()))
+    error = await failure(driver.stub(mesh, "payments").Unary(Message()))
     assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
-    await mesh.close()
+    await driver.close(mesh)
 
 
 async def test_health_goes_through_the_pipeline() -> None:
@@ -155,13 +155,11 @@ async def test_handlers_given_to_the_server(driver: Driver) -> None:
     await driver.stop(server)
 
 
-async def test_method_that_is_not_served() -> None:
+async def test_method_that_is_not_served(driver: Driver) -> None:
     """A method that nobody serves stays UNIMPLEMENTED."""
-    mesh = accord.Mesh("caller")
-    async with healthy() as (address, _):
-        error = await failure(Stub(mesh.channel(address)).Relay(Message()))
-        assert error.code is grpc.StatusCode.UNIMPLEMENTED
-        await mesh.close()
+    async with driver.echo({"Unary": _echo}) as stub:
+        error = await failure(stub.Relay(Message()))
+    assert error.code is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_server_stop_ends_streams(driver: Driver) -> None:

@@ -1,7 +1,7 @@
 """A server whose contract promises what nobody keeps does not start, and says what to do."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import grpc
@@ -9,8 +9,8 @@ import grpc.aio
 import pytest
 
 import accord
-from tests.accord.kit import Message, Stub, failure, handlers, serving
-from tests.accord.sync import kit as threads
+from tests.accord.drivers import Driver
+from tests.accord.kit import Message, Stub, failure, handlers
 
 KEY: Final = accord.idempotency_key("k1")
 
@@ -45,37 +45,27 @@ class AwaitedStore(Store):
 
 
 @asynccontextmanager
-async def aio(mesh: accord.Mesh, store: Store) -> AsyncIterator[Callable[[], Any]]:
-    async with (
-        serving(mesh, {"Charge": store.charge}) as address,
-        grpc.aio.insecure_channel(address) as channel,
-    ):
-        yield lambda: Stub(channel).Charge(Message(text="x"), metadata=KEY)
-
-
-@asynccontextmanager
-async def sync(mesh: accord.Mesh, store: Store) -> AsyncIterator[Callable[[], Any]]:
-    with threads.serving(mesh, {"Charge": store.charge}) as address:
-        async with grpc.aio.insecure_channel(address) as channel:
-            yield lambda: Stub(channel).Charge(Message(text="x"), metadata=KEY)
-
-
-Serve = Callable[[accord.Mesh, Store], AbstractAsyncContextManager[Callable[[], Any]]]
-DRIVERS: Final = [pytest.param(aio, id="aio"), pytest.param(sync, id="sync")]
+async def charging(
+    driver: Driver, store: Store, idempotency: Any
+) -> AsyncIterator[Callable[[], Any]]:
+    """A server with this setting; yields what makes the same call again and again."""
+    async with driver.bare({"Charge": store.charge}, idempotency=idempotency) as served:
+        yield lambda: served.stub.Charge(Message(text="x"), metadata=KEY)
 
 
 @pytest.mark.parametrize(
-    ("serve", "store"),
+    ("driver", "store"),
     [
-        pytest.param(aio, None, id="aio, no store"),
-        pytest.param(sync, None, id="sync, no store"),
-        pytest.param(sync, AwaitedStore(), id="sync, a store that is awaited"),
+        pytest.param("aio", None, id="aio, no store"),
+        pytest.param("sync", None, id="sync, no store"),
+        pytest.param("sync", AwaitedStore(), id="sync, a store that is awaited"),
     ],
+    indirect=["driver"],
 )
-async def test_no_keeper_no_start(serve: Serve, store: Any) -> None:
+async def test_no_keeper_no_start(driver: Driver, store: Any) -> None:
     """KEY_REQUIRED without a store that this server can ask: one line names method and remedy."""
     with pytest.raises(accord.ContractError, match=r"idempotency=\.\.\.") as caught:
-        async with serve(accord.Mesh("callee", idempotency=store), Store()):
+        async with charging(driver, Store(), store):
             pass
     assert caught.value.element == "accordtest.v1.EchoService/Charge"
     assert caught.value.field == "idempotency.key"
@@ -83,41 +73,35 @@ async def test_no_keeper_no_start(serve: Serve, store: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("serve", "store"),
+    ("driver", "store"),
     [
-        pytest.param(aio, AwaitedStore(), id="aio"),
-        pytest.param(aio, Store(), id="aio, a store that is not awaited"),
-        pytest.param(sync, Store(), id="sync"),
+        pytest.param("aio", AwaitedStore(), id="aio"),
+        pytest.param("aio", Store(), id="aio, a store that is not awaited"),
+        pytest.param("sync", Store(), id="sync"),
     ],
+    indirect=["driver"],
 )
-async def test_the_store_of_the_mesh_is_asked(serve: Serve, store: Store) -> None:
+async def test_the_store_of_the_mesh_is_asked(driver: Driver, store: Store) -> None:
     """Three calls with one key have one effect, with either driver."""
-    async with serve(accord.Mesh("callee", idempotency=store), store) as charge:
+    async with charging(driver, store, store) as charge:
         assert [(await charge()).text for _ in range(3)] == ["x"] * 3
     assert store.effects == 1
 
 
-@pytest.mark.parametrize("serve", DRIVERS)
-async def test_a_handler_may_keep_keys_itself(serve: Serve) -> None:
+async def test_a_handler_may_keep_keys_itself(driver: Driver) -> None:
     """Then every call reaches it, with the scope by which it recognises a repeat."""
     store = Store()
-    async with serve(accord.Mesh("callee", idempotency="handler"), store) as charge:
+    async with charging(driver, store, "handler") as charge:
         assert [(await charge()).text for _ in range(3)] == ["x"] * 3
     assert store.effects == 3
     assert len(store.records) == 1
 
 
-@pytest.mark.parametrize("serve", DRIVERS)
-async def test_what_is_not_served_is_not_promised(serve: Serve) -> None:
+async def test_what_is_not_served_is_not_promised(driver: Driver) -> None:
     """A server of another method of the same service starts without a store."""
-    mesh = accord.Mesh("callee")
-    server = mesh.server() if serve is aio else mesh.sync.server()
-    server.add_generic_rpc_handlers((handlers({"Unary": Store().charge}),))
-    started: Any = server.start()
-    if started is not None:
-        await started
-    stopped: Any = server.stop(None)
-    await stopped if serve is aio else stopped.wait(5)
+    server = driver.server(accord.Mesh("callee"))
+    await driver.start(server, {"Unary": Store().charge})
+    await driver.stop(server)
 
 
 async def test_interceptors_of_a_server_of_ones_own_refuse() -> None:
