@@ -161,24 +161,32 @@ async def overload(
     kind: str, text: str, callers: int, rounds: int, seconds: float
 ) -> dict[str, object]:
     """(d) and (e): what is answered without overload, and then at three times as much."""
-    ratios, tally, best = [], Tally(), Tally()
+    ratios, ratios_by_cpu, tally, best = [], [], Tally(), Tally()
     delays: list[float] = []
-    async with served(kind, "accord") as (_, stub):
+    async with served(kind, "accord") as (pid, stub):
+
+        async def measured(tally: Tally, load: Awaitable[None]) -> tuple[float, float]:
+            """What is answered per second, and per second of the server's CPU."""
+            before = tally.answered.total(), time.monotonic(), harness.cpu_seconds(pid)
+            await load
+            answered = tally.answered.total() - before[0]
+            took, cpu = time.monotonic() - before[1], harness.cpu_seconds(pid) - before[2]
+            return answered / took, answered / cpu
+
         await closed(Tally(), stub.Unary, text, callers, 1)  # warm
         for _ in range(rounds):
-            before = best.answered.total()
-            await closed(best, stub.Unary, text, callers, seconds)
-            peak = (best.answered.total() - before) / seconds
+            peak = await measured(best, closed(best, stub.Unary, text, callers, seconds))
             await stub.Fragile(Message())
-            before, began = tally.answered.total(), time.monotonic()
-            await opened(tally, stub.Unary, lambda: text, TIMES * peak, seconds)
-            goodput = (tally.answered.total() - before) / (time.monotonic() - began)
-            ratios.append(goodput / peak)
+            load = opened(tally, stub.Unary, lambda: text, TIMES * peak[0], seconds)
+            goodput = await measured(tally, load)
+            ratios.append(goodput[0] / peak[0])
+            ratios_by_cpu.append(goodput[1] / peak[1])
             delays += json.loads((await stub.Fragile(Message())).text)
     return {
         "peak, calls/s": round(best.answered.total() / seconds / rounds),
         "refused at the peak": best.refused.total(),
         "goodput / peak": round(statistics.median(ratios), 3),
+        "the same, per second of CPU": round(statistics.median(ratios_by_cpu), 3),
         "delay of the loop, p99 ms": round(1000 * harness.percentile(delays, 99)),
         **{
             f"answered, {each}": round(tally.answered[each] / tally.offered[each], 4)

@@ -228,8 +228,5 @@ class Loop:
         act(found)
 
     def _drive(self) -> None:
-        pause = self.limiter.turn()
-        if pause:
-            heapq.heappush(self._timers, (self.now + pause, next(self._order), self._drive))
-        elif pause is not None:
+        if self.limiter.turn():
             self._ready.append(self._drive)
