@@ -1,6 +1,8 @@
 """What is known of a method's target, and acted upon, with both drivers: breaker and hedge."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -9,10 +11,12 @@ import pytest
 import accord
 from accord.client.method_state import MethodStates
 from accord.contract.live_overrides import Overrides
+from accord.ops.v1 import mesh_pb2
 from accord.policies.breaker import State
+from accord.v1 import policy_pb2
 from tests.accord.client.kit import DOWN, Flaky, route
 from tests.accord.drivers import Driver, every_call
-from tests.accord.kit import Message, eventually, failure
+from tests.accord.kit import Message, Stub, eventually, failure, path
 
 
 @every_call
@@ -66,6 +70,19 @@ async def test_cancel_reaches_both_of_a_hedge(driver: Driver) -> None:
         await eventually(lambda: cancelled == 2)
 
 
+@asynccontextmanager
+async def fragile(driver: Driver, handler: Any) -> AsyncIterator[tuple[Stub, accord.Mesh]]:
+    """A method whose circuit opens early, with time enough for a probe on a busy machine."""
+    policy = policy_pb2.MethodPolicy()
+    policy.timeout.seconds = 60
+    patient = mesh_pb2.Override(policy=policy)
+    callee = accord.Mesh("callee")
+    callee.control.overrides.set(path("Fragile"), patient)
+    async with driver.served({"Fragile": handler}, callee) as (stub, mesh):
+        mesh.control.overrides.set(path("Fragile"), patient)
+        yield stub, mesh
+
+
 @every_call
 async def test_breaker_opens_probes_and_closes(driver: Driver) -> None:
     """After failures calls are refused at once, then exactly the probes pass, then all."""
@@ -77,7 +94,7 @@ async def test_breaker_opens_probes_and_closes(driver: Driver) -> None:
         await release.wait()
         return found
 
-    async with driver.served({"Fragile": handler}) as (stub, mesh):
+    async with fragile(driver, handler) as (stub, mesh):
         for _ in range(3):
             await failure(stub.Fragile(Message()))
         with pytest.raises(grpc.RpcError) as caught:
@@ -90,8 +107,8 @@ async def test_breaker_opens_probes_and_closes(driver: Driver) -> None:
         assert flaky.calls == 3
 
         await eventually(lambda: route(mesh, "Fragile").breaker.state is State.HALF_OPEN)
-        crowd = [asyncio.ensure_future(failure(stub.Fragile(Message()))) for _ in range(150)]
-        await eventually(lambda: flaky.calls == 5 and sum(task.done() for task in crowd) == 148)
+        crowd = [asyncio.ensure_future(failure(stub.Fragile(Message()))) for _ in range(60)]
+        await eventually(lambda: flaky.calls == 5 and sum(task.done() for task in crowd) == 58)
         release.set()
         results = await asyncio.gather(*crowd, return_exceptions=True)
         assert sum(isinstance(each, AssertionError) for each in results) == 2  # they succeeded
@@ -109,7 +126,7 @@ async def test_cancelled_probe_gives_its_place_back(driver: Driver) -> None:
             await asyncio.sleep(60)
         return found
 
-    async with driver.served({"Fragile": handler}) as (stub, mesh):
+    async with fragile(driver, handler) as (stub, mesh):
         for _ in range(3):
             await failure(stub.Fragile(Message()))
         await eventually(lambda: route(mesh, "Fragile").breaker.state is State.HALF_OPEN)
