@@ -1,8 +1,6 @@
 """What the benchmarks show and does not depend on the machine, in short runs."""
 
-import pytest
-
-from benchmarks import backends, deadline, kills, probes
+from benchmarks import deadline, kills, probes
 
 
 async def test_nothing_begins_late() -> None:
@@ -25,29 +23,3 @@ async def test_stream_across_killed_servers() -> None:
     figures = await kills.run(kills=5, messages=500)
     assert figures["kills"] == 5
     assert figures["identical"]
-
-
-@pytest.mark.parametrize(
-    ("fault", "calls", "most"),
-    [
-        ("killed", "not retried", 20),
-        ("killed", "retried", 0),
-        ("frozen", "not retried", 450),
-        ("frozen", "retried", 60),
-        ("slow", "retried", 60),
-    ],
-)
-async def test_one_backend_of_several(fault: str, calls: str, most: int) -> None:
-    """Its loss costs what it had, or what was sent before it was known; no circuit opens."""
-    latest = {"killed": 1, "frozen": 4, "slow": 4}[fault]
-    for _ in range(3):  # other work on the machine makes calls late that no backend is to blame for
-        figures = await backends.run(fault, calls, seconds=6, before=2)
-        if (
-            figures["failed"] <= most
-            and figures["last sent after, s"] < latest
-            and not figures["opened"]
-        ):
-            return
-    if figures["p99 before, ms"] > 100:
-        pytest.skip("calls were late before anything was done to a backend")
-    raise AssertionError(figures)
