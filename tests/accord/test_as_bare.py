@@ -193,9 +193,11 @@ async def test_misused() -> None:
         async with aio(way, nothing) as (stub, _):
             call = stub.Bidi(iter([Message()]))
             seen.append(await tell(call.write(Message())))
+            await collect(call)
             call = stub.ServerStream(Message())
             await call.read()
             seen.append(await tell(collect(call)))
+            call.cancel()
             token = grpc.access_token_call_credentials("token")
             for method in ARITIES:
                 try:
