@@ -28,13 +28,14 @@ class Busy(health_pb2_grpc.HealthServicer):
 async def test_a_busy_service_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that is there but does not get round to answering is not taken for a dead one."""
     monkeypatch.setattr(client, "RESTART_SECONDS", 0.1)
-    mesh = accord.Mesh("shopctl")
     busy = Busy()
     server = accord.Mesh("orders").server()
     health_pb2_grpc.add_HealthServicer_to_server(busy, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    connected = asyncio.create_task(client.serves(mesh.channel(f"127.0.0.1:{port}")))
+    targets = {"orders": f"127.0.0.1:{port}"}
+    mesh = accord.Mesh("shopctl", targets=targets, health_checks=targets)
+    connected = asyncio.create_task(client.serves(mesh.channel("orders")))
     await asyncio.wait({connected}, timeout=3 * client.RESTART_SECONDS)
     assert not connected.done()
     busy.free.set()

@@ -82,7 +82,8 @@ def _of_targets(part: str, field: str) -> Read:
 
 def _of_limiter(field: str) -> Read:
     def read(watched: Watched) -> Iterator[Observation]:
-        yield Observation(getattr(watched.control.limiter.snapshot(), field))
+        value = getattr(watched.control.limiter.snapshot(), field)
+        yield Observation(int(value) if isinstance(value, bool) else value)  # OTLP has no truths
 
     return read
 
