@@ -59,5 +59,8 @@ async def wait_for_place(admission: Admission, incoming: IncomingCall, waiter: W
 
 def _turn(loop: asyncio.AbstractEventLoop, limiter: Limiter) -> None:
     """Begin calls in rounds, for as long as there is need."""
-    if limiter.turn():
+    pause = limiter.turn()
+    if pause:
+        loop.call_later(pause, _turn, loop, limiter)
+    elif pause is not None:
         loop.call_soon(_turn, loop, limiter)

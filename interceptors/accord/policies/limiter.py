@@ -186,8 +186,11 @@ class Limiter:
             self._driven = self._rounds.active
             return due
 
-    def turn(self) -> bool:
-        """A turn of the loop that begins calls. Returns whether it must call again in the next."""
+    def turn(self) -> float | None:
+        """A turn of the loop that begins calls.
+
+        Returns in how many seconds it must call again, 0 being the next turn; None: no more.
+        """
         with self._lock:
             now, ready = self._clock(), list[Waiter]()
             open_lines = [line for line in self._lines if line.queued and line.room]
@@ -204,9 +207,10 @@ class Limiter:
             if ready:
                 self._batch = [waiter.permit for waiter in ready if waiter.permit]
             self._driven = self._rounds.active
+            pause = self._rounds.pause if self._driven else None
         for waiter in ready:
             waiter.notify()
-        return self._driven
+        return pause
 
     def snapshot(self) -> LimiterSnapshot:
         """What is going on now."""

@@ -12,42 +12,49 @@ from typing import Final
 LATE: Final = 0.002
 """Seconds between a call's arrival and its turn to begin which show that the loop is held."""
 
-ROUND: Final = 0.05
+ROUND: Final = 0.1
 """Seconds in which calls are begun before others are taken in."""
 
 MAX_INTAKE: Final = 0.05
 """Seconds in which calls are taken in, at most."""
 
-QUIET: Final = 0.0002
-QUIET_TURNS: Final = 4
-"""Nobody comes any more: so many seconds, and turns of the loop, without an arrival."""
+QUIET: Final = 0.001
+"""Seconds without an arrival after which all have been taken in. The loop waits meanwhile: the
+thread that brings it gRPC's events must have its turn too."""
 
 BATCH_TIME: Final = 0.01
 MAX_BATCH: Final = 16
-"""So many seconds' worth of calls begin at once, by what those before have taken; at least one."""
+"""So many seconds' worth of calls begin at once, by what those before have taken: at least one, and
+at most twice as many as before."""
 
 
 class Rounds:
-    """The rounds of one loop. Its user holds a lock, and asks `turn` in each turn of the loop."""
+    """The rounds of one loop. Its user holds a lock, and asks `turn` again after `pause`."""
 
-    __slots__ = ("_arrived", "_batch", "_began", "_count", "_intake", "_since", "_turns", "active")
+    __slots__ = ("_batch", "_began", "_came", "_count", "_intake", "_since", "active")
 
     def __init__(self) -> None:
         self.active = False
         """While it is, calls do not begin by themselves: they wait for `turn`."""
         self._intake = False
-        self._since = self._arrived = -math.inf
+        self._came = False
+        self._since = -math.inf
         self._began = 0.0
-        self._turns = self._count = 0
+        self._count = 0
         self._batch = 1
 
     def come(self, waited: float, now: float) -> bool:
         """A call could begin, `waited` seconds after it came; returns whether it has to wait."""
-        self._arrived, self._turns = now, 0
+        self._came = True
         if not self.active and waited >= LATE and now - self._since >= ROUND:
             self.active = True
             self._take_in(now)
         return self.active
+
+    @property
+    def pause(self) -> float:
+        """Seconds until `turn` is to be asked again; 0: in the next turn of the loop."""
+        return QUIET if self._intake else 0.0
 
     def turn(self, now: float, *, waiting: bool, pending: bool) -> int:
         """How many calls may begin in this turn of the loop.
@@ -55,9 +62,8 @@ class Rounds:
         `waiting`: whether any could; `pending`: some may already, and have not yet.
         """
         if self._intake:
-            self._turns += 1
-            quiet = self._turns > QUIET_TURNS and now - self._arrived >= QUIET
-            if not quiet and now - self._since < MAX_INTAKE:
+            if self._came and now - self._since < MAX_INTAKE:
+                self._came = False
                 return 0
             self._intake, self._since = False, now
         elif pending:

@@ -228,5 +228,8 @@ class Loop:
         act(found)
 
     def _drive(self) -> None:
-        if self.limiter.turn():
+        pause = self.limiter.turn()
+        if pause:
+            heapq.heappush(self._timers, (self.now + pause, next(self._order), self._drive))
+        elif pause is not None:
             self._ready.append(self._drive)
