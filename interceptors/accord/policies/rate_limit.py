@@ -30,34 +30,16 @@ class RatePolicy:
     burst: int
 
 
-@dataclass(frozen=True, slots=True)
-class RateSnapshot:
-    """A rate limit at one moment."""
-
-    identities: int
-    refused: int
-    """Calls refused since the start."""
-
-
 class RateLimiter:
     """The buckets of one method. Safe under threads; O(1)."""
 
-    __slots__ = ("_capacity", "_clock", "_full_at", "_interval", "_lock", "_max", "_refused")
-
-    def __init__(
-        self,
-        policy: RatePolicy,
-        *,
-        clock: Callable[[], float],
-        max_identities: int = MAX_IDENTITIES,
-    ) -> None:
+    def __init__(self, policy: RatePolicy, *, clock: Callable[[], float]) -> None:
+        self.policy = policy
         self._interval = 1 / policy.per_second
         self._capacity = policy.burst * self._interval + _SLACK  # seconds to fill it from empty
         self._clock = clock
         self._lock = Lock()
         self._full_at: OrderedDict[str, float] = OrderedDict()
-        self._max = max_identities
-        self._refused = 0
 
     def admit(self, identity: str) -> Refused | None:
         """Take a token of this caller; if there is none, when there will be one."""
@@ -66,15 +48,9 @@ class RateLimiter:
             full_at = max(self._full_at.get(identity, now), now) + self._interval
             wait = full_at - now - self._capacity
             if wait > 0:
-                self._refused += 1
                 return Refused(wait)
             self._full_at[identity] = full_at
             self._full_at.move_to_end(identity)
-            if len(self._full_at) > self._max:
+            if len(self._full_at) > MAX_IDENTITIES:
                 self._full_at.popitem(last=False)
             return None
-
-    def snapshot(self) -> RateSnapshot:
-        """What it holds now."""
-        with self._lock:
-            return RateSnapshot(len(self._full_at), self._refused)

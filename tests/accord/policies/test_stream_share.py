@@ -1,5 +1,7 @@
 """Who may hold how many streams."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from accord.policies.stream_share import RETRY_AFTER, StreamShares
@@ -59,3 +61,13 @@ def test_what_is_given_back_can_be_taken() -> None:
         found.give_back(("a",))
     assert not found._held
     assert fill(found, "b") == 3
+
+
+def test_threads_share_the_places() -> None:
+    """Eight threads of one caller get exactly its share, and give all of it back."""
+    found = shares(1000)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: found.take(("a",), CRITICAL), range(4000)))
+        assert answers.count(None) == found.taken == 675
+        list(pool.map(lambda _: found.give_back(("a",)), range(675)))
+    assert (found.taken, found._held) == (0, {})
