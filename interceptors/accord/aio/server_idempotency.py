@@ -16,16 +16,6 @@ from accord.policies.idempotency import POLL_INTERVAL, Scope
 from accord.server.idempotency import check_same, replay, still_running, wait_until
 
 
-class _Running:
-    """The first call under a scope, while it is at work in this process."""
-
-    __slots__ = ("done", "fingerprint")
-
-    def __init__(self, fingerprint: bytes) -> None:
-        self.fingerprint = fingerprint
-        self.done = asyncio.Event()
-
-
 class InThreads:
     """A store whose `lookup` blocks, asked in the threads of a pool."""
 
@@ -45,7 +35,8 @@ class KeyedCalls:
     def __init__(self, store: IdempotencyStore, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
-        self._running: dict[Scope, _Running] = {}
+        self._running: dict[Scope, tuple[bytes, asyncio.Event]] = {}
+        """Of the first call under a scope: its fingerprint, and when it is done."""
 
     async def answer(
         self, call: Idempotency, deadline: float | None, handle: Callable[[], Awaitable[bytes]]
@@ -57,28 +48,27 @@ class KeyedCalls:
         """
         until = wait_until(self._clock(), deadline)
         while (first := self._running.get(call.scope)) is not None:
-            check_same(first.fingerprint, call)
+            fingerprint, done = first
+            check_same(fingerprint, call)
             try:
                 async with asyncio.timeout(until - self._clock()):
-                    await first.done.wait()
+                    await done.wait()
             except TimeoutError:
                 raise still_running() from None
-        mine = self._running[call.scope] = _Running(call.fingerprint)
+        mine = asyncio.Event()
+        self._running[call.scope] = (call.fingerprint, mine)
         try:
             stored = await self._stored(call, until)
-            if stored is not None:
-                return replay(stored)
-            try:
-                return await handle()
-            except IdempotencyConflict:
-                # Another process has won; what it has done is the answer.
-                stored = await self._stored(call, until)
-                if stored is None:
-                    raise still_running() from None
-                return replay(stored)
+            if stored is None:
+                try:
+                    return await handle()
+                except IdempotencyConflict:
+                    # Another process has won; what it has done is the answer.
+                    stored = await self._stored(call, until)
+            return replay(stored)
         finally:
             del self._running[call.scope]
-            mine.done.set()
+            mine.set()
 
     async def _stored(self, call: Idempotency, until: float) -> StoredAnswer | None:
         while True:

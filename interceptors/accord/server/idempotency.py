@@ -67,8 +67,10 @@ def check_same(fingerprint: bytes, call: Idempotency) -> None:
         )
 
 
-def replay(stored: StoredAnswer) -> bytes:
-    """The stored response. Raises `Answered` for a stored refusal."""
+def replay(stored: StoredAnswer | None) -> bytes:
+    """The stored response. Raises `Answered` for a stored refusal, Aborted if there is none."""
+    if stored is None:
+        raise still_running()
     if stored.status is not None:
         raise Answered(stored.status)
     return stored.response or b""

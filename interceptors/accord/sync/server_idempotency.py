@@ -14,16 +14,6 @@ from accord.policies.idempotency import POLL_INTERVAL, Scope
 from accord.server.idempotency import check_same, replay, still_running, wait_until
 
 
-class _Running:
-    """The first call under a scope, while it is at work in this process."""
-
-    __slots__ = ("done", "fingerprint")
-
-    def __init__(self, fingerprint: bytes) -> None:
-        self.fingerprint = fingerprint
-        self.done = Event()
-
-
 class KeyedCalls:
     """The calls with a key that this process is working on, over a store of answers."""
 
@@ -31,45 +21,38 @@ class KeyedCalls:
         self._store = store
         self._clock = clock
         self._lock = Lock()
-        self._running: dict[Scope, _Running] = {}
+        self._running: dict[Scope, tuple[bytes, Event]] = {}
 
     def answer(
         self, call: Idempotency, deadline: float | None, handle: Callable[[], bytes]
     ) -> bytes:
-        """The answer to a call: stored, or from `handle`, which runs once at a time per scope.
-
-        Raises `Answered` for a stored refusal, InvalidArgument for a key that was used for another
-        request, Aborted when the first call did not finish before this one's deadline.
-        """
+        """The answer to a call: stored, or from `handle`, which runs once at a time per scope."""
         until = wait_until(self._clock(), deadline)
         mine = self._first(call, until)
         try:
             stored = self._stored(call, until)
-            if stored is not None:
-                return replay(stored)
-            try:
-                return handle()
-            except IdempotencyConflict:
-                # Another process has won; what it has done is the answer.
-                stored = self._stored(call, until)
-                if stored is None:
-                    raise still_running() from None
-                return replay(stored)
+            if stored is None:
+                try:
+                    return handle()
+                except IdempotencyConflict:
+                    # Another process has won; what it has done is the answer.
+                    stored = self._stored(call, until)
+            return replay(stored)
         finally:
             with self._lock:
                 del self._running[call.scope]
-            mine.done.set()
+            mine.set()
 
-    def _first(self, call: Idempotency, until: float) -> _Running:
-        """Wait until this is the only call under its scope."""
+    def _first(self, call: Idempotency, until: float) -> Event:
+        """Wait until this is the only call under its scope; returns what ends the others' wait."""
+        mine = Event()
         while True:
             with self._lock:
-                first = self._running.get(call.scope)
-                if first is None:
-                    mine = self._running[call.scope] = _Running(call.fingerprint)
-                    return mine
-            check_same(first.fingerprint, call)
-            if not first.done.wait(max(0.0, until - self._clock())):
+                fingerprint, done = self._running.setdefault(call.scope, (call.fingerprint, mine))
+            if done is mine:
+                return mine
+            check_same(fingerprint, call)
+            if not done.wait(max(0.0, until - self._clock())):
                 raise still_running()
 
     def _stored(self, call: Idempotency, until: float) -> StoredAnswer | None:
