@@ -9,36 +9,29 @@ from accord.server.stage_order import IncomingCall
 
 
 class Bell:
-    """Rings once, from any thread; it costs nothing until somebody listens."""
+    """Rings once, from any thread."""
 
-    __slots__ = ("_loop", "_rang", "_ring")
+    __slots__ = ("_ring", "loop")
 
     def __init__(self) -> None:
-        self._rang = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ring: asyncio.Future[None] | None = None
+        self.loop = asyncio.get_running_loop()
+        self._ring = self.loop.create_future()
 
     def __call__(self) -> None:
         """Ring."""
-        self._rang = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._end)
+        self.loop.call_soon_threadsafe(self._end)
 
     async def rung(self, patience: float) -> None:
         """Return when it rings or after `patience` seconds."""
-        loop = asyncio.get_running_loop()
-        self._ring = loop.create_future()
-        self._loop = loop
-        if self._rang:  # before anybody listened
-            return
-        timer = loop.call_later(patience, self._end)
+        timer = self.loop.call_later(patience, self._end)
         try:
             await self._ring
         finally:
             timer.cancel()
+        self._ring = self.loop.create_future()
 
     def _end(self) -> None:
-        if self._ring is not None and not self._ring.done():
+        if not self._ring.done():
             self._ring.set_result(None)
 
 
@@ -47,7 +40,7 @@ async def wait_for_place(admission: Admission, incoming: IncomingCall, waiter: W
     bell = waiter.notify
     assert isinstance(bell, Bell)
     if admission.limiter.rounds_due():
-        _turn(asyncio.get_running_loop(), admission.limiter)
+        _turn(bell.loop, admission.limiter)
     while incoming.permit is None:
         try:
             await bell.rung(admission.patience(incoming.call))

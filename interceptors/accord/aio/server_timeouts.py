@@ -20,14 +20,11 @@ class Watchdog(TimedCall):
         self._loop = asyncio.get_running_loop()
         super().__init__(policy, limits, self._loop.time)
         self._task = asyncio.current_task()
-        self._handle: asyncio.TimerHandle | None = None
         self._watch()
 
     def stop(self) -> None:
         """The handler has ended."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        self._handle.cancel()
 
     def expired(self) -> ServiceError | None:
         """The limit's error, if it was this watchdog (and nobody else) that cancelled the task."""
@@ -41,7 +38,5 @@ class Watchdog(TimedCall):
     def _check(self) -> None:
         if self._look(self._loop.time()) is None:
             self._watch()
-            return
-        self._handle = None
-        if self._task is not None:
+        elif self._task is not None:
             self._task.cancel()

@@ -4,14 +4,13 @@ When a limit is reached, the caller is answered. The handler's thread learns of 
 reads or sends something, as it learns of a caller that has gone.
 """
 
-import math
 import time
 from collections.abc import Callable
 
 from accord.contract.policy_types import MethodPolicy
 from accord.errors import ServiceError
 from accord.server.timeouts import TimedCall, TimeLimits
-from accord.sync.timers import TIMERS, Timer
+from accord.sync.timers import TIMERS
 
 
 class Watchdog(TimedCall):
@@ -25,19 +24,15 @@ class Watchdog(TimedCall):
         super().__init__(policy, limits, time.monotonic)
         self._bark = bark
         self._stopped = False
-        self._timer: Timer | None = None
         self._watch(self._touched)
 
     def stop(self) -> None:
         """The handler has ended."""
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
 
     def _watch(self, now: float) -> None:
-        due = self._due(now)
-        if due < math.inf:
-            self._timer = TIMERS.after(due - now, self._check)
+        self._timer = TIMERS.after(self._due(now) - now, self._check)
 
     def _check(self) -> None:
         now = time.monotonic()
