@@ -18,7 +18,7 @@ from accord.aio.server_queue_wait import Bell, wait_for_place
 from accord.aio.server_timeouts import Watchdog
 from accord.context import CallContext
 from accord.server import error_mapping
-from accord.server.error_mapping import Answer, Answered
+from accord.server.error_mapping import Answer
 from accord.server.stage_order import CANCELLED, OPENED, IncomingCall, Stages
 from accord.server.timeouts import ANSWER_TIME, SLOW_READER
 from accord.server.types import NO_ERROR, Req, Res
@@ -31,7 +31,6 @@ class Pipeline(Generic[Req, Res]):
     stages: Stages[Req, Res]
     keyed: KeyedCalls | None
     """The calls of this process with a key, if there is a store of their answers."""
-    translate: errors.Translate | None
     resets: Resets
 
     def behaviour(
@@ -39,10 +38,10 @@ class Pipeline(Generic[Req, Res]):
         *,
         single: Handle[Req, Res] | None = None,
         many: HandleMany[Req, Res] | None = None,
-        streamed: bool,
     ) -> Behaviour:
         """A gRPC behaviour around a handler: of one response, or of those that it writes."""
         stages, codec, faults = self.stages, self.stages.codec, self.stages.faults
+        streamed = stages.streamed
         keyed = None if streamed or single is None else self.keyed
 
         # Nearly all calls take this way, so it is one coroutine, and objects are made when needed.
@@ -118,12 +117,9 @@ class Pipeline(Generic[Req, Res]):
 
     async def _delay(self, incoming: IncomingCall) -> None:
         """The delay that an operator has injected."""
-        harm = self.stages.draw(incoming)
-        if harm is not None and harm.fault.delay > 0:
-            try:
-                await asyncio.sleep(harm.fault.delay)
-            finally:
-                harm.done()
+        with self.stages.harm(incoming) as delay:
+            if delay > 0:
+                await asyncio.sleep(delay)
 
     async def _refuse(
         self,
@@ -136,7 +132,7 @@ class Pipeline(Generic[Req, Res]):
         if watchdog is not None:
             watchdog.stop()
             error = watchdog.expired() or error
-        answer = _answer_to(error, incoming.call, self.translate, grpc_context)
+        answer = _answer_to(error, incoming.call, self.stages.translate, grpc_context)
         if answer is None:
             return
         code = errors.grpc_code(answer.status.code)
@@ -170,8 +166,6 @@ def _answer_to(
         )
         cancelled.__cause__ = error
         return error_mapping.answer_to(cancelled, call, translate)
-    if isinstance(error, Answered):
-        return error_mapping.answer_to(error, call, translate)
     if not isinstance(error, Exception) or _is_transport(error):
         return None
     return error_mapping.answer_to(error, call, translate, grpc_context)

@@ -6,25 +6,16 @@ call sends a stream of them.
 
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import nullcontext
-from typing import NoReturn, cast
+from typing import cast
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
 from accord.aio.server_call import Pipeline
-from accord.aio.server_context import ServerContext
 from accord.aio.server_core import Resets
-from accord.aio.server_handler_shapes import (
-    MethodHandler,
-    OneResponse,
-    generator,
-    many,
-    single,
-)
+from accord.aio.server_handler_shapes import MethodHandler, generator, many, single
 from accord.aio.server_idempotency import InThreads, KeyedCalls
-from accord.contract.policy_types import ContractError
 from accord.server.idempotency import is_awaited, is_blocking
 from accord.server.registration import Pipelines
 from accord.server.request import WORKERS, Settings
@@ -65,7 +56,6 @@ class ServerPipelines(Pipelines):
         self._keyed = KeyedCalls(store, settings.clock) if is_awaited(store) else None
         super().__init__(
             settings,
-            nullcontext(),
             keeps_keys=self._keyed is not None or store == "handler",
             remedy='give Mesh(idempotency=...) a store, or "handler" if the handler recognises '
             "repeats itself",
@@ -75,31 +65,14 @@ class ServerPipelines(Pipelines):
     def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
         # Where it is registered nobody knows a method's types; gRPC's stubs know no aio handler.
         found = cast("MethodHandler[Message, Message]", handler)
-        stages, broken = self._stages(method, found)
-        pipeline = Pipeline(stages, self._keyed, self._settings.translate, self._resets)
+        stages = self._stages(method, found)
+        pipeline = Pipeline(stages, self._keyed, self._resets)
         # A single request is read like a stream of one: when gRPC reads it, a call without one is
         # never answered, and none of our limits hold before it comes.
         streamed = found.request_streaming
-        if found.response_streaming and broken is None:
+        if found.response_streaming:
             writes = many(found.stream_stream if streamed else found.unary_stream, self._pool)
-            return grpc.stream_stream_rpc_method_handler(
-                generator(pipeline.behaviour(many=writes, streamed=streamed))
-            )
-        handle: OneResponse[Message]
-        if broken is not None:
-            handle = _refuse_with(broken)
-        else:
-            handle = found.stream_unary if streamed else found.unary_unary
+            return grpc.stream_stream_rpc_method_handler(generator(pipeline.behaviour(many=writes)))
+        handle = found.stream_unary if streamed else found.unary_unary
         returns = single(handle, self._pool, streamed=streamed)
-        return grpc.stream_unary_rpc_method_handler(
-            pipeline.behaviour(single=returns, streamed=streamed)
-        )
-
-
-def _refuse_with(error: ContractError) -> Callable[..., Awaitable[NoReturn]]:
-    """A handler that answers INTERNAL, whatever the arity; the log has the reason."""
-
-    async def refuse(request: Message, context: ServerContext[Message, Message]) -> NoReturn:
-        raise error
-
-    return refuse
+        return grpc.stream_unary_rpc_method_handler(pipeline.behaviour(single=returns))

@@ -10,7 +10,7 @@ What the header leaves out stays as in the policy; one that cannot be read is as
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Final
 
@@ -54,13 +54,11 @@ def lowered(policy: FaultPolicy, header: str | bytes | None) -> FaultPolicy | No
     asked = _read(header)
     if asked is None:
         return None if policy.guarded else policy
-    return FaultPolicy(
-        min(policy.delay, asked.get("delay-ms", policy.delay * 1000) / 1000),
-        min(policy.delay_percent, asked.get("delay-percent", policy.delay_percent)),
-        policy.abort,
-        min(policy.abort_percent, asked.get("abort-percent", policy.abort_percent)),
-        policy.guarded,
-        policy.max_active,
+    return replace(
+        policy,
+        delay=min(policy.delay, asked.get("delay-ms", policy.delay * 1000) / 1000),
+        delay_percent=min(policy.delay_percent, asked.get("delay-percent", policy.delay_percent)),
+        abort_percent=min(policy.abort_percent, asked.get("abort-percent", policy.abort_percent)),
     )
 
 
@@ -85,8 +83,6 @@ def _read(header: str | bytes | None) -> dict[str, float] | None:
 class Faults:
     """Fault injection of one method. Safe under threads."""
 
-    __slots__ = ("_lock", "_policy", "_random", "active")
-
     def __init__(self, policy: FaultPolicy, *, random: Callable[[], float]) -> None:
         self._policy = policy
         self._random = random
@@ -106,8 +102,6 @@ class Faults:
             if delayed and self.active >= policy.max_active:
                 delayed = False
             self.active += delayed
-        if not delayed and not aborted:
-            return NO_FAULT
         return Fault(policy.delay if delayed else 0.0, policy.abort if aborted else None)
 
     def done(self, fault: Fault) -> None:

@@ -7,7 +7,7 @@ Each refusal is counted by method and reason; in dark mode it is counted and the
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from functools import partial
 
 from accord import errors
 from accord._log import log
@@ -27,30 +27,11 @@ from accord.telemetry.propagation import trace_id
 class Admission:
     """Admits the calls of one method."""
 
-    __slots__ = (
-        "_authorize",
-        "_line",
-        "_lock",
-        "_method",
-        "_open",
-        "_state",
-        "_streaming",
-        "limiter",
-    )
-
     def __init__(
-        self,
-        method: str,
-        state: ServerState,
-        lock: AbstractContextManager[bool | None],
-        *,
-        streaming: bool,
-        authorize: bool,
+        self, method: str, state: ServerState, *, streaming: bool, authorize: bool
     ) -> None:
-        """`lock` guards what the process counts."""
-        self._method = method
         self._state = state
-        self._lock = lock
+        self._count = partial(state.counts.add, method)
         self._authorize = authorize
         # Probes have no certificate. The others of gRPC's own show what the process does.
         self._open = own(method) and not (authorize and not method.startswith("/grpc.health."))
@@ -84,8 +65,7 @@ class Admission:
                 f"is called across {call.depth} hops, and at most {policy.max_depth} are allowed",
             )
         if policy.limit is not None and policy.limit.rate is not None:
-            with self._lock:
-                refused = self._state.rate(policy, call.principal)
+            refused = self._state.rate(policy.method, policy.limit.rate, call.principal)
             if refused is not None and self._acts("rate_limit", Dark.RATE_LIMIT, call):
                 raise errors.ResourceExhausted(
                     RATE_LIMITED, refused.retry_after, "the caller's rate limit is used up"
@@ -95,8 +75,7 @@ class Admission:
         """Whether a stream has taken a place of its holders' share. Raises ResourceExhausted."""
         if self._line is None or call.policy.limit is None:
             return False
-        with self._lock:
-            refused = self._state.shares.take(holders, call.priority)
+        refused = self._state.shares.take(holders, call.priority)
         if refused is not None and self._acts("stream_share", Dark.CONCURRENCY_LIMIT, call):
             raise errors.ResourceExhausted(
                 OVERLOADED, refused.retry_after, "this caller has its share of the streams"
@@ -115,7 +94,7 @@ class Admission:
 
         `waited`: seconds since the call came; the others as in `Limiter.acquire`. The driver of a
         waiter asks `admitted` when the bell rings and when its `patience` is over. A permit is
-        given back with `end`.
+        given back to the limiter.
         """
         line = self._line
         if line is None or call.policy.limit is None:
@@ -157,10 +136,6 @@ class Admission:
             )
         return found
 
-    def end(self, permit: Permit) -> None:
-        """The call is over."""
-        self.limiter.release(permit)
-
     def _overloaded(self, call: CallContext, refused: Refused) -> errors.ResourceExhausted:
         self._count(f"limit.refused.{call.priority.name}")
         return errors.ResourceExhausted(
@@ -172,7 +147,3 @@ class Admission:
         acts = dark not in call.policy.dark
         self._count(f"{name}.{'refused' if acts else 'dark'}")
         return acts
-
-    def _count(self, name: str) -> None:
-        with self._lock:
-            self._state.counts.add(self._method, name)

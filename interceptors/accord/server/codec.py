@@ -15,8 +15,6 @@ from accord.server.types import MethodHandler, Req, Res
 class Codec(Generic[Req, Res]):
     """Decodes and validates the requests of one method, and encodes its responses."""
 
-    __slots__ = ("_deserialize", "_serialize", "_validate")
-
     def __init__(
         self,
         handler: MethodHandler[Req, Res],

@@ -6,7 +6,7 @@ They live in the process alone and end by themselves: nobody forgets one.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from accord.policies.fault_injection import NO_FAULT, Fault, FaultPolicy, Faults
+from accord.policies.fault_injection import FaultPolicy, Faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,22 +18,8 @@ class Injected:
     faults: Faults
 
 
-@dataclass(frozen=True, slots=True)
-class Harm:
-    """What happens to one call: first the fault's delay, then its abort."""
-
-    fault: Fault
-    faults: Faults
-
-    def done(self) -> None:
-        """The delay is over, however it ended."""
-        self.faults.done(self.fault)
-
-
 class FaultTable:
-    """By method, as it travels. Used inside one event loop, or under the lock of `mesh.sync`."""
-
-    __slots__ = ("_clock", "_random", "injected")
+    """By method, as it travels."""
 
     def __init__(self, clock: Callable[[], float], random: Callable[[], float]) -> None:
         self._clock = clock
@@ -57,14 +43,6 @@ class FaultTable:
             self.injected.pop(method, None)
             return None
         return found
-
-    def draw(self, method: str, header: str | bytes | None) -> Harm | None:
-        """What happens to a call with this `accord-fault` header; None: nothing."""
-        found = self.of(method)
-        if found is None:
-            return None
-        fault = found.faults.draw(header)
-        return None if fault is NO_FAULT else Harm(fault, found.faults)
 
     def ends_in(self, injected: Injected) -> float:
         """Seconds that a fault goes on."""

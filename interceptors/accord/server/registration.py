@@ -1,7 +1,6 @@
 """What a server serves, on its way into the pipelines: the same for both kinds of gRPC."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from typing import Final, Generic, TypeVar
 
 import grpc
@@ -29,23 +28,12 @@ ServerT = TypeVar("ServerT", bound=HandlerRegistry)
 class Pipelines:
     """Puts the handlers of one server into their pipelines, each once."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        lock: AbstractContextManager[bool | None],
-        *,
-        keeps_keys: bool,
-        remedy: str,
-    ) -> None:
-        """`lock` guards what the process counts.
-
-        `keeps_keys`: somebody recognises repeats by their keys; `remedy` says how to have it so.
-        """
+    def __init__(self, settings: Settings, *, keeps_keys: bool, remedy: str) -> None:
+        """`keeps_keys`: somebody recognises repeats by their keys; `remedy`: how to have it so."""
         self.peers = Peers()
         self._keeps_keys = keeps_keys
         self._remedy = remedy
         self._settings = settings
-        self._lock = lock
         self._wrapped: dict[str, tuple[AnyHandler, AnyHandler]] = {}
 
     def wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
@@ -74,8 +62,8 @@ class Pipelines:
 
     def _stages(
         self, method: str, handler: MethodHandler[Message, Message]
-    ) -> tuple[Stages[Message, Message], ContractError | None]:
-        """The stages of a method; with an error: its contract is broken, and it refuses all."""
+    ) -> Stages[Message, Message]:
+        """The stages of a method."""
         broken = None
         try:
             policy = travelling_policy(method)
@@ -83,16 +71,15 @@ class Pipelines:
         except ContractError as error:
             policy, broken = MethodPolicy(method), error
         streamed = handler.request_streaming
-        stages = Stages(
+        return Stages(
             self._settings,
             policy,
             Codec(handler, None if own(method) else self._settings.validator),
             self.peers,
-            self._lock,
             streamed=streamed,
             streaming=streamed or handler.response_streaming,
+            broken=broken,
         )
-        return stages, broken
 
 
 class Registration(Generic[ServerT]):
@@ -153,10 +140,13 @@ class Registration(Generic[ServerT]):
         kept here.
         """
         for name in self._services:
-            if _known(name):
-                for policy in check_service(name):
-                    if self._serves(policy.method):
-                        self._pipelines.check(policy)
+            try:
+                policies = check_service(name)
+            except KeyError:
+                continue  # its code has not been imported: nothing is declared
+            for policy in policies:
+                if self._serves(policy.method):
+                    self._pipelines.check(policy)
         return ("", *self._services)
 
     def _serves(self, method: str) -> bool:
@@ -197,11 +187,3 @@ class _Piped(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in gR
         """The handler of a method, or None."""
         found = self._handler.service(handler_call_details)
         return found and self._pipelines.wrap(handler_call_details.method, found)
-
-
-def _known(service: str) -> bool:
-    try:
-        descriptor_pool.Default().FindServiceByName(service)
-    except KeyError:
-        return False
-    return True

@@ -44,16 +44,14 @@ class Settings:
     """Whether every caller needs a verified identity. One that has it is checked in any case."""
 
 
+@dataclass(slots=True)
 class Peers:
     """Whether the callers of a server may have certificates.
 
     Where they cannot, nobody is asked for one: it costs as much as half of all other checks.
     """
 
-    __slots__ = ("secure",)
-
-    def __init__(self, *, secure: bool = True) -> None:
-        self.secure = secure
+    secure: bool = True
 
 
 def principal(grpc_context: GrpcContext) -> str:

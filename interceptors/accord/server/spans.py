@@ -1,6 +1,6 @@
 """What is recorded of a call that is handled: one span, and its duration.
 
-    observed = ServerMethod(method).begin(context, clock) when a call has come
+    observed = begin(method, context, clock) when a call has come
     observed.received(bytes), observed.sent(bytes) for every message
     observed.finish(code) ends it
 
@@ -8,6 +8,7 @@ With no SDK installed there is nothing to record, and a driver holds None instea
 an error only for the codes that tell of the server's own failure.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from opentelemetry import context as otel
@@ -28,72 +29,44 @@ _SERVER_ERRORS: Final = frozenset(
 )
 
 
-class ServerMethod:
-    """A method that is served; observes its calls."""
-
-    __slots__ = ("_method", "_silent")
-
-    def __init__(self, method: str) -> None:
-        """`method` as it travels."""
-        self._method = method
-        self._silent = method.startswith(SILENT)
-
-    def begin(self, context: otel.Context, clock: Clock) -> "ServerCall | None":
-        """A call has come with this trace: make it the task's; None: not recorded."""
-        if self._silent or not recorded():
-            if context:
-                otel.attach(context)
-            return None
-        span, owned = None, True
-        if propagation.configured():
-            span, owned = start_span(trace.SpanKind.SERVER, self._method, context=context)
-            if owned:
-                otel.attach(trace.set_span_in_context(span, context))
-        elif context:
+def begin(method: str, context: otel.Context, clock: Clock) -> "ServerCall | None":
+    """A call has come with this trace: make it the task's; None: not recorded."""
+    if not recorded() or method.startswith(SILENT):
+        if context:
             otel.attach(context)
-        if span is not None and not span.is_recording():
-            span = None
-        instruments = metrics.instruments()
-        if span is None and instruments is None:
-            return None
-        meter = None if instruments is None else instruments.server(self._method)
-        return ServerCall(span, meter, clock, owned=owned)
+        return None
+    span, owned = None, True
+    if propagation.configured():
+        span, owned = start_span(trace.SpanKind.SERVER, method, context=context)
+        if owned:
+            otel.attach(trace.set_span_in_context(span, context))
+    elif context:
+        otel.attach(context)
+    if span is not None and not span.is_recording():
+        span = None
+    instruments = metrics.instruments()
+    if span is None and instruments is None:
+        return None
+    meter = None if instruments is None else instruments.server(method)
+    if meter is not None:
+        meter.started += 1
+    return ServerCall(span, owned, meter, clock, clock())
 
 
+@dataclass(slots=True, eq=False)
 class ServerCall:
     """One call that is being handled."""
 
-    __slots__ = (
-        "_clock",
-        "_finished",
-        "_meter",
-        "_owned",
-        "_received",
-        "_received_bytes",
-        "_sent",
-        "_sent_bytes",
-        "_span",
-        "_started",
-    )
-
-    def __init__(
-        self,
-        span: trace.Span | None,
-        meter: metrics.ServerMeter | None,
-        clock: Clock,
-        *,
-        owned: bool,
-    ) -> None:
-        """A call that has just come. `owned`: the span is ended with it."""
-        self._span = span
-        self._owned = owned
-        self._meter = meter
-        self._clock = clock
-        self._started = clock()
-        self._finished = False
-        self._received = self._received_bytes = self._sent = self._sent_bytes = 0
-        if meter is not None:
-            meter.started += 1
+    _span: trace.Span | None
+    _owned: bool
+    """Whether the span is ended with the call."""
+    _meter: metrics.ServerMeter | None
+    _clock: Clock
+    _started: float
+    _received: int = 0
+    _received_bytes: int = 0
+    _sent: int = 0
+    _sent_bytes: int = 0
 
     def received(self, size: int, *, event: bool = True) -> None:
         """A request of `size` bytes has come; `event`: as one of a stream."""
@@ -111,9 +84,6 @@ class ServerCall:
 
     def finish(self, code: str) -> None:
         """The call has ended with the status of this name."""
-        if self._finished:
-            return
-        self._finished = True
         if self._meter is not None:
             self._meter.call(
                 code,

@@ -7,7 +7,7 @@
               (the driver waits for a place, if the call has to)
     accept    validation -> idempotency
               (the driver looks for a stored answer)
-    draw      fault injection
+    harm      fault injection
               (the driver waits, if there is a delay)
     begin     fault injection's abort -> deadline, once more
               (the driver runs the handler and sends what it answers)
@@ -18,9 +18,10 @@ first: a call is not even decoded before there is room for it.
 """
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Generic
 
 import grpc
@@ -34,13 +35,12 @@ from accord.interfaces import FieldViolation
 from accord.policies.fault_injection import FAULT_KEY, INJECTED
 from accord.policies.queue import Permit, Waiter
 from accord.policies.resume import OPEN_KEY
-from accord.policies.types import Priority
+from accord.policies.types import Code, Priority
+from accord.server import spans
 from accord.server.admission import Admission
 from accord.server.codec import Codec
-from accord.server.fault_injection import Harm
 from accord.server.idempotency import identify
 from accord.server.request import READ, Peers, Settings, holders, principal, read_headers
-from accord.server.spans import ServerCall, ServerMethod
 from accord.server.timeouts import TimeLimits, time_limits
 from accord.server.types import NO_ERROR, GrpcContext, Req, Res, Status, Trailers
 from accord.telemetry.propagation import incoming
@@ -66,7 +66,7 @@ class IncomingCall:
     """Seconds that the caller's deadline left on arrival; None: it has none."""
     limits: TimeLimits | None
     """What is to be watched; None: nothing."""
-    observed: ServerCall | None
+    observed: spans.ServerCall | None
     arrived: float
     """When it came to this process."""
     holders: tuple[str, ...] = ()
@@ -74,7 +74,8 @@ class IncomingCall:
     shared: bool = False
     """Whether they do."""
     permit: Permit | None = None
-    harm: Harm | None = None
+    abort: Code | None = None
+    """With what a fault that an operator has injected ends it."""
     status: str = CANCELLED
     """Name of the status that the caller has been answered with, or will be."""
 
@@ -82,39 +83,20 @@ class IncomingCall:
 class Stages(Generic[Req, Res]):
     """The stages of one method."""
 
-    __slots__ = (
-        "_arrived",
-        "_bound",
-        "_generation",
-        "_limits",
-        "_lock",
-        "_method",
-        "_observation",
-        "_peers",
-        "_policy",
-        "_settings",
-        "_state",
-        "_streamed",
-        "_streaming",
-        "admission",
-        "codec",
-        "faults",
-    )
-
     def __init__(
         self,
         settings: Settings,
         policy: MethodPolicy,
         codec: Codec[Req, Res],
         peers: Peers,
-        lock: AbstractContextManager[bool | None],
         *,
         streamed: bool,
         streaming: bool,
+        broken: ContractError | None,
     ) -> None:
-        """`lock` guards what the process counts.
+        """`streamed`: its requests are a stream; `streaming`: they are, or its responses.
 
-        `streamed`: its requests are a stream; `streaming`: they are, or its responses.
+        `broken`: what is wrong with its contract, for which all calls are refused.
         """
         self.codec = codec
         self.faults = settings.state.faults
@@ -123,12 +105,13 @@ class Stages(Generic[Req, Res]):
         self._method = policy.method
         self._arrived = settings.state.arrivals(policy.method)
         self._peers = peers
-        self._lock = lock
-        self._streamed = streamed
+        self.translate = settings.translate
+        self.streamed = streamed
         self._streaming = streaming
-        self._observation = ServerMethod(policy.method)
+        self._broken = broken
+        self._count = partial(settings.state.counts.add, policy.method)
         self.admission = Admission(
-            policy.method, settings.state, lock, streaming=streaming, authorize=settings.authorize
+            policy.method, settings.state, streaming=streaming, authorize=settings.authorize
         )
         self._keep(policy)
         self._generation = -1
@@ -165,7 +148,7 @@ class Stages(Generic[Req, Res]):
             read_headers(call, headers, ignored)
             for name in ignored:
                 self._count(f"{IGNORED}.{name}")
-        observed = self._observation.begin(trace, settings.clock)
+        observed = spans.begin(self._method, trace, settings.clock)
         context.enter(call)
         watched = remaining is None or remaining > self._bound
         found = IncomingCall(
@@ -200,7 +183,7 @@ class Stages(Generic[Req, Res]):
         if raw is not None:
             if incoming.observed is not None:
                 incoming.observed.received(len(raw), event=False)
-        elif not self._streamed:
+        elif not self.streamed:
             problem = FieldViolation("", "the call has no request")
             raise errors.InvalidArgument("UNDECODABLE", problem)
         if self._streaming:
@@ -220,35 +203,40 @@ class Stages(Generic[Req, Res]):
             call.idempotency = identify(call, incoming.headers, request)
         return request
 
-    def draw(self, incoming: IncomingCall) -> Harm | None:
-        """What an operator does to this call, if `faults` are injected.
-
-        The driver waits for its delay, whatever happens calls its `done`, and then goes on.
-        """
-        with self._lock:
-            harm = self.faults.draw(self._method, incoming.headers.get(FAULT_KEY))
-        incoming.harm = harm
-        if harm is not None and harm.fault.delay > 0:
+    @contextmanager
+    def harm(self, incoming: IncomingCall) -> Iterator[float]:
+        """What an operator does to this call, if `faults` are injected: the driver waits inside."""
+        injected = self.faults.of(self._method)
+        if injected is None:
+            yield 0.0
+            return
+        fault = injected.faults.draw(incoming.headers.get(FAULT_KEY))
+        incoming.abort = fault.abort
+        if fault.delay > 0:
             self._count("fault.delayed")
-        return harm
+        try:
+            yield fault.delay
+        finally:
+            injected.faults.done(fault)
 
     def begin(self, incoming: IncomingCall) -> None:
-        """Its handler is next. Raises DeadlineExceeded: it may have waited for too long."""
-        if incoming.harm is not None and incoming.harm.fault.abort is not None:
+        """Its handler is next. Raises ServiceError, or ContractError for a broken contract."""
+        if incoming.abort is not None:
             self._count("fault.aborted")
-            code = errors.grpc_code(incoming.harm.fault.abort)
+            code = errors.grpc_code(incoming.abort)
             raise errors.ServiceError(code, INJECTED, "a fault was injected")
         call = incoming.call
         if call.deadline is not None and call.clock() >= call.deadline:
             raise errors.DeadlineExceeded(message="the deadline passed before the work was begun")
+        if self._broken is not None:
+            raise self._broken.with_traceback(None)  # the one object, each time
 
     def end(self, incoming: IncomingCall, grpc_context: GrpcContext | None) -> None:
         """A call has ended, whatever way. No context: nobody has heard the status that it has."""
         if incoming.shared:
-            with self._lock:
-                self._state.shares.give_back(incoming.holders)
+            self._state.shares.give_back(incoming.holders)
         if incoming.permit is not None:
-            self.admission.end(incoming.permit)
+            self.admission.limiter.release(incoming.permit)
         if incoming.observed is not None:
             code = None if grpc_context is None else grpc_context.code()
             incoming.observed.finish(_outcome(incoming, code))
@@ -271,10 +259,6 @@ class Stages(Generic[Req, Res]):
         self._policy = policy
         self._limits = time_limits(policy)
         self._bound = math.inf if self._limits is None else min(self._limits)
-
-    def _count(self, name: str) -> None:
-        with self._lock:
-            self._state.counts.add(self._method, name)
 
 
 def _outcome(incoming: IncomingCall, code: Status) -> str:

@@ -6,14 +6,14 @@ callers, where a generic handler serves any name, so their number is bounded her
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from itertools import count
+from threading import Lock
 from typing import Final
 
 from accord.contract.live_overrides import Overrides
-from accord.contract.policy_types import MethodPolicy
 from accord.policies.limiter import Limiter
 from accord.policies.queue import Line
 from accord.policies.rate_limit import RateLimiter, RatePolicy
@@ -36,7 +36,7 @@ class Limits:
 
 
 class ServerState:
-    """One per process. Used inside one event loop, or under the lock of `mesh.sync`."""
+    """One per process. Safe under threads."""
 
     def __init__(
         self,
@@ -57,7 +57,8 @@ class ServerState:
         self.shares = StreamShares(limits.streams, random=random)
         self.lines: dict[str, Line] = {}
         """Other calls, by method."""
-        self._rates: dict[str, tuple[RatePolicy, RateLimiter]] = {}
+        self._lock = Lock()
+        self._rates: dict[str, RateLimiter] = {}
         self._arrived: dict[str, count[int]] = {}
 
     def line(self, method: str, *, streaming: bool) -> Line | None:
@@ -70,17 +71,14 @@ class ServerState:
             return None
         if streaming:
             return self.streams
-        if method not in self.lines and len(self.lines) >= MAX_METHODS:
-            method = OTHER
-        found = self.lines.get(method)
-        if found is None:
-            found = self.lines[method] = self.limiter.line()
-        return found
+        name = _bounded(method, self.lines)
+        if name not in self.lines:
+            self.lines[name] = self.limiter.line()
+        return self.lines[name]
 
     def arrivals(self, method: str) -> Iterator[int]:
         """Counts the calls of a method, by `next`, which no other thread can interrupt."""
-        name = method if method in self._arrived or len(self._arrived) < MAX_METHODS else OTHER
-        return self._arrived.setdefault(name, count())
+        return self._arrived.setdefault(_bounded(method, self._arrived), count())
 
     def snapshot(self) -> dict[str, Mapping[str, int]]:
         """Of each served method the calls that have come, and the decisions of its policies."""
@@ -90,16 +88,13 @@ class ServerState:
             if not method.startswith("/grpc.")  # called for ever, and says nothing
         }
 
-    def rate(self, policy: MethodPolicy, principal: str) -> Refused | None:
+    def rate(self, method: str, policy: RatePolicy, principal: str) -> Refused | None:
         """Take a token of this caller for this method."""
-        wanted = None if policy.limit is None else policy.limit.rate
-        if wanted is None:
-            return None
-        found = self._rates.get(policy.method)
-        if found is None or found[0] != wanted:
-            limiter = RateLimiter(wanted, clock=self._clock)
-            found = self._rates[policy.method] = (wanted, limiter)
-        return found[1].admit(principal)
+        with self._lock:
+            found = self._rates.get(method)
+            if found is None or found.policy != policy:
+                found = self._rates[method] = RateLimiter(policy, clock=self._clock)
+        return found.admit(principal)
 
 
 MAX_METHODS: Final = 4096
@@ -109,24 +104,22 @@ OTHER: Final = "/other"
 """Stands for all others."""
 
 
+def _bounded(method: str, known: Collection[str]) -> str:
+    """The name under which a method is known, as long as there is room for it."""
+    return method if method in known or len(known) < MAX_METHODS else OTHER
+
+
 class Counts:
-    """Counters since the start of the process.
-
-    Used inside one event loop, or under the lock of `mesh.sync`.
-    """
-
-    __slots__ = ("_counts",)
+    """Counters since the start of the process. Safe under threads."""
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._counts: dict[str, Counter[str]] = {}
 
     def add(self, method: str, name: str) -> None:
         """Count one decision; `method` as it travels, "/pkg.Service/Method"."""
-        found = self._counts.get(method)
-        if found is None:
-            known = len(self._counts) < MAX_METHODS
-            found = self._counts.setdefault(method if known else OTHER, Counter())
-        found[name] += 1
+        with self._lock:
+            self._counts.setdefault(_bounded(method, self._counts), Counter())[name] += 1
 
     def of(self, method: str) -> Mapping[str, int]:
         """The counts of one method, as they are now."""

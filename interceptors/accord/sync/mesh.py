@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import grpc
 from google.protobuf.message import Message
+from grpc import _server
 
 from accord.client.request import ClientSettings
 from accord.interfaces import SyncIdempotencyStore
@@ -13,7 +14,6 @@ from accord.server.registration import LAME_DUCK
 from accord.server.request import WORKERS, Settings
 from accord.server.types import GenericHandler
 from accord.sync import client_interceptors
-from accord.sync import server as servers
 from accord.sync.client_attempts import Attempts
 from accord.sync.client_channel import Channel
 from accord.sync.server import Server
@@ -87,9 +87,7 @@ class SyncMesh:
 
         `idempotency` finds stored answers; None: the mesh's, if its `lookup` is not awaited.
         """
-        return [
-            ServerInterceptor(ServerPipelines(self._settings, idempotency, self._client.env.lock))
-        ]
+        return [ServerInterceptor(ServerPipelines(self._settings, idempotency))]
 
     def server(
         self,
@@ -117,14 +115,16 @@ class SyncMesh:
         if max_workers is None:
             max_workers = WORKERS + self._settings.state.max_streams
         pool = Pool(max_workers, thread_name_prefix="accord-server")
-        pipelines = ServerPipelines(self._settings, idempotency, self._client.env.lock)
-        server = servers.bare(
+        pipelines = ServerPipelines(self._settings, idempotency)
+        # Beneath any instrumentation: see `accord.aio.client_channel.Channel`.
+        server = _server.create_server(
             pool,
-            interceptors=[ServerInterceptor(pipelines), *interceptors] if interceptors else [],
-            options=tuple(self._server_options(options)),
-            maximum_concurrent_rpcs=maximum_concurrent_rpcs,
-            compression=compression,
-            xds=xds,
+            (),
+            [ServerInterceptor(pipelines), *interceptors] if interceptors else [],
+            tuple(self._server_options(options)),
+            maximum_concurrent_rpcs,
+            compression,
+            xds,
         )
         found = Server(
             server,

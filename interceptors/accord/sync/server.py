@@ -1,32 +1,14 @@
 """A server with threads that checks its contracts, tells its health and drains before it stops."""
 
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
 
 import grpc
-from google.protobuf.message import Message
 from grpc import _server
 from grpc_health.v1 import health, health_pb2_grpc
 
 from accord.server.registration import HEALTH, LAME_DUCK, SERVING, Pipelines, Registration
-from accord.sync.client_channel import Options
-
-
-def bare(
-    pool: ThreadPoolExecutor,
-    *,
-    interceptors: Sequence["grpc.ServerInterceptor[Message, Message]"],
-    options: Options,
-    maximum_concurrent_rpcs: int | None,
-    compression: grpc.Compression | None,
-    xds: bool,
-) -> _server._Server:
-    """As `grpc.server`, beneath any instrumentation (see `accord.aio.client_channel.Channel`)."""
-    return _server.create_server(
-        pool, (), interceptors, options, maximum_concurrent_rpcs, compression, xds
-    )
 
 
 class Server(Registration[_server._Server], grpc.Server):

@@ -17,7 +17,7 @@ import grpc
 from accord import errors
 from accord.policies.queue import Waiter
 from accord.server import error_mapping, types
-from accord.server.error_mapping import Answer, Answered
+from accord.server.error_mapping import Answer
 from accord.server.stage_order import OPENED, Stages
 from accord.server.timeouts import ANSWER_TIME, TIMEOUT_GRACE
 from accord.server.types import NO_ERROR, Req, Res
@@ -62,9 +62,6 @@ class Pipeline(Generic[Req, Res]):
     stages: Stages[Req, Res]
     keyed: KeyedCalls | None
     """The calls of this process with a key, if there is a store of their answers."""
-    translate: errors.Translate | None
-    streamed: bool
-    """Whether requests are a stream."""
 
 
 class Walk(Generic[Req, Res]):
@@ -74,7 +71,6 @@ class Walk(Generic[Req, Res]):
         """A call has come."""
         left = grpc_context.time_remaining()
         remaining = None if left is None or left > FOREVER else left
-        self._pipeline = pipeline
         self._stages = pipeline.stages
         self.codec = pipeline.stages.codec
         self.incoming = pipeline.stages.arrive(grpc_context, remaining, THREAD.waited)
@@ -86,7 +82,7 @@ class Walk(Generic[Req, Res]):
         """The request, or an iterator of them, of a call that has got a place."""
         stages, incoming = self._stages, self.incoming
         stages.check(incoming)
-        raw = None if self._pipeline.streamed else self._read(requests)
+        raw = None if stages.streamed else self._read(requests)
         waiter = stages.enter(incoming, raw, _Bell, looped=False)
         if waiter is not None:
             self._wait_for_place(waiter)
@@ -125,13 +121,10 @@ class Walk(Generic[Req, Res]):
 
     def answer(self, error: BaseException) -> Answer | None:
         """What to answer an error with; None: nothing, or it is answered already."""
-        if self.context.aborted or isinstance(error, CallEnded):
+        ended = isinstance(error, CallEnded | GeneratorExit) or _caller_has_gone(error)
+        if ended or self.context.aborted:
             return None
-        if not isinstance(error, Answered) and (
-            isinstance(error, GeneratorExit) or _caller_has_gone(error)
-        ):
-            return None
-        call, translate = self.incoming.call, self._pipeline.translate
+        call, translate = self.incoming.call, self._stages.translate
         return error_mapping.answer_to(error, call, translate, self.grpc_context)
 
     def end(self) -> None:
@@ -169,14 +162,10 @@ class Walk(Generic[Req, Res]):
 
     def _delay(self) -> None:
         """The delay that an operator has injected."""
-        harm = self._stages.draw(self.incoming)
-        if harm is not None and harm.fault.delay > 0:
+        with self._stages.harm(self.incoming) as delay:
             ended = Event()
-            try:
-                if self.grpc_context.add_callback(ended.set):
-                    ended.wait(harm.fault.delay)
-            finally:
-                harm.done()
+            if delay > 0 and self.grpc_context.add_callback(ended.set):
+                ended.wait(delay)
 
 
 class UnaryBehaviour(Generic[Req, Res]):

@@ -1,20 +1,17 @@
 """Server interceptor for gRPC with threads: puts every handler into the pipeline of its method."""
 
 from collections.abc import Callable
-from threading import RLock
-from typing import Literal, NoReturn, cast
+from typing import Literal, cast
 
 import grpc
 from google.protobuf.message import Message
 
-from accord.contract.policy_types import ContractError
 from accord.interfaces import SyncIdempotencyStore
 from accord.server.idempotency import is_awaited, is_blocking
 from accord.server.registration import Pipelines
 from accord.server.request import Settings
 from accord.server.types import AnyHandler
 from accord.sync.server_call import MethodHandler, Pipeline, StreamBehaviour, UnaryBehaviour
-from accord.sync.server_context import ServerContext
 from accord.sync.server_idempotency import KeyedCalls
 from accord.telemetry.instrumentation import suppressed
 
@@ -40,22 +37,15 @@ class ServerPipelines(Pipelines):
     """Puts the handlers of a server into their pipelines."""
 
     def __init__(
-        self,
-        settings: Settings,
-        store: "SyncIdempotencyStore | Literal['handler'] | None",
-        lock: "RLock",
+        self, settings: Settings, store: "SyncIdempotencyStore | Literal['handler'] | None"
     ) -> None:
-        """`lock` is shared by all servers and channels of a mesh; without `store` it is the mesh's.
-
-        Raises TypeError for a store that has to be awaited.
-        """
+        """Without `store` it is the mesh's. Raises TypeError for one that has to be awaited."""
         if is_awaited(store):
             raise TypeError("a sync server needs a SyncIdempotencyStore")
         found = settings.idempotency if store is None else store
         self._keyed = KeyedCalls(found, settings.clock) if is_blocking(found) else None
         super().__init__(
             settings,
-            lock,
             keeps_keys=self._keyed is not None or found == "handler",
             remedy="give mesh.sync.server(idempotency=...) a store whose `lookup` is not awaited, "
             'or "handler" if the handler recognises repeats itself',
@@ -64,26 +54,16 @@ class ServerPipelines(Pipelines):
     def _wrap(self, method: str, handler: AnyHandler) -> AnyHandler:
         # Where it is registered nobody knows a method's types.
         found = cast("MethodHandler[Message, Message]", handler)
-        stages, broken = self._stages(method, found)
+        stages = self._stages(method, found)
         streamed, streams = found.request_streaming, found.response_streaming
-        pipeline = Pipeline(stages, self._keyed, self._settings.translate, streamed)
-        refuse = None if broken is None else _refuse_with(broken)
+        pipeline = Pipeline(stages, self._keyed)
         # Of a handler's behaviours only the one that counts need be there.
         if streams:
-            many = refuse or (found.stream_stream if streamed else found.unary_stream)
+            many = found.stream_stream if streamed else found.unary_stream
             return grpc.stream_stream_rpc_method_handler(StreamBehaviour(pipeline, many=many))
-        one = refuse or (found.stream_unary if streamed else found.unary_unary)
+        one = found.stream_unary if streamed else found.unary_unary
         if streamed:
             return grpc.stream_stream_rpc_method_handler(StreamBehaviour(pipeline, one=one))
         # Read like a stream of one: when gRPC reads it, a call without a request is answered by
         # gRPC, and none of our checks is made before it comes.
         return grpc.stream_unary_rpc_method_handler(UnaryBehaviour(pipeline, one))
-
-
-def _refuse_with(error: ContractError) -> Callable[..., NoReturn]:
-    """A handler that answers INTERNAL; the log has the reason."""
-
-    def refuse(request: Message, context: ServerContext) -> NoReturn:
-        raise error
-
-    return refuse

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import grpc
@@ -137,7 +136,7 @@ def test_what_shows_the_process_is_its_operators(
     """Where identities are needed gRPC's own services, but for health, are for the operator."""
     policy = accord.method_policy(f"/grpc.{service}")
     state = accord.Mesh("callee").control
-    admission = Admission(policy.method, state, Lock(), streaming=False, authorize=authorize)
+    admission = Admission(policy.method, state, streaming=False, authorize=authorize)
     call = CallContext("callee", policy, None, time.monotonic, principal)
     if refused is None:
         admission.check(call)
