@@ -73,21 +73,15 @@ class ResumableCall(StreamCall[Req, Res]):
         me = weakref.ref(self)
 
         def unread(_: CallObject) -> None:
-            call = me()
-            if call is not None and not call._reading:
-                call._settle(rpc, attempt)
+            call, found = me(), ended(rpc)
+            if call is not None and not call._reading and found is not None:
+                call._outgoing.ended(attempt, *found)
 
         rpc.add_done_callback(unread)
         watch_probe(attempt, rpc)
         if self._cancel_requested:
             rpc.cancel()
         return self
-
-    def _settle(self, rpc: CallObject, attempt: Attempt) -> None:
-        """An attempt has ended that nobody reads (yet): report it."""
-        found = ended(rpc)
-        if found is not None:
-            self._outgoing.ended(attempt, *found)
 
     async def read(self) -> Res | EndOfStream:
         """The next message, or EOF."""
@@ -110,7 +104,6 @@ class ResumableCall(StreamCall[Req, Res]):
                         if self._tokens.wanted(message):
                             self._outgoing.received()
                             yield message
-                    self._tokens.ended()
                     self._end(grpc.StatusCode.OK)
                 except Error as error:
                     await self._resume_after(error)

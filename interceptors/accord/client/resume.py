@@ -52,11 +52,6 @@ class ResumeTokens(Generic[Req]):
         self._resumption.opened()
         return True
 
-    def ended(self) -> None:
-        """The stream has come to its end."""
-        if self._resumption is not None:
-            self._resumption.ended()
-
     def wanted(self, message: Res) -> bool:
         """Whether the caller is to see a message, and has not seen it."""
         if self._resumption is None or self._fields is None:

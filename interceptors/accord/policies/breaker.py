@@ -91,10 +91,6 @@ class Breaker:
     more is taken for NEUTRAL, so that a lost task cannot keep the circuit half-open for ever.
     """
 
-    __slots__ = ("_answered", "_clock", "_closed", "_in_a_row", "_lock", "_open_until",
-                 "_opened", "_policy", "_probes", "_random", "_refused", "_reopened", "_succeeded",
-                 "_window")  # fmt: skip
-
     def __init__(
         self,
         policy: BreakerPolicy | None = None,

@@ -44,15 +44,12 @@ class Ticket(NamedTuple):
     generation: int
 
 
-class _Entry(Generic[V]):
-    __slots__ = ("expires", "generation", "position", "size", "value")
-
-    def __init__(self, value: V, size: int, expires: float, generation: int, position: int) -> None:
-        self.value = value
-        self.size = size
-        self.expires = expires
-        self.generation = generation
-        self.position = position
+class _Entry(NamedTuple, Generic[V]):
+    value: V
+    size: int
+    expires: float
+    generation: int
+    position: int
 
 
 class _Method:
@@ -81,19 +78,6 @@ class AnswerCache(Generic[V]):
 
     Values must be immutable, or be copied on the way out: all callers get the same one.
     """
-
-    __slots__ = (
-        "_clock",
-        "_entries",
-        "_hits",
-        "_lock",
-        "_max_bytes",
-        "_max_entries",
-        "_methods",
-        "_misses",
-        "_size",
-        "_voided_by",
-    )
 
     def __init__(
         self,

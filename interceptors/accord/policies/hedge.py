@@ -14,9 +14,6 @@ from typing import Final
 
 from accord.policies.budget import Budget
 
-MAX_EXTRA: Final = 1
-"""Backup requests of one call."""
-
 MIN_SAMPLES: Final = 20
 """Latencies that must be known before a call is hedged: a 95th percentile of fewer is a guess."""
 
@@ -47,9 +44,6 @@ class HedgeSnapshot:
 
 class Hedge:
     """Hedging of one (target, method). Safe under threads."""
-
-    __slots__ = ("_clock", "_delay", "_digest", "_fresh_until", "_lock", "_policy", "_refused",
-                 "_sent")  # fmt: skip
 
     def __init__(self, policy: HedgePolicy | None = None, *, clock: Callable[[], float]) -> None:
         self._policy = policy or HedgePolicy()
@@ -85,11 +79,9 @@ class Hedge:
             self._fresh_until = now + REFRESH
             return self._delay
 
-    def send(self, budget: Budget | None, *, sent: int = 0) -> bool:
-        """Whether the backup, which is due, may be sent; `sent` is how many this call has had."""
-        if sent >= MAX_EXTRA:
-            return False
-        granted = budget is None or budget.withdraw()
+    def send(self, budget: Budget) -> bool:
+        """Whether the backup, which is due, may be sent."""
+        granted = budget.withdraw()
         with self._lock:
             self._sent += granted
             self._refused += not granted

@@ -66,22 +66,9 @@ class Resumption:
     """State of one resumable stream.
 
     `token` is the last token delivered; it starts with what the consumer's request asked for. The
-    order of calls is: opened? delivered* (finished | dropped), and after `dropped` has returned a
-    wait: again from the start.
+    order of calls is: opened? delivered* dropped, and if that has returned a wait: again from the
+    start.
     """
-
-    __slots__ = (
-        "_boundary",
-        "_clock",
-        "_failures",
-        "_limits",
-        "_opened_at",
-        "_outage_since",
-        "_random",
-        "attempt",
-        "finished",
-        "token",
-    )
 
     def __init__(
         self,
@@ -93,7 +80,6 @@ class Resumption:
     ) -> None:
         self.token = token
         self.attempt = 1
-        self.finished = False
         self._limits = limits
         self._clock = clock
         self._random = random
@@ -120,15 +106,10 @@ class Resumption:
         self._outage_since = None
         return True
 
-    def ended(self) -> None:
-        """The server has ended the stream with OK: nothing is resumed any more."""
-        self.finished = True
-
     def dropped(self, drop: Drop) -> float | None:
         """The attempt has failed: seconds to wait before the next one, or None to give up."""
         now = self._clock()
-        if self.finished or not drop.resumable:
-            self.finished = True
+        if not drop.resumable:
             return None
         if self._opened_at is not None and now - self._opened_at >= self._limits.settled:
             self._failures = 0
@@ -139,7 +120,6 @@ class Resumption:
         left = self._limits.patience - (now - self._outage_since)
         told = drop.told or 0.0
         if left <= told:  # always, if it says never
-            self.finished = True
             return None
         ceiling = min(
             self._limits.max_backoff, self._limits.first_backoff * 2.0 ** min(self._failures, 32)

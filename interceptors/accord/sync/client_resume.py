@@ -38,8 +38,8 @@ class ResumableCall(StreamCall[Req, Res]):
         super().__init__(outgoing)
         self._start = start
         self._tokens = ResumeTokens(outgoing.call, request, on_resume)
-        self._reading = False
-        """Whether somebody reads."""
+        self.reading = False
+        """Whether somebody reads, who sees to the ends of attempts."""
         self._lock = Lock()
         self._cancelled = False
         self._woken = Event()
@@ -70,13 +70,12 @@ class ResumableCall(StreamCall[Req, Res]):
             self._outgoing.cancelled(attempt)
 
     def __next__(self) -> Res:
-        self._reading = True
+        self.reading = True
         while not self._over.is_set():
             try:
                 self._notice_opening()
                 message = next(self._rpc)
             except StopIteration:
-                self._tokens.ended()
                 self._end(grpc.StatusCode.OK)
             except grpc.RpcError as error:
                 self._resume_after(error)
@@ -130,11 +129,6 @@ class ResumableCall(StreamCall[Req, Res]):
         self._outgoing.finish(code.name)
         tell(callbacks)
 
-    @property
-    def has_reader(self) -> bool:
-        """Whether somebody reads, who sees to the ends of attempts."""
-        return self._reading
-
     def cancel(self) -> bool:
         """End the call and the attempt in hand; False if it has ended."""
         with self._lock:
@@ -170,10 +164,10 @@ class ResumableCall(StreamCall[Req, Res]):
 
     def code(self) -> grpc.StatusCode:
         """Status code, once the call has ended."""
-        if not self._reading and not self._over.is_set():
+        if not self.reading and not self._over.is_set():
             # Nobody reads, so nothing will be resumed: the attempt's status is the call's.
             code = self._rpc.code()
-            if not self._reading:
+            if not self.reading:
                 return code
         if self._cancelled:
             return grpc.StatusCode.CANCELLED
@@ -196,7 +190,7 @@ def _attempt_ended(
     if call is None:
         outgoing.cancelled(attempt)  # the caller has dropped it
         return
-    if rpc is not None and not call.has_reader:  # else the reader sees to it, or has gone on
+    if rpc is not None and not call.reading:  # else the reader sees to it, or has gone on
         outgoing.ended(attempt, rpc.code(), rpc.details(), rpc.trailing_metadata())
     if not attempt.ended:
         # The reader may come back, or drop the call. Nothing can be reported while it is collected:
