@@ -205,7 +205,7 @@ class Mesh:
                 self.address(target),
                 credentials,
                 self._channel_options(target, contracts, options),
-                Attempts(self._client, target, plain=True),
+                Attempts(self._client, target),
                 interceptors,
             )
         return channel
@@ -223,7 +223,7 @@ class Mesh:
         self, target: str = ""
     ) -> list[Any]:  # gRPC's stubs have no type for an interceptor of aio that nobody must cast
         """Interceptors for a channel of your own. `target` names what it leads to."""
-        return client_interceptors.interceptors(Attempts(self._client, target, plain=False))
+        return client_interceptors.interceptors(Attempts(self._client, target))
 
     def fallback(self, method: str, fn: Fallback) -> None:
         """Answer calls of "pkg.Service/Method" by `fn(request, error)` when they cannot be made.

@@ -5,7 +5,7 @@ Errors are not converted: the caller gets gRPC's `AioRpcError` and may parse it 
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from inspect import isawaitable
 from typing import cast
 
@@ -28,32 +28,17 @@ from accord.aio.client_types import (
 )
 from accord.client.call import Attempt
 from accord.client.request import Caller, ClientSettings, failure_from
-from accord.client.types import Again, Details, Pair, Raise, Req, Res
+from accord.client.types import Again, Details, Raise, Req, Res
 from accord.telemetry.instrumentation import suppressed
-
-
-class Flat(grpc.aio.Metadata):
-    """Metadata that is only iterated, so that it need not be indexed."""
-
-    def __init__(self, *pairs: Pair) -> None:
-        self._pairs = pairs
-
-    def __iter__(self) -> Iterator[Pair]:
-        return iter(self._pairs)
-
-    def __len__(self) -> int:
-        return len(self._pairs)
 
 
 class Attempts(Caller[Error]):
     """Makes the attempts of calls to one target."""
 
-    __slots__ = ("_plain",)
+    __slots__ = ()
 
-    def __init__(self, settings: ClientSettings, target: str, *, plain: bool) -> None:
-        """`plain`: no other interceptors follow."""
+    def __init__(self, settings: ClientSettings, target: str) -> None:
         super().__init__(settings, target, local_error)
-        self._plain = plain
 
     def start(self, continuation: Continuation[Req, Rpc]) -> Start[Req, Rpc]:
         """Makes attempts by `continuation`, in which nobody else makes a span of the same call."""
@@ -62,13 +47,10 @@ class Attempts(Caller[Error]):
             details = grpc.aio.ClientCallDetails(
                 attempt.method,
                 attempt.timeout,
-                # Nobody but gRPC reads it, which iterates it.
-                (Flat if self._plain else grpc.aio.Metadata)(*attempt.metadata or ()),
+                grpc.aio.Metadata(*attempt.metadata or ()),
                 attempt.credentials,
                 attempt.wait_for_ready,
             )
-            if self._plain:
-                return await continuation(details, request)
             with suppressed():
                 return await continuation(details, request)
 
