@@ -5,7 +5,7 @@ import asyncio
 from accord.aio.client_types import AioOutgoing, CallObject, Error, Response, Start
 from accord.client.call import Attempt
 from accord.client.request import failure_from
-from accord.client.types import Failure, Req, Res
+from accord.client.types import Req, Res
 
 
 async def race(
@@ -37,8 +37,13 @@ async def race(
             attempt, rpc = next(pair for pair in running if pair[1].done())
             if len(running) == 1:
                 break
-            failure = await _failure(rpc)
-            if failure is None or failure.own or failure.code not in call.state.transient:
+            try:
+                await rpc
+            except Error as error:
+                failure = failure_from(error)
+            else:
+                break
+            if failure.own or failure.code not in call.state.transient:
                 break
             running.remove((attempt, rpc))
             attempt.recorded(failure, last=False)
@@ -74,12 +79,3 @@ async def _first(running: list[tuple[Attempt, Response[Res]]], timeout: float | 
     finally:
         if timer is not None:
             timer.cancel()
-
-
-async def _failure(rpc: Response[Res]) -> Failure | None:
-    """How an attempt that has ended failed, or None."""
-    try:
-        await rpc
-    except Error as error:
-        return failure_from(error)
-    return None
