@@ -17,7 +17,8 @@ from google.protobuf.message import Message
 
 from accord.client import skip_waiting
 from accord.client.method_state import Environment, MethodState
-from accord.client.types import EXHAUSTED, RAISE, Again, Failure, Observer, Raise, Refuse
+from accord.client.spans import ClientCall
+from accord.client.types import EXHAUSTED, RAISE, Again, Failure, Raise, Refuse
 from accord.contract.policy_types import Dark, Key, MethodPolicy
 from accord.policies import deadline as deadlines
 from accord.policies.breaker import CIRCUIT_OPEN, Permission
@@ -172,8 +173,8 @@ class Call:
     `observer` may be set before the first attempt.
     """
 
-    __slots__ = ("_fresh", "_hedged", "_inherited", "_key", "_keyed", "_max_attempts", "_retry",
-                 "_ticket", "deadline", "env", "observer", "policy", "probe",
+    __slots__ = ("_asked", "_fresh", "_hedged", "_inherited", "_keyed", "_max_attempts", "_retry",
+                 "deadline", "env", "observer", "policy", "probe",
                  "resumption", "state", "turn")  # fmt: skip
 
     def __init__(
@@ -204,7 +205,7 @@ class Call:
         """
         self.state = state
         self.policy: MethodPolicy = state.policy
-        self.observer: Observer | None = None
+        self.observer: ClientCall | None = None
         self.env = env
         self._inherited = inherited_attempt
         self._keyed = keyed
@@ -213,8 +214,7 @@ class Call:
         self._hedged = False
         self.probe: Permission | None = None  # of an attempt that is made again
         self.turn = 0  # of the last attempt
-        self._ticket: Ticket | None = None
-        self._key: CacheKey | None = None
+        self._asked: tuple[CacheKey, Ticket] | None = None
         self.deadline = deadlines.effective(
             env.clock(),
             explicit=explicit,
@@ -235,12 +235,12 @@ class Call:
         `at_least` is the caller's consistency token, a position that the answer must show.
         """
         state, method = self.state, self.policy.method
-        self._key = CacheKey(principal, method, fingerprint(method, request))
+        key = CacheKey(principal, method, fingerprint(method, request))
         with self.env.lock:
-            answer = state.target.cache.lookup(self._key, at_least=at_least)
+            answer = state.target.cache.lookup(key, at_least=at_least)
             if answer is None:
                 state.misses += 1
-                self._ticket = state.target.cache.ask(method)
+                self._asked = key, state.target.cache.ask(method)
             else:
                 state.calls += 1
                 state.hits += 1
@@ -250,10 +250,9 @@ class Call:
 
     def keep(self, answer: Message, *, size: int, position: int) -> None:
         """Keep an answer of `size` bytes, which shows the state at `position` (0: unknown)."""
-        if self._key is not None and self._ticket is not None:
-            self.state.target.cache.store(
-                self._key, answer, size=size, ticket=self._ticket, position=position
-            )
+        if self._asked is not None:
+            key, ticket = self._asked
+            self.state.target.cache.store(key, answer, size=size, ticket=ticket, position=position)
 
     def admit(self) -> Attempt | Refuse:
         """What to do now: make an attempt, or end the call without one."""

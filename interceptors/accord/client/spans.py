@@ -26,7 +26,7 @@ from accord.telemetry.instrumentation import (
 
 
 class ClientCall:
-    """One outgoing call; the engine's observer."""
+    """One outgoing call; the engine's observer. Decides nothing and raises nothing."""
 
     __slots__ = ("_clock", "_delay", "_finished", "_hedge", "_hedges", "_idle", "_made", "_meter",
                  "_open", "_owned", "_received", "_retries", "_span", "_started")  # fmt: skip
@@ -67,7 +67,7 @@ class ClientCall:
             self._idle = None
 
     def succeeded(self, attempt: Sent) -> None:
-        """An attempt was answered in full."""
+        """An attempt was answered in full. Not told of streams: they end with their call."""
         self._close(attempt, "OK")
 
     def failed(self, attempt: Sent, failure: Failure, step: Again | Raise | None) -> None:

@@ -198,5 +198,5 @@ async def test_off_is_off(driver: Driver) -> None:
     assert metrics.instruments() is None
     async with driver.echo({"Unary": _unary}) as stub:
         call = stub.Unary(Message())
-        assert (call if driver.aio else call._call)._outgoing.observed is None
+        assert (call if driver.aio else call._call)._outgoing.call.observer is None
         await call
