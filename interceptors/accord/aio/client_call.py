@@ -1,8 +1,8 @@
 """What the call objects of the mesh do alike, and how the end of a call is reported."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Generator
-from typing import Generic, NoReturn, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from typing import Generic, NoReturn
 
 import grpc
 import grpc.aio
@@ -18,9 +18,23 @@ from accord.aio.client_types import (
     WholeResponse,
 )
 from accord.client.call import PROBE_SETTLES, Attempt
-from accord.client.types import Metadata, Pairs, Req, Res, stands_for
+from accord.client.types import Details, Metadata, Pairs, Req, Res, T, stands_for
 
-T = TypeVar("T")
+
+def attempting(bare: Callable[..., T]) -> Callable[[Details, Req], T]:
+    """Makes attempts by `bare`, which is gRPC's own."""
+
+    def start(details: Details, request: Req) -> T:
+        return bare(
+            request,
+            timeout=details.timeout,
+            metadata=details.metadata,
+            credentials=details.credentials,
+            wait_for_ready=details.wait_for_ready,
+            compression=details.compression,
+        )
+
+    return start
 
 
 def local_error(code: grpc.StatusCode, message: str, trailers: Pairs) -> Error:
@@ -89,14 +103,8 @@ class CallBase:
 @stands_for(grpc.aio.UnaryStreamCall)
 @stands_for(grpc.aio.StreamUnaryCall)
 @stands_for(grpc.aio.StreamStreamCall)
-class RefusedCall(CallBase):
+class RefusedCall(EndedStatus):
     """The call object of a stream that was ended without an attempt."""
-
-    def __init__(self, error: Error) -> None:
-        self._error = error
-
-    async def _status(self) -> CallStatus:
-        return EndedStatus(self._error)
 
     def cancel(self) -> bool:
         """False: there is nothing to cancel."""

@@ -8,13 +8,13 @@ import asyncio
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cache, partial, wraps
-from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import grpc
 import grpc.aio
 
 from accord.aio.client_attempts import Attempts
-from accord.aio.client_call import RefusedCall
+from accord.aio.client_call import RefusedCall, attempting
 from accord.aio.client_interceptors import Interceptor, UnaryUnary, interceptors
 from accord.aio.client_stream import BidiCall, StreamCall
 from accord.aio.client_types import (
@@ -22,18 +22,16 @@ from accord.aio.client_types import (
     Bidi,
     CallObject,
     Error,
-    GivenMetadata,
     Requests,
     Responses,
     Rpc,
 )
 from accord.aio.client_unary import Active, UnaryCallable
 from accord.client.call import Attempt
-from accord.client.types import Details, Req, Res, replacing, stands_for
+from accord.client.types import Details, Given, P, Req, Res, replacing, stands_for
 
 Options = Sequence[tuple[str, str | int]]
 
-P = ParamSpec("P")
 C = TypeVar("C", bound=Callable[..., object])  # gRPC has four
 Anyone = Interceptor | grpc.aio.ClientInterceptor
 
@@ -65,17 +63,105 @@ def _running() -> bool:
     return True
 
 
-def _later(theirs: Callable[P, C]) -> Callable[P, C]:
-    """A channel's method; what it gives before a loop runs is made when that is first called."""
+class Streams(Generic[Req, Res, Rpc, P]):
+    """Makes the calls of one method whose requests or responses are streamed."""
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        method: str,
+        bare: Callable[..., Rpc],
+        given: Given[P],
+        active: Active,
+    ) -> None:
+        """`bare` is gRPC's own; `active` are the calls of its channel."""
+        self._attempts = attempts
+        self._method = method
+        self._make: Callable[[Details, Req], Rpc] = attempting(bare)
+        self._given = given
+        self._active = active
+
+    def _made(self, outgoing: AioOutgoing[Req, Res], request: Req) -> tuple[Attempt, Rpc]:
+        """The first attempt. Raises the engine's refusal, or as gRPC does."""
+        with outgoing.sending() as attempt:
+            return attempt, self._make(outgoing.details_of(attempt), request)
+
+
+@stands_for(grpc.aio.StreamUnaryMultiCallable)
+class UploadCallable(Streams[Requests[Req] | None, Res, Rpc, P]):
+    """A method with many requests and one response."""
+
+    def __call__(
+        self, request_iterator: Requests[Req] | None = None, *args: P.args, **kwargs: P.kwargs
+    ) -> CallObject:
+        """The call object, gRPC's own."""
+        outgoing: AioOutgoing[Requests[Req] | None, Res] = self._attempts.begin(
+            self._given(self._method, *args, **kwargs)
+        )
+        try:
+            attempt, rpc = self._made(outgoing, request_iterator)
+        except Error as refusal:
+            return RefusedCall(refusal)
+        return self._held(self._attempts.uploads(outgoing, attempt, rpc))
+
+    def _held(self, rpc: Rpc) -> CallObject:
+        """What the caller is given."""
+        return rpc
+
+
+@stands_for(grpc.aio.StreamStreamMultiCallable)
+class BidiCallable(UploadCallable[Req, Res, Bidi[Req, Res], P]):
+    """A method with many requests and many responses."""
+
+    def _held(self, rpc: Bidi[Req, Res]) -> CallObject:
+        return BidiCall(rpc)
+
+
+@stands_for(grpc.aio.UnaryStreamMultiCallable)
+class StreamCallable(Streams[Req, Res, Responses[Res], P]):
+    """A method with one request and many responses."""
+
+    def __call__(
+        self, request: Req, *args: P.args, **kwargs: P.kwargs
+    ) -> StreamCall[Req, Res] | RefusedCall:
+        """The call object."""
+        outgoing: AioOutgoing[Req, Res] = self._attempts.begin(
+            self._given(self._method, *args, **kwargs), request
+        )
+        call = self._attempts.stream(self._again, outgoing, request)
+        try:
+            call.began(*self._made(outgoing, request))
+        except Error as refusal:
+            return RefusedCall(refusal)
+        self._active.add(weakref.ref(call, self._active.discard))
+        return call
+
+    async def _again(self, details: Details, request: Req) -> Responses[Res]:
+        return self._make(details, request)
+
+
+def _ours(theirs: Callable[P, C], kind: Callable[..., object]) -> Callable[P, C]:  # as gRPC's own
+    """A channel's method that gives a `kind`, or gRPC's own if there are other interceptors.
+
+    What it gives before a loop runs is made when that is first called.
+    """
+
+    def ours(channel: "Channel", *made: object) -> object:  # for `kind`
+        method, bare, given = made
+        if not channel._quick:
+            return bare
+        return kind(channel._attempts, method, bare, given, channel._active)
+
+    make = replacing(theirs, ours)
 
     @wraps(theirs)
-    def ours(*args: P.args, **kwargs: P.kwargs) -> C:
-        made = cache(partial(theirs, *args, **kwargs))
+    def later(*args: P.args, **kwargs: P.kwargs) -> C:
+        made = cache(partial(make, *args, **kwargs))
         if _running():
             return made()
         return cast("C", lambda *call, **how: made()(*call, **how))  # which stands for it
 
-    return ours
+    return later
 
 
 class Channel(Bare):
@@ -127,141 +213,7 @@ class Channel(Bare):
             calls.update(call for ref in self._active if (call := ref()))
         await super()._close(grace)
 
-    unary_unary = _later(
-        replacing(
-            Bare.unary_unary,
-            lambda channel, method, made: (
-                UnaryCallable(channel._attempts, method, made, channel._active)
-                if channel._quick
-                else made
-            ),
-        )
-    )
-    unary_stream = _later(
-        replacing(
-            Bare.unary_stream,
-            lambda channel, method, made: (
-                StreamCallable(channel._attempts, method, made, channel._active)
-                if channel._quick
-                else made
-            ),
-        )
-    )
-    stream_unary = _later(
-        replacing(
-            Bare.stream_unary,
-            lambda channel, method, made: (
-                UploadCallable(channel._attempts, method, made) if channel._quick else made
-            ),
-        )
-    )
-    stream_stream = _later(
-        replacing(
-            Bare.stream_stream,
-            lambda channel, method, made: (
-                BidiCallable(channel._attempts, method, made) if channel._quick else made
-            ),
-        )
-    )
-
-
-class Streams(Generic[Req, Res, Rpc]):
-    """Makes the calls of one method whose requests or responses are streamed."""
-
-    def __init__(self, attempts: Attempts, method: str, bare: Callable[..., Rpc]) -> None:
-        """`bare` is gRPC's own."""
-        self._attempts = attempts
-        self._method = method
-        self._bare = bare
-
-    def _make(self, details: Details, request: Req) -> Rpc:
-        return self._bare(
-            request,
-            timeout=details.timeout,
-            metadata=details.metadata,
-            credentials=details.credentials,
-            wait_for_ready=details.wait_for_ready,
-            compression=details.compression,
-        )
-
-    def _made(self, outgoing: AioOutgoing[Req, Res], request: Req) -> tuple[Attempt, Rpc]:
-        """The first attempt. Raises the engine's refusal, or as gRPC does."""
-        with outgoing.sending() as attempt:
-            return attempt, self._make(outgoing.details_of(attempt), request)
-
-
-@stands_for(grpc.aio.StreamUnaryMultiCallable)
-class UploadCallable(Streams[Requests[Req] | None, Res, Rpc]):
-    """A method with many requests and one response."""
-
-    def __call__(
-        self,
-        request_iterator: Requests[Req] | None = None,
-        timeout: float | None = None,
-        metadata: GivenMetadata | None = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> CallObject:
-        """The call object, gRPC's own."""
-        outgoing: AioOutgoing[Requests[Req] | None, Res] = self._attempts.begin(
-            Details(self._method, timeout, metadata, credentials, wait_for_ready, compression)
-        )
-        try:
-            attempt, rpc = self._made(outgoing, request_iterator)
-        except Error as refusal:
-            return RefusedCall(refusal)
-        return self._held(self._attempts.uploads(outgoing, attempt, rpc))
-
-    def _held(self, rpc: Rpc) -> CallObject:
-        """What the caller is given."""
-        return rpc
-
-
-@stands_for(grpc.aio.StreamStreamMultiCallable)
-class BidiCallable(UploadCallable[Req, Res, Bidi[Req, Res]]):
-    """A method with many requests and many responses."""
-
-    def _held(self, rpc: Bidi[Req, Res]) -> CallObject:
-        return BidiCall(rpc)
-
-
-@stands_for(grpc.aio.UnaryStreamMultiCallable)
-class StreamCallable(Streams[Req, Res, Responses[Res]]):
-    """A method with one request and many responses."""
-
-    def __init__(
-        self,
-        attempts: Attempts,
-        method: str,
-        bare: Callable[..., Responses[Res]],
-        active: Active,
-    ) -> None:
-        """`active`: the calls of its channel."""
-        super().__init__(attempts, method, bare)
-        self._active = active
-
-    def __call__(
-        self,
-        request: Req,
-        timeout: float | None = None,
-        metadata: GivenMetadata | None = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> StreamCall[Req, Res] | RefusedCall:
-        """The call object."""
-        outgoing: AioOutgoing[Req, Res] = self._attempts.begin(
-            Details(self._method, timeout, metadata, credentials, wait_for_ready, compression),
-            request,
-        )
-        call = self._attempts.stream(self._again, outgoing, request)
-        try:
-            call.began(*self._made(outgoing, request))
-        except Error as refusal:
-            return RefusedCall(refusal)
-        self._active.add(weakref.ref(call, self._active.discard))
-        return call
-
-    async def _again(self, details: Details, request: Req) -> Responses[Res]:
-        return self._make(details, request)
+    unary_unary = _ours(Bare.unary_unary, UnaryCallable)
+    unary_stream = _ours(Bare.unary_stream, StreamCallable)
+    stream_unary = _ours(Bare.stream_unary, UploadCallable)
+    stream_stream = _ours(Bare.stream_stream, BidiCallable)

@@ -17,10 +17,10 @@ import grpc.aio
 from grpc._cython import cygrpc
 from grpc.aio import _call
 
-from accord.aio.client_call import CallBase, EndedStatus
-from accord.aio.client_types import BareUnary, CallStatus, DoneCallback, Error, Wait
+from accord.aio.client_call import CallBase, EndedStatus, attempting
+from accord.aio.client_types import CallStatus, DoneCallback, Error, Response, Wait
 from accord.client.local_status import UNDECODABLE
-from accord.client.types import Metadata, Pairs, Req, Res, stands_for
+from accord.client.types import Details, Pairs, Req, Res, stands_for
 
 _CANCELLED: Final = "Locally cancelled by application!"
 _DROPPED: Final = "Cancelled upon garbage collection!"
@@ -51,17 +51,20 @@ def _unchanged(message: Any) -> Any:  # bytes, of a method that has no messages 
     return message
 
 
-def direct(made: "grpc.aio.UnaryUnaryMultiCallable[Req, Res]") -> BareUnary[Req, Res]:
-    """As gRPC's own callable, without interceptors; its calls have no task if that is possible."""
+def direct(
+    made: "grpc.aio.UnaryUnaryMultiCallable[Req, Res]",
+) -> Callable[[Details, Req], Response[Res]]:
+    """Makes attempts without interceptors, and without a task if that is possible."""
     bare = copy(made)
     vars(bare)["_interceptors"] = None  # which the stubs do not know
     if _USABLE and all(hasattr(bare, part) for part in _PARTS):
         return CoreCallable(bare)
-    return cast("BareUnary[Req, Res]", bare)  # the stubs have no `debug_error_string`
+    # The stubs have no `debug_error_string`.
+    return cast("Callable[[Details, Req], Response[Res]]", attempting(bare))
 
 
 class CoreCallable(Generic[Req, Res]):
-    """Makes the calls of one method. Called as gRPC's own; `metadata` is any iterable of pairs."""
+    """Makes the calls of one method; the metadata is any iterable of pairs."""
 
     _serialize: Callable[[Req], bytes]
     _deserialize: Callable[[bytes], Res]
@@ -75,24 +78,17 @@ class CoreCallable(Generic[Req, Res]):
         self._serialize = _unchanged if serialize is None else serialize
         self._deserialize = _unchanged if deserialize is None else deserialize
 
-    def __call__(
-        self,
-        request: Req,
-        *,
-        timeout: float | None,
-        metadata: Metadata | None,
-        credentials: grpc.CallCredentials | None,
-        wait_for_ready: bool | None,
-    ) -> "CoreCall[Req, Res]":
+    def __call__(self, details: Details, request: Req) -> "CoreCall[Req, Res]":
         """The call, which is on its way. Raises UsageError: the channel is closed."""
         core = self._new_call(
             self._method,
-            None if timeout is None else time.time() + timeout,
-            credentials,
-            wait_for_ready,
+            None if details.timeout is None else time.time() + details.timeout,
+            details.credentials,
+            details.wait_for_ready,
             self._handle,
         )
-        return CoreCall(core, request, tuple(metadata or ()), self._serialize, self._deserialize)
+        metadata = tuple(details.metadata or ())
+        return CoreCall(core, request, metadata, self._serialize, self._deserialize)
 
 
 @stands_for(grpc.aio.UnaryUnaryCall)
@@ -141,10 +137,13 @@ class CoreCall(CallBase, Generic[Req, Res]):
             core = self._core
             if core.is_ok():
                 try:
-                    self._response = self._decode(raw)
-                except Error as error:
-                    self._error = error
-                    raise
+                    self._response = self._deserialize(raw)
+                except Exception as problem:
+                    none = grpc.aio.Metadata()
+                    self._error = Error(
+                        grpc.StatusCode.INTERNAL, none, none, UNDECODABLE, str(problem)
+                    )
+                    raise self._error from problem
                 return self._response
             if core.is_locally_cancelled():
                 self._error = asyncio.CancelledError()
@@ -153,15 +152,6 @@ class CoreCall(CallBase, Generic[Req, Res]):
         if self._error is not None:
             raise self._error
         return self._response
-
-    def _decode(self, raw: bytes) -> Res:
-        try:
-            return self._deserialize(raw)
-        except Exception as problem:
-            none = grpc.aio.Metadata()
-            raise Error(
-                grpc.StatusCode.INTERNAL, none, none, UNDECODABLE, str(problem)
-            ) from problem
 
     def cancel(self) -> bool:
         """End the attempt; False if it has ended."""

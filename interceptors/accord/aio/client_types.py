@@ -11,7 +11,6 @@ from collections.abc import (
     Callable,
     Generator,
     Iterable,
-    Sequence,
 )
 from typing import Protocol, TypeVar
 
@@ -19,7 +18,7 @@ import grpc
 import grpc.aio
 
 from accord.client.request import Outgoing
-from accord.client.types import Details, Metadata, Pair, Req, Res
+from accord.client.types import Details, Req, Res
 
 Error = grpc.aio.AioRpcError
 AioOutgoing = Outgoing[Req, Res, Error]
@@ -75,7 +74,6 @@ EndOfStream = object  # the class of gRPC's `EOF` has no public name
 Wait = asyncio.Future[None]
 """What a call yields to its event loop until its answer has come."""
 
-GivenMetadata = grpc.aio.Metadata | Sequence[Pair]
 DoneCallback = Callable[[CallObject], object]  # what it returns is nobody's business
 ResT_co = TypeVar("ResT_co", covariant=True)
 ReqT_contra = TypeVar("ReqT_contra", contravariant=True)
@@ -108,21 +106,6 @@ class Bidi(Responses[ResT_co], Protocol[ReqT_contra, ResT_co]):
 
     async def done_writing(self) -> None:
         """There are no more requests."""
-
-
-class BareUnary(Protocol[ReqT_contra, ResT_co]):
-    """Makes attempts of a method with one request and one response."""
-
-    def __call__(
-        self,
-        request: ReqT_contra,
-        *,
-        timeout: float | None,
-        metadata: Metadata | None,
-        credentials: grpc.CallCredentials | None,
-        wait_for_ready: bool | None,
-    ) -> Response[ResT_co]:
-        """The call object; `metadata` is only iterated."""
 
 
 Requests = AsyncIterable[Req] | Iterable[Req]

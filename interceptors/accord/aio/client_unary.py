@@ -6,29 +6,39 @@ what needs more from the start (a cache, hedging, a recording span), takes gRPC'
 """
 
 import asyncio
-import math
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Final, Generic
 
 import grpc
 import grpc.aio
 
 from accord.aio.client_attempts import Attempts
-from accord.aio.client_call import CallBase, EndedStatus
+from accord.aio.client_call import CallBase, EndedStatus, attempting
 from accord.aio.client_core_call import direct
 from accord.aio.client_types import (
     AioOutgoing,
     CallStatus,
     DoneCallback,
     Error,
-    GivenMetadata,
     Response,
 )
 from accord.client.call import Attempt
 from accord.client.method_state import MethodState
 from accord.client.request import Outgoing, failure_from
-from accord.client.types import RAISE, Again, Details, Raise, Refuse, Req, Res, stands_for, tell
+from accord.client.types import (
+    RAISE,
+    Again,
+    Details,
+    Given,
+    P,
+    Raise,
+    Refuse,
+    Req,
+    Res,
+    stands_for,
+    tell,
+)
 
 CANCELLED: Final = grpc.StatusCode.CANCELLED
 
@@ -42,55 +52,40 @@ Active = set["weakref.ref[CallBase]"]
 
 
 @stands_for(grpc.aio.UnaryUnaryMultiCallable)
-class UnaryCallable(Generic[Req, Res]):
+class UnaryCallable(Generic[Req, Res, P]):
     """A method with one request and one response."""
 
     def __init__(
         self,
         attempts: Attempts,
         method: str,
-        intercepted: "grpc.aio.UnaryUnaryMultiCallable[Req, Res]",
+        made: "grpc.aio.UnaryUnaryMultiCallable[Req, Res]",
+        given: Given[P],
         active: Active,
     ) -> None:
+        """`made` is gRPC's own; `active` are the calls of its channel."""
         self.attempts = attempts
-        self.bare = direct(intercepted)
+        self.bare = direct(made)
         self.loop = asyncio.get_running_loop()
         self.active = active
         self._method = method
-        self._intercepted = intercepted
+        self._given = given
+        self._intercepted: Callable[[Details, Req], grpc.aio.UnaryUnaryCall[Req, Res]]
+        self._intercepted = attempting(made)
 
     def __call__(
-        self,
-        request: Req,
-        timeout: float | None = None,
-        metadata: GivenMetadata | None = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
+        self, request: Req, *args: P.args, **kwargs: P.kwargs
     ) -> "UnaryCall[Req, Res] | grpc.aio.UnaryUnaryCall[Req, Res]":
         """The call object. What goes wrong is raised when it is awaited."""
-        state = self.attempts.quick(self._method) if compression is None else None
+        details = self._given(self._method, *args, **kwargs)
+        state = self.attempts.quick(self._method) if details.compression is None else None
         if state is None:
-            return self._intercepted(
-                request,
-                timeout=timeout,
-                metadata=metadata,
-                credentials=credentials,
-                wait_for_ready=wait_for_ready,
-                compression=compression,
-            )
-        details = Details(self._method, timeout, metadata, credentials, wait_for_ready, None)
+            return self._intercepted(details, request)
         return UnaryCall(self, details, request, state)
 
     async def start(self, details: Details, request: Req) -> Response[Res]:
         """Make an attempt."""
-        return self.bare(
-            request,
-            timeout=details.timeout,
-            metadata=details.metadata,
-            credentials=details.credentials,
-            wait_for_ready=details.wait_for_ready,
-        )
+        return self.bare(details, request)
 
 
 @stands_for(grpc.aio.UnaryUnaryCall)
@@ -111,7 +106,7 @@ class UnaryCall(CallBase, Generic[Req, Res]):
 
     def __init__(
         self,
-        made_by: UnaryCallable[Req, Res],
+        made_by: UnaryCallable[Req, Res, ...],
         details: Details,
         request: Req,
         state: MethodState,
@@ -125,13 +120,7 @@ class UnaryCall(CallBase, Generic[Req, Res]):
         step = self._step = outgoing.call.admit()
         if isinstance(step, Attempt):
             try:
-                self._rpc = made_by.bare(
-                    request,
-                    timeout=None if step.timeout == math.inf else step.timeout,
-                    metadata=outgoing.metadata(step),
-                    credentials=details.credentials,
-                    wait_for_ready=details.wait_for_ready,
-                )
+                self._rpc = made_by.bare(outgoing.details_of(step), request)
             except BaseException as error:
                 step.released()
                 outgoing.finish(type(error).__name__)
@@ -178,8 +167,7 @@ class UnaryCall(CallBase, Generic[Req, Res]):
                 step.released()
                 raise
             step.answered()
-            if outgoing.observed is not None:
-                outgoing.finish("OK")
+            outgoing.finish("OK")
             return response
         except asyncio.CancelledError:
             self._cancelled = True

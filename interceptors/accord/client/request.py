@@ -119,7 +119,7 @@ class Caller(Generic[E]):
 class Outgoing(Generic[Req, Res, E]):
     """One call: what the engine decides about it, what travels with it, what is recorded of it."""
 
-    __slots__ = ("_caller", "_metadata", "_options", "call", "details", "observed")
+    __slots__ = ("_caller", "_metadata", "_options", "call", "details")
 
     def __init__(
         self, caller: Caller[E], details: CallDetails, request: Req | None, state: MethodState
@@ -155,23 +155,18 @@ class Outgoing(Generic[Req, Res, E]):
             max_attempts=attempts,
             token=token,
         )
-        self.observed, headers = observe(state, env.clock, traced=traced)
-        self.call.observer = self.observed
+        self.call.observer, headers = observe(state, env.clock, traced=traced)
         self._metadata = metadata + headers if headers else metadata
-
-    def metadata(self, attempt: Attempt) -> Pairs:
-        """The metadata of an attempt."""
-        if attempt.number:
-            return (*self._metadata, (ATTEMPT_KEY, str(attempt.number)))
-        return self._metadata
 
     def details_of(self, attempt: Attempt) -> Details:
         """The details of an attempt."""
-        details = self.details
+        details, metadata = self.details, self._metadata
+        if attempt.number:
+            metadata = (*metadata, (ATTEMPT_KEY, str(attempt.number)))
         return Details(
             details.method,
             None if attempt.timeout == math.inf else attempt.timeout,
-            self.metadata(attempt),
+            metadata,
             details.credentials,
             details.wait_for_ready,
             getattr(details, "compression", None),
@@ -269,13 +264,13 @@ class Outgoing(Generic[Req, Res, E]):
 
     def finish(self, code: str, *, fallback: bool = False) -> None:
         """The call has ended; the first time counts. `code` as in `ClientCall.finish`."""
-        if self.observed is not None:
-            self.observed.finish(code, fallback=fallback)
+        if self.call.observer is not None:
+            self.call.observer.finish(code, fallback=fallback)
 
     def received(self) -> None:
         """A message of a stream of responses has come."""
-        if self.observed is not None:
-            self.observed.received()
+        if self.call.observer is not None:
+            self.call.observer.received()
 
     # Answers from elsewhere.
 

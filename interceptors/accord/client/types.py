@@ -5,7 +5,7 @@ from abc import ABCMeta
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Concatenate, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 import grpc
 
@@ -47,8 +47,6 @@ class Raise:
 
 
 RAISE: Final = Raise()
-
-
 EXHAUSTED: Final = Raise(exhausted=True)
 
 
@@ -79,53 +77,15 @@ class Sent(Protocol):
     """On the engine's clock."""
 
 
-class Observer(Protocol):
-    """Told of the attempts of one call, to record them. Decides nothing and raises nothing."""
-
-    def sent(self, attempt: Sent, *, hedge: bool = False) -> None:
-        """It is made; `hedge`: beside another one."""
-
-    def succeeded(self, attempt: Sent) -> None:
-        """It was answered in full. Not told of streams: they end with their call."""
-
-    def failed(self, attempt: Sent, failure: Failure, step: Again | Raise | None) -> None:
-        """It has failed; `step` follows from that, if anything was to be decided."""
-
-    def released(self, attempt: Sent, *, lost: bool) -> None:
-        """It was cancelled; `lost`: because the other one of a hedge has won."""
-
-    def refused(self, refusal: Refuse) -> None:
-        """No attempt is made."""
-
-    def kept(self) -> None:
-        """The call is answered from the cache."""
-
-
 Req = TypeVar("Req")
-
-
 Res = TypeVar("Res")
-
-
 T = TypeVar("T")
-
-
 P = ParamSpec("P")
-
-
 M = TypeVar("M", bound=Callable[..., object])  # any method
-
-
 E = TypeVar("E", bound=grpc.RpcError)
 """The error of one kind of gRPC."""
-
-
 Pair = tuple[str, str | bytes]
-
-
 Pairs = tuple[Pair, ...]
-
-
 Metadata = Iterable[Pair]
 
 
@@ -138,6 +98,10 @@ class Details(NamedTuple):
     credentials: grpc.CallCredentials | None = None
     wait_for_ready: bool | None = None
     compression: grpc.Compression | None = None
+
+
+Given = Callable[Concatenate[str, P], Details]
+"""Makes `Details` of a method and what else a caller gives beside the request."""
 
 
 class CallDetails(Protocol):
@@ -186,11 +150,11 @@ def stands_for(base: type) -> Callable[[type[T]], type[T]]:
 def replacing(theirs: M, make: Callable[..., object]) -> M:  # what it gives stands for gRPC's own
     """A channel's method as gRPC's own, `theirs`, which gives what `make` makes of what that gives.
 
-    `make` is told the channel, the method, and what gRPC has made.
+    `make` is told the channel, the method, what gRPC has made, and a `Given`.
     """
 
     @wraps(theirs)
     def ours(channel: object, method: str, *args: object, **kwargs: object) -> object:  # as M has
-        return make(channel, method, theirs(channel, method, *args, **kwargs))
+        return make(channel, method, theirs(channel, method, *args, **kwargs), Details)
 
     return cast("M", ours)  # it takes what M takes

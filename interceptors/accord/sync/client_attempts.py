@@ -10,7 +10,7 @@ import grpc
 from accord.client.request import Caller, ClientSettings, failure_from, trailers_of
 from accord.client.types import CallDetails, Raise, Req, Res
 from accord.sync.client_call import Answer, Refusal
-from accord.sync.client_future import FutureCall, fall_back
+from accord.sync.client_future import fall_back
 from accord.sync.client_resume import ResumableCall
 from accord.sync.client_stream import StreamCall
 from accord.sync.client_types import Response, Responses, Start, SyncOutgoing
@@ -88,17 +88,6 @@ class Attempts(Caller[grpc.RpcError]):
         outgoing.ended(attempt, grpc.StatusCode.OK, "", None)
         return rpc
 
-    def future(
-        self,
-        start: Start[Req, Response[Res]],
-        outgoing: SyncOutgoing[Req, Res],
-        request: Req,
-        *,
-        once: bool = False,
-    ) -> FutureCall[Req, Res]:
-        """One response, without waiting for it; `once`: of many requests, in one attempt."""
-        return FutureCall(start, outgoing, request, once=once).begin()
-
     def stream(
         self, start: Start[Req, Responses[Res]], details: CallDetails, request: Req
     ) -> StreamCall[Req, Res] | Refusal[Res]:
@@ -106,7 +95,7 @@ class Attempts(Caller[grpc.RpcError]):
         outgoing: SyncOutgoing[Req, Res] = self.begin(details, request)
         call = outgoing.call
         if call.resumption is None and call.policy.retry is None:
-            return _started(outgoing, start, request)
+            return StreamCall(outgoing).start(start, request)
         stream = ResumableCall(start, request, outgoing, self.settings.on_resume)
         try:
             stream.open()
@@ -118,15 +107,5 @@ class Attempts(Caller[grpc.RpcError]):
         self, start: Start[Req, Responses[Res]], details: CallDetails, requests: Req
     ) -> StreamCall[Req, Res] | Refusal[Res]:
         """Many requests, many responses."""
-        return _started(self.begin(details), start, requests)
-
-
-def _started(
-    outgoing: SyncOutgoing[Req, Res], start: Start[Req, Responses[Res]], request: Req
-) -> StreamCall[Req, Res] | Refusal[Res]:
-    stream = StreamCall(outgoing)
-    try:
-        stream.start(start, request)
-    except Refusal as refusal:
-        return refusal
-    return stream
+        outgoing: SyncOutgoing[Req, Res] = self.begin(details)
+        return StreamCall(outgoing).start(start, requests)

@@ -157,10 +157,6 @@ class Answer(Settled[Res]):
     def _status(self) -> CallStatus:
         return Ended(grpc.StatusCode.OK) if self._call is None else self._call
 
-    def code(self) -> grpc.StatusCode:
-        """OK."""
-        return grpc.StatusCode.OK
-
     def debug_error_string(self) -> str:
         """Nothing."""
         return ""

@@ -5,12 +5,12 @@ direct way, and is hedged all the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import grpc
 from grpc import _channel
 
-from accord.client.types import Details, Req, Res, T, replacing, stands_for
+from accord.client.types import Details, Given, P, Req, Res, T, replacing, stands_for
 from accord.sync.client_attempts import Attempts
 from accord.sync.client_call import Answer, Refusal
 from accord.sync.client_future import FutureCall
@@ -18,47 +18,7 @@ from accord.sync.client_stream import StreamCall
 from accord.sync.client_types import CallStatus, Response, Responses, Start, SyncOutgoing
 
 Options = Sequence[tuple[str, str | int]]
-P = ParamSpec("P")
 R = TypeVar("R")
-Given = Callable[Concatenate[str, P], Details]
-"""`Details`, made of a method and what else a caller gives beside the request."""
-
-
-class Channel(_channel.Channel):
-    """A channel of gRPC's that enforces the contracts of what is called over it.
-
-    Beneath any instrumentation, as that of `accord.aio.client_channel`.
-    """
-
-    def __init__(
-        self,
-        target: str,
-        credentials: grpc.ChannelCredentials | None,
-        options: Options,
-        attempts: Attempts,
-    ) -> None:
-        """`credentials`: None for a channel without TLS."""
-        super().__init__(target, options, getattr(credentials, "_credentials", None), None)
-        self._attempts = attempts
-
-    unary_unary = replacing(
-        _channel.Channel.unary_unary,
-        lambda channel, method, bare: UnaryCallable(channel._attempts, method, bare, Details),
-    )
-    unary_stream = replacing(
-        _channel.Channel.unary_stream,
-        lambda channel, method, bare: StreamCallable(
-            channel._attempts.stream, method, bare, Details
-        ),
-    )
-    stream_unary = replacing(
-        _channel.Channel.stream_unary,
-        lambda channel, method, bare: UploadCallable(channel._attempts, method, bare, Details),
-    )
-    stream_stream = replacing(
-        _channel.Channel.stream_stream,
-        lambda channel, method, bare: StreamCallable(channel._attempts.bidi, method, bare, Details),
-    )
 
 
 class ResponseCallable(Protocol[Res]):
@@ -73,12 +33,12 @@ class Callables(Generic[Req, Res, P]):
 
     def __init__(
         self,
-        attempts: Attempts,
+        channel: "Channel",
         method: str,
         bare: ResponseCallable[Res],
         given: Given[P],
     ) -> None:
-        self._attempts = attempts
+        self._attempts = channel._attempts
         self._method = method
         self._given = given
         self._blocking: Start[Req, Response[Res]] = _blocking(bare.with_call)
@@ -102,8 +62,10 @@ class UnaryCallable(Callables[Req, Res, P]):
 
     def future(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> FutureCall[Req, Res]:
         """The call object, without waiting."""
-        details = self._given(self._method, *args, **kwargs)
-        return self._attempts.future(self._future, self._attempts.begin(details, request), request)
+        outgoing: SyncOutgoing[Req, Res] = self._attempts.begin(
+            self._given(self._method, *args, **kwargs), request
+        )
+        return FutureCall(self._future, outgoing, request).begin()
 
     def _settled(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> Response[Res]:
         details = self._given(self._method, *args, **kwargs)
@@ -111,7 +73,7 @@ class UnaryCallable(Callables[Req, Res, P]):
         if outgoing.call.state.hedge is None:
             return self._attempts.unary(self._blocking, outgoing, request)
         # Two attempts at once: one that blocks could not be cancelled.
-        call = self._attempts.future(self._future, outgoing, request)
+        call = FutureCall(self._future, outgoing, request).begin()
         try:
             call.result()
         except BaseException:
@@ -142,7 +104,7 @@ class UploadCallable(Callables[Iterator[Req], Res, P]):
         """The call object, without waiting."""
         details = self._given(self._method, *args, **kwargs)
         outgoing: SyncOutgoing[Iterator[Req], Res] = self._attempts.begin(details)
-        return self._attempts.future(self._future, outgoing, request_iterator, once=True)
+        return FutureCall(self._future, outgoing, request_iterator, once=True).begin()
 
 
 Streamed = StreamCall[Req, Res] | Refusal[Res]
@@ -150,48 +112,66 @@ Streamed = StreamCall[Req, Res] | Refusal[Res]
 
 @stands_for(grpc.UnaryStreamMultiCallable)
 class StreamCallable(Generic[Req, Res, P]):
-    """A method with many responses."""
+    """A method with one request and many responses."""
 
     def __init__(
         self,
-        open_: Callable[[Start[Req, Responses[Res]], Details, Req], Streamed[Req, Res]],
+        channel: "Channel",
         method: str,
         bare: Callable[..., Responses[Res]],
         given: Given[P],
     ) -> None:
+        self._attempts = channel._attempts
         self._method = method
         self._given = given
         self._start: Start[Req, Responses[Res]] = _plain(bare)
-        self._open = open_
 
     def __call__(self, request: Req, *args: P.args, **kwargs: P.kwargs) -> Streamed[Req, Res]:
         """The call object."""
-        return self._open(self._start, self._given(self._method, *args, **kwargs), request)
+        return self._open(self._given(self._method, *args, **kwargs), request)
+
+    def _open(self, details: Details, request: Req) -> Streamed[Req, Res]:
+        return self._attempts.stream(self._start, details, request)
+
+
+@stands_for(grpc.StreamStreamMultiCallable)
+class BidiCallable(StreamCallable[Req, Res, P]):
+    """A method with many requests and many responses."""
+
+    def _open(self, details: Details, request: Req) -> Streamed[Req, Res]:
+        return self._attempts.bidi(self._start, details, request)
 
 
 def _plain(bare: Callable[..., T]) -> Callable[[Details, R], T]:
     """Makes attempts that do not block."""
-
-    def start(details: Details, request: R) -> T:
-        return bare(
-            request,
-            timeout=details.timeout,
-            metadata=details.metadata,
-            credentials=details.credentials,
-            wait_for_ready=details.wait_for_ready,
-            compression=details.compression,
-        )
-
-    return start
+    return lambda details, request: bare(request, *details[1:])
 
 
 def _blocking(
     with_call: Callable[..., tuple[Res, CallStatus]],
 ) -> Callable[[Details, R], Answer[Res]]:
     """Makes attempts that block. Raises the error of one that failed."""
-    answered = _plain(with_call)
+    return lambda details, request: Answer(*with_call(request, *details[1:]))
 
-    def start(details: Details, request: R) -> Answer[Res]:
-        return Answer(*answered(details, request))
 
-    return start
+class Channel(_channel.Channel):
+    """A channel of gRPC's that enforces the contracts of what is called over it.
+
+    Beneath any instrumentation, as that of `accord.aio.client_channel`.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        credentials: grpc.ChannelCredentials | None,
+        options: Options,
+        attempts: Attempts,
+    ) -> None:
+        """`credentials`: None for a channel without TLS."""
+        super().__init__(target, options, getattr(credentials, "_credentials", None), None)
+        self._attempts = attempts
+
+    unary_unary = replacing(_channel.Channel.unary_unary, UnaryCallable)
+    unary_stream = replacing(_channel.Channel.unary_stream, StreamCallable)
+    stream_unary = replacing(_channel.Channel.stream_unary, UploadCallable)
+    stream_stream = replacing(_channel.Channel.stream_stream, BidiCallable)

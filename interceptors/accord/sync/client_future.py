@@ -40,7 +40,7 @@ class FutureCall(CallBase, Generic[Req, Res]):
         outgoing: SyncOutgoing[Req, Res],
         request: Req,
         *,
-        once: bool,
+        once: bool = False,
     ) -> None:
         """`once`: the requests are streamed, so there is one attempt, and nothing else."""
         self._outgoing = outgoing
@@ -218,10 +218,8 @@ class FutureCall(CallBase, Generic[Req, Res]):
 
     def _fall_back(self, error: grpc.RpcError) -> None:
         answer = fall_back(self._outgoing, self._request, error)
-        if answer is None:
-            self._end(error, error.code().name)
-        else:
-            self._end(Answer(answer), error.code().name, fallback=True)
+        outcome: Outcome[Res] = error if answer is None else Answer(answer)
+        self._end(outcome, error.code().name, fallback=answer is not None)
 
     def _end(self, outcome: Outcome[Res], code: str, *, fallback: bool = False) -> None:
         self._set(outcome, code, fallback=fallback)

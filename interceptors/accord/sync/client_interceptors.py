@@ -36,7 +36,7 @@ class UnaryUnary(Interceptor):
     ) -> FutureCall[Req, Res]:
         """See the class."""
         outgoing: SyncOutgoing[Req, Res] = self._attempts.begin(client_call_details, request)
-        return self._attempts.future(_alone(continuation), outgoing, request)
+        return FutureCall(_alone(continuation), outgoing, request).begin()
 
 
 @stands_for(grpc.UnaryStreamClientInterceptor)
@@ -65,7 +65,7 @@ class StreamUnary(Interceptor):
     ) -> FutureCall[Iterator[Req], Res]:
         """See the class."""
         outgoing: SyncOutgoing[Iterator[Req], Res] = self._attempts.begin(client_call_details)
-        return self._attempts.future(_alone(continuation), outgoing, request_iterator, once=True)
+        return FutureCall(_alone(continuation), outgoing, request_iterator, once=True).begin()
 
 
 @stands_for(grpc.StreamStreamClientInterceptor)

@@ -16,7 +16,7 @@ import grpc
 from accord.client.call import PROBE_SETTLES, Attempt
 from accord.client.request import trailers_of
 from accord.client.types import Pairs, Req, Res, tell
-from accord.sync.client_call import CallBase
+from accord.sync.client_call import CallBase, Refusal
 from accord.sync.client_types import CallStatus, Responses, Start, SyncOutgoing
 
 
@@ -29,14 +29,18 @@ class StreamCall(CallBase, Generic[Req, Res]):
     def __init__(self, outgoing: SyncOutgoing[Req, Res]) -> None:
         self._outgoing = outgoing
 
-    def start(self, start: Start[Req, Responses[Res]], request: Req) -> None:
-        """Make the attempt. Raises the engine's refusal, or as gRPC does."""
-        with self._outgoing.sending() as attempt:
-            rpc = start(self._outgoing.details_of(attempt), request)
+    def start(self, start: Start[Req, Responses[Res]], request: Req) -> Self | Refusal[Res]:
+        """Make the attempt: this, or the engine's refusal. Raises as gRPC does."""
+        try:
+            with self._outgoing.sending() as attempt:
+                rpc = start(self._outgoing.details_of(attempt), request)
+        except Refusal as refusal:
+            return refusal
         self._attempt, self._rpc = attempt, rpc
         if not rpc.add_callback(partial(_ended, self._outgoing, attempt, weakref.ref(rpc))):
             _ended(self._outgoing, attempt, lambda: rpc)
         self._watch_probe(attempt, rpc)
+        return self
 
     def _watch_probe(self, attempt: Attempt, rpc: Responses[Res]) -> None:
         """See that a stream which is a probe is settled when the server begins to answer."""
