@@ -1,14 +1,13 @@
 """What the operator of a process sees and changes over gRPC: `accord.ops.v1.MeshService`."""
 
 import math
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf import descriptor_pool, duration_pb2
+from google.protobuf import duration_pb2
 
 from accord import errors
 from accord.client.method_state import ClientSnapshot, RouteSnapshot, TargetSnapshot
@@ -16,9 +15,9 @@ from accord.contract.live_overrides import (
     OUT_OF_REACH,
     OverrideRefused,
     PolicyStore,
-    UnknownMethod,
     document,
 )
+from accord.contract.names import METHOD, described
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1 import mesh_pb2_grpc
 from accord.policies.breaker import State
@@ -43,7 +42,6 @@ MAX_LASTING: Final = 3600.0
 """Seconds of the longest fault."""
 
 _MAX_DELAY: Final = 600.0
-_METHOD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*/[A-Za-z_][A-Za-z0-9_]*")
 _POSITIONS: Final = {
     State.CLOSED: pb.BREAKER_POSITION_CLOSED,
     State.OPEN: pb.BREAKER_POSITION_OPEN,
@@ -94,9 +92,7 @@ def serve(
 class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
     """The RPCs of `accord.ops.v1.MeshService`."""
 
-    def __init__(
-        self, mesh: Operated, store: PolicyStore | None = None, audit: Audit | None = None
-    ) -> None:
+    def __init__(self, mesh: Operated, store: PolicyStore | None, audit: Audit | None) -> None:
         self._mesh = mesh
         self._control = mesh.control
         self._store = store
@@ -106,16 +102,14 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         """Returns breakers, budgets, hedges, limits, overrides and counts."""
         control, clients = self._control, self._mesh.snapshot()
         load, streams = control.limiter.snapshot(), control.streams
+        prefix = request.method_prefix
+        routes = [route for route in clients.routes if route.method[1:].startswith(prefix)]
         methods = (
             control.overrides.methods() | control.faults.injected.keys() | control.counts.methods()
         )
         return pb.GetStateResponse(
             service=self._mesh.name,
-            breakers=[
-                item
-                for item in _breakers(clients.routes)
-                if item.method.startswith(request.method_prefix)
-            ],
+            breakers=_breakers(routes),
             budgets=_budgets(clients.targets),
             limit=pb.Limit(
                 in_flight=load.in_flight - streams.in_flight,
@@ -132,13 +126,11 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
                         queued=line.queued,
                     )
                     for method, line in sorted(control.lines.items())
-                    if line.limit < math.inf and method[1:].startswith(request.method_prefix)
+                    if line.limit < math.inf and method[1:].startswith(prefix)
                 ],
             ),
             methods=[
-                self._method(method)
-                for method in sorted(methods)
-                if method[1:].startswith(request.method_prefix)
+                self._method(method) for method in sorted(methods) if method[1:].startswith(prefix)
             ],
             refused=[
                 pb.Refused(
@@ -147,13 +139,9 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
                     problem=item.problem,
                 )
                 for item in control.overrides.refused()
-                if item.method.startswith(request.method_prefix)
+                if item.method.startswith(prefix)
             ],
-            hedges=[
-                item
-                for item in _hedges(clients.routes)
-                if item.method.startswith(request.method_prefix)
-            ],
+            hedges=_hedges(routes),
         )
 
     async def SetOverride(
@@ -164,14 +152,11 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         control, before = self._control, self._describe(method)
         try:
             control.overrides.check(method, request.override)
-        except UnknownMethod:
-            raise errors.NotFound(resource=errors.Resource("method", request.method)) from None
         except OverrideRefused as refusal:
             violation = ("override", refusal.problem)
             raise errors.InvalidArgument(OVERRIDE_REFUSED, violation) from None
         if self._store is not None:
-            written = self._store.put(request.method, document(request.override))
-            await _kept(written)
+            await _kept(self._store.put(request.method, document(request.override)))
         control.overrides.set(method, request.override)
         await self._record(method, request.reason, before)
         return pb.SetOverrideResponse(method=self._method(method))
@@ -247,12 +232,10 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
 
 def _known(method: str) -> str:
     """A method as it travels. Raises NotFound."""
-    if not _METHOD.fullmatch(method):
+    if not METHOD.fullmatch(method):
         raise errors.InvalidArgument(("method", "is not a method such as 'pkg.Service/Method'"))
-    try:
-        descriptor_pool.Default().FindMethodByName(method.replace("/", "."))
-    except KeyError:
-        raise errors.NotFound(resource=errors.Resource("method", method)) from None
+    if described(f"/{method}") is None:
+        raise errors.NotFound(resource=errors.Resource("method", method))
     return f"/{method}"
 
 

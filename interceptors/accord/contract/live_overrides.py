@@ -12,7 +12,6 @@ No operator can lock himself out: what he operates the process by is out of reac
 import asyncio
 import json
 import logging
-import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -22,6 +21,7 @@ from typing import Final, Protocol
 from google.protobuf import json_format
 
 from accord._log import log
+from accord.contract.names import METHOD
 from accord.contract.options_reader import merge_options
 from accord.contract.policy_types import ContractError, Dark, MethodPolicy
 from accord.contract.registry import live_policy, travelling_policy
@@ -39,8 +39,6 @@ MAX_DOCUMENT: Final = 64 * 1024
 OUT_OF_REACH: Final = ("/accord.ops.", "/grpc.")
 """Beginnings of methods, as they travel, that an operator does not change: his own RPCs, and
 health, reflection and channelz."""
-
-_METHOD: Final = re.compile(r"[A-Za-z_][\w.]*/[A-Za-z_]\w*", re.ASCII)
 
 
 class Layer(IntEnum):
@@ -160,7 +158,7 @@ class Overrides:
 
         But for a method without a descriptor: its descriptor may have been imported since.
         """
-        self._refused: dict[tuple[Layer, str], tuple[str, str]] = {}
+        self._refused: dict[tuple[str, Layer], tuple[str, str]] = {}
 
     def policy(self, method: str) -> MethodPolicy:
         """The policy of a method as it is now; the same object until it changes.
@@ -187,9 +185,7 @@ class Overrides:
         """What was refused and has not been replaced since, by method."""
         return [
             Refusal(method, layer, problem)
-            for (layer, method), (_, problem) in sorted(
-                self._refused.items(), key=lambda item: (item[0][1], item[0][0])
-            )
+            for (method, layer), (_, problem) in sorted(self._refused.items())
         ]
 
     def check(self, method: str, override: mesh_pb2.Override) -> None:
@@ -199,42 +195,25 @@ class Overrides:
 
     def set(self, method: str, override: mesh_pb2.Override, layer: Layer = Layer.LIVE) -> None:
         """Put an override into force. Raises OverrideRefused, and then nothing has changed."""
-        found = self._combine(method, {layer: override})
-        self._unknown.discard(method)
+        self._combine(method, {layer: override})
         self._layers[layer][method] = override
-        self._refused.pop((layer, method[1:]), None)
-        if found is None or found == self._in_force.get(method):
-            return
-        self._in_force[method] = found
-        self.generation += 1
-        log(
-            logging.INFO,
-            "the policy of a method has changed",
-            method=method[1:],
-            override=document(found.override),
-        )
+        self._refused.pop((method[1:], layer), None)
+        self._settle(method)
 
     def clear(self, method: str, layer: Layer = Layer.LIVE) -> None:
         """Take an override out of force; without one, nothing happens."""
-        self._refused.pop((layer, method[1:]), None)
-        if self._layers[layer].pop(method, None) is None:
-            return
-        self._settle(method)
-        found = self._in_force.get(method)
-        log(
-            logging.INFO,
-            "the policy of a method has changed",
-            method=method[1:],
-            override=document(found.override) if found is not None else "",
-        )
+        self._refused.pop((method[1:], layer), None)
+        if self._layers[layer].pop(method, None) is not None:
+            self._settle(method)
 
     def replace(self, documents: Mapping[str, str], layer: Layer) -> None:
         """Make `documents` the whole of a layer. Those that are refused change nothing."""
         named = {f"/{method}": text for method, text in documents.items()}
         for method in self._layers[layer].keys() - named.keys():
             self.clear(method, layer)
-        for gone in [key for key in self._refused if key[0] is layer and f"/{key[1]}" not in named]:
-            del self._refused[gone]
+        for method, source in list(self._refused):
+            if source is layer and f"/{method}" not in named:
+                del self._refused[method, source]
         for method, text in named.items():
             try:
                 self.set(method, parse(method[1:], text), layer)
@@ -274,7 +253,7 @@ class Overrides:
                 top = layer
         if top is None:
             return None
-        if not _METHOD.fullmatch(method[1:]):
+        if not METHOD.fullmatch(method[1:]):
             raise OverrideRefused(
                 method[1:], f"{method[1:]!r} is not a method such as 'pkg.Service/Method'"
             )
@@ -302,16 +281,24 @@ class Overrides:
                 if self._layers[layer].pop(method, None) is not None:
                     self._refuse(layer, method[1:], "", refusal.problem)
         self._unknown.discard(method)
+        if found == self._in_force.get(method):
+            return
         if found is None:
             self._in_force.pop(method, None)
         else:
             self._in_force[method] = found
-        self.generation += 1  # last: whoever sees it finds the policy
+        self.generation += 1  # behind that: whoever sees it finds the policy
+        log(
+            logging.INFO,
+            "the policy of a method has changed",
+            method=method[1:],
+            override="" if found is None else document(found.override),
+        )
 
     def _refuse(self, layer: Layer, method: str, text: str, problem: str) -> None:
-        if self._refused.get((layer, method)) == (text, problem):
+        if self._refused.get((method, layer)) == (text, problem):
             return  # once is enough
-        self._refused[layer, method] = (text, problem)
+        self._refused[method, layer] = (text, problem)
         log(
             logging.ERROR,
             "an override was refused",

@@ -3,13 +3,18 @@
 What was probably meant is said with it, by the likeness of difflib (Ratcliff and Obershelp).
 """
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from typing import Final
 
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
+
+METHOD: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*/[A-Za-z_]\w*", re.ASCII)
+"""What the name of a method looks like, without the first slash."""
 
 
 def meant(name: str, known: Iterable[str], likeness: float = 0.7) -> str:
@@ -43,17 +48,22 @@ def method_name(name: str) -> str:
     return f"/{service}/{method}"
 
 
-def wrong_response(method: str, kind: type) -> str | None:
-    """What is wrong with a type as that of a method's responses; bytes may be of any."""
+def described(path: str) -> MethodDescriptor | None:
+    """The descriptor that this process has of a method as it travels, which may be any text."""
+    name = path[1:].replace("/", ".") if path.startswith("/") else ""
     try:
-        found = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
+        return descriptor_pool.Default().FindMethodByName(name)
     except KeyError:
         return None
-    wanted = found.output_type.full_name
+
+
+def wrong_response(method: str, kind: type) -> str | None:
+    """What is wrong with a type as that of a method's responses; bytes may be of any."""
+    found = described(method)
     given = kind.DESCRIPTOR.full_name if issubclass(kind, Message) else kind.__qualname__
-    return (
-        None if given in (wanted, "bytes") else f"{method[1:]} answers with {wanted}, not {given}"
-    )
+    if found is None or given in (found.output_type.full_name, "bytes"):
+        return None
+    return f"{method[1:]} answers with {found.output_type.full_name}, not {given}"
 
 
 def services() -> Iterator[str]:

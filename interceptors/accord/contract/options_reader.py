@@ -6,16 +6,16 @@ contradicts itself raises `ContractError`, which names file, method and field.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2, duration_pb2
 from google.protobuf.message import Message
 
-from accord.contract.arities import unused
+from accord.contract.names import METHOD
 from accord.contract.policy_types import (
     CompensationPolicy,
     ContractError,
@@ -41,9 +41,10 @@ _MAX_STREAM: Final = 86_400.0
 _MAX_ATTEMPTS: Final = 5
 _MAX_DEPTH: Final = 8
 _DURATION: Final = duration_pb2.Duration.DESCRIPTOR.full_name
-_METHOD_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*/[A-Za-z_]\w*", re.ASCII)
 _PURE: Final = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
 _REASON = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Reader:
     ) -> None:
         service = method.containing_service
         self._found = method
+        self._streams = method.client_streaming or method.server_streaming
         self._live = live
         self._file = source or service.file.name
         self._full_name = f"{service.full_name}/{method.name}"
@@ -107,11 +109,10 @@ class Reader:
 
     def policy(self) -> MethodPolicy:
         """The method's policy. Raises ContractError."""
-        raw, stated = self._raw, self._own if self._live is None else self._live
-        for field, why in unused(self._found, raw, stated):
-            raise self._refuse(field, f"has no effect: {why}")
-        timeout = self._timeout()
-        retry = self._retry()
+        raw = self._raw
+        self._check_arity()
+        timeout = self._stated("timeout", self._timeout)
+        retry = self._stated("retry", self._retry)
         policy = MethodPolicy(
             method=f"/{self._full_name}",
             declared=self._declared,
@@ -121,15 +122,15 @@ class Reader:
             timeout=timeout,
             attempt_timeout=self._attempt_timeout(timeout),
             retry=retry,
-            hedge=self._hedge(),
-            breaker=self._breaker(),
-            limit=self._limit(),
+            hedge=self._stated("hedge", self._hedge),
+            breaker=self._stated("breaker", self._breaker),
+            limit=self._stated("limit", self._limit),
             allow=self._names("allow", raw.allow),
             calls=self._calls(),
-            cache=self._cache(),
-            compensation=self._compensation(),
-            saga=self._saga(),
-            resume=self._resume(),
+            cache=self._stated("cache", self._cache),
+            compensation=self._stated("compensation", self._compensation),
+            saga=self._stated("saga", self._saga),
+            resume=self._stated("resume", self._resume),
             stream=self._stream(),
             key=self._key(),
             errors=self._errors(),
@@ -141,6 +142,23 @@ class Reader:
         if policy.cache is not None and self._level != _PURE:
             raise self._refuse("cache", "only an RPC with NO_SIDE_EFFECTS may be left out")
         return policy
+
+    def _stated(self, field: str, read: Callable[[Any], T]) -> T | None:
+        """What a message comes to; None: it is absent."""
+        found = self._raw.HasField(field)  # type: ignore[arg-type]
+        return read(getattr(self._raw, field)) if found else None
+
+    def _check_arity(self) -> None:
+        """What the RPC itself states must do something; defaults are for the service's others."""
+        stated = self._own if self._live is None else self._live
+        for field, useless, why in (
+            ("retry", self._found.client_streaming, "a stream of requests is sent once"),
+            ("hedge", self._streams, "only a call of one request and one response is made twice"),
+            ("cache", self._streams, "only an answer of one response to one request is kept"),
+            ("stream", not self._streams, "it streams nothing"),
+        ):
+            if useless and all(each.HasField(field) for each in (self._raw, stated)):  # type: ignore[arg-type]
+                raise self._refuse(field, f"has no effect: {why}")
 
     def _refuse(self, field: str, problem: str) -> ContractError:
         return ContractError(self._file, self._full_name, field, problem)
@@ -157,10 +175,8 @@ class Reader:
             raise self._refuse(field, f"must lie between 1 ms and 1 h, not {seconds:g} s")
         return seconds
 
-    def _timeout(self) -> float | None:
-        if not self._raw.HasField("timeout"):
-            return None
-        timeout = self._bounded("timeout", self._raw.timeout)
+    def _timeout(self, raw: duration_pb2.Duration) -> float | None:
+        timeout = self._bounded("timeout", raw)
         return timeout if self._own_timeout or not self._found.server_streaming else None
 
     def _attempt_timeout(self, timeout: float | None) -> float | None:
@@ -173,10 +189,7 @@ class Reader:
             raise self._refuse("attempt_timeout", "must not be longer than timeout")
         return attempt
 
-    def _retry(self) -> RetryPolicy | None:
-        if not self._raw.HasField("retry"):
-            return None
-        raw = self._raw.retry
+    def _retry(self, raw: policy_pb2.Retry) -> RetryPolicy | None:
         if raw.max_attempts == 1 and self._live is not None:
             return None
         if not 2 <= raw.max_attempts <= _MAX_ATTEMPTS:
@@ -207,10 +220,7 @@ class Reader:
             raise self._refuse(field, f"must not be longer than {longest:g} s, not {seconds:g} s")
         return seconds
 
-    def _hedge(self) -> HedgePolicy | None:
-        if not self._raw.HasField("hedge"):
-            return None
-        raw = self._raw.hedge
+    def _hedge(self, raw: policy_pb2.Hedge) -> HedgePolicy:
         percentile = raw.percentile or 95.0
         if not 50.0 <= percentile <= 99.9:
             raise self._refuse(
@@ -218,10 +228,8 @@ class Reader:
             )
         return HedgePolicy(percentile, self._or("hedge.min_delay", raw, "min_delay", 0.001))
 
-    def _breaker(self) -> BreakerPolicy | None:
-        if not self._raw.HasField("breaker"):
-            return None
-        raw, default = self._raw.breaker, BreakerPolicy()
+    def _breaker(self, raw: policy_pb2.Breaker) -> BreakerPolicy:
+        default = BreakerPolicy()
         if raw.failure_percent > 100:
             raise self._refuse("breaker.failure_percent", "must lie between 1 and 100")
         open_time = self._or("breaker.open", raw, "open", default.open)
@@ -238,14 +246,10 @@ class Reader:
             raw.probes or default.probes,
         )
 
-    def _limit(self) -> LimitPolicy | None:
-        if not self._raw.HasField("limit"):
-            return None
-        raw = self._raw.limit
+    def _limit(self, raw: policy_pb2.Limit) -> LimitPolicy:
         if raw.priority not in policy_pb2.Priority.values():
             raise self._refuse("limit.priority", f"{raw.priority} is not a priority")
-        streams = self._found.client_streaming or self._found.server_streaming
-        if streams and self._own.limit.max_concurrent:
+        if self._streams and self._own.limit.max_concurrent:
             raise self._refuse("limit.max_concurrent", "streams have a limit of their own")
         rate = None
         if raw.HasField("rate"):
@@ -263,7 +267,7 @@ class Reader:
         return found
 
     def _method(self, field: str, name: str) -> str:
-        if not _METHOD_NAME.fullmatch(name):
+        if not METHOD.fullmatch(name):
             raise self._refuse(field, f"{name!r} is not a method such as 'pkg.Service/Method'")
         return f"/{name}"
 
@@ -277,19 +281,13 @@ class Reader:
             calls[method] = max(seconds, calls.get(method, 0.0))
         return MappingProxyType(calls)
 
-    def _cache(self) -> CachePolicy | None:
-        if not self._raw.HasField("cache"):
-            return None
-        raw = self._raw.cache
+    def _cache(self, raw: policy_pb2.Cache) -> CachePolicy:
         return CachePolicy(
             self._seconds("cache.ttl", raw.ttl),
             tuple(self._method("cache.invalidated_by", name) for name in raw.invalidated_by),
         )
 
-    def _compensation(self) -> CompensationPolicy | None:
-        if not self._raw.HasField("compensation"):
-            return None
-        raw = self._raw.compensation
+    def _compensation(self, raw: policy_pb2.Compensation) -> CompensationPolicy:
         sides = {"request": self._found.input_type, "response": self._found.output_type}
         for fill in raw.fill:
             if not fill.field:
@@ -304,10 +302,7 @@ class Reader:
             tuple((fill.field, getattr(fill, "from")) for fill in raw.fill),
         )
 
-    def _saga(self) -> SagaPolicy | None:
-        if not self._raw.HasField("saga"):
-            return None
-        raw = self._raw.saga
+    def _saga(self, raw: policy_pb2.Saga) -> SagaPolicy:
         steps = tuple(self._method("saga.steps", step) for step in raw.steps)
         if not steps:
             raise self._refuse("saga.steps", "is empty")
@@ -317,14 +312,11 @@ class Reader:
             self._seconds("saga.timeout", raw.timeout), steps, f"/{raw.pivot}" if raw.pivot else ""
         )
 
-    def _resume(self) -> ResumePolicy | None:
-        if not self._raw.HasField("resume"):
-            return None
+    def _resume(self, raw: policy_pb2.Resume) -> ResumePolicy:
         if self._own.stream.not_resumable:
             raise self._refuse("resume", "contradicts stream.not_resumable")
         if self._found.client_streaming or not self._found.server_streaming:
             raise self._refuse("resume", "only a server stream with a single request is resumable")
-        raw = self._raw.resume
         self._token("resume.request_field", self._found.input_type, raw.request_field)
         self._token("resume.response_field", self._found.output_type, raw.response_field)
         return ResumePolicy(raw.request_field, raw.response_field)

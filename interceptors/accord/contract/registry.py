@@ -8,7 +8,7 @@ from typing import Final
 
 from google.protobuf import descriptor_pool
 
-from accord.contract.names import meant, method_name, services
+from accord.contract.names import described, meant, method_name, services
 from accord.contract.options_reader import Reader
 from accord.contract.policy_types import ContractError, Dark, MethodPolicy
 from accord.v1 import policy_pb2
@@ -44,10 +44,8 @@ def travelling_policy(path: str) -> MethodPolicy:
     """The policy of a method as it travels, which may be any text. Raises ContractError."""
     policy = _policies.get(path)
     if policy is None:
-        name = path[1:].replace("/", ".") if path.startswith("/") else ""
-        try:
-            found = descriptor_pool.Default().FindMethodByName(name)
-        except KeyError:
+        found = described(path)
+        if found is None:
             return _stranger(path)  # not kept: its descriptor may still be imported
         policy = _policies[path] = Reader(found).policy()
     return policy
@@ -75,7 +73,9 @@ def live_policy(
     def refuse(field: str, problem: str) -> ContractError:
         return ContractError(source, method[1:], field, problem)
 
-    found = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
+    found = described(method)
+    if found is None:
+        raise KeyError(method)
     for descriptor, _ in changes.ListFields():
         if descriptor.name not in LIVE_FIELDS:
             raise refuse(descriptor.name, "cannot be changed by live policy")
