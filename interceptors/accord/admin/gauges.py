@@ -5,12 +5,14 @@ The policies keep it anyway, so it costs a call nothing.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import Final
 from weakref import WeakSet
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from accord.client.method_state import MethodStates
+from accord.contract.names import described
 from accord.policies.breaker import State
 from accord.server.state import ServerState
 from accord.telemetry import metrics
@@ -47,9 +49,9 @@ def watch(methods: MethodStates, control: ServerState, *, sizes: bool = False) -
 
 def _create(meter: Meter) -> None:
     for name, unit, description, read in _COUNTERS:
-        meter.create_observable_counter(name, [_callback(read)], unit, description)
+        meter.create_observable_counter(f"accord.{name}", [_callback(read)], unit, description)
     for name, unit, description, read in _GAUGES:
-        meter.create_observable_gauge(name, [_callback(read)], unit, description)
+        meter.create_observable_gauge(f"accord.{name}", [_callback(read)], unit, description)
 
 
 def _callback(read: Read) -> Callable[[CallbackOptions], Iterator[Observation]]:
@@ -60,27 +62,30 @@ def _callback(read: Read) -> Callable[[CallbackOptions], Iterator[Observation]]:
     return observe
 
 
-def _of_routes(part: str, field: str) -> Read:
-    """A number of each route that has it; `part` is "breaker" or "hedge"."""
+def _routes(field: str) -> Read:
+    """A number of each route that has it, "fallbacks", or of a part of each, "hedge.sent"."""
+    part, _, name = field.rpartition(".")
 
     def read(watched: Watched) -> Iterator[Observation]:
         for route in watched.methods.snapshot().routes:
-            value = getattr(getattr(route, part), field, None)
+            value = getattr(getattr(route, part) if part else route, name, None)
             if value is not None:
                 yield Observation(value, client_labels(route.target, route.method))
 
     return read
 
 
-def _of_targets(part: str, field: str) -> Read:
+def _targets(field: str) -> Read:
+    """A number of each target's budget or cache: "budget.refused"."""
+
     def read(watched: Watched) -> Iterator[Observation]:
         for target in watched.methods.snapshot().targets:
-            yield Observation(getattr(getattr(target, part), field), {"grpc.target": target.target})
+            yield Observation(attrgetter(field)(target), {"grpc.target": target.target})
 
     return read
 
 
-def _of_limiter(field: str) -> Read:
+def _limiter(field: str) -> Read:
     def read(watched: Watched) -> Iterator[Observation]:
         value = getattr(watched.control.limiter.snapshot(), field)
         yield Observation(int(value) if isinstance(value, bool) else value)  # OTLP has no truths
@@ -91,7 +96,7 @@ def _of_limiter(field: str) -> Read:
 def _method_limits(watched: Watched) -> Iterator[Observation]:
     for method, line in list(watched.control.lines.items()):
         if line.limit < math.inf:
-            labels = {"grpc.method": method[1:] if metrics.described(method) else OTHER}
+            labels = {"grpc.method": method[1:] if described(method) else OTHER}
             yield Observation(int(line.limit), labels)
 
 
@@ -106,11 +111,6 @@ def _breaker_states(watched: Watched) -> Iterator[Observation]:
                 )
 
 
-def _fallbacks(watched: Watched) -> Iterator[Observation]:
-    for route in watched.methods.snapshot().routes:
-        yield Observation(route.fallbacks, client_labels(route.target, route.method))
-
-
 def _cache_requests(watched: Watched) -> Iterator[Observation]:
     for route in watched.methods.snapshot().routes:
         if route.cache_hits or route.cache_misses:
@@ -122,7 +122,7 @@ def _cache_requests(watched: Watched) -> Iterator[Observation]:
 def _decisions(watched: Watched) -> Iterator[Observation]:
     counts = watched.control.counts
     for method in sorted(counts.methods()):
-        labels = {"grpc.method": method[1:] if metrics.described(method) else OTHER}
+        labels = {"grpc.method": method[1:] if described(method) else OTHER}
         for decision, count in counts.of(method).items():
             yield Observation(count, {**labels, "accord.decision": decision})
 
@@ -134,63 +134,28 @@ def _overrides(watched: Watched) -> Iterator[Observation]:
 
 
 _COUNTERS: Final[tuple[tuple[str, str, str, Read], ...]] = (
-    (
-        "accord.client.breaker.opened",
-        "{time}",
-        "Times a breaker has opened.",
-        _of_routes("breaker", "opened"),
-    ),
-    (
-        "accord.client.breaker.refused",
-        "{attempt}",
-        "Attempts not made: open.",
-        _of_routes("breaker", "refused"),
-    ),
-    (
-        "accord.client.budget.refused",
-        "{attempt}",
-        "Repeats not paid for.",
-        _of_targets("budget", "refused"),
-    ),
-    ("accord.client.hedge.sent", "{attempt}", "Backup requests.", _of_routes("hedge", "sent")),
-    (
-        "accord.client.hedge.refused",
-        "{attempt}",
-        "Backups not paid for.",
-        _of_routes("hedge", "refused"),
-    ),
-    ("accord.client.fallbacks", "{call}", "Calls answered by a fallback.", _fallbacks),
-    ("accord.client.cache.requests", "{call}", "Look-ups of cached methods.", _cache_requests),
-    ("accord.server.shed", "{call}", "Calls the limiter refused.", _of_limiter("refused")),
-    ("accord.decisions", "{decision}", "What policies decided, and would have.", _decisions),
+    ("client.breaker.opened", "{time}", "Times a breaker has opened.", _routes("breaker.opened")),
+    ("client.breaker.refused", "{attempt}", "Attempts not made: open.", _routes("breaker.refused")),
+    ("client.budget.refused", "{attempt}", "Repeats not paid for.", _targets("budget.refused")),
+    ("client.hedge.sent", "{attempt}", "Backup requests.", _routes("hedge.sent")),
+    ("client.hedge.refused", "{attempt}", "Backups not paid for.", _routes("hedge.refused")),
+    ("client.fallbacks", "{call}", "Calls answered by a fallback.", _routes("fallbacks")),
+    ("client.cache.requests", "{call}", "Look-ups of cached methods.", _cache_requests),
+    ("server.shed", "{call}", "Calls the limiter refused.", _limiter("refused")),
+    ("decisions", "{decision}", "What policies decided, and would have.", _decisions),
 )
 
 _GAUGES: Final[tuple[tuple[str, str, str, Read], ...]] = (
-    ("accord.client.breaker.state", "1", "1 for the state a breaker is in.", _breaker_states),
-    (
-        "accord.client.budget.balance",
-        "{attempt}",
-        "Repeats granted now.",
-        _of_targets("budget", "balance"),
-    ),
-    (
-        "accord.client.hedge.delay",
-        "s",
-        "Wait before a backup request.",
-        _of_routes("hedge", "delay"),
-    ),
-    ("accord.client.cache.entries", "{answer}", "Answers kept.", _of_targets("cache", "entries")),
-    ("accord.server.limit", "{call}", "Calls that may be at work, if limited.", _method_limits),
-    ("accord.server.in_flight", "{call}", "Calls at work.", _of_limiter("in_flight")),
-    ("accord.server.queued", "{call}", "Calls waiting to begin.", _of_limiter("queued")),
-    ("accord.server.delay", "s", "Wait of a call before it begins.", _of_limiter("delay")),
-    (
-        "accord.server.overloaded",
-        "1",
-        "1 while calls wait for too long.",
-        _of_limiter("overloaded"),
-    ),
-    ("accord.overrides", "{method}", "Policies in force, or refused.", _overrides),
+    ("client.breaker.state", "1", "1 for the state a breaker is in.", _breaker_states),
+    ("client.budget.balance", "{attempt}", "Repeats granted now.", _targets("budget.balance")),
+    ("client.hedge.delay", "s", "Wait before a backup request.", _routes("hedge.delay")),
+    ("client.cache.entries", "{answer}", "Answers kept.", _targets("cache.entries")),
+    ("server.limit", "{call}", "Calls that may be at work, if limited.", _method_limits),
+    ("server.in_flight", "{call}", "Calls at work.", _limiter("in_flight")),
+    ("server.queued", "{call}", "Calls waiting to begin.", _limiter("queued")),
+    ("server.delay", "s", "Wait of a call before it begins.", _limiter("delay")),
+    ("server.overloaded", "1", "1 while calls wait for too long.", _limiter("overloaded")),
+    ("overrides", "{method}", "Policies in force, or refused.", _overrides),
 )
 
 metrics.add_instruments(_create)

@@ -22,6 +22,7 @@ from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace
 
 from accord._log import log
+from accord.contract.names import described
 from accord.telemetry import metrics, propagation
 
 MAX_MESSAGES: Final = 16
@@ -66,7 +67,7 @@ def _identity(method: str, target: str = "") -> tuple[str, dict[str, str]]:
     attributes = {"rpc.system.name": "grpc", "rpc.method": name}
     if target:
         attributes["server.address"] = target
-    if metrics.described(method):
+    if described(method):
         return name, attributes
     return "_OTHER", {**attributes, "rpc.method": "_OTHER", "rpc.method_original": name}
 

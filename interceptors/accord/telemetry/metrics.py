@@ -20,13 +20,14 @@ from a request.
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
-from google.protobuf import descriptor_pool
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
+from accord.contract.names import described
 from accord.policies.types import Code
 
 LATENCY: Final = (
@@ -131,42 +132,33 @@ class Instruments:
         self._methods: set[str] = set()
         self._kept: deque[tuple[Histogram, float, Labels]] = deque()
 
-        def latency(name: str, description: str) -> Histogram:
-            return meter.create_histogram(
-                name, "s", description, explicit_bucket_boundaries_advisory=LATENCY
-            )
-
-        def size(name: str, description: str) -> Histogram:
-            return meter.create_histogram(
-                name, "By", description, explicit_bucket_boundaries_advisory=SIZE
-            )
-
-        def repeats(name: str, unit: str, description: str) -> Histogram:
-            return meter.create_histogram(
-                name, unit, description, explicit_bucket_boundaries_advisory=REPEATS
-            )
-
+        histogram = meter.create_histogram
+        latency = partial(histogram, unit="s", explicit_bucket_boundaries_advisory=LATENCY)
+        size = partial(histogram, unit="By", explicit_bucket_boundaries_advisory=SIZE)
+        repeats = partial(histogram, explicit_bucket_boundaries_advisory=REPEATS)
         self.attempt_duration = latency(
-            "grpc.client.attempt.duration", "Time of one attempt, to its end."
+            "grpc.client.attempt.duration", description="Time of one attempt, to its end."
         )
         self.call_duration = latency(
-            "grpc.client.call.duration", "Time of one call, attempts and waits included."
+            "grpc.client.call.duration",
+            description="Time of one call, attempts and waits included.",
         )
         self.retry_delay = latency(
-            "grpc.client.call.retry_delay", "Time of one call in which no attempt was at work."
+            "grpc.client.call.retry_delay",
+            description="Time of one call in which no attempt was at work.",
         )
         self.retries = repeats("grpc.client.call.retries", "{retry}", "Retries of a call, if any.")
         self.hedges = repeats("grpc.client.call.hedges", "{hedge}", "Hedges of one call, if any.")
         self.server_duration = latency(
-            "grpc.server.call.duration", "Time of one call, as the server sees it."
+            "grpc.server.call.duration", description="Time of one call, as the server sees it."
         )
         self.server_sent = size(
             "grpc.server.call.sent_total_compressed_message_size",
-            "Bytes of all responses of one call, before compression.",
+            description="Bytes of all responses of one call, before compression.",
         )
         self.server_received = size(
             "grpc.server.call.rcvd_total_compressed_message_size",
-            "Bytes of all requests of one call, after decompression.",
+            description="Bytes of all requests of one call, after decompression.",
         )
         meter.create_observable_counter(
             "grpc.client.attempt.started",
@@ -207,17 +199,16 @@ class Instruments:
         """The meter of a route; `method` as it travels."""
         found = self._clients.get((target, method))
         if found is None:
-            name = self._method_label(method)
-            where = target
+            name, where = self._method_label(method), target
             if target not in self._targets:
                 if len(self._targets) < MAX_TARGETS:
                     self._targets.add(target)
                 else:
                     where = OTHER
-            if name == OTHER or where == OTHER:
-                shared = self._clients.get((where, name))
-                return shared or self._client(where, name, (where, name))
-            found = self._client(where, name, (target, method))
+            key = (where, name) if OTHER in (where, name) else (target, method)
+            found = self._clients.get(key)
+            if found is None:
+                found = self._clients[key] = ClientMeter(self, name, where)
         return found
 
     def server(self, method: str) -> ServerMeter:
@@ -226,10 +217,6 @@ class Instruments:
         found = self._servers.get(name)
         if found is None:
             found = self._servers[name] = ServerMeter(self, name)
-        return found
-
-    def _client(self, target: str, name: str, key: tuple[str, str]) -> ClientMeter:
-        found = self._clients[key] = ClientMeter(self, name, target)
         return found
 
     def _method_label(self, method: str) -> str:
@@ -284,12 +271,3 @@ def client_labels(target: str, method: str) -> Labels:
 def status(code: str) -> str:
     """The label of how a call ended: the name of a status code."""
     return code if code in _STATUSES else "INTERNAL"
-
-
-def described(method: str) -> bool:
-    """Whether a descriptor in this process describes a method, which bounds their number."""
-    try:
-        descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
-    except KeyError:
-        return False
-    return True
