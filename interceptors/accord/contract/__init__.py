@@ -7,42 +7,23 @@ policy that contradicts itself raises `ContractError`, which names file, method 
 checks all its services at start-up with `check_service`.
 """
 
-from accord.contract.event import event_policy, read_event
-from accord.contract.options_reader import Reading, merge_options, read_method
-from accord.contract.policy_types import (
-    CompensationPolicy,
-    ContractError,
-    Dark,
-    EventPolicy,
-    FloorPolicy,
-    Key,
-    LimitPolicy,
-    MethodPolicy,
-    ResumePolicy,
-    SagaPolicy,
-    StreamPolicy,
-)
-from accord.contract.registry import LIVE_FIELDS, check_service, live_policy, method_policy
-
-__all__ = [
-    "LIVE_FIELDS",
-    "CompensationPolicy",
-    "ContractError",
-    "Dark",
-    "EventPolicy",
-    "FloorPolicy",
-    "Key",
-    "LimitPolicy",
-    "MethodPolicy",
-    "Reading",
-    "ResumePolicy",
-    "SagaPolicy",
-    "StreamPolicy",
-    "check_service",
-    "event_policy",
-    "live_policy",
-    "merge_options",
-    "method_policy",
-    "read_event",
-    "read_method",
-]
+from accord.contract.event import event_policy as event_policy
+from accord.contract.event import read_event as read_event
+from accord.contract.options_reader import Reading as Reading
+from accord.contract.options_reader import merge_options as merge_options
+from accord.contract.options_reader import read_method as read_method
+from accord.contract.policy_types import CompensationPolicy as CompensationPolicy
+from accord.contract.policy_types import ContractError as ContractError
+from accord.contract.policy_types import Dark as Dark
+from accord.contract.policy_types import EventPolicy as EventPolicy
+from accord.contract.policy_types import FloorPolicy as FloorPolicy
+from accord.contract.policy_types import Key as Key
+from accord.contract.policy_types import LimitPolicy as LimitPolicy
+from accord.contract.policy_types import MethodPolicy as MethodPolicy
+from accord.contract.policy_types import ResumePolicy as ResumePolicy
+from accord.contract.policy_types import SagaPolicy as SagaPolicy
+from accord.contract.policy_types import StreamPolicy as StreamPolicy
+from accord.contract.registry import LIVE_FIELDS as LIVE_FIELDS
+from accord.contract.registry import check_service as check_service
+from accord.contract.registry import live_policy as live_policy
+from accord.contract.registry import method_policy as method_policy

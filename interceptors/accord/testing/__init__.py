@@ -15,26 +15,19 @@ finds by itself; without pytest, `no_waiting`, `FaultyServer` and `serve` are al
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from accord.testing.clock import Clock, Draws, no_waiting
-from accord.testing.script import Step, drop, fail, hang, reply
+from accord.testing.clock import Clock as Clock
+from accord.testing.clock import Draws as Draws
+from accord.testing.clock import no_waiting as no_waiting
+from accord.testing.script import Step as Step
+from accord.testing.script import drop as drop
+from accord.testing.script import fail as fail
+from accord.testing.script import hang as hang
+from accord.testing.script import reply as reply
 
 if TYPE_CHECKING:
-    from accord.testing.faulty_server import Attempt, FaultyServer
-    from accord.testing.servicer import serve
-
-__all__ = [
-    "Attempt",
-    "Clock",
-    "Draws",
-    "FaultyServer",
-    "Step",
-    "drop",
-    "fail",
-    "hang",
-    "no_waiting",
-    "reply",
-    "serve",
-]
+    from accord.testing.faulty_server import Attempt as Attempt
+    from accord.testing.faulty_server import FaultyServer as FaultyServer
+    from accord.testing.servicer import serve as serve
 
 # pytest loads this package in every run of a project that has it: gRPC only when it is needed.
 _HOME_OF = {

@@ -44,16 +44,10 @@ class Clock:
 def no_waiting(clock: Clock | None = None) -> Iterator[Clock]:
     """Turn waiting off in this process: back-off takes no time, a due hedge is sent at once.
 
-    What would have been waited moves `clock`, which should be the mesh's own; its deadlines and
-    breakers then see that time has passed. A mesh with another clock does not wait either, but for
-    it no time passes. gRPC's own timers (the deadline of an attempt, keepalive) and a server's
-    delays stay real.
-
-    Args:
-        clock: the clock to move; without one, a new one.
-
-    Yields:
-        The clock.
+    What would have been waited moves `clock`, or a new one, which should be the mesh's own; its
+    deadlines and breakers then see that time has passed. A mesh with another clock does not wait
+    either, but for it no time passes. gRPC's own timers (the deadline of an attempt, keepalive) and
+    a server's delays stay real. Yields the clock.
     """
     clock = clock or Clock()
     before, skip_waiting.skip = skip_waiting.skip, clock._skip

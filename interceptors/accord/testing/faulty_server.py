@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import grpc
-from google.protobuf import descriptor, descriptor_pool, message, message_factory
+from google.protobuf import message, message_factory
 from grpc_health.v1 import health, health_pb2_grpc
 
 from accord import errors
-from accord.contract.names import method_name
+from accord.contract.names import described, method_name
 from accord.policies.retry import ATTEMPT_KEY, NEVER, PUSHBACK_KEY, format_pushback, read_attempt
 from accord.policies.types import Code
 from accord.server.types import AnyHandler
@@ -138,15 +138,7 @@ class FaultyServer:
         return [attempt for attempt in self.attempts if attempt.method == wanted]
 
     def assert_attempts(self, expected: int, method: str = "") -> list[Attempt]:
-        """Fail, with a list of them, unless so many attempts have reached the server.
-
-        Args:
-            expected: how many.
-            method: only those of this method.
-
-        Returns:
-            The attempts.
-        """
+        """All attempts, or those of `method`; fails, and lists them, if they are not so many."""
         found = self.attempts_of(method) if method else self.attempts
         if len(found) != expected:
             lines = "".join(
@@ -185,7 +177,7 @@ class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # in gRPC's
     def _behave(
         self, method: str, requests: Iterator[bytes], context: GrpcContext
     ) -> Iterator[bytes]:
-        found = _descriptor(method)
+        found = described(method)
         remaining = context.time_remaining()
         attempt = Attempt(
             method[1:],
@@ -199,7 +191,9 @@ class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # in gRPC's
             attempt.cancelled = not done
             over.set()
 
-        parse = _parser(found)
+        parse: Parse = bytes
+        if found is not None:
+            parse = message_factory.GetMessageClass(found.input_type).FromString
         both = found is not None and found.client_streaming and found.server_streaming
         if not both:  # where both stream, the caller may wait for an answer before it sends
             _read(requests, attempt, parse)
@@ -233,17 +227,6 @@ def _read(requests: Iterator[bytes], attempt: Attempt, parse: Parse) -> None:
     """All requests, to the caller's end; what cannot be parsed is kept as it came."""
     for raw in requests:
         attempt.requests.append(parse(raw))
-
-
-def _descriptor(method: str) -> descriptor.MethodDescriptor | None:
-    try:
-        return descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
-    except KeyError:
-        return None
-
-
-def _parser(found: descriptor.MethodDescriptor | None) -> Parse:
-    return bytes if found is None else message_factory.GetMessageClass(found.input_type).FromString
 
 
 def _finish(context: GrpcContext, planned: Step) -> None:
