@@ -51,8 +51,9 @@ def cut(message: str) -> str:
     return message.encode(errors="replace")[:MAX_MESSAGE].decode(errors="ignore")
 
 
-def bounded(detail: Message, items: MutableSequence[M], room: int) -> Message:
-    """A detail with as many of its items as fit into `room` bytes: some say more than none."""
+def bounded(detail: Message, items: MutableSequence[M], status: Message) -> Message:
+    """A detail with as many of its items as fit into a status: some say more than none."""
+    room = MAX_DETAILS - WRAPPING - status.ByteSize()
     while len(items) > 1 and detail.ByteSize() > room:
         del items[-1]
     return detail

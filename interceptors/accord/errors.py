@@ -6,15 +6,15 @@ trailers. The caller gets gRPC's own `AioRpcError` and reads it with `failure_of
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 import grpc
 from google.protobuf import duration_pb2
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from accord import context
-from accord.error_details import MAX_DETAILS, WRAPPING, Remade, about, bounded, cut, remade
+from accord.error_details import MAX_DETAILS, Remade, about, bounded, cut, remade
 from accord.error_details import Precondition as Precondition
 from accord.error_details import Resource as Resource
 from accord.interfaces import FieldViolation
@@ -104,13 +104,10 @@ class ServiceError(Exception):
         # A status is never UNKNOWN: that would tell the caller nothing about trying again.
         code = grpc.StatusCode.INTERNAL if self.code in _NOT_AN_ERROR else self.code
         status = status_pb2.Status(code=code.value[0], message=cut(self.message))
-        add = status.details.add
+        add, call = status.details.add, context.current()
+        domain = self.domain or domain or (call.service if call is not None else "")
         add().Pack(
-            error_details_pb2.ErrorInfo(
-                reason=self.reason,
-                domain=self.domain or domain or _current_domain(),
-                metadata=self.metadata,
-            )
+            error_details_pb2.ErrorInfo(reason=self.reason, domain=domain, metadata=self.metadata)
         )
         if self.violations:
             bad = error_details_pb2.BadRequest()
@@ -118,16 +115,14 @@ class ServiceError(Exception):
                 bad.field_violations.add(
                     field=violation.field[:_MAX_TEXT], description=violation.description[:_MAX_TEXT]
                 )
-            room = MAX_DETAILS - WRAPPING - status.ByteSize()
-            add().Pack(bounded(bad, bad.field_violations, room))
+            add().Pack(bounded(bad, bad.field_violations, status))
         if self.preconditions:
             failed = error_details_pb2.PreconditionFailure()
             for item in self.preconditions:
                 failed.violations.add(
                     type=item.type, subject=item.subject, description=item.description
                 )
-            room = MAX_DETAILS - WRAPPING - status.ByteSize()
-            add().Pack(bounded(failed, failed.violations, room))
+            add().Pack(bounded(failed, failed.violations, status))
         if self.resource is not None:
             add().Pack(
                 error_details_pb2.ResourceInfo(
@@ -149,11 +144,32 @@ class ServiceError(Exception):
     def from_status(cls, status: status_pb2.Status) -> "ServiceError":
         """The error that a google.rpc.Status describes. Details that are not known are skipped."""
         error = ServiceError(grpc_code(status.code), "", status.message)
+        info = error_details_pb2.ErrorInfo()
+        bad = error_details_pb2.BadRequest()
+        failed = error_details_pb2.PreconditionFailure()
+        found = error_details_pb2.ResourceInfo()
+        retry = error_details_pb2.RetryInfo()
         for detail in status.details:
-            try:
-                _read_detail(error, detail)
-            except DecodeError:
-                continue
+            with suppress(DecodeError):
+                if detail.Unpack(info):
+                    error.reason, error.domain = info.reason, info.domain
+                    error.metadata = dict(info.metadata)
+                elif detail.Unpack(bad):
+                    error.violations = tuple(
+                        FieldViolation(item.field, item.description)
+                        for item in bad.field_violations
+                    )
+                elif detail.Unpack(failed):
+                    error.preconditions = tuple(
+                        Precondition(item.type, item.subject, item.description)
+                        for item in failed.violations
+                    )
+                elif detail.Unpack(found):
+                    error.resource = Resource(
+                        found.resource_type, found.resource_name, found.description
+                    )
+                elif detail.Unpack(retry):
+                    error.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
         return error
 
     @classmethod
@@ -177,37 +193,6 @@ class ServiceError(Exception):
         found.reason = found.reason or code.name
         found.message = found.message or details
         return found
-
-
-class _Packed(Protocol):
-    """A `google.protobuf.Any`."""
-
-    def Unpack(self, msg: Message) -> bool:
-        """Fill `msg`, if that is what it is."""
-
-
-def _read_detail(error: ServiceError, detail: _Packed) -> None:
-    info = error_details_pb2.ErrorInfo()
-    bad = error_details_pb2.BadRequest()
-    failed = error_details_pb2.PreconditionFailure()
-    resource = error_details_pb2.ResourceInfo()
-    retry = error_details_pb2.RetryInfo()
-    if detail.Unpack(info):
-        error.reason, error.domain, error.metadata = info.reason, info.domain, dict(info.metadata)
-    elif detail.Unpack(bad):
-        error.violations = tuple(
-            FieldViolation(item.field, item.description) for item in bad.field_violations
-        )
-    elif detail.Unpack(failed):
-        error.preconditions = tuple(
-            Precondition(item.type, item.subject, item.description) for item in failed.violations
-        )
-    elif detail.Unpack(resource):
-        error.resource = Resource(
-            resource.resource_type, resource.resource_name, resource.description
-        )
-    elif detail.Unpack(retry):
-        error.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
 
 
 class InvalidArgument(ServiceError):
@@ -357,8 +342,3 @@ def failure_of(error: BaseException) -> ServiceError | None:
     if isinstance(error, grpc.RpcError):
         return ServiceError.from_rpc(error)
     return None
-
-
-def _current_domain() -> str:
-    call = context.current()
-    return call.service if call is not None else ""

@@ -47,9 +47,6 @@ KEPT: Final = 7 * 24 * 3600.0
 SWEEP: Final = 3600.0
 """Seconds between two removals of what is too old."""
 
-BUSY: Final = 30.0
-"""Seconds to wait for another process that writes to the file."""
-
 C = TypeVar("C")
 """A connection of DB-API 2.0: its cursors, `commit` and `close` are used."""
 
@@ -94,18 +91,13 @@ def record(
 ) -> None:
     """Write the answer of a call, in the transaction that has its effect.
 
-    Args:
-        tx: the transaction.
-        answer: the response, or the refusal; None for "still open": a repeat
-            waits, and `settle` writes the answer later.
-        call: the call; by default the one being handled. Nothing is written for
-            a call without a key.
-        reference: what `settle` finds an open record by.
-        now: Unix time in seconds.
+    `answer` is the response, or the refusal; None for "still open": a repeat waits, and `settle`,
+    which finds the record by its `reference`, writes the answer later. `call` is by default the one
+    being handled; nothing is written for one without a key. `now` is Unix time in seconds.
 
     Raises:
-        IdempotencyConflict: the same call was answered meanwhile by another
-            process; this transaction must not commit.
+        IdempotencyConflict: the same call was answered meanwhile by another process; this
+            transaction must not commit.
     """
     call = call or _current()
     if call is None:
@@ -173,8 +165,7 @@ def _current() -> Idempotency | None:
 
 def _answer(answer: Message | ServiceError | None) -> dict[str, bytes | None]:
     response = answer.SerializeToString() if isinstance(answer, Message) else None
-    refusal = answer.to_status() if isinstance(answer, ServiceError) else None
-    status = None if refusal is None else refusal.SerializeToString()
+    status = answer.to_status().SerializeToString() if isinstance(answer, ServiceError) else None
     return {"response": response, "status": status}
 
 
@@ -261,7 +252,7 @@ class SqliteStore(DbApiStore[sqlite3.Connection]):
     def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time) -> None:
         """As `DbApiStore`, of a file that is made unless it is there."""
         super().__init__(
-            lambda: sqlite3.connect(path, timeout=BUSY, isolation_level=None), clock=clock
+            lambda: sqlite3.connect(path, timeout=30.0, isolation_level=None), clock=clock
         )
 
 
