@@ -1,5 +1,6 @@
 """What changed between two versions of contracts, and whom it concerns."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
@@ -113,6 +114,11 @@ def went(what: str, then: object, now: object, name: str = "") -> str:
     return f"{what} went from {shown(then, name)} to {shown(now, name)}"
 
 
+def less(one: float | None, other: float | None) -> bool:
+    """None is no bound, which is the greatest."""
+    return (math.inf if one is None else one) < (math.inf if other is None else other)
+
+
 def moved(
     old: Rpc | Event,
     new: Rpc | Event,
@@ -146,8 +152,7 @@ def parts(old: Rpc, new: Rpc, option: str, instead: str, *, added: bool = False)
         return
     for steps, was, is_ in differences(then, now):
         path = (option, *steps)
-        values = f"from {shown(was, path[-1])} to {shown(is_, path[-1])}"
-        yield Found(f"{'.'.join(path)} of {new.short} went {values}", instead, path)
+        yield Found(went(f"{'.'.join(path)} of {new.short}", was, is_, path[-1]), instead, path)
 
 
 def differences(was: object, now: object) -> Iterator[tuple[tuple[str, ...], object, object]]:

@@ -1,12 +1,11 @@
 """How often an RPC may be called, from how far, and what live policy must leave of that."""
 
-import math
 from collections.abc import Iterator
 from operator import lt
 
 from accord.policies.rate_limit import RatePolicy
 from accord.policies.types import Priority
-from accord_checks.breaking_rules.change import Found, Risk, change_rule, moved
+from accord_checks.breaking_rules.change import Found, Risk, change_rule, less, moved
 from accord_checks.declarations import Rpc
 
 
@@ -23,15 +22,11 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
     yield from moved(old, new, "limit.priority", _given, "see who is shed first", "the priority")
     instead = "see that no caller needs more"
     yield from moved(old, new, "limit.rate", _lower, instead, "the rate")
-    yield from moved(old, new, "limit.max_concurrent", _fewer, instead)
+    yield from moved(old, new, "limit.max_concurrent", less, instead)
 
 
 def _given(now: Priority | None, then: Priority | None) -> bool:
     return now is not None and now is not then
-
-
-def _fewer(now: float | None, then: float | None) -> bool:
-    return now is not None and now < (math.inf if then is None else then)
 
 
 def _lower(now: RatePolicy | None, then: RatePolicy | None) -> bool:
@@ -50,12 +45,7 @@ def _lower(now: RatePolicy | None, then: RatePolicy | None) -> bool:
 )
 def depth_lowered(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Hops between the edge and the RPC."""
-    return moved(old, new, "max_depth", _nearer, "see that nobody calls it from further down")
-
-
-def _nearer(now: int | None, then: int | None) -> bool:
-    """No depth is the deepest."""
-    return now is not None and (then is None or now < then)
+    return moved(old, new, "max_depth", less, "see that nobody calls it from further down")
 
 
 @change_rule(
@@ -69,7 +59,7 @@ def _nearer(now: int | None, then: int | None) -> bool:
 def depth_raised(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Hops between the edge and the RPC."""
     instead = "let an event carry what is further away"
-    return moved(old, new, "max_depth", lambda now, then: _nearer(then, now), instead)
+    return moved(old, new, "max_depth", lambda now, then: less(then, now), instead)
 
 
 @change_rule(

@@ -1,16 +1,10 @@
 """How long calls may take."""
 
-import math
 from collections.abc import Iterator
 from operator import ne
 
-from accord_checks.breaking_rules.change import Found, Risk, change_rule, moved
+from accord_checks.breaking_rules.change import Found, Risk, change_rule, less, moved
 from accord_checks.declarations import Rpc
-
-
-def _less(one: float | None, other: float | None) -> bool:
-    """No timeout is the longest."""
-    return (math.inf if one is None else one) < (math.inf if other is None else other)
 
 
 @change_rule(
@@ -24,7 +18,7 @@ def _less(one: float | None, other: float | None) -> bool:
 def shortened(old: Rpc, new: Rpc) -> Iterator[Found]:
     """A call's own timeout."""
     instead = "keep it, or agree with its callers first"
-    return moved(old, new, "timeout", _less, instead, "the timeout")
+    return moved(old, new, "timeout", less, instead, "the timeout")
 
 
 @change_rule(
@@ -38,7 +32,7 @@ def shortened(old: Rpc, new: Rpc) -> Iterator[Found]:
 def lengthened(old: Rpc, new: Rpc) -> Iterator[Found]:
     """A call's own timeout."""
     instead = "look at the `calls` of whoever waits for it"
-    return moved(old, new, "timeout", lambda now, then: _less(then, now), instead, "the timeout")
+    return moved(old, new, "timeout", lambda now, then: less(then, now), instead, "the timeout")
 
 
 @change_rule(

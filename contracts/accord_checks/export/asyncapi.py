@@ -19,13 +19,7 @@ CONTENT_TYPE: Final = "application/protobuf"
 def export(
     contracts: ResolvedContracts, *, title: str = "Events", release: str = "unreleased"
 ) -> str:
-    """The document as JSON.
-
-    Args:
-        contracts: the contracts.
-        title: what the document is called.
-        release: the version of the contracts as a whole.
-    """
+    """The document as JSON; `release` is the version of the contracts as a whole."""
     schemas: dict[str, Json] = {}
     for event in contracts.events:
         _describe(contracts, event.descriptor, schemas)

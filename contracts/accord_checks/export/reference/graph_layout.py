@@ -45,11 +45,9 @@ class Layout:
 
 
 def layered(nodes: Mapping[Node, Size], links: Sequence[Link]) -> Layout:
-    """Lay out a graph. The same input gives the same layout; a link from a node to itself has none.
+    """Lay out a graph. A link from a node to itself has no points.
 
-    Args:
-        nodes: every node with its size.
-        links: pairs of nodes.
+    The same input gives the same layout.
     """
     corners: dict[Node, Point] = {}
     ways: dict[Link, tuple[Point, ...]] = {}

@@ -1,9 +1,10 @@
 """Pieces of HTML. What comes out of a contract passes through `escaped` or `attribute`."""
 
 import html
-import math
 import re
 from collections.abc import Iterable
+
+from accord_checks import formatting
 
 _CODE = re.compile(r"`([^`\n]+)`")
 
@@ -56,11 +57,7 @@ def counted(number: int, what: str) -> str:
 
 def human(seconds: float) -> str:
     """A time as people write it: 250 ms, 5 s, 1 h."""
-    if math.isinf(seconds):
-        return "no limit"
-    if seconds < 1:
-        return f"{seconds * 1000:g} ms"
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g} {unit}"
-    return f"{seconds:g} s"
+    return formatting.seconds(seconds)

@@ -31,12 +31,7 @@ from accord_checks.export.resolved_contracts import WELL_KNOWN, ResolvedContract
 
 
 def export(contracts: ResolvedContracts, *, title: str = "Contracts") -> str:
-    """The page as HTML.
-
-    Args:
-        contracts: the contracts.
-        title: what it is called.
-    """
+    """The page as HTML."""
     calls = Calls(contracts)
     types = _types(contracts)
     sections = [
