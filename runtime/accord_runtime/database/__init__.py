@@ -13,32 +13,16 @@ from __future__ import annotations
 import contextlib
 import re
 
-from accord_runtime.database.interface import (
-    CommitUnknown,
-    Conflict,
-    Database,
-    DatabaseError,
-    DatabaseLocked,
-    DatabaseUnavailable,
-    Lock,
-    Params,
-    Row,
-    Tx,
-)
-
-__all__ = [
-    "CommitUnknown",
-    "Conflict",
-    "Database",
-    "DatabaseError",
-    "DatabaseLocked",
-    "DatabaseUnavailable",
-    "Lock",
-    "Params",
-    "Row",
-    "Tx",
-    "open_database",
-]
+from accord_runtime.database.interface import CommitUnknown as CommitUnknown
+from accord_runtime.database.interface import Conflict as Conflict
+from accord_runtime.database.interface import Database as Database
+from accord_runtime.database.interface import DatabaseError as DatabaseError
+from accord_runtime.database.interface import DatabaseLocked as DatabaseLocked
+from accord_runtime.database.interface import DatabaseUnavailable as DatabaseUnavailable
+from accord_runtime.database.interface import Lock as Lock
+from accord_runtime.database.interface import Params as Params
+from accord_runtime.database.interface import Row as Row
+from accord_runtime.database.interface import Tx as Tx
 
 
 async def open_database(url: str, service: str) -> Database:

@@ -80,13 +80,10 @@ class Tx(ABC):
         return None if row is None else next(iter(row.values()))
 
     def insert(self, table: str, values: Params, *, on_conflict: str = "") -> bool:
-        """Insert one row, named by its columns, and return whether that wrote it.
+        """Insert one row, column -> value, and return whether that wrote it.
 
-        Args:
-            table: its name.
-            values: column -> value.
-            on_conflict: what stands behind `ON CONFLICT`, as "DO NOTHING"; by default a conflict
-                raises `Conflict`.
+        `on_conflict` is what stands behind `ON CONFLICT`, as "DO NOTHING"; by default a conflict
+        raises `Conflict`.
         """
         columns, parameters = ", ".join(values), ", ".join(f":{name}" for name in values)
         conflict = f" ON CONFLICT {on_conflict}" if on_conflict else ""

@@ -44,12 +44,8 @@ async def migrate(
 
     Safe when several replicas start at once: one applies them, the others wait. A database that
     is newer than the code is accepted. Write types as TEXT, BIGINT, BLOB and DOUBLE PRECISION.
-
-    Args:
-        db: the database of the service.
-        component: whose list it is; lists of different components are independent.
-        statements: one SQL statement each, never changed or reordered, only appended to.
-        clock: Unix time in seconds.
+    Statements are never changed or reordered, only appended to; lists of different components are
+    independent.
 
     Raises:
         MigrationChanged: the text of an applied statement is not what it was.

@@ -8,7 +8,6 @@ schema, prepared statements and advisory locks belong to the session.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import threading
 import time
@@ -68,12 +67,6 @@ _DEFAULTS: dict[str, str | int] = {
     "tcp_user_timeout": 15_000,
 }
 """Connection parameters that a URL may override."""
-
-
-def lock_key(*names: str) -> int:
-    """A number for an advisory lock, the same in every process (64 bits, signed)."""
-    digest = hashlib.blake2b("/".join(names).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
 
 
 class _Again(Exception):
@@ -265,7 +258,7 @@ class PostgresDatabase(Database):
         """Create the service's schema if it is missing."""
         name = self._service
         # IF NOT EXISTS is not safe against a replica that does the same at this moment.
-        tx.execute("SELECT pg_advisory_xact_lock(:key)", {"key": lock_key(name, "schema")})
+        tx.execute("SELECT pg_advisory_xact_lock(hashtext(:name))", {"name": name})
         # Looked up first: without the right to create schemas, an existing one must do.
         if not tx.value("SELECT 1 FROM pg_namespace WHERE nspname = :name", {"name": name}):
             tx.execute(f'CREATE SCHEMA "{name}"')

@@ -74,15 +74,10 @@ class Page:
     ) -> tuple[list[Row], str]:
         """This page of a table, and the token of the next.
 
-        Args:
-            tx: the transaction.
-            select: "SELECT ... FROM table".
-            key: the column that orders the rows; no two of them share a value.
-            where: conditions.
-            params: their parameters.
-            equal: column -> value that it must have; an empty one stands for any.
-            newest_first: from the last value of `key` to the first.
-            fitting: how many of some rows, the first of them, make a page.
+        `select` ends with the table. `key` is the column that orders the rows; no two of them share
+        a value. `params` are those of the conditions in `where`; `equal`: column -> value that it
+        must have, an empty one stands for any. `fitting` says how many of some rows, the first of
+        them, make a page.
         """
         conditions = [*where, *(f"{column} = :{column}" for column in equal if equal[column])]
         if self.last is not None:

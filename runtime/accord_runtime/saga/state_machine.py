@@ -48,13 +48,7 @@ def may_turn_back(steps: Sequence[Step], position: Position) -> bool:
 
 
 def succeeded(steps: Sequence[Step], position: Position, *, cancelled: bool) -> Position:
-    """The step was done, or undone.
-
-    Args:
-        steps: the definition's.
-        position: where the saga stood.
-        cancelled: somebody has asked for it to be undone.
-    """
+    """The step was done, or undone; `cancelled`: somebody has asked for the saga to be undone."""
     if position.phase is Phase.BACKWARD:
         return _back_from(steps, position.step - 1)
     if cancelled and may_turn_back(steps, position):

@@ -125,15 +125,9 @@ class Executor:
         due_at: float | None = None,
         seq: int = 0,
     ) -> None:
-        """Add work in a transaction; it starts after the commit, or at `due_at`.
+        """Add work in a transaction; it starts after the commit, or at `due_at`, Unix seconds.
 
-        Args:
-            tx: the transaction whose outcome the work depends on.
-            queue: a registered queue.
-            key: what the work is serialised by.
-            payload: what to do.
-            due_at: not before this time, Unix seconds.
-            seq: order among the rows of a key; rows of equal `seq` run as enqueued.
+        Rows of a key run one after the other, by `seq`; rows of equal `seq` as they were enqueued.
 
         Raises:
             ValueError: nobody has registered the queue, or it is not due for longer than the
@@ -205,27 +199,15 @@ class Executor:
     async def _live(self) -> None:
         """Say that this process lives, and look after what is lost or was written by a wrong clock.
 
-        Alone with its database it has nothing to say and only looks, without a transaction that
-        writes.
+        Alone with its database it has nothing to say and only looks.
         """
         while True:
             await asyncio.sleep(ownership.BEAT if self._shared else POLL)
             try:
-                if not self._draining and (
-                    self._shared or await self._database.read(self._is_anything_wrong)
-                ):
+                if not self._draining:
                     await self._database.write(self._look_after)
             except DatabaseError as error:
                 log.warning("work of others could not be looked after: %s", error)
-
-    def _is_anything_wrong(self, tx: Tx) -> bool:
-        now = self._read_clock(tx)
-        return any(
-            table.is_far(tx, name, now, queue.longest) for name, queue in self._queues.items()
-        ) or any(
-            row["id"] not in self._at_work
-            for row in ownership.lost(tx, self._owner, now, (), began=True)
-        )
 
     def _look_after(self, tx: Tx) -> None:
         now = self._read_clock(tx)

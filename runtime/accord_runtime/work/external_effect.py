@@ -92,9 +92,7 @@ class ExternalEffect(Generic[Record]):
     async def undo(self, key: str, begin: Callable[[Tx], bool]) -> None:
         """Have it undone; returns when the party has answered, or when there is nothing to ask.
 
-        Args:
-            key: of the record.
-            begin: decides that it is undone; True if that is new, and the party must be asked.
+        `begin` decides that it is undone; True if that is new, and the party must be asked.
 
         Raises:
             Exception: the outcome is not known; the executor asks again.

@@ -59,12 +59,8 @@ def leave(tx: Tx, owner: str) -> None:
 def lost(tx: Tx, owner: str, now: float, dead: Collection[str], *, began: bool) -> list[Row]:
     """The leased rows that their owners will not end, locked until the transaction ends.
 
-    Args:
-        tx: a transaction.
-        owner: who asks.
-        now: Unix seconds.
-        dead: other owners of whom it is known that they have died.
-        began: whether `owner` leases already: before that, what is leased to it is lost.
+    `dead` are owners known to have died. Until `owner`, who asks, `began` to lease, what is leased
+    to it is lost.
     """
     leased = tx.all(
         "SELECT id, queue, key, attempts, deaths, history, owner, lease_until,"

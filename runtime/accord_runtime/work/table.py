@@ -161,10 +161,7 @@ def claim(
 def abandoned(tx: Tx, row: Row, now: float) -> bool:
     """Count the death of a row's process; the row is tried again, or parked. True if parked.
 
-    Args:
-        tx: the transaction that found it lost.
-        row: a row of `ownership.lost`.
-        now: Unix seconds.
+    In the transaction that found the row, by `ownership.lost`.
     """
     deaths: int = row["deaths"] + 1
     parked = deaths > len(DEATHS)
@@ -187,27 +184,12 @@ def abandoned(tx: Tx, row: Row, now: float) -> bool:
 
 
 def bring_forward(tx: Tx, queue: str, now: float, longest: float) -> int:
-    """Make due what waits longer than its queue ever lets it: a clock was ahead. Return how many.
-
-    Args:
-        tx: a transaction.
-        queue: whose rows.
-        now: Unix seconds.
-        longest: seconds that a row of the queue may wait.
-    """
+    """Make due what waits longer than its queue lets it: a clock was ahead. Return how many."""
     return tx.execute(
         "UPDATE work SET due_at = :now"
         " WHERE queue = :queue AND state = 'ready' AND due_at > :far AND lease_until = 0",
         {"queue": queue, "now": now, "far": now + longest},
     )
-
-
-def is_far(tx: Tx, queue: str, now: float, longest: float) -> bool:
-    """Whether `bring_forward` would find any."""
-    latest = tx.value(
-        "SELECT MAX(due_at) FROM work WHERE queue = :queue AND state = 'ready'", {"queue": queue}
-    )
-    return latest is not None and bool(latest > now + longest)
 
 
 def any_suspects(tx: Tx) -> bool:
