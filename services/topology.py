@@ -75,11 +75,7 @@ def addresses(offset: int = 0) -> Addresses:
 
 
 def targets(offset: int = 0, overrides: str = "") -> dict[str, str]:
-    """Service name -> `host:port` of every service.
-
-    Args:
-        offset: the port offset of the shop.
-        overrides: `name=host:port,...` (the form of `MESH_TARGETS`); wins over the offset.
+    """Service name -> `host:port` of every service; `overrides` win, in the form of `MESH_TARGETS`.
 
     Raises:
         ValueError: an override is not of the form `name=host:port`.

@@ -67,10 +67,8 @@ def to_json(
 ) -> Any:
     """What a message says: what is unset, or unknown to its class, is left out.
 
-    Args:
-        message: any message.
-        pool: where messages that are packed in it are known; by default those of this process.
-        numbers: enum values as numbers, not by name.
+    Messages that are packed in it are known in `pool`, by default that of this process; `numbers`:
+    enum values as numbers, not by name.
     """
     return json_format.MessageToDict(
         message,
@@ -155,13 +153,9 @@ def fill(
     values: _Values = _USUAL,
     depth: int = DEPTH,
 ) -> Message:
-    """Set every field of a message, and of those in it.
+    """Set every field of an empty message, and of those in it down to `depth`.
 
-    Args:
-        message: empty.
-        also: the alternative of a oneof to be set; the first one by default.
-        values: which values fields are given.
-        depth: messages within messages that are filled.
+    Of a oneof the first alternative is set, unless `also` is another one of it.
     """
     for field in message.DESCRIPTOR.fields:
         if depth == 0 and field.message_type is not None:

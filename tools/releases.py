@@ -72,10 +72,7 @@ def findings(folder: Path) -> Iterator[str]:
 def keep(version: str, source: Path = ROOT, *, released: Path = RELEASED) -> Path:
     """Keep a release whose image has been written; returns its folder.
 
-    Args:
-        version: the version of the image.
-        source: the repository as it was released.
-        released: where releases are kept.
+    `source` is the repository as it was released; it is kept below `released`.
 
     Raises:
         Refused: it is kept already, has no image, or its parts cannot be made.

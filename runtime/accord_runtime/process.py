@@ -110,7 +110,12 @@ async def running(
         contracts = (
             *service.contracts,
             *admin.serve(runtime),
-            serve(mesh, runtime.server, store=live_policy, audit=admin.writes_to(runtime)),
+            serve(
+                mesh,
+                runtime.server,
+                store=live_policy,
+                audit=lambda done: database.write(lambda tx: admin.record(tx, done)),
+            ),
         )
         _introspection(runtime.server, contracts)
         validation.warm(contracts)
@@ -226,9 +231,7 @@ async def _main(service: Service, settings: Settings, recorded: Telemetry) -> bo
 def main(service: Service, addresses: Callable[[int], Addresses]) -> None:
     """Run a service as its environment says, until SIGTERM or SIGINT; exits 0 after draining.
 
-    Args:
-        service: which one.
-        addresses: port offset -> where the mesh listens; see `Settings.from_environment`.
+    `addresses`: port offset -> where the mesh listens; see `Settings.from_environment`.
     """
     try:
         settings = Settings.from_environment(service.name, addresses)

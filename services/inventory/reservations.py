@@ -20,11 +20,7 @@ NAMED: Final = 20
 def reserve(tx: Tx, order_id: str, lines: Sequence[ReserveLine], key: str | None) -> State:
     """Hold the stock of an order, all lines or none. A repeat returns the first reservation.
 
-    Args:
-        tx: the transaction.
-        order_id: who reserves.
-        lines: what, each SKU once.
-        key: idempotency key of the request, remembered for ever.
+    Each line has a SKU of its own. The idempotency key is remembered for ever.
 
     Raises:
         FailedPrecondition: OUT_OF_STOCK, UNKNOWN_PRODUCT, PRICE_CHANGED or RESERVATION_CLOSED.

@@ -107,13 +107,7 @@ _FOLD: Final[dict[type[Message], Callable[[Order, Any], None]]] = {
 
 
 def apply(order: Order, event: Message, sequence: int, at: float) -> None:
-    """Fold one event into an order.
-
-    Args:
-        order: changed in place; empty before the first event.
-        event: what happened.
-        sequence: its number, the order's last one plus 1.
-        at: when it was committed, Unix seconds.
+    """Fold one event, committed `at` Unix seconds, into an order; empty before the first event.
 
     Raises:
         ValueError: the event does not follow the order's last one.

@@ -41,12 +41,7 @@ class Behaviors:
         await self._database.write(replace)
 
     async def perform(self, party: "pb.Party.ValueType", work: Work[T], *, delay: float = 0.0) -> T:
-        """Do the work of one call the way that is set.
-
-        Args:
-            party: whose call it is.
-            work: what is done.
-            delay: seconds to wait before the work in any case.
+        """Do the work of one call the way that is set, `delay` seconds late in any case.
 
         Raises:
             Unavailable: on FAIL, before the work; on LOSE_ANSWER, after it.

@@ -66,12 +66,7 @@ class _Mailbox:
 
 
 async def serve_mail(folder: Path, host: str, port: int) -> None:
-    """Accept mail by SMTP until cancelled.
-
-    Args:
-        folder: where the files go; it is made when the first mail comes.
-        host: address to listen on.
-        port: port to listen on.
+    """Accept mail by SMTP until cancelled; the folder is made when the first one comes.
 
     Raises:
         OSError: the port is taken.

@@ -7,7 +7,6 @@ and the answer to its idempotency key commit together.
 
 from typing import Final
 
-from accord.admin.mesh_service import Audit, Intervention
 from accord.ops.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from accord.ops.v1.saga_pb2_grpc import add_SagaServiceServicer_to_server
 from accord.ops.v1.trace_pb2_grpc import add_TraceServiceServicer_to_server
@@ -18,7 +17,7 @@ from accord_runtime.admin.traces import TraceServicer
 from accord_runtime.admin.work import WorkServicer
 from accord_runtime.service import Runtime
 
-__all__ = ["CONTRACTS", "MIGRATIONS", "SAGA_CONTRACT", "serve", "writes_to"]
+__all__ = ["CONTRACTS", "MIGRATIONS", "SAGA_CONTRACT", "record", "serve"]
 
 CONTRACTS: Final = (
     "accord.ops.v1.WorkService",
@@ -44,12 +43,3 @@ def serve(runtime: Runtime) -> tuple[str, ...]:
     sagas = SagaServicer(database, executor, runtime.sagas)
     add_SagaServiceServicer_to_server(sagas, server)
     return (*CONTRACTS, SAGA_CONTRACT)
-
-
-def writes_to(runtime: Runtime) -> Audit:
-    """Writes changes of the mesh's policies down, beside all other interventions."""
-
-    async def write(done: Intervention) -> None:
-        await runtime.database.write(lambda tx: record(tx, done))
-
-    return write

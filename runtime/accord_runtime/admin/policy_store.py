@@ -22,11 +22,8 @@ POLL_INTERVAL: Final = 0.25
 Not a watch: its consumer may be lost in silence when the broker restarts.
 """
 
-LOOK: Final = 1.0
-"""Seconds that a look may take: an answer that an outage has swallowed is not waited for."""
-
 PATIENCE: Final = 1.0
-"""Seconds that a change may take to be kept; the broker may be away."""
+"""Seconds that a look or a change may take: what an outage has swallowed is not waited for."""
 
 
 class BrokerPolicyStore:
@@ -40,7 +37,7 @@ class BrokerPolicyStore:
         bucket = await self._bucket()
         seen = None
         while True:
-            async with asyncio.timeout(LOOK):
+            async with asyncio.timeout(PATIENCE):
                 last = (await bucket.status()).stream_info.state.last_seq
                 documents = None if last == seen else await _documents(bucket)
             if documents is not None:
@@ -60,7 +57,7 @@ class BrokerPolicyStore:
 
     async def _bucket(self) -> KeyValue:
         jetstream = await self._broker.jetstream()  # waits for as long as there is no broker
-        async with asyncio.timeout(LOOK):
+        async with asyncio.timeout(PATIENCE):
             try:
                 return await jetstream.key_value(BUCKET)
             except BucketNotFoundError:

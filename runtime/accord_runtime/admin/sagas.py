@@ -98,7 +98,7 @@ class SagaServicer(SagaServiceServicer):
                 # Nobody should have removed it; without it the saga would stand still for ever.
                 self._executor.enqueue(tx, QUEUE, saga.id)
             else:
-                retry_item(tx, item, time.time())
+                retry_item(tx, item)
                 tx.after_commit(self._executor.wake)
 
         return await self._intervene(request, retry, pb.RetrySagaResponse)
@@ -169,10 +169,7 @@ class SagaServicer(SagaServiceServicer):
     ) -> M:
         """Change a saga, and write down who did, in one transaction; answer with what it is then.
 
-        Args:
-            request: which saga, and why.
-            change: may raise a refusal.
-            answer: the response; has a `saga`.
+        `change` may raise a refusal.
         """
 
         def write(tx: Tx) -> M:

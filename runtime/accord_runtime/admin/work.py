@@ -70,13 +70,11 @@ class WorkServicer(WorkServiceServicer):
         self, request: pb.RetryWorkRequest, context: Context
     ) -> pb.RetryWorkResponse:
         """Tries an item again, now and with all its attempts."""
-        now = time.time()
 
         def retry(tx: Tx) -> pb.RetryWorkResponse:
             item = self._find(tx, request.work_id, lock=True)
-            after = retry_item(tx, item, now)
-            done = Intervention(item.id, request.reason, str(item), str(after))
-            audit.record(tx, done)
+            after = retry_item(tx, item)
+            audit.record(tx, Intervention(item.id, request.reason, str(item), str(after)))
             tx.after_commit(self._executor.wake)
             return pb.RetryWorkResponse(item=message(after))
 
@@ -95,8 +93,7 @@ class WorkServicer(WorkServiceServicer):
                 )
             if not table.discard(tx, item.id):
                 raise FailedPrecondition("NOT_PARKED", f"work {item.id} is {item.state}")
-            done = Intervention(item.id, request.reason, str(item), "discarded")
-            audit.record(tx, done)
+            audit.record(tx, Intervention(item.id, request.reason, str(item), "discarded"))
             tx.after_commit(self._executor.wake)
             return pb.DiscardWorkResponse(item=message(item))
 
@@ -123,13 +120,13 @@ def message(item: Item) -> pb.WorkItem:
     )
 
 
-def retry_item(tx: Tx, item: Item, now: float) -> Item:
+def retry_item(tx: Tx, item: Item) -> Item:
     """Make an item due, and return it as it is then.
 
     Raises:
         FailedPrecondition: it is being tried at this moment (WORK_IN_PROGRESS).
     """
-    if not table.unpark(tx, item.id, now):
+    if not table.unpark(tx, item.id, time.time()):
         raise FailedPrecondition(
             "WORK_IN_PROGRESS", f"work {item.id} is being tried at this moment"
         )

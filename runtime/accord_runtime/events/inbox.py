@@ -75,13 +75,9 @@ EventHandler = Callable[[Received[Any]], Awaitable[Effect | None]]
 
 
 class Inbox:
-    """What one service takes from the stream of another.
+    """What one service takes from the stream of another, by a consumer named after it.
 
-    Args:
-        service: who receives; the durable consumer is named after it.
-        source: whose events.
-        handlers: event message -> what to do with it. Other events are left on
-            the broker.
+    Events without a handler are left on the broker.
     """
 
     def __init__(

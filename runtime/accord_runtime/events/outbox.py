@@ -86,10 +86,7 @@ COLUMNS: Final = ", ".join(Event.__slots__)
 class Outbox:
     """Where the transactions of a service leave their events.
 
-    Args:
-        publish: called after the commit of an event.
-        changed: called after the commit of an event, with its key.
-        clock: Unix time in seconds.
+    After the commit of an event `publish` is called, and `changed` with its key.
     """
 
     def __init__(
@@ -105,11 +102,8 @@ class Outbox:
     def append(self, tx: Tx, event: Message, *, sequence: int, causation_id: str = "") -> Event:
         """Write an event in the transaction that makes it true.
 
-        Args:
-            tx: the transaction.
-            event: a message that carries `(accord.v1.event)`.
-            sequence: its number among the events of its key: the last one plus 1.
-            causation_id: the event or call that caused it.
+        `sequence` is its number among the events of its key: the last one plus 1. `causation_id`
+        names the event or call that caused it.
 
         Raises:
             Conflict: somebody else has appended this sequence; decide again.

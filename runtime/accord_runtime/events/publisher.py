@@ -104,14 +104,7 @@ def without_repeated_keys(batch: list[Event]) -> list[Event]:
 
 
 class Publisher:
-    """Publishes the events of one service.
-
-    Args:
-        service: whose events; the stream is named after it.
-        database: where they are.
-        broker: where they go.
-        notifier: who is told that the record has grown.
-    """
+    """Publishes the events of one service to the stream that is named after it."""
 
     def __init__(
         self, service: str, database: Database, broker: Broker, notifier: Notifier
