@@ -81,11 +81,8 @@ class Shop:
     ) -> AsyncIterator[T]:
         """Up to `limit` rows of a list that a service gives page by page.
 
-        Args:
-            service: who is asked.
-            read: gets the channel, the number of rows and the token of a page; returns its rows
-                and the token of the next one, empty for the last.
-            limit: how many at most.
+        `read` gets the channel, the number of rows and the token of a page; it returns its rows
+        and the token of the next one, empty for the last.
         """
         token = ""
         while limit > 0:

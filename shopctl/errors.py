@@ -60,11 +60,7 @@ _NO_ANSWER: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 def explain(error: "grpc.RpcError", service: str, address: str, key: str = "") -> CommandError:
     """The failure of a call as one sentence and an exit code.
 
-    Args:
-        error: the failed call.
-        service: name of the service that was called.
-        address: where.
-        key: idempotency key of a call that changes something; empty for one that only reads.
+    `key` is the idempotency key of a call that changes something; empty for one that only reads.
     """
     from accord.errors import ServiceError  # brings gRPC, which not every command needs
 

@@ -51,11 +51,6 @@ def print_method(shop: Shop, service: str, method: pb.Method) -> None:
     shop.print(method, f"{service}  {method.method}  {said}", service=service)
 
 
-def print_refused(shop: Shop, service: str, refused: pb.Refused) -> None:
-    """An override that a process has refused, in one line."""
-    shop.print(refused, f"{service}  {_refused(refused)}", service=service)
-
-
 def _lines(found: pb.GetStateResponse) -> Iterator[str]:
     for breaker in found.breakers:
         position = enum_name(pb.BreakerPosition.items(), breaker.position)
@@ -78,7 +73,7 @@ def _lines(found: pb.GetStateResponse) -> Iterator[str]:
     for method in found.methods:
         counts = [f"{name} {number}" for name, number in sorted(method.counts.items())]
         yield f"method   {method.method}  {'; '.join([*_differences(method), *counts])}"
-    yield from map(_refused, found.refused)
+    yield from map(refused_line, found.refused)
 
 
 def _differences(method: pb.Method) -> Iterator[str]:
@@ -96,7 +91,8 @@ def _limit(limit: pb.Limit) -> str:
     )
 
 
-def _refused(refused: pb.Refused) -> str:
+def refused_line(refused: pb.Refused) -> str:
+    """An override that a process has refused."""
     what = refused.method or "all of it"
     return f"refused  {what}  {_source(refused.source)} {refused.problem}"
 

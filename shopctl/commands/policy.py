@@ -8,7 +8,7 @@ from accord.contract.live_overrides import OverrideRefused, parse
 from accord.ops.v1.mesh_pb2 import ClearOverrideRequest, SetOverrideRequest
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.commands.mesh import print_method, print_refused, read_state
+from shopctl.commands.mesh import print_method, read_state, refused_line
 from shopctl.errors import CommandError, ExitCode
 from shopctl.options import (
     AnyServiceOption,
@@ -42,7 +42,7 @@ async def get(
             if each.HasField("override"):
                 print_method(shop, name, each)
         for refused in found.refused:
-            print_refused(shop, name, refused)
+            shop.print(refused, f"{name}  {refused_line(refused)}", service=name)
 
 
 @app.command("set")

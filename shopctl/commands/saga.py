@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import typer
+from google.protobuf.message import Message
 from grpc.aio import Channel
 
 import accord
@@ -97,11 +98,7 @@ async def retry(
     Exit code: 0 it is due, 5 the saga has ended, or the step is being tried right now.
     """
     request = pb.RetrySagaRequest(saga_id=saga_id, reason=reason)
-    async with shop.calling(service, key) as channel:
-        response = await SagaServiceStub(channel).RetrySaga(
-            request, metadata=accord.idempotency_key(key)
-        )
-    shop.print(response.saga, _line(response.saga))
+    await _settle(shop, service, key, "RetrySaga", request)
 
 
 @app.command()
@@ -128,11 +125,7 @@ async def skip(
     """
     current = step or (await _get(shop, service, saga_id)).saga.step
     request = pb.SkipStepRequest(saga_id=saga_id, step=current, reason=reason)
-    async with shop.calling(service, key) as channel:
-        response = await SagaServiceStub(channel).SkipStep(
-            request, metadata=accord.idempotency_key(key)
-        )
-    shop.print(response.saga, _line(response.saga))
+    await _settle(shop, service, key, "SkipStep", request)
 
 
 @app.command()
@@ -149,11 +142,7 @@ async def compensate(
     Exit code: 0 it is being undone, 5 it is too late.
     """
     request = pb.CompensateSagaRequest(saga_id=saga_id, reason=reason)
-    async with shop.calling(service, key) as channel:
-        response = await SagaServiceStub(channel).CompensateSaga(
-            request, metadata=accord.idempotency_key(key)
-        )
-    shop.print(response.saga, _line(response.saga))
+    await _settle(shop, service, key, "CompensateSaga", request)
 
 
 @app.command()
@@ -170,16 +159,20 @@ async def abandon(
     Exit code: 0 nothing more happens to it, 5 it has ended before.
     """
     request = pb.AbandonSagaRequest(saga_id=saga_id, reason=reason)
-    async with shop.calling(service, key) as channel:
-        response = await SagaServiceStub(channel).AbandonSaga(
-            request, metadata=accord.idempotency_key(key)
-        )
-    shop.print(response.saga, _line(response.saga))
+    await _settle(shop, service, key, "AbandonSaga", request)
 
 
 async def _get(shop: Shop, service: str, saga_id: str) -> pb.GetSagaResponse:
     async with shop.calling(service) as channel:
         return await SagaServiceStub(channel).GetSaga(pb.GetSagaRequest(saga_id=saga_id))
+
+
+async def _settle(shop: Shop, service: str, key: str, rpc: str, request: Message) -> None:
+    """Calls an RPC that changes a saga, and prints it as it is then."""
+    async with shop.calling(service, key) as channel:
+        call = getattr(SagaServiceStub(channel), rpc)
+        response = await call(request, metadata=accord.idempotency_key(key))
+    shop.print(response.saga, _line(response.saga))
 
 
 def _line(saga: pb.Saga) -> str:

@@ -25,12 +25,8 @@ READY_SECONDS: Final = 60.0
 class Foreground:
     """One run of the shop. Make it and `run` it in the main thread, holding the lock of `home`.
 
-    Args:
-        home: absolute path of the state folder, which exists.
-        offset: port offset.
-        selection: what to run.
-        quiet: do not follow the logs.
-        as_json: print one JSON object per line instead of text.
+    `home` is an absolute path, and exists. `quiet`: do not follow the logs; `as_json`: print one
+    JSON object per line instead of text.
     """
 
     def __init__(

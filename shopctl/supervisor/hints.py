@@ -18,13 +18,7 @@ class _ShellTemplate(Template):
 
 
 def text(home: Path, offset: int, left_out: Sequence[str] = ()) -> str:
-    """What to do next.
-
-    Args:
-        home: absolute path of the shop's state folder.
-        offset: port offset with which it was started.
-        left_out: services that the user wants to run.
-    """
+    """What to do next; `home` is an absolute path, who is `left_out` the user wants to run."""
     folder, python = shlex.quote(str(home)), shlex.quote(_short(Path(sys.executable)))
     environment = f"MESH_HOME={folder} MESH_PORT_OFFSET={offset} LOG_FORMAT=text"
     by_hand = "".join(

@@ -79,9 +79,8 @@ class Child:
     ) -> int:
         """Starts the process, waits for its end and returns its exit code, -signal if killed.
 
-        Args:
-            on_lines: gets the lines that the process writes.
-            on_change: called whenever an attribute has changed.
+        `on_lines` gets the lines that the process writes; `on_change` is called whenever an
+        attribute has changed.
 
         Returns 127 when the process cannot be started; the reason goes to `on_lines`.
         """

@@ -68,13 +68,8 @@ def select(
 ) -> Selection:
     """The programs of the shop; starts and writes nothing.
 
-    Args:
-        home: absolute path of the state folder.
-        offset: port offset.
-        left_out: names of programs not to start.
-        database_url: empty for a SQLite file per service.
-        nats_url: empty to start a broker of our own.
-        inherited: the environment of this process.
+    `home` is an absolute path. Without `database_url` there is a SQLite file per service, without
+    `nats_url` a broker of our own; `inherited` is the environment of this process.
 
     Raises:
         CommandError: a name is unknown, nothing is left, or the broker is not installed.

@@ -50,13 +50,9 @@ class Supervisor:
 
     Must be made and run in the main thread: see `shopctl.supervisor.parent_death`.
 
-    Args:
-        programs: what to run; started in this order, all at once.
-        on_lines: gets the name of a program and lines that it wrote.
-        on_notice: gets what the user should hear of.
-        on_change: called after the state of a child has changed.
-        drain_seconds: how long a child may take to end after SIGTERM.
-        backoff: makes the back-off of one child.
+    `on_lines` gets the name of a program and lines that it wrote, `on_notice` what the user should
+    hear of; `on_change` is called after the state of a child has changed. A child may take
+    `drain_seconds` to end after SIGTERM.
     """
 
     def __init__(
