@@ -21,6 +21,7 @@ from accord_runtime.database import (
     Database,
     DatabaseError,
     DatabaseUnavailable,
+    Lock,
     Tx,
     open_database,
 )
@@ -352,15 +353,15 @@ async def test_replicas_exclude_each_other(db: Database, postgres_url: str, serv
 async def test_a_lost_lock_ends_its_body(db: Database) -> None:
     """When another has the lock the body is cancelled, its writes fail, and it can wait again."""
     cancelled = False
+    held: list[Lock] = []
 
     async def body() -> None:
         nonlocal cancelled
         async with db.exclusive("relay") as lock:
+            held.append(lock)
             await db.write(lock.guard(pair(2)))
-            await db.write(lambda tx: tx.execute("UPDATE locks SET owner = 'another'"))
-            with pytest.raises(DatabaseUnavailable, match="'relay' was lost"):
-                await db.write(lock.guard(pair(3)))
             try:
+                await db.write(lambda tx: tx.execute("UPDATE locks SET owner = 'another'"))
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 cancelled = True
@@ -369,6 +370,8 @@ async def test_a_lost_lock_ends_its_body(db: Database) -> None:
     with pytest.raises(DatabaseUnavailable, match="'relay' was lost"):
         await asyncio.wait_for(body(), 10)
     assert cancelled
+    with pytest.raises(DatabaseUnavailable, match="'relay' was lost"):
+        await db.write(held[0].guard(pair(3)))
     async with asyncio.timeout(10), db.exclusive("relay"):  # The other is silent.
         await db.write(pair(1))
     assert await whole_pairs(db) == {1, 2}
