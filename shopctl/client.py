@@ -61,7 +61,13 @@ class Shop:
         """
         address = self._targets[service]
         if self._mesh is None:
-            self._mesh = accord.Mesh("shopctl", targets=self._targets, health_checks=self._targets)
+            self._mesh = accord.Mesh(
+                "shopctl",
+                targets=self._targets,
+                health_checks=self._targets,
+                # Its own: one that failed before, in this process, would make it wait.
+                channel_options=[("grpc.use_local_subchannel_pool", 1)],
+            )
         channel = self._mesh.channel(service)
         if not await serves(channel):
             raise CommandError(

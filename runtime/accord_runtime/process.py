@@ -52,6 +52,14 @@ MIGRATIONS: Final = [
 GRACE: Final = 5.0
 """Seconds that running calls are given to end."""
 
+CHANNEL_OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", 30_000),
+    # Connections, and the wait for the next attempt at one, are not shared with what else is in
+    # the process: several services may be, and others at the same addresses before them.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+"""Of the channels to the other services."""
+
 PATIENCE: Final = 3.0
 """Seconds that background work is given to end. With `accord`'s lame duck below the 10 s after
 which a supervisor kills a process."""
@@ -84,7 +92,7 @@ async def running(
         mesh = accord.Mesh(
             service.name,
             targets=settings.peers,
-            channel_options=[("grpc.keepalive_time_ms", 30_000)],
+            channel_options=CHANNEL_OPTIONS,
             health_checks=settings.peers,
             validator=validation.violations,
             idempotency=SqlIdempotencyStore(database),

@@ -10,7 +10,7 @@ import grpc
 
 import accord
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.process import running
+from accord_runtime.process import CHANNEL_OPTIONS, running
 from accord_runtime.service import Runtime, Service
 from accord_runtime.settings import Settings
 from services import topology
@@ -37,7 +37,9 @@ class Shop:
         self._database_url = database_url
         self._nats_url = nats_url
         self._stacks: dict[str, AsyncExitStack] = {}
-        self.mesh = accord.Mesh("test", targets=topology.targets(offset))
+        self.mesh = accord.Mesh(
+            "test", targets=topology.targets(offset), channel_options=CHANNEL_OPTIONS
+        )
 
     def settings(self, name: str) -> Settings:
         """The settings of one of its services."""
