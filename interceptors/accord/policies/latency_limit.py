@@ -29,6 +29,9 @@ TOLERANCE: Final = 2.0
 SLACK: Final = 0.005
 """Calls take too long from this many times the floor, and so many seconds, on."""
 
+MIN_AT_WORK: Final = 2.0
+"""Calls at work on average below which none of them can have queued behind another."""
+
 SLOW_BATCHES: Final = 2
 """Batches in a row that take too long before a limit is tried: one pause is not enough."""
 
@@ -133,7 +136,12 @@ class LatencyLimit:
             if window:
                 self._rate_before, self._rate = self._rate, rate
             self._adapt(needed, latency, now, calm=calm, drain=window)
-        elif latency > TOLERANCE * floor + SLACK and floor <= MAX_FLOOR and now >= self._rest_until:
+        elif (
+            latency > TOLERANCE * floor + SLACK
+            and rate * latency >= MIN_AT_WORK
+            and floor <= MAX_FLOOR
+            and now >= self._rest_until
+        ):
             self._row += 1
             if self._row == SLOW_BATCHES:
                 self.phase, self._rate, self._latency = Phase.TRIAL, rate, latency

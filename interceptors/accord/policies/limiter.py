@@ -126,7 +126,8 @@ class Limiter:
             held = looped and self._rounds.come(waited, now)
             if waited >= TARGET or not (held or self._standing.quiet):
                 self._standing.observe(waited, now)
-            if waited >= TARGET and self._over(line, priority, waited, now):
+            # It has waited for the loop or a thread: the limit of its method is not to blame.
+            if waited >= PATIENCE[priority] and self._standing.speaks(now):
                 return self._refuse()
             if not line.room and line.watch is not None:
                 line.watch.expire(now)

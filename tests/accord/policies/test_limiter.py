@@ -1,5 +1,6 @@
 """Who may begin, who waits and who is refused; the steps of the signals are in the vectors."""
 
+import math
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from accord.policies.latency_limit import LatencyLimit
 from accord.policies.limiter import INTERVAL, RETRY_AFTER, TARGET, Limiter
 from accord.policies.queue import PATIENCE, Line, Permit, Waiter
 from accord.policies.types import Priority, Refused
@@ -321,3 +323,13 @@ def test_a_loop_recovers() -> None:
     found = loop.until(20)
     assert not found.refused
     assert not loop.limiter.snapshot().overloaded
+
+
+def test_one_caller_never_queues_behind_itself() -> None:
+    """However much longer the calls of a single caller take, its method gets no limit."""
+    watch, now = LatencyLimit(), 0.0
+    for number in range(3000):
+        watch.begins(0, now)
+        now += 0.002 if number % 600 < 300 else 0.05  # on a machine that has become busy
+        watch.ended(0, now, waiting=False)
+        assert watch.limit == math.inf
