@@ -139,18 +139,26 @@ def _instrumentation(switch: Switch) -> list[Any]:
     return found
 
 
-async def run(rounds: int, calls: int) -> dict[str, object]:
+async def interleaved(
+    found: dict[str, Variant], switch: Switch, rounds: int, calls: int
+) -> dict[str, list[Cost]]:
+    """The costs of each variant, by rounds: in each all are called, in another order each time."""
     costs: dict[str, list[Cost]] = defaultdict(list)
-    switch, request = Switch(), Message(text="x" * 190)
+    order, request = list(found), Message(text="x" * 190)
+    for turn in range(rounds + WARM):
+        random.shuffle(order)
+        for name in order:
+            cost = await batch(found[name], switch, request, calls)
+            if turn >= WARM:
+                costs[name].append(cost)
+    return costs
+
+
+async def run(rounds: int, calls: int) -> dict[str, object]:
+    switch = Switch()
     async with AsyncExitStack() as stack:
         found = await variants(stack, switch)
-        order = list(found)
-        for turn in range(rounds + WARM):
-            random.shuffle(order)
-            for name in order:
-                cost = await batch(found[name], switch, request, calls)
-                if turn >= WARM:
-                    costs[name].append(cost)
+        costs = await interleaved(found, switch, rounds, calls)
         switch.to(OFF)
     return {
         **{name: summary(costs[name]) for name in found},

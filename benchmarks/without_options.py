@@ -6,9 +6,7 @@ it by hand. Batches and ratios as in `call_overhead`.
 """
 
 import asyncio
-import random
 import sys
-from collections import defaultdict
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -18,7 +16,7 @@ import uvloop
 
 import accord
 from benchmarks import harness
-from benchmarks.call_overhead import WARM, Cost, Variant, batch, cpu, ratios, summary
+from benchmarks.call_overhead import Variant, cpu, interleaved, ratios, summary
 from benchmarks.recording import Switch
 from tests.accord.kit import Message
 
@@ -73,8 +71,7 @@ async def serve(kind: str, leaf: str = "") -> None:
 
 
 async def run(rounds: int, calls: int) -> dict[str, object]:
-    costs: dict[str, list[Cost]] = defaultdict(list)
-    switch, request = Switch(), Message(text="x" * 190)
+    switch = Switch()
     async with AsyncExitStack() as stack:
 
         async def server(*arguments: str) -> tuple[int, str]:
@@ -92,13 +89,7 @@ async def run(rounds: int, calls: int) -> dict[str, object]:
                 return call(request, timeout=timeout, metadata=TRACE)
 
             found[f"{kind}, nested"] = Variant(traced, relay, (leaf,))
-        order = list(found)
-        for turn in range(rounds + WARM):
-            random.shuffle(order)
-            for name in order:
-                cost = await batch(found[name], switch, request, calls)
-                if turn >= WARM:
-                    costs[name].append(cost)
+        costs = await interleaved(found, switch, rounds, calls)
         await MESH.close()
     return {
         **{name: summary(costs[name]) for name in found},

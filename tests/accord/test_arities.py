@@ -314,20 +314,25 @@ async def test_concurrent_calls_keep_apart(driver: Driver) -> None:
             assert answers == [[text] * (3 if method == "ServerStream" else 1) for text in texts]
 
 
+async def write_and_read(stub: Any) -> None:
+    """What a caller does who sends requests one by one, each when the one before is answered."""
+    call = stub.Bidi()
+    for text in ("a", "b"):
+        await call.write(Message(text=text))
+        assert (await call.read()).text == text
+    await call.done_writing()
+    assert await call.read() is EOF
+    assert await call.code() is grpc.StatusCode.OK
+
+    upload = stub.ClientStream()
+    await upload.write(Message(text="a"))
+    await upload.write(Message(text="b"))
+    await upload.done_writing()
+    assert (await upload).text == "a,b"
+
+
 @ways("aio", "sync", "sync interceptors")
 async def test_write_and_read(driver: Driver) -> None:
     """Requests are sent one by one, each when the one before is answered."""
     async with driver.echo(Work().handlers()) as stub:
-        call = stub.Bidi()
-        for text in ("a", "b"):
-            await call.write(Message(text=text))
-            assert (await call.read()).text == text
-        await call.done_writing()
-        assert await call.read() is EOF
-        assert await call.code() is grpc.StatusCode.OK
-
-        upload = stub.ClientStream()
-        await upload.write(Message(text="a"))
-        await upload.write(Message(text="b"))
-        await upload.done_writing()
-        assert (await upload).text == "a,b"
+        await write_and_read(stub)

@@ -26,7 +26,7 @@ from tests.accord import test_arities as arities
 from tests.accord.drivers import EOF
 from tests.accord.kit import Message, Stub, collect, echo, eventually, failure, path, serving
 from tests.accord.server_kit import bare, rejected, trailers_of
-from tests.accord.test_arities import METHODS
+from tests.accord.test_arities import METHODS, write_and_read
 
 CALLER: ContextVar[str] = ContextVar("caller", default="nobody")
 
@@ -206,19 +206,7 @@ async def test_upload_that_is_cut_short(shape: str, ending: str) -> None:
 async def test_write_and_read(shape: str) -> None:
     """Requests are read one by one, each when the one before is answered."""
     async with echo(Log().handlers() if shape == "reader-writer" else Work().handlers()) as stub:
-        call = stub.Bidi()
-        for text in ("a", "b"):
-            await call.write(Message(text=text))
-            assert (await call.read()).text == text
-        await call.done_writing()
-        assert await call.read() is EOF
-        assert await call.code() is grpc.StatusCode.OK
-
-        upload = stub.ClientStream()
-        await upload.write(Message(text="a"))
-        await upload.write(Message(text="b"))
-        await upload.done_writing()
-        assert (await upload).text == "a,b"
+        await write_and_read(stub)
 
 
 @pytest.mark.parametrize("method", METHODS)
