@@ -116,7 +116,7 @@ class Outbox:
         key = str(getattr(event, policy.key))
         if not key or key != key.strip() or not (key.isascii() and key.isprintable()):
             raise ValueError(f"{event.DESCRIPTOR.full_name} has the key {key!r}")
-        if said := [name for name in _redacted(event.DESCRIPTOR.full_name) if getattr(event, name)]:
+        if said := _said(event):
             raise ValueError(f"{event.DESCRIPTOR.full_name} says {', '.join(said)}, to everybody")
         written = Event(
             event_id=uuid7(),
@@ -147,11 +147,15 @@ def _redacted(type_name: str) -> tuple[str, ...]:
     return tuple(field.name for field in found.fields if field.GetOptions().debug_redact)
 
 
+def _said(event: Message) -> list[str]:
+    """The fields of an event that nobody may read, and that are set."""
+    return [name for name in _redacted(event.DESCRIPTOR.full_name) if getattr(event, name)]
+
+
 def _event(row: Row) -> Event:
     event = Event(**row)
-    if names := _redacted(event.type):
-        message = event.message()
-        for name in names:
+    if _redacted(event.type) and (said := _said(message := event.message())):
+        for name in said:
             message.ClearField(name)
         event = replace(event, payload=message.SerializeToString(deterministic=True))
     return event

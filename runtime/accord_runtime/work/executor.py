@@ -213,15 +213,19 @@ class Executor:
         now = self._read_clock(tx)
         self._shared = tx.postgres
         dead = ownership.beat(tx, self._owner, now) if self._shared else []
+        found = False
         for row in ownership.lost(tx, self._owner, now, dead, began=self._taken_back):
             if row["id"] not in self._at_work:
                 what = "parked" if table.abandoned(tx, row, now) else "tried again"
                 log.warning("%s %s is %s: its process died", row["queue"], row["key"], what)
+                found = True
         for name, queue in self._queues.items():
             if table.bring_forward(tx, name, now, queue.longest):
                 log.warning("work of %s is due now: a clock was ahead when it was written", name)
+                found = True
         self._suspects = table.any_suspects(tx)
-        tx.after_commit(self.wake)
+        if found:
+            tx.after_commit(self.wake)
 
     def _read_clock(self, tx: Tx) -> float:
         """The time now; a clock that was set is noticed, and said."""
@@ -277,13 +281,13 @@ class Executor:
         for name in due:
             claim = partial(table.claim, tx, name, self._owner, now, lease=self._queues[name].lease)
             claimed += claim(free[name])
-            if self._suspects and not self._suspect and not table.suspected(claimed):
+            if self._suspects and not self._suspect and not any(work.suspect for work in claimed):
                 claimed += claim(1, suspects=True)
         return claimed
 
     def _start(self, work: Work) -> None:
         self._running[work.queue] += 1
-        if table.suspected([work]):
+        if work.suspect:
             self._suspect = work.id
         coroutine = self._work(self._queues[work.queue], work)
         self._keep(asyncio.create_task(coroutine, name=f"{work.queue}:{work.key}"))

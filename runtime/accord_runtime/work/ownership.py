@@ -72,5 +72,7 @@ def lost(tx: Tx, owner: str, now: float, dead: Collection[str], *, began: bool) 
 
 def _ended(row: Row, owner: str, now: float, began: bool) -> bool:
     own = row["owner"] == owner
+    if own and not began:
+        return True
     in_time = now < row["lease_until"] <= now + FAR
-    return not in_time and (own or not row["alive"]) if began or not own else True
+    return not in_time and (own or not row["alive"])

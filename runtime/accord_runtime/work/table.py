@@ -5,7 +5,7 @@ A row is ready, leased (ready, and in the hands of a process), or parked.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,6 +77,11 @@ class Work:
     """How often its process has died while it was at work, since it last came to an end."""
     trace: str
     """Trace context of whoever enqueued it, as JSON."""
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it may be what kills its process."""
+        return self.deaths >= SUSPECT
 
 
 def enqueue(
@@ -165,10 +170,6 @@ def abandoned(tx: Tx, row: Row, now: float) -> bool:
     """
     deaths: int = row["deaths"] + 1
     parked = deaths > len(DEATHS)
-    history = [
-        *json.loads(row["history"]),
-        {"at": now, "attempt": row["attempts"] + deaths, "error": _DIED},
-    ]
     tx.execute(
         "UPDATE work SET state = :state, deaths = :deaths, due_at = :due_at, lease_until = 0,"
         " history = :history WHERE id = :id",
@@ -176,7 +177,7 @@ def abandoned(tx: Tx, row: Row, now: float) -> bool:
             "state": "parked" if parked else "ready",
             "deaths": deaths,
             "due_at": now if parked else now + DEATHS[deaths - 1],
-            "history": json.dumps(history[-HISTORY:]),
+            "history": _noted(row["history"], now, row["attempts"] + deaths, _DIED),
             "id": row["id"],
         },
     )
@@ -195,11 +196,6 @@ def bring_forward(tx: Tx, queue: str, now: float, longest: float) -> int:
 def any_suspects(tx: Tx) -> bool:
     """Whether some row may be what kills its process."""
     return tx.one(f"SELECT 1 FROM work WHERE deaths >= {SUSPECT} LIMIT 1") is not None
-
-
-def suspected(works: Iterable[Work]) -> bool:
-    """Whether one of these rows may be what kills its process."""
-    return any(work.deaths >= SUSPECT for work in works)
 
 
 def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], float]:
@@ -248,10 +244,7 @@ def fail(tx: Tx, work: Work, owner: str, error: str, now: float, retry_at: float
 
     Nothing happens to a row that is not this process's any more.
     """
-    history = json.loads(
-        tx.value("SELECT history FROM work WHERE id = :id", {"id": work.id}) or "[]"
-    )
-    history = [*history, {"at": now, "attempt": work.attempts + 1, "error": error}]
+    history = tx.value("SELECT history FROM work WHERE id = :id", {"id": work.id}) or "[]"
     tx.execute(
         "UPDATE work SET state = :state, attempts = :attempts, due_at = :due_at,"
         " lease_until = 0, deaths = 0, history = :history"
@@ -260,12 +253,18 @@ def fail(tx: Tx, work: Work, owner: str, error: str, now: float, retry_at: float
             "state": "parked" if retry_at is None else "ready",
             "attempts": work.attempts + 1,
             "due_at": now if retry_at is None else retry_at,
-            "history": json.dumps(history[-HISTORY:]),
+            "history": _noted(history, now, work.attempts + 1, error),
             "id": work.id,
             "owner": owner,
             "lease_until": work.lease_until,
         },
     )
+
+
+def _noted(history: str, at: float, attempt: int, error: str) -> str:
+    """A history with one more failure."""
+    failures = [*json.loads(history), {"at": at, "attempt": attempt, "error": error}]
+    return json.dumps(failures[-HISTORY:])
 
 
 def unpark(tx: Tx, id: str, now: float) -> bool:  # noqa: A002
