@@ -25,6 +25,7 @@ from accord.aio.server_interceptors import ServerInterceptor, ServerPipelines
 from accord.client import service_config as balancing
 from accord.client.method_state import ClientSnapshot, Environment, MethodStates
 from accord.client.request import ClientSettings, Fallback, OnResume
+from accord.client.types import Options
 from accord.contract.names import meant, method_name, wrong_response
 from accord.contract.registry import check_service
 from accord.errors import Translate
@@ -43,8 +44,6 @@ MAX_OPEN: Final = 4000
 """Calls of one connection. See docs/abuse.md for what fewer or more cost."""
 
 Targets = Mapping[str, str] | Callable[[str], str]
-Options = Sequence[tuple[str, str | int]]
-"""Arguments of gRPC's channels and servers, by name."""
 
 _METADATA: Final = (
     # Between gRPC's own bounds (8 and 16 KiB) calls fail at random; what is read here is bounded.

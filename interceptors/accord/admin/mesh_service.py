@@ -11,13 +11,8 @@ from google.protobuf import duration_pb2
 
 from accord import errors
 from accord.client.method_state import ClientSnapshot, RouteSnapshot, TargetSnapshot
-from accord.contract.live_overrides import (
-    OUT_OF_REACH,
-    OverrideRefused,
-    PolicyStore,
-    document,
-)
-from accord.contract.names import METHOD, described
+from accord.contract.live_overrides import OverrideRefused, PolicyStore, document
+from accord.contract.names import METHOD, OPERATED, described
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1 import mesh_pb2_grpc
 from accord.policies.breaker import State
@@ -178,7 +173,7 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
     ) -> pb.InjectFaultResponse:
         """Makes a method of this process slow or failing for a while."""
         method, before = _known(request.method), self._describe(f"/{request.method}")
-        if method.startswith(OUT_OF_REACH):
+        if method.startswith(OPERATED):
             raise errors.InvalidArgument(("method", "is what the process is operated by"))
         policy, lasting = _fault_policy(request.fault), _seconds(request.lasting)
         if not 0 < lasting <= MAX_LASTING:

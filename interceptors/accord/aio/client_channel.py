@@ -28,9 +28,7 @@ from accord.aio.client_types import (
 )
 from accord.aio.client_unary import Active, UnaryCallable
 from accord.client.call import Attempt
-from accord.client.types import Details, Given, P, Req, Res, replacing, stands_for
-
-Options = Sequence[tuple[str, str | int]]
+from accord.client.types import Details, Given, Options, P, Req, Res, replacing, stands_for
 
 C = TypeVar("C", bound=Callable[..., object])  # gRPC has four
 Anyone = Interceptor | grpc.aio.ClientInterceptor

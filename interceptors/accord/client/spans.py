@@ -14,11 +14,11 @@ from opentelemetry.util.types import AttributeValue
 
 from accord.client.method_state import MethodState
 from accord.client.types import Again, Failure, Raise, Refuse, Sent
+from accord.contract.names import GRPC
 from accord.policies.retry import NEVER
 from accord.telemetry import metrics, propagation
 from accord.telemetry.instrumentation import (
     MAX_MESSAGES,
-    SILENT,
     Clock,
     end_span,
     start_span,
@@ -166,7 +166,7 @@ def observe(
     """
     found, configured = metrics.instruments(), propagation.configured()
     method = state.policy.method
-    if (found is None and not configured) or method.startswith(SILENT):
+    if (found is None and not configured) or method.startswith(GRPC):
         return None, () if traced else propagation.inherited()
     span, owned = None, False
     headers: tuple[tuple[str, str], ...] = ()

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABCMeta
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Concatenate, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
@@ -80,6 +80,9 @@ class Sent(Protocol):
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 T = TypeVar("T")
+Options = Sequence[tuple[str, str | int]]
+"""Arguments of gRPC's channels and servers, by name."""
+
 P = ParamSpec("P")
 M = TypeVar("M", bound=Callable[..., object])  # any method
 E = TypeVar("E", bound=grpc.RpcError)

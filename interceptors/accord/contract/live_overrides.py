@@ -21,7 +21,7 @@ from typing import Final, Protocol
 from google.protobuf import json_format
 
 from accord._log import log
-from accord.contract.names import METHOD
+from accord.contract.names import METHOD, OPERATED
 from accord.contract.options_reader import merge_options
 from accord.contract.policy_types import ContractError, Dark, MethodPolicy
 from accord.contract.registry import live_policy, travelling_policy
@@ -35,10 +35,6 @@ RETRY_INTERVAL: Final = 0.5
 
 MAX_DOCUMENT: Final = 64 * 1024
 """Characters of the largest override, in its JSON form."""
-
-OUT_OF_REACH: Final = ("/accord.ops.", "/grpc.")
-"""Beginnings of methods, as they travel, that an operator does not change: his own RPCs, and
-health, reflection and channelz."""
 
 
 class Layer(IntEnum):
@@ -257,7 +253,7 @@ class Overrides:
             raise OverrideRefused(
                 method[1:], f"{method[1:]!r} is not a method such as 'pkg.Service/Method'"
             )
-        if method.startswith(OUT_OF_REACH):
+        if method.startswith(OPERATED):
             raise OverrideRefused(method[1:], "is what the process is operated by")
         dark = _dark(method[1:], merged)
         try:

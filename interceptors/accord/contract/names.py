@@ -16,6 +16,12 @@ from google.protobuf.message import Message
 METHOD: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*/[A-Za-z_]\w*", re.ASCII)
 """What the name of a method looks like, without the first slash."""
 
+GRPC: Final = "/grpc."
+"""Beginning of gRPC's own methods, as they travel: health, reflection, channelz."""
+
+OPERATED: Final = ("/accord.ops.", GRPC)
+"""Beginnings of the methods by which a process is watched and operated: gRPC's and ours."""
+
 
 def meant(name: str, known: Iterable[str], likeness: float = 0.7) -> str:
     """For the end of a message: the known name that is most like this one; "" if none is."""

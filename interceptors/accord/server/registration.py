@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Generic, TypeVar
 
 import grpc
-from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
+from accord.contract.names import described
 from accord.contract.policy_types import ContractError, Key, MethodPolicy
 from accord.contract.registry import check_service, travelling_policy
 from accord.server.codec import Codec
@@ -51,7 +51,8 @@ class Pipelines:
     def check(self, policy: MethodPolicy) -> None:
         """Raise ContractError for a promise that this server cannot keep."""
         if policy.key is Key.REQUIRED and not policy.streaming and not self._keeps_keys:
-            found = descriptor_pool.Default().FindMethodByName(policy.method[1:].replace("/", "."))
+            found = described(policy.method)
+            assert found is not None  # it has a contract
             raise ContractError(
                 found.containing_service.file.name,
                 policy.method[1:],

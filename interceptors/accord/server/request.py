@@ -6,6 +6,7 @@ from typing import Final
 
 from accord import context, errors
 from accord.context import CallContext
+from accord.contract.names import GRPC
 from accord.interfaces import Repeats, Validator
 from accord.policies.call_depth import DEPTH_KEY, read_depth
 from accord.policies.fault_injection import FAULT_KEY, readable
@@ -69,7 +70,7 @@ def holders(grpc_context: GrpcContext, principal: str) -> tuple[str, ...]:
 
 def own(method: str) -> bool:
     """Whether a method is gRPC's own: health and reflection have no contract."""
-    return method.startswith("/grpc.")
+    return method.startswith(GRPC)
 
 
 def read_headers(call: CallContext, headers: dict[str, str | bytes], ignored: list[str]) -> None:

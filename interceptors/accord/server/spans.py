@@ -14,10 +14,10 @@ from typing import Final
 from opentelemetry import context as otel
 from opentelemetry import trace
 
+from accord.contract.names import GRPC
 from accord.telemetry import metrics, propagation
 from accord.telemetry.instrumentation import (
     MAX_MESSAGES,
-    SILENT,
     Clock,
     end_span,
     recorded,
@@ -31,7 +31,7 @@ _SERVER_ERRORS: Final = frozenset(
 
 def begin(method: str, context: otel.Context, clock: Clock) -> "ServerCall | None":
     """A call has come with this trace: make it the task's; None: not recorded."""
-    if not recorded() or method.startswith(SILENT):
+    if not recorded() or method.startswith(GRPC):
         if context:
             otel.attach(context)
         return None

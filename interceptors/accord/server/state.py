@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Final
 
 from accord.contract.live_overrides import Overrides
+from accord.contract.names import GRPC, OPERATED
 from accord.policies.limiter import Limiter
 from accord.policies.queue import Line
 from accord.policies.rate_limit import RateLimiter, RatePolicy
@@ -23,8 +24,6 @@ from accord.server.fault_injection import FaultTable
 
 MAX_STREAMS: Final = 1000
 """Streams of one server that may be open at once."""
-
-_UNLIMITED: Final = ("/grpc.", "/accord.ops.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class ServerState:
         None for gRPC's own services and the operator's: health checks and the means to end an
         overload must work during one.
         """
-        if method.startswith(_UNLIMITED):
+        if method.startswith(OPERATED):
             return None
         if streaming:
             return self.streams
@@ -85,7 +84,7 @@ class ServerState:
         return {
             method: {"calls": next(copy(arrived)), **self.counts.of(method)}
             for method, arrived in list(self._arrived.items())
-            if not method.startswith("/grpc.")  # called for ever, and says nothing
+            if not method.startswith(GRPC)  # called for ever, and says nothing
         }
 
     def rate(self, method: str, policy: RatePolicy, principal: str) -> Refused | None:

@@ -4,20 +4,19 @@ It knows what an interceptor is not told: whether a call blocks. So a call that 
 direct way, and is hedged all the same.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 import grpc
 from grpc import _channel
 
-from accord.client.types import Details, Given, P, Req, Res, T, replacing, stands_for
+from accord.client.types import Details, Given, Options, P, Req, Res, T, replacing, stands_for
 from accord.sync.client_attempts import Attempts
 from accord.sync.client_call import Answer, Refusal
 from accord.sync.client_future import FutureCall
 from accord.sync.client_stream import StreamCall
 from accord.sync.client_types import CallStatus, Response, Responses, Start, SyncOutgoing
 
-Options = Sequence[tuple[str, str | int]]
 R = TypeVar("R")
 
 

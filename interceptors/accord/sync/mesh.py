@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from grpc import _server
 
 from accord.client.request import ClientSettings
+from accord.client.types import Options
 from accord.interfaces import SyncIdempotencyStore
 from accord.server.registration import LAME_DUCK
 from accord.server.request import WORKERS, Settings
@@ -19,8 +20,6 @@ from accord.sync.client_channel import Channel
 from accord.sync.server import Server
 from accord.sync.server_interceptors import ServerInterceptor, ServerPipelines
 from accord.sync.threads import Pool
-
-Options = Sequence[tuple[str, str | int]]
 
 
 class SyncMesh:

@@ -28,7 +28,6 @@ from accord.telemetry import metrics, propagation
 MAX_MESSAGES: Final = 16
 """Messages of one stream and direction that leave an event; beyond, they are only counted."""
 
-SILENT: Final = "/grpc."
 _THEIRS: Final = "opentelemetry.instrumentation.grpc"
 _SUPPRESS: Final = "suppress_instrumentation"
 Clock = Callable[[], float]

@@ -17,7 +17,7 @@ from google.protobuf import message, message_factory
 from grpc_health.v1 import health, health_pb2_grpc
 
 from accord import errors
-from accord.contract.names import described, method_name
+from accord.contract.names import GRPC, described, method_name
 from accord.policies.retry import ATTEMPT_KEY, NEVER, PUSHBACK_KEY, format_pushback, read_attempt
 from accord.policies.types import Code
 from accord.server.types import AnyHandler
@@ -33,7 +33,6 @@ MAX_CALLS: Final = 64
 
 Parse = Callable[[bytes], message.Message | bytes]
 
-_OWN: Final = "/grpc."
 _NO_DEADLINE: Final = 365 * 86400.0
 
 
@@ -166,7 +165,7 @@ class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # in gRPC's
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "AnyHandler | None":
         """Services of gRPC's own have no script: the server is healthy, whatever it answers."""
         method = handler_call_details.method
-        if method.startswith(_OWN):
+        if method.startswith(GRPC):
             return None
 
         def behave(requests: Iterator[bytes], context: GrpcContext) -> Iterator[bytes]:
