@@ -111,7 +111,7 @@ def breaking(since: str, against: Path) -> Step:
         f"breaking changes since {since}",
         (SCRIPTS / "buf", "breaking", "--against", against),
         "keep the old element and add a new one beside it, or begin a new package (v2); a change "
-        "of policy that is meant is accepted by a comment (docs/contract-rules.md)",
+        "of policy that is meant is accepted by the comment that its finding ends with",
     )
 
 
@@ -257,8 +257,8 @@ def release(root: Path, version: str) -> Path:
         raise Refused("\n".join(reasons))
     image = root / RELEASED / f"{version}.binpb"
     image.parent.mkdir(parents=True, exist_ok=True)
-    # Comments and positions matter to nobody who compares.
-    command = (SCRIPTS / "buf", "build", "--exclude-source-info", "-o", image)
+    # With comments and positions: a comment that accepted a change before is told from a new one.
+    command = (SCRIPTS / "buf", "build", "-o", image)
     subprocess.run(command, cwd=root, check=True)
     return image
 

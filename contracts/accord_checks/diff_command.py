@@ -22,8 +22,8 @@ _HEADINGS: Final = {
 _HELP: Final = """\
 Policies, events and error reasons, as they come out with defaults filled in; `buf breaking` looks
 at the shapes of messages. Exit code: 0 no change or safe ones, 10 risky, 20 breaking, 1 error. A
-change that is meant is accepted with a comment above the RPC, service or event:
-`// buf:lint:ignore POLICY_TIMEOUT_SHORTENED: why`.
+change that is meant is accepted with a comment above the RPC, service or event, which names it and
+says why: `// buf:lint:ignore POLICY_TIMEOUT_SHORTENED timeout 10 s to 5 s: why`.
 """
 
 

@@ -20,11 +20,13 @@ What `buf-plugin-accord` checks. `buf lint` runs the category ACCORD; `buf break
 (breaking changes) or POLICY_STRICT (those, and risky ones). `accord contracts diff REF` reports the
 same changes for reviewers, and the safe ones too.
 
-A finding of `buf lint` is left out with a comment above the element, and a change that is meant is
-accepted the same way: `// buf:lint:ignore RULE: why`. (`disallow_comment_ignores: true` in buf.yaml
-forbids the former only.) A comment accepts the change that brings it: a line that the version
-before has too accepts nothing more. For an event whose message is gone it stands above `syntax` or
-`package` of the file; where the file is gone too, use `ignore_only` in buf.yaml.
+A finding of `buf lint` is left out with a comment above the element: `// buf:lint:ignore RULE`
+(`disallow_comment_ignores: true` in buf.yaml forbids that). A change that is meant is accepted by a
+comment that names it, values included, and says why:
+`// buf:lint:ignore POLICY_TIMEOUT_SHORTENED timeout 10 s to 5 s: why`. Each finding ends with its
+line. It accepts that change only, and only once: a line that the version before has too accepts
+nothing more. For an event whose message is gone it stands above `syntax` or `package` of the file;
+where the file is gone too, use `ignore_only` in buf.yaml.
 
 The rules of ACCORD judge only services that state a policy, except ACCORD_POLICY_STATED, which asks
 for one.

@@ -76,7 +76,8 @@ def test_the_report_is_markdown_with_file_line_rule_and_advice(
     assert out[2] == "**1 breaking**."
     assert out[-1] == (
         "- `stated.proto:9` the timeout of Greet went from 2 s to 1 s: calls that took that long "
-        "fail with DEADLINE_EXCEEDED; keep it, or agree with its callers first "
+        "fail with DEADLINE_EXCEEDED; keep it, or agree with its callers first, or accept it: "
+        "`// buf:lint:ignore POLICY_TIMEOUT_SHORTENED timeout 2 s to 1 s: <why>` "
         "(POLICY_TIMEOUT_SHORTENED)"
     )
 
@@ -273,7 +274,8 @@ def test_an_accepted_change_is_shown_but_does_not_count(
     before: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A comment that accepts a change takes it out of the exit code, not out of the report."""
-    comment = "// buf:lint:ignore POLICY_TIMEOUT_SHORTENED: agreed\nservice GreetService"
+    line = "// buf:lint:ignore POLICY_TIMEOUT_SHORTENED timeout 2 s to 1 s: agreed"
+    comment = f"{line}\nservice GreetService"
     text = SHORTER.replace("service GreetService", comment)
     assert diff(before, written_contracts.write(tmp_path / "after", {"stated.proto": text})) == 0
     assert "POLICY_TIMEOUT_SHORTENED) **Accepted by a comment.**" in capsys.readouterr().out
@@ -476,7 +478,8 @@ def test_the_headline_says_how_much_is_accepted(
     before: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever reads "1 breaking" and sees a green check learns why."""
-    comment = "// buf:lint:ignore POLICY_TIMEOUT_SHORTENED: agreed\nservice GreetService"
+    line = "// buf:lint:ignore POLICY_TIMEOUT_SHORTENED timeout 2 s to 1 s: agreed"
+    comment = f"{line}\nservice GreetService"
     text = SHORTER.replace("service GreetService", comment).replace("team-greetings", "team-hello")
     assert diff(before, written_contracts.write(tmp_path / "after", {"stated.proto": text})) == 0
     assert capsys.readouterr().out.splitlines()[2] == "**1 breaking** (1 accepted), **1 safe**."

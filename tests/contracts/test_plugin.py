@@ -126,10 +126,16 @@ def test_a_comment_accepts_a_change(tmp_path: Path) -> None:
     command = ("breaking", "--against", str(before))
     (said,) = written_contracts.findings(after, *command)
     assert (said.rule, said.line) == ("POLICY_TIMEOUT_SHORTENED", 9)
+    assert said.message.endswith(f"`// buf:lint:ignore {said.rule} timeout 2 s to 1 s: <why>`")
     for element, rule, left in (
-        ("service GreetService", f"{said.rule}: callers know", 0),
-        ("  rpc Greet", said.rule, 0),
-        ("  rpc Greet", f"{said.rule}_TOO", 1),
+        ("service GreetService", f"{said.rule} timeout 2 s to 1 s: callers know", 0),
+        ("  rpc Greet", f"{said.rule}  timeout 2 s to  1 s: callers know", 0),
+        ("  rpc Greet", f"{said.rule} timeout 2 s to 1 s", 1),
+        ("  rpc Greet", f"{said.rule} timeout 2 s to 1 s: ", 1),
+        ("  rpc Greet", f"{said.rule}: callers know", 1),
+        ("  rpc Greet", f"{said.rule} timeout 2 s to 500 ms: callers know", 1),
+        ("  rpc Greet", f"{said.rule}_TOO timeout 2 s to 1 s: callers know", 1),
+        ("message GreetRequest", f"{said.rule} timeout 2 s to 1 s: callers know", 1),
     ):
         module(after, stated=shorter.replace(element, f"// buf:lint:ignore {rule}\n{element}"))
         assert len(written_contracts.findings(after, *command)) == left
@@ -137,7 +143,8 @@ def test_a_comment_accepts_a_change(tmp_path: Path) -> None:
 
 def test_a_comment_accepts_the_change_that_brings_it_and_no_later_one(tmp_path: Path) -> None:
     """Once the version before has it, it says nothing of what comes; a new line does."""
-    comment = "  // buf:lint:ignore POLICY_TIMEOUT_SHORTENED: agreed\n  rpc Greet"
+    line = "  // buf:lint:ignore POLICY_TIMEOUT_SHORTENED timeout 2 s to 1 s: agreed"
+    comment = f"{line}\n  rpc Greet"
     accepted = STATED.replace("  rpc Greet", comment)
     before = module(tmp_path / "before", stated=accepted)
     shorter = accepted.replace("{seconds: 2}", "{seconds: 1}")
@@ -147,6 +154,26 @@ def test_a_comment_accepts_the_change_that_brings_it_and_no_later_one(tmp_path: 
         "POLICY_TIMEOUT_SHORTENED"
     ]
     module(after, stated=shorter.replace("agreed", "agreed again"))
+    assert written_contracts.findings(after, *command) == []
+
+
+def test_a_stale_comment_accepts_nothing_where_the_version_before_has_no_comments(
+    tmp_path: Path,
+) -> None:
+    """An image without source info does not show that a line is old: its values do."""
+    line = "  // buf:lint:ignore POLICY_TIMEOUT_SHORTENED timeout 3 s to 2 s: agreed"
+    accepted = STATED.replace("  rpc Greet", f"{line}\n  rpc Greet")
+    before = module(tmp_path / "before", stated=accepted)
+    bare = tmp_path / "bare.binpb"
+    build = ("build", "--exclude-source-info", "-o", str(bare))
+    written_contracts.buf(before, *build).check_returncode()
+    shorter = accepted.replace("{seconds: 2}", "{seconds: 1}")
+    after = module(tmp_path / "after", stated=shorter)
+    command = ("breaking", "--against", str(bare))
+    assert [said.rule for said in written_contracts.findings(after, *command)] == [
+        "POLICY_TIMEOUT_SHORTENED"
+    ]
+    module(after, stated=shorter.replace("3 s to 2 s", "2 s to 1 s"))
     assert written_contracts.findings(after, *command) == []
 
 
@@ -162,7 +189,7 @@ def test_an_event_that_is_gone_is_found_in_its_file(tmp_path: Path) -> None:
     command = ("breaking", "--against", str(before))
     (said,) = written_contracts.findings(after, *command)
     assert (said.file, said.rule) == ("stated.proto", "POLICY_EVENT_REMOVED")
-    comment = "// buf:lint:ignore POLICY_EVENT_REMOVED: nobody consumes it\n"
+    comment = "// buf:lint:ignore POLICY_EVENT_REMOVED greeted: nobody consumes it\n"
     for head in ("syntax =", "package "):
         module(after, stated=STATED.replace(head, comment + head, 1))
         assert written_contracts.findings(after, *command) == []
@@ -188,7 +215,7 @@ def test_a_comment_accepts_an_event_that_is_none_any_more(tmp_path: Path) -> Non
     assert [said.rule for said in written_contracts.findings(after, *command)] == [
         "POLICY_EVENT_REMOVED"
     ]
-    comment = "// buf:lint:ignore POLICY_EVENT_REMOVED: nobody consumes it\n"
+    comment = "// buf:lint:ignore POLICY_EVENT_REMOVED greeted: nobody consumes it\n"
     module(after, stated=STATED + comment + message % "")
     assert written_contracts.findings(after, *command) == []
 

@@ -29,15 +29,18 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
     then, now = old.policy.cache, new.policy.cache
     if then is not None and now is None:
         what = f"the answers of {new.short} are no longer kept"
-        yield Found(what, "see that the server bears the calls", ("cache",))
+        instead = "see that the server bears the calls"
+        yield Found(what, instead, f"cache {seconds(then.ttl)} to none", ("cache",))
     if now is None:
         return
     if then is None:
         what = f"the answers of {new.short} are kept for {seconds(now.ttl)} now"
-        yield Found(what, "see that callers bear an old answer", ("cache",))
+        instead = "see that callers bear an old answer"
+        yield Found(what, instead, f"cache none to {seconds(now.ttl)}", ("cache",))
         return
     yield from moved(old, new, "cache.ttl", gt, "see that callers bear an old answer")
     gone = sorted(set(then.invalidated_by) - set(now.invalidated_by))
     if gone:
-        what = f"{', '.join(name[1:] for name in gone)} no longer drops the answers of {new.short}"
-        yield Found(what, "keep it in `invalidated_by`", ("cache", "invalidated_by"))
+        names = ", ".join(name[1:] for name in gone)
+        what = f"{names} no longer drops the answers of {new.short}"
+        yield Found(what, "keep it in `invalidated_by`", names, ("cache", "invalidated_by"))

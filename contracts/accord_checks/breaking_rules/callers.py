@@ -23,11 +23,9 @@ def removed(old: Rpc, new: Rpc) -> Iterator[Found]:
     then, now = old.policy.allow, new.policy.allow
     gone = set() if "*" in now or now == then else (then or _EVERYBODY) - now
     if gone:
-        yield Found(
-            f"{', '.join(sorted(_who(caller) for caller in gone))} may no longer call {new.short}",
-            "see that it no longer does, then take it off",
-            ("allow",),
-        )
+        what = f"{', '.join(sorted(map(_who, gone)))} may no longer call {new.short}"
+        value = ", ".join(sorted(gone))
+        yield Found(what, "see that it no longer does, then take it off", value, ("allow",))
 
 
 @change_rule(
@@ -46,6 +44,7 @@ def added(old: Rpc, new: Rpc) -> Iterator[Found]:
         yield Found(
             f"{_who(caller)} may call {new.short} now",
             "ask whoever answers for its data",
+            caller,
             ("allow", listed.index(caller)) if caller in listed else ("allow",),
         )
 

@@ -27,6 +27,7 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
     places = {f"/{call.method}": index for index, call in enumerate(new.written.calls)}
     for callee, allowed in new.policy.calls.items():
         before = old.policy.calls.get(callee)
+        value = f"{callee[1:]} {seconds(before)} to {seconds(allowed)}"
         if before is None:
             what = f"{new.short} calls {callee[1:]} now"
         elif before != allowed:
@@ -36,6 +37,5 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
             )
         else:
             continue
-        yield Found(
-            what, "see that its own timeout and its callers' bear it", ("calls", places[callee])
-        )
+        instead = "see that its own timeout and its callers' bear it"
+        yield Found(what, instead, value, ("calls", places[callee]))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from accord_checks.declarations import Event, Place, Rpc, Service
 from accord_checks.formatting import shown
@@ -30,6 +30,8 @@ class Found:
     """What changed, naming the element, old and new value."""
     instead: str
     """What to do."""
+    value: str
+    """What an acceptance of it has to name: "timeout 10 s to 5 s"."""
     steps: tuple[str | int, ...] = ()
     """Which field of the policy it is; none for the payload of an event."""
 
@@ -66,6 +68,8 @@ class Change:
     """Full name of the RPC, service or event."""
     what: str
     instead: str
+    value: str
+    """What an acceptance of it has to name; empty if no comment accepts it."""
     place: Place | None
     """Where it is now; None if it is gone."""
     before: Place | None
@@ -77,11 +81,16 @@ class Change:
 
     @property
     def message(self) -> str:
-        """The change in one line: what, why it matters, what to do."""
+        """The change in one line: what, why it matters, what to do, how to accept it."""
         why = f": {self.rule.why}" if self.rule is not None else ""
         instead = f"; {self.instead}" if self.instead else ""
-        return " ".join(f"{self.what}{why}{instead}".split())
+        meant = ""
+        if self.rule is not None and not self.accepted:
+            meant = f", or accept it: `// {_ACCEPTS} {self.rule.id} {self.value}: <why>`"
+        return " ".join(f"{self.what}{why}{instead}{meant}".split())
 
+
+_ACCEPTS: Final = "buf:lint:ignore"
 
 Versioned = TypeVar("Versioned", Service, Rpc, Event)
 Check: TypeAlias = Callable[[Versioned, Versioned], Iterator[Found]]
@@ -109,9 +118,16 @@ def change_rule(
     return lambda check: Comparison(found, check)
 
 
-def went(what: str, then: object, now: object, name: str = "") -> str:
-    """A value before and after: "the timeout of Get went from 5 s to 2 s"."""
-    return f"{what} went from {shown(then, name)} to {shown(now, name)}"
+def went(
+    name: str, of: str, then: object, now: object, instead: str, *steps: str, called: str = ""
+) -> Found:
+    """A value before and after: "the timeout of Get went from 5 s to 2 s".
+
+    `name` is its own, "retry.max_attempts"; the sentence may have it `called` otherwise.
+    """
+    was, is_ = (shown(value, steps[-1] if steps else name) for value in (then, now))
+    what = f"{called or name} of {of} went from {was} to {is_}"
+    return Found(what, instead, f"{name} {was} to {is_}", steps)
 
 
 def less(one: float | None, other: float | None) -> bool:
@@ -133,9 +149,7 @@ def moved(
     """
     now, then = (_value(version.policy, path) for version in (new, old))
     if wrong(now, then):
-        steps = tuple(path.split("."))
-        what = went(f"{name or path} of {new.short}", then, now, steps[-1])
-        yield Found(what, instead, steps)
+        yield went(path, new.short, then, now, instead, *path.split("."), called=name)
 
 
 def _value(policy: object, path: str) -> Any:
@@ -152,7 +166,7 @@ def parts(old: Rpc, new: Rpc, option: str, instead: str, *, added: bool = False)
         return
     for steps, was, is_ in differences(then, now):
         path = (option, *steps)
-        yield Found(went(f"{'.'.join(path)} of {new.short}", was, is_, path[-1]), instead, path)
+        yield went(".".join(path), new.short, was, is_, instead, *path)
 
 
 def differences(was: object, now: object) -> Iterator[tuple[tuple[str, ...], object, object]]:
@@ -167,16 +181,19 @@ def differences(was: object, now: object) -> Iterator[tuple[tuple[str, ...], obj
             yield (field.name,), before, after
 
 
-def accepts(before: Iterable[str], now: Iterable[str], rule: str) -> bool:
-    """Whether a comment says that a change is meant: a new line `buf:lint:ignore RULE`.
+def accepts(before: Iterable[str], now: Iterable[str], rule: str, value: str) -> bool:
+    """Whether a comment says that a change is meant: a new line that names it, with a reason.
 
-    A line that was there before accepted an earlier change, not this one. `buf` knows such comments
-    for lint only; for a change of policy the plugin obeys them itself.
+    Such as `buf:lint:ignore RULE timeout 10 s to 5 s: why`. A line that was there before accepted
+    an earlier change, not this one; where the version before was kept without its comments, the
+    values tell the two apart. `buf` knows such comments for lint only; for a change of policy the
+    plugin obeys them itself.
     """
-    return not _accepting(now, rule) <= _accepting(before, rule)
+    return not _accepting(now, rule, value) <= _accepting(before, rule, value)
 
 
-def _accepting(comments: Iterable[str], rule: str) -> set[str]:
-    wanted = re.compile(rf"\s*buf:lint:ignore\s+{rule}(?=[\s:]|$)")
-    lines = (line for comment in comments for line in comment.splitlines())
-    return {line.strip() for line in lines if wanted.match(line)}
+def _accepting(comments: Iterable[str], rule: str, value: str) -> set[str]:
+    begin = f"{_ACCEPTS} {rule} {' '.join(value.split())}:"
+    wanted = re.compile(rf"{re.escape(begin)}.*\w")
+    lines = {" ".join(line.split()) for comment in comments for line in comment.splitlines()}
+    return {line for line in lines if wanted.match(line)}

@@ -44,13 +44,12 @@ def _rpcs(then: Contracts, now: Contracts) -> Iterator[Change]:
         if new is not None:
             yield from _rpc(old, new)
             continue
-        instead = "keep it, or begin a new package (v2)"
-        yield Change(
-            None, Risk.BREAKING, name, f"{old.short} was taken away", instead, None, old.place
-        )
+        instead = "keep it beside the new one until a new version of its package"
+        what = f"{old.short} was taken away"
+        yield Change(None, Risk.BREAKING, name, what, instead, "", None, old.place)
     for name, rpc in now.rpcs.items():
         if name not in then.rpcs:
-            yield Change(None, Risk.SAFE, name, f"{rpc.short} is new", "", rpc.place, None)
+            yield Change(None, Risk.SAFE, name, f"{rpc.short} is new", "", "", rpc.place, None)
 
 
 def _events(then: Contracts, now: Contracts) -> Iterator[Change]:
@@ -65,7 +64,7 @@ def _events(then: Contracts, now: Contracts) -> Iterator[Change]:
     for name, event in now.events.items():
         if name not in then.events:
             what = f"{event.short} is a new event"
-            yield Change(None, Risk.SAFE, name, what, "", event.place, None)
+            yield Change(None, Risk.SAFE, name, what, "", "", event.place, None)
 
 
 def _event_removed(was: Event, now: Contracts) -> Change:
@@ -82,9 +81,10 @@ def _event_removed(was: Event, now: Contracts) -> Change:
         was.name,
         f"{was.short} is no event any more (it was {was.policy.subject!r})",
         "keep it, and publish it, until nobody consumes it",
+        was.policy.subject,
         place,
         was.place,
-        accepts([*was.comments, *was.file.positions.head()], comments, rule.id),
+        accepts([*was.comments, *was.file.positions.head()], comments, rule.id, was.policy.subject),
     )
 
 
@@ -97,15 +97,15 @@ def _services(then: Contracts, now: Contracts) -> Iterator[Change]:
             for found in compared.check(old, new):
                 yield _change(compared.rule, old, new, found)
         if old.owner != new.owner:
-            what = went(f"the owner of {new.short}", old.owner, new.owner)
-            yield Change(None, Risk.SAFE, name, what, "", new.option_place, old.option_place)
+            what = went("the owner", new.short, old.owner, new.owner, "").what
+            yield Change(None, Risk.SAFE, name, what, "", "", new.option_place, old.option_place)
 
 
 def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
     if old.kind != new.kind:
         what = f"{new.short} was {old.kind} and is {new.kind} now"
         instead = "keep its kind, and add another RPC beside it"
-        yield Change(None, Risk.BREAKING, new.name, what, instead, new.place, old.place)
+        yield Change(None, Risk.BREAKING, new.name, what, instead, "", new.place, old.place)
         return  # its policies mean something else
     if not (old.service.stated and new.service.stated):
         return  # said of the service as a whole
@@ -134,18 +134,18 @@ def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
             what = f"{name} of {new.short} went from {' to '.join(values)}"
             places = new.at(option, *steps), old.at(option, *steps)
             shared = _shared(old, new, *places)
-            yield Change(None, Risk.SAFE, new.name, what, "", *places, shared=shared)
+            yield Change(None, Risk.SAFE, new.name, what, "", "", *places, shared=shared)
 
 
 def _change(rule: ChangeRule, old: Versioned, new: Versioned, found: Found) -> Change:
     place = new.at(*found.steps)
     before = old.at(*(step for step in found.steps if isinstance(step, str)))
-    accepted = accepts(old.comments, new.comments, rule.id)
+    accepted = accepts(old.comments, new.comments, rule.id, found.value)
     shared = None
     if isinstance(old, Rpc) and isinstance(new, Rpc):
         shared = _shared(old, new, place, before)
-    what, instead = found.what, found.instead
-    return Change(rule, rule.risk, new.name, what, instead, place, before, accepted, shared)
+    said = found.what, found.instead, found.value
+    return Change(rule, rule.risk, new.name, *said, place, before, accepted, shared)
 
 
 def _shared(old: Rpc, new: Rpc, place: Place, before: Place) -> Place | None:

@@ -21,6 +21,7 @@ def removed(old: Rpc, new: Rpc) -> Iterator[Found]:
         yield Found(
             f"the errors of {new.short} no longer hold {', '.join(gone)}",
             "keep the reason, or agree with the callers that act on it",
+            ", ".join(gone),
             ("errors",),
         )
 
@@ -39,5 +40,6 @@ def added(old: Rpc, new: Rpc) -> Iterator[Found]:
         yield Found(
             f"{new.short} may answer {reason} now",
             "tell its callers what to do about it",
+            reason,
             ("errors", list(new.written.errors).index(reason)),
         )

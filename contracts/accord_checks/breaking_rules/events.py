@@ -1,7 +1,7 @@
 """Messages that are published."""
 
 from collections.abc import Iterator
-from operator import gt, lt
+from operator import gt, lt, ne
 from typing import Final
 
 from google.protobuf import descriptor as pb
@@ -10,6 +10,7 @@ from accord_checks.breaking_rules.change import ChangeRule, Found, Risk, change_
 from accord_checks.contracts import field_type, reachable
 from accord_checks.declarations import Event
 
+_KEEP: Final = "keep it, or add another event beside it"
 _EVENT = """
 message ThingAdded {{
   option (accord.v1.event) = {{
@@ -54,13 +55,7 @@ REMOVED: Final = ChangeRule(
 )
 def subject(old: Event, new: Event) -> Iterator[Found]:
     """The subject."""
-    return _changed("subject", new.short, old.policy.subject, new.policy.subject)
-
-
-def _changed(field: str, name: str, was: str, is_: str) -> Iterator[Found]:
-    if was != is_:
-        what = f"{name} went from {was!r} to {is_!r}"
-        yield Found(what, "keep it, or add another event beside it", (field,))
+    return moved(old, new, "subject", ne, _KEEP, "the subject")
 
 
 @change_rule(
@@ -73,7 +68,7 @@ def _changed(field: str, name: str, was: str, is_: str) -> Iterator[Found]:
 )
 def key(old: Event, new: Event) -> Iterator[Found]:
     """The key."""
-    return _changed("key", f"the key of {new.short}", old.policy.key, new.policy.key)
+    return moved(old, new, "key", ne, _KEEP, "the key")
 
 
 @change_rule(
@@ -122,10 +117,9 @@ def field_removed(old: Event, new: Event) -> Iterator[Found]:
         for field in message.fields:
             wrong = _wrong(field, after.get(field.number))
             if wrong:
-                yield Found(
-                    f"{message.name}.{field.name}, which {new.short} carries, {wrong}",
-                    "keep the field and add another beside it",
-                )
+                name = f"{message.name}.{field.name}"
+                what = f"{name}, which {new.short} carries, {wrong}"
+                yield Found(what, "keep the field and add another beside it", f"{name} {wrong}")
 
 
 def _wrong(old: pb.FieldDescriptor, new: pb.FieldDescriptor | None) -> str | None:

@@ -37,11 +37,7 @@ def said(rpc: Rpc) -> str:
 def weakened(old: Rpc, new: Rpc) -> Iterator[Found]:
     """By level or by key; a key that is required where none was is another rule's."""
     if _promise(new) < _promise(old) and not _demands(old, new):
-        yield Found(
-            f"{new.short} went from {said(old)} to {said(new)}",
-            "keep the promise, or add another RPC beside it",
-            ("idempotency",),
-        )
+        yield _said(old, new, "keep the promise, or add another RPC beside it")
 
 
 @change_rule(
@@ -55,11 +51,12 @@ def weakened(old: Rpc, new: Rpc) -> Iterator[Found]:
 def demanded(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Whatever it promised before."""
     if _demands(old, new):
-        yield Found(
-            f"{new.short} went from {said(old)} to {said(new)}",
-            "see that all callers send a key before the servers require it",
-            ("idempotency",),
-        )
+        yield _said(old, new, "see that all callers send a key before the servers require it")
+
+
+def _said(old: Rpc, new: Rpc, instead: str) -> Found:
+    value = f"{said(old)} to {said(new)}"
+    return Found(f"{new.short} went from {value}", instead, value, ("idempotency",))
 
 
 def _demands(old: Rpc, new: Rpc) -> bool:

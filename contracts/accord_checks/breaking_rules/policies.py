@@ -32,7 +32,7 @@ service ThingService {
 def removed(old: Service, new: Service) -> Iterator[Found]:
     """Of the service itself or of one of its RPCs."""
     if old.stated and not new.stated:
-        yield Found(f"{new.short} states no policy any more", "keep its policy")
+        yield Found(f"{new.short} states no policy any more", "keep its policy", new.short)
 
 
 @change_rule(
@@ -46,4 +46,4 @@ def removed(old: Service, new: Service) -> Iterator[Found]:
 def begun(old: Service, new: Service) -> Iterator[Found]:
     """Of the service itself or of one of its RPCs."""
     if new.stated and not old.stated:
-        yield Found(f"{new.short} states a policy now", "tell its callers")
+        yield Found(f"{new.short} states a policy now", "tell its callers", new.short)

@@ -20,6 +20,7 @@ def removed(old: Rpc, new: Rpc) -> Iterator[Found]:
         yield Found(
             f"retry of {new.short} went from {old.policy.retry.max_attempts} attempts to none",
             "keep `retry`, or tell its callers",
+            f"retry {old.policy.retry.max_attempts} attempts to none",
             ("retry",),
         )
 
@@ -39,6 +40,7 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
         yield Found(
             f"retry of {new.short} went from none to {now.max_attempts} attempts",
             "see that its handler bears repeats and its server the load",
+            f"retry none to {now.max_attempts} attempts",
             ("retry",),
         )
     if now is not None:
