@@ -467,6 +467,40 @@ def test_no_field_of_the_vocabulary_changes_unseen(path: tuple[str, ...]) -> Non
     assert list(compare(before, before)) == []
 
 
+KINDS = tuple(policy_pb2.Idempotency.Key.values())
+
+
+@pytest.mark.parametrize("level", descriptor_pb2.MethodOptions.IdempotencyLevel.keys())
+@pytest.mark.parametrize("by_default", [False, True], ids=["method", "default"])
+def test_every_edit_of_the_kind_of_key(by_default: bool, level: str) -> None:
+    """A key that is given up, whatever takes its place, and one that is demanded are breaking."""
+
+    def version(key: Any, level: Any) -> Contracts:
+        proto = text_format.Parse(FILE, descriptor_pb2.FileDescriptorProto())
+        service, method = proto.service[0], proto.service[0].method[0]
+        stated = service.options.Extensions[policy_pb2.service]
+        stated.owner = "team"
+        own = method.options.Extensions[policy_pb2.policy]
+        (stated.defaults if by_default else own).idempotency.key = key
+        method.options.idempotency_level = level
+        return Contracts([proto, *written_contracts.vocabulary()])
+
+    none, required, natural = KINDS
+    expected = {
+        (none, required): "POLICY_KEY_REQUIRED",
+        (natural, required): "POLICY_KEY_REQUIRED",
+        (required, none): "POLICY_IDEMPOTENCY_WEAKENED",
+        (required, natural): "POLICY_IDEMPOTENCY_WEAKENED",
+        (natural, none): "POLICY_IDEMPOTENCY_WEAKENED",
+        (none, natural): None,
+    }
+    for (was, is_), rule in expected.items():
+        changes = compare(version(was, "IDEMPOTENCY_UNKNOWN"), version(is_, level))
+        of_get = [change for change in changes if change.element.endswith("/Other") or by_default]
+        found = {change.rule.id for change in of_get if change.rule is not None}
+        assert found == ({rule} if rule else set()), (was, is_)
+
+
 def test_the_command_is_installed(before: Path, tmp_path: Path) -> None:
     """`accord contracts diff` is a console script; its exit code reaches the shell."""
     after = written_contracts.write(tmp_path / "after", {"stated.proto": LONGER})

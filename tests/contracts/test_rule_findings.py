@@ -671,6 +671,22 @@ CHANGES = [
         "idempotency: {key: KEY_UNSPECIFIED}",
         "idempotency",
     ),
+    Mutation("POLICY_IDEMPOTENCY_WEAKENED", CUSTOMERS, KEY, NATURAL, "idempotency"),
+    Mutation(
+        "POLICY_IDEMPOTENCY_WEAKENED",
+        CUSTOMERS,
+        f"    option (accord.v1.policy) = {{\n      {KEY}",
+        "    option idempotency_level = IDEMPOTENT;\n    option (accord.v1.policy) = {",
+        "rpc CreateCustomer",
+    ),
+    Mutation(
+        "POLICY_IDEMPOTENCY_WEAKENED",
+        CUSTOMERS,
+        f"    option (accord.v1.policy) = {{\n      {KEY}",
+        f"{READS}    option (accord.v1.policy) = {{",
+        "rpc CreateCustomer",
+    ),
+    Mutation("POLICY_IDEMPOTENCY_WEAKENED", SANDBOX, NATURAL, "", "rpc SetBehavior"),
     Mutation("POLICY_KEY_REQUIRED", SANDBOX, NATURAL, KEY, "idempotency"),
     Mutation(
         "POLICY_COMPENSATION_CHANGED",

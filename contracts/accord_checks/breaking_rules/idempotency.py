@@ -12,12 +12,15 @@ _LEVELS = descriptor_pb2.MethodOptions.DESCRIPTOR.enum_types_by_name["Idempotenc
 
 
 def _promise(rpc: Rpc) -> int:
-    """How much a repeat may rely on: nothing, a key, being natural, having no effect."""
+    """How much a repeat without a key may rely on: nothing, being natural, having no effect."""
     if rpc.reads:
-        return 3
-    if rpc.policy.safe or rpc.policy.key is Key.NATURAL:
         return 2
-    return 1 if rpc.policy.key is Key.REQUIRED else 0
+    return 1 if rpc.policy.safe or rpc.policy.key is Key.NATURAL else 0
+
+
+def _forgets(old: Rpc, new: Rpc) -> bool:
+    """Whether a repeat is recognised otherwise than before: by its key, which callers send."""
+    return old.policy.key is not Key.NONE and new.policy.key is not old.policy.key
 
 
 def said(rpc: Rpc) -> str:
@@ -35,8 +38,11 @@ def said(rpc: Rpc) -> str:
     after="idempotency: {key: KEY_UNSPECIFIED}",
 )
 def weakened(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """By level or by key; a key that is required where none was is another rule's."""
-    if _promise(new) < _promise(old) and not _demands(old, new):
+    """By level, or a key that is given up; one that is required now is another rule's.
+
+    Whatever takes the place of a key: the handler has relied on it, and repeats were never seen.
+    """
+    if (_promise(new) < _promise(old) or _forgets(old, new)) and not _demands(old, new):
         yield _said(old, new, "keep the promise, or add another RPC beside it")
 
 
