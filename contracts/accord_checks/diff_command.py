@@ -15,7 +15,7 @@ EXIT_CODES: Final = {Risk.SAFE: 0, Risk.RISKY: 10, Risk.BREAKING: 20}
 """By the worst change that nobody has accepted; 1 means that there was nothing to compare with."""
 
 _HEADINGS: Final = {
-    Risk.BREAKING: "Breaking: what worked may fail",
+    Risk.BREAKING: "Breaking: what worked may fail, or what was guarded no longer is",
     Risk.RISKY: "Risky: what worked works differently",
     Risk.SAFE: "Safe",
 }

@@ -89,6 +89,12 @@ PAGE_TOKEN = "  string page_token = 2 [(buf.validate.field).string.max_len = 256
 DEFAULTS = """    defaults: {
       timeout: {seconds: 5}"""
 CHARGED = '          "shop.payments.v1.PaymentService/Charge",\n'
+RATE = """        rate: {
+          per_second: 100
+          burst: 500
+        }
+"""
+SHIPPED = '          "shop.shipping.v1.ShippingService/CreateShipment",\n'
 TIMEOUT_60 = "timeout: {seconds: 60}"
 FILL_CANCEL = """          field: "order_id"
           from: "response.order.order_id\""""
@@ -634,7 +640,28 @@ CHANGES = [
         "POLICY_CALLER_ADDED",
         PAYMENTS,
         'allow: ["spiffe://shop.internal/orders"]',
+        'allow: ["spiffe://shop.internal/orders", "spiffe://shop.internal/mail"]',
+        "allow",
+    ),
+    Mutation(
+        "POLICY_CALLERS_OPENED",
+        PAYMENTS,
+        'allow: ["spiffe://shop.internal/orders"]',
         'allow: ["*"]',
+        "allow",
+    ),
+    Mutation(
+        "POLICY_CALLERS_OPENED",
+        PAYMENTS,
+        '      allow: ["spiffe://shop.internal/orders"]\n',
+        "",
+        "option (accord.v1.service)",
+    ),
+    Mutation(
+        "POLICY_CALLERS_OPENED",
+        ORDERS,
+        '      allow: ["spiffe://shop.internal/payments"]\n',
+        "",
         "allow",
     ),
     Mutation("POLICY_LIMIT_CHANGED", PAYMENTS, "PRIORITY_CRITICAL", "PRIORITY_SHEDDABLE", "limit"),
@@ -654,6 +681,26 @@ CHANGES = [
     ),
     Mutation("POLICY_DEPTH_LOWERED", ORDERS, GET_ORDER, "max_depth: 1\n" + GET_ORDER, "max_depth"),
     Mutation("POLICY_DEPTH_RAISED", ORDERS, GET_ORDER, "max_depth: 3\n" + GET_ORDER, "max_depth"),
+    Mutation("POLICY_BOUND_REMOVED", ORDERS, RATE, "", "priority"),
+    Mutation("POLICY_BOUND_REMOVED", PAYMENTS, "      max_depth: 2\n", "", "option (accord.v1.s"),
+    Mutation("POLICY_BOUND_REMOVED", CUSTOMERS, "      breaker: {}\n", "", "option (accord.v1.s"),
+    Mutation("POLICY_BOUND_REMOVED", CUSTOMERS, "      limit: {}\n", "", "rpc Cre"),
+    Mutation(
+        "POLICY_BOUND_REMOVED", INVENTORY, DEFAULTS, "    defaults: {", "option (accord.v1.service)"
+    ),
+    Mutation("POLICY_BOUND_REMOVED", ORDERS, "        max_lifetime: {seconds: 3600}\n", "", "idle"),
+    Mutation(
+        "POLICY_FLOOR_LOWERED",
+        PAYMENTS,
+        """      floor: {
+        timeout: {seconds: 9}
+        max_attempts: 2
+      }
+""",
+        "",
+        "rpc Charge",
+    ),
+    Mutation("POLICY_FLOOR_LOWERED", PAYMENTS, "max_attempts: 2\n", "\n", "timeout: {seconds: 9}"),
     Mutation(
         "POLICY_FLOOR_LOWERED",
         ORDERS,
@@ -686,7 +733,7 @@ CHANGES = [
         f"{READS}    option (accord.v1.policy) = {{",
         "rpc CreateCustomer",
     ),
-    Mutation("POLICY_IDEMPOTENCY_WEAKENED", SANDBOX, NATURAL, "", "rpc SetBehavior"),
+    Mutation("POLICY_IDEMPOTENCY_WEAKENED", SANDBOX, NATURAL, "", "rpc Capture"),
     Mutation("POLICY_KEY_REQUIRED", SANDBOX, NATURAL, KEY, "idempotency"),
     Mutation(
         "POLICY_COMPENSATION_CHANGED",
@@ -708,6 +755,15 @@ CHANGES = [
         "PaymentService/Refund",
         "PaymentService/GetPayment",
         "method",
+    ),
+    Mutation("POLICY_SAGA_STEPS_CHANGED", ORDERS, CHARGED, "", "steps"),
+    Mutation("POLICY_SAGA_STEPS_CHANGED", ORDERS, CHARGED + SHIPPED, SHIPPED + CHARGED, "steps"),
+    Mutation(
+        "POLICY_SAGA_STEPS_CHANGED",
+        ORDERS,
+        '        pivot: "shop.shipping.v1.ShippingService/CreateShipment"',
+        '        pivot: "shop.payments.v1.PaymentService/Charge"',
+        "pivot",
     ),
     Mutation(
         "POLICY_SAGA_CHANGED", ORDERS, "timeout: {seconds: 30}", "timeout: {seconds: 29}", "timeout"

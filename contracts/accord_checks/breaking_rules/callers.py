@@ -31,22 +31,45 @@ def removed(old: Rpc, new: Rpc) -> Iterator[Found]:
 @change_rule(
     "POLICY_CALLER_ADDED",
     Risk.RISKY,
-    purpose="Nobody new may call an RPC.",
+    purpose="Nobody new is named who may call an RPC.",
     why="more services depend on it, and more can reach what it protects",
     before='allow: ["spiffe://example.org/orders"]',
-    after='allow: ["spiffe://example.org/orders", "*"]',
+    after='allow: ["spiffe://example.org/orders", "spiffe://example.org/mail"]',
 )
 def added(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """Identities that "*" did not cover before; everybody where the list is taken away."""
-    then, now, listed = old.policy.allow, new.policy.allow, list(new.written.allow)
-    added = set() if "*" in then or now == then else (now or _EVERYBODY) - then
-    for caller in sorted(added):
-        yield Found(
-            f"{_who(caller)} may call {new.short} now",
-            "ask whoever answers for its data",
-            caller,
-            ("allow", listed.index(caller)) if caller in listed else ("allow",),
-        )
+    """Identities that "*" did not cover before; anybody where nobody was named."""
+    for caller in _added(old, new):
+        if caller != "*" or not old.policy.allow:
+            yield _may_call(new, caller)
+
+
+@change_rule(
+    "POLICY_CALLERS_OPENED",
+    Risk.BREAKING,
+    purpose="No RPC that names its callers is opened to every identity.",
+    why="whoever gets into the mesh can reach what the list protected",
+    before='allow: ["spiffe://example.org/orders"]',
+    after='allow: ["*"]',
+)
+def opened(old: Rpc, new: Rpc) -> Iterator[Found]:
+    """By "*", or by a list that is taken away."""
+    if old.policy.allow and "*" in _added(old, new):
+        yield _may_call(new, "*")
+
+
+def _added(old: Rpc, new: Rpc) -> list[str]:
+    then, now = old.policy.allow, new.policy.allow
+    return [] if "*" in then or now == then else sorted((now or _EVERYBODY) - then)
+
+
+def _may_call(rpc: Rpc, caller: str) -> Found:
+    listed = list(rpc.written.allow)
+    return Found(
+        f"{_who(caller)} may call {rpc.short} now",
+        "ask whoever answers for its data",
+        caller,
+        ("allow", listed.index(caller)) if caller in listed else ("allow",),
+    )
 
 
 def _who(caller: str) -> str:

@@ -15,7 +15,7 @@ class Risk(Enum):
     """What a change means for those who call or consume."""
 
     BREAKING = "breaking"
-    """What worked may fail."""
+    """What worked may fail, or what was guarded no longer is."""
     RISKY = "risky"
     """What worked works, but differently: load, latency or reach are not what they were."""
     SAFE = "safe"
@@ -133,6 +133,17 @@ def went(
 def less(one: float | None, other: float | None) -> bool:
     """None is no bound, which is the greatest."""
     return (math.inf if one is None else one) < (math.inf if other is None else other)
+
+
+def raised(now: float | None, then: float | None) -> bool:
+    """A greater bound than before, but a bound; see `gone`."""
+    return less(then, now) and not gone(now, then)
+
+
+def gone(now: object, then: object) -> bool:
+    """No bound any more: a policy that is off, or a number without end."""
+    unbounded = (None, math.inf)
+    return now in unbounded and then not in unbounded
 
 
 def moved(

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from operator import lt
+from typing import Final
 
 from accord.policies.rate_limit import RatePolicy
 from accord.policies.types import Priority
-from accord_checks.breaking_rules.change import Found, Risk, change_rule, less, moved
+from accord_checks.breaking_rules.change import Found, Risk, change_rule, gone, less, moved, raised
 from accord_checks.declarations import Rpc
 
 
@@ -59,13 +60,45 @@ def depth_lowered(old: Rpc, new: Rpc) -> Iterator[Found]:
 def depth_raised(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Hops between the edge and the RPC."""
     instead = "let an event carry what is further away"
-    return moved(old, new, "max_depth", lambda now, then: less(then, now), instead)
+    return moved(old, new, "max_depth", raised, instead)
+
+
+_BOUNDS: Final = (
+    "timeout",
+    "limit",
+    "limit.rate",
+    "limit.max_concurrent",
+    "breaker",
+    "max_depth",
+    "stream.max_lifetime",
+    "stream.idle",
+)
+
+
+@change_rule(
+    "POLICY_BOUND_REMOVED",
+    Risk.BREAKING,
+    purpose="No bound of an RPC is taken away altogether.",
+    why="nothing protects its server, or whoever waits for it, any more",
+    before="limit: {rate: {per_second: 100}}",
+    after="limit: {}",
+)
+def bound_removed(old: Rpc, new: Rpc) -> Iterator[Found]:
+    """A timeout, a rate, a breaker and so on; another value is said by a rule of its own."""
+    lost: set[str] = set()
+    for path in _BOUNDS:
+        whole = path.partition(".")[0]
+        if whole in lost or (whole == "stream" and not new.policy.server_streaming):
+            continue
+        for found in moved(old, new, path, gone, "keep it, or state a greater one"):
+            lost.add(path)
+            yield found
 
 
 @change_rule(
     "POLICY_FLOOR_LOWERED",
-    Risk.RISKY,
-    purpose="No floor of live policy is lowered.",
+    Risk.BREAKING,
+    purpose="No floor of live policy is lowered or taken away.",
     why="an operator can take away what was protected",
     before="timeout: {seconds: 5} floor: {timeout: {seconds: 2}}",
     after="timeout: {seconds: 5} floor: {timeout: {seconds: 1}}",

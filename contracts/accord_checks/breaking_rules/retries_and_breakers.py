@@ -70,5 +70,6 @@ def hedged(old: Rpc, new: Rpc) -> Iterator[Found]:
     after="breaker: {consecutive_failures: 2}",
 )
 def breaker(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """Each part of it; a breaker that is new or taken away."""
-    return parts(old, new, "breaker", "see that callers bear the refusals", added=True)
+    """Each part of it; a breaker that is new."""
+    if new.policy.breaker is not None:
+        yield from parts(old, new, "breaker", "see that callers bear the refusals", added=True)

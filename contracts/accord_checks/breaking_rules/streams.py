@@ -1,9 +1,9 @@
 """How long streams may live, and how they are resumed."""
 
 from collections.abc import Iterator
-from operator import gt, lt, ne
+from operator import lt, ne
 
-from accord_checks.breaking_rules.change import Found, Risk, change_rule, moved, parts
+from accord_checks.breaking_rules.change import Found, Risk, change_rule, moved, parts, raised
 from accord_checks.declarations import Rpc
 
 
@@ -35,8 +35,8 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Longer bounds, another keepalive; of what a server writes."""
     if new.policy.server_streaming:
         instead = "see that servers and proxies bear it"
-        yield from moved(old, new, "stream.max_lifetime", gt, instead)
-        yield from moved(old, new, "stream.idle", gt, instead)
+        yield from moved(old, new, "stream.max_lifetime", raised, instead)
+        yield from moved(old, new, "stream.idle", raised, instead)
         yield from moved(old, new, "stream.keepalive", ne, instead)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from operator import ne
 
-from accord_checks.breaking_rules.change import Found, Risk, change_rule, less, moved
+from accord_checks.breaking_rules.change import Found, Risk, change_rule, less, moved, raised
 from accord_checks.declarations import Rpc
 
 
@@ -32,7 +32,7 @@ def shortened(old: Rpc, new: Rpc) -> Iterator[Found]:
 def lengthened(old: Rpc, new: Rpc) -> Iterator[Found]:
     """A call's own timeout."""
     instead = "look at the `calls` of whoever waits for it"
-    return moved(old, new, "timeout", lambda now, then: less(then, now), instead, "the timeout")
+    return moved(old, new, "timeout", raised, instead, "the timeout")
 
 
 @change_rule(
