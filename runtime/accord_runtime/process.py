@@ -61,8 +61,8 @@ CHANNEL_OPTIONS: Final = (
 """Of the channels to the other services."""
 
 PATIENCE: Final = 3.0
-"""Seconds that background work is given to end. With `accord`'s lame duck below the 10 s after
-which a supervisor kills a process."""
+"""Seconds that background work is given to end. With `GRACE`, `accord`'s lame duck and what is left
+to export (`telemetry.setup.CLOSING`) below the 10 s after which a supervisor kills a process."""
 
 
 @asynccontextmanager

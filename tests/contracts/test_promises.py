@@ -10,6 +10,8 @@ from google.protobuf import descriptor_pb2
 
 import shop
 from accord.contract import Key, event_policy, method_policy
+from accord.policies.breaker import BreakerPolicy
+from accord.policies.rate_limit import RatePolicy
 from accord.policies.types import Code
 from accord.v1 import policy_pb2
 
@@ -137,6 +139,21 @@ def test_every_rpc_that_is_named_exists_and_nested_calls_fit(method: pb.MethodDe
 def test_agreed_deadlines(method: str, seconds: float) -> None:
     """CreateOrder 5 s and GetOrder 2 s; the saga's steps: reserve 5 s, charge 10 s, ship 5 s."""
     assert method_policy(method).timeout == seconds
+
+
+@pytest.mark.parametrize("method", OWN, ids=full)
+def test_agreed_circuit_and_depth(method: pb.MethodDescriptor) -> None:
+    """Half of ten calls in 10 s, or five in a row; 10 to 30 s, one probe; two hops at most."""
+    policy = method_policy(full(method))
+    assert policy.breaker == BreakerPolicy(50, 10, 10.0, 5, 10.0, 30.0, 1)
+    assert policy.max_depth == 2
+
+
+def test_agreed_rate() -> None:
+    """A caller lists 100 times a second, and 500 times at once."""
+    limit = method_policy("/shop.orders.v1.OrderService/ListOrders").limit
+    assert limit is not None
+    assert limit.rate == RatePolicy(100.0, 500)
 
 
 @pytest.mark.parametrize("method", [STREAM_ORDER, LIST_CUSTOMERS, LIST_STOCK])

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLOSING: Final = 2.0
+CLOSING: Final = 1.5
 """Seconds that the export of what is left may take when the process ends."""
 
 Environment = Mapping[str, str]

@@ -1,0 +1,224 @@
+"""The numbers in the sentences of the pages are those of the code.
+
+Tables of defaults have tests of their own (`test_defaults.py`, `test_policies.py`), and so has what
+the numbers make of behaviour: `tests/accord/policies`, `test_promises.py` of the other folders.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import pytest
+
+from accord import error_details, errors, mesh, stores
+from accord.admin import mesh_service
+from accord.client import method_state, service_config
+from accord.contract import live_overrides, method_policy, options_reader
+from accord.policies import (
+    breaker,
+    deadline,
+    hedge,
+    idempotency,
+    latency_limit,
+    limiter,
+    queue,
+    resume,
+    rounds,
+    stream_share,
+)
+from accord.policies.types import Priority
+from accord.server import registration, state, timeouts
+from accord.telemetry import instrumentation
+from accord.v1 import policy_pb2
+from accord_runtime import process
+from accord_runtime.admin import policy_store
+from accord_runtime.events import broker, inbox, publisher
+from accord_runtime.grpc import validation
+from accord_runtime.saga import orchestrator
+from accord_runtime.telemetry import setup
+from accord_runtime.work import executor, ownership, table
+from services.notifications import mail
+from services.notifications.steps import PATIENCE
+from services.orders import bulk, domain, watching
+from shop.inventory.v1 import inventory_pb2  # noqa: F401 - its contract is looked at
+from shop.orders.v1 import orders_pb2
+from shop.payments.v1 import payments_pb2  # noqa: F401
+from shop.sandbox.v1 import sandbox_pb2  # noqa: F401
+from shop.shipping.v1 import shipping_pb2  # noqa: F401
+from shopctl import client
+from shopctl.supervisor import logs, restarts
+from tests.docs.pages import ROOT
+
+DAY: Final = 24 * 3600.0
+MS: Final = 0.001
+
+
+async def nothing(work: table.Work) -> None:
+    """A handler."""
+
+
+QUEUE: Final = executor.Queue("test", nothing)
+USUAL: Final = (len(executor.DELAYS) + 1, sum(executor.DELAYS))
+BREAKER: Final = breaker.BreakerPolicy()
+RESUME: Final = resume.ResumeLimits()
+ITEMS: Final = dict(validation._limits(orders_pb2.CreateOrderRequest.DESCRIPTOR))[("items",)]
+OUTSIDE: Final = method_policy("/shop.sandbox.v1.CardProcessorService/Capture").breaker or BREAKER
+
+PROMISED: Final[list[tuple[str, str, Sequence[float]]]] = [
+    # Background work, sagas, events.
+    ("docs/operations.md", "the next step of an order | {} attempts, {} minutes",
+     (len(orchestrator.DELAYS) + 1, sum(orchestrator.DELAYS) / 60)),
+    ("docs/operations.md", "an event that was received | {} attempts, {} s", USUAL),
+    ("docs/operations.md", "a refund the processor has not confirmed | {} attempts, {} s", USUAL),
+    ("docs/operations.md", "a parcel to be cancelled | {} attempts, {} s", USUAL),
+    ("docs/operations.md", "a mail to a customer | {} day", (round(sum(PATIENCE) / DAY, 2),)),
+    ("docs/operations.md", "at the {} death, after waits of {}, {}, {} and {} s",
+     (len(table.DEATHS) + 1, *table.DEATHS)),
+    ("docs/operations.md", "From the {} death on it runs only", (table.SUSPECT,)),
+    ("docs/operations.md", "the latest {} failures", (table.HISTORY,)),
+    ("docs/decisions/009-park-later-than-fifteen-seconds.md",
+     "(at once, {}, {}, {}, {} s) parks after {} s", (*executor.DELAYS[1:], USUAL[1])),
+    ("docs/decisions/010-the-outside-party-has-its-own-breaker.md", "names, up to {} s",
+     (executor.MAX_TOLD,)),
+    ("docs/architecture.md", "{} pieces of work at once per queue and process",
+     (QUEUE.concurrency,)),
+    ("docs/architecture.md", "{} messages in flight to and from", (inbox.PREFETCH,)),
+    ("docs/architecture.md", "{} messages in flight to and from", (publisher.BATCH,)),
+    ("docs/architecture.md", "answers kept for {} days", (stores.KEPT / DAY,)),
+    ("docs/architecture.md", "events on the broker for {}; log", (broker.MAX_AGE / DAY,)),
+    # The shop.
+    ("docs/architecture.md", "log files {} MB", (logs.MAX_BYTES / 2**20,)),
+    ("docs/architecture.md", "{} updates a bulk call", (bulk.MAX_UPDATES,)),
+    ("docs/architecture.md", "{} orders a TrackOrders stream", (watching.MAX_TRACKED,)),
+    ("docs/architecture.md", "{} events an order", (domain.MAX_EVENTS,)),
+    ("docs/architecture.md", "pages of {}", (client.MAX_PAGE,)),
+    ("docs/architecture.md", "{} items an order", (ITEMS,)),
+    ("docs/decisions/010-the-outside-party-has-its-own-breaker.md",
+     "opens when {} % of at least {} calls fail, or {} in a row, for {} s growing to {} s",
+     (OUTSIDE.failure_percent, OUTSIDE.min_calls, OUTSIDE.consecutive_failures, OUTSIDE.open,
+      OUTSIDE.max_open)),
+    # The library.
+    ("README.md", "Extension number {} carries them", (policy_pb2.policy.number,)),
+    ("docs/decisions/001-policy-in-the-contract.md", "The extension number {} is",
+     (policy_pb2.policy.number,)),
+    ("docs/abuse.md", "the caller has {} s to take the status", (timeouts.ANSWER_TIME,)),
+    ("docs/abuse.md", "may wait for its reader for {} s", (timeouts.SLOW_READER,)),
+    ("docs/abuse.md", "have {} places in a process", (state.MAX_STREAMS,)),
+    ("docs/abuse.md", "has fewer than {} times those that are free", (stream_share.FACTOR,)),
+    ("docs/abuse.md", "the last {}th is for those that have none", (stream_share.RESERVE * 100,)),
+    ("docs/abuse.md", "DEFAULT streams get {} tenths of all",
+     (stream_share.UPPER[Priority.DEFAULT] * 10,)),
+    ("docs/abuse.md", "SHEDDABLE {}. Who", (stream_share.UPPER[Priority.SHEDDABLE],)),
+    ("docs/abuse.md", "{} calls before any is lost ({} before", (mesh.MAX_OPEN, 2 * mesh.MAX_OPEN)),
+    ("docs/abuse.md", "limits=Limits(streams=...))` | {} |", (state.MAX_STREAMS,)),
+    ("docs/abuse.md", "`grpc.max_concurrent_streams` | {} (", (mesh.MAX_OPEN,)),
+    ("docs/coming-from.md", "`retry.max_attempts: 3` | at most {}",
+     (options_reader._MAX_ATTEMPTS,)),
+    ("docs/coming-from.md", "besides it, {} % of at least {} calls in {} s",
+     (BREAKER.failure_percent, BREAKER.min_calls, BREAKER.window)),
+    ("docs/policies/circuit-breaker.md", "{} % of >= {} calls in {} s failed, or {} in a row",
+     (BREAKER.failure_percent, BREAKER.min_calls, BREAKER.window, BREAKER.consecutive_failures)),
+    ("docs/policies/circuit-breaker.md", "wait for its turn, {} ms at most",
+     (method_state.MAX_WAITS * method_state.WAIT / MS,)),
+    ("docs/policies/circuit-breaker.md", "fail within {} a second is left out for {} s",
+     (service_config.EJECTION_INTERVAL, service_config.BASE_EJECTION)),
+    ("docs/decisions/015-fault-per-backend.md",
+     "a look every {} s, {} calls are enough, {} % of failures, {} s, another one while fewer than"
+     " {} %",
+     (service_config.EJECTION_INTERVAL, service_config.EJECTION_VOLUME, service_config.FAILING,
+      service_config.BASE_EJECTION, service_config.MAX_EJECTED)),
+    ("docs/policies/concurrency-limit.md", "for {} s calls have waited {} ms or more",
+     (limiter.INTERVAL, limiter.TARGET / MS)),
+    ("docs/policies/concurrency-limit.md",
+     "waited for {} ms (SHEDDABLE), {} ms (DEFAULT), {} s (CRITICAL)",
+     (queue.PATIENCE[Priority.SHEDDABLE] / MS, queue.PATIENCE[Priority.DEFAULT] / MS,
+      queue.PATIENCE[Priority.CRITICAL])),
+    ("docs/policies/concurrency-limit.md", "come back in {} to {} ms",
+     (limiter.RETRY_AFTER / MS, 2 * limiter.RETRY_AFTER / MS)),
+    ("docs/policies/concurrency-limit.md", "begins calls for {} ms", (rounds.ROUND / MS,)),
+    ("docs/policies/concurrency-limit.md", "The floor is the least in {} to {} s",
+     (latency_limit.WINDOW, 2 * latency_limit.WINDOW)),
+    ("docs/policies/concurrency-limit.md", "far exceeded in {} batches running",
+     (latency_limit.SLOW_BATCHES,)),
+    ("docs/policies/concurrency-limit.md", "limit = {} x needed + 1", (latency_limit.GAIN,)),
+    ("docs/policies/concurrency-limit.md", "the limit is {} x needed", (latency_limit.DRAIN,)),
+    ("docs/policies/deadline.md", "Range: {} ms to {} h",
+     (options_reader._MIN_TIMEOUT / MS, options_reader._MAX_TIMEOUT / 3600)),
+    ("docs/policies/deadline.md", "{} ms kept back for the way home",
+     (deadline.MAX_HOP_RESERVE / MS,)),
+    ("docs/policies/depth-guard.md", "- 0 to {}. Hops", (options_reader._MAX_DEPTH,)),
+    ("docs/policies/errors.md", "- {} violations, and {} bytes of details",
+     (errors._MAX_VIOLATIONS, error_details.MAX_DETAILS)),
+    ("docs/policies/fault-injection.md", "A delay of at most {} minutes",
+     (mesh_service._MAX_DELAY / 60,)),
+    ("docs/policies/hedging.md", "in the last {} to {} s",
+     (hedge.GENERATION, 2 * hedge.GENERATION)),
+    ("docs/policies/hedging.md", "not before {} latencies are known", (hedge.MIN_SAMPLES,)),
+    ("docs/policies/idempotency.md", "longer than {}, or not visible",
+     (idempotency.MAX_KEY_LENGTH,)),
+    ("docs/policies/resume.md", "waits 0..{} ms, 0..{} ms, ... at most {} s each, {} s without",
+     (RESUME.first_backoff / MS, 2 * RESUME.first_backoff / MS, RESUME.max_backoff,
+      RESUME.patience)),
+    ("docs/policies/retry.md", "- 2 to {} attempts", (options_reader._MAX_ATTEMPTS,)),
+    ("docs/policies/telemetry.md", "to {} a direction", (instrumentation.MAX_MESSAGES,)),
+]  # fmt: skip
+"""(page, words with a {} for each number, the numbers in the code, in the unit of the words)."""
+
+WORDS: Final = {
+    "a": 1, "two": 2, "second": 2, "three": 3, "fifth": 5, "nine": 9, "ten": 10, "half": 0.5,
+}  # fmt: skip
+
+
+def number(written: str) -> float:
+    """What a page writes in digits or in a word."""
+    return WORDS[written] if written in WORDS else float(written.replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    ("page", "words", "expected"), PROMISED, ids=[words[:50] for _, words, _ in PROMISED]
+)
+def test_sentences_say_what_the_code_does(page: str, words: str, expected: list[float]) -> None:
+    """A number in a sentence is the constant's, and the sentence is still there."""
+    text = " ".join((ROOT / page).read_text().split())
+    pattern = re.escape(words).replace(r"\{\}", r"([\d,.]*\d|[a-z]+)")
+    found = re.search(pattern, text)
+    assert found is not None, f"{page} does not say {words!r} any more"
+    assert [number(each) for each in found.groups()] == pytest.approx(list(expected))
+
+
+CHARGE: Final = "/shop.payments.v1.PaymentService/Charge"
+STEPS: Final = (
+    CHARGE,
+    "/shop.inventory.v1.InventoryService/ReserveStock",
+    "/shop.inventory.v1.InventoryService/CommitStock",
+    "/shop.shipping.v1.ShippingService/CreateShipment",
+)
+
+
+@pytest.mark.parametrize(
+    ("what", "inner", "outer"),
+    [
+        (
+            "a process ends by itself before its supervisor ends it",
+            registration.LAME_DUCK + process.GRACE + process.PATIENCE + setup.CLOSING,
+            restarts.DRAIN_SECONDS,
+        ),
+        (
+            "a call of a saga ends before the attempt that makes it",
+            max(method_policy(step).timeout or 0.0 for step in STEPS),
+            orchestrator.TIMEOUT,
+        ),
+        ("a mail is sent or not before its work is over", mail.TIMEOUT, QUEUE.timeout),
+        (
+            "a replica is dead and its work taken within 3 s",
+            ownership.SILENCE + ownership.BEAT,
+            3.1,
+        ),
+        ("a beat may be lost, and another", 3 * ownership.BEAT, ownership.SILENCE),
+        ("a live change applies within a second", live_overrides.POLL_INTERVAL, 1.0),
+        ("the file of live policy is looked at as often", policy_store.POLL_INTERVAL, 1.0),
+    ],
+)
+def test_times_that_contain_others(what: str, inner: float, outer: float) -> None:
+    """What must be over before something else is."""
+    assert inner < outer, what
