@@ -130,5 +130,5 @@ async def _await_shop(offset: int, seconds: float) -> None:
 
 async def _not_serving(names: Sequence[str], offset: int) -> list[str]:
     checks = (check_grpc(topology.address(name, offset), 2.0) for name in names)
-    states = await asyncio.gather(*checks)
-    return [name for name, state in zip(names, states, strict=True) if state is not State.SERVING]
+    answers = zip(names, await asyncio.gather(*checks), strict=True)
+    return [name for name, answer in answers if answer.state is not State.SERVING]

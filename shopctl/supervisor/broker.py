@@ -10,6 +10,7 @@ from pathlib import Path
 
 from services import topology
 from shopctl.errors import CommandError
+from shopctl.supervisor.health import broker_health
 
 TOKEN_FILE = "nats.token"
 FOLDER = "nats"
@@ -58,6 +59,7 @@ def config(folder: Path, listen: str, secret: str) -> str:
 # Written by `shopctl up`; changes are overwritten. Holds a secret.
 server_name: accord
 listen: {quoted(listen)}
+http: {quoted(broker_health(listen))}
 max_payload: 1MB
 max_connections: 1000
 ping_interval: "10s"

@@ -43,6 +43,7 @@ class Foreground:
         self._following = False
         self._interrupted = False
         self._killed = False
+        self._save_again: asyncio.TimerHandle | None = None
         (home / LOGS).mkdir(exist_ok=True)
         self._files = {p.name: LogFile(home / LOGS / f"{p.name}.log") for p in selection.programs}
 
@@ -149,7 +150,12 @@ class Foreground:
             self._terminal.print(f"shopctl: {text}")
 
     def _save(self) -> None:
-        state.write_run(self._home, self._run())
+        if self._save_again:
+            self._save_again.cancel()
+        try:
+            state.write_run(self._home, self._run())
+        except OSError:  # a full disk is no reason to end
+            self._save_again = asyncio.get_running_loop().call_later(1.0, self._save)
 
     def _run(self) -> state.Run:
         ours = [
@@ -160,6 +166,7 @@ class Foreground:
                 state=child.state,
                 restarts=child.restarts,
                 started=child.started,
+                reason=child.reason,
             )
             for child in self._supervisor.children
         ]

@@ -1,9 +1,13 @@
 """Asks one process whether it serves, and how much memory it takes."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
+
+from services.topology import METRICS_DISTANCE
 
 
 class State(StrEnum):
@@ -17,11 +21,15 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
-Check = Callable[[str, float], Awaitable[State]]
-"""Asks whoever listens at an address whether it serves, within a time in seconds.
+class Answer(NamedTuple):
+    """SERVING, NOT_SERVING or UNREACHABLE, and why not as far as it says."""
 
-Returns SERVING, NOT_SERVING or UNREACHABLE; raises nothing.
-"""
+    state: State
+    reason: str = ""
+
+
+Check = Callable[[str, float], Awaitable[Answer]]
+"""Asks whoever listens at an address, within a time in seconds, if it serves; raises nothing."""
 
 
 async def _open(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -29,7 +37,7 @@ async def _open(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     return await asyncio.open_connection(host, int(port))
 
 
-async def check_grpc(address: str, timeout: float) -> State:
+async def check_grpc(address: str, timeout: float) -> Answer:
     """A `Check` by `grpc.health.v1.Health/Check` of the server as a whole (service name "")."""
     try:
         async with asyncio.timeout(timeout):
@@ -38,7 +46,7 @@ async def check_grpc(address: str, timeout: float) -> State:
             _, writer = await _open(address)
             writer.close()
     except (OSError, TimeoutError):
-        return State.UNREACHABLE
+        return Answer(State.UNREACHABLE)
 
     import grpc.aio
     from grpc_health.v1 import health_pb2
@@ -57,23 +65,49 @@ async def check_grpc(address: str, timeout: float) -> State:
             answer = await call(health_pb2.HealthCheckRequest(), timeout=timeout)
         except grpc.aio.AioRpcError as error:
             unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-            return State.UNREACHABLE if error.code() in unreachable else State.NOT_SERVING
+            return Answer(State.UNREACHABLE if error.code() in unreachable else State.NOT_SERVING)
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
-    return State.SERVING if serving else State.NOT_SERVING
+    return Answer(State.SERVING if serving else State.NOT_SERVING)
 
 
-async def check_broker(address: str, timeout: float) -> State:
-    """A `Check` of a NATS server, which greets whoever connects with an `INFO` line."""
+async def check_broker(address: str, timeout: float) -> Answer:
+    """A `Check` of a NATS server: it greets whoever connects, and every stream can be written to.
+
+    After a failed write (a full disk) a stream refuses all that follow until the server is started
+    again (nats-io/nats-server#1987), while others go on: so the server is asked for the health of
+    all of them, where it has a port for that.
+    """
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await _open(address)
+            if await _exchange(address, b"", 5) != b"INFO ":
+                return Answer(State.NOT_SERVING, "what listens there is no NATS server")
             try:
-                greeting = await reader.read(5)
-            finally:
-                writer.close()
+                answer = await _exchange(broker_health(address), b"GET /healthz HTTP/1.0\r\n\r\n")
+            except ConnectionRefusedError:
+                return Answer(State.SERVING)  # not started by us
     except (OSError, TimeoutError):
-        return State.UNREACHABLE
-    return State.SERVING if greeting == b"INFO " else State.NOT_SERVING
+        return Answer(State.UNREACHABLE)
+    try:
+        said = {"error": "", **json.loads(answer.partition(b"\r\n\r\n")[2])}
+        return Answer(State.SERVING if said["status"] == "ok" else State.NOT_SERVING, said["error"])
+    except (ValueError, LookupError, TypeError):
+        return Answer(State.NOT_SERVING, "its health cannot be read")
+
+
+def broker_health(address: str) -> str:
+    """Where our broker answers for its health, given where it takes connections."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + METRICS_DISTANCE}"
+
+
+async def _exchange(address: str, request: bytes, most: int = -1) -> bytes:
+    """Send a request and read up to `most` bytes of its answer, or all of it."""
+    reader, writer = await _open(address)
+    try:
+        writer.write(request)
+        return await reader.read(most)
+    finally:
+        writer.close()
 
 
 def proportional_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:

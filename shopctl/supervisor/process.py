@@ -18,6 +18,10 @@ from shopctl.supervisor.programs import Program
 
 TAIL_LINES: Final = 8
 CHECK_TIMEOUT: Final = 2.0
+WATCH: Final = 2.0
+"""Seconds between two looks at a program that is watched while it serves."""
+REFUSES: Final = 5.0
+"""Seconds after it has last served in which such a program is ended: it answers, and refuses."""
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 0.5
 CHUNK: Final = 65536
@@ -59,6 +63,7 @@ class Child:
         restarts: how often it was started again.
         started: Unix time in seconds of the latest start.
         tail: the last lines that the latest process wrote.
+        reason: why it does not serve, as far as it said; stays until it serves again.
         gone: set while no process runs.
     """
 
@@ -69,6 +74,7 @@ class Child:
         self.restarts = 0
         self.started: float | None = None
         self.tail: deque[bytes] = deque(maxlen=TAIL_LINES)
+        self.reason = ""
         self.gone = asyncio.Event()
         self.gone.set()
         self._backoff = backoff
@@ -111,7 +117,7 @@ class Child:
                 output.close_write_end()
             self.pid, self.started = process.pid, time.time()
             on_change()
-            watching = asyncio.create_task(self._await_serving(on_change))
+            watching = asyncio.create_task(self._watch(on_change))
             try:
                 return await process.wait()
             finally:
@@ -142,15 +148,31 @@ class Child:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    async def _await_serving(self, on_change: Callable[[], None]) -> None:
+    async def _watch(self, on_change: Callable[[], None]) -> None:
         pause = FIRST_PAUSE
-        address = self.program.address
-        while await self.program.health(address, CHECK_TIMEOUT) is not State.SERVING:
+        while await self._asked() is not State.SERVING:
             await asyncio.sleep(pause)
             pause = min(pause * 1.2, LONGEST_PAUSE)
-        self.state = State.SERVING
-        self._serving_since = time.monotonic()
-        on_change()
+        self._serving_since = serves = time.monotonic()
+        self._enter(State.SERVING, on_change)
+        while self.program.watched:
+            await asyncio.sleep(WATCH)
+            answer = await self._asked()
+            if answer is not State.NOT_SERVING:
+                serves = time.monotonic()
+            elif time.monotonic() - serves > REFUSES:
+                self.terminate()
+            self._enter(answer, on_change)
+
+    async def _asked(self) -> State:
+        answer = await self.program.health(self.program.address, CHECK_TIMEOUT)
+        self.reason = answer.reason
+        return answer.state
+
+    def _enter(self, state: State, on_change: Callable[[], None]) -> None:
+        if state is not self.state:
+            self.state = state
+            on_change()
 
 
 class OutputPipe:

@@ -12,7 +12,7 @@ from accord_runtime.ports import holder
 from services import topology
 from shopctl.errors import CommandError, ExitCode
 from shopctl.supervisor import broker
-from shopctl.supervisor.health import Check, check_broker, check_grpc
+from shopctl.supervisor.health import Check, broker_health, check_broker, check_grpc
 
 SERVICES: Final = tuple(topology.SERVICES)
 """Services that there are."""
@@ -33,6 +33,7 @@ class Program:
         ports: what each port that it binds on loopback is for -> port.
         health: how to find out whether it serves.
         drain_last: stopped only after all others have gone.
+        watched: asked for its health for as long as it runs, and started again if it refuses.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Program:
     ports: Mapping[str, int]
     health: Check
     drain_last: bool = False
+    watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +159,15 @@ def _service(name: str, offset: int, env: Mapping[str, str]) -> Program:
 
 
 def _broker(home: Path, offset: int, inherited: Mapping[str, str]) -> Program:
+    address = topology.address(topology.BROKER, offset)
+    health = int(broker_health(address).rpartition(":")[2])
     return Program(
         name=topology.BROKER,
         argv=broker.command(home),
         env=broker.environment(inherited),
-        address=topology.address(topology.BROKER, offset),
-        ports={"NATS": topology.port(topology.BROKER, offset)},
+        address=address,
+        ports={"NATS": topology.port(topology.BROKER, offset), "health": health},
         health=check_broker,
         drain_last=True,  # services publish what they still have
+        watched=True,
     )

@@ -127,7 +127,8 @@ class Supervisor:
             if self._stopping.is_set():
                 break
             delay = child.delay_before_restart()
-            text = f"{child.program.name} {describe_exit(code)}; starting it again in {delay:.1f} s"
+            why = f"refused ({child.reason})" if child.reason else describe_exit(code)
+            text = f"{child.program.name} {why}; starting it again in {delay:.1f} s"
             self._on_notice(Notice(Event.DIED, text, child, code, delay))
             self._child_changed(child)
             with contextlib.suppress(TimeoutError):

@@ -100,6 +100,7 @@ class ProcessRecord:
         restarts: how often it was started again.
         started: Unix time in seconds of the latest start.
         managed: False when it was left out (`--except`) and is somebody else's.
+        reason: why it does not serve, if that is known.
     """
 
     name: str
@@ -109,6 +110,7 @@ class ProcessRecord:
     restarts: int
     started: float | None
     managed: bool = True
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 from rich.table import Table
 
 from services.topology import BROKER
-from shopctl.supervisor.health import State, check_broker, check_grpc, proportional_bytes
+from shopctl.supervisor.health import Answer, State, check_broker, check_grpc, proportional_bytes
 from shopctl.supervisor.state import ProcessRecord, Run
 from shopctl.terminal import as_text
 
@@ -38,6 +38,7 @@ class Row:
         restarts: how often it was started again.
         memory: PSS in bytes.
         managed: False when it was left out and is somebody else's.
+        reason: why it does not serve, as far as it says.
     """
 
     name: str
@@ -48,35 +49,37 @@ class Row:
     restarts: int
     memory: int | None
     managed: bool = True
+    reason: str = ""
 
 
 async def survey(run: Run) -> list[Row]:
     """One row per process, the supervisor first. Takes 2 x `CHECK_TIMEOUT` seconds at most."""
     states = await asyncio.gather(*(_state(process) for process in run.processes))
     supervisor = ProcessRecord("supervisor", "", run.pid, State.SERVING, 0, run.started)
-    return [_row(supervisor, State.SERVING), *map(_row, run.processes, states)]
+    return [_row(supervisor, Answer(State.SERVING)), *map(_row, run.processes, states)]
 
 
-async def _state(process: ProcessRecord) -> State:
+async def _state(process: ProcessRecord) -> Answer:
     if process.managed and process.pid is None:
-        return State(process.state)  # whoever answers at that address is not it
+        return Answer(State(process.state), process.reason)  # who answers at that address is not it
     check = check_broker if process.name == BROKER else check_grpc
     answer = await check(process.address, CHECK_TIMEOUT)
-    still_starting = process.state == State.STARTING and answer is State.UNREACHABLE
-    return State.STARTING if still_starting else answer
+    still_starting = process.state == State.STARTING and answer.state is State.UNREACHABLE
+    return Answer(State.STARTING) if still_starting else answer
 
 
-def _row(process: ProcessRecord, state: State) -> Row:
+def _row(process: ProcessRecord, answer: Answer) -> Row:
     started = process.started if process.pid else None
     return Row(
         name=process.name,
         address=process.address,
-        state=state,
+        state=answer.state,
         pid=process.pid,
         uptime=None if started is None else round(time.time() - started, 1),
         restarts=process.restarts,
         memory=proportional_bytes(process.pid) if process.pid else None,
         managed=process.managed,
+        reason=answer.reason,
     )
 
 
@@ -109,7 +112,8 @@ def table(rows: Sequence[Row], *, colour: bool, width: int) -> str:
         )
         found.add_row(row.name, *cells)
     found.add_row("total", "", "", "", "", "", mebibytes(total_memory(rows)), style="bold")
-    return as_text(found, colour=colour, width=width)
+    reasons = [f"{row.name}: {row.reason}" for row in rows if row.reason]
+    return "\n".join([as_text(found, colour=colour, width=width), *reasons])
 
 
 def duration(seconds: float | None) -> str:

@@ -89,7 +89,7 @@ async def test_starts_all_and_waits_for_health() -> None:
         assert await watched.supervisor.serving(DEADLINE)
         assert {child.state for child in watched.children.values()} == {State.SERVING}
         for child in watched.children.values():
-            assert await check_grpc(child.program.address, 2.0) is State.SERVING
+            assert (await check_grpc(child.program.address, 2.0)).state is State.SERVING
 
 
 async def test_not_serving_is_not_ready() -> None:
@@ -99,7 +99,8 @@ async def test_not_serving_is_not_ready() -> None:
         await until(lambda: watched.messages("bad"), "the child to listen")
         assert not await watched.supervisor.serving(0.3)
         assert watched.children["bad"].state is State.STARTING
-        assert await check_grpc(watched.children["bad"].program.address, 2.0) is State.NOT_SERVING
+        answer = await check_grpc(watched.children["bad"].program.address, 2.0)
+        assert answer.state is State.NOT_SERVING
 
 
 async def test_drains_in_order_and_leaves_nothing() -> None:

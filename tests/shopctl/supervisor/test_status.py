@@ -1,5 +1,7 @@
 """The table of processes."""
 
+from dataclasses import replace
+
 import pytest
 
 from shopctl.supervisor import status
@@ -45,3 +47,9 @@ def test_colour_only_when_asked() -> None:
 def test_duration(seconds: float | None, text: str) -> None:
     """Durations are short: the two largest units."""
     assert status.duration(seconds) == text
+
+
+def test_reasons_follow_the_table() -> None:
+    """Why something does not serve stands below, in full."""
+    text = status.table([replace(ROWS[1], reason="no space left")], colour=False, width=100)
+    assert text.splitlines()[-1] == "orders: no space left"
