@@ -6,14 +6,17 @@ Read with the classes of the contracts' own pool: whatever copy of buf/validate/
 import, and none in this process.
 """
 
+import math
 import re
 from typing import Any, Final
 
 from google.protobuf import descriptor as pb
 from google.protobuf import message_factory
+from google.protobuf.message import Message
 
 from accord_checks.contracts import Contracts
 from accord_checks.declarations import File
+from accord_checks.formatting import duration_seconds
 
 _STRING_BOUNDS: Final = frozenset({"const", "in", "len", "max_len", "len_bytes", "max_bytes"})
 # Formats that have a longest form.
@@ -25,6 +28,7 @@ _FORMATS: Final = _SHORT_FORMATS | {"email", "uri", "uri_ref", "well_known_regex
 _BYTES_BOUNDS: Final = frozenset({"const", "in", "len", "max_len", "ip", "ipv4", "ipv6", "uuid"})
 _CLASSES = re.compile(r"\\.|\[\^?\]?(?:\[:\w+:\]|\\.|[^\]\\])*\]")
 _ENDLESS = re.compile(r"[*+]|\{\d+,\}")
+_EXCLUSIVE: Final = {"lt": -1, "gt": 1}
 _ZERO_IGNORED: Final = frozenset({"IGNORE_IF_ZERO_VALUE", "IGNORE_ALWAYS"})
 
 
@@ -32,12 +36,14 @@ class Validation:
     """What the fields of some contracts allow."""
 
     def __init__(self, contracts: Contracts) -> None:
+        self._extensions: dict[str, tuple[pb.FieldDescriptor, Any]] = {}
         found = contracts.extension("buf.validate.field")
         self._extension = found if found is not None and _known(found) else None
-        self._options: Any = None
-        if self._extension is not None:
-            options = contracts.message("google.protobuf.FieldOptions")
-            self._options = message_factory.GetMessageClass(options)
+        for kind in ("field", "oneof", "message") if self._extension is not None else ():
+            extension = contracts.extension(f"buf.validate.{kind}")
+            if extension is not None and extension.message_type is not None:
+                options = contracts.message(f"google.protobuf.{kind.capitalize()}Options")
+                self._extensions[kind] = extension, message_factory.GetMessageClass(options)
 
     def spoken(self, file: File) -> bool:
         """Whether a file can state bounds: it imports what it needs for them."""
@@ -93,14 +99,75 @@ class Validation:
             return ("gt" in lower and bounds.gt >= 0) or ("gte" in lower and bounds.gte > 0)
         return bool(field.is_repeated and rules.repeated.min_items)
 
+    def of_field(self, field: pb.FieldDescriptor) -> dict[str, Any]:
+        """All rules of a field by name, such as "string.max_len"; see `rules_by_name`."""
+        return rules_by_name(self._rules(field))
+
+    def of_message(self, message: pb.Descriptor) -> dict[str, Any]:
+        """All rules of a message as a whole, and of its oneofs."""
+        found = rules_by_name(self._stated("message", message))
+        for oneof in message.oneofs:
+            found |= rules_by_name(self._stated("oneof", oneof), f"{oneof.name}.")
+        return found
+
     def _rules(self, field: pb.FieldDescriptor) -> Any:
         """The rules written at a field; None if there are none."""
-        if self._extension is None:
+        return self._stated("field", field)
+
+    def _stated(self, kind: str, descriptor: Any) -> Any:
+        if kind not in self._extensions:
             return None
-        options = self._options.FromString(field.GetOptions().SerializeToString())
-        if not options.HasExtension(self._extension):
-            return None
-        return options.Extensions[self._extension]
+        extension, options = self._extensions[kind]
+        found = options.FromString(descriptor.GetOptions().SerializeToString())
+        return found.Extensions[extension] if found.HasExtension(extension) else None
+
+
+def rules_by_name(rules: Any, prefix: str = "") -> dict[str, Any]:
+    """What rules say, flat: "repeated.items.string.max_len" -> 200. Nothing where they are off.
+
+    A set for a list of values, seconds for a duration; `lt` and `gt` are told as the `lte` and
+    `gte` that mean the same, and an expression of CEL by its id.
+    """
+    found: dict[str, Any] = {}
+    if rules is None or _ignored(rules, "IGNORE_ALWAYS"):
+        return found
+    for field, value in rules.ListFields():
+        name = f"{prefix}{field.name}"
+        if field.name in ("cel", "cel_expression"):
+            for rule in value:
+                text = rule if isinstance(rule, str) else rule.expression
+                found[f"{prefix}cel {getattr(rule, 'id', '') or text}"] = text
+        elif field.is_repeated:
+            if field.name != "example":
+                found[name] = frozenset(map(_plain, value))
+        elif field.message_type is not None and not hasattr(value, "nanos"):
+            found |= rules_by_name(value, f"{name}.")
+        elif field.name in _EXCLUSIVE:
+            found[f"{name}e"] = _next(_plain(value), _EXCLUSIVE[field.name])
+        elif value is not False and field.name != "ignore" and (value or field.name[:4] != "min_"):
+            found[name] = _plain(value)
+    if found and _ignored(rules, "IGNORE_IF_ZERO_VALUE"):
+        found[f"{prefix}ignore"] = "if empty"
+    return found
+
+
+def _ignored(rules: Any, when: str) -> bool:
+    ignore = rules.DESCRIPTOR.fields_by_name.get("ignore")
+    if ignore is None or ignore.enum_type is None:
+        return False
+    value = ignore.enum_type.values_by_name.get(when)
+    return value is not None and rules.ignore == value.number
+
+
+def _next(bound: float, step: int) -> float:
+    """The number beside an exclusive bound that is allowed."""
+    return bound + step if isinstance(bound, int) else math.nextafter(bound, step * math.inf)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "nanos"):
+        return duration_seconds(value)
+    return str(value) if isinstance(value, Message) else value
 
 
 def _known(extension: pb.FieldDescriptor) -> bool:

@@ -88,6 +88,23 @@ CAPTURE = """        method: "shop.sandbox.v1.CardProcessorService/Capture"
 PAGE_TOKEN = "  string page_token = 2 [(buf.validate.field).string.max_len = 256]"
 DEFAULTS = """    defaults: {
       timeout: {seconds: 5}"""
+UUID = "[(buf.validate.field).string.uuid = true]"
+# Every rule of the requests of notifications.
+UNCHECKED = (
+    (NOTIFICATIONS, f" {UUID}", ""),
+    (
+        NOTIFICATIONS,
+        " [(buf.validate.field) = {\n    ignore: IGNORE_IF_ZERO_VALUE\n    string: {uuid: true}\n"
+        "  }]",
+        "",
+    ),
+    (
+        NOTIFICATIONS,
+        " [(buf.validate.field).int32 = {\n    gte: 0\n    lte: 500\n  }]",
+        "",
+    ),
+    (NOTIFICATIONS, " [(buf.validate.field).string.max_len = 256]", ""),
+)
 CHARGED = '          "shop.payments.v1.PaymentService/Charge",\n'
 RATE = """        rate: {
           per_second: 100
@@ -811,6 +828,75 @@ CHANGES = [
         '          "shop.orders.v1.OrderService/CreateOrder",\n',
         "",
         "invalidated_by",
+    ),
+    # Requests.
+    Mutation(
+        "POLICY_VALIDATION_TIGHTENED",
+        ORDERS,
+        PAGE_TOKEN,
+        PAGE_TOKEN.replace("256", "128"),
+        "string page_token",
+    ),
+    Mutation(
+        "POLICY_VALIDATION_TIGHTENED",
+        ORDERS,
+        PAGE_TOKEN,
+        PAGE_TOKEN.replace(".string.max_len = 256", ' = {string: {max_len: 256 pattern: "^a"}}'),
+        "string page_token",
+    ),
+    Mutation(
+        "POLICY_VALIDATION_TIGHTENED",
+        ORDERS,
+        PAGE_TOKEN,
+        PAGE_TOKEN.replace(".string.max_len = 256", " = {required: true string: {max_len: 256}}"),
+        "string page_token",
+    ),
+    Mutation(
+        "POLICY_VALIDATION_TIGHTENED",
+        ORDERS,
+        PAGE_TOKEN,
+        "  // New.\n  string view = 9 [(buf.validate.field).required = true];\n" + PAGE_TOKEN,
+        "string view",
+    ),
+    Mutation(
+        "POLICY_VALIDATION_TIGHTENED",
+        INVENTORY,
+        "      max_items: 100\n",
+        "      max_items: 50\n",
+        "repeated ReserveLine",
+    ),
+    Mutation(
+        "POLICY_VALIDATION_TIGHTENED",
+        "shop/common/v1/address.proto",
+        "    max_len: 200\n",
+        "    max_len: 199\n",
+        "string name",
+    ),
+    Mutation(
+        "POLICY_VALIDATION_TIGHTENED", ORDERS, "size(this) > 100", "size(this) > 99", "repeated"
+    ),
+    Mutation("POLICY_VALIDATION_LOOSENED", ORDERS, "max_len = 256", "max_len = 512", "string p"),
+    Mutation(
+        "POLICY_VALIDATION_LOOSENED",
+        ORDERS,
+        " [(buf.validate.field).required = true]",
+        "",
+        "shop.common.v1.Address ship_to",
+    ),
+    Mutation(
+        "POLICY_VALIDATION_REMOVED",
+        ORDERS,
+        PAGE_TOKEN,
+        "  string page_token = 2",
+        "string page_token",
+    ),
+    Mutation(
+        "POLICY_VALIDATION_REMOVED",
+        NOTIFICATIONS,
+        'import "buf/validate/validate.proto";\n',
+        "",
+        "string notification_id = 1;\n}",
+        also=UNCHECKED,
     ),
     # Services.
     Mutation("POLICY_REMOVED", NOTIFICATIONS, STATED, "", "service NotificationService"),

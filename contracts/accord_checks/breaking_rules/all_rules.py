@@ -15,6 +15,7 @@ from accord_checks.breaking_rules import (
     sagas_and_compensation,
     streams,
     timeouts,
+    validation,
 )
 from accord_checks.breaking_rules.change import ChangeRule, Comparison
 from accord_checks.declarations import Event, Rpc, Service
@@ -61,5 +62,8 @@ BREAKING_RULES: Final[tuple[ChangeRule, ...]] = (
     *(found.rule for found in RPC_RULES),
     events.REMOVED,
     *(found.rule for found in EVENT_RULES),
+    validation.TIGHTENED,
+    validation.REMOVED,
+    validation.LOOSENED,
 )
 """The rules that buf knows: those of breaking and of risky changes."""

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Final
 
 from accord.contract import MethodPolicy
-from accord_checks.breaking_rules import events, idempotency
+from accord_checks.breaking_rules import events, idempotency, validation
 from accord_checks.breaking_rules.all_rules import EVENT_RULES, RPC_RULES, SERVICE_RULES
 from accord_checks.breaking_rules.change import (
     Change,
@@ -36,6 +36,7 @@ def compare(then: Contracts, now: Contracts) -> Iterator[Change]:
     yield from _services(then, now)
     yield from grouped(_rpcs(then, now))
     yield from _events(then, now)
+    yield from validation.changes(then, now)
 
 
 def _rpcs(then: Contracts, now: Contracts) -> Iterator[Change]:
