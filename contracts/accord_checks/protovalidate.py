@@ -56,18 +56,35 @@ class Validation:
         """The bound that a string, bytes, list or map lacks, as an example; None if it has one."""
         rules = self._rules(field)
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            return self._unbounded_map(field.message_type, rules)
+            return self._unbounded_map(field, field.message_type, rules)
         if field.is_repeated:
-            if not {"max_items"} & _written(rules, "repeated"):
+            if not self.counted(field):
                 return "repeated.max_items = 100"
             inner = rules.repeated.items if rules is not None else None
             missing = _scalar(field, inner)
             return f"repeated.items.{missing}" if missing else None
         return _scalar(field, rules)
 
-    def _unbounded_map(self, entry: pb.Descriptor, rules: Any) -> str | None:
+    def counted(self, field: pb.FieldDescriptor) -> bool:
+        """Whether a list, or a map, cannot have more than so many entries.
+
+        By its rules, or because no two are the same and there are only so many: of an enum whose
+        numbers are known, of a list of values, of `bool`.
+        """
+        rules = self._rules(field)
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            key = field.message_type.fields_by_name["key"]
+            return "max_pairs" in _written(rules, "map") or _finite(key, rules, "map")
+        written = _written(rules, "repeated")
+        return "max_items" in written or (
+            "unique" in written and rules.repeated.unique and _finite(field, rules, "repeated")
+        )
+
+    def _unbounded_map(
+        self, field: pb.FieldDescriptor, entry: pb.Descriptor, rules: Any
+    ) -> str | None:
         written = _written(rules, "map")
-        if "max_pairs" not in written:
+        if not self.counted(field):
             return "map.max_pairs = 100"
         for part, name in (("key", "keys"), ("value", "values")):
             inner = getattr(rules.map, name) if name in written else None
@@ -181,6 +198,20 @@ def _written(rules: Any, kind: str) -> frozenset[str]:
     if rules is None or rules.WhichOneof("type") != kind:
         return frozenset()
     return frozenset(found.name for found, _ in getattr(rules, kind).ListFields())
+
+
+def _finite(field: pb.FieldDescriptor, rules: Any, kind: str) -> bool:
+    """Whether the elements of a list, or the keys of a map, have only so many values."""
+    if field.type == pb.FieldDescriptor.TYPE_BOOL:
+        return True
+    if field.enum_type is not None and field.enum_type.is_closed:
+        return True
+    name = "items" if kind == "repeated" else "keys"
+    if name not in _written(rules, kind):
+        return False
+    inner = getattr(getattr(rules, kind), name)
+    written = _written(inner, inner.WhichOneof("type") or "")
+    return "in" in written or ("defined_only" in written and inner.enum.defined_only)
 
 
 def _scalar(field: pb.FieldDescriptor, rules: Any) -> str | None:

@@ -543,7 +543,7 @@ LINT_MUTATIONS = [
         "ACCORD_LIST_PAGED",
         ORDERS,
         "string next_page_token = 2;",
-        "string more = 2;",
+        "string rest = 2;",
         "rpc ListOrders",
     ),
 ]

@@ -13,12 +13,12 @@ from accord_checks.lint_rules.rule import Finding, rule
 from accord_checks.protovalidate import Validation
 
 _LIST = re.compile(r"(List|Search)([A-Z]|$)")
-_INTEGERS: Final = (
-    pb.FieldDescriptor.TYPE_INT32,
-    pb.FieldDescriptor.TYPE_UINT32,
-    pb.FieldDescriptor.TYPE_INT64,
-    pb.FieldDescriptor.TYPE_UINT64,
-)
+# Words in the names of fields.
+_SIZE: Final = frozenset({"size", "limit", "max", "maximum", "count", "top", "per"})
+_TOKEN: Final = frozenset({"token", "cursor", "marker", "continuation"})
+# With these a caller goes on by itself.
+_PLACE: Final = frozenset({"offset", "page", "after"})
+_NEXT: Final = frozenset({"next", "more", "last"})
 _REQUEST: Final = """
 message GetThingRequest {{
   string name = 1{};
@@ -84,30 +84,37 @@ def _received(contracts: Contracts, validation: Validation) -> list[tuple[pb.Des
 
 @rule(
     "ACCORD_LIST_PAGED",
-    purpose="A unary RPC that lists takes a page size and a token, and answers the next token.",
-    why="its answer grows with the data until it no longer fits into a message",
+    purpose="A unary RPC that lists takes the size and the token of a page, and answers the next.",
+    why="its answer grows until it no longer fits into a message, or ends where nobody can go on",
     bad=rpc_example("ListThings", TIMEOUT, ANYBODY, level=READS) + _LISTED,
     good=rpc_example("ListThings", TIMEOUT, ANYBODY, level=READS) + _PAGED,
 )
 def paged(contracts: Contracts) -> Iterator[Finding]:
-    """RPCs called List... or Search... (as in AIP-158) whose answers hold a list."""
+    """RPCs called List... or Search... (as in AIP-158) whose answers hold a list.
+
+    Under whatever names: a limit and a cursor, an offset, the number of a page; in the request or
+    in a message that it holds. A server that gives out tokens may choose the size itself; the best
+    matches of a search need no token. A list that its rules bound, or of an enum, does not grow.
+    """
+    validation = Validation(contracts)
     for rpc in contracts.own_rpcs:
         if not rpc.unary or not _LIST.match(rpc.short):
             continue
-        request, response = rpc.descriptor.input_type, rpc.descriptor.output_type
-        if not any(field.is_repeated for found in reachable(response) for field in found.fields):
+        if not any(_grows(field, validation) for field in rpc.descriptor.output_type.fields):
             continue
-        missing = [
-            name
-            for message, name, types in (
-                (request, "page_size", _INTEGERS),
-                (request, "page_token", (pb.FieldDescriptor.TYPE_STRING,)),
-                (response, "next_page_token", (pb.FieldDescriptor.TYPE_STRING,)),
-            )
-            if name not in message.fields_by_name
-            or message.fields_by_name[name].type not in types
-            or message.fields_by_name[name].is_repeated
-        ]
+        asked = [_words(field) for field in _singles(rpc.descriptor.input_type)]
+        sized = any(words & _SIZE for words in asked)
+        tokens = [words for words in asked if words & (_TOKEN | _PLACE) and not words & _SIZE]
+        answered = [_words(field) for field in _singles(rpc.descriptor.output_type)]
+        goes_on = any(words & (_TOKEN | _NEXT) for words in answered)
+        if (tokens and goes_on) or (sized and rpc.short.startswith("Search")):
+            continue
+        lacking = {
+            "a page size": not sized,
+            "a page token": not tokens,
+            "the next token": not goes_on and all(words & _TOKEN for words in tokens),
+        }
+        missing = [name for name, lacks in lacking.items() if lacks]
         if missing:
             yield Finding(
                 rpc.place,
@@ -115,3 +122,21 @@ def paged(contracts: Contracts) -> Iterator[Finding]:
                 "write `int32 page_size` and `string page_token` in the request and "
                 "`string next_page_token` in the response, or stream",
             )
+
+
+def _words(field: pb.FieldDescriptor) -> frozenset[str]:
+    """Of its name: "maximumPageSize" has "maximum", "page" and "size"."""
+    return frozenset(re.findall(r"[a-z]+", re.sub(r"([A-Z])", r"_\1", field.name).lower()))
+
+
+def _singles(message: pb.Descriptor) -> Iterator[pb.FieldDescriptor]:
+    """Its single fields, and those of the messages in them."""
+    for field in message.fields:
+        if not field.is_repeated:
+            yield field
+        if field.message_type is not None:
+            yield from (inner for inner in field.message_type.fields if not inner.is_repeated)
+
+
+def _grows(field: pb.FieldDescriptor, validation: Validation) -> bool:
+    return field.is_repeated and field.enum_type is None and not validation.counted(field)
