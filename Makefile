@@ -59,6 +59,16 @@ chaos: $(STAMP) ## the tests that kill processes, at full length (about six minu
 abuse: $(STAMP) ## the attacks of docs/abuse.md, half a minute each
 	@ABUSE=30 $(BIN)/pytest tests/abuse $(ARGS)
 
+$(VENV)/installed-mutants: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	@touch $@
+
+N ?= 12
+SEED ?= 1
+.PHONY: mutants
+mutants: $(VENV)/installed-mutants ## small changes that no test notices; N=12 of each module of tools/mutants.toml, SEED=1, MODULES="breaker work/"
+	@nice -n 19 $(BIN)/python tools/mutants.py --count $(N) --seed $(SEED) $(MODULES)
+
 .PHONY: format
 format: $(STAMP) ## format code and contracts
 	@$(BIN)/ruff check --fix .
