@@ -76,8 +76,8 @@ def mutants(code: str, seed: str) -> Iterator[tuple[int, str]]:
     places: dict[Place, list[tuple[Any, int]]] = {}
     nodes = list(ast_nodes(get_ast(code)))
     for name in sorted(operator_names()):
-        if get_operator(name).arguments() or name.endswith(SAME):
-            continue  # The former take names of variables to put in.
+        if get_operator(name).arguments() or "_BitOr_" in name or name.endswith(SAME):
+            continue  # The first take names of variables to put in; `|` stands in types.
         operator = get_operator(name)()
         found = (start for node in nodes for start, _ in operator.mutation_positions(node))
         for occurrence, start in enumerate(found):
