@@ -47,6 +47,7 @@ MIGRATIONS: Final = [
     *inbox.MIGRATIONS,
     *admin.MIGRATIONS,
     *ownership.MIGRATIONS,
+    *table.FLOW_MIGRATIONS,
 ]
 
 GRACE: Final = 5.0

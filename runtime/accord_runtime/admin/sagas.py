@@ -96,7 +96,7 @@ class SagaServicer(SagaServiceServicer):
             item = self._item(tx, saga.id, lock=True)
             if item is None:
                 # Nobody should have removed it; without it the saga would stand still for ever.
-                self._executor.enqueue(tx, QUEUE, saga.id)
+                self._executor.enqueue(tx, QUEUE, saga.id, flow_at=saga.created_at)
             else:
                 retry_item(tx, item)
                 tx.after_commit(self._executor.wake)

@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -204,6 +205,7 @@ class Inbox:
                     self._queue,
                     headers.get("ce-subject", ""),
                     _pack(headers, message.data),
+                    flow_at=_occurred(headers),
                     seq=int(sequence),
                 )
 
@@ -222,6 +224,14 @@ class Inbox:
             raise Permanent(f"not a {headers['ce-type']}: {error}") from error
         received = Received(headers["ce-id"], work.key, int(headers["ce-sequence"]), event)
         return await handler(received)
+
+
+def _occurred(headers: Mapping[str, str]) -> float | None:
+    """When an event happened, Unix seconds; None if it does not say."""
+    try:
+        return datetime.fromisoformat(headers["ce-time"]).timestamp()
+    except (KeyError, ValueError, OverflowError):
+        return None
 
 
 def _pack(headers: Mapping[str, str], payload: bytes) -> bytes:

@@ -225,7 +225,7 @@ class Sagas:
         if after.phase is Phase.UNDONE and definition is not None:
             definition.undone(tx, saga.id)
         if not after.ended:
-            self._executor.enqueue(tx, QUEUE, saga.id)
+            self._executor.enqueue(tx, QUEUE, saga.id, flow_at=saga.created_at)
 
 
 def step_name(definition: Definition | None, position: Position) -> str:

@@ -1,6 +1,7 @@
 """The table of work: what is written into it and read from it, all within transactions.
 
-A row is ready, leased (ready, and in the hands of a process), or parked.
+A row is ready, leased (ready, and in the hands of a process), or parked. `due_at` is when it may
+run, and its place among what may run already: there it is the time at which its flow began.
 """
 
 import json
@@ -35,11 +36,23 @@ MIGRATIONS: Final = [
     "CREATE INDEX work_due ON work (queue, state, due_at)",
 ]
 
+FLOW_MIGRATIONS: Final = [
+    # NULL: written by the version before, and served by `due_at` alone.
+    "ALTER TABLE work ADD COLUMN flow_at DOUBLE PRECISION",
+    # With the id, for all work of a flow is due at one time.
+    "CREATE INDEX work_turn ON work (queue, state, due_at, id)",
+    "DROP INDEX work_due",
+    "CREATE INDEX work_later ON work (queue, state, due_at) WHERE due_at > flow_at",
+]
+
 HISTORY: Final = 10
 """Failures that are remembered per row."""
 
 DEATHS: Final = (0.0, 1.0, 2.0, 4.0)
 """Seconds before a row runs again whose process died, the first time and so on; then parked."""
+
+COME_DUE: Final = 1000
+"""Rows at most that a claim gives their place among what may run."""
 
 SUSPECT: Final = 2
 """Deaths from which on a row runs only when no other such row does: one of them does the killing,
@@ -71,6 +84,8 @@ class Work:
     """How often it has failed before."""
     created_at: float
     """When it was enqueued, Unix seconds."""
+    flow_at: float
+    """When the flow began that it belongs to, Unix seconds."""
     lease_until: float
     """Until when it must have ended, Unix seconds."""
     deaths: int
@@ -92,11 +107,14 @@ def enqueue(
     *,
     now: float,
     due_at: float | None = None,
+    flow_at: float | None = None,
     seq: int = 0,
     owner: str = "",
     lease: float = 0.0,
 ) -> Work:
     """Write a row of work. `Executor.enqueue` does so and wakes the executor too."""
+    # A flow cannot begin later than now; another's clock may be ahead.
+    flow_at = now if flow_at is None else min(flow_at, now)
     row: Row = {
         "id": uuid7(),
         "queue": queue,
@@ -104,13 +122,14 @@ def enqueue(
         "seq": seq,
         "payload": payload,
         "state": "ready",
-        "due_at": now if due_at is None else due_at,
+        "due_at": flow_at if due_at is None else due_at,
         "attempts": 0,
         "owner": owner,
         "lease_until": now + lease if lease else 0.0,
         "history": "[]",
         "trace": json.dumps(trace_headers()),
         "created_at": now,
+        "flow_at": flow_at,
         "deaths": 0,
     }
     tx.insert("work", row)
@@ -119,14 +138,24 @@ def enqueue(
 
 # The first row of its key, due, and no row of its key in work.
 _READY: Final = f"""
-    SELECT id, queue, key, payload, attempts, deaths, trace, created_at FROM work AS w
+    SELECT id, queue, key, payload, attempts, deaths, trace, created_at,
+    COALESCE(flow_at, created_at) AS flow_at FROM work AS w
     WHERE state = 'ready' AND due_at <= :now AND lease_until = 0 AND queue = :queue
     AND (deaths >= {SUSPECT}) = :suspects
     AND NOT EXISTS (
         SELECT 1 FROM work AS b WHERE b.queue = w.queue AND b.key = w.key AND b.id <> w.id
         AND ((b.seq, b.id) < (w.seq, w.id) OR b.lease_until > 0)
     )
-    ORDER BY due_at, id LIMIT :most
+    ORDER BY due_at %(order)s, id %(order)s LIMIT :most
+"""
+
+# What has become due takes its place. Rows that another transaction has locked follow later.
+_COME_DUE: Final = """
+    UPDATE work SET due_at = flow_at WHERE id IN (
+        SELECT id FROM work
+        WHERE queue = :queue AND state = 'ready' AND due_at > flow_at AND due_at <= :now
+        ORDER BY due_at LIMIT :most%s
+    )
 """
 
 
@@ -135,13 +164,15 @@ def claim(
     queue: str,
     owner: str,
     now: float,
-    most: int,
+    oldest: int,
+    newest: int = 0,
     *,
     lease: float,
     suspects: bool = False,
 ) -> list[Work]:
-    """Lease up to `most` rows of a queue that may run now, for `lease` seconds.
+    """Lease rows of a queue that may run now, for `lease` seconds.
 
+    Up to `oldest`, by the age of their flows; if there are more, up to `newest` of the newest ones.
     `suspects`: those that may be what kills their process, and no others.
     """
     lease_until = now + lease
@@ -151,15 +182,21 @@ def claim(
             "SELECT pg_advisory_xact_lock(hashtext(current_schema()), hashtext(:queue))",
             {"queue": queue},
         )
-    rows = tx.all(
-        _READY + tx.skip_locked.replace("UPDATE", "UPDATE OF w"),
-        {"now": now, "queue": queue, "most": most, "suspects": suspects},
-    )
-    for row in rows:
-        tx.execute(
-            "UPDATE work SET owner = :owner, lease_until = :lease_until WHERE id = :id",
-            {"owner": owner, "lease_until": lease_until, "id": row["id"]},
+    tx.execute(_COME_DUE % tx.skip_locked, {"queue": queue, "now": now, "most": COME_DUE})
+    rows: list[Row] = []
+    for order, most in (("ASC", oldest), ("DESC", newest)):
+        if not most or (order == "DESC" and len(rows) < oldest):
+            continue  # No place, or nothing more.
+        found = tx.all(
+            _READY % {"order": order} + tx.skip_locked.replace("UPDATE", "UPDATE OF w"),
+            {"now": now, "queue": queue, "most": most, "suspects": suspects},
         )
+        for row in found:
+            tx.execute(
+                "UPDATE work SET owner = :owner, lease_until = :lease_until WHERE id = :id",
+                {"owner": owner, "lease_until": lease_until, "id": row["id"]},
+            )
+        rows += found
     return [Work(**row, lease_until=lease_until) for row in rows]
 
 

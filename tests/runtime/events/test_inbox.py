@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 from google.protobuf.message import Message
 from nats.js import JetStreamContext
@@ -121,6 +122,28 @@ async def test_an_event_that_comes_twice_has_one_effect(
         await send(jetstream, "k", 4)
         await until(has(record, 4), "the fourth event")
     assert notes.sequences == {"k": [1, 2, 3, 4]}
+
+
+async def test_an_event_is_as_old_as_it_says(record: Database, broker_server: NatsServer) -> None:
+    """Its work has the event's own time, which is its turn; a time that cannot be read is now."""
+    began = time.time()
+    times = {"old": "2026-01-02T03:04:05+00:00", "bad": "yesterday", "none": ""}
+    async with (
+        broker_server.jetstream() as jetstream,
+        receiving(record, broker_server.url, {OrderNoteAdded: Notes(*times)}),
+    ):
+        await make_stream(jetstream)
+        for key, at in times.items():
+            await send(jetstream, key, 1, ce_time=at)
+
+        async def parked() -> bool:
+            return len(await record.read(parked_items)) == len(times)
+
+        await until(parked, "the events to be parked")
+    found = await record.read(lambda tx: tx.all("SELECT key, flow_at FROM work"))
+    flows = {row["key"]: row["flow_at"] for row in found}
+    assert flows.pop("old") == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+    assert min(flows.values()) >= began
 
 
 async def test_a_handler_that_fails_holds_up_its_key_only(

@@ -1,6 +1,7 @@
 """Sagas on the executor: failures, refusals, cancellations and crashes, on both databases."""
 
 import random
+import statistics
 from collections import Counter
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from accord.errors import FailedPrecondition, ServiceError, Unavailable
 from accord_runtime.database import Conflict, Database, Tx
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.saga import Definition, Kind, Phase, Sagas, Step
+from accord_runtime.saga import Definition, Kind, Phase, Sagas, Step, state_machine
 from accord_runtime.saga.definition import Action
 from accord_runtime.saga.orchestrator import QUEUE, Saga, load
 from accord_runtime.work import table
@@ -278,3 +279,40 @@ async def test_crashes_at_any_commit_leave_nothing_half_done(
     else:
         assert sum(world.held.values()) == 0
         assert await results(record) == [saga, saga]
+
+
+async def test_a_backlog_of_sagas_ends_saga_by_saga(record: Database, clock: Clock) -> None:
+    """Of sagas that wait for their next step the oldest ends first, and half of them half-way."""
+    world = World()
+    shop = Shop(record, clock, Plan(world, {}))
+    names = [f"saga {number:03}" for number in range(200)]
+    for name in names:
+        clock.advance(0.001)
+        await shop.executor.run(await shop.start(name))
+    world.calls.clear()
+    await shop.finish(clock)
+    ends = [world.calls.index(f"{name}/r/do") / len(world.calls) for name in names]
+    print(f"share of all steps done when the first saga ends: {ends[0]:.2f}, the median:", end=" ")
+    print(f"{statistics.median(ends):.2f}")
+    assert ends[0] < 0.4
+    assert statistics.median(ends) < 0.7
+
+
+async def test_a_step_that_was_skipped_leaves_the_saga_its_place(
+    record: Database, clock: Clock
+) -> None:
+    """Whoever moves a saga on, its next work has the age of the saga and not of the move."""
+    shop = Shop(record, clock, Plan(World(), {}))
+    began = clock()
+    await shop.start("s")
+    clock.advance(60.0)
+
+    def skip(tx: Tx) -> None:
+        saga = load(tx, "s", lock=True)
+        assert saga is not None
+        tx.execute("DELETE FROM work")
+        after = state_machine.succeeded(shop.definition.steps, saga.position, cancelled=False)
+        shop.sagas.advance(tx, saga, after, "skipped")
+
+    await record.write(skip)
+    assert await record.read(lambda tx: tx.value("SELECT flow_at FROM work")) == began

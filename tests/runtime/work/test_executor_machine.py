@@ -27,7 +27,7 @@ from tests.support.clock import Clock
 T = TypeVar("T")
 
 OWNERS = ("one", "two")
-KEYS = ("a", "b")
+KEYS = ("a", "b", "c", "d")
 DELAYS = (0.0, 3.0)
 
 
@@ -38,6 +38,7 @@ class Item:
     key: str
     seq: int
     due: float
+    flow: float
     attempts: int = 0
     parked: bool = False
     owner: str = ""
@@ -54,9 +55,9 @@ class Model:
     alive: dict[str, float] = field(default_factory=dict)
     """Replicas and until when they live; on PostgreSQL only."""
 
-    def claimable(self, now: float, *, suspects: bool) -> set[str]:
-        """The first row of every key, if it is due and nothing of the key is leased."""
-        found = set()
+    def claimable(self, now: float, *, suspects: bool) -> list[str]:
+        """The first row of every key, if it is due and nothing of the key is leased; by flow."""
+        found = []
         for key in KEYS:
             ids = sorted(
                 (name for name, item in self.items.items() if item.key == key),
@@ -66,8 +67,8 @@ class Model:
                 continue
             first = self.items[ids[0]]
             if not first.parked and first.due <= now and (first.deaths >= SUSPECT) == suspects:
-                found.add(ids[0])
-        return found
+                found.append(ids[0])
+        return sorted(found, key=lambda name: (self.items[name].flow, name))
 
     def look_after(self, owner: str, now: float, *, shared: bool, began: bool) -> None:
         """Count the deaths of those who had the rows that nobody will end."""
@@ -102,27 +103,48 @@ class ExecutorMachine(RuleBasedStateMachine):
         self.executors = {owner: self._executor(owner) for owner in OWNERS}
         self.queue = Queue("test", _never, DELAYS, timeout=10.0)
 
-    @rule(key=st.sampled_from(KEYS), seq=st.integers(0, 2), later=st.sampled_from([0.0, 0.0, 5.0]))
-    def enqueue(self, key: str, seq: int, later: float) -> None:
+    @rule(
+        key=st.sampled_from(KEYS),
+        seq=st.integers(0, 2),
+        later=st.sampled_from([None, None, 5.0]),
+        age=st.sampled_from([-1.0, 0.0, 4.0, 9.0]),
+    )
+    def enqueue(self, key: str, seq: int, later: float | None, age: float) -> None:
         now = self.clock()
         work = self._write(
-            lambda tx: table.enqueue(tx, "test", key, now=now, due_at=now + later, seq=seq)
+            lambda tx: table.enqueue(
+                tx,
+                "test",
+                key,
+                now=now,
+                due_at=None if later is None else now + later,
+                flow_at=now - age,
+                seq=seq,
+            )
         )
-        self.model.items[work.id] = Item(key, seq, now + later)
+        self.model.items[work.id] = Item(key, seq, now + (later or 0.0), now - max(age, 0.0))
 
-    @rule(owner=st.sampled_from(OWNERS), most=st.integers(1, 3), suspects=st.booleans())
-    def claim(self, owner: str, most: int, suspects: bool) -> None:
+    @rule(
+        owner=st.sampled_from(OWNERS),
+        oldest=st.integers(0, 3),
+        newest=st.integers(0, 2),
+        suspects=st.booleans(),
+    )
+    def claim(self, owner: str, oldest: int, newest: int, suspects: bool) -> None:
         now = self.clock()
         expected = self.model.claimable(now, suspects=suspects)
         lease = self.queue.lease
         claimed = self._write(
-            lambda tx: table.claim(tx, "test", owner, now, most, lease=lease, suspects=suspects)
+            lambda tx: table.claim(
+                tx, "test", owner, now, oldest, newest, lease=lease, suspects=suspects
+            )
         )
-        assert {work.id for work in claimed} <= expected
-        assert len(claimed) == min(most, len(expected))
+        others = expected[oldest:][::-1][:newest]
+        assert [work.id for work in claimed] == expected[:oldest] + others
         for work in claimed:
             item = self.model.items[work.id]
             assert (work.attempts, work.deaths) == (item.attempts, item.deaths)
+            assert work.flow_at == item.flow
             item.owner, item.lease = owner, work.lease_until
             self.hands[owner].append(work)
 
@@ -193,8 +215,8 @@ class ExecutorMachine(RuleBasedStateMachine):
                 self.wait(16.0)  # What is tried again is due.
                 self.operate(discard=False)
                 before = len(self.hands["one"])
-                self.claim("one", 3, suspects=False)
-                self.claim("one", 3, suspects=True)
+                self.claim("one", 3, 0, suspects=False)
+                self.claim("one", 3, 0, suspects=True)
                 assert len(self.hands["one"]) > before, "work is left that nobody can claim"
                 for work in self.hands["one"]:
                     self._write(lambda tx, w=work: table.complete(tx, w, "one", result(w.id)))  # type: ignore[misc]

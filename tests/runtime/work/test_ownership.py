@@ -61,7 +61,7 @@ async def test_a_restart_takes_back_what_it_had_leased(record: Database, clock: 
     for owner in ("dead", "other"):
         await record.write(partial(table.enqueue, queue="test", key=owner, now=clock()))
         claim = partial(
-            table.claim, queue="test", owner=owner, now=clock(), most=1, lease=queue.lease
+            table.claim, queue="test", owner=owner, now=clock(), oldest=1, lease=queue.lease
         )
         assert len(await record.write(claim)) == 1
     hurdle = Hurdle()
