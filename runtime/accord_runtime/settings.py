@@ -1,9 +1,13 @@
 """What a service is told by its environment."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
+
+_SEED: Final = re.compile(r"(nats|tls|wss?)://\S*[^\s:/@](:[0-9]{1,5})?/?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +26,21 @@ class Addresses:
 def targets(text: str) -> dict[str, str]:
     """Service name -> address, read from the form of `MESH_TARGETS`: `name=host:port,...`.
 
+    An address may have commas of its own: `name=ipv4:10.0.0.7:1,10.0.0.8:1`.
+
     Raises:
         ValueError: an entry is not of that form.
     """
-    result = {}
+    result: dict[str, str] = {}
+    key = last = ""
     for entry in filter(None, (part.strip() for part in text.split(","))):
         name, separator, target = (part.strip() for part in entry.partition("="))
+        if not separator and last.startswith(("ipv4:", "ipv6:")):
+            name, separator, target = key, ",", f"{last},{name}"
         if not (name and separator and target):
             raise ValueError(f"MESH_TARGETS: {entry!r} is not of the form name=host:port")
-        result[name] = target
+        result[name] = last = target
+        key = name
     return result
 
 
@@ -52,7 +62,9 @@ class Settings:
     database_url: str = ""
     """Where the record is kept; empty for `<home>/<name>.db` (`DATABASE_URL`)."""
     nats_url: str = ""
-    """The broker; empty for the local one (`NATS_URL`)."""
+    """The broker, or several of one cluster; empty for the local one (`NATS_URL`)."""
+    nats_replicas: int = 1
+    """Copies that the broker keeps of a stream, at least: 1, 3 or 5 (`NATS_REPLICAS`)."""
     nats_token: str = field(default="", repr=False)
     """Password of the broker; empty for the one in `<home>/nats.token` (`NATS_TOKEN`)."""
     smtp: str = ""
@@ -89,13 +101,23 @@ class Settings:
         if log_format not in ("json", "text"):
             raise ValueError(f"LOG_FORMAT={log_format!r}: expected json or text")
         targets(environment.get("MESH_TARGETS", ""))  # Raises when they cannot be read.
+        replicas = environment.get("NATS_REPLICAS", "") or "1"
+        if replicas not in ("1", "3", "5"):
+            raise ValueError(f"NATS_REPLICAS={replicas!r}: expected 1, 3 or 5")
+        nats_url = environment.get("NATS_URL", "")
+        for seed in filter(None, nats_url.split(",")):
+            if not _SEED.fullmatch(seed.strip()):
+                # Without its password.
+                seed = seed.rpartition("@")[2].strip()
+                raise ValueError(f"NATS_URL: {seed!r} is not of the form nats://host:port")
         return cls(
             name=name,
             addresses=addresses(int(offset)),
             home=Path(environment.get("MESH_HOME", "") or ".mesh"),
             port_offset=int(offset),
             database_url=environment.get("DATABASE_URL", ""),
-            nats_url=environment.get("NATS_URL", ""),
+            nats_url=nats_url,
+            nats_replicas=int(replicas),
             nats_token=environment.get("NATS_TOKEN", ""),
             smtp=environment.get("SMTP_ADDRESS", ""),
             log_format=log_format,
@@ -119,9 +141,10 @@ class Settings:
         return self.database_url or f"sqlite:///{self.home.absolute() / self.name}.db"
 
     @property
-    def broker(self) -> str:
-        """URL of the broker."""
-        return self.nats_url or f"nats://{self.addresses.broker}"
+    def broker(self) -> list[str]:
+        """URLs of the broker."""
+        seeds = [seed.strip() for seed in self.nats_url.split(",")]
+        return list(filter(None, seeds)) or [f"nats://{self.addresses.broker}"]
 
     @property
     def broker_token(self) -> str | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from accord_runtime.settings import Settings
+from accord_runtime.settings import Settings, targets
 from services import topology
 from services.topology import MAX_OFFSET, MIN_OFFSET
 
@@ -14,7 +14,7 @@ def test_nothing_needs_to_be_set(tmp_path: Path) -> None:
     settings = Settings.from_environment("orders", topology.addresses, {"MESH_HOME": str(tmp_path)})
     assert settings.address == "127.0.0.1:9051"
     assert settings.database == f"sqlite:///{tmp_path}/orders.db"
-    assert settings.broker == "nats://127.0.0.1:4222"
+    assert settings.broker == ["nats://127.0.0.1:4222"]
     assert settings.broker_token is None
     assert settings.mail_server == "127.0.0.1:9061"
     assert settings.peers["payments"] == "127.0.0.1:9052"
@@ -32,7 +32,7 @@ def test_an_offset_moves_everything() -> None:
     environment = {"MESH_PORT_OFFSET": "100", "MESH_TARGETS": "payments=10.0.0.1:1"}
     settings = Settings.from_environment("orders", topology.addresses, environment)
     assert settings.address == "127.0.0.1:9151"
-    assert settings.broker == "nats://127.0.0.1:4322"
+    assert settings.broker == ["nats://127.0.0.1:4322"]
     assert settings.mail_server == "127.0.0.1:9161"
     assert settings.peers["inventory"] == "127.0.0.1:9153"
     assert settings.peers["payments"] == "10.0.0.1:1"
@@ -51,7 +51,7 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
     settings = Settings.from_environment("orders", topology.addresses, environment)
     assert settings.address == "0.0.0.0:1"
     assert settings.database == "postgresql://db/shop"
-    assert settings.broker == "nats://broker:1"
+    assert settings.broker == ["nats://broker:1"]
     assert settings.mail_server == "mail:25"
     assert settings.log_format == "text"
     (tmp_path / "nats.token").write_text("secret\n")
@@ -73,6 +73,12 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
         ("LOG_FORMAT", "xml"),
         ("MESH_TARGETS", "payments"),
         ("MESH_TARGETS", "=10.0.0.1:1"),
+        ("MESH_TARGETS", "payments=10.0.0.1:1,10.0.0.2:1"),
+        ("NATS_URL", "nats://a:4222,b:4222"),
+        ("NATS_URL", "nats://"),
+        ("NATS_URL", "http://a:4222"),
+        ("NATS_REPLICAS", "2"),
+        ("NATS_REPLICAS", "many"),
     ],
 )
 def test_what_cannot_be_used_is_refused(variable: str, value: str) -> None:
@@ -86,3 +92,24 @@ def test_an_empty_variable_is_none() -> None:
     names = ("MESH_PORT_OFFSET", "LOG_FORMAT", "MESH_HOME", "DATABASE_URL", "MESH_TARGETS")
     settings = Settings.from_environment("orders", topology.addresses, dict.fromkeys(names, ""))
     assert settings == Settings("orders", topology.addresses())
+
+
+def test_a_broker_may_have_several_seeds(tmp_path: Path) -> None:
+    """They are separated by commas; a bad one is named without its password."""
+    environment = {"NATS_URL": "nats://a:1, tls://me:secret@b,", "NATS_REPLICAS": "3"}
+    settings = Settings.from_environment("orders", topology.addresses, environment)
+    assert settings.broker == ["nats://a:1", "tls://me:secret@b"]
+    assert settings.nats_replicas == 3
+    with pytest.raises(ValueError, match="NATS_URL: 'b' is not") as caught:
+        Settings.from_environment("orders", topology.addresses, {"NATS_URL": "me:secret@b"})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_target_may_have_several_addresses() -> None:
+    """The commas of `ipv4:` and `ipv6:` belong to the address."""
+    text = "orders=ipv4:10.0.0.1:1,10.0.0.2:1, 10.0.0.3:1,payments=ipv6:[::1]:1,[::1]:2,a=b:1"
+    assert targets(text) == {
+        "orders": "ipv4:10.0.0.1:1,10.0.0.2:1,10.0.0.3:1",
+        "payments": "ipv6:[::1]:1,[::1]:2",
+        "a": "b:1",
+    }

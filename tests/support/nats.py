@@ -14,6 +14,7 @@ import nats
 from nats.js import JetStreamContext
 
 from tests.support.ports import free_port
+from tests.support.wait import until
 
 _START = 10.0
 
@@ -21,8 +22,9 @@ _START = 10.0
 class NatsServer:
     """One server process at a time, always on the same port and the same store."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.port: int = free_port()
+        self._options = options
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -36,6 +38,7 @@ class NatsServer:
         binary = shutil.which("nats-server", path=str(Path(sys.executable).parent))
         assert binary is not None
         command = [binary, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self._store)]
+        command += self._options
         # In a thread it would be quicker for others, but tests have nothing else to do.
         self._process = subprocess.Popen(  # noqa: ASYNC220
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -118,3 +121,39 @@ async def nats_server(*, started: bool = True) -> AsyncIterator[NatsServer]:
             yield server
         finally:
             server.kill()
+
+
+@asynccontextmanager
+async def nats_cluster(nodes: int = 3) -> AsyncIterator[list[NatsServer]]:
+    """Servers of one cluster that has a leader, each with a folder of its own."""
+    ports = [free_port() for _ in range(nodes)]
+    routes = ",".join(f"nats://127.0.0.1:{port}" for port in ports)
+    with tempfile.TemporaryDirectory(prefix="nats-") as folder:
+        servers = []
+        for number, port in enumerate(ports, start=1):
+            options = {
+                "--name": f"n{number}",
+                "--cluster_name": "tests",
+                "--cluster": f"nats://127.0.0.1:{port}",
+                "--routes": routes,
+            }
+            own = Path(folder, f"n{number}")
+            servers.append(NatsServer(own, *(part for pair in options.items() for part in pair)))
+        try:
+            await asyncio.gather(*(server.start() for server in servers))
+            async with servers[0].jetstream() as jetstream:
+                await until(lambda: _leads(jetstream), "the cluster to have a leader")
+            yield servers
+        finally:
+            for server in servers:
+                server.kill()
+
+
+async def _leads(jetstream: JetStreamContext) -> bool:
+    """Whether the cluster takes requests."""
+    try:
+        await jetstream.account_info()
+        await jetstream.streams_info()
+    except (TimeoutError, nats.errors.Error):
+        return False
+    return True

@@ -59,9 +59,11 @@ class BrokerPolicyStore:
         jetstream = await self._broker.jetstream()  # waits for as long as there is no broker
         async with asyncio.timeout(PATIENCE):
             try:
-                return await jetstream.key_value(BUCKET)
+                bucket = await jetstream.key_value(BUCKET)
             except BucketNotFoundError:
-                return await jetstream.create_key_value(KeyValueConfig(BUCKET, history=5))
+                bucket = await jetstream.create_key_value(KeyValueConfig(BUCKET, history=5))
+            await self._broker.ensure_copies(jetstream, (await bucket.status()).stream_info)
+            return bucket
 
 
 async def _documents(bucket: KeyValue) -> dict[str, str]:

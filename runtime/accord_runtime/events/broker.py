@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import nats
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.errors import APIError, NotFoundError
 
 from accord_runtime.settings import Settings
 
@@ -43,11 +44,13 @@ class Broker:
         self._settings = settings
         self._client: Client | None = None
         self._lock = asyncio.Lock()
+        self._said: set[str] = set()
+        self.problem = "it has not acknowledged them"
+        """What went wrong last."""
 
     async def client(self) -> Client:
         """The connection; waits, for as long as it takes, until there is one."""
         async with self._lock:
-            said = False
             while self._client is None or self._client.is_closed:
                 try:
                     self._client = await nats.connect(
@@ -56,15 +59,16 @@ class Broker:
                         token=self._settings.broker_token,
                         max_reconnect_attempts=-1,
                         reconnect_time_wait=0.2,
-                        connect_timeout=2,
+                        connect_timeout=1,
                         ping_interval=5,
                         allow_reconnect=True,
                         error_cb=self._error,
+                        disconnected_cb=self._disconnected,
+                        reconnected_cb=self._connected,
                     )
+                    await self._connected()
                 except (OSError, TimeoutError, nats.errors.Error) as error:
-                    if not said:
-                        log.warning("the broker is away (%s); events wait in the outbox", error)
-                        said = True
+                    await self._error(error)
                     await asyncio.sleep(_RETRY)
             return self._client
 
@@ -77,18 +81,56 @@ class Broker:
         if self._client is not None and not self._client.is_closed:
             await self._client.close()
 
+    async def noting(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await something of which the failure is to be told as the broker's `problem`."""
+        try:
+            await work
+        except Exception as error:
+            self.problem = f"{type(error).__name__}: {error}"
+            raise
+
+    async def ensure_stream(self, jetstream: JetStreamContext, service: str) -> None:
+        """Make the stream of a service, unless it is there, and see to its copies."""
+        config = stream_of(service)
+        assert config.name is not None
+        try:
+            info = await jetstream.stream_info(config.name)
+        except NotFoundError:
+            info = await jetstream.add_stream(config)
+        await self.ensure_copies(jetstream, info)
+
+    async def ensure_copies(self, jetstream: JetStreamContext, info: StreamInfo) -> None:
+        """Raise the copies of a stream to what the settings say; lowering them is by hand.
+
+        A cluster that is too small for them keeps those that it has, and that is said.
+        """
+        name, has, wanted = info.config.name, info.config.num_replicas, self._settings.nats_replicas
+        if (has or 1) >= wanted:
+            return
+        try:
+            await jetstream.update_stream(replace(info.config, num_replicas=wanted))
+            log.info("stream %s has %d copies from now on", name, wanted)
+        except APIError as error:
+            self._warn(f"no {wanted} copies of stream {name}: {error.description}")
+
+    async def _connected(self) -> None:
+        assert self._client is not None
+        url = self._client.connected_url
+        log.info("connected to the broker at %s:%s", url and url.hostname, url and url.port)
+        self._said.clear()
+
+    async def _disconnected(self) -> None:
+        log.info("the connection to the broker is lost")
+
     async def _error(self, error: Exception) -> None:
-        log.debug("broker: %s", error)
+        self.problem = str(error) or type(error).__name__
+        self._warn(f"the broker is away ({self.problem}); events wait in the outbox")
 
-
-async def ensure_stream(jetstream: JetStreamContext, service: str) -> None:
-    """Make the stream of a service, unless it is there."""
-    config = stream_of(service)
-    assert config.name is not None
-    try:
-        await jetstream.stream_info(config.name)
-    except NotFoundError:
-        await jetstream.add_stream(config)
+    def _warn(self, text: str) -> None:
+        """Once, until there is a connection again."""
+        if text not in self._said:
+            self._said.add(text)
+            log.warning("%s", text)
 
 
 async def persistently(what: str, attempt: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -28,7 +28,7 @@ from nats.js.errors import NotFoundError
 
 from accord import event_policy, use_trace
 from accord_runtime.database import Database, Lock, Tx
-from accord_runtime.events.broker import MAX_AGE, Broker, ensure_stream, persistently
+from accord_runtime.events.broker import MAX_AGE, Broker, persistently
 from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
 
@@ -152,7 +152,7 @@ class Inbox:
         Where messages are out that were not acknowledged, it is made anew behind the last one
         that was: else they would come again in half a minute, and later ones before them.
         """
-        await ensure_stream(jetstream, self._source)
+        await self._broker.ensure_stream(jetstream, self._source)
         acknowledged = 0
         try:
             info = await jetstream.consumer_info(self._stream, self._service)

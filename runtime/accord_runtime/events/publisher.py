@@ -18,7 +18,7 @@ from urllib.parse import quote
 from nats.js import JetStreamContext
 
 from accord_runtime.database import Database, Lock, Tx
-from accord_runtime.events.broker import MAX_AGE, Broker, ensure_stream, persistently
+from accord_runtime.events.broker import MAX_AGE, Broker, persistently
 from accord_runtime.events.notifier import RECORD, Notifier
 from accord_runtime.events.outbox import Event, after_position, head, number
 
@@ -128,7 +128,8 @@ class Publisher:
     async def _hold(self) -> None:
         async with self._database.exclusive("relay") as lock, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._number(lock))
-            tasks.create_task(persistently("publishing", partial(self._publish, lock)))
+            publish = lambda: self._broker.noting(self._publish(lock))  # noqa: E731
+            tasks.create_task(persistently("publishing", publish))
 
     async def _number(self, lock: Lock) -> None:
         while True:
@@ -180,7 +181,7 @@ class Publisher:
 
     async def _compare(self, lock: Lock, jetstream: JetStreamContext) -> Mark:
         """Compare what was noted with what the broker has, and go back if it has less."""
-        await ensure_stream(jetstream, self._service)
+        await self._broker.ensure_stream(jetstream, self._service)
         info = await jetstream.stream_info(self._stream)
         created, last = str(info.created), info.state.last_seq
 

@@ -46,9 +46,12 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.T
         await asyncio.gather(task, return_exceptions=True)
 
 
-def broker_at(url: str, service: str) -> Broker:
+def broker_at(url: str, service: str, replicas: int = 1) -> Broker:
     """The connection of a service to a broker."""
-    return Broker(Settings(service, topology.addresses(), home=Path("/nowhere"), nats_url=url))
+    home = Path("/nowhere")
+    return Broker(
+        Settings(service, topology.addresses(), home=home, nats_url=url, nats_replicas=replicas)
+    )
 
 
 def append(
@@ -67,9 +70,9 @@ def watched(notifier: Notifier) -> int:
 class OrdersProcess:
     """A process of the service "orders": its outbox, and its publisher."""
 
-    def __init__(self, database: Database, url: str) -> None:
+    def __init__(self, database: Database, url: str, replicas: int = 1) -> None:
         self.database = database
-        self.broker = broker_at(url, "orders")
+        self.broker = broker_at(url, "orders", replicas)
         self.notifier = Notifier()
         self.publisher = Publisher("orders", database, self.broker, self.notifier)
         self.outbox = Outbox(self.publisher.wake, self.notifier.changed)
@@ -93,9 +96,11 @@ class OrdersProcess:
 
 
 @asynccontextmanager
-async def publishing(database: Database, url: str) -> AsyncIterator[OrdersProcess]:
+async def publishing(
+    database: Database, url: str, replicas: int = 1
+) -> AsyncIterator[OrdersProcess]:
     """A process that publishes."""
-    process = OrdersProcess(database, url)
+    process = OrdersProcess(database, url, replicas)
     async with background(process.publisher.serve()):
         yield process
     await process.broker.close()

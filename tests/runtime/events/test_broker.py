@@ -1,10 +1,18 @@
-"""Cancelling what talks to the broker."""
+"""The connection to the broker: seeds, copies of streams, and cancelling what talks to it."""
 
 import asyncio
+import logging
 
+import nats
 import pytest
 
-from accord_runtime.events.broker import abortable
+from accord_runtime.admin.policy_store import BUCKET, BrokerPolicyStore
+from accord_runtime.database import Database
+from accord_runtime.events.broker import Broker, abortable
+from tests.runtime.events.support import STREAM, broker_at, length, note, publishing
+from tests.support.nats import NatsServer, nats_cluster
+from tests.support.ports import free_port
+from tests.support.wait import until
 
 
 async def test_a_cancellation_that_is_swallowed_is_repeated() -> None:
@@ -39,3 +47,86 @@ async def test_an_error_reaches_the_caller() -> None:
 
     with pytest.raises(ConnectionError):
         await abortable(fails())
+
+
+async def test_a_seed_that_is_down_at_the_start_is_said(
+    broker_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Within two seconds and once; with another seed in the list there is a connection."""
+    caplog.set_level(logging.INFO)
+    down = f"nats://127.0.0.1:{free_port()}"
+    broker = broker_at(down, "orders")
+    waiting = asyncio.create_task(broker.client())
+    await until(lambda: "the broker is away" in caplog.text, "the outage to be said", seconds=2)
+    assert down.removeprefix("nats://127.0.0.1:") in caplog.text
+    assert "refused" in broker.problem.lower() or "failed" in broker.problem.lower()
+    await asyncio.sleep(1)  # five more attempts
+    assert caplog.text.count("the broker is away") == 1
+    waiting.cancel()
+    several = broker_at(f"{down}, {broker_server.url}", "orders")
+    async with asyncio.timeout(5):
+        assert (await several.client()).is_connected
+    assert f"connected to the broker at 127.0.0.1:{broker_server.port}" in caplog.text
+    await several.close()
+
+
+async def test_a_lost_connection_and_its_return_are_said(
+    broker_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both are lines of information, with the server that it is now."""
+    caplog.set_level(logging.INFO)
+    broker = broker_at(broker_server.url, "orders")
+    await broker.client()
+    await broker_server.restart()
+    await until(lambda: caplog.text.count("connected to the broker at") == 2, "the return")
+    assert "the connection to the broker is lost" in caplog.text
+    await broker.close()
+
+
+async def test_copies_are_refused_where_there_is_no_cluster(
+    record: Database, broker_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker's own words are in the log, once, and events are published all the same."""
+    async with publishing(record, broker_server.url, 3) as orders:
+        await orders.append(note("a"))
+        async with broker_server.jetstream() as jetstream:
+
+            async def there() -> bool:
+                return bool(await length(jetstream))
+
+            await until(there, "the event")
+    (said,) = [each.getMessage() for each in caplog.records if "copies" in each.getMessage()]
+    assert said.startswith("no 3 copies of stream ORDERS: ")
+    assert "non-clustered" in said
+
+
+async def kept(broker: Broker) -> bool:
+    """Write live policy; while copies are made there may be nobody to take it."""
+    try:
+        await BrokerPolicyStore(broker).put("shop.v1.S/M", "{}")
+    except (TimeoutError, nats.errors.Error):
+        return False
+    return True
+
+
+async def test_copies_follow_the_setting_upwards() -> None:
+    """Streams and live policy that have one copy get three while they are used, and keep them."""
+    async with nats_cluster() as servers:
+        urls = ",".join(server.url for server in servers)
+        async with servers[0].jetstream() as jetstream:
+
+            async def copies(stream: str) -> int | None:
+                return (await jetstream.stream_info(stream)).config.num_replicas
+
+            async def seen(replicas: int) -> list[int | None]:
+                broker = broker_at(urls, "orders", replicas)
+                await broker.ensure_stream(await broker.jetstream(), "orders")
+                await until(lambda: kept(broker), "the policy to be kept")
+                await broker.close()
+                return [await copies(STREAM), await copies(f"KV_{BUCKET}")]
+
+            assert await seen(1) == [1, 1]
+            await jetstream.publish("orders.a", b"before")
+            assert await seen(3) == [3, 3]
+            assert await seen(1) == [3, 3]
+            assert (await jetstream.stream_info(STREAM)).state.messages == 1
