@@ -108,7 +108,8 @@ class Mesh:
     identity, and all whom a contract does not list. `channel_options` are those of all channels, as
     far as one's own do not win over them. `health_checks` are the targets whose channels watch
     `grpc.health.v1` and send nothing to a server that does not say SERVING; without metadata, so
-    that a server which asks for some would never be called. `service_config` replaces the one that
+    that a server which asks for some would never be called. A mapping names the service whose
+    health is watched; else it is "", the whole server. `service_config` replaces the one that
     channels have by themselves (see `accord.client.service_config`). `message_sizes` has its
     servers record the sizes of messages beside durations (see `accord.telemetry.metrics`). `clock`
     is monotonic, `random` uniform over [0, 1).
@@ -132,7 +133,7 @@ class Mesh:
         limits: Limits | None = None,
         authorize: bool = False,
         channel_options: Options = (),
-        health_checks: Iterable[str] = (),
+        health_checks: Iterable[str] | Mapping[str, str] = (),
         service_config: Mapping[str, Any] | None = None,  # as in JSON
         message_sizes: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -163,7 +164,8 @@ class Mesh:
             name, clock, self.control, validator, idempotency, translate, authorize
         )
         self._channel_defaults = _merged(_CHANNEL_OPTIONS, channel_options)
-        self._health_checks = frozenset(health_checks)
+        names = health_checks if isinstance(health_checks, Mapping) else ()
+        self._health_checks = {**dict.fromkeys(health_checks, ""), **dict(names)}
         for target in self._health_checks:
             self.address(target)
         self._channels: dict[tuple[Hashable, ...], grpc.aio.Channel] = {}
@@ -214,7 +216,7 @@ class Mesh:
             check_service(name)
         config = self._service_config
         if config is None:
-            config = balancing.default(health=target in self._health_checks)
+            config = balancing.default(health=self._health_checks.get(target))
         derived = (("grpc.service_config", json.dumps(config)),)
         return _merged((*derived, *self._channel_defaults), options)
 

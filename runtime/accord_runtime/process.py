@@ -19,8 +19,15 @@ import accord
 from accord.admin.mesh_service import CONTRACT, serve
 from accord.contract.live_overrides import FileSource, Layer
 from accord_runtime import admin, state_folder, telemetry
+from accord_runtime.admin import health
 from accord_runtime.admin.policy_store import BrokerPolicyStore
-from accord_runtime.database import Database, DatabaseLocked, DatabaseUnavailable, open_database
+from accord_runtime.database import (
+    Database,
+    DatabaseCorrupt,
+    DatabaseError,
+    DatabaseUnavailable,
+    open_database,
+)
 from accord_runtime.database.migrations import migrate
 from accord_runtime.events import inbox, outbox, publisher
 from accord_runtime.events.broker import Broker
@@ -48,6 +55,7 @@ MIGRATIONS: Final = [
     *admin.MIGRATIONS,
     *ownership.MIGRATIONS,
     *table.FLOW_MIGRATIONS,
+    *health.MIGRATIONS,
 ]
 
 GRACE: Final = 5.0
@@ -74,11 +82,11 @@ async def running(
 
     Raises:
         ContractError: a policy in the contract is invalid.
-        DatabaseLocked: another process owns the database file.
-        DatabaseUnavailable: the database cannot be reached.
+        DatabaseError: the database cannot be reached, is another process's, or is damaged.
         OSError: the port is in use.
     """
-    for contract in (*service.contracts, *admin.CONTRACTS, admin.SAGA_CONTRACT, CONTRACT):
+    recorded_by = (*service.contracts, *admin.CONTRACTS, admin.SAGA_CONTRACT)
+    for contract in (*recorded_by, admin.HEALTH_CONTRACT, CONTRACT):
         accord.check_service(contract)
     async with contextlib.AsyncExitStack() as stack:
         database = await open_database(settings.database, service.name)
@@ -94,7 +102,7 @@ async def running(
             service.name,
             targets=settings.peers,
             channel_options=CHANNEL_OPTIONS,
-            health_checks=settings.peers,
+            health_checks=dict.fromkeys(settings.peers, CONTRACT),
             validator=validation.violations,
             idempotency=SqlIdempotencyStore(database),
             translate=_translate,
@@ -105,7 +113,7 @@ async def running(
             mesh=mesh,
             database=database,
             # Two processes on one port would share its calls in silence.
-            server=mesh.server(options=[("grpc.so_reuseport", 0)]),
+            server=(server := mesh.server(options=[("grpc.so_reuseport", 0)])),
             # The address is this process's own as long as it lives, and the next one's after it;
             # replicas on other machines may well listen on the same one.
             executor=Executor(database, owner=f"{socket.gethostname()}/{settings.address}"),
@@ -116,9 +124,16 @@ async def running(
         )
         service.build(runtime)
         live_policy = BrokerPolicyStore(broker)
+
+        async def tell(serving: bool) -> None:
+            for contract in ("", *recorded_by):
+                await server.set_health(contract, serving)
+
+        where = f"schema {service.name}" if settings.database_url else settings.database
+        watch = health.Health(database, where, service.name.upper(), tell, lambda: broker.problem)
         contracts = (
             *service.contracts,
-            *admin.serve(runtime),
+            *admin.serve(runtime, watch),
             serve(
                 mesh,
                 runtime.server,
@@ -144,6 +159,8 @@ async def running(
         await runtime.executor.take_back()
         background.start("executor", runtime.executor.serve)
         background.start("relay", publishing.serve)
+        background.start("database", watch.watch_database)
+        background.start("lag", watch.watch_relay)
         background.start("hub", lambda: notifier.serve(database))
         # It may come, change and go at any time.
         policy_file = FileSource(settings.home / "policy.json")
@@ -161,9 +178,12 @@ async def running(
 
 
 def _translate(error: Exception) -> accord.ServiceError | None:
-    """A database that is away is the caller's to try again."""
+    """A database that is away is the caller's to try again, one that is damaged is not."""
     if isinstance(error, DatabaseUnavailable):
         return accord.Unavailable("DATABASE_UNAVAILABLE", 1.0, "the record cannot be reached")
+    if isinstance(error, DatabaseCorrupt):
+        text = "the record is damaged: its operator must repair it"
+        return accord.ServiceError(grpc.StatusCode.DATA_LOSS, "DATABASE_CORRUPT", text)
     return None
 
 
@@ -191,7 +211,7 @@ async def _sweep(database: Database) -> None:
     while True:
         try:
             await database.write(lambda tx: idempotency.sweep(tx, time.time()))
-        except DatabaseUnavailable as error:
+        except DatabaseError as error:
             log.warning("old answers could not be removed: %s", error)
         await asyncio.sleep(3600)
 
@@ -258,7 +278,7 @@ def main(service: Service, addresses: Callable[[int], Addresses]) -> None:
         if settings.home.exists() or not settings.database_url:
             state_folder.prepare(settings.home)
         sys.exit(0 if asyncio.run(_main(service, settings, recorded)) else 1)
-    except (DatabaseLocked, DatabaseUnavailable, accord.ContractError, OSError) as error:
+    except (DatabaseError, accord.ContractError, OSError) as error:
         log.critical("%s", error)
         sys.exit(1)
     finally:

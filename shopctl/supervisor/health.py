@@ -22,10 +22,12 @@ class State(StrEnum):
 
 
 class Answer(NamedTuple):
-    """SERVING, NOT_SERVING or UNREACHABLE, and why not as far as it says."""
+    """SERVING, NOT_SERVING or UNREACHABLE, and what is wrong as far as it says."""
 
     state: State
     reason: str = ""
+    waiting: int = 0
+    """Events of a service that the broker has not acknowledged."""
 
 
 Check = Callable[[str, float], Awaitable[Answer]]
@@ -38,7 +40,10 @@ async def _open(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
 
 
 async def check_grpc(address: str, timeout: float) -> Answer:
-    """A `Check` by `grpc.health.v1.Health/Check` of the server as a whole (service name "")."""
+    """A `Check` by `grpc.health.v1.Health/Check` of the server as a whole (service name "").
+
+    What it says beyond that, it says by `accord.ops.v1.HealthService`, if it serves that.
+    """
     try:
         async with asyncio.timeout(timeout):
             # A refused connection is cheap to notice here; a gRPC channel would go into
@@ -50,6 +55,9 @@ async def check_grpc(address: str, timeout: float) -> Answer:
 
     import grpc.aio
     from grpc_health.v1 import health_pb2
+
+    from accord.ops.v1.health_pb2 import GetHealthRequest, GetHealthResponse
+    from accord.ops.v1.health_pb2_grpc import HealthServiceStub
 
     # A proxy from the environment has no business between us and loopback.
     options = [("grpc.enable_http_proxy", 0)]
@@ -66,8 +74,20 @@ async def check_grpc(address: str, timeout: float) -> Answer:
         except grpc.aio.AioRpcError as error:
             unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
             return Answer(State.UNREACHABLE if error.code() in unreachable else State.NOT_SERVING)
+        try:
+            said = await HealthServiceStub(channel).GetHealth(GetHealthRequest(), timeout=timeout)
+        except grpc.aio.AioRpcError:
+            said = GetHealthResponse()
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
-    return Answer(State.SERVING if serving else State.NOT_SERVING)
+    reasons = [said.database_problem] if said.database_problem else []
+    if said.broker_problem:
+        oldest = said.oldest_age.ToSeconds()
+        reasons.append(
+            f"{said.waiting_events} events wait for the broker, the oldest for {oldest} s: "
+            + said.broker_problem
+        )
+    state = State.SERVING if serving else State.NOT_SERVING
+    return Answer(state, "; ".join(reasons), said.waiting_events)
 
 
 async def check_broker(address: str, timeout: float) -> Answer:

@@ -38,7 +38,8 @@ class Row:
         restarts: how often it was started again.
         memory: PSS in bytes.
         managed: False when it was left out and is somebody else's.
-        reason: why it does not serve, as far as it says.
+        reason: what is wrong with it, as far as it says.
+        waiting: events of it that the broker has not acknowledged.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Row:
     memory: int | None
     managed: bool = True
     reason: str = ""
+    waiting: int = 0
 
 
 async def survey(run: Run) -> list[Row]:
@@ -80,6 +82,7 @@ def _row(process: ProcessRecord, answer: Answer) -> Row:
         memory=proportional_bytes(process.pid) if process.pid else None,
         managed=process.managed,
         reason=answer.reason,
+        waiting=answer.waiting,
     )
 
 

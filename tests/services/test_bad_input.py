@@ -111,7 +111,7 @@ def test_every_rpc_has_a_row() -> None:
     """An RPC that is added to a contract must be added to the tables."""
     assert WRONG.keys() == RPCS.keys()
     assert GOOD.keys() == RPCS.keys()
-    assert all(WRONG.values())
+    assert all(WRONG[rpc] or not GOOD[rpc].DESCRIPTOR.fields for rpc in WRONG)
     assert {row.rpc for row in REFUSED} <= RPCS.keys()
 
 

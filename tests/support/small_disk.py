@@ -36,6 +36,10 @@ class SmallDisk:
             self.fill()
             time.sleep(0.2)
 
+    def make_read_only(self) -> None:
+        """Refuse all writes from now on."""
+        subprocess.run(["mount", "-o", "remount,ro", str(self.folder)], check=True)
+
     def free(self) -> None:
         """Give the space back."""
         self._ballast.unlink()

@@ -6,7 +6,14 @@ import grpc.aio
 from grpc.aio import _server
 from grpc_health.v1 import health, health_pb2_grpc
 
-from accord.server.registration import HEALTH, LAME_DUCK, SERVING, Pipelines, Registration
+from accord.server.registration import (
+    HEALTH,
+    LAME_DUCK,
+    NOT_SERVING,
+    SERVING,
+    Pipelines,
+    Registration,
+)
 
 
 class Server(Registration[_server.Server], grpc.aio.Server):
@@ -38,6 +45,10 @@ class Server(Registration[_server.Server], grpc.aio.Server):
         if HEALTH not in self._services:
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self)
         await self._server.start()
+
+    async def set_health(self, service: str, serving: bool) -> None:
+        """Say whether a service serves, "" for the process; once it drains, nothing does."""
+        await self._health.set(service, SERVING if serving else NOT_SERVING)
 
     async def stop(self, grace: float | None = None) -> None:
         """Say "not serving", let callers move away, then stop; None stops at once.

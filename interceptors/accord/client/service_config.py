@@ -45,8 +45,8 @@ class ServiceConfigError(ValueError):
     """A config that gRPC would fail every call with, or that would do an interceptor's work."""
 
 
-def default(*, health: bool = False) -> dict[str, Json]:
-    """The config of a channel; `health`: its backends' health is watched, without any metadata."""
+def default(*, health: str | None = None) -> dict[str, Json]:
+    """The config of a channel; `health`: the service whose health is watched, without metadata."""
     return {
         "loadBalancingConfig": [
             {
@@ -64,7 +64,7 @@ def default(*, health: bool = False) -> dict[str, Json]:
                 }
             }
         ],
-        **({"healthCheckConfig": {"serviceName": ""}} if health else {}),
+        **({"healthCheckConfig": {"serviceName": health}} if health is not None else {}),
     }
 
 

@@ -8,7 +8,14 @@ import grpc
 from grpc import _server
 from grpc_health.v1 import health, health_pb2_grpc
 
-from accord.server.registration import HEALTH, LAME_DUCK, SERVING, Pipelines, Registration
+from accord.server.registration import (
+    HEALTH,
+    LAME_DUCK,
+    NOT_SERVING,
+    SERVING,
+    Pipelines,
+    Registration,
+)
 
 
 class Server(Registration[_server._Server], grpc.Server):
@@ -44,6 +51,11 @@ class Server(Registration[_server._Server], grpc.Server):
                 self._health.set(name, SERVING)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self)
         self._server.start()
+
+    def set_health(self, service: str, serving: bool) -> None:
+        """Say whether a service serves, "" for the process; once it drains, nothing does."""
+        if self._health is not None:
+            self._health.set(service, SERVING if serving else NOT_SERVING)
 
     def stop(self, grace: float | None = None) -> Event:
         """Say "not serving", let callers move away, then stop; None stops at once.

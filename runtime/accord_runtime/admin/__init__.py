@@ -1,36 +1,41 @@
 """What the operator of a service may see and do: parked work, sagas, traces, and the record.
 
-The contracts are `accord.ops.v1`. Every service serves WorkService,
-AuditService and TraceService, and SagaService if it has sagas. An intervention, its audit record
-and the answer to its idempotency key commit together.
+The contracts are `accord.ops.v1`. Every service serves WorkService, AuditService, TraceService and
+HealthService, and SagaService if it has sagas. An intervention, its audit record and the answer to
+its idempotency key commit together.
 """
 
 from typing import Final
 
 from accord.ops.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from accord.ops.v1.health_pb2_grpc import add_HealthServiceServicer_to_server
 from accord.ops.v1.saga_pb2_grpc import add_SagaServiceServicer_to_server
 from accord.ops.v1.trace_pb2_grpc import add_TraceServiceServicer_to_server
 from accord.ops.v1.work_pb2_grpc import add_WorkServiceServicer_to_server
 from accord_runtime.admin.audit import MIGRATIONS, AuditServicer, record
+from accord_runtime.admin.health import Health, HealthServicer
 from accord_runtime.admin.sagas import SagaServicer
 from accord_runtime.admin.traces import TraceServicer
 from accord_runtime.admin.work import WorkServicer
 from accord_runtime.service import Runtime
 
-__all__ = ["CONTRACTS", "MIGRATIONS", "SAGA_CONTRACT", "record", "serve"]
+__all__ = ["CONTRACTS", "HEALTH_CONTRACT", "MIGRATIONS", "SAGA_CONTRACT", "record", "serve"]
 
 CONTRACTS: Final = (
     "accord.ops.v1.WorkService",
     "accord.ops.v1.AuditService",
     "accord.ops.v1.TraceService",
 )
-"""What every service serves."""
+"""What every service serves from its database."""
+
+HEALTH_CONTRACT: Final = "accord.ops.v1.HealthService"
+"""What every service serves, whatever its database does."""
 
 SAGA_CONTRACT: Final = "accord.ops.v1.SagaService"
 """What a service with sagas serves, too."""
 
 
-def serve(runtime: Runtime) -> tuple[str, ...]:
+def serve(runtime: Runtime, health: Health) -> tuple[str, ...]:
     """Add the operator's services to a server, and return their contracts."""
     server, database = runtime.server, runtime.database
     executor = runtime.executor
@@ -38,8 +43,10 @@ def serve(runtime: Runtime) -> tuple[str, ...]:
     add_AuditServiceServicer_to_server(AuditServicer(database), server)
     traces = TraceServicer(database, runtime.telemetry.recent)
     add_TraceServiceServicer_to_server(traces, server)
+    add_HealthServiceServicer_to_server(HealthServicer(health), server)
+    contracts = (*CONTRACTS, HEALTH_CONTRACT)
     if runtime.sagas is None:
-        return CONTRACTS
+        return contracts
     sagas = SagaServicer(database, executor, runtime.sagas)
     add_SagaServiceServicer_to_server(sagas, server)
-    return (*CONTRACTS, SAGA_CONTRACT)
+    return (*contracts, SAGA_CONTRACT)

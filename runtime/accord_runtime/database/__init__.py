@@ -16,6 +16,7 @@ import re
 from accord_runtime.database.interface import CommitUnknown as CommitUnknown
 from accord_runtime.database.interface import Conflict as Conflict
 from accord_runtime.database.interface import Database as Database
+from accord_runtime.database.interface import DatabaseCorrupt as DatabaseCorrupt
 from accord_runtime.database.interface import DatabaseError as DatabaseError
 from accord_runtime.database.interface import DatabaseLocked as DatabaseLocked
 from accord_runtime.database.interface import DatabaseUnavailable as DatabaseUnavailable
@@ -34,6 +35,7 @@ async def open_database(url: str, service: str) -> Database:
         service: lower-case name; on PostgreSQL the schema that holds the service's tables.
 
     Raises:
+        DatabaseCorrupt: the file is damaged, or no database.
         DatabaseLocked: another process owns the SQLite file.
         DatabaseUnavailable: the file or the server cannot be reached.
         ValueError: the URL or the name is not usable.

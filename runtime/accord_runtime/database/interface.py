@@ -35,6 +35,10 @@ class CommitUnknown(DatabaseUnavailable):
     """The connection was lost during COMMIT: the work is either wholly there or not at all."""
 
 
+class DatabaseCorrupt(DatabaseError):
+    """The file is damaged, or no database: no retry helps; docs/operations.md says what does."""
+
+
 class DatabaseLocked(DatabaseError):
     """Another process owns this SQLite file."""
 
@@ -143,6 +147,13 @@ class Lock:
 class Database(ABC):
     """One service's database; belongs to the event loop it was opened on."""
 
+    on_failure: Callable[[DatabaseError], None] | None = None
+    """Told, on the event loop, of what kept a transaction from its end: not reached, or damaged."""
+
+    def _failed(self, error: BaseException) -> None:
+        if self.on_failure and isinstance(error, DatabaseUnavailable | DatabaseCorrupt):
+            self.on_failure(error)
+
     def prepare(self, tx: Tx) -> None:  # noqa: B027 - most need nothing
         """Make what the service's tables are put into; `open_database` runs it first."""
 
@@ -156,6 +167,7 @@ class Database(ABC):
         Raises:
             Conflict: a unique or primary key exists already.
             DatabaseUnavailable: not written; as `CommitUnknown`, perhaps written.
+            DatabaseCorrupt: what it is stored in is damaged; not written.
             DatabaseError: any other fault of a statement.
         """
 

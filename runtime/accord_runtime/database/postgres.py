@@ -252,6 +252,7 @@ class PostgresDatabase(Database):
             lambda: _Session(self._url, self._service, self._closing),
             threads=threads,
             backlog=BACKLOG,
+            failed=self._failed,
         )
 
     def prepare(self, tx: Tx) -> None:

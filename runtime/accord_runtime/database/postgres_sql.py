@@ -12,6 +12,7 @@ from psycopg.adapt import Loader
 
 from accord_runtime.database.interface import (
     Conflict,
+    DatabaseCorrupt,
     DatabaseError,
     DatabaseUnavailable,
     Params,
@@ -64,6 +65,8 @@ def translated(error: psycopg.Error) -> DatabaseError:
     """What a caller gets for an error of the driver."""
     if isinstance(error, psycopg.errors.UniqueViolation):
         return Conflict(str(error))
+    if isinstance(error, psycopg.errors.DataCorrupted | psycopg.errors.IndexCorrupted):
+        return DatabaseCorrupt(str(error))
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseUnavailable(str(error))
     return DatabaseError(str(error))

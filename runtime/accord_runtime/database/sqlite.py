@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import ClassVar, TypeVar
 from accord_runtime.database.interface import (
     Conflict,
     Database,
+    DatabaseCorrupt,
     DatabaseError,
     DatabaseLocked,
     DatabaseUnavailable,
@@ -37,6 +39,8 @@ GROUP = 256
 """Writes per commit at most, so that the first of a burst does not wait for all of it."""
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another program that has the file locked, such as the sqlite3 shell."""
+AUDIT = 1.0
+"""Seconds in which damage is looked for when the file is opened; 0.6 s go through 300 MB."""
 
 _KEYS = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
 _TRANSIENT = (
@@ -46,9 +50,8 @@ _TRANSIENT = (
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
 )
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _translated(error: sqlite3.Error) -> DatabaseError:
@@ -57,13 +60,15 @@ def _translated(error: sqlite3.Error) -> DatabaseError:
         return Conflict(str(error))
     if code is not None and code & 0xFF in _TRANSIENT:
         return DatabaseUnavailable(str(error))
+    if code is not None and code & 0xFF in _DAMAGE:
+        return DatabaseCorrupt(str(error))
     return DatabaseError(str(error))
 
 
 def _lost(error: sqlite3.Error) -> DatabaseError:
     """What a caller gets whose transaction could not begin or commit."""
     failure = _translated(error)
-    if not isinstance(error, sqlite3.IntegrityError):
+    if not isinstance(error, sqlite3.IntegrityError) and not isinstance(failure, DatabaseCorrupt):
         failure = DatabaseUnavailable(f"the transaction was lost: {error}")
     failure.__cause__ = error
     return failure
@@ -107,14 +112,35 @@ class _Session:
             self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
             for pragma in self.pragmas:
                 self._connection.execute(f"PRAGMA {pragma}")
+            if damage := self._damage():
+                raise DatabaseCorrupt(f"{path} is damaged: {damage}")
         except sqlite3.Error as error:
-            raise DatabaseUnavailable(f"cannot open {path}: {error}") from error
+            damaged = isinstance(_translated(error), DatabaseCorrupt)
+            kind = DatabaseCorrupt if damaged else DatabaseUnavailable
+            raise kind(f"cannot open {path}: {error}") from error
+
+    def _damage(self) -> str:
+        return ""
 
     def close(self) -> None:
         self._connection.close()
 
 
 class _Writer(_Session):
+    def _damage(self) -> str:
+        # Before SQLite 3.41 nothing but an interrupt ends a check that is under way.
+        timer = threading.Timer(AUDIT, self._connection.interrupt)
+        timer.start()
+        try:
+            found: str = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            return "" if found == "ok" else " ".join(found.split())
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            return ""
+        finally:
+            timer.cancel()
+
     def run(self, jobs: Sequence[Job]) -> None:
         connection = self._connection
         try:
@@ -197,10 +223,19 @@ class SqliteDatabase(Database):
         self._named: dict[str, asyncio.Lock] = {}
         # One writer is also what keeps checkpoints and writes from different connections apart.
         self._writer = WorkerThreads(
-            f"{service}-write", lambda: _Writer(path), threads=1, backlog=BACKLOG, group=GROUP
+            f"{service}-write",
+            lambda: _Writer(path),
+            threads=1,
+            backlog=BACKLOG,
+            group=GROUP,
+            failed=self._failed,
         )
         self._readers = WorkerThreads(
-            f"{service}-read", lambda: _Reader(path), threads=READERS, backlog=BACKLOG
+            f"{service}-read",
+            lambda: _Reader(path),
+            threads=READERS,
+            backlog=BACKLOG,
+            failed=self._failed,
         )
 
     async def write(self, fn: Callable[[Tx], T]) -> T:

@@ -62,7 +62,8 @@ class WorkerThreads:
     """At most `threads` threads, each with a session of its own, fed from one bounded queue.
 
     Threads start when they are first needed. With `group > 1` a thread hands its session all jobs
-    that are waiting, up to that many, so that they can share a commit.
+    that are waiting, up to that many, so that they can share a commit. `failed` is told of each
+    error, on the event loop.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class WorkerThreads:
         threads: int,
         backlog: int,
         group: int = 1,
+        failed: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self._name = name
         self._connect = connect
         self._limit = threads
         self._group = group
+        self._failed = failed
         self._loop = asyncio.get_running_loop()
         # The semaphore is what bounds the queue: callers wait for room without blocking the loop.
         self._room = asyncio.Semaphore(backlog)
@@ -169,6 +172,8 @@ class WorkerThreads:
         for job in jobs:
             self._unfinished -= 1
             self._room.release()
+            if job.error is not None:
+                self._failed(job.error)
             for callback in job.after:
                 try:
                     callback()

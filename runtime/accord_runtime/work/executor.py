@@ -28,7 +28,7 @@ from functools import partial
 from typing import Final
 
 from accord import failure_of, use_trace
-from accord_runtime.database import Database, DatabaseError, Tx
+from accord_runtime.database import Database, DatabaseCorrupt, DatabaseError, Tx
 from accord_runtime.work import ownership, table
 from accord_runtime.work.table import Effect, LeaseLost, Work
 
@@ -360,7 +360,7 @@ class Executor:
         text = _in_words(error)
         now = self._clock()
         retry_at = None
-        if isinstance(error, Permanent) or work.attempts >= len(queue.delays):
+        if isinstance(error, Permanent | DatabaseCorrupt) or work.attempts >= len(queue.delays):
             log.error("%s %s is parked: %s", work.queue, work.key, text)
         else:
             retry_at = now + max(queue.delays[work.attempts], _told(error))

@@ -55,8 +55,8 @@ def test_bad_config_is_refused(config: dict[str, Any], problem: str) -> None:
         accord.Mesh("caller", service_config=config)
 
 
-@pytest.mark.parametrize("health", [False, True])
-def test_default_passes_the_check(health: bool) -> None:
+@pytest.mark.parametrize("health", [None, "", "shop.orders.v1.OrderService"])
+def test_default_passes_the_check(health: str | None) -> None:
     """What a channel has by itself is what one may give."""
     service_config.check(service_config.default(health=health))
 

@@ -38,6 +38,7 @@ CARDS: Final = "shop.sandbox.v1.CardProcessorService/"
 CARRIER: Final = "shop.sandbox.v1.CarrierService/"
 SANDBOX: Final = "shop.sandbox.v1.SandboxService/"
 AUDIT: Final = "accord.ops.v1.AuditService/"
+HEALTH: Final = "accord.ops.v1.HealthService/"
 MESH: Final = "accord.ops.v1.MeshService/"
 SAGAS: Final = "accord.ops.v1.SagaService/"
 TRACES: Final = "accord.ops.v1.TraceService/"
@@ -651,6 +652,12 @@ def _(world: World) -> None:
     stranger = {**fault, "method": f"{NOTIFICATIONS}NoSuchMethod"}
     refusal = ("NOT_FOUND", "NOT_FOUND", f"{MESH}InjectFault")
     world.refused(*refusal, stranger, target="notifications")
+
+
+@row(f"{HEALTH}GetHealth")
+def _(world: World) -> None:
+    for target in ALL:
+        assert not world.call(f"{HEALTH}GetHealth", {}, target=target)["database_problem"]
 
 
 def _trace(world: World) -> str:

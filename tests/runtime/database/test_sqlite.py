@@ -14,6 +14,7 @@ import pytest
 
 from accord_runtime.database import (
     Database,
+    DatabaseCorrupt,
     DatabaseError,
     DatabaseLocked,
     DatabaseUnavailable,
@@ -170,7 +171,7 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "other.db"
     file.write_text("This is not a database, and it is longer than a header. " * 4)
     for _ in range(2):
-        with pytest.raises(DatabaseUnavailable, match="not a database"):
+        with pytest.raises(DatabaseCorrupt, match="not a database"):
             await open_database(f"sqlite:///{file}", "test")
     with pytest.raises(DatabaseUnavailable, match="cannot open"):
         await open_database(f"sqlite:///{file}/below.db", "test")

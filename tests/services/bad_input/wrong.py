@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from accord.ops.v1 import audit_pb2 as audit
+from accord.ops.v1 import health_pb2 as health
 from accord.ops.v1 import mesh_pb2 as mesh
 from accord.ops.v1 import saga_pb2 as sagas
 from accord.ops.v1 import trace_pb2 as trace
@@ -52,6 +53,7 @@ TRACE_ID: Final = "0af7651916cd43dd8448eb211c80319c"
 
 GOOD: Final[Mapping[str, Message]] = {
     "accord.ops.v1.AuditService/ListAudit": audit.ListAuditRequest(target=ID),
+    "accord.ops.v1.HealthService/GetHealth": health.GetHealthRequest(),
     "accord.ops.v1.TraceService/FindTraces": trace.FindTracesRequest(key=ID),
     "accord.ops.v1.TraceService/ListSpans": trace.ListSpansRequest(trace_id=TRACE_ID),
     "accord.ops.v1.MeshService/GetState": mesh.GetStateRequest(method_prefix="shop."),
@@ -245,6 +247,7 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_values("page_token", "x" * 257),
         *_name("target")[1:],
     ],
+    "accord.ops.v1.HealthService/GetHealth": [],
     "accord.ops.v1.TraceService/FindTraces": _name("key"),
     "accord.ops.v1.TraceService/ListSpans": [
         *_page("page_size"),

@@ -57,7 +57,7 @@ async def test_a_broker_that_refuses_is_started_again(small_disk: SmallDisk) -> 
 
         while await publishes():
             pass  # into what is left of the last page
-        state, reason = await check_broker(program.address, 2.0)
+        state, reason, _ = await check_broker(program.address, 2.0)
         assert state is State.NOT_SERVING
         assert "ORDERS" in reason
         assert "no space left" in reason

@@ -1,0 +1,177 @@
+"""Whether the work of a process gets done: its database commits, the broker takes its events.
+
+What `grpc.health.v1` says of it follows the database alone (docs/decisions/019). A failed
+transaction is no proof that nothing commits: a probe is, which writes as much as a large
+transaction does, and goes on until one is committed.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from opentelemetry import metrics
+from opentelemetry.metrics import Observation
+
+from accord.ops.v1 import health_pb2 as pb
+from accord.ops.v1.health_pb2_grpc import HealthServiceServicer
+from accord_runtime.database import Database, DatabaseCorrupt, DatabaseError, Tx
+from accord_runtime.events.outbox import committed
+from accord_runtime.grpc.types import Context
+
+log = logging.getLogger(__name__)
+
+MIGRATIONS: Final = ["CREATE TABLE health (id BIGINT NOT NULL PRIMARY KEY, probe BLOB NOT NULL)"]
+
+PROBE: Final = 1.0
+"""Seconds between two probes."""
+PROBE_TIMEOUT: Final = 5.0
+LOOK: Final = 5.0
+"""Seconds between two looks at how far the broker is behind."""
+LATE: Final = 10.0
+"""Seconds after which an event that waits is worth a warning."""
+AGAIN: Final = 60.0
+"""Seconds between two such warnings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """Events that are committed and that the broker has not acknowledged."""
+
+    events: int = 0
+    oldest: float = 0.0
+    """Seconds that the oldest of them has been waiting."""
+
+
+def lag(tx: Tx, stream: str, now: float) -> Lag:
+    """How far the broker is behind the record, of which `stream` is fed."""
+    acked = tx.value("SELECT position FROM relay WHERE stream = :stream", {"stream": stream}) or 0
+    events = committed(tx) - acked
+    since = tx.value(
+        "SELECT occurred_at FROM events WHERE position > :acked ORDER BY position LIMIT 1",
+        {"acked": acked},
+    ) or tx.value("SELECT MIN(occurred_at) FROM events WHERE position IS NULL")
+    return Lag(events, max(0.0, now - since)) if since else Lag()
+
+
+class Health:
+    """The health of one process; `tell` is told whether it serves, when that changes.
+
+    `where` names the database in the log, `why` says why the broker takes no events.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        where: str,
+        stream: str,
+        tell: Callable[[bool], Awaitable[None]],
+        why: Callable[[], str],
+    ) -> None:
+        self.database_problem = ""
+        """Why the database cannot commit; empty while it does."""
+        self.lag = Lag()
+        self._database = database
+        self._where = where
+        self._stream = stream
+        self._tell = tell
+        self._why = why
+        self._damage = ""
+        self._doubt = asyncio.Event()
+        database.on_failure = self._doubted
+        meter = metrics.get_meter("accord_runtime")
+        for name, unit, text, read in (
+            ("database.commits", "1", "1 while it does.", lambda: int(not self.database_problem)),
+            ("relay.waiting", "{event}", "Events to be published.", lambda: self.lag.events),
+            ("relay.oldest_age", "s", "Wait of the oldest of them.", lambda: self.lag.oldest),
+        ):
+            observe = [lambda _, read=read: [Observation(read())]]
+            meter.create_observable_gauge(f"accord.{name}", observe, unit, text)
+
+    @property
+    def broker_problem(self) -> str:
+        """Why events wait, if one does for long."""
+        return self._why() if self.lag.oldest > LATE else ""
+
+    async def watch_database(self) -> None:
+        """Find out whether it commits whenever there is doubt, until it is damaged."""
+        while not self._damage:
+            await self._doubt.wait()
+            self._doubt.clear()
+            problem = self._damage or await self._probe()
+            if bool(problem) is not bool(self.database_problem):
+                if problem:
+                    log.error("not serving, the database cannot commit: %s", problem)
+                else:
+                    log.info("serving again, the database commits")
+                await self._tell(not problem)
+            self.database_problem = problem
+            if problem:
+                self._doubt.set()
+            await asyncio.sleep(PROBE)
+
+    def _doubted(self, error: DatabaseError) -> None:
+        if isinstance(error, DatabaseCorrupt) and not self._damage:
+            self._damage = f"{self._where} is damaged: {error}"
+            log.critical("%s; see docs/operations.md, Damaged databases", self._damage)
+        self._doubt.set()
+
+    async def _probe(self) -> str:
+        values = {"id": 1, "probe": os.urandom(65536)}
+        again = "(id) DO UPDATE SET probe = excluded.probe"
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await self._database.write(
+                    lambda tx: tx.insert("health", values, on_conflict=again)
+                )
+        except TimeoutError:
+            return f"a commit takes more than {PROBE_TIMEOUT:g} s"
+        except DatabaseError as error:
+            return str(error)
+        return ""
+
+    async def watch_relay(self) -> None:
+        """Look how far the broker is behind, and say when that is far, until cancelled."""
+        said = 0.0
+        while True:
+            await asyncio.sleep(LOOK)
+            try:
+                self.lag = await self._database.read(lambda tx: lag(tx, self._stream, time.time()))
+            except DatabaseError as error:
+                log.debug("the record could not be looked at: %s", error)
+                continue
+            if self.lag.oldest > LATE and time.monotonic() - said >= AGAIN:
+                log.warning(
+                    "%d events wait for the broker, the oldest for %.0f s: %s",
+                    self.lag.events,
+                    self.lag.oldest,
+                    self._why(),
+                )
+                said = time.monotonic()
+            elif said and self.lag.oldest <= LATE:
+                log.info("the broker has taken the events that were waiting")
+                said = 0.0
+
+
+class HealthServicer(HealthServiceServicer):
+    """The RPCs of `accord.ops.v1.HealthService`."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    async def GetHealth(
+        self, request: pb.GetHealthRequest, context: Context
+    ) -> pb.GetHealthResponse:
+        """Returns whether the database commits, and how far the broker is behind."""
+        health, oldest = self._health, Duration()
+        oldest.FromMilliseconds(int(health.lag.oldest * 1000))
+        return pb.GetHealthResponse(
+            database_problem=health.database_problem,
+            waiting_events=health.lag.events,
+            oldest_age=oldest if health.lag.events else None,
+            broker_problem=health.broker_problem,
+        )
