@@ -27,8 +27,11 @@ from accord.contract.policy_types import ContractError, Dark, MethodPolicy
 from accord.contract.registry import live_policy, travelling_policy
 from accord.ops.v1 import mesh_pb2
 
-POLL_INTERVAL: Final = 0.25
-"""Seconds between two looks at a policy file."""
+POLL_INTERVAL: Final = 0.75
+"""Seconds between two looks at a policy file: at what the system says of it, until that changes.
+
+The kernel's notifications are no way out: network file systems and some systems have none.
+"""
 
 RETRY_INTERVAL: Final = 0.5
 """Seconds before a source that failed is opened again."""
@@ -93,12 +96,26 @@ class FileSource:
     async def watch(self) -> AsyncIterator[Mapping[str, str]]:
         """See `PolicySource`. Raises OverrideRefused for a file that is not such an object."""
         seen: object = self
+        last: object = self
+        again = False
         while True:
-            text = await asyncio.to_thread(self._text)
-            if text != seen:
-                seen = text
-                yield _documents(self._path, text)
+            now = self._stamp()
+            # Once more after a change: what is written within one tick of the clock looks alike.
+            if again or now != last:
+                again, last = now != last, now
+                text = await asyncio.to_thread(self._text)
+                if text != seen:
+                    seen = text
+                    yield _documents(self._path, text)
             await asyncio.sleep(self._interval)
+
+    def _stamp(self) -> tuple[int, ...]:
+        """What changes with the file; cheap enough to be asked on the event loop."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return ()
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def _text(self) -> str | None:
         try:

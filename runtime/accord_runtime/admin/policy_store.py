@@ -6,8 +6,10 @@ A key is a method's name, "some.v1.SomeService/SomeMethod"; its value is an over
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Final
 
+import nats.errors
 from nats.js.api import KeyValueConfig
 from nats.js.errors import BucketNotFoundError, KeyNotFoundError, NoKeysError
 from nats.js.kv import KeyValue
@@ -16,11 +18,14 @@ from accord_runtime.events.broker import Broker
 
 BUCKET: Final = "live-policy"
 
-POLL_INTERVAL: Final = 0.25
-"""Seconds between two looks at the bucket's last sequence.
+SOON: Final = 0.05
+"""Seconds from one look at the bucket to the next, just after something was written to it.
 
-Not a watch: its consumer may be lost in silence when the broker restarts.
+Who is told may come before it can be read, so the look is repeated, each time after twice as long.
 """
+
+SELDOM: Final = 4.0
+"""Seconds between two looks when nothing was told: it may have been told during an outage."""
 
 PATIENCE: Final = 1.0
 """Seconds that a look or a change may take: what an outage has swallowed is not waited for."""
@@ -35,15 +40,26 @@ class BrokerPolicyStore:
     async def watch(self) -> AsyncIterator[Mapping[str, str]]:
         """All overrides, and again after every change. Raises when the broker is away."""
         bucket = await self._bucket()
-        seen = None
-        while True:
-            async with asyncio.timeout(PATIENCE):
-                last = (await bucket.status()).stream_info.state.last_seq
-                documents = None if last == seen else await _documents(bucket)
-            if documents is not None:
-                yield documents
-                seen = last
-            await asyncio.sleep(POLL_INTERVAL)
+        # What is written is a message to everybody who listens. A consumer, as of the client's own
+        # watch, may be lost in silence when the broker restarts; this is made again.
+        written = await (await self._broker.client()).subscribe(f"$KV.{BUCKET}.>")
+        try:
+            seen, pause = None, SOON
+            while True:
+                async with asyncio.timeout(PATIENCE):
+                    last = (await bucket.status()).stream_info.state.last_seq
+                    documents = None if last == seen else await _documents(bucket)
+                if documents is not None:
+                    yield documents
+                    seen = last
+                try:
+                    await written.next_msg(pause)
+                    pause = SOON
+                except TimeoutError:
+                    pause = min(2 * pause, SELDOM)
+        finally:
+            with suppress(nats.errors.Error):
+                await written.unsubscribe()
 
     async def put(self, method: str, document: str) -> None:
         """Keep an override. Raises when the broker is away."""

@@ -220,6 +220,33 @@ async def test_file_is_followed(tmp_path: Path) -> None:
     await stop(following)
 
 
+async def test_file_is_read_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unchanged file is not read again; of the same size and within a moment, it is."""
+    reads, read = 0, FileSource._text
+
+    def counted(source: FileSource) -> str | None:
+        nonlocal reads
+        reads += 1
+        return read(source)
+
+    monkeypatch.setattr(FileSource, "_text", counted)
+    file = tmp_path / "policy.json"
+    documents = FileSource(file, interval=0.001).watch()
+    assert await anext(documents) == {}
+    for digit in 2 * "123456789":
+        file.write_text(f'{{"a": {digit}}}')
+        async with asyncio.timeout(5):
+            assert (await anext(documents))["a"] == digit
+    waiting = asyncio.ensure_future(anext(documents))
+    await asyncio.sleep(0.1)
+    before = reads
+    await asyncio.sleep(0.1)
+    assert reads == before
+    waiting.cancel()
+
+
 async def test_applies_to_a_running_server() -> None:
     """A live rate limit is enforced on the next call, and gone with the next one after that."""
 
