@@ -190,6 +190,15 @@ class Database(ABC):
         lock goes through `lock.guard`, and what is done outside must bear being done twice.
         """
 
+    def notify(self, topic: str) -> None:  # noqa: B027 - one process alone has nobody to tell
+        """Have `listen` of all processes of this database called, after a commit of this one."""
+
+    def listen(self, topic: str, fn: Callable[[], None]) -> None:  # noqa: B027
+        """Call `fn` on the event loop when a process has notified, or may have.
+
+        Notifications are lost with a process: whoever listens also looks by itself, if seldom.
+        """
+
     @abstractmethod
     async def close(self) -> None:
         """Finish what was accepted, then stop. Calls that come later get `DatabaseUnavailable`."""

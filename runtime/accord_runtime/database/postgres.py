@@ -8,12 +8,14 @@ schema, prepared statements and advisory locks belong to the session.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -39,6 +41,8 @@ from accord_runtime.database.worker_threads import Job, WorkerThreads
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 CONNECTIONS = 4
 """Connections at most; they are opened as they are needed."""
 BACKLOG = 1024
@@ -51,6 +55,10 @@ RETRY_FOR = 3.0
 """Seconds after its start in which a transaction is begun again."""
 ATTEMPTS = 8
 """Times a transaction is begun at most."""
+NOTIFY_PAUSE = 0.02
+"""Seconds between notifications; what is told meanwhile goes together."""
+LISTEN_AGAIN = 1.0
+"""Seconds before the connection that listens is opened again."""
 LOCK_POLL = 0.5
 """Seconds between looks at a lock, both while waiting for it and while holding it."""
 LOCK_ANSWER = 2.0
@@ -67,6 +75,13 @@ _DEFAULTS: dict[str, str | int] = {
     "tcp_user_timeout": 15_000,
 }
 """Connection parameters that a URL may override."""
+
+
+def _conninfo(url: str, service: str) -> str:
+    given = conninfo_to_dict(url)
+    defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
+    defaults.setdefault("application_name", service)
+    return make_conninfo(url, **defaults)
 
 
 class _Again(Exception):
@@ -173,11 +188,8 @@ class _Session:
         return connection
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        given = conninfo_to_dict(self._url)
-        defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
-        defaults.setdefault("application_name", self._service)
         # Transactions are begun and ended by hand, so that it is known when COMMIT was sent.
-        connection = psycopg.connect(make_conninfo(self._url, **defaults), autocommit=True)
+        connection = psycopg.connect(_conninfo(self._url, self._service), autocommit=True)
         connection.adapters.register_loader("numeric", NumberLoader)
         try:
             milliseconds = str(int(STATEMENT_TIMEOUT * 1000))
@@ -237,6 +249,9 @@ class PostgresLock(Lock):
             raise DatabaseUnavailable(f"the lock {self._key['name']!r} was lost")
 
 
+_NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify(:channel, :topics)"
+
+
 class PostgresDatabase(Database):
     """A schema on a PostgreSQL server, shared by all replicas of a service."""
 
@@ -245,6 +260,10 @@ class PostgresDatabase(Database):
         self._service = service
         self._closing = threading.Event()
         self._threads = self._new_threads(service, CONNECTIONS)
+        self._untold: set[str] = set()
+        self._listeners: dict[str, list[Callable[[], None]]] = {}
+        self._telling: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
 
     def _new_threads(self, name: str, threads: int) -> WorkerThreads:
         return WorkerThreads(
@@ -273,9 +292,55 @@ class PostgresDatabase(Database):
         """Run `fn` read-only at REPEATABLE READ, which is one snapshot."""
         return await self._threads.submit(fn, read_only=True)
 
+    def notify(self, topic: str) -> None:
+        """Tell by NOTIFY; not in the transaction that it is about.
+
+        NOTIFY keeps all others of the server from committing until its own commit is on disk: so it
+        is a commit of its own, which need not be.
+        """
+        self._untold.add(topic)
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        while self._untold:
+            params = {"channel": self._service, "topics": " ".join(self._untold)}
+            self._untold.clear()
+            with suppress(DatabaseError):
+                await self.write(partial(Tx.one, sql=_NOTIFY, params=params))
+            await asyncio.sleep(NOTIFY_PAUSE)
+
+    def listen(self, topic: str, fn: Callable[[], None]) -> None:
+        """Listen on a connection that is opened for the first of them."""
+        self._listeners.setdefault(topic, []).append(fn)
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        where = _conninfo(self._url, self._service)
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(where, autocommit=True) as found:
+                    await found.execute(f'LISTEN "{self._service}"'.encode())
+                    self._heard(*self._listeners)  # Nobody knows what was told until now.
+                    async for told in found.notifies():
+                        self._heard(*told.payload.split())
+            except psycopg.Error as error:
+                _log.warning("what other processes write is found late: %s", error)
+            await asyncio.sleep(LISTEN_AGAIN)
+
+    def _heard(self, *topics: str) -> None:
+        for topic in topics:
+            for fn in self._listeners.get(topic, ()):
+                fn()
+
     async def close(self) -> None:
         """Finish what was accepted, without further retries, and close the connections."""
         self._closing.set()
+        if self._listening is not None:
+            self._listening.cancel()
+        if tasks := [task for task in (self._telling, self._listening) if task is not None]:
+            await asyncio.wait(tasks)
         await self._threads.close()
 
     @asynccontextmanager

@@ -89,8 +89,11 @@ class Broker:
             self.problem = f"{type(error).__name__}: {error}"
             raise
 
-    async def ensure_stream(self, jetstream: JetStreamContext, service: str) -> None:
-        """Make the stream of a service, unless it is there, and see to its copies."""
+    async def ensure_stream(self, jetstream: JetStreamContext, service: str) -> StreamInfo:
+        """Make the stream of a service, unless it is there, and see to its copies.
+
+        Returns what the broker says of it.
+        """
         config = stream_of(service)
         assert config.name is not None
         try:
@@ -98,6 +101,7 @@ class Broker:
         except NotFoundError:
             info = await jetstream.add_stream(config)
         await self.ensure_copies(jetstream, info)
+        return info
 
     async def ensure_copies(self, jetstream: JetStreamContext, info: StreamInfo) -> None:
         """Raise the copies of a stream to what the settings say; lowering them is by hand.

@@ -2,13 +2,14 @@
 
 A wake says "look", never what there is to see: a watcher reads the database at
 its own pace, so a slow one costs no memory. Commits of this process wake at
-once; those of other replicas are found by one look a second at the record.
+once; those of other replicas when they have got their positions, of which the
+database tells.
 """
 
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -17,12 +18,22 @@ from accord_runtime.events.outbox import head, keys_after
 
 log = logging.getLogger(__name__)
 
-POLL: Final = 1.0
-"""Seconds between two looks at the record for what other processes have written."""
+POSITIONS: Final = "positions"
+"""What the database's processes are told when events have got their positions."""
+
+POLL: Final = 10.0
+"""Seconds between two looks at the record when nothing was told: a word may be lost."""
 
 
 RECORD: Final = ""
 """Watched in place of a key: the whole record, which grows when positions are given."""
+
+
+async def wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait until an event is set, but no longer than that."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 class Watch:
@@ -54,9 +65,12 @@ class Notifier:
 
     async def serve(self, database: Database) -> None:
         """Look for what other processes have written until cancelled."""
+        told = asyncio.Event()
+        database.listen(POSITIONS, told.set)
         seen = await database.read(head)
         while True:
-            await asyncio.sleep(POLL)
+            await wait(told, POLL)
+            told.clear()
             try:
                 position, keys = await database.read(partial(keys_after, position=seen))
             except DatabaseError as error:

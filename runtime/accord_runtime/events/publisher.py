@@ -8,7 +8,6 @@ its tail, is noticed and filled again from the record.
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +18,7 @@ from nats.js import JetStreamContext
 
 from accord_runtime.database import Database, Lock, Tx
 from accord_runtime.events.broker import MAX_AGE, Broker, persistently
-from accord_runtime.events.notifier import RECORD, Notifier
+from accord_runtime.events.notifier import POLL, POSITIONS, RECORD, Notifier, wait
 from accord_runtime.events.outbox import Event, after_position, head, number
 
 log = logging.getLogger(__name__)
@@ -42,6 +41,9 @@ MIGRATIONS: Final = [
     )
     """,
 ]
+
+APPENDED: Final = "appended"
+"""What the database's processes are told when one that does not number has appended an event."""
 
 BATCH: Final = 100
 """Events in flight to the broker at once; never two of one key."""
@@ -116,20 +118,28 @@ class Publisher:
         self._notifier = notifier
         self._committed = asyncio.Event()
         self._numbered = asyncio.Event()
+        self._numbers = False
+        database.listen(APPENDED, self._committed.set)
 
     def wake(self) -> None:
         """An event was committed."""
         self._committed.set()
+        if not self._numbers:
+            self._database.notify(APPENDED)
 
     async def serve(self) -> None:
         """Number and publish until cancelled; needs no broker to number."""
         await persistently("relay", self._hold)
 
     async def _hold(self) -> None:
-        async with self._database.exclusive("relay") as lock, asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._number(lock))
-            publish = lambda: self._broker.noting(self._publish(lock))  # noqa: E731
-            tasks.create_task(persistently("publishing", publish))
+        try:
+            async with self._database.exclusive("relay") as lock, asyncio.TaskGroup() as tasks:
+                self._numbers = True
+                tasks.create_task(self._number(lock))
+                publish = lambda: self._broker.noting(self._publish(lock))  # noqa: E731
+                tasks.create_task(persistently("publishing", publish))
+        finally:
+            self._numbers = False
 
     async def _number(self, lock: Lock) -> None:
         while True:
@@ -141,7 +151,8 @@ class Publisher:
                 while await self._database.write(lock.guard(number)):
                     self._notifier.changed(RECORD)
                     self._numbered.set()
-            await _wait(self._committed, 1.0)
+                    self._database.notify(POSITIONS)
+            await wait(self._committed, POLL)
 
     async def _publish(self, lock: Lock) -> None:
         jetstream = await self._broker.jetstream()
@@ -152,7 +163,7 @@ class Publisher:
             read = partial(after_position, position=mark.position, most=BATCH)
             batch = without_repeated_keys(await self._database.read(read))
             if not batch:
-                await _wait(self._numbered, 1.0)
+                await wait(self._numbered, POLL)
             else:
                 mark = await self._send(lock, jetstream, mark, batch)
             if time.monotonic() - checked >= CHECK:
@@ -181,8 +192,7 @@ class Publisher:
 
     async def _compare(self, lock: Lock, jetstream: JetStreamContext) -> Mark:
         """Compare what was noted with what the broker has, and go back if it has less."""
-        await self._broker.ensure_stream(jetstream, self._service)
-        info = await jetstream.stream_info(self._stream)
+        info = await self._broker.ensure_stream(jetstream, self._service)
         created, last = str(info.created), info.state.last_seq
 
         def compare(tx: Tx) -> tuple[Mark, Mark]:
@@ -254,9 +264,3 @@ def headers(service: str, event: Event) -> dict[str, str]:
         "ce-causationid": event.causation_id or "-",
         **event.headers,
     }
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

@@ -40,7 +40,10 @@ DELAYS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
 MAX_TOLD: Final = 60.0
 """Seconds up to which a failure is believed that says when to come back."""
 
-POLL: Final = 1.0
+WORK: Final = "work"
+"""What the database's processes are told when one has all the work of a queue that it can do."""
+
+POLL: Final = 5.0
 """Seconds after which the table is looked at even if nobody said that it changed."""
 
 NEWEST: Final = 4
@@ -195,6 +198,7 @@ class Executor:
         """Work until cancelled."""
         if not self._taken_back:
             await self.take_back()
+        self._database.listen(WORK, self.wake)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._live())
             tasks.create_task(self._claim_and_start())
@@ -206,7 +210,7 @@ class Executor:
                 pause = await self._round()
             except DatabaseError as error:
                 log.warning("work could not be claimed: %s", error)
-                pause = POLL
+                pause = ownership.BEAT
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
@@ -252,6 +256,7 @@ class Executor:
         self._epoch = epoch
         if abs(step) > STEP:
             log.warning("the clock was set by %+.1f s; work goes on by the new one", step)
+            tx.after_commit(self.wake)
         return epoch + monotonic
 
     def _time(self) -> float:
@@ -272,6 +277,7 @@ class Executor:
                 task.cancel()
         with suppress(DatabaseError):
             await self._database.write(lambda tx: ownership.leave(tx, self._owner))
+            self._database.notify(WORK)
 
     async def _round(self) -> float:
         """Start what may run; return the seconds until the next look."""
@@ -291,6 +297,8 @@ class Executor:
                     lambda tx: self._claim(tx, due, now, free)
                 ):
                     self._start(work, newest)
+            if any(max(self._free(queue)) <= 0 for queue in self._queues.values()):
+                self._database.notify(WORK)
             return min(POLL, max(0.0, next_due - now))
 
     def _free(self, queue: Queue) -> tuple[int, int]:

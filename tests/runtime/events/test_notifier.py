@@ -69,8 +69,11 @@ async def test_a_commit_wakes_and_a_rollback_does_not(record: Database) -> None:
         waiting.cancel()
 
 
-async def test_what_other_processes_write_is_found(record: Database) -> None:
-    """Without a word from this process, new positions wake watches of keys and of the record."""
+async def test_what_other_processes_write_is_found(
+    record: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a word from any process, new positions wake watches of keys and of the record."""
+    monkeypatch.setattr(notifier, "POLL", 0.5)
     hub_of_this = Notifier()
     other = OrdersProcess(record, "nats://127.0.0.1:1")
     with hub_of_this.watching("k", "l") as watch, hub_of_this.watching(RECORD) as everything:
