@@ -112,7 +112,7 @@ exports: $(STAMP) ## write the contracts for other tools into dist/contracts/: g
 wheels: $(STAMP) ## build the wheels accord, accord-checks, accord-runtime and accord-shop-clients into dist/
 	@$(BIN)/python tools/wheels.py dist
 
-BENCHMARKS := storm hedging overload probes deadline kills backends call_overhead without_options
+BENCHMARKS := storm hedging overload probes deadline kills backends call_overhead without_options idle
 SHORT_storm := --calls 400
 SHORT_hedging := --calls 1000
 SHORT_overload := --seconds 2
@@ -122,6 +122,7 @@ SHORT_kills := --kills 5 --messages 500
 SHORT_backends := --seconds 3 --before 1
 SHORT_call_overhead := --rounds 8 --calls 200
 SHORT_without_options := --rounds 8 --calls 200
+SHORT_idle := --seconds 2 --settle 1
 
 $(VENV)/installed-bench: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
