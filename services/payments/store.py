@@ -4,7 +4,7 @@ from typing import Final
 
 from accord.errors import InvalidArgument
 from accord_runtime.database import Tx
-from accord_runtime.grpc.ids import uuid7
+from accord_runtime.grpc.ids import derived
 from accord_runtime.grpc.types import timestamp
 from services.payments.domain import Outcome
 from shop.common.v1.money_pb2 import Money
@@ -113,7 +113,8 @@ def _insert(
     return tx.insert(
         "payment",
         {
-            "payment_id": uuid7(),
+            # Also the key outside: a restored database must find again what it had asked for.
+            "payment_id": derived(order_id, "payment"),
             "order_id": order_id,
             "idempotency_key": idempotency_key,
             "minor_units": amount.minor_units if amount else None,

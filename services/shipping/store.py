@@ -4,7 +4,7 @@ from typing import Final
 
 from accord.errors import InvalidArgument
 from accord_runtime.database import Tx
-from accord_runtime.grpc.ids import uuid7
+from accord_runtime.grpc.ids import derived
 from accord_runtime.grpc.types import timestamp
 from services.shipping.domain import Outcome
 from shop.shipping.v1.shipping_pb2 import Shipment, ShipmentState
@@ -118,7 +118,8 @@ def _insert(
     return tx.insert(
         "shipment",
         {
-            "shipment_id": uuid7(),
+            # Also the key outside: a restored database must find again what it had asked for.
+            "shipment_id": derived(order_id, "shipment"),
             "order_id": order_id,
             "idempotency_key": idempotency_key,
             "units": units,

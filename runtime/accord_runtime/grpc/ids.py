@@ -1,7 +1,8 @@
-"""Identifiers that sort by the time they were made."""
+"""Identifiers that sort by the time they were made, and ids that follow from others."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -42,3 +43,25 @@ class Uuid7:
 
 uuid7 = Uuid7()
 """Makes a new id: unique, and greater than every id this process made before."""
+
+
+def derived(cause: str, purpose: str) -> str:
+    """The id of what follows from a cause, the same whoever derives it and whenever.
+
+    For what is sent outside: whoever gets it a second time, from a handler that ran again or from
+    a database that was restored, recognises it. The first 48 bits are the cause's - the time, if
+    that is a UUID of version 7 - and the rest is SHA-256 of cause and purpose.
+
+    Raises:
+        ValueError: the cause is no UUID.
+    """
+    origin = UUID(cause)
+    digest = hashlib.sha256(origin.bytes + purpose.encode()).digest()
+    value = origin.int >> 80 << 80 | int.from_bytes(digest[:10], "big")
+    value = value & ~(0xF << 76 | 0b11 << 62) | 0x7 << 76 | 0b10 << 62
+    return str(UUID(int=value))
+
+
+def made_at(id: str) -> float:  # noqa: A002
+    """When a UUID of version 7 was made: Unix seconds, in whole milliseconds."""
+    return (UUID(id).int >> 80) / 1000

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from typing import Final
+from uuid import UUID
 
 import pytest
 
@@ -18,7 +19,8 @@ from shop.payments.v1.payments_pb2 import Payment
 
 PRICE: Final = Money(minor_units=1999, currency_code="EUR")
 OTHER: Final = Money(minor_units=1, currency_code="EUR")
-ORDER: Final = "order"
+ORDER: Final = "01a1fd97-2452-71fd-bada-e5c976259c7d"
+ANOTHER: Final = "01a1fd9b-e08f-7281-b6f1-782782908671"
 NOW: Final = 1.0
 LATER: Final = 2.0
 
@@ -137,6 +139,15 @@ async def test_a_payment_keeps_what_was_asked_for(payments: Database) -> None:
     assert (declined.payment_id, declined.decline_reason) == (first.payment_id, "no")
 
 
+async def test_a_restored_database_asks_under_the_same_id(payments: Database) -> None:
+    """A charge whose row was lost is made again under the id that the processor knows."""
+    first = await payments.write(charge)
+    await payments.write(lambda tx: tx.execute("DELETE FROM payment"))
+    again = await payments.write(charge)
+
+    assert again.payment_id == first.payment_id
+
+
 async def test_a_refund_that_comes_first_has_no_amount(payments: Database) -> None:
     """It leaves a payment that nothing was asked for and no work."""
     payment, begun = await payments.write(refund)
@@ -161,16 +172,16 @@ async def test_a_key_belongs_to_one_order(payments: Database) -> None:
     await payments.write(charge)
 
     with pytest.raises(InvalidArgument) as refused:
-        await payments.write(lambda tx: store.open_charge(tx, "other", PRICE, "key", NOW))
+        await payments.write(lambda tx: store.open_charge(tx, ANOTHER, PRICE, "key", NOW))
 
     assert refused.value.reason == "IDEMPOTENCY_KEY_REUSED"
-    assert await payments.read(lambda tx: store.find(tx, "other")) is None
+    assert await payments.read(lambda tx: store.find(tx, ANOTHER)) is None
 
 
 async def test_charges_and_refunds_in_a_race_make_one_payment(payments: Database) -> None:
     """Whichever comes first, there is one row, and the refund is never forgotten."""
     for number in range(20):
-        order = f"order {number}"
+        order = str(UUID(int=number))
         await asyncio.gather(
             payments.write(lambda tx, o=order: store.open_charge(tx, o, PRICE, None, NOW)),  # type: ignore[misc]
             payments.write(lambda tx, o=order: store.begin_refund(tx, o, NOW)),  # type: ignore[misc]

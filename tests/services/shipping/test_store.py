@@ -17,7 +17,8 @@ from services.shipping.domain import Outcome, refusal
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1.shipping_pb2 import Shipment
 
-ORDER: Final = "order"
+ORDER: Final = "01a1fd97-2452-71fd-bada-e5c976259c7d"
+ANOTHER: Final = "01a1fd9b-e08f-7281-b6f1-782782908671"
 NOW: Final = 1.0
 LATER: Final = 2.0
 
@@ -138,6 +139,15 @@ async def test_a_shipment_keeps_what_was_asked_for(shipments: Database) -> None:
     assert (refused.shipment_id, refused.refusal_reason) == (first.shipment_id, "no")
 
 
+async def test_a_restored_database_asks_under_the_same_id(shipments: Database) -> None:
+    """A booking whose row was lost is made again under the id that the carrier knows."""
+    first = await shipments.write(book)
+    await shipments.write(lambda tx: tx.execute("DELETE FROM shipment"))
+    again = await shipments.write(book)
+
+    assert again.shipment_id == first.shipment_id
+
+
 async def test_a_cancellation_that_comes_first_has_no_units(shipments: Database) -> None:
     """It leaves a shipment that nothing was asked for and no work."""
     shipment, begun = await shipments.write(cancel)
@@ -158,10 +168,10 @@ async def test_a_key_belongs_to_one_order(shipments: Database) -> None:
     await shipments.write(book)
 
     with pytest.raises(InvalidArgument) as refused:
-        await shipments.write(lambda tx: store.open_booking(tx, "other", 3, "key", NOW))
+        await shipments.write(lambda tx: store.open_booking(tx, ANOTHER, 3, "key", NOW))
 
     assert refused.value.reason == "IDEMPOTENCY_KEY_REUSED"
-    assert await shipments.read(lambda tx: store.find(tx, "other")) is None
+    assert await shipments.read(lambda tx: store.find(tx, ANOTHER)) is None
 
 
 @pytest.mark.parametrize(
