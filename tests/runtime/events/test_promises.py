@@ -7,13 +7,13 @@ from nats.js.errors import NotFoundError
 
 from accord_runtime.database import Database, Tx
 from accord_runtime.events import outbox
-from accord_runtime.events.broker import ensure_stream
 from accord_runtime.events.inbox import Received
 from accord_runtime.work.table import Effect
 from shop.orders.v1.events_pb2 import OrderNoteAdded
 from tests.runtime.events.support import (
     STREAM,
     OrdersProcess,
+    broker_at,
     length,
     note,
     publishing,
@@ -42,9 +42,9 @@ def age(table: str, column: str, event: str, seconds: float, tx: Tx) -> None:
 
 async def test_thirty_days_on_the_broker(broker_server: NatsServer) -> None:
     """A stream is a file, kept for 30 days, that knows an id again for 10 minutes."""
-    async with broker_server.jetstream() as jetstream:
-        await ensure_stream(jetstream, "orders")
-        config = (await jetstream.stream_info(STREAM)).config
+    broker = broker_at(broker_server.url, "orders")
+    config = (await broker.ensure_stream(await broker.jetstream(), "orders")).config
+    await broker.close()
     assert (config.max_age, config.duplicate_window) == (30 * DAY, 600.0)
     assert (config.storage, config.retention) == (StorageType.FILE, RetentionPolicy.LIMITS)
     assert config.subjects == ["orders.>"]
