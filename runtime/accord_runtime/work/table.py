@@ -137,7 +137,7 @@ def enqueue(
 
 
 # The first row of its key, due, and no row of its key in work.
-_READY: Final = f"""
+READY: Final = f"""
     SELECT id, queue, key, payload, attempts, deaths, trace, created_at,
     COALESCE(flow_at, created_at) AS flow_at FROM work AS w
     WHERE state = 'ready' AND due_at <= :now AND lease_until = 0 AND queue = :queue
@@ -188,7 +188,7 @@ def claim(
         if not most or (order == "DESC" and len(rows) < oldest):
             continue  # No place, or nothing more.
         found = tx.all(
-            _READY % {"order": order} + tx.skip_locked.replace("UPDATE", "UPDATE OF w"),
+            READY % {"order": order} + tx.skip_locked.replace("UPDATE", "UPDATE OF w"),
             {"now": now, "queue": queue, "most": most, "suspects": suspects},
         )
         for row in found:
