@@ -22,6 +22,10 @@ MAX_AGE = 30 * 24 * 3600.0
 DUPLICATE_WINDOW = 600.0
 """Seconds in which a message id is recognised; well above any retry of the publisher."""
 
+ANSWER = 2.0
+"""Seconds to wait for an answer: a leader that was killed gives none, and in four to nine there is
+the next one."""
+
 _RETRY = 0.5
 
 
@@ -74,7 +78,7 @@ class Broker:
 
     async def jetstream(self) -> JetStreamContext:
         """JetStream; waits like `client`."""
-        return (await self.client()).jetstream(timeout=5)
+        return (await self.client()).jetstream(timeout=ANSWER)
 
     async def close(self) -> None:
         """Close the connection, if there is one."""

@@ -177,7 +177,7 @@ class Publisher:
         acks = await asyncio.gather(
             *(
                 jetstream.publish(
-                    subject(event), event.payload, headers=headers(self._service, event), timeout=5
+                    subject(event), event.payload, headers=headers(self._service, event), timeout=1
                 )
                 for event in batch
             )
