@@ -164,8 +164,9 @@ class Mesh:
             name, clock, self.control, validator, idempotency, translate, authorize
         )
         self._channel_defaults = _merged(_CHANNEL_OPTIONS, channel_options)
-        names = health_checks if isinstance(health_checks, Mapping) else ()
-        self._health_checks = {**dict.fromkeys(health_checks, ""), **dict(names)}
+        if not isinstance(health_checks, Mapping):
+            health_checks = dict.fromkeys(health_checks, "")
+        self._health_checks = dict(health_checks)
         for target in self._health_checks:
             self.address(target)
         self._channels: dict[tuple[Hashable, ...], grpc.aio.Channel] = {}

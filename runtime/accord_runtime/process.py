@@ -125,9 +125,9 @@ async def running(
         service.build(runtime)
         live_policy = BrokerPolicyStore(broker)
 
-        async def tell(serving: bool) -> None:
+        async def tell(status: int) -> None:
             for contract in ("", *recorded_by):
-                await server.set_health(contract, serving)
+                await server.set_health(contract, status)
 
         where = f"schema {service.name}" if settings.database_url else settings.database
         watch = health.Health(database, where, service.name.upper(), tell, lambda: broker.problem)
@@ -159,7 +159,6 @@ async def running(
         await runtime.executor.take_back()
         background.start("executor", runtime.executor.serve)
         background.start("relay", publishing.serve)
-        background.start("database", watch.watch_database)
         background.start("lag", watch.watch_relay)
         background.start("hub", lambda: notifier.serve(database))
         # It may come, change and go at any time.
@@ -173,6 +172,7 @@ async def running(
         if runtime.telemetry.scrape is not None:
             await _serve_metrics(runtime.telemetry.scrape, settings, stack)
         await runtime.server.start()
+        background.start("database", watch.watch_database)
         stack.push_async_callback(runtime.server.stop, GRACE)
         yield runtime
 

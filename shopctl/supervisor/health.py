@@ -79,15 +79,9 @@ async def check_grpc(address: str, timeout: float) -> Answer:
         except grpc.aio.AioRpcError:
             said = GetHealthResponse()
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
-    reasons = [said.database_problem] if said.database_problem else []
-    if said.broker_problem:
-        oldest = said.oldest_age.ToSeconds()
-        reasons.append(
-            f"{said.waiting_events} events wait for the broker, the oldest for {oldest} s: "
-            + said.broker_problem
-        )
+    reason = "; ".join(filter(None, (said.database_problem, said.broker_problem)))
     state = State.SERVING if serving else State.NOT_SERVING
-    return Answer(state, "; ".join(reasons), said.waiting_events)
+    return Answer(state, reason, said.waiting_events)
 
 
 async def check_broker(address: str, timeout: float) -> Answer:

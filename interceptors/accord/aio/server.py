@@ -6,14 +6,7 @@ import grpc.aio
 from grpc.aio import _server
 from grpc_health.v1 import health, health_pb2_grpc
 
-from accord.server.registration import (
-    HEALTH,
-    LAME_DUCK,
-    NOT_SERVING,
-    SERVING,
-    Pipelines,
-    Registration,
-)
+from accord.server.registration import HEALTH, LAME_DUCK, SERVING, Pipelines, Registration
 
 
 class Server(Registration[_server.Server], grpc.aio.Server):
@@ -46,9 +39,9 @@ class Server(Registration[_server.Server], grpc.aio.Server):
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self)
         await self._server.start()
 
-    async def set_health(self, service: str, serving: bool) -> None:
-        """Say whether a service serves, "" for the process; once it drains, nothing does."""
-        await self._health.set(service, SERVING if serving else NOT_SERVING)
+    async def set_health(self, service: str, status: int) -> None:
+        """As gRPC's own `HealthServicer.set`; a server that drains stays NOT_SERVING."""
+        await self._health.set(service, status)
 
     async def stop(self, grace: float | None = None) -> None:
         """Say "not serving", let callers move away, then stop; None stops at once.

@@ -21,7 +21,6 @@ LAME_DUCK: Final = 0.3
 
 HEALTH: Final = "grpc.health.v1.Health"
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 ServerT = TypeVar("ServerT", bound=HandlerRegistry)
 

@@ -8,14 +8,7 @@ import grpc
 from grpc import _server
 from grpc_health.v1 import health, health_pb2_grpc
 
-from accord.server.registration import (
-    HEALTH,
-    LAME_DUCK,
-    NOT_SERVING,
-    SERVING,
-    Pipelines,
-    Registration,
-)
+from accord.server.registration import HEALTH, LAME_DUCK, SERVING, Pipelines, Registration
 
 
 class Server(Registration[_server._Server], grpc.Server):
@@ -52,10 +45,10 @@ class Server(Registration[_server._Server], grpc.Server):
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self)
         self._server.start()
 
-    def set_health(self, service: str, serving: bool) -> None:
-        """Say whether a service serves, "" for the process; once it drains, nothing does."""
+    def set_health(self, service: str, status: int) -> None:
+        """As gRPC's own `HealthServicer.set`; a server that drains stays NOT_SERVING."""
         if self._health is not None:
-            self._health.set(service, SERVING if serving else NOT_SERVING)
+            self._health.set(service, status)
 
     def stop(self, grace: float | None = None) -> Event:
         """Say "not serving", let callers move away, then stop; None stops at once.

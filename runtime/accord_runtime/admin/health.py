@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 
@@ -59,7 +60,7 @@ def lag(tx: Tx, stream: str, now: float) -> Lag:
 
 
 class Health:
-    """The health of one process; `tell` is told whether it serves, when that changes.
+    """The health of one process; `tell` is told its status for gRPC when that changes.
 
     `where` names the database in the log, `why` says why the broker takes no events.
     """
@@ -69,7 +70,7 @@ class Health:
         database: Database,
         where: str,
         stream: str,
-        tell: Callable[[bool], Awaitable[None]],
+        tell: Callable[[int], Awaitable[None]],
         why: Callable[[], str],
     ) -> None:
         self.database_problem = ""
@@ -94,22 +95,26 @@ class Health:
 
     @property
     def broker_problem(self) -> str:
-        """Why events wait, if one does for long."""
-        return self._why() if self.lag.oldest > LATE else ""
+        """How many events wait, for how long and why, if one does for long."""
+        events, oldest = self.lag.events, self.lag.oldest
+        said = f"{events} events wait for the broker, the oldest for {oldest:.0f} s: {self._why()}"
+        return said if oldest > LATE else ""
 
     async def watch_database(self) -> None:
         """Find out whether it commits whenever there is doubt, until it is damaged."""
-        while not self._damage:
+        while True:
             await self._doubt.wait()
             self._doubt.clear()
             problem = self._damage or await self._probe()
-            if bool(problem) is not bool(self.database_problem):
-                if problem:
-                    log.error("not serving, the database cannot commit: %s", problem)
-                else:
-                    log.info("serving again, the database commits")
-                await self._tell(not problem)
+            if problem and not self.database_problem:
+                log.error("not serving, the database cannot commit: %s", problem)
+                await self._tell(HealthCheckResponse.NOT_SERVING)
+            elif self.database_problem and not problem:
+                log.info("serving again, the database commits")
+                await self._tell(HealthCheckResponse.SERVING)
             self.database_problem = problem
+            if self._damage:
+                return
             if problem:
                 self._doubt.set()
             await asyncio.sleep(PROBE)
@@ -144,15 +149,10 @@ class Health:
             except DatabaseError as error:
                 log.debug("the record could not be looked at: %s", error)
                 continue
-            if self.lag.oldest > LATE and time.monotonic() - said >= AGAIN:
-                log.warning(
-                    "%d events wait for the broker, the oldest for %.0f s: %s",
-                    self.lag.events,
-                    self.lag.oldest,
-                    self._why(),
-                )
+            if self.broker_problem and time.monotonic() - said >= AGAIN:
+                log.warning("%s", self.broker_problem)
                 said = time.monotonic()
-            elif said and self.lag.oldest <= LATE:
+            elif said and not self.broker_problem:
                 log.info("the broker has taken the events that were waiting")
                 said = 0.0
 

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -222,21 +223,9 @@ class SqliteDatabase(Database):
         self._lock: int | None = lock
         self._named: dict[str, asyncio.Lock] = {}
         # One writer is also what keeps checkpoints and writes from different connections apart.
-        self._writer = WorkerThreads(
-            f"{service}-write",
-            lambda: _Writer(path),
-            threads=1,
-            backlog=BACKLOG,
-            group=GROUP,
-            failed=self._failed,
-        )
-        self._readers = WorkerThreads(
-            f"{service}-read",
-            lambda: _Reader(path),
-            threads=READERS,
-            backlog=BACKLOG,
-            failed=self._failed,
-        )
+        threads = partial(WorkerThreads, backlog=BACKLOG, failed=self._failed)
+        self._writer = threads(f"{service}-write", lambda: _Writer(path), threads=1, group=GROUP)
+        self._readers = threads(f"{service}-read", lambda: _Reader(path), threads=READERS)
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` in the next commit, in a savepoint of its own."""

@@ -51,8 +51,8 @@ class GetHealthResponse(_message.Message):
     the last look, at most a few seconds ago.
     """
     broker_problem: _builtins.str
-    """Why they wait, as far as this process has met the reason; empty when none
-    waits for long.
+    """How many wait, for how long and why, as far as this process has met the
+    reason, for people; empty when none waits for more than 10 s.
     """
     @_builtins.property
     def oldest_age(self) -> _duration_pb2.Duration:
