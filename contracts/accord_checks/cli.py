@@ -22,7 +22,7 @@ Run: TypeAlias = Callable[[argparse.Namespace], int]
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     # Imported here, so that Ctrl-C is answered from the beginning.
-    from accord_checks import diff_command, explain_command, export_command
+    from accord_checks import baseline, diff_command, explain_command, export_command
 
     found = argparse.ArgumentParser(prog="accord", description="The service mesh in your contract.")
     areas = found.add_subparsers(required=True, metavar="AREA")
@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     diff_command.register(commands)
     explain_command.register(commands)
     export_command.register(commands)
+    baseline.register(commands)
     return found
 
 

@@ -33,12 +33,19 @@ _UNKNOWN: Final = descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN
 class Contracts:
     """One version of a set of contracts.
 
+    What is not stated is off; but with `implied`, for a version to compare with, contracts that
+    import the vocabulary of 0.1.0 mean what that release did by leaving it out.
+
     Raises Refused if the files do not fit together: a truncated or damaged image, an edition that
     the installed protobuf does not know.
     """
 
     def __init__(
-        self, protos: Iterable[descriptor_pb2.FileDescriptorProto], imports: Iterable[str] = ()
+        self,
+        protos: Iterable[descriptor_pb2.FileDescriptorProto],
+        imports: Iterable[str] = (),
+        *,
+        implied: bool = False,
     ) -> None:
         foreign = set(imports)
         try:
@@ -54,7 +61,7 @@ class Contracts:
         speaks = self.extension(policy_pb2.policy.full_name) is not None
         # The vocabulary of 0.1.0, which knew no sagas, implied what today's wants to be stated.
         vocabulary = self.message(policy_pb2.MethodPolicy.DESCRIPTOR.full_name) if speaks else None
-        implied = vocabulary is not None and "saga" not in vocabulary.fields_by_name
+        implied = implied and vocabulary is not None and "saga" not in vocabulary.fields_by_name
         for name, file in self.files.items():
             try:
                 found = self._pool.FindFileByName(name)
@@ -78,8 +85,8 @@ class Contracts:
 
     @property
     def own_rpcs(self) -> Iterator[Rpc]:
-        """The RPCs that are judged: those of services that state a policy."""
-        return (rpc for service in self.own_services if service.stated for rpc in service.rpcs)
+        """The RPCs that are judged: those that state a policy, or whose service does."""
+        return (rpc for service in self.own_services for rpc in service.rpcs if rpc.declared)
 
     @property
     def own_events(self) -> Iterator[Event]:

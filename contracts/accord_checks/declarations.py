@@ -182,6 +182,11 @@ class Rpc(_Declaration[pb.MethodDescriptor]):
         return self.reading.policy
 
     @property
+    def declared(self) -> bool:
+        """Whether it states a policy, or its service does."""
+        return self.policy.declared
+
+    @property
     def retry(self) -> RetryPolicy | None:
         """What any client may repeat, as the library does it.
 
@@ -222,7 +227,7 @@ class Rpc(_Declaration[pb.MethodDescriptor]):
         An option of the service's defaults is found there, or, not `inherited`, at the RPC itself:
         the option may be right for its neighbours. What is written nowhere is at the RPC.
         """
-        first = str(steps[0])
+        first = str(steps[0]) if steps else ""
         if self.own is not None and _has(self.own, first):
             return self._in_option(policy_pb2.MethodPolicy.DESCRIPTOR, steps)
         defaults = self.service.policy.defaults if self.service.policy is not None else None

@@ -47,9 +47,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare and report; the exit code says how bad it is. Raises Refused."""
-    versions = _Versions(
-        Contracts(image.read(arguments.ref).file), Contracts(image.read(arguments.input).file)
-    )
+    then, now = image.read(arguments.ref), image.read(arguments.input)
+    versions = _Versions(Contracts(then.file, implied=True), Contracts(now.file, implied=True))
     changes = sorted(compare(versions.then, versions.now), key=versions.order)
     if arguments.json:
         found = [versions.plain(change) for change in changes]

@@ -13,13 +13,25 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Final
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    unknown_fields,
+    wrappers_pb2,
+)
 from google.protobuf.message import DecodeError
 
 from accord.protos import include
 from accord_checks import Refused, number_taken
 
+WELL_KNOWN: Final = "google/protobuf/"
+"""Where protobuf's own files are."""
+
+# buf marks in an image what it only imports: `ImageFileExtension {bool is_import = 1}`.
+_BUF_EXTENSION: Final = 8042
 _CONFIGURATION = frozenset({"buf.yaml", "buf.work.yaml", "buf.lock"})
 
 
@@ -44,6 +56,15 @@ def read(source: str = ".") -> descriptor_pb2.FileDescriptorSet:
             f"{source} for the branch"
         )
     return _built(path, source) if path.is_dir() else _parsed(path)
+
+
+def imported(file: descriptor_pb2.FileDescriptorProto) -> bool:
+    """Whether a file is somebody else's: marked so by buf, or one of protobuf's own."""
+    for field in unknown_fields.UnknownFieldSet(file):  # type: ignore[attr-defined]
+        if field.field_number == _BUF_EXTENSION:
+            # A BoolValue has the same wire form.
+            return wrappers_pb2.BoolValue.FromString(field.data).value
+    return file.name.startswith(WELL_KNOWN)
 
 
 def _parsed(path: Path) -> descriptor_pb2.FileDescriptorSet:

@@ -117,18 +117,25 @@ def _check(request: bytes) -> Any:
 
 def annotations(asked: Any) -> Iterator[dict[str, Any]]:
     """What the rules that are asked for find, in the order of files and lines."""
+    from accord_checks import baseline
     from accord_checks.breaking_rules.all_rules import BREAKING_RULES
     from accord_checks.breaking_rules.compare import compare
     from accord_checks.lint_rules.all_rules import LINT_RULES
 
-    now = _contracts(asked.files)
+    known = baseline.known()
     wanted = set(asked.rule_ids)
+    compared = any(change.id in wanted for change in BREAKING_RULES)
+    now = _contracts(asked.files, compared)
     found: list[tuple[str, str, Any, Any]] = []
     for rule in LINT_RULES:
         if not wanted or rule.id in wanted:
-            found += [(rule.id, rule.message(f), f.place, None) for f in rule.check(now)]
-    if any(change.id in wanted for change in BREAKING_RULES):
-        then = _contracts(asked.against)
+            found += [
+                (rule.id, rule.message(f), f.place, None)
+                for f in rule.check(now)
+                if baseline.line(rule, f) not in known
+            ]
+    if compared:
+        then = _contracts(asked.against, compared)
         for change in compare(then, now):
             if change.rule is not None and change.rule.id in wanted and not change.accepted:
                 found.append((change.rule.id, change.message, change.place, change.before))
@@ -147,7 +154,7 @@ def _order(contracts: Any, place: Any) -> tuple[str, int]:
     return (place.file, contracts.files[place.file].positions.line(place.path) or 0)
 
 
-def _contracts(files: Iterable[Any]) -> Any:
+def _contracts(files: Iterable[Any], implied: bool) -> Any:
     from google.protobuf import descriptor_pb2
     from google.protobuf.message import DecodeError
 
@@ -163,7 +170,7 @@ def _contracts(files: Iterable[Any]) -> Any:
             raise number_taken(name) from error
         if file.is_import:
             imports.append(name)
-    return Contracts(protos, imports)
+    return Contracts(protos, imports, implied=implied)
 
 
 def _bytes(message: Any) -> bytes:

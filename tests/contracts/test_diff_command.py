@@ -126,7 +126,9 @@ service HalfService {%s
   rpc Greet(Thing) returns (Thing) {
     option (accord.v1.policy) = {allow: ["*"]};
   }
-  rpc Hail(Thing) returns (Thing);
+  rpc Hail(Thing) returns (Thing) {
+    option (accord.v1.policy) = {errors: ["GONE"]};
+  }
 }
 message Thing {}
 """
@@ -165,7 +167,8 @@ def test_the_first_release_implied_what_is_stated_now() -> None:
     """Its contracts are read with the defaults that its library had, today's without."""
     image = ROOT / "contracts" / "released" / "0.1.0.binpb"
     files = descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes())
-    rpcs = Contracts(files.file).rpcs
+    assert Contracts(files.file).rpcs["accord.ops.v1.WorkService/ListWork"].policy.breaker is None
+    rpcs = Contracts(files.file, implied=True).rpcs
     get, stream = (
         rpcs[f"shop.orders.v1.OrderService/{name}"] for name in ("GetOrder", "StreamOrderUpdates")
     )

@@ -1,5 +1,6 @@
 """`accord contracts export` as a command: the same bytes every time, and clear refusals."""
 
+import json
 import os
 import random
 import shutil
@@ -146,6 +147,29 @@ def test_contracts_without_the_vocabulary(tmp_path: Path) -> None:
     do, watch = (method.policy for method in ResolvedContracts(support.compiled(tmp_path)).rpcs())
     assert (do.declared, do.timeout, do.retry) == (False, None, None)
     assert (watch.timeout, watch.stream) == (None, StreamPolicy())
+
+
+def test_what_is_not_stated_is_not_exported(tmp_path: Path) -> None:
+    """An RPC without a timeout gets none, beside one that has, and under the vocabulary of 0.1.0."""
+    (tmp_path / "half.proto").write_text(
+        'syntax = "proto3"; package half; import "accord/v1/policy.proto"; message M {}'
+        " service S { rpc Poll(M) returns (M); rpc Watch(M) returns (stream M); rpc Get(M) returns"
+        " (M) { option (accord.v1.policy) = {timeout: {seconds: 2}}; } }"
+        ' service T { option (accord.v1.service) = {owner: "a"}; rpc Poll(M) returns (M); }'
+    )
+    vocabulary = (support.ROOT / "protos/accord/v1/policy.proto").read_text()
+    (tmp_path / "accord/v1").mkdir(parents=True)
+    for text in (vocabulary, vocabulary.replace("Saga saga = ", "Saga story = ")):
+        (tmp_path / "accord/v1/policy.proto").write_text(text)
+        contracts = ResolvedContracts(support.compiled(tmp_path))
+        assert json.loads(service_config.export(contracts)) == {
+            "methodConfig": [{"name": [{"service": "half.S", "method": "Get"}], "timeout": "2s"}]
+        }
+        (resource,) = json.loads(envoy.export(contracts))["resources"]
+        for route in resource["virtual_hosts"][0]["routes"]:
+            bound = route["route"]["max_stream_duration"]
+            assert ("max_stream_duration" in bound) == (route["name"] == "half.S/Get")
+            assert route["route"]["timeout"] == "0s"
 
 
 @pytest.mark.parametrize("broken", [b"", b"not an image", b"\x0a\x7f"])

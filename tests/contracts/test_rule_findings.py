@@ -221,7 +221,8 @@ LINT_MUTATIONS = [
         "STATUS_CODE_OK_UNSPECIFIED",
         "codes",
     ),
-    Mutation("ACCORD_RETRY_IDEMPOTENT", PAYMENTS, "      " + KEY + "\n", "", "rpc Charge"),
+    Mutation("ACCORD_MUTATION_KEY", PAYMENTS, "      " + KEY + "\n", "", "rpc Charge"),
+    Mutation("ACCORD_RETRY_IDEMPOTENT", CUSTOMERS, KEY, "retry: {max_attempts: 2}", "retry"),
     Mutation(
         "ACCORD_RETRY_IDEMPOTENT",
         ORDERS,

@@ -5,11 +5,11 @@ defaults of its service is no change.
 """
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Final
 
 from accord.contract import MethodPolicy
-from accord_checks.breaking_rules import events, idempotency, validation
+from accord_checks.breaking_rules import events, idempotency, policies, validation
 from accord_checks.breaking_rules.all_rules import EVENT_RULES, RPC_RULES, SERVICE_RULES
 from accord_checks.breaking_rules.change import (
     Change,
@@ -28,6 +28,8 @@ from accord_checks.formatting import shown
 
 # Fields of a policy that are not written under their own name.
 _WRITTEN_AS: Final = {"key": "idempotency", "safe": "idempotency"}
+_BEGUN: Final = policies.begun.rule, "tell its callers"
+_REMOVED: Final = policies.removed.rule, "keep its policy"
 _SHAPE: Final = frozenset({"method", "declared", "client_streaming", "server_streaming"})
 
 
@@ -108,8 +110,14 @@ def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
         instead = "keep its kind, and add another RPC beside it"
         yield Change(None, Risk.BREAKING, new.name, what, instead, "", new.place, old.place)
         return  # its policies mean something else
-    if not (old.service.stated and new.service.stated):
-        return  # said of the service as a whole
+    if not (old.declared and new.declared):
+        both = old.service.stated and new.service.stated  # or it is said of the service as a whole
+        if both and old.declared != new.declared:
+            rule, instead = _BEGUN if new.declared else _REMOVED
+            stated = "a policy is stated for {}" if new.declared else "no policy is stated for {}"
+            found = Found(f"{stated.format(new.short)} now", instead, new.service.short)
+            yield replace(_change(rule, old, new, found), shared=new.service.option_place)
+        return
     said: set[tuple[str, ...]] = set()
     for compared in RPC_RULES:
         for found in compared.check(old, new):

@@ -1,18 +1,13 @@
 """The services and events of an image, with their policies resolved: what every export reads."""
 
 from collections.abc import Iterator
-from typing import Final
 
-from google.protobuf import descriptor_pb2, unknown_fields, wrappers_pb2
+from google.protobuf import descriptor_pb2
 
 from accord_checks import Refused
 from accord_checks.contracts import Contracts
 from accord_checks.declarations import Event, Rpc
-
-# buf marks in an image what it only imports: `ImageFileExtension {bool is_import = 1}`.
-_BUF_EXTENSION: Final = 8042
-WELL_KNOWN: Final = "google/protobuf/"
-"""Where protobuf's own files are."""
+from accord_checks.image import imported
 
 
 class ResolvedContracts:
@@ -27,7 +22,7 @@ class ResolvedContracts:
         Raises:
             Refused: it is incomplete, or a policy in it is invalid.
         """
-        contracts = Contracts(image.file, (file.name for file in image.file if _imported(file)))
+        contracts = Contracts(image.file, (file.name for file in image.file if imported(file)))
         self._comments = {
             name: _clean(comment)
             for file in contracts.files.values()
@@ -70,12 +65,3 @@ class ResolvedContracts:
 def _clean(comment: str) -> str:
     """A comment without the one space that follows `//` in each of its lines."""
     return "\n".join(line.removeprefix(" ").rstrip() for line in comment.splitlines()).strip()
-
-
-def _imported(file: descriptor_pb2.FileDescriptorProto) -> bool:
-    """Whether a file is somebody else's: marked so by buf, or one of protobuf's own."""
-    for field in unknown_fields.UnknownFieldSet(file):  # type: ignore[attr-defined]
-        if field.field_number == _BUF_EXTENSION:
-            # A BoolValue has the same wire form.
-            return wrappers_pb2.BoolValue.FromString(field.data).value
-    return file.name.startswith(WELL_KNOWN)

@@ -29,12 +29,10 @@ def export(contracts: ResolvedContracts, *, timeouts: bool = True) -> str:
             leave them out for it and give each call its own.
     """
     entries = (_entry(rpc, timeouts) for rpc in contracts.rpcs())
-    return json_text(
-        {
-            "methodConfig": [entry for entry in entries if len(entry) > 1],
-            "retryThrottling": THROTTLING,
-        }
-    )
+    config: Json = {"methodConfig": [entry for entry in entries if len(entry) > 1]}
+    if any("retryPolicy" in entry for entry in config["methodConfig"]):
+        config["retryThrottling"] = THROTTLING
+    return json_text(config)
 
 
 def _entry(rpc: Rpc, timeouts: bool) -> Json:

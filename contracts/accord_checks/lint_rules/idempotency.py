@@ -41,7 +41,9 @@ def _calling(*keyed: str, level: str | None = None) -> str:
 def mutation(contracts: Contracts) -> Iterator[Finding]:
     """RPCs that promise nothing: neither a level nor a key."""
     for rpc in contracts.own_rpcs:
-        if rpc.level == _UNKNOWN and rpc.policy.key is Key.NONE:
+        repeats = rpc.own is not None and (rpc.own.HasField("retry") or rpc.own.HasField("hedge"))
+        # Of an RPC that states how it is repeated, ACCORD_RETRY_IDEMPOTENT says it.
+        if rpc.level == _UNKNOWN and rpc.policy.key is Key.NONE and not repeats:
             yield Finding(
                 rpc.at("idempotency", inherited=False),
                 f"{rpc.short} may change something and requires no key",
@@ -95,7 +97,7 @@ def reads(contracts: Contracts) -> Iterator[Finding]:
             continue
         for index, callee in contracts.calls.calls(rpc):
             # What a service without a policy does to its data, nobody has said.
-            if not callee.reads and callee.service.stated:
+            if not callee.reads and callee.declared:
                 place = rpc.at("calls", index, "method", inherited=False)
                 yield _reads(rpc, place, f"calls {callee.short}, which may change something")
         if rpc.written.HasField("saga"):

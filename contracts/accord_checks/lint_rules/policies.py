@@ -18,9 +18,9 @@ _DEFAULTS: Final = block("defaults", TIMEOUT, ANYBODY)
     good=service_example('owner: "team-things"', _DEFAULTS),
 )
 def stated(contracts: Contracts) -> Iterator[Finding]:
-    """Services without any option of Accord, once each."""
+    """Services without an option of Accord, once each, until each RPC has one of its own."""
     for service in contracts.own_services:
-        if service.rpcs and not service.stated:
+        if not all(rpc.declared for rpc in service.rpcs):
             yield Finding(
                 service.place,
                 f"{service.short} states no policy",
@@ -37,9 +37,10 @@ def stated(contracts: Contracts) -> Iterator[Finding]:
     good=service_example('owner: "team-things"', _DEFAULTS),
 )
 def owned(contracts: Contracts) -> Iterator[Finding]:
-    """Services with a policy but without an owner."""
+    """Services with a policy, or a policy on each RPC, but without an owner."""
     for service in contracts.own_services:
-        if service.stated and not (service.policy and service.policy.owner.strip()):
+        stated = service.stated and all(rpc.declared for rpc in service.rpcs)
+        if stated and not (service.policy and service.policy.owner.strip()):
             yield Finding(
                 service.option_place,
                 f"{service.short} has no owner",

@@ -60,18 +60,22 @@ def bounds(contracts: Contracts) -> Iterator[Finding]:
 
 @rule(
     "ACCORD_RETRY_IDEMPOTENT",
-    purpose="An RPC that is retried or hedged is idempotent, by its level or by a key.",
+    purpose="An RPC that states a retry or a hedge is idempotent, by its level or by a key.",
     why="a second attempt may act twice",
     bad=rpc_example("AddThing", TIMEOUT, RETRY, ANYBODY),
     good=rpc_example("AddThing", TIMEOUT, RETRY, KEYED, ANYBODY),
 )
 def idempotent(contracts: Contracts) -> Iterator[Finding]:
-    """Retries and hedges of RPCs that promise nothing about repeats."""
+    """Retries and hedges of RPCs that promise nothing about repeats.
+
+    A default of the service is not made for them: of these ACCORD_MUTATION_KEY asks for a promise.
+    """
     for rpc in contracts.own_rpcs:
         for option, done in (("retry", "retried"), ("hedge", "hedged")):
-            if rpc.written.HasField(option) and not rpc.policy.idempotent:  # type: ignore[arg-type]
+            own = rpc.own is not None and rpc.own.HasField(option)  # type: ignore[arg-type]
+            if own and not rpc.policy.idempotent:
                 yield Finding(
-                    rpc.at(option, inherited=False),
+                    rpc.at(option),
                     f"{rpc.short} is {done} but not idempotent",
                     f"write `idempotency: {{key: KEY_REQUIRED}}`, declare an `idempotency_level` "
                     f"or take `{option}` away",

@@ -60,9 +60,9 @@ def unstated(
     Each RPC at its own place; a service whose RPCs all lack it, once: it needs a default.
     """
     for service in contracts.own_services:
-        asked = [rpc for rpc in service.rpcs if service.stated and among(rpc)]
+        asked = [rpc for rpc in service.rpcs if rpc.declared and among(rpc)]
         missing = [rpc for rpc in asked if not states(rpc)]
-        if len(missing) > 1 and len(missing) == len(asked):
-            yield service.option_place, f"any of the {len(asked)} RPCs of {service.short}"
+        if service.policy is not None and len(missing) > 1 and len(missing) == len(asked):
+            yield service.option_place, f"any RPC of {service.short}"
         else:
             yield from ((rpc.place, rpc.short) for rpc in missing)

@@ -27,7 +27,8 @@ from accord_checks.export.reference.html_parts import (
     prose,
     table,
 )
-from accord_checks.export.resolved_contracts import WELL_KNOWN, ResolvedContracts
+from accord_checks.export.resolved_contracts import ResolvedContracts
+from accord_checks.image import WELL_KNOWN
 
 
 def export(contracts: ResolvedContracts, *, title: str = "Contracts") -> str:

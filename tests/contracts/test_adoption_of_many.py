@@ -1,0 +1,112 @@
+"""Contracts with many RPCs and no policy: a baseline, then a policy for one RPC at a time."""
+
+from pathlib import Path
+
+import pytest
+
+from accord_checks import baseline, cli
+from accord_checks.breaking_rules.compare import compare
+from accord_checks.contracts import Contracts
+from accord_checks.lint_rules.all_rules import LINT_RULES
+from tests.contracts import written_contracts
+from tests.contracts.written_contracts import Said
+
+CONFIGURATION = """version: v2
+lint:
+  use: [ACCORD]
+  ignore: [accord, buf]
+plugins:
+  - plugin: buf-plugin-accord
+"""
+HEAD = """syntax = "proto3";
+package many.v1;
+import "accord/v1/policy.proto";
+message DoRequest {}
+message DoResponse {}
+service ManyService {
+"""
+RPC = "  rpc Do%s(DoRequest) returns (DoResponse) {%s}\n"
+RPCS = [RPC % (number, "") for number in range(130)]
+OWN = """
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (accord.v1.policy) = {timeout: {seconds: 2} %s};
+  """
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module with 130 RPCs, in which we are."""
+    root = written_contracts.write(tmp_path / "many", {"many.proto": ""}, CONFIGURATION)
+    monkeypatch.chdir(root)
+    return root
+
+
+def put(root: Path, rpcs: list[str], more: str = "") -> None:
+    """Write the contract."""
+    (root / "many.proto").write_text(f"{HEAD}{''.join(rpcs)}}}\n{more}")
+
+
+def lint(root: Path) -> list[Said]:
+    return written_contracts.findings(root, "lint")
+
+
+def test_after_one_command_only_what_is_new_is_found(
+    many: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was there is left out; a service, and a mistake in a first policy, are found."""
+    put(many, RPCS)
+    assert [said.rule for said in lint(many)] == ["ACCORD_POLICY_STATED"]
+    assert cli.main(["contracts", "baseline"]) == 0
+    assert capsys.readouterr().out == "findings in accord-baseline.txt, to be committed: 1\n"
+    assert lint(many) == []
+    other = "service OtherService {\n  rpc Do(DoRequest) returns (DoResponse);\n}\n"
+    put(many, [*RPCS[:7], RPC % (7, OWN % ""), *RPCS[8:]], other)
+    found = [(said.rule, said.line) for said in lint(many)]
+    line = HEAD.count("\n") + 8
+    assert found == [("ACCORD_CALLERS_STATED", line), ("ACCORD_POLICY_STATED", line + 127)]
+
+
+def test_a_baseline_only_shrinks(many: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run again, it takes out what is mended and puts nothing in."""
+    put(many, RPCS, "service OldService {\n  rpc Do(DoRequest) returns (DoResponse);\n}\n")
+    cli.main(["contracts", "baseline"])
+    capsys.readouterr()
+    put(many, RPCS, "service NewService {\n  rpc Do(DoRequest) returns (DoResponse);\n}\n")
+    assert cli.main(["contracts", "baseline"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "findings mended: 1 of 2",
+        "new findings, not written down (see `buf lint`): 1",
+    ]
+    assert baseline.known() == {"ACCORD_POLICY_STATED many.proto: ManyService states no policy"}
+    assert [said.message.partition(" ")[0] for said in lint(many)] == ["NewService"]
+
+
+def version(many: Path, *stated: int, option: str = "") -> Contracts:
+    """The contracts with a policy on some RPCs, and an option of the service."""
+    rpcs = [RPC % (n, OWN % 'allow: ["*"]' if n in stated else "") for n in range(130)]
+    put(many, [option, *rpcs])
+    return written_contracts.contracts(many)
+
+
+def test_the_policy_of_one_rpc_is_judged_alone(many: Path) -> None:
+    """A good policy on one RPC of 130 has no finding; its service is asked to go on, as before."""
+    found = version(many, 7)
+    said = [(rule.id, finding.what) for rule in LINT_RULES for finding in rule.check(found)]
+    assert said == [("ACCORD_POLICY_STATED", "ManyService states no policy")]
+
+
+def test_policies_that_come_and_go_one_by_one(many: Path) -> None:
+    """A second policy is one that begins, not a timeout that is shorter; one that goes breaks."""
+    one, two = version(many, 7), version(many, 7, 8)
+    whole = version(many, 7, 8, option='option (accord.v1.service) = {owner: "a"};\n')
+    for then, now, expected in (
+        (one, two, ["POLICY_BEGUN: a policy is stated for Do8 now"]),
+        (two, one, ["POLICY_REMOVED: no policy is stated for Do8 now"]),
+        (
+            two,
+            whole,
+            ["POLICY_BEGUN: a policy is stated for Do0, Do1, Do2 and 125 more now"],
+        ),
+    ):
+        found = [f"{change.rule.id}: {change.what}" for change in compare(then, now) if change.rule]
+        assert found == expected
