@@ -56,10 +56,13 @@ def test_effective_is_the_tightest_bound(
     assert deadline == (min(own) if own else None)
 
 
-def test_effective_refuses_nan() -> None:
-    """A timeout that is not a number is an error and not an endless call."""
+@pytest.mark.parametrize("other", [{"contract": 1.0}, {"inherits": 1.0}, {}])
+def test_effective_refuses_nan(other: dict[str, float]) -> None:
+    """A timeout that is not a number is refused, whatever else bounds the call."""
     with pytest.raises(ValueError, match="not a number"):
-        effective(0.0, explicit=math.nan, contract=1.0)
+        effective(0.0, explicit=math.nan, **other)
+    with pytest.raises(ValueError, match="not a number"):
+        effective(0.0, inherits=math.nan)
 
 
 NONE = 1e9
