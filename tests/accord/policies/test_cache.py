@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from accord.policies.cache import AnswerCache, CacheKey, CachePolicy, Ticket
+from accord.policies.cache import AnswerCache, CacheKey, CachePolicy, CacheSnapshot, Ticket
 from tests.accord.policies.kit import Clock
 
 GET = "/shop.Customers/Get"
@@ -175,3 +175,17 @@ def test_another_policy_starts_afresh() -> None:
     kept(held, KEY, "b")
     held.written(WRITE)
     assert held.lookup(KEY) == "b"
+
+
+def test_what_it_says_of_itself() -> None:
+    """Hits and misses are counted from 0; what has expired, or is passed by, is a miss."""
+    held, clock = cache()
+    assert held.snapshot() == CacheSnapshot(entries=0, size=0, hits=0, misses=0)
+    assert held.lookup(KEY) is None
+    kept(held, KEY, "a", 7)
+    assert held.lookup(KEY) == "a"
+    assert held.lookup(KEY, at_least=1) is None
+    assert held.snapshot() == CacheSnapshot(entries=1, size=7, hits=1, misses=2)
+    clock.now += 30.0
+    assert held.lookup(KEY) is None
+    assert held.snapshot() == CacheSnapshot(entries=0, size=0, hits=1, misses=3)
