@@ -138,7 +138,9 @@ class OrderServicer(OrderServiceServicer):
     async def ReadEvents(
         self, request: pb.ReadEventsRequest, context: Context
     ) -> AsyncIterator[pb.ReadEventsResponse]:
-        found = self._watching.record(request.after_position, follow=request.follow)
+        found = self._watching.record(
+            request.after_position, follow=request.follow, types=list(request.types)
+        )
         async with aclosing(found) as responses:
             async for response in responses:
                 yield response

@@ -1,7 +1,7 @@
 """Streams of updates and events: read from the record, woken by the notifier."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -11,7 +11,7 @@ from google.protobuf.any_pb2 import Any
 from accord.errors import NotFound, OutOfRange, ResourceExhausted, ServiceError
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.notifier import RECORD, Notifier, Watch
-from accord_runtime.events.outbox import Event, after_position, committed, of_key
+from accord_runtime.events.outbox import Event, after_position, committed, head, of_key
 from services.orders import domain, store
 from shop.common.v1.event_pb2 import EventRecord
 from shop.orders.v1 import orders_pb2 as pb
@@ -79,6 +79,11 @@ def event_record(event: Event) -> EventRecord:
     )
 
 
+def _read(tx: Tx, position: int, types: Sequence[str]) -> tuple[list[Event], int]:
+    """The next events of some types, and the last position of any."""
+    return after_position(tx, position, BATCH, types), head(tx)
+
+
 def _update(event: Event, order: pb.Order) -> pb.StreamOrderUpdatesResponse:
     return pb.StreamOrderUpdatesResponse(
         sequence=event.sequence,
@@ -112,27 +117,29 @@ class Watching:
                 updates = await self._database.read(follower.read)
 
     async def record(
-        self, after: int, *, follow: bool
+        self, after: int, *, follow: bool, types: Sequence[str] = ()
     ) -> AsyncGenerator[pb.ReadEventsResponse, None]:
-        """The events of this service beyond a position; see ReadEvents."""
+        """The events of this service beyond a position, of some types or all; see ReadEvents."""
         with self._notifier.watching(RECORD) as watch:
-            head = await self._database.read(committed)
-            if after > head:
+            last = await self._database.read(committed)
+            if after > last:
                 raise OutOfRange(
-                    "POSITION_IN_FUTURE", f"after_position is {after}, the last event is {head}"
+                    "POSITION_IN_FUTURE", f"after_position is {after}, the last event is {last}"
                 )
             position = after
             while True:
-                batch = await self._database.read(
-                    partial(after_position, position=position, most=BATCH)
+                batch, end = await self._database.read(
+                    partial(_read, position=position, types=types)
                 )
                 for event in batch:
                     assert event.position is not None
-                    if not follow and event.position > head:
+                    if not follow and event.position > last:
                         return
                     yield pb.ReadEventsResponse(position=event.position, event=event_record(event))
                     position = event.position
-                if not follow and position >= head:
+                if len(batch) < BATCH:
+                    position = max(position, end)  # Nothing of these types is in between.
+                if not follow and position >= last:
                     return
                 if not batch:
                     await watch.wait()

@@ -13,7 +13,7 @@ taken out of events that an earlier version has written, whoever reads them.
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Final
@@ -172,21 +172,29 @@ def of_key(tx: Tx, key: str, *, after: int = 0, most: int | None = None) -> list
     return [_event(row) for row in rows]
 
 
-def after_position(tx: Tx, position: int, most: int) -> list[Event]:
-    """Up to `most` events beyond a position, in order."""
+def after_position(tx: Tx, position: int, most: int, types: Sequence[str] = ()) -> list[Event]:
+    """Up to `most` events beyond a position, in order; if types are named, only of these."""
+    names = {f"type{number}": name for number, name in enumerate(types)}
+    among = f" AND type IN ({', '.join(f':{name}' for name in names)})" if names else ""
     rows = tx.all(
-        f"SELECT {COLUMNS} FROM events WHERE position > :position ORDER BY position LIMIT :most",
-        {"position": position, "most": most},
+        f"SELECT {COLUMNS} FROM events WHERE position > :position{among}"
+        " ORDER BY position LIMIT :most",
+        {"position": position, "most": most, **names},
     )
     return [_event(row) for row in rows]
 
 
 def head(tx: Tx, *, before: float = math.inf) -> int:
-    """The highest position given to an event of before a time; 0 when there is none."""
-    sql = "SELECT MAX(position) FROM events"
-    if before < math.inf:
-        sql += " WHERE occurred_at < :before"
-    return tx.value(sql, {"before": before}) or 0
+    """The highest position given to an event of before a time; 0 when there is none.
+
+    Positions are given in the order of time, but for what was committed together.
+    """
+    low, high = 0, tx.value("SELECT MAX(position) FROM events") or 0
+    while before < math.inf and low < high:
+        middle = (low + high + 1) // 2
+        at = tx.value("SELECT occurred_at FROM events WHERE position = :at", {"at": middle})
+        low, high = (middle, high) if at < before else (low, middle - 1)
+    return int(high)
 
 
 def committed(tx: Tx) -> int:

@@ -86,18 +86,19 @@ def with_value(place: Place, rpc: str, value: object) -> Message:
 def _of_field(rpc: Rpc, place: Place) -> Iterator[BadRequest]:
     field = place.field
     good = GOOD[rpc.name].SerializeToString()
+    first = f"{place.name}[0]" if field.is_repeated else place.name
     if field.type == FieldDescriptor.TYPE_STRING:
         for case, raw in (("lone byte", b"\xff"), ("overlong", b"\xc0\xaf"), ("cut", b"\xe2\x82")):
             yield BadRequest(rpc, f"UTF-8 {case}", good + place.encode(raw), "", "UNDECODABLE")
         surrogate = "\ud800".encode("utf-8", "surrogatepass")
         yield BadRequest(rpc, "UTF-8 surrogate", place.encode(surrogate), "", "UNDECODABLE")
         for case, text in (("giant", "x" * 1024 * 1024), ("NUL", "a\0b")):
-            yield BadRequest(rpc, case, with_value(place, rpc.name, text), place.name)
+            value = [text] if field.is_repeated else text
+            yield BadRequest(rpc, case, with_value(place, rpc.name, value), first)
     if field.type == FieldDescriptor.TYPE_ENUM:
         for number in (-(2**31), -1, 99, 2**31 - 1):
             wrong = [number] if field.is_repeated else number
-            name = f"{place.name}[0]" if field.is_repeated else place.name
-            yield BadRequest(rpc, f"unknown {number}", with_value(place, rpc.name, wrong), name)
+            yield BadRequest(rpc, f"unknown {number}", with_value(place, rpc.name, wrong), first)
     if field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64):
         lowest = -(2**31) if field.type == FieldDescriptor.TYPE_INT32 else -(2**63)
         for number in (-1, lowest):
@@ -113,7 +114,7 @@ def _of_field(rpc: Rpc, place: Place) -> Iterator[BadRequest]:
     if field.is_repeated:
         # Empty items cost the caller two bytes each; looking at them costs the server minutes.
         for number in (10_000, 300_000):
-            if field.message_type is not None:
+            if field.message_type is not None or field.type == FieldDescriptor.TYPE_STRING:
                 items = good + place.encode(b"") * number
             else:
                 items = good + place.encode(bytes(number))  # packed

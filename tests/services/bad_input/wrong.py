@@ -364,7 +364,10 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_position("add.after_sequence"),
         *_id("remove"),
     ],
-    "shop.orders.v1.OrderService/ReadEvents": _position("after_position"),
+    "shop.orders.v1.OrderService/ReadEvents": [
+        *_position("after_position"),
+        ("types", ["a"] * 101),
+    ],
     "shop.payments.v1.PaymentService/Charge": [
         *_id("order_id"),
         *_money("amount"),

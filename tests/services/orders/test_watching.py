@@ -78,6 +78,34 @@ async def test_the_record_can_be_read_from_anywhere(shop: Shop) -> None:
     assert ServiceError.from_rpc(caught.value).reason == "POSITION_IN_FUTURE"
 
 
+async def test_some_types_of_the_record_can_be_read(shop: Shop) -> None:
+    """Only events of the named types come, at their positions; a stream of none of them ends."""
+    await placed(shop)
+    everything = await record(shop)
+    named = [everything[0].event.type, everything[4].event.type]
+    for after, types, found in (
+        (0, named, [everything[0], everything[4]]),
+        (1, named, [everything[4]]),
+        (5, named, []),
+        (0, ["shop.orders.v1.OrderNoteAdded"], []),
+    ):
+        request = pb.ReadEventsRequest(after_position=after, types=types)
+        assert [event async for event in shop.orders.ReadEvents(request)] == found
+
+
+async def test_a_follower_of_some_types_gets_no_others(shop: Shop) -> None:
+    """A stream that follows stays behind events that it does not deliver."""
+    wanted = ["shop.orders.v1.OrderConfirmed"]
+    stream = shop.orders.ReadEvents(pb.ReadEventsRequest(follow=True, types=wanted))
+    received = asyncio.create_task(_take(stream, 2))
+    for _ in range(2):
+        await placed(shop)
+    async with asyncio.timeout(10):
+        events = await received
+    assert [event.event.type for event in events] == wanted * 2
+    stream.cancel()
+
+
 async def test_the_card_is_told_to_payments_alone(shop: Shop) -> None:
     """No event has the token of the card; it is asked for, and the order was paid with it."""
     await shop.product("tea")

@@ -63,7 +63,7 @@ class NotificationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListNotifications(self, request, context):
-        """Lists notifications, newest first.
+        """Lists notifications, those of the newest orders first.
 
         Errors: INVALID_ARGUMENT.
         """

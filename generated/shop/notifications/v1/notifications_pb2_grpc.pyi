@@ -24,7 +24,7 @@ class NotificationServiceStub:
     Errors: INVALID_ARGUMENT; NOT_FOUND.
     """
     ListNotifications: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ListNotificationsRequest, _notifications_pb2.ListNotificationsResponse]
-    """Lists notifications, newest first.
+    """Lists notifications, those of the newest orders first.
 
     Errors: INVALID_ARGUMENT.
     """
@@ -51,7 +51,7 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _notifications_pb2.ListNotificationsRequest,
         context: _aio.ServicerContext[_notifications_pb2.ListNotificationsRequest, _abc.Awaitable[_notifications_pb2.ListNotificationsResponse]],
     ) -> _abc.Awaitable[_notifications_pb2.ListNotificationsResponse]:
-        """Lists notifications, newest first.
+        """Lists notifications, those of the newest orders first.
 
         Errors: INVALID_ARGUMENT.
         """

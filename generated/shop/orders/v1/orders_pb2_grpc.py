@@ -178,8 +178,8 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadEvents(self, request, context):
-        """Streams every event of this service in the order of commitment, from the
-        first or after the last position already seen. Resumable; it reads the
+        """Streams every event of this service, or those of some types, in the order of
+        commitment, from the first or after the last position already seen. Resumable; it reads the
         service's own record, so it reaches back further than the broker.
 
         Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).

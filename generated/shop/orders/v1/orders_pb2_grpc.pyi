@@ -76,8 +76,8 @@ class OrderServiceStub:
     1,000 at a time); ABORTED (SLOW_CONSUMER).
     """
     ReadEvents: _aio.UnaryStreamMultiCallable[_orders_pb2.ReadEventsRequest, _orders_pb2.ReadEventsResponse]
-    """Streams every event of this service in the order of commitment, from the
-    first or after the last position already seen. Resumable; it reads the
+    """Streams every event of this service, or those of some types, in the order of
+    commitment, from the first or after the last position already seen. Resumable; it reads the
     service's own record, so it reaches back further than the broker.
 
     Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
@@ -199,8 +199,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orders_pb2.ReadEventsRequest,
         context: _aio.ServicerContext[_orders_pb2.ReadEventsRequest, _abc.AsyncIterator[_orders_pb2.ReadEventsResponse]],
     ) -> _abc.AsyncIterator[_orders_pb2.ReadEventsResponse]:
-        """Streams every event of this service in the order of commitment, from the
-        first or after the last position already seen. Resumable; it reads the
+        """Streams every event of this service, or those of some types, in the order of
+        commitment, from the first or after the last position already seen. Resumable; it reads the
         service's own record, so it reaches back further than the broker.
 
         Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
