@@ -29,7 +29,7 @@ from accord_runtime.database import (
     open_database,
 )
 from accord_runtime.database.migrations import migrate
-from accord_runtime.events import inbox, outbox, publisher
+from accord_runtime.events import inbox, outbox, position, publisher
 from accord_runtime.events.broker import Broker
 from accord_runtime.events.notifier import Notifier
 from accord_runtime.events.outbox import Outbox
@@ -56,6 +56,8 @@ MIGRATIONS: Final = [
     *ownership.MIGRATIONS,
     *table.FLOW_MIGRATIONS,
     *health.MIGRATIONS,
+    *position.MIGRATIONS,
+    *publisher.LATER_MIGRATIONS,
 ]
 
 GRACE: Final = 5.0

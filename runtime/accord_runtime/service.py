@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 import accord
 from accord_runtime.database import Database
+from accord_runtime.events.audit import Record
 from accord_runtime.events.broker import Broker
 from accord_runtime.events.inbox import EventHandler, Inbox
 from accord_runtime.events.notifier import Notifier
@@ -45,8 +46,17 @@ class Runtime:
     failed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when something in the background has failed: the process must end."""
 
-    def subscribe(self, stream: str, handlers: Mapping[type[Message], EventHandler]) -> None:
-        """Receive another service's events; `stream` is its name in capitals."""
+    def subscribe(
+        self,
+        stream: str,
+        handlers: Mapping[type[Message], EventHandler],
+        record: Record | None = None,
+    ) -> None:
+        """Receive another service's events; `stream` is its name in capitals.
+
+        `record` reads that service's own record, for what the broker has lost or does not keep any
+        more. Events of the last 30 days are handled when there is no position yet.
+        """
         inbox = Inbox(
             self.settings.name,
             stream.lower(),
@@ -54,6 +64,7 @@ class Runtime:
             database=self.database,
             broker=self.broker,
             executor=self.executor,
+            record=record,
         )
         self.background.append((f"consumer of {stream}", inbox.serve))
 

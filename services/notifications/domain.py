@@ -35,6 +35,8 @@ class News:
     """CONFIRMED, REJECTED, FAILED or CANCELLED: a customer gets one mail for each."""
     subject: str
     text: str
+    event_id: str = ""
+    """The event that says so; empty in work of a version that did not note it."""
 
     def body(self, name: str) -> str:
         """The text of the mail to a customer of this name."""

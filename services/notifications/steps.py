@@ -12,7 +12,7 @@ import grpc
 from accord.errors import ServiceError
 from accord_runtime.database import Tx
 from accord_runtime.events.inbox import EventHandler, Received
-from accord_runtime.grpc.ids import uuid7
+from accord_runtime.grpc.ids import derived, made_at
 from accord_runtime.grpc.types import timestamp
 from accord_runtime.service import Runtime
 from accord_runtime.work.executor import Permanent, Queue
@@ -24,6 +24,8 @@ from shop.customers.v1.customers_pb2 import Customer, GetCustomerRequest
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.notifications.v1.notifications_pb2 import Notification
 from shop.orders.v1 import events_pb2
+from shop.orders.v1.orders_pb2 import ReadEventsRequest
+from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 
 ADDRESS: Final = "address"
 """Queue of news for which the customer is still to be looked up."""
@@ -47,6 +49,7 @@ class MailSteps:
         self._database = runtime.database
         self._executor = runtime.executor
         self._customers = CustomerServiceStub(runtime.mesh.channel("customers"))
+        orders = OrderServiceStub(runtime.mesh.channel("orders"))
         self._mail_server = MailServer.of(runtime.settings.mail_server)
         self._executor.register(Queue(ADDRESS, self.address, delays=PATIENCE))
         self._executor.register(Queue(MAIL, self.send, delays=PATIENCE, concurrency=SENDING))
@@ -58,29 +61,36 @@ class MailSteps:
                 events_pb2.OrderFailed: self._take(domain.failed),
                 events_pb2.OrderCancelled: self._take(domain.cancelled),
             },
+            record=lambda position, types: orders.ReadEvents(
+                ReadEventsRequest(after_position=position, types=types)
+            ),
         )
 
     def _take(self, tell: Callable[[Any], News]) -> EventHandler:
         """First step: no service is needed, so the event is never left waiting."""
 
         async def handle(event: Received[Any]) -> Effect:
-            news = tell(event.payload)
+            news = dataclasses.replace(tell(event.payload), event_id=event.event_id)
             payload = json.dumps(dataclasses.asdict(news)).encode()
             return lambda tx: self._executor.enqueue(tx, ADDRESS, news.order_id, payload)
 
         return handle
 
     async def address(self, work: Work) -> Effect:
-        """Second step: look the customer up and write the mail down."""
+        """Second step: look the customer up and write the mail down.
+
+        Its id, which becomes the Message-ID, follows from the outcome, and its date from the event:
+        a mail server that has the mail already recognises it, even if databases were restored.
+        """
         news = News(**json.loads(work.payload))
         customer = await self._customer(news.customer_id)
         notification = Notification(
-            notification_id=uuid7(),
+            notification_id=derived(news.order_id, f"mail {news.outcome}"),
             order_id=news.order_id,
             recipient=customer.email,
             subject=news.subject,
             body=news.body(customer.name),
-            created_at=timestamp(time.time()),
+            created_at=timestamp(made_at(news.event_id or work.id)),
         )
 
         def effect(tx: Tx) -> None:

@@ -7,15 +7,20 @@ its id for as long as the broker could send it again.
 
 One process of a database receives at a time, and whatever it did not get to keep
 is asked for again before anything later: events of a key enter the inbox in
-their order.
+their order. Where to go on is decided by this database (`position.py`), and what
+the broker has lost is taken from the source's record (`audit.py`), before anything
+later, if the record can be read.
 """
 
+import asyncio
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -23,12 +28,15 @@ from typing import Any, Final, Generic, TypeVar
 from google.protobuf.message import DecodeError, Message
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamState
 from nats.js.errors import NotFoundError
 
 from accord import event_policy, use_trace
 from accord_runtime.database import Database, Lock, Tx
+from accord_runtime.events import position
+from accord_runtime.events.audit import AUDIT, GRACE, RETRY, Audit, Record
 from accord_runtime.events.broker import MAX_AGE, Broker, persistently
+from accord_runtime.events.position import Consumed
 from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
 
@@ -51,6 +59,9 @@ PREFETCH: Final = 100
 
 PATIENCE: Final = 3.0
 """Seconds after which the broker is asked anew: it forgets who waits when it is restarted."""
+
+MEMORY: Final = MAX_AGE + 24 * 3600.0
+"""Seconds for which an event is recognised; the broker keeps it for a day less."""
 
 _SWEEP: Final = 3600.0
 _NUMBER: Final = re.compile("[0-9]{1,18}")
@@ -78,7 +89,8 @@ EventHandler = Callable[[Received[Any]], Awaitable[Effect | None]]
 class Inbox:
     """What one service takes from the stream of another, by a consumer named after it.
 
-    Events without a handler are left on the broker.
+    Events without a handler are left on the broker. `record` reads the source's record; without
+    it, what the broker loses before it is received comes when the source publishes it again.
     """
 
     def __init__(
@@ -90,6 +102,7 @@ class Inbox:
         database: Database,
         broker: Broker,
         executor: Executor,
+        record: Record | None = None,
     ) -> None:
         self._service = service
         self._source = source
@@ -107,6 +120,10 @@ class Inbox:
             self._handlers[message.DESCRIPTOR.full_name] = (message, handler)
             self._subjects.append(f"{policy.subject}.*")
         executor.register(Queue(self._queue, self._handle))
+        self._audit = record and Audit(source, record, list(self._handlers), self._keep, database)
+        # Up to when (Unix seconds) the broker has delivered all it had; infinite while it is away.
+        self._delivered = math.inf
+        self._look = asyncio.Event()
 
     async def serve(self) -> None:
         """Receive until cancelled, whenever the broker is there."""
@@ -114,15 +131,44 @@ class Inbox:
 
     async def _hold(self) -> None:
         async with self._database.exclusive(self._queue) as lock:
-            await persistently(f"receiving from {self._source}", partial(self._receive, lock))
+            # What is older may have been handled, and forgotten again.
+            since = time.time() - MAX_AGE
+            await self._database.write(
+                lock.guard(partial(position.begin, source=self._source, since=since))
+            )
+            async with asyncio.TaskGroup() as tasks:
+                what = f"receiving from {self._source}"
+                tasks.create_task(persistently(what, partial(self._receive, lock)))
+                tasks.create_task(persistently(what, partial(self._look_after, lock)))
+
+    async def _look_after(self, lock: Lock) -> None:
+        """Audit once the broker has delivered what it had, or is away, and again and again."""
+        swept, wait = 0.0, GRACE
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._look.wait()
+            self._look.clear()
+            wait = AUDIT
+            until = min(time.time(), self._delivered)
+            if self._audit and until:
+                away = self._delivered == math.inf
+                cause = "the broker is away" if away else "the broker has not delivered them"
+                if not await self._audit.run(lock, until - GRACE, cause):
+                    wait = RETRY
+                    continue
+            # What the audit has not come to must be recognised by it.
+            if until - swept > _SWEEP:
+                swept = until
+                await self._database.write(partial(self._sweep, before=until - MEMORY))
 
     async def _receive(self, lock: Lock) -> None:
         jetstream = await self._broker.jetstream()
-        delivered = await self._resume(jetstream)
+        at, delivered = await self._resume(lock, jetstream)
         subscription = await jetstream.pull_subscribe_bind(
             durable=self._service, stream=self._stream
         )
-        swept = 0.0
+        self._delivered = 0.0
         try:
             while True:
                 try:
@@ -132,28 +178,51 @@ class Inbox:
                 except TimeoutError:
                     # Raises when the consumer has gone; _resume makes it again.
                     await jetstream.consumer_info(self._stream, self._service)
+                    self._nothing_waits()
                     continue
                 for message in messages:
                     delivered += 1
                     if message.metadata.sequence.consumer != delivered:
                         raise LookupError("messages were lost on their way; asking again")
-                await self._database.write(lock.guard(partial(self._take, messages=messages)))
+                stream = await jetstream.stream_info(self._stream)
+                if str(stream.created) != at.created:
+                    raise LookupError("the stream was made anew")
+                at = await self._fill(lock, at, stream.state)
+                last = messages[-1].metadata
+                at = replace(at, acknowledged=last.sequence.stream)
+                take = partial(self._take, messages=messages, acknowledged=at.acknowledged)
+                await self._database.write(lock.guard(take))
                 for message in messages:
                     await message.ack()
-                if time.time() - swept > _SWEEP:
-                    swept = time.time()
-                    await self._database.write(self._sweep)
+                if not last.num_pending:
+                    self._nothing_waits()
         finally:
+            self._delivered = math.inf
             await subscription.unsubscribe()
 
-    async def _resume(self, jetstream: JetStreamContext) -> int:
-        """Make the durable consumer what it should be; return how many messages it has sent.
+    def _nothing_waits(self) -> None:
+        if not self._delivered:
+            self._look.set()
+        self._delivered = time.time()
 
-        Where messages are out that were not acknowledged, it is made anew behind the last one
-        that was: else they would come again in half a minute, and later ones before them.
+    async def _resume(self, lock: Lock, jetstream: JetStreamContext) -> tuple[Consumed, int]:
+        """Make the durable consumer what it should be.
+
+        It goes on where this database says, or before: what comes again is recognised. Where the
+        broker says otherwise, or where messages are out that were not acknowledged, it is made
+        anew: else these would come again in half a minute, and later ones before them.
+
+        Returns:
+            The position, and how many messages the durable consumer has sent.
         """
-        await self._broker.ensure_stream(jetstream, self._source)
-        acknowledged = 0
+        stream = await self._broker.ensure_stream(jetstream, self._source)
+        created, last = str(stream.created), stream.state.last_seq
+        at = await self._database.read(partial(position.read, source=self._source))
+        known = at.created in ("", created)
+        # A stream that has lost its tail ends before what was taken.
+        lost = not known or last < at.acknowledged
+        start = min(at.acknowledged, last) if known else 0
+        sent: int | None = None
         try:
             info = await jetstream.consumer_info(self._stream, self._service)
         except NotFoundError:
@@ -161,59 +230,82 @@ class Inbox:
         else:
             assert info.delivered is not None
             assert info.ack_floor is not None
+            reached = info.ack_floor.stream_seq
+            if known:
+                start = min(start if at.created else last, reached)
             same = sorted(info.config.filter_subjects or [info.config.filter_subject or ""])
-            if not info.num_ack_pending and same == sorted(self._subjects):
-                return int(info.delivered.consumer_seq)
-            # A stream that has lost its tail ends before what was acknowledged.
-            stream = await jetstream.stream_info(self._stream)
-            acknowledged = min(info.ack_floor.stream_seq, stream.state.last_seq)
-            await jetstream.delete_consumer(self._stream, self._service)
-        await jetstream.add_consumer(
-            self._stream,
-            ConsumerConfig(
-                durable_name=self._service,
-                filter_subjects=self._subjects,
-                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-                opt_start_seq=acknowledged + 1,
-                ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=30,
-                max_ack_pending=PREFETCH,
-                max_deliver=-1,
-            ),
-        )
-        return 0
+            if not info.num_ack_pending and same == sorted(self._subjects) and reached == start:
+                sent = info.delivered.consumer_seq
+        at = replace(at, created=created, acknowledged=start, deleted=at.deleted if known else 0)
+        at = await self._fill(lock, at, stream.state, lost=lost)
+        if sent is None:
+            with suppress(NotFoundError):
+                await jetstream.delete_consumer(self._stream, self._service)
+            await jetstream.add_consumer(
+                self._stream,
+                ConsumerConfig(
+                    durable_name=self._service,
+                    filter_subjects=self._subjects,
+                    deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                    opt_start_seq=start + 1,
+                    ack_policy=AckPolicy.EXPLICIT,
+                    ack_wait=30,
+                    max_ack_pending=PREFETCH,
+                    max_deliver=-1,
+                ),
+            )
+        return at, sent or 0
 
-    def _take(self, tx: Tx, messages: list[Msg]) -> None:
+    async def _fill(
+        self, lock: Lock, at: Consumed, state: StreamState, *, lost: bool = False
+    ) -> Consumed:
+        """Take from the record, before anything later, what the stream has lost behind a position.
+
+        Returns:
+            The position, with all that taken.
+        """
+        deleted = state.num_deleted or 0
+        lost = lost or state.first_seq > at.acknowledged + 1 or deleted > at.deleted
+        if lost and self._audit:
+            await self._audit.complete(lock, "the stream has lost messages")
+        reached = max(at.acknowledged, state.first_seq - 1)
+        at = replace(at, acknowledged=reached, deleted=deleted)
+        noted = {"created": at.created, "acknowledged": at.acknowledged, "deleted": deleted}
+        await self._database.write(lock.guard(lambda tx: position.note(tx, self._source, **noted)))
+        return at
+
+    def _take(self, tx: Tx, messages: list[Msg], acknowledged: int) -> None:
         for message in messages:
             headers = message.headers or {}
             event_id, kind = headers.get("ce-id", ""), headers.get("ce-type", "")
             sequence = headers.get("ce-sequence", "")
             if kind not in self._handlers or not event_id or not _NUMBER.fullmatch(sequence):
                 log.warning("a message on %s is no event of the contract", message.subject)
-                continue
-            row = {"consumer": self._source, "event_id": event_id, "received_at": time.time()}
-            if not tx.insert("inbox", row, on_conflict="DO NOTHING"):
+            elif not self._keep(tx, headers, message.data):
                 tx.execute(
-                    "UPDATE inbox SET received_at = :received_at WHERE consumer = :consumer"
+                    "UPDATE inbox SET received_at = :now WHERE consumer = :consumer"
                     " AND event_id = :event_id",
-                    row,
+                    {"consumer": self._source, "event_id": event_id, "now": time.time()},
                 )
-                continue
-            with use_trace(headers):
-                self._executor.enqueue(
-                    tx,
-                    self._queue,
-                    headers.get("ce-subject", ""),
-                    _pack(headers, message.data),
-                    flow_at=_occurred(headers),
-                    seq=int(sequence),
-                )
+        position.note(tx, self._source, acknowledged=acknowledged)
 
-    def _sweep(self, tx: Tx) -> None:
-        tx.execute(
-            "DELETE FROM inbox WHERE received_at < :before",
-            {"before": time.time() - MAX_AGE - 24 * 3600.0},
-        )
+    def _keep(self, tx: Tx, headers: Mapping[str, str], payload: bytes) -> bool:
+        """Put an event into the inbox and to work; False if it is there already."""
+        row = {
+            "consumer": self._source,
+            "event_id": headers["ce-id"],
+            "received_at": time.time(),
+        }
+        if not tx.insert("inbox", row, on_conflict="DO NOTHING"):
+            return False
+        key, seq = headers.get("ce-subject", ""), int(headers["ce-sequence"])
+        with use_trace(headers):
+            packed, flow_at = _pack(headers, payload), _occurred(headers)
+            self._executor.enqueue(tx, self._queue, key, packed, flow_at=flow_at, seq=seq)
+        return True
+
+    def _sweep(self, tx: Tx, before: float) -> None:
+        tx.execute("DELETE FROM inbox WHERE received_at < :before", {"before": before})
 
     async def _handle(self, work: Work) -> Effect | None:
         headers, payload = _unpack(work.payload)

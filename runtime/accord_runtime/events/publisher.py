@@ -1,20 +1,21 @@
 """Gives committed events their positions and publishes them, in that order.
 
 One publisher per database, held by a lock. What the broker has acknowledged is kept
-with the broker's own sequence, so that a stream that was recreated, or that lost
-its tail, is noticed and filled again from the record.
+with the broker's own sequence, so that a stream that was recreated, lost its tail, was
+emptied or has a hole is noticed and filled again from the record.
 """
 
 import asyncio
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 from urllib.parse import quote
 
 from nats.js import JetStreamContext
+from nats.js.api import StreamInfo
 
 from accord_runtime.database import Database, Lock, Tx
 from accord_runtime.events.broker import MAX_AGE, Broker, persistently
@@ -42,6 +43,12 @@ MIGRATIONS: Final = [
     """,
 ]
 
+LATER_MIGRATIONS: Final = [
+    f"ALTER TABLE relay ADD COLUMN {column} BIGINT NOT NULL DEFAULT 0"
+    for column in ("first", "deleted", "repeated", "repair")
+]
+"""Those that came after other tables of the runtime."""
+
 APPENDED: Final = "appended"
 """What the database's processes are told when one that does not number has appended an event."""
 
@@ -50,6 +57,9 @@ BATCH: Final = 100
 
 CHECK: Final = 10.0
 """Seconds between looks at the stream's identity and length."""
+
+_ON_ITS_WAY: Final = 60.0
+"""Seconds by which a message may be younger than its event."""
 
 
 class StreamChanged(Exception):
@@ -66,6 +76,14 @@ class Mark:
     """Every event up to this position was acknowledged."""
     acknowledged: int = 0
     """The highest sequence of the stream that was acknowledged."""
+    first: int = 0
+    """The stream's first sequence when it was last compared."""
+    deleted: int = 0
+    """Messages that were missing behind it then."""
+    repeated: int = 0
+    """Up to this position, events are published again: under ids that the broker has not seen."""
+    repair: int = 0
+    """What is in these ids: the stream's last sequence when it was found to have lost events."""
 
 
 def recover(mark: Mark, created: str, last: int, at_last: int, expired: int = 0) -> Mark:
@@ -89,6 +107,27 @@ def recover(mark: Mark, created: str, last: int, at_last: int, expired: int = 0)
     if last < mark.acknowledged:
         return Mark(created=created, position=at_last, acknowledged=last)
     return mark
+
+
+def robbed(mark: Mark, info: StreamInfo, due: int) -> bool:
+    """Whether a stream has lost messages since it was last compared, though it is the same.
+
+    Args:
+        mark: what was noted.
+        info: the stream now.
+        due: how many events it must have, as the others are too old for it.
+
+    Returns:
+        False also if somebody has limited the stream by number or size: then it loses messages by
+        design, and would again.
+    """
+    config, state = info.config, info.state
+    limits = (config.max_msgs, config.max_bytes, config.max_msgs_per_subject)
+    if any(limit is not None and limit > 0 for limit in limits):
+        return False
+    # Both have changed when it happens, so that the same loss is not found twice.
+    emptied = state.first_seq > mark.first and state.messages < due
+    return emptied or (state.num_deleted or 0) > mark.deleted
 
 
 def without_repeated_keys(batch: list[Event]) -> list[Event]:
@@ -177,7 +216,10 @@ class Publisher:
         acks = await asyncio.gather(
             *(
                 jetstream.publish(
-                    subject(event), event.payload, headers=headers(self._service, event), timeout=1
+                    subject(event),
+                    event.payload,
+                    headers=headers(self._service, event) | _message_id(event, mark),
+                    timeout=1,
                 )
                 for event in batch
             )
@@ -186,7 +228,8 @@ class Publisher:
             raise StreamChanged
         position = batch[-1].position
         assert position is not None
-        reached = Mark(mark.created, position, max(mark.acknowledged, *(ack.seq for ack in acks)))
+        highest = max(mark.acknowledged, *(ack.seq for ack in acks))
+        reached = replace(mark, position=position, acknowledged=highest)
         await self._database.write(lock.guard(lambda tx: self._note(tx, reached)))
         return reached
 
@@ -195,10 +238,12 @@ class Publisher:
         info = await self._broker.ensure_stream(jetstream, self._service)
         created, last = str(info.created), info.state.last_seq
 
+        age = min(info.config.max_age or MAX_AGE, MAX_AGE)  # Inboxes remember no longer.
+
         def compare(tx: Tx) -> tuple[Mark, Mark]:
+            columns = ", ".join(Mark.__slots__)
             row = tx.one(
-                "SELECT created, position, acknowledged FROM relay WHERE stream = :stream",
-                {"stream": self._stream},
+                f"SELECT {columns} FROM relay WHERE stream = :stream", {"stream": self._stream}
             )
             noted = Mark(**row) if row else Mark()
             at_last = tx.value(
@@ -206,18 +251,24 @@ class Publisher:
                 " WHERE stream = :stream AND acknowledged <= :last",
                 {"stream": self._stream, "last": last},
             )
-            new = noted.created != created
-            expired = head(tx, before=time.time() - MAX_AGE) if new else 0
-            return noted, recover(noted, created, last, at_last or 0, expired)
+            expired = head(tx, before=time.time() - age)
+            mark = recover(noted, created, last, at_last or 0, expired)
+            due = noted.position - head(tx, before=time.time() - age + _ON_ITS_WAY)
+            if mark == noted and robbed(noted, info, due):
+                back = min(expired, noted.position)
+                mark = replace(noted, position=back, repeated=noted.position, repair=last)
+            return noted, mark
 
         noted, mark = await self._database.read(compare)
+        lost = mark != noted
+        if lost and noted.created:
+            log.warning(
+                "stream %s has lost events; publishing again from position %d",
+                self._stream,
+                mark.position,
+            )
+        mark = replace(mark, first=info.state.first_seq, deleted=info.state.num_deleted or 0)
         if mark != noted:
-            if noted.created:
-                log.warning(
-                    "stream %s has lost events; publishing again from position %d",
-                    self._stream,
-                    mark.position,
-                )
             await self._database.write(lock.guard(lambda tx: self._restart(tx, mark)))
         return mark
 
@@ -232,8 +283,8 @@ class Publisher:
         tx.insert(
             "relay",
             {"stream": self._stream, **asdict(mark)},
-            on_conflict="(stream) DO UPDATE SET created = excluded.created,"
-            " position = excluded.position, acknowledged = excluded.acknowledged",
+            on_conflict="(stream) DO UPDATE SET "
+            + ", ".join(f"{column} = excluded.{column}" for column in Mark.__slots__),
         )
         # A mark a thousand events is fine enough to go back to, and stays small.
         coarse = mark.acknowledged // 1000 * 1000 + 999
@@ -264,3 +315,9 @@ def headers(service: str, event: Event) -> dict[str, str]:
         "ce-causationid": event.causation_id or "-",
         **event.headers,
     }
+
+
+def _message_id(event: Event, mark: Mark) -> dict[str, str]:
+    """The id of a message that the broker must not take for one that it had, and lost."""
+    again = event.position is not None and event.position <= mark.repeated
+    return {"Nats-Msg-Id": f"{event.event_id}/{mark.repair}"} if again else {}

@@ -1,7 +1,7 @@
 """Events of an invented service, and who publishes and who receives them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 from google.protobuf.message import Message
 from nats.js import JetStreamContext
 
-from accord_runtime.database import Database, Tx
+from accord_runtime.database import Database, Row, Tx
 from accord_runtime.events import outbox
+from accord_runtime.events.audit import Record
 from accord_runtime.events.broker import Broker
 from accord_runtime.events.inbox import EventHandler, Inbox
 from accord_runtime.events.notifier import Notifier
@@ -19,7 +20,9 @@ from accord_runtime.events.publisher import Publisher
 from accord_runtime.settings import Settings
 from accord_runtime.work.executor import Executor
 from services import topology
+from services.orders.watching import Watching
 from shop.orders.v1.events_pb2 import OrderNoteAdded, OrderShippingStarted
+from shop.orders.v1.orders_pb2 import ReadEventsResponse
 from tests.runtime.work.support import at_work
 
 STREAM = "ORDERS"
@@ -112,16 +115,64 @@ async def receiving(
     url: str,
     handlers: Mapping[type[Message], EventHandler],
     owner: str = "receiver",
+    record: Record | None = None,
 ) -> AsyncIterator[Executor]:
     """A process of the service "shipping" that takes events of "orders"."""
     broker = broker_at(url, "shipping")
     executor = Executor(database, owner)
     consumer = Inbox(
-        "shipping", "orders", handlers, database=database, broker=broker, executor=executor
+        "shipping",
+        "orders",
+        handlers,
+        database=database,
+        broker=broker,
+        executor=executor,
+        record=record,
     )
     async with at_work(executor), background(consumer.serve()):
         yield executor
     await broker.close()
+
+
+def record_of(database: Database) -> Record:
+    """Reads the record of "orders", as its ReadEvents does."""
+
+    async def read(position: int, types: Sequence[str]) -> AsyncGenerator[ReadEventsResponse, None]:
+        notifier = Notifier()
+        async with background(notifier.serve(database)):
+            watching = Watching(database, notifier)
+            async for each in watching.record(position, follow=False, types=types):
+                yield each
+
+    return read
+
+
+class Copy:
+    """A copy of what a receiver keeps in its database."""
+
+    TABLES = ("consumed", "inbox", "work", "results")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows: dict[str, list[Row]] = {}
+
+    async def make(self) -> "Copy":
+        """Copy what is there now."""
+        read = self._database.read
+        for table in self.TABLES:
+            self._rows[table] = await read(lambda tx, t=table: tx.all(f"SELECT * FROM {t}"))  # type: ignore[misc]
+        return self
+
+    async def restore(self) -> None:
+        """Put it back; what came later is lost."""
+
+        def write(tx: Tx) -> None:
+            for table, rows in self._rows.items():
+                tx.execute(f"DELETE FROM {table}")
+                for row in rows:
+                    tx.insert(table, row)
+
+        await self._database.write(write)
 
 
 async def stored(jetstream: JetStreamContext, stream: str = STREAM) -> list[Mapping[str, str]]:

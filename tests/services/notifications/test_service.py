@@ -25,6 +25,7 @@ from shop.orders.v1 import events_pb2, orders_pb2
 from tests.runtime.work.support import parked_items
 from tests.services.notifications.mailbox import Mailbox
 from tests.services.notifications.serving import channel_to, serving
+from tests.support.ports import free_port
 from tests.support.wait import until
 
 T = TypeVar("T")
@@ -34,7 +35,8 @@ T = TypeVar("T")
 async def notifying(
     home: Path, nats_url: str, mailbox: Mailbox, customers_port: int
 ) -> AsyncIterator[Runtime]:
-    targets = f"customers=127.0.0.1:{customers_port}"
+    # Nobody is where the record of the orders would be read.
+    targets = f"customers=127.0.0.1:{customers_port},orders=127.0.0.1:{free_port()}"
     async with serving(
         SERVICE, home, nats_url=nats_url, smtp=mailbox.address, targets=targets
     ) as runtime:

@@ -1,0 +1,191 @@
+"""Compares what a consumer has in its inbox with what the record of its source says.
+
+The broker may lose messages, and forgets all of them in the end; the record does neither. What is
+missing is taken from the record, in its order.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from datetime import UTC
+from functools import partial
+from typing import Final, Protocol
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from accord import failure_of
+from accord_runtime.database import Database, Lock, Tx
+from accord_runtime.events import position
+from accord_runtime.events.broker import MAX_AGE
+
+log = logging.getLogger(__name__)
+
+AUDIT: Final = 60.0
+"""Seconds between audits."""
+
+GRACE: Final = 10.0
+"""Seconds that an event is given to come by the broker before an audit looks for it."""
+
+RETRY: Final = 5.0
+"""Seconds after which a record that could not be read is tried again."""
+
+BATCH: Final = 500
+"""Events of the record that are compared in one transaction."""
+
+_TRIES: Final = 6
+"""Failures in a row after which it is said that the record cannot be read."""
+
+
+class Envelope(Protocol):
+    """What is needed of an event in a record: as `shop.common.v1.EventRecord` has it."""
+
+    event_id: str
+    type: str
+    key: str
+    sequence: int
+    causation_id: str
+    traceparent: str
+
+    @property
+    def occurred_at(self) -> Timestamp:
+        """When it was committed."""
+
+    @property
+    def payload(self) -> Any:
+        """The event itself."""
+
+
+class Recorded(Protocol):
+    """An event at its position in a record: what a `ReadEvents` answers."""
+
+    position: int
+
+    @property
+    def event(self) -> Envelope:
+        """The event."""
+
+
+Record = Callable[[int, Sequence[str]], AsyncIterable[Recorded]]
+"""Reads a source's record: a position and full names of types -> what is there beyond the position,
+in order, up to the end. It may yield other types, too. A position beyond the end is an RPC error
+with the reason POSITION_IN_FUTURE."""
+
+Keep = Callable[[Tx, Mapping[str, str], bytes], bool]
+"""Puts an event, as CloudEvents headers and payload, into the inbox; False if it is there."""
+
+
+class _WentBack(Exception):
+    """The record ends before the audited position, or has another event there."""
+
+
+class Audit:
+    """The audit of one source by one consumer, which handles some types of its events."""
+
+    def __init__(
+        self, source: str, record: Record, types: Sequence[str], keep: Keep, database: Database
+    ) -> None:
+        self._source = source
+        self._record = record
+        self._types = types
+        self._keep = keep
+        self._database = database
+        self._running = asyncio.Lock()
+        self._failures = 0
+
+    async def complete(self, lock: Lock, cause: str) -> None:
+        """Take all that is missing, however young; waits for as long as the record is away."""
+        while True:
+            if await self.run(lock, math.inf, cause):
+                return
+            await asyncio.sleep(RETRY)
+
+    async def run(self, lock: Lock, before: float, cause: str) -> bool:
+        """Take what is missing of the events of before a time, Unix seconds.
+
+        What was missing is said, and `cause`. False when the record cannot be read now.
+        """
+        async with self._running:
+            try:
+                try:
+                    taken = await self._compare(lock, before)
+                except _WentBack:
+                    await self._begin_again(lock)
+                    taken = await self._compare(lock, before)
+            except Exception as error:
+                self._failures += 1
+                if self._failures == _TRIES:
+                    log.warning("the record of %s cannot be read: %s", self._source, error)
+                return False
+        self._failures = 0
+        if taken:
+            log.warning(
+                "%d events of %s were taken from its record: %s", taken, self._source, cause
+            )
+        return True
+
+    async def _compare(self, lock: Lock, before: float) -> int:
+        noted = await self._database.read(partial(position.read, source=self._source))
+        taken, batch = 0, list[Recorded]()
+        try:
+            # From one earlier, to see that it is still the record that was read before.
+            async for each in self._record(max(0, noted.position - 1), self._types):
+                event = each.event
+                if each.position == noted.position and event.event_id != noted.event_id:
+                    raise _WentBack
+                if each.position <= noted.position or event.type not in self._types:
+                    continue
+                if event.occurred_at.ToMicroseconds() / 1e6 > before:
+                    break
+                batch.append(each)
+                if len(batch) == BATCH:
+                    taken += await self._take(lock, batch, noted.since)
+                    batch = []
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is not None and failure.reason == "POSITION_IN_FUTURE":
+                raise _WentBack from error
+            raise
+        if batch:
+            taken += await self._take(lock, batch, noted.since)
+        return taken
+
+    async def _take(self, lock: Lock, batch: list[Recorded], since: float) -> int:
+        def take(tx: Tx) -> int:
+            taken = sum(
+                self._keep(tx, _headers(each.event), each.event.payload.value)
+                for each in batch
+                if each.event.occurred_at.ToMicroseconds() / 1e6 >= since
+            )
+            last = batch[-1]
+            position.note(tx, self._source, position=last.position, event_id=last.event.event_id)
+            return taken
+
+        return await self._database.write(lock.guard(take))
+
+    async def _begin_again(self, lock: Lock) -> None:
+        log.critical(
+            "the record of %s is not the one that was read before: its database was restored or"
+            " replaced. What happened there since is lost, what came of it here is not; going on"
+            ' from its beginning. See "Restored databases" in docs/operations.md',
+            self._source,
+        )
+        changes = {"position": 0, "event_id": "", "since": time.time() - MAX_AGE}
+        await self._database.write(
+            lock.guard(lambda tx: position.note(tx, self._source, **changes))
+        )
+
+
+def _headers(event: Envelope) -> dict[str, str]:
+    """What an event's message has in its headers, as far as the inbox keeps it."""
+    return {
+        "ce-id": event.event_id,
+        "ce-type": event.type,
+        "ce-subject": event.key,
+        "ce-sequence": str(event.sequence),
+        "ce-time": event.occurred_at.ToDatetime(UTC).isoformat(),
+        "ce-causationid": event.causation_id or "-",
+        "traceparent": event.traceparent,
+    }

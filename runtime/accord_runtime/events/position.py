@@ -1,0 +1,62 @@
+"""How far a consumer has got with a source: kept beside its effects, in one transaction with them.
+
+A database that is restored takes its position back with it; the broker's is only a hint.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from accord_runtime.database import Tx
+
+MIGRATIONS: Final = [
+    """
+    CREATE TABLE consumed (
+        source TEXT NOT NULL PRIMARY KEY,
+        since DOUBLE PRECISION NOT NULL,
+        created TEXT NOT NULL DEFAULT '',
+        acknowledged BIGINT NOT NULL DEFAULT 0,
+        deleted BIGINT NOT NULL DEFAULT 0,
+        position BIGINT NOT NULL DEFAULT 0,
+        event_id TEXT NOT NULL DEFAULT ''
+    )
+    """,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """The row of one source."""
+
+    since: float
+    """What happened before, Unix seconds, is never taken from the record."""
+    created: str
+    """When the stream was created, as the broker says it: its identity; empty at the beginning."""
+    acknowledged: int
+    """The stream's sequence up to which messages were taken."""
+    deleted: int
+    """Messages that were missing inside the stream when it was last looked at."""
+    position: int
+    """Up to here in the source's record, everything that is handled is in the inbox."""
+    event_id: str
+    """The event at that position."""
+
+
+def begin(tx: Tx, source: str, since: float) -> None:
+    """Make the row of a source, unless it is there."""
+    tx.insert("consumed", {"source": source, "since": since}, on_conflict="DO NOTHING")
+
+
+def read(tx: Tx, source: str) -> Consumed:
+    """The row of a source, which must be there."""
+    columns = ", ".join(Consumed.__slots__)
+    row = tx.one(f"SELECT {columns} FROM consumed WHERE source = :source", {"source": source})
+    assert row is not None
+    return Consumed(**row)
+
+
+def note(tx: Tx, source: str, **columns: object) -> None:
+    """Change some columns of the row of a source."""
+    changes = ", ".join(f"{name} = :{name}" for name in columns)
+    tx.execute(
+        f"UPDATE consumed SET {changes} WHERE source = :source", {"source": source, **columns}
+    )
