@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ async def publishing(
     process = OrdersProcess(database, url, replicas)
     async with background(process.publisher.serve()):
         yield process
-    await process.broker.close()
+    await _close(process.broker)
 
 
 @asynccontextmanager
@@ -131,7 +131,12 @@ async def receiving(
     )
     async with at_work(executor), background(consumer.serve()):
         yield executor
-    await broker.close()
+    await _close(broker)
+
+
+async def _close(broker: Broker) -> None:
+    with suppress(ConnectionError):  # nats-py 2.16 raises it if the server has just gone.
+        await broker.close()
 
 
 def record_of(database: Database) -> Record:
