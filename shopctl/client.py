@@ -4,10 +4,11 @@ import asyncio
 import functools
 import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec
 
 import grpc
 import grpc.aio
@@ -23,7 +24,7 @@ from shopctl.supervisor import state
 from shopctl.terminal import harmless
 
 P = ParamSpec("P")
-T = TypeVar("T")
+Stub = Callable[[grpc.aio.Channel], Any]
 
 RESTART_SECONDS: Final = 2.0
 """How long a service may refuse connections: it may be about to restart."""
@@ -80,25 +81,29 @@ class Shop:
             raise explain(error, service, address, key) from None
 
     async def rows(
-        self,
-        service: str,
-        read: Callable[[grpc.aio.Channel, int, str], Awaitable[tuple[Sequence[T], str]]],
-        limit: int,
-    ) -> AsyncIterator[T]:
+        self, service: str, stub: Stub, rpc: str, request: Any, limit: int = sys.maxsize
+    ) -> AsyncIterator[Any]:
         """Up to `limit` rows of a list that a service gives page by page.
 
-        `read` gets the channel, the number of rows and the token of a page; it returns its rows
-        and the token of the next one, empty for the last.
+        A page asks and answers as all lists do: `page_size`, `page_token` and `next_page_token`,
+        and its rows in the first field.
         """
-        token = ""
         while limit > 0:
+            request.page_size = min(limit, MAX_PAGE)
             async with self.calling(service) as channel:
-                found, token = await read(channel, min(limit, MAX_PAGE), token)
+                page = await getattr(stub(channel), rpc)(request)
+            found = getattr(page, page.DESCRIPTOR.fields_by_number[1].name)
             for row in found:
                 yield row
             limit -= len(found)
-            if not token:
+            request.page_token = page.next_page_token
+            if not request.page_token:
                 break
+
+    async def change(self, service: str, stub: Stub, rpc: str, request: Message, key: str) -> Any:
+        """The response of a call that changes something, under an idempotency key."""
+        async with self.calling(service, key) as channel:
+            return await getattr(stub(channel), rpc)(request, metadata=accord.idempotency_key(key))
 
     def print(self, message: Message, *lines: str, **more: str) -> None:
         """Prints a message: `lines` for people, for scripts its JSON with `more` before it."""

@@ -4,7 +4,7 @@ import re
 import uuid
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -161,3 +161,14 @@ AgeOption = Annotated[
     ),
 ]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="How many at most.")]
+StuckOption = Annotated[
+    Literal["parked", "ready"],
+    typer.Option("--state", help="Without ID: what is parked, or what waits for its next attempt."),
+]
+ErrorOption = Annotated[
+    str, typer.Option("--error", metavar="TEXT", help="Only what has failed last with this text.")
+]
+RateOption = Annotated[
+    float, typer.Option("--rate", min=0.1, max=1000.0, help="How many a second at most.")
+]
+GoOption = Annotated[bool, typer.Option("--go", help="Retry what is found; else it is shown.")]

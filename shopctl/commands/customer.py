@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-import accord
 from shop.customers.v1 import customers_pb2 as pb
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shopctl.client import Shop, with_shop
@@ -39,10 +38,8 @@ async def create(
         name=name, street=street, city=city, postal_code=postal_code, country=country
     )
     request = pb.CreateCustomerRequest(name=name, email=email, address=address)
-    async with shop.calling("customers", key) as channel:
-        response = await CustomerServiceStub(channel).CreateCustomer(
-            request, metadata=accord.idempotency_key(key)
-        )
+    stub = CustomerServiceStub
+    response = await shop.change("customers", stub, "CreateCustomer", request, key)
     if id_only:
         typer.echo(response.customer.customer_id)
     else:

@@ -1,12 +1,10 @@
 """`shopctl order`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 import typer
-from grpc.aio import Channel
 
-import accord
 from shop.common.v1.address_pb2 import Address
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1.customers_pb2 import GetCustomerRequest
@@ -108,10 +106,7 @@ async def place(
         card_token=card,
         ship_to=await _ship_to(shop, customer, where),
     )
-    async with shop.calling("orders", key) as channel:
-        response = await OrderServiceStub(channel).CreateOrder(
-            request, metadata=accord.idempotency_key(key)
-        )
+    response = await shop.change("orders", OrderServiceStub, "CreateOrder", request, key)
     order = response.order
     if id_only:
         typer.echo(order.order_id)
@@ -140,16 +135,8 @@ async def list_orders(
 ) -> None:
     """List orders, newest first."""
     wanted = pb.OrderStatus.Value(f"ORDER_STATUS_{(status or 'unspecified').upper()}")
-
-    async def read(channel: Channel, size: int, token: str) -> tuple[Sequence[pb.Order], str]:
-        page = await OrderServiceStub(channel).ListOrders(
-            pb.ListOrdersRequest(
-                page_size=size, page_token=token, customer_id=customer, status=wanted
-            )
-        )
-        return page.orders, page.next_page_token
-
-    async for order in shop.rows("orders", read, limit):
+    request = pb.ListOrdersRequest(customer_id=customer, status=wanted)
+    async for order in shop.rows("orders", OrderServiceStub, "ListOrders", request, limit):
         stands = enum_name(pb.OrderStatus.items(), order.status)
         shop.print(
             order,
@@ -185,10 +172,7 @@ async def cancel(
     Exit code: 0 it is being undone, 5 it is too late.
     """
     request = pb.CancelOrderRequest(order_id=order_id, reason=reason)
-    async with shop.calling("orders", key) as channel:
-        response = await OrderServiceStub(channel).CancelOrder(
-            request, metadata=accord.idempotency_key(key)
-        )
+    response = await shop.change("orders", OrderServiceStub, "CancelOrder", request, key)
     shop.print(response.order, *_lines(response.order))
 
 

@@ -1,20 +1,31 @@
 """`shopctl saga`."""
 
-from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
 from google.protobuf.message import Message
-from grpc.aio import Channel
 
-import accord
 from accord.ops.v1 import saga_pb2 as pb
 from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
 from accord.ops.v1.work_pb2 import WorkState
+from shopctl import bulk
 from shopctl.client import Shop, with_shop
-from shopctl.commands.work import attempts
+from shopctl.commands.work import attempts, stuck
 from shopctl.formatting import enum_name, format_fields, format_time, to_duration
-from shopctl.options import NO_AGE, AgeOption, KeyOption, LimitOption, ReasonOption, ServiceOption
+from shopctl.options import (
+    NO_AGE,
+    AgeOption,
+    ErrorOption,
+    GoOption,
+    KeyOption,
+    LimitOption,
+    RateOption,
+    ReasonOption,
+    ServiceOption,
+    StuckOption,
+)
 
 app = typer.Typer(
     name="saga",
@@ -29,33 +40,25 @@ SagaArgument = Annotated[
 
 # Which way a saga can go and how it can end, as in the contract.
 Phase = Literal["forward", "backward", "done", "undone", "abandoned"]
+PhaseOption = Annotated[Phase | None, typer.Option(help="Only sagas in this phase.")]
+DefinitionOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Only sagas of this kind, e.g. order.")
+]
 
 
 @app.command("list")
 @with_shop
 async def list_sagas(
     shop: Shop,
-    definition: Annotated[
-        str, typer.Option(metavar="NAME", help="Only sagas of this kind, e.g. order.")
-    ] = "",
-    phase: Annotated[Phase | None, typer.Option(help="Only sagas in this phase.")] = None,
+    definition: DefinitionOption = "",
+    phase: PhaseOption = None,
     min_age: AgeOption = NO_AGE,
     limit: LimitOption = 50,
     service: ServiceOption = "orders",
 ) -> None:
     """List sagas, oldest first."""
-    wanted = pb.SagaPhase.Value(f"SAGA_PHASE_{(phase or 'unspecified').upper()}")
-    age = to_duration(min_age)
-
-    async def read(channel: Channel, size: int, token: str) -> tuple[Sequence[pb.Saga], str]:
-        page = await SagaServiceStub(channel).ListSagas(
-            pb.ListSagasRequest(
-                page_size=size, page_token=token, definition=definition, phase=wanted, min_age=age
-            )
-        )
-        return page.sagas, page.next_page_token
-
-    async for saga in shop.rows(service, read, limit):
+    wanted = _wanted(definition, phase, min_age)
+    async for saga in shop.rows(service, SagaServiceStub, "ListSagas", wanted, limit):
         shop.print(saga, _line(saga))
 
 
@@ -88,17 +91,39 @@ async def show(shop: Shop, saga_id: SagaArgument, service: ServiceOption = "orde
 @with_shop
 async def retry(
     shop: Shop,
-    saga_id: SagaArgument,
     reason: ReasonOption,
+    saga_id: SagaArgument = "",
+    definition: DefinitionOption = "",
+    phase: PhaseOption = None,
+    state: StuckOption = "parked",
+    error: ErrorOption = "",
+    min_age: AgeOption = NO_AGE,
+    rate: RateOption = 20.0,
+    go: GoOption = False,
     service: ServiceOption = "orders",
     key: KeyOption = "",
 ) -> None:
-    """Try the current step again, now and with all its attempts.
+    """Try the current step again, now and with all its attempts; without an ID, of all found.
 
     Exit code: 0 it is due, 5 the saga has ended, or the step is being tried right now.
     """
-    request = pb.RetrySagaRequest(saga_id=saga_id, reason=reason)
-    await _settle(shop, service, key, "RetrySaga", request)
+
+    async def act(id_: str, key: str) -> None:
+        request = pb.RetrySagaRequest(saga_id=id_, reason=reason)
+        await _settle(shop, service, key, "RetrySaga", request)
+
+    if saga_id:
+        await act(saga_id, key)
+        return
+    waiting = {work.key async for work in stuck(shop, service, state, error, queue="saga")}
+    wanted = _wanted(definition, phase, min_age)
+    sagas = shop.rows(service, SagaServiceStub, "ListSagas", wanted)
+    shown = {
+        saga.saga_id: partial(shop.print, saga, _line(saga))
+        async for saga in sagas
+        if saga.saga_id in waiting
+    }
+    await bulk.retry(shown, act, rate, key, go=go)
 
 
 @app.command()
@@ -169,10 +194,13 @@ async def _get(shop: Shop, service: str, saga_id: str) -> pb.GetSagaResponse:
 
 async def _settle(shop: Shop, service: str, key: str, rpc: str, request: Message) -> None:
     """Calls an RPC that changes a saga, and prints it as it is then."""
-    async with shop.calling(service, key) as channel:
-        call = getattr(SagaServiceStub(channel), rpc)
-        response = await call(request, metadata=accord.idempotency_key(key))
-    shop.print(response.saga, _line(response.saga))
+    saga = (await shop.change(service, SagaServiceStub, rpc, request, key)).saga
+    shop.print(saga, _line(saga))
+
+
+def _wanted(definition: str, phase: str | None, min_age: timedelta) -> pb.ListSagasRequest:
+    number = pb.SagaPhase.Value(f"SAGA_PHASE_{(phase or 'unspecified').upper()}")
+    return pb.ListSagasRequest(definition=definition, phase=number, min_age=to_duration(min_age))
 
 
 def _line(saga: pb.Saga) -> str:

@@ -1,13 +1,11 @@
 """`shopctl order trace`: who called whom, when, for how long, and what was tried again."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
-from grpc.aio import Channel
 from rich.text import Text
 
 from accord.ops.v1 import trace_pb2 as pb
@@ -108,14 +106,11 @@ async def _print_trace(shop: Shop, found: pb.FoundTrace, *, everything: bool) ->
 
 async def _spans(shop: Shop, service: str, trace_id: str) -> list[Recorded] | None:
     """The spans that a service still has, or None if it does not answer."""
-
-    async def read(channel: Channel, size: int, token: str) -> tuple[Sequence[pb.Span], str]:
-        request = pb.ListSpansRequest(trace_id=trace_id, page_size=size, page_token=token)
-        page = await TraceServiceStub(channel).ListSpans(request)
-        return page.spans, page.next_page_token
-
+    spans = shop.rows(
+        service, TraceServiceStub, "ListSpans", pb.ListSpansRequest(trace_id=trace_id)
+    )
     try:
-        return [Recorded(service, span) async for span in shop.rows(service, read, sys.maxsize)]
+        return [Recorded(service, span) async for span in spans]
     except CommandError:
         return None
 

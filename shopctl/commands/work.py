@@ -1,24 +1,28 @@
 """`shopctl work`."""
 
-from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated, Any, Final, Literal
 
 import typer
-from grpc.aio import Channel
 
-import accord
 from accord.ops.v1 import work_pb2 as pb
 from accord.ops.v1.work_pb2_grpc import WorkServiceStub
+from shopctl import bulk
 from shopctl.client import Shop, with_shop
 from shopctl.formatting import enum_name, format_fields, format_time, to_duration
 from shopctl.options import (
     NO_AGE,
     AgeOption,
     AnyServiceOption,
+    ErrorOption,
+    GoOption,
     KeyOption,
     LimitOption,
+    RateOption,
     ReasonOption,
     ServiceOption,
+    StuckOption,
 )
 from shopctl.supervisor.programs import SERVICES
 
@@ -29,6 +33,7 @@ app = typer.Typer(
 )
 
 WorkArgument = Annotated[str, typer.Argument(metavar="ID", help="The item of work.")]
+QueueOption = Annotated[str, typer.Option(metavar="NAME", help="Only work of this queue.")]
 
 MAX_ERROR: Final = 100
 """Characters of an error in a line of a list."""
@@ -44,24 +49,14 @@ async def list_work(
     shop: Shop,
     service: AnyServiceOption = None,
     state: Annotated[State | None, typer.Option(help="Only work that stands like this.")] = None,
-    queue: Annotated[str, typer.Option(metavar="NAME", help="Only work of this queue.")] = "",
+    queue: QueueOption = "",
     min_age: AgeOption = NO_AGE,
     limit: LimitOption = 50,
 ) -> None:
     """List work, oldest first; of every service, one after the other, unless one is named."""
-    wanted = pb.WorkState.Value(f"WORK_STATE_{(state or 'unspecified').upper()}")
-    age = to_duration(min_age)
-
-    async def read(channel: Channel, size: int, token: str) -> tuple[Sequence[pb.WorkItem], str]:
-        page = await WorkServiceStub(channel).ListWork(
-            pb.ListWorkRequest(
-                page_size=size, page_token=token, state=wanted, queue=queue, min_age=age
-            )
-        )
-        return page.items, page.next_page_token
-
     for name in [service] if service else SERVICES:
-        async for item in shop.rows(name, read, limit):
+        wanted = _wanted(state, queue=queue, min_age=to_duration(min_age))
+        async for item in shop.rows(name, WorkServiceStub, "ListWork", wanted, limit):
             shop.print(item, _line(name, item), service=name)
 
 
@@ -97,21 +92,35 @@ async def show(shop: Shop, work_id: WorkArgument, service: ServiceOption) -> Non
 @with_shop
 async def retry(
     shop: Shop,
-    work_id: WorkArgument,
     service: ServiceOption,
     reason: ReasonOption,
+    work_id: WorkArgument = "",
+    state: StuckOption = "parked",
+    queue: QueueOption = "",
+    error: ErrorOption = "",
+    min_age: AgeOption = NO_AGE,
+    rate: RateOption = 20.0,
+    go: GoOption = False,
     key: KeyOption = "",
 ) -> None:
-    """Try an item again, now and with all its attempts.
+    """Try an item again, now and with all its attempts; without an ID, all that are found.
 
     Exit code: 0 it is due, 5 there is no such item (any more), or it is being tried right now.
     """
-    request = pb.RetryWorkRequest(work_id=work_id, reason=reason)
-    async with shop.calling(service, key) as channel:
-        response = await WorkServiceStub(channel).RetryWork(
-            request, metadata=accord.idempotency_key(key)
-        )
-    shop.print(response.item, _line(service, response.item), service=service)
+
+    def show(item: pb.WorkItem) -> None:
+        shop.print(item, _line(service, item), service=service)
+
+    async def act(item_id: str, key: str) -> None:
+        request = pb.RetryWorkRequest(work_id=item_id, reason=reason)
+        show((await shop.change(service, WorkServiceStub, "RetryWork", request, key)).item)
+
+    if work_id:
+        await act(work_id, key)
+        return
+    found = stuck(shop, service, state, error, queue=queue, min_age=to_duration(min_age))
+    shown = {item.work_id: partial(show, item) async for item in found}
+    await bulk.retry(shown, act, rate, key, go=go)
 
 
 @app.command()
@@ -128,11 +137,23 @@ async def discard(
     Exit code: 0 it is gone, 5 there is no such item, or it is not parked.
     """
     request = pb.DiscardWorkRequest(work_id=work_id, reason=reason)
-    async with shop.calling(service, key) as channel:
-        response = await WorkServiceStub(channel).DiscardWork(
-            request, metadata=accord.idempotency_key(key)
-        )
-    shop.print(response.item, _line(service, response.item), service=service)
+    item = (await shop.change(service, WorkServiceStub, "DiscardWork", request, key)).item
+    shop.print(item, _line(service, item), service=service)
+
+
+async def stuck(
+    shop: Shop, service: str, state: str, error: str, **filters: Any
+) -> AsyncIterator[pb.WorkItem]:
+    """All work that stands like this, has failed last with this text, and passes the filters."""
+    wanted = _wanted(state, **filters)
+    async for item in shop.rows(service, WorkServiceStub, "ListWork", wanted):
+        if error in item.last_error:
+            yield item
+
+
+def _wanted(state: str | None, **filters: Any) -> pb.ListWorkRequest:
+    number = pb.WorkState.Value(f"WORK_STATE_{(state or 'unspecified').upper()}")
+    return pb.ListWorkRequest(state=number, **filters)
 
 
 def attempts(item: pb.WorkItem) -> str:

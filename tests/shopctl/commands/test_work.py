@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import shlex
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,7 @@ from shopctl.formatting import enum_name
 from tests.services.orders.books import behave, updates
 from tests.shopctl.support.shop import SHOPCTL
 from tests.support.shop import Shop, order_request, running_shop
-from tests.support.wait import DEADLINE
+from tests.support.wait import DEADLINE, until
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 SHOP = ("sandbox", "customers", "inventory", "payments", "shipping", "notifications", "orders")
@@ -190,6 +192,122 @@ async def test_parked_work_is_retried_and_discarded(shop: Shop) -> None:
     assert len(await objects(shop, "audit")) == 2
 
 
+BECAUSE = ("--reason", "the letters can be read")
+
+
+async def parked_letters(shop: Shop, count: int, error: str = "UNAVAILABLE: away") -> list[str]:
+    """Work of the orders service that nobody handles, parked; the ids, oldest first."""
+
+    def park(tx: Tx) -> list[str]:
+        hour_ago = time.time() - 3600.0
+        found = [table.enqueue(tx, "letters", uuid7(), now=hour_ago).id for _ in range(count)]
+        history = json.dumps([{"at": 1.0, "attempt": 1, "error": error}])
+        tx.execute(
+            "UPDATE work SET state = 'parked', attempts = 1, history = :history"
+            " WHERE state = 'ready'",
+            {"history": history},
+        )
+        return found
+
+    return await shop.runtimes["orders"].database.write(park)
+
+
+async def records(shop: Shop) -> list[str]:
+    """The targets of all audit records, oldest first."""
+    return [each["target"] for each in await objects(shop, "audit", "--limit", "1000")][::-1]
+
+
+LETTERS = ("work", "retry", "--service", "orders", "--queue", "letters", *BECAUSE)
+
+
+async def test_many_are_retried_by_filter_and_first_only_shown(shop: Shop) -> None:
+    """Without --go a sample, the number and the command; with it those, and no others."""
+    lost = await parked_letters(shop, 12)
+    other = await parked_letters(shop, 1, "NOT_FOUND: no such house")
+    shown = await run(shop, *LETTERS, "--error", "UNAVAILABLE", "--rate", "100")
+    assert shown.code == ExitCode.OK
+    assert [line.split()[0] for line in shown.out.splitlines()] == lost[:10]
+    command = shlex.join([*LETTERS, "--error", "UNAVAILABLE", "--rate", "100", "--go"])
+    assert shown.error == f"12 to retry in 0 s: shopctl {command}\n"
+    assert len(await objects(shop, "work", "list", "--state", "parked")) == 13
+    assert await records(shop) == []
+
+    done = await run(shop, *shlex.split(command))
+    assert (done.code, done.error) == (ExitCode.OK, "12 of 12 are retried\n")
+    assert [line.split()[0] for line in done.out.splitlines()] == lost
+    left = await objects(shop, "work", "list", "--state", "parked")
+    assert [item["work_id"] for item in left] == other
+    assert await records(shop) == lost
+    assert (await run(shop, *shlex.split(command))).error == "0 of 0 are retried\n"
+
+    young = await run(shop, *LETTERS, "--min-age", "2h")
+    assert young.error.startswith("0 to retry")
+    waiting = await run(shop, *LETTERS, "--state", "ready", "--go", "--rate", "100", "--json")
+    assert [json.loads(line)["work_id"] for line in waiting.out.splitlines()] == lost
+
+
+async def test_no_more_than_the_rate_are_retried(shop: Shop) -> None:
+    """Six at ten a second take half a second."""
+    await parked_letters(shop, 6)
+    assert (await run(shop, *LETTERS, "--rate", "10", "--go")).code == ExitCode.OK
+    times = await shop.runtimes["orders"].database.read(
+        lambda tx: tx.all("SELECT at FROM audit ORDER BY id")
+    )
+    assert times[-1]["at"] - times[0]["at"] > 0.45
+
+
+async def test_what_is_gone_meanwhile_is_passed_over(shop: Shop) -> None:
+    """An item that was settled since it was found is counted, and the others are retried."""
+    items = await parked_letters(shop, 3)
+    running = asyncio.create_task(run(shop, *LETTERS, "--rate", "1", "--go"))
+    await until(lambda: _retried(shop, 1), "the first to be retried")
+    await shop.runtimes["orders"].database.write(
+        lambda tx: tx.execute("DELETE FROM work WHERE id = :id", {"id": items[1]})
+    )
+    ran = await running
+    assert ran.code == ExitCode.OK
+    assert ran.error.startswith("2 of 3 are retried; of the others, the last: orders refused")
+    assert await records(shop) == [items[0], items[2]]
+
+
+async def test_a_run_that_is_cut_off_is_ended_by_the_next(shop: Shop) -> None:
+    """When the service goes away half-way the command says so; the same one finds the rest."""
+    items = await parked_letters(shop, 8)
+    running = asyncio.create_task(run(shop, *LETTERS, "--rate", "4", "--go"))
+    await until(lambda: _retried(shop, 3), "three to be retried")
+    await shop.stop("orders")
+    ran = await running
+    assert ran.code in (ExitCode.NOT_RUNNING, ExitCode.UNKNOWN_OUTCOME)
+    assert " of 8 are retried; the same command finds the rest: " in ran.error
+    await shop.start("orders")
+    assert (await run(shop, *LETTERS, "--rate", "100", "--go")).code == ExitCode.OK
+    assert await records(shop) == items
+
+
+async def test_many_sagas_are_retried_by_filter(shop: Shop) -> None:
+    """`saga retry` without an ID: those of a kind and phase whose step is parked with an error."""
+    orders = [await stuck_order(shop, sandbox_pb2.PARTY_CARD_PROCESSOR) for _ in range(3)]
+    await behave(shop, sandbox_pb2.PARTY_CARD_PROCESSOR, sandbox_pb2.BEHAVIOR_NORMAL)
+    retry = ("saga", "retry", "--rate", "100", *BECAUSE)
+    for none in (("--definition", "errand"), ("--phase", "backward"), ("--error", "NOT_FOUND")):
+        assert (await run(shop, *retry, *none)).error.startswith("0 to retry")
+    these = ("--definition", "order", "--phase", "forward", "--error", "UNAVAILABLE")
+    shown = await run(shop, *retry, *these)
+    assert [line.split()[0] for line in shown.out.splitlines()] == orders
+    ran = await run(shop, *retry, *these, "--go")
+    assert (ran.code, ran.error) == (ExitCode.OK, "3 of 3 are retried\n")
+    for order in orders:
+        await updates(shop, order)
+    assert await records(shop) == orders
+
+
+async def _retried(shop: Shop, count: int) -> bool:
+    found: int = await shop.runtimes["orders"].database.read(
+        lambda tx: tx.value("SELECT COUNT(*) FROM audit")
+    )
+    return found >= count
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -197,6 +315,8 @@ async def test_parked_work_is_retried_and_discarded(shop: Shop) -> None:
         (("work", "show", NOBODY), ExitCode.USAGE, "--service"),
         (("work", "list", "--service", "printers"), ExitCode.USAGE, "printers"),
         (("work", "list", "--min-age", "soon"), ExitCode.USAGE, "soon"),
+        ((*LETTERS, "--rate", "0"), ExitCode.USAGE, "--rate"),
+        ((*LETTERS, "--state", "leased"), ExitCode.USAGE, "leased"),
         (("saga", "abandon", NOBODY), ExitCode.USAGE, "--reason"),
         (("work", "show", "x", "--service", "orders"), ExitCode.REFUSED, "work_id"),
         (("work", "show", NOBODY, "--service", "orders"), ExitCode.REFUSED, "NOT_FOUND"),
