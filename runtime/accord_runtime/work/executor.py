@@ -22,7 +22,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -53,9 +52,6 @@ STEP: Final = 1.0
 """Seconds by which a clock must jump to be said to have been set."""
 
 _LEASE_RESERVE: Final = 5.0
-
-_flow_at: Final[ContextVar[float | None]] = ContextVar("flow_at", default=None)
-"""When the flow of the work at hand began."""
 
 Handler = Callable[[Work], Awaitable[Effect | None]]
 
@@ -110,7 +106,7 @@ class Executor:
         # What the clock showed when the monotonic one showed zero.
         self._epoch = time.time() - time.monotonic()
         self._queues: dict[str, Queue] = {}
-        self._running = Counter[tuple[str, bool]]()  # by queue, and whether as one of the newest
+        self._running = Counter[tuple[str, bool]]()  # by `queue` and `newest`
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -153,7 +149,6 @@ class Executor:
         now, longest = self._clock(), self._queues[queue].longest
         if due_at is not None and due_at > now + longest:
             raise ValueError(f"work of {queue!r} is due in {longest:g} s at most; see Queue.ahead")
-        flow_at = _flow_at.get() if flow_at is None else flow_at
         table.enqueue(tx, queue, key, payload, now=now, due_at=due_at, flow_at=flow_at, seq=seq)
         tx.after_commit(self.wake)
 
@@ -163,10 +158,8 @@ class Executor:
         If it does not live to do so, the work is found like any other. The key must be new: held
         work does not wait for other rows of its key.
         """
-        lease, now, flow_at = self._queues[queue].lease, self._clock(), _flow_at.get()
-        return table.enqueue(
-            tx, queue, key, payload, now=now, flow_at=flow_at, owner=self._owner, lease=lease
-        )
+        lease, now = self._queues[queue].lease, self._clock()
+        return table.enqueue(tx, queue, key, payload, now=now, owner=self._owner, lease=lease)
 
     def expedite(self, tx: Tx, queue: str, key: str) -> None:
         """Let the waiting work of a key run after the commit, parked work from the beginning."""
@@ -293,10 +286,8 @@ class Executor:
             # Reading first keeps an idle look from being a write transaction.
             due, next_due = await self._database.read(lambda tx: table.look(tx, list(free), now))
             if due:
-                for work, newest in await self._database.write(
-                    lambda tx: self._claim(tx, due, now, free)
-                ):
-                    self._start(work, newest)
+                for work in await self._database.write(lambda tx: self._claim(tx, due, now, free)):
+                    self._start(work)
             if any(max(self._free(queue)) <= 0 for queue in self._queues.values()):
                 self._database.notify(WORK)
             return min(POLL, max(0.0, next_due - now))
@@ -304,28 +295,25 @@ class Executor:
     def _free(self, queue: Queue) -> tuple[int, int]:
         """The places of a queue that are free for the oldest flows, and for the newest."""
         kept = queue.concurrency // NEWEST
-        old, new = self._running[queue.name, False], self._running[queue.name, True]
-        return queue.concurrency - kept - old, kept - new
+        oldest = queue.concurrency - kept - self._running[queue.name, False]
+        return max(0, oldest), kept - self._running[queue.name, True]
 
     def _claim(
         self, tx: Tx, due: Sequence[str], now: float, free: Mapping[str, tuple[int, int]]
-    ) -> list[tuple[Work, bool]]:
-        """Lease what is due; what is more than the oldest flows' places is for the newest."""
-        claimed: list[tuple[Work, bool]] = []
+    ) -> list[Work]:
+        claimed: list[Work] = []
         for name in due:
             claim = partial(table.claim, tx, name, self._owner, now, lease=self._queues[name].lease)
-            oldest = max(0, free[name][0])
-            found = claim(oldest, free[name][1])
-            claimed += ((work, place >= oldest) for place, work in enumerate(found))
-            if self._suspects and not self._suspect and not any(w.suspect for w, _ in claimed):
-                claimed += ((work, False) for work in claim(1, suspects=True))
+            claimed += claim(*free[name])
+            if self._suspects and not self._suspect and not any(work.suspect for work in claimed):
+                claimed += claim(1, suspects=True)
         return claimed
 
-    def _start(self, work: Work, newest: bool) -> None:
-        self._running[work.queue, newest] += 1
+    def _start(self, work: Work) -> None:
+        self._running[work.queue, work.newest] += 1
         if work.suspect:
             self._suspect = work.id
-        coroutine = self._work(self._queues[work.queue], work, newest)
+        coroutine = self._work(self._queues[work.queue], work)
         self._keep(asyncio.create_task(coroutine, name=f"{work.queue}:{work.key}"))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
@@ -337,21 +325,21 @@ class Executor:
         if not task.cancelled():
             task.exception()  # Was told to the caller of run(), who may be gone.
 
-    async def _work(self, queue: Queue, work: Work, newest: bool) -> None:
+    async def _work(self, queue: Queue, work: Work) -> None:
         try:
             with use_trace(json.loads(work.trace)):
                 await self._attempt(queue, work)
         except Exception as error:
             log.debug("%s %s failed: %s", work.queue, work.key, error)
         finally:
-            self._running[queue.name, newest] -= 1
+            self._running[work.queue, work.newest] -= 1
             if self._suspect == work.id:
                 self._suspect = ""
             self.wake()
 
     async def _attempt(self, queue: Queue, work: Work, *, held: bool = False) -> None:
         self._at_work.add(work.id)
-        _flow_at.set(work.flow_at)
+        table.current_flow.set(work.flow_at)
         try:
             effect = await _handle(queue, work)
             await self._database.write(lambda tx: table.complete(tx, work, self._owner, effect))

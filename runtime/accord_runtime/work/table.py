@@ -7,6 +7,7 @@ run, and its place among what may run already: there it is the time at which its
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,6 +61,9 @@ and those that died with it would be counted with it for ever."""
 
 _DIED = "its process died while it was at work, or before it began"
 
+current_flow: Final[ContextVar[float | None]] = ContextVar("current_flow", default=None)
+"""When the flow of the work at hand began, Unix seconds; what is enqueued belongs to it."""
+
 Effect = Callable[[Tx], None]
 """What a handler wants to write, in the transaction that completes its work."""
 
@@ -92,6 +96,8 @@ class Work:
     """How often its process has died while it was at work, since it last came to an end."""
     trace: str
     """Trace context of whoever enqueued it, as JSON."""
+    newest: bool = False
+    """Whether it was leased for being of one of the newest flows."""
 
     @property
     def suspect(self) -> bool:
@@ -113,6 +119,8 @@ def enqueue(
     lease: float = 0.0,
 ) -> Work:
     """Write a row of work. `Executor.enqueue` does so and wakes the executor too."""
+    if flow_at is None:
+        flow_at = current_flow.get()
     # A flow cannot begin later than now; another's clock may be ahead.
     flow_at = now if flow_at is None else min(flow_at, now)
     row: Row = {
@@ -133,7 +141,7 @@ def enqueue(
         "deaths": 0,
     }
     tx.insert("work", row)
-    return Work(**{name: row[name] for name in Work.__slots__})
+    return Work(**{name: row[name] for name in Work.__slots__ if name in row})
 
 
 # The first row of its key, due, and no row of its key in work.
@@ -183,21 +191,21 @@ def claim(
             {"queue": queue},
         )
     tx.execute(_COME_DUE % tx.skip_locked, {"queue": queue, "now": now, "most": COME_DUE})
-    rows: list[Row] = []
+    claimed: list[Work] = []
     for order, most in (("ASC", oldest), ("DESC", newest)):
-        if not most or (order == "DESC" and len(rows) < oldest):
+        if not most or (order == "DESC" and len(claimed) < oldest):
             continue  # No place, or nothing more.
-        found = tx.all(
+        rows = tx.all(
             READY % {"order": order} + tx.skip_locked.replace("UPDATE", "UPDATE OF w"),
             {"now": now, "queue": queue, "most": most, "suspects": suspects},
         )
-        for row in found:
+        for row in rows:
             tx.execute(
                 "UPDATE work SET owner = :owner, lease_until = :lease_until WHERE id = :id",
                 {"owner": owner, "lease_until": lease_until, "id": row["id"]},
             )
-        rows += found
-    return [Work(**row, lease_until=lease_until) for row in rows]
+            claimed.append(Work(**row, lease_until=lease_until, newest=order == "DESC"))
+    return claimed
 
 
 def abandoned(tx: Tx, row: Row, now: float) -> bool:
