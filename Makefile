@@ -55,6 +55,10 @@ lowest: $(LOWEST)/installed ## the library's tests on the lowest versions of wha
 chaos: $(STAMP) ## the tests that kill processes, at full length (about six minutes)
 	@CHAOS=full $(BIN)/pytest tests/chaos $(ARGS)
 
+.PHONY: faults
+faults: $(STAMP) ## full disks, wrong clocks, frozen processes and the like, at full length (half an hour); LENGTH=short
+	@FAULTS=$(or $(LENGTH),full) $(BIN)/pytest tests/faults $(ARGS)
+
 .PHONY: abuse
 abuse: $(STAMP) ## the attacks of docs/abuse.md, half a minute each
 	@ABUSE=30 $(BIN)/pytest tests/abuse $(ARGS)

@@ -6,4 +6,9 @@ from hypothesis import settings
 settings.register_profile("accord", deadline=None)
 settings.load_profile("accord")
 
-pytest_plugins = ["tests.support.databases", "tests.support.skips", "tests.support.small_disk"]
+pytest_plugins = [
+    "tests.faults.summary",
+    "tests.support.databases",
+    "tests.support.skips",
+    "tests.support.small_disk",
+]

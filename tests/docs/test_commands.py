@@ -22,6 +22,7 @@ PAGES: Final = (
     "README.md",
     "contracts/README.md",
     "docs/exports.md",
+    "docs/faults.md",
     "docs/operations.md",
     "generated/README.md",
     "interceptors/README.md",

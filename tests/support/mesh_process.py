@@ -6,10 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from shopctl.supervisor import parent_death, state
 from shopctl.supervisor.health import State
@@ -51,7 +51,7 @@ class MeshProcess:
         """
         deadline = time.monotonic() + seconds
         while True:
-            records = self.records().values()
+            records = [record for record in self.records().values() if record.managed]
             if records and all(record.state == State.SERVING for record in records):
                 return
             assert self._process.poll() is None, f"shopctl up ended:\n{self.output.read_text()}"
@@ -69,13 +69,18 @@ class MeshProcess:
 
     def logs(self) -> str:
         """What the services said that was more than information, for messages of tests."""
-        lines = [
-            line
-            for path in sorted((self.home / "logs").glob("*.log"))
-            for line in path.read_text(errors="replace").splitlines()
-            if line.startswith("{") and json.loads(line)["level"].lower() != "info"
-        ]
-        return "\n".join(lines[-50:])
+        names = sorted(path.stem for path in (self.home / "logs").glob("*.log"))
+        lines = [line for name in names for line in self.logged(name) if line["level"] != "info"]
+        return "\n".join(map(json.dumps, lines[-50:]))
+
+    def logged(self, name: str) -> list[dict[str, Any]]:
+        """What a service said; a line that was torn by a fault is left out."""
+        path = self.home / "logs" / f"{name}.log"
+        found = []
+        for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+            with suppress(json.JSONDecodeError):
+                found += [json.loads(line)] if line.startswith('{"') else []
+        return found
 
     def stop(self) -> None:
         """Stops it as Ctrl-C does; kills it when it does not end."""
@@ -87,29 +92,45 @@ class MeshProcess:
             self._process.wait()
 
 
+def inherited() -> dict[str, str]:
+    """The environment without what would tell a shop where it is."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MESH_", "NATS_", "DATABASE_", "LOG_"))
+    }
+
+
 @contextmanager
-def running_mesh(home: Path, offset: int, database_url: str | None = None) -> Iterator[MeshProcess]:
+def running_mesh(
+    home: Path,
+    offset: int,
+    database_url: str | None = None,
+    *,
+    left_out: Collection[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[MeshProcess]:
     """Starts the shop, waits until it serves, and stops it at the end of the block.
 
     Args:
         home: state folder, made if it is not there; its parent exists.
         offset: port offset at which all ports are free.
         database_url: a PostgreSQL server for all services; None for a file per service.
+        left_out: what is not started.
+        environment: beyond what is inherited.
     """
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("MESH_", "NATS_", "DATABASE_", "LOG_"))
-    }
+    variables = {**inherited(), **(environment or {})}
     output = home.with_suffix(".out")
     command = [*SHOPCTL, "up", "--quiet", "--home", str(home), "--port-offset", str(offset)]
+    for name in left_out:
+        command += ["--except", name]
     if database_url is not None:
-        inherited["DATABASE_URL"] = database_url
+        variables["DATABASE_URL"] = database_url
     with output.open("wb") as file:
         process = subprocess.Popen(
             # A test run that is killed must not leave a shop behind.
             [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *command],
-            env=inherited,
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

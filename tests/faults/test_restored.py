@@ -1,0 +1,83 @@
+"""What a consumer has received, or would have, is taken back: by a backup, or in the broker.
+
+In each case customers are told all the same, once. Notifications is the consumer: it is down when
+the events pass by, so that every mail depends on them.
+"""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import nats
+import pytest
+from nats.js import JetStreamContext
+
+from services import topology
+from services.topology import BROKER
+from tests.faults.conftest import Fault, Scene
+from tests.faults.processes import Shop
+from tests.faults.scale import ORDERS, SECONDS
+from tests.support.wait import until
+
+STREAM: Final = "ORDERS"
+CONSUMER: Final = "notifications"
+
+
+class Jetstream:
+    """The broker's streams, as an operator reaches them."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._url = f"nats://{topology.address(BROKER, shop.offset)}"
+        self._token = (shop.home / "nats.token").read_text().strip()
+
+    async def __aenter__(self) -> JetStreamContext:
+        self._client = await nats.connect(self._url, token=self._token)
+        return self._client.jetstream()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._client.close()
+
+
+async def published(scene: Scene) -> None:
+    """Wait until the broker has every event there is."""
+    with closing(sqlite3.connect(scene.shop.database("orders"))) as database:
+        [(events,)] = database.execute("SELECT count(*) FROM events")
+    async with Jetstream(scene.shop) as jetstream:
+
+        async def there() -> bool:
+            info = await jetstream.stream_info(STREAM)
+            return bool(info.state.last_seq >= events)
+
+        await until(there, "all events are published")
+
+
+@pytest.mark.slow
+async def test_a_stream_restored_from_yesterday(fault: Fault, tmp_path: Path) -> None:
+    """A consumer that was down meanwhile gets every event of the record all the same."""
+    async with fault("a stream restored", 3 * ORDERS, by_hand=[CONSUMER, BROKER]) as scene:
+        shop, orders = scene.shop, scene.orders
+        store, copy = shop.home / "nats" / "jetstream", tmp_path / "copy"
+        await orders.place(ORDERS)
+        await orders.settled(SECONDS)
+        shop.parts[BROKER].stop()
+        shutil.copytree(store, copy)
+        await shop.parts[BROKER].start()
+        shop.parts[CONSUMER].kill()
+        await orders.place(ORDERS)
+        await orders.ended(SECONDS)
+        await published(scene)
+
+        scene.watch.began()
+        shop.parts[BROKER].stop()
+        shutil.rmtree(store)
+        shutil.copytree(copy, store)
+        await shop.parts[BROKER].start()
+        await shop.parts[CONSUMER].start()
+        scene.watch.over()
+
+        await orders.place(ORDERS)
+        await orders.settled(SECONDS)
+        scene.watch.right()
+        await orders.check()
