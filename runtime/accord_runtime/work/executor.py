@@ -216,10 +216,22 @@ class Executor:
         while True:
             await asyncio.sleep(ownership.BEAT if self._shared else POLL)
             try:
-                if not self._draining:
+                # Who is alone reads first, to cost nothing while nothing is wrong.
+                if not self._draining and (
+                    self._shared or await self._database.read(self._anything_wrong)
+                ):
                     await self._database.write(self._look_after)
             except DatabaseError as error:
                 log.warning("work of others could not be looked after: %s", error)
+
+    def _anything_wrong(self, tx: Tx) -> bool:
+        now = self._read_clock(tx)
+        self._suspects = table.any_suspects(tx)
+        lost = ownership.lost(tx, self._owner, now, (), began=True)
+        return any(row["id"] not in self._at_work for row in lost) or any(
+            table.waits_too_long(tx, name, now, queue.longest)
+            for name, queue in self._queues.items()
+        )
 
     def _look_after(self, tx: Tx) -> None:
         now = self._read_clock(tx)

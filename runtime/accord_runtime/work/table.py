@@ -229,11 +229,19 @@ def abandoned(tx: Tx, row: Row, now: float) -> bool:
     return parked
 
 
+_TOO_LONG: Final = " WHERE queue = :queue AND state = 'ready' AND due_at > :far AND lease_until = 0"
+
+
+def waits_too_long(tx: Tx, queue: str, now: float, longest: float) -> bool:
+    """Whether some row waits longer than its queue lets it: a clock was ahead."""
+    found = tx.one(f"SELECT 1 FROM work{_TOO_LONG}", {"queue": queue, "far": now + longest})
+    return found is not None
+
+
 def bring_forward(tx: Tx, queue: str, now: float, longest: float) -> int:
-    """Make due what waits longer than its queue lets it: a clock was ahead. Return how many."""
+    """Make due what waits too long, and return how many these are."""
     return tx.execute(
-        "UPDATE work SET due_at = :now"
-        " WHERE queue = :queue AND state = 'ready' AND due_at > :far AND lease_until = 0",
+        f"UPDATE work SET due_at = :now{_TOO_LONG}",
         {"queue": queue, "now": now, "far": now + longest},
     )
 

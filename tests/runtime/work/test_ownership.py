@@ -1,13 +1,20 @@
 """Whose work is whose: leases, clocks, and what others take over."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from accord_runtime.database import Database
+from accord_runtime.database import Database, Tx, open_database
+from accord_runtime.database.migrations import migrate
+from accord_runtime.process import MIGRATIONS
+from accord_runtime.work import executor as executor_module
 from accord_runtime.work import table
 from accord_runtime.work.executor import Executor, Queue
+from tests.runtime.conftest import RESULTS
 from tests.runtime.work.support import Held, Hurdle, at_work, empty, put, result, results, row, rows
 from tests.support.clock import Clock
 from tests.support.wait import until
@@ -127,3 +134,39 @@ async def test_held_work_that_nobody_runs_is_found(record: Database, clock: Cloc
 
 async def _left(database: Database, count: int) -> bool:
     return len(await rows(database)) == count
+
+
+async def test_an_executor_that_is_alone_and_idle_writes_nothing(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite looking after work is reading, for as long as nothing is wrong; then it is not."""
+    monkeypatch.setattr(executor_module, "POLL", 0.01)
+    database = await open_database(f"sqlite:///{tmp_path}/idle.db", "idle")
+    await migrate(database, "runtime", MIGRATIONS)
+    await migrate(database, "test", [RESULTS])
+    executor = Executor(database, "a", clock)
+    held = Held()
+    executor.register(Queue("test", held))
+    counts: Counter[str] = Counter()
+
+    def counted(name: str) -> None:
+        method = getattr(database, name)
+
+        async def call(fn: Callable[[Tx], object]) -> object:
+            counts[name] += 1
+            return await method(fn)
+
+        monkeypatch.setattr(database, name, call)
+
+    async with at_work(executor):
+        await put(executor, database, "k")
+        await until(lambda: held.started, "the work")
+        counted("write")
+        counted("read")
+        await until(lambda: counts["read"] > 50, "it to have looked often")
+        assert counts["write"] == 0
+        executor._at_work.clear()  # As if a life before had left it.
+        clock.advance(36.0)
+        await until(lambda: counts["write"], "it to take the work back")
+        held.go.set()
+    await database.close()
