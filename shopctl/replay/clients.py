@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import grpc
 
 import accord
+from accord.admin.mesh_service import CONTRACT
 from accord.errors import ServiceError
 from accord.policies.retry import Retry, RetryPolicy, Stop
 from accord.policies.types import Code
@@ -136,7 +137,7 @@ async def connect(offset: int, tally: Tally, concurrency: int) -> AsyncIterator[
     mesh = accord.Mesh(
         "shopctl",
         targets=targets,
-        health_checks=targets,
+        health_checks=dict.fromkeys(targets, CONTRACT),
         on_resume=lambda _method, _attempt, error: tally.retried(error.code().name),
     )
     try:

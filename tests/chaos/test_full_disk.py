@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import time
+import urllib.request
 from collections import Counter
 from typing import Any, Final
 
@@ -11,6 +13,7 @@ import grpc
 import pytest
 
 import accord
+from services import topology
 from shop.notifications.v1.notifications_pb2 import ListNotificationsRequest
 from shop.notifications.v1.notifications_pb2_grpc import NotificationServiceStub
 from shop.orders.v1 import orders_pb2
@@ -34,6 +37,21 @@ def status(mesh: MeshProcess) -> dict[str, dict[str, Any]]:
     command = [*SHOPCTL, "status", "--json", "--home", str(mesh.home)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return {row["name"]: row for row in json.loads(done.stdout)["processes"]}
+
+
+def metrics(offset: int) -> dict[str, float]:
+    """What the `/metrics` of the orders say of their health."""
+    port = topology.port("orders", offset) + topology.METRICS_DISTANCE
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    found = re.findall(r"^accord_(database_commits|relay_\w+?)(?:\{.*\})? (\S+)$", text, re.M)
+    return {name: float(value) for name, value in found}
+
+
+def listed(mesh: MeshProcess) -> int:
+    """The exit code of an operator's command at the orders."""
+    command = [*SHOPCTL, "work", "list", "--service", "orders", "--home", str(mesh.home)]
+    return subprocess.run(command, capture_output=True, check=False).returncode
 
 
 class Customer:
@@ -95,8 +113,11 @@ async def test_all_comes_right_after_a_full_disk(small_disk: SmallDisk) -> None:
                     if row["state"] != "serving" or row["reason"]:
                         text = f"{row['name']} {row['state']}: {row['reason']}"
                         said.setdefault(text[:100], time.monotonic() - began)
+                if not (await asyncio.to_thread(metrics, offset))["database_commits"]:
+                    said.setdefault("/metrics of orders: 0 commits", time.monotonic() - began)
             await asyncio.sleep(PAUSE)
         readable = await customer.state(customer.orders["before"])
+        operated = await asyncio.to_thread(listed, mesh)
         small_disk.free()
         freed = time.monotonic()
 
@@ -133,4 +154,12 @@ async def test_all_comes_right_after_a_full_disk(small_disk: SmallDisk) -> None:
         await shop.mesh.close()
     assert set(sent) == {1}
     assert readable
-    assert not [answer for answer in customer.answers if not answer.startswith("UNAVAILABLE")]
+    assert operated == 0
+    assert any("orders not serving: " in text and "full" in text for text in said)
+    assert "/metrics of orders: 0 commits" in said
+    precise = (
+        "UNAVAILABLE DATABASE_",
+        "UNAVAILABLE CIRCUIT_OPEN",
+        "ABORTED IDEMPOTENCY_IN_PROGRESS",
+    )
+    assert not [answer for answer in customer.answers if not answer.startswith(precise)]
