@@ -21,7 +21,7 @@ CHECK_TIMEOUT: Final = 2.0
 WATCH: Final = 2.0
 """Seconds between two looks at a program that is watched while it serves."""
 REFUSES: Final = 5.0
-"""Seconds after it has last served in which such a program is ended: it answers, and refuses."""
+"""Seconds of answers that it does not serve after which such a program is ended."""
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 0.5
 CHUNK: Final = 65536
@@ -149,20 +149,22 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
 
     async def _watch(self, on_change: Callable[[], None]) -> None:
-        pause = FIRST_PAUSE
-        while await self._asked() is not State.SERVING:
+        pause, well = FIRST_PAUSE, time.monotonic()
+        while True:
+            state = await self._asked()
+            if self._serving_since is None and state is State.SERVING:
+                self._serving_since = time.monotonic()
+            if self._serving_since is not None:
+                pause = WATCH
+                self._enter(state, on_change)
+                if not self.program.watched:
+                    return
+            if state is not State.NOT_SERVING:
+                well = time.monotonic()
+            elif self.program.watched and time.monotonic() - well > REFUSES:
+                self.terminate()
             await asyncio.sleep(pause)
             pause = min(pause * 1.2, LONGEST_PAUSE)
-        self._serving_since = serves = time.monotonic()
-        self._enter(State.SERVING, on_change)
-        while self.program.watched:
-            await asyncio.sleep(WATCH)
-            answer = await self._asked()
-            if answer is not State.NOT_SERVING:
-                serves = time.monotonic()
-            elif time.monotonic() - serves > REFUSES:
-                self.terminate()
-            self._enter(answer, on_change)
 
     async def _asked(self) -> State:
         answer = await self.program.health(self.program.address, CHECK_TIMEOUT)

@@ -7,11 +7,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from shopctl.supervisor.health import State, check_grpc
+from shopctl.supervisor import process
+from shopctl.supervisor.health import Answer, State, check_grpc
 from shopctl.supervisor.process import Backoff
 from shopctl.supervisor.programs import Program
 from shopctl.supervisor.restarts import Event, Notice, Supervisor, describe_exit
@@ -244,3 +246,17 @@ async def test_much_output_does_not_block() -> None:
 def test_describe_exit(code: int, text: str) -> None:
     """Exit codes and signals are named."""
     assert describe_exit(code) == text
+
+
+async def test_what_refuses_from_its_start_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watched program that never serves, and says so, is started again each time."""
+    monkeypatch.setattr(process, "REFUSES", 0.2)
+
+    async def refuses(address: str, timeout: float) -> Answer:
+        return Answer(State.NOT_SERVING, "no room")
+
+    watched = Watched(replace(tiny_program("a"), health=refuses, watched=True))
+    async with running(watched):
+        await until(lambda: len(watched.said(Event.DIED)) >= 2, "two ends")
+        assert watched.children["a"].restarts >= 2
+    assert watched.said(Event.DIED)[0].text.startswith("a refused (no room); starting it again")
