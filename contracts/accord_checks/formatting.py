@@ -1,5 +1,6 @@
 """Values of a policy, for people."""
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Final
@@ -38,6 +39,8 @@ def shown(value: object, name: str = "") -> str:
         return "{" + ", ".join(sorted(shown(one) for one in value)) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(shown(one) for one in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{shown(key)} {shown(value[key])}" for key in sorted(value)) + "}"
     if is_dataclass(value):
         parts = (
             f"{field.name} {shown(getattr(value, field.name), field.name)}"

@@ -6,12 +6,14 @@ it is not installed, protoc does (grpcio-tools). No network is used.
 
 import importlib.util
 import io
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +58,28 @@ def read(source: str = ".") -> descriptor_pb2.FileDescriptorSet:
             f"{source} for the branch"
         )
     return _built(path, source) if path.is_dir() else _parsed(path)
+
+
+def shape_changes(
+    source: str, then: descriptor_pb2.FileDescriptorSet
+) -> Iterator[tuple[str, int | None, str, str]]:
+    """What `buf breaking` itself says of a folder: file, line, rule and message of each finding.
+
+    By the rules that its buf.yaml names, without the plugin's. Nothing where `buf` is not
+    installed, or for a `source` that is no folder, which has no buf.yaml. Raises Refused.
+    """
+    buf = _buf()
+    if buf is None or not Path(source).is_dir():
+        return
+    with tempfile.TemporaryDirectory() as work:
+        before = Path(work, "then.binpb")
+        before.write_bytes(then.SerializeToString())
+        command = (buf, "breaking", source, "--against", str(before), "--error-format", "json")
+        what = f"buf cannot compare {source}"
+        for found in map(json.loads, _run(*command, what=what, found=100).decode().splitlines()):
+            if "plugin" not in found:
+                line = found.get("start_line")
+                yield found.get("path", ""), line, found["type"], found["message"]
 
 
 def imported(file: descriptor_pb2.FileDescriptorProto) -> bool:
@@ -164,9 +188,13 @@ def _buf() -> str | None:
     return shutil.which("buf", path=os.pathsep.join((beside, os.environ.get("PATH", ""))))
 
 
-def _run(*command: str, what: str) -> bytes:
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode != 0:
+def _run(*command: str, what: str, found: int = 0) -> bytes:
+    """What a command prints; its exit code is 0, or `found`. Raises Refused, saying `what`."""
+    # Plugins of buf are beside it, whether or not the environment is activated.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    environment = {**os.environ, "PATH": path}
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    if done.returncode not in (0, found):
         said = done.stderr.decode(errors="replace").strip()
         raise Refused(f"{what}: {said}" if said else what)
     return done.stdout

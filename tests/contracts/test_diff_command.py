@@ -212,7 +212,9 @@ def test_a_promise_about_repeats_is_shown_as_it_is_written(
     both = STATED.replace(f"{level}NO_SIDE_EFFECTS;", f"{level}IDEMPOTENT; {key}")
     then = written_contracts.write(tmp_path / "then", {"stated.proto": both})
     now = written_contracts.write(
-        tmp_path / "now", {"stated.proto": both.replace(f"{level}IDEMPOTENT;", "")}
+        tmp_path / "now",
+        {"stated.proto": both.replace(f"{level}IDEMPOTENT;", "")},
+        "version: v2\nbreaking: {except: [RPC_SAME_IDEMPOTENCY_LEVEL]}\n",
     )
     assert diff(then, now) == 0
     said = "went from IDEMPOTENT with KEY_NATURAL to IDEMPOTENCY_UNKNOWN with KEY_NATURAL"
@@ -675,3 +677,45 @@ def _opened(pipe: Path) -> int:
             if error.errno != errno.ENXIO or time.monotonic() > deadline:
                 raise
         time.sleep(0.02)
+
+
+def test_what_buf_itself_finds_is_in_the_report(
+    before: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A field that is gone is a break of its shape: the report says it, and its exit code."""
+    text = STATED.replace("  string text = 1;\n", "")
+    after = written_contracts.write(tmp_path / "after", {"stated.proto": text})
+    assert diff(before, after) == 20
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "**1 by buf breaking**.",
+        "",
+        "### Breaking: shapes, by buf",
+        "",
+        f"- `stated.proto:{STATED[: STATED.index('message GreetResponse')].count(chr(10)) + 1}` "
+        'Previously present field "1" with name "text" on message "GreetResponse" was deleted. '
+        "(FIELD_NO_DELETE)",
+    ]
+    assert diff(before, after, "--json") == 20
+    (shape,) = json.loads(capsys.readouterr().out)["shapes"]
+    assert shape["rule"] == "FIELD_NO_DELETE"
+
+
+@pytest.mark.parametrize("nanos", ["2000000000", "1000000000", "-1"])
+def test_an_invalid_policy_makes_no_untrue_line(nanos: str) -> None:
+    """What is invalid counts as not written; that it was taken away is not said."""
+    right = text_format.Parse("timeout {seconds: 5}", policy_pb2.MethodPolicy())
+    wrong = text_format.Parse(f"timeout {{seconds: 1 nanos: {nanos}}}", policy_pb2.MethodPolicy())
+    then, now = one(right, streaming=False), one(wrong, streaming=False)
+    for before, after, said in ((then, now, 1), (now, then, 0)):
+        changes = list(compare(before, after))
+        assert [change.rule for change in changes] == [None] * said
+        assert all("timeout of Rpc is invalid: must have 0 to" in c.what for c in changes)
+
+
+def test_a_map_is_shown_as_a_list_of_pairs() -> None:
+    """Calls that are taken away are named, not printed as Python's own."""
+    call = 'calls {method: "t.v1.S/Other" timeout {seconds: 1}}'
+    then = one(text_format.Parse(call, policy_pb2.MethodPolicy()), streaming=False)
+    now = one(text_format.Parse('errors: "A"', policy_pb2.MethodPolicy()), streaming=False)
+    said = [change.what for change in compare(then, now)]
+    assert "calls of Rpc went from {t.v1.S/Other 1 s} to {}" in said

@@ -150,7 +150,7 @@ def test_contracts_without_the_vocabulary(tmp_path: Path) -> None:
 
 
 def test_what_is_not_stated_is_not_exported(tmp_path: Path) -> None:
-    """An RPC without a timeout gets none, beside one that has, and under 0.1.0's vocabulary."""
+    """An RPC without a timeout gets none, under the vocabulary of 0.1.0 neither."""
     (tmp_path / "half.proto").write_text(
         'syntax = "proto3"; package half; import "accord/v1/policy.proto"; message M {}'
         " service S { rpc Poll(M) returns (M); rpc Watch(M) returns (stream M); rpc Get(M) returns"

@@ -118,11 +118,22 @@ def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
             found = Found(f"{stated.format(new.short)} now", instead, new.service.short)
             yield replace(_change(rule, old, new, found), shared=new.service.option_place)
         return
-    said: set[tuple[str, ...]] = set()
+    # What is invalid counts as not written; that it went is not true, nor what it went to.
+    wrong = {problem.field.partition(".")[0] for problem in old.reading.problems}
+    for problem in new.reading.problems:
+        option, *inner = problem.field.split(".")
+        wrong.add(option)
+        what = f"{problem.field} of {new.short} is invalid: {problem.problem}"
+        instead = "see what `buf lint` says of it"
+        places = new.at(option, *inner), old.at(option, *inner)
+        shared = _shared(old, new, *places)
+        yield Change(None, Risk.BREAKING, new.name, what, instead, "", *places, shared=shared)
+    said: set[tuple[str, ...]] = {(option,) for option in wrong}
     for compared in RPC_RULES:
         for found in compared.check(old, new):
-            said.add(tuple(step for step in found.steps if isinstance(step, str)))
-            yield _change(compared.rule, old, new, found)
+            if found.steps[0] not in wrong:
+                said.add(tuple(step for step in found.steps if isinstance(step, str)))
+                yield _change(compared.rule, old, new, found)
     for field in fields(MethodPolicy):
         option = _WRITTEN_AS.get(field.name, field.name)
         was, is_ = getattr(old.policy, field.name), getattr(new.policy, field.name)

@@ -45,10 +45,12 @@ def exists(contracts: Contracts) -> Iterator[Finding]:
                     f"{rpc.short} calls {call.method!r}, which is no RPC of these contracts",
                     'write the full name of one, such as "pkg.v1.Service/Method"',
                 )
-            if duration_seconds(call.timeout) <= 0:
+            whole = 0 <= call.timeout.nanos < 1_000_000_000
+            if not (whole and 0.001 <= duration_seconds(call.timeout) <= 3600):
+                kind = "valid timeout" if call.HasField("timeout") else "timeout"
                 yield Finding(
                     rpc.at("calls", index, "timeout"),
-                    f"{rpc.short} states no timeout for its call of {call.method}",
+                    f"{rpc.short} states no {kind} for its call of {call.method}",
                     "write `timeout: {seconds: 1}`",
                 )
 

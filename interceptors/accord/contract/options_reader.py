@@ -37,6 +37,7 @@ from accord.v1 import policy_pb2
 
 _MIN_TIMEOUT: Final = 0.001
 _MAX_TIMEOUT: Final = 3600.0
+_MAX_DURATION: Final = 315_576_000_000  # google.protobuf.Duration's own, in seconds
 _MAX_STREAM: Final = 86_400.0
 _MAX_ATTEMPTS: Final = 5
 _MAX_DEPTH: Final = 8
@@ -167,6 +168,8 @@ class Reader:
         seconds = duration.seconds + duration.nanos / 1e9
         if seconds <= 0:
             raise self._refuse(field, f"must be longer than zero, not {seconds:g} s")
+        if not (0 <= duration.nanos < 1_000_000_000 and duration.seconds <= _MAX_DURATION):
+            raise self._refuse(field, "must have 0 to 999,999,999 nanos, and at most 10,000 years")
         return seconds
 
     def _bounded(self, field: str, duration: duration_pb2.Duration) -> float:
