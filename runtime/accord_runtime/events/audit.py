@@ -40,7 +40,7 @@ _TRIES: Final = 6
 
 
 class Envelope(Protocol):
-    """What is needed of an event in a record: as `shop.common.v1.EventRecord` has it."""
+    """What is needed of an event in a record; a message with these fields will do."""
 
     event_id: str
     type: str

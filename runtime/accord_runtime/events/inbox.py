@@ -190,7 +190,7 @@ class Inbox:
                 at = await self._fill(lock, at, stream.state)
                 last = messages[-1].metadata
                 at = replace(at, acknowledged=last.sequence.stream)
-                take = partial(self._take, messages=messages, acknowledged=at.acknowledged)
+                take = partial(self._take, messages=messages, at=at)
                 await self._database.write(lock.guard(take))
                 for message in messages:
                     await message.ack()
@@ -238,6 +238,7 @@ class Inbox:
                 sent = info.delivered.consumer_seq
         at = replace(at, created=created, acknowledged=start, deleted=at.deleted if known else 0)
         at = await self._fill(lock, at, stream.state, lost=lost)
+        await self._database.write(lock.guard(partial(self._take, messages=[], at=at)))
         if sent is None:
             with suppress(NotFoundError):
                 await jetstream.delete_consumer(self._stream, self._service)
@@ -269,12 +270,9 @@ class Inbox:
         if lost and self._audit:
             await self._audit.complete(lock, "the stream has lost messages")
         reached = max(at.acknowledged, state.first_seq - 1)
-        at = replace(at, acknowledged=reached, deleted=deleted)
-        noted = {"created": at.created, "acknowledged": at.acknowledged, "deleted": deleted}
-        await self._database.write(lock.guard(lambda tx: position.note(tx, self._source, **noted)))
-        return at
+        return replace(at, acknowledged=reached, deleted=deleted)
 
-    def _take(self, tx: Tx, messages: list[Msg], acknowledged: int) -> None:
+    def _take(self, tx: Tx, messages: list[Msg], at: Consumed) -> None:
         for message in messages:
             headers = message.headers or {}
             event_id, kind = headers.get("ce-id", ""), headers.get("ce-type", "")
@@ -287,15 +285,12 @@ class Inbox:
                     " AND event_id = :event_id",
                     {"consumer": self._source, "event_id": event_id, "now": time.time()},
                 )
-        position.note(tx, self._source, acknowledged=acknowledged)
+        stream = {"created": at.created, "acknowledged": at.acknowledged, "deleted": at.deleted}
+        position.note(tx, self._source, **stream)
 
     def _keep(self, tx: Tx, headers: Mapping[str, str], payload: bytes) -> bool:
         """Put an event into the inbox and to work; False if it is there already."""
-        row = {
-            "consumer": self._source,
-            "event_id": headers["ce-id"],
-            "received_at": time.time(),
-        }
+        row = {"consumer": self._source, "event_id": headers["ce-id"], "received_at": time.time()}
         if not tx.insert("inbox", row, on_conflict="DO NOTHING"):
             return False
         key, seq = headers.get("ce-subject", ""), int(headers["ce-sequence"])

@@ -6,6 +6,7 @@ emptied or has a hole is noticed and filled again from the record.
 """
 
 import asyncio
+import json
 import logging
 import time
 from dataclasses import asdict, dataclass, replace
@@ -58,6 +59,9 @@ BATCH: Final = 100
 CHECK: Final = 10.0
 """Seconds between looks at the stream's identity and length."""
 
+_HOLES: Final = 10_000
+"""Deleted messages up to which the broker is asked which they are."""
+
 _ON_ITS_WAY: Final = 60.0
 """Seconds by which a message may be younger than its event."""
 
@@ -109,25 +113,23 @@ def recover(mark: Mark, created: str, last: int, at_last: int, expired: int = 0)
     return mark
 
 
-def robbed(mark: Mark, info: StreamInfo, due: int) -> bool:
-    """Whether a stream has lost messages since it was last compared, though it is the same.
+def emptied(mark: Mark, info: StreamInfo, due: int) -> bool:
+    """Whether a stream has lost its beginning since it was last compared, other than by age.
 
-    Args:
-        mark: what was noted.
-        info: the stream now.
-        due: how many events it must have, as the others are too old for it.
-
-    Returns:
-        False also if somebody has limited the stream by number or size: then it loses messages by
-        design, and would again.
+    `due`: how many events it must have, as the others are too old for it.
     """
-    config, state = info.config, info.state
-    limits = (config.max_msgs, config.max_bytes, config.max_msgs_per_subject)
+    return info.state.first_seq > mark.first and info.state.messages < due
+
+
+def robbed(mark: Mark, info: StreamInfo, due: int) -> bool:
+    """Whether a stream was emptied or got a hole since it was last compared.
+
+    False if somebody has limited it by number or size: it discards by design, and would again.
+    """
+    limits = (info.config.max_msgs, info.config.max_bytes, info.config.max_msgs_per_subject)
     if any(limit is not None and limit > 0 for limit in limits):
         return False
-    # Both have changed when it happens, so that the same loss is not found twice.
-    emptied = state.first_seq > mark.first and state.messages < due
-    return emptied or (state.num_deleted or 0) > mark.deleted
+    return emptied(mark, info, due) or (info.state.num_deleted or 0) > mark.deleted
 
 
 def without_repeated_keys(batch: list[Event]) -> list[Event]:
@@ -237,6 +239,7 @@ class Publisher:
         """Compare what was noted with what the broker has, and go back if it has less."""
         info = await self._broker.ensure_stream(jetstream, self._service)
         created, last = str(info.created), info.state.last_seq
+        hole = await self._hole() if 0 < (info.state.num_deleted or 0) <= _HOLES else 0
 
         age = min(info.config.max_age or MAX_AGE, MAX_AGE)  # Inboxes remember no longer.
 
@@ -246,16 +249,12 @@ class Publisher:
                 f"SELECT {columns} FROM relay WHERE stream = :stream", {"stream": self._stream}
             )
             noted = Mark(**row) if row else Mark()
-            at_last = tx.value(
-                "SELECT MAX(position) FROM relay_marks"
-                " WHERE stream = :stream AND acknowledged <= :last",
-                {"stream": self._stream, "last": last},
-            )
             expired = head(tx, before=time.time() - age)
-            mark = recover(noted, created, last, at_last or 0, expired)
+            mark = recover(noted, created, last, self._at(tx, last), expired)
             due = noted.position - head(tx, before=time.time() - age + _ON_ITS_WAY)
             if mark == noted and robbed(noted, info, due):
-                back = min(expired, noted.position)
+                before = 0 if emptied(noted, info, due) else self._at(tx, hole - 1)
+                back = min(max(expired, before), noted.position)
                 mark = replace(noted, position=back, repeated=noted.position, repair=last)
             return noted, mark
 
@@ -271,6 +270,18 @@ class Publisher:
         if mark != noted:
             await self._database.write(lock.guard(lambda tx: self._restart(tx, mark)))
         return mark
+
+    async def _hole(self) -> int:
+        """The first sequence that is missing inside the stream."""
+        client = await self._broker.client()
+        request = f"$JS.API.STREAM.INFO.{self._stream}", b'{"deleted_details": true}'
+        answer = json.loads((await client.request(*request, timeout=5)).data)
+        return int(min(answer["state"].get("deleted") or [0]))
+
+    def _at(self, tx: Tx, sequence: int) -> int:
+        """The position that had been reached when nothing beyond a sequence was acknowledged."""
+        sql = "SELECT MAX(position) FROM relay_marks WHERE stream = :stream AND acknowledged <= :at"
+        return int(tx.value(sql, {"stream": self._stream, "at": sequence}) or 0)
 
     def _restart(self, tx: Tx, mark: Mark) -> None:
         tx.execute(

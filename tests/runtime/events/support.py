@@ -180,11 +180,13 @@ class Copy:
         await self._database.write(write)
 
 
-async def stored(jetstream: JetStreamContext, stream: str = STREAM) -> list[Mapping[str, str]]:
-    """The headers of all messages of a stream, in order."""
+async def stored(
+    jetstream: JetStreamContext, stream: str = STREAM, *, begin: int = 0
+) -> list[Mapping[str, str]]:
+    """The headers of all messages of a stream from a sequence on, in order."""
     info = await jetstream.stream_info(stream)
     found: list[Mapping[str, str]] = []
-    for sequence in range(info.state.first_seq, info.state.last_seq + 1):
+    for sequence in range(max(begin, info.state.first_seq), info.state.last_seq + 1):
         message = await jetstream.get_msg(stream, sequence)
         found.append(message.headers or {})
     return found

@@ -52,7 +52,7 @@ class Losses(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.runner = asyncio.Runner()
         self.parts = AsyncExitStack()
         self.receiver = AsyncExitStack()
         self.receives = False
@@ -61,7 +61,7 @@ class Losses(RuleBasedStateMachine):
         self.run(self._begin())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.loop.run_until_complete(work)
+        return self.runner.run(work)
 
     async def _begin(self) -> None:
         folder = self.parts.enter_context(tempfile.TemporaryDirectory())
@@ -150,13 +150,13 @@ class Losses(RuleBasedStateMachine):
         self.up = not self.up
 
     def teardown(self) -> None:
-        if hasattr(self, "loop"):
+        if hasattr(self, "runner"):
             try:
                 self.run(self._check())
             finally:
                 self.run(self._end())
                 self.run(self.parts.aclose())
-                self.loop.close()
+                self.runner.close()
 
     async def _check(self) -> None:
         if not self.up:
