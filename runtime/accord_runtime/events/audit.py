@@ -35,8 +35,8 @@ RETRY: Final = 5.0
 BATCH: Final = 500
 """Events of the record that are compared in one transaction."""
 
-_TRIES: Final = 6
-"""Failures in a row after which it is said that the record cannot be read."""
+_SAID: Final = (6, 120)
+"""Failures in a row after which it is said that the record cannot be read, and said again."""
 
 
 class Envelope(Protocol):
@@ -94,6 +94,7 @@ class Audit:
         self._database = database
         self._running = asyncio.Lock()
         self._failures = 0
+        self._taken = 0  # and not said yet
 
     async def complete(self, lock: Lock, cause: str) -> None:
         """Take all that is missing, however young; waits for as long as the record is away."""
@@ -110,25 +111,27 @@ class Audit:
         async with self._running:
             try:
                 try:
-                    taken = await self._compare(lock, before)
+                    await self._compare(lock, before)
                 except _WentBack:
                     await self._begin_again(lock)
-                    taken = await self._compare(lock, before)
+                    await self._compare(lock, before)
             except Exception as error:
                 self._failures += 1
-                if self._failures == _TRIES:
-                    log.warning("the record of %s cannot be read: %s", self._source, error)
+                if self._failures % _SAID[1] == _SAID[0]:
+                    what = "cannot be read, and what the broker has lost waits for it"
+                    log.warning("the record of %s %s: %s", self._source, what, error)
                 return False
         self._failures = 0
-        if taken:
+        if taken := self._taken:
+            self._taken = 0
             log.warning(
                 "%d events of %s were taken from its record: %s", taken, self._source, cause
             )
         return True
 
-    async def _compare(self, lock: Lock, before: float) -> int:
+    async def _compare(self, lock: Lock, before: float) -> None:
         noted = await self._database.read(partial(position.read, source=self._source))
-        taken, batch = 0, list[Recorded]()
+        batch = list[Recorded]()
         try:
             # From one earlier, to see that it is still the record that was read before.
             async for each in self._record(max(0, noted.position - 1), self._types):
@@ -141,7 +144,7 @@ class Audit:
                     break
                 batch.append(each)
                 if len(batch) == BATCH:
-                    taken += await self._take(lock, batch, noted.since)
+                    await self._take(lock, batch, noted.since)
                     batch = []
         except Exception as error:
             failure = failure_of(error)
@@ -149,10 +152,9 @@ class Audit:
                 raise _WentBack from error
             raise
         if batch:
-            taken += await self._take(lock, batch, noted.since)
-        return taken
+            await self._take(lock, batch, noted.since)
 
-    async def _take(self, lock: Lock, batch: list[Recorded], since: float) -> int:
+    async def _take(self, lock: Lock, batch: list[Recorded], since: float) -> None:
         def take(tx: Tx) -> int:
             taken = sum(
                 self._keep(tx, _headers(each.event), each.event.payload.value)
@@ -163,7 +165,7 @@ class Audit:
             position.note(tx, self._source, position=last.position, event_id=last.event.event_id)
             return taken
 
-        return await self._database.write(lock.guard(take))
+        self._taken += await self._database.write(lock.guard(take))
 
     async def _begin_again(self, lock: Lock) -> None:
         log.critical(
