@@ -14,6 +14,9 @@ import typer
 
 from shopctl.errors import CommandError, ExitCode
 
+MOST: Final = 100_000
+"""Items that are found at a time."""
+
 SAMPLE: Final = 10
 """Items that are shown before anything is retried."""
 
@@ -38,7 +41,7 @@ async def retry(
         for show in [*found.values()][:SAMPLE]:
             show()
         how = shlex.join(["shopctl", *sys.argv[1:], "--go"])
-        typer.echo(f"{len(found)} to retry in {len(found) / rate:.0f} s: {how}", err=True)
+        typer.echo(f"{len(found)} to retry in {len(found) / rate:.0f} s or more: {how}", err=True)
         return
     done, others = 0, ""
     clock = asyncio.get_running_loop().time

@@ -146,7 +146,7 @@ async def stuck(
 ) -> AsyncIterator[pb.WorkItem]:
     """All work that stands like this, has failed last with this text, and passes the filters."""
     wanted = _wanted(state, **filters)
-    async for item in shop.rows(service, WorkServiceStub, "ListWork", wanted):
+    async for item in shop.rows(service, WorkServiceStub, "ListWork", wanted, bulk.MOST):
         if error in item.last_error:
             yield item
 
