@@ -25,7 +25,10 @@ Who is told may come before it can be read, so the look is repeated, each time a
 """
 
 SELDOM: Final = 4.0
-"""Seconds between two looks when nothing was told: it may have been told during an outage."""
+"""Seconds after which it is noticed that the connection was lost: looked at then, and else ..."""
+
+TIMES: Final = 10
+"""... every so many times, although nothing was told."""
 
 PATIENCE: Final = 1.0
 """Seconds that a look or a change may take: what an outage has swallowed is not waited for."""
@@ -42,21 +45,27 @@ class BrokerPolicyStore:
         bucket = await self._bucket()
         # What is written is a message to everybody who listens. A consumer, as of the client's own
         # watch, may be lost in silence when the broker restarts; this is made again.
-        written = await (await self._broker.client()).subscribe(f"$KV.{BUCKET}.>")
+        client = await self._broker.client()
+        written = await client.subscribe(f"$KV.{BUCKET}.>")
         try:
             seen, pause = None, SOON
             while True:
+                reconnects = client.stats["reconnects"]
                 async with asyncio.timeout(PATIENCE):
                     last = (await bucket.status()).stream_info.state.last_seq
                     documents = None if last == seen else await _documents(bucket)
                 if documents is not None:
                     yield documents
                     seen = last
-                try:
-                    await written.next_msg(pause)
-                    pause = SOON
-                except TimeoutError:
-                    pause = min(2 * pause, SELDOM)
+                for _ in range(TIMES):
+                    try:
+                        await written.next_msg(pause)
+                        pause = SOON
+                    except TimeoutError:
+                        pause = min(2 * pause, SELDOM)
+                    lost = not client.is_connected or client.stats["reconnects"] != reconnects
+                    if lost or pause < SELDOM:
+                        break
         finally:
             with suppress(nats.errors.Error):
                 await written.unsubscribe()

@@ -57,7 +57,7 @@ MIGRATIONS: Final = [
 PREFETCH: Final = 100
 """Messages asked of the broker at once; it never has more unacknowledged ones out."""
 
-PATIENCE: Final = 3.0
+PATIENCE: Final = 4.0
 """Seconds after which the broker is asked anew: it forgets who waits when it is restarted."""
 
 MEMORY: Final = MAX_AGE + 24 * 3600.0

@@ -151,6 +151,7 @@ class Executor:
             raise ValueError(f"work of {queue!r} is due in {longest:g} s at most; see Queue.ahead")
         table.enqueue(tx, queue, key, payload, now=now, due_at=due_at, flow_at=flow_at, seq=seq)
         tx.after_commit(self.wake)
+        tx.after_commit(partial(self._tell_if_full, queue))
 
     def enqueue_held(self, tx: Tx, queue: str, key: str, payload: bytes = b"") -> Work:
         """Add work that this process will `run` itself, right after the commit.
@@ -169,6 +170,10 @@ class Executor:
     def wake(self) -> None:
         """Look at the table now."""
         self._wake.set()
+
+    def _tell_if_full(self, queue: str) -> None:
+        if not any(self._free(self._queues[queue])):
+            self._database.notify(WORK)
 
     async def run(self, work: Work) -> None:
         """Do held work in the caller's own context (deadline, trace).
@@ -300,8 +305,8 @@ class Executor:
             if due:
                 for work in await self._database.write(lambda tx: self._claim(tx, due, now, free)):
                     self._start(work)
-            if any(max(self._free(queue)) <= 0 for queue in self._queues.values()):
-                self._database.notify(WORK)
+                for name in due:
+                    self._tell_if_full(name)
             return min(POLL, max(0.0, next_due - now))
 
     def _free(self, queue: Queue) -> tuple[int, int]:

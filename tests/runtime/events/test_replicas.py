@@ -113,7 +113,10 @@ async def _seconds_until_woken(writer: OrdersProcess, hubs: list[Notifier], key:
 async def test_work_that_one_replica_has_no_place_for(
     replicas: list[Database], postgres_url: str, service: str
 ) -> None:
-    """Another replica begins it at once: what was added together, and what was added later."""
+    """Another replica begins it at once: what was added together, and what was added later.
+
+    It is told once, and not for as long as there is no place.
+    """
     full, free = Held(), Held()
     first, second = Executor(replicas[0], "first"), Executor(replicas[1], "second")
     first.register(Queue("test", full, concurrency=1))
@@ -124,6 +127,15 @@ async def test_work_that_one_replica_has_no_place_for(
         await until(lambda: len(full.started) + len(free.started) == 2, "both", seconds=SOON)
         await put(first, replicas[0], "c", "d")
         await until(lambda: len(full.started) + len(free.started) == 4, "all", seconds=SOON)
+        told = 0
+
+        def count() -> None:
+            nonlocal told
+            told += 1
+
+        replicas[2].listen(executor_module.WORK, count)
+        await asyncio.sleep(1.0)
+        assert told <= 2, "who is full goes on telling"
         full.go.set()
         free.go.set()
         await until(empty(replicas[0]), "their end")
