@@ -339,8 +339,8 @@ class PostgresDatabase(Database):
         self._closing.set()
         if self._listening is not None:
             self._listening.cancel()
-        if tasks := [task for task in (self._telling, self._listening) if task is not None]:
-            await asyncio.wait(tasks)
+        tasks = filter(None, (self._telling, self._listening))
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._threads.close()
 
     @asynccontextmanager

@@ -185,14 +185,10 @@ class Publisher:
     async def _number(self, lock: Lock) -> None:
         while True:
             self._committed.clear()
-            pending = await self._database.read(
-                lambda tx: tx.value("SELECT 1 FROM events WHERE position IS NULL LIMIT 1")
-            )
-            if pending:
-                while await self._database.write(lock.guard(number)):
-                    self._notifier.changed(RECORD)
-                    self._numbered.set()
-                    self._database.notify(POSITIONS)
+            while await self._database.write(lock.guard(number)):
+                self._notifier.changed(RECORD)
+                self._numbered.set()
+                self._database.notify(POSITIONS)
             await wait(self._committed, POLL)
 
     async def _publish(self, lock: Lock) -> None:
