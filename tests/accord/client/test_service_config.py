@@ -27,6 +27,11 @@ async def _bad(request: Any, context: Any) -> Any:
     raise accord.Unavailable("BROKEN", 0.0, "this replica is broken")
 
 
+def balancing(settings: dict[str, Any]) -> dict[str, Any]:
+    """A config with settings of one policy of load balancing."""
+    return {"loadBalancingConfig": [{"round_robin": settings}]}
+
+
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
@@ -37,6 +42,9 @@ async def _bad(request: Any, context: Any) -> Any:
         ({"methodConfig": [{"name": [{}], "timeout": "1s"}]}, r"methodConfig\[0\].timeout"),
         ({"methodConfig": [{"retryPolicy": {}}]}, r"methodConfig\[0\].retryPolicy"),
         ({"methodConfig": {}}, "methodConfig: must be a list"),
+        ({"methodConfig": [{"waitForReady": "yes"}]}, r"methodConfig\[0\].waitForReady: must be"),
+        (balancing({"maxEjectionPercent": -1}), "maxEjectionPercent: must lie between 0 and 100"),
+        (balancing({"maxEjectionPercent": 101}), "maxEjectionPercent: must lie between 0 and 100"),
         ({"healthCheckConfig": {"serviceName": 1}}, "healthCheckConfig.serviceName"),
         ({"typo": 1}, "typo: is not a field"),
         (
@@ -53,6 +61,13 @@ def test_bad_config_is_refused(config: dict[str, Any], problem: str) -> None:
     """A config that gRPC would fail every call with is refused when the mesh is made, by field."""
     with pytest.raises(service_config.ServiceConfigError, match=problem):
         accord.Mesh("caller", service_config=config)
+
+
+def test_what_gRPC_takes_is_taken() -> None:
+    """Bounds themselves, and the fields of a method that are the core's."""
+    for percent in (0, 100):
+        service_config.check(balancing({"maxEjectionPercent": percent}))
+    service_config.check({"methodConfig": [{"name": [{}], "waitForReady": True}]})
 
 
 @pytest.mark.parametrize("health", [None, "", "shop.orders.v1.OrderService"])

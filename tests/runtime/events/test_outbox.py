@@ -48,7 +48,7 @@ async def test_a_sequence_is_given_once(record: Database) -> None:
     assert len(await record.read(lambda tx: outbox.of_key(tx, "k"))) == 1
 
 
-@pytest.mark.parametrize("key", ["", " k", "k\n", "kä", "\x7f"])
+@pytest.mark.parametrize("key", ["", " k", "k ", "k\n", "kä", "\x7f"])
 async def test_a_key_that_cannot_travel_is_refused(record: Database, key: str) -> None:
     """A key that no message header can hold fails its transaction, not the publisher later."""
     with pytest.raises(ValueError, match="key"):
