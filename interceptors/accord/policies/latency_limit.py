@@ -6,12 +6,16 @@ them take longer as well, and fewer calls at once would not help. So calls are w
 
     rate = calls ended / time,    latency = calls at work, on average / rate    (Little's law)
 
-and `floor` is the least latency of the last 5 to 10 s. When batches in a row take far longer than
-that, a limit is tried: what the method needs when nothing queues, rate x floor. If calls take less
-again, nearer to the floor than to what they took before (by their ratio), the others had only
-queued: the limit stays, at 1.5 x rate x floor, until hardly anybody has to wait for it. If not, the
-dependency is slower: there is no limit, and what calls take now is the floor. Under a limit, the
-queue is drained once per window to find the floor again.
+and `floor` is the least latency of the last 5 to 10 s. Little's law holds while as many come as go:
+where a burst begins it says too much, and too little where one ends. So the mean of what those took
+that have ended is asked as well: the larger counts for the floor, the smaller as what is too long.
+
+When batches in a row take far longer than the floor, a limit is tried: what the method needs when
+nothing queues, rate x floor. If calls take less again, nearer to the floor than to what they took
+before (by their ratio), the others had only queued: the limit stays, at 1.5 x rate x floor, until
+hardly anybody has to wait for it. If not, the dependency is slower: there is no limit, and what
+calls take now is the floor. Under a limit, the queue is drained once per window to find the floor
+again.
 
 Sources: BBR (bandwidth x least round trip, windowed filters, PROBE_RTT), TCP Vegas, Netflix
 concurrency-limits.
@@ -89,8 +93,9 @@ class LatencyLimit:
         self._area += at_work * (now - self._seen)
         self._seen = now
 
-    def ended(self, at_work: int, now: float, *, waiting: bool) -> None:
+    def ended(self, at_work: int, now: float, *, began: float, waiting: bool) -> None:
         """A call has ended, and so many others are at work; `waiting`: others wait to begin."""
+        self._took += now - began
         self._area += (at_work + 1) * (now - self._seen)
         self._seen = now
         self._ended += 1
@@ -103,7 +108,10 @@ class LatencyLimit:
         if self._began < self._from <= now:
             self._clear(now)
         elif now >= self._from and self._ended >= BATCH_CALLS:
-            usual = self._latency if self.phase is Phase.TRIAL else min(self.floor, MAX_FLOOR)
+            # A trial is over as soon as many that have begun in it have ended.
+            early = self._ended >= self.limit + BATCH_CALLS
+            tried = self.phase is Phase.TRIAL and not early
+            usual = self._latency if tried else min(self.floor, MAX_FLOOR)
             if now - self._began >= max(BATCH_TIME, 2 * usual):
                 self._judge(at_work, now)
 
@@ -115,7 +123,7 @@ class LatencyLimit:
     def _judge(self, at_work: int, now: float) -> None:
         """A batch is complete."""
         rate = self._ended / (now - self._began)
-        latency, floor = self._area / self._ended, self.floor
+        latency, mean, floor = self._area / self._ended, self._took / self._ended, self.floor
         calm = self._waiting <= CALM * self._ended
         self._clear(now)
         if self.phase is Phase.TRIAL:
@@ -125,10 +133,11 @@ class LatencyLimit:
                 return
             self.phase, self._row, self._rest = Phase.LIMITED, 0, MIN_REST
             self._rate_before = self._rate
-        self._floor = min(self._floor, latency)
+        latency, longer = sorted((latency, mean))
+        self._floor = min(self._floor, longer)
         window = now >= self._window_ends
         if window:
-            self._floor_before, self._floor = self._floor, latency
+            self._floor_before, self._floor = self._floor, longer
             self._window_ends = now + WINDOW
         if self.phase is Phase.LIMITED:
             self._rate = max(self._rate, rate)
@@ -173,4 +182,4 @@ class LatencyLimit:
         self._clear(now)
 
     def _clear(self, now: float) -> None:
-        self._began, self._area, self._ended, self._waiting = now, 0.0, 0, 0
+        self._began, self._area, self._took, self._ended, self._waiting = now, 0.0, 0.0, 0, 0

@@ -174,7 +174,7 @@ class Limiter:
             line.in_flight -= 1
             now = self._clock()
             if line.watch is not None:
-                line.watch.ended(line.in_flight, now, waiting=line.queued > 0)
+                line.watch.ended(line.in_flight, now, began=permit.since, waiting=line.queued > 0)
             while line.queued and line.room and not self._rounds.active:
                 ready.append(self._admit(line.first(), now))
         for waiter in ready:
@@ -229,7 +229,7 @@ class Limiter:
         if line.watch is not None:
             line.watch.begins(line.in_flight, now)
         line.in_flight += 1
-        return Permit(line)
+        return Permit(line, now)
 
     def _admit(self, waiter: Waiter, now: float) -> Waiter:
         waiter.line.remove(waiter)

@@ -71,10 +71,11 @@ class Line:
 class Permit:
     """Leave to work on one call; given back with `release`."""
 
-    __slots__ = ("begun", "held", "line")
+    __slots__ = ("begun", "held", "line", "since")
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, since: float) -> None:
         self.line = line
+        self.since = since
         self.held = True
         self.begun = True
         """Not yet, for one who waits: see `Limiter.begin`."""

@@ -330,6 +330,62 @@ def test_one_caller_never_queues_behind_itself() -> None:
     watch, now = LatencyLimit(), 0.0
     for number in range(3000):
         watch.begins(0, now)
+        began = now
         now += 0.002 if number % 600 < 300 else 0.05  # on a machine that has become busy
-        watch.ended(0, now, waiting=False)
+        watch.ended(0, now, began=began, waiting=False)
         assert watch.limit == math.inf
+
+
+@pytest.mark.parametrize(
+    ("seed", "seconds", "number", "spread", "gap"),
+    [
+        (9, 0.2, 60, 0.5, 0.3),
+        (30, 0.5, 60, 0.1, 0.3),
+        (34, 0.2, 100, 0.1, 0),
+        (71, 0.7, 60, 0.3, 0.05),
+    ],
+)
+def test_bursts_are_no_queue(
+    seed: int, seconds: float, number: int, spread: float, gap: float
+) -> None:
+    """However many calls come at once, again and again, none is slowed as long as they only wait.
+
+    The ends of a burst lie close together, which is no sign that each has taken little time.
+    """
+    chance, watch = random.Random(seed), LatencyLimit()
+    events: list[tuple[float, float | None]] = []
+    starts = 0.0
+    for _ in range(30):
+        ends = starts
+        for _ in range(number):
+            begun = starts + chance.uniform(0, spread)
+            ended = begun + seconds * chance.uniform(1, 1.05)
+            events += [(begun, None), (ended, begun)]
+            ends = max(ends, ended)
+        starts = ends + gap
+    at_work = 0
+    for now, began in sorted(events, key=lambda event: event[0]):
+        if began is None:
+            watch.begins(at_work, now)
+        else:
+            watch.ended(at_work - 1, now, began=began, waiting=False)
+        at_work += 1 if began is None else -1
+        assert watch.limit == math.inf
+
+
+def test_a_trial_is_short() -> None:
+    """However long calls had queued, a trial ends as soon as some have begun and ended in it."""
+    simulation = Simulation()
+    line = simulation.limiter.line()
+    pool = Pool(simulation, 10, Hold(0.02, varied=False))
+    simulation.offer(line, pool, 300, 0, 5)
+    simulation.offer(line, pool, 1500, 5, 9)
+    now = 5.0
+    while line.limit == math.inf:
+        now += 0.01
+        simulation.until(now)
+    drained = now + line.in_flight / 450
+    while not line.limited:
+        now += 0.01
+        simulation.until(now)
+    assert now <= drained + 0.5

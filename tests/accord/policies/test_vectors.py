@@ -122,7 +122,9 @@ def test_limiter(case: Any) -> None:
     for step in case.get("loads", ()):
         for _ in range(round(step["seconds"] * step["rate"])):
             now += 1 / step["rate"]
-            watch.ended(step["at_work"] - 1, now, waiting=step.get("waiting", False))
+            began = now - step["at_work"] / step["rate"]
+            waiting = step.get("waiting", False)
+            watch.ended(step["at_work"] - 1, now, began=began, waiting=waiting)
             watch.begins(step["at_work"] - 1, now)
         assert step["phase"] == watch.phase.value, step
         assert watch.limit == (math.inf if step["limit"] is None else step["limit"]), step
