@@ -1,6 +1,7 @@
 """The wait for a place, of a call that is handled in an event loop."""
 
 import asyncio
+from threading import get_ident
 
 from accord.policies.limiter import Limiter
 from accord.policies.queue import Waiter
@@ -11,15 +12,19 @@ from accord.server.stage_order import IncomingCall
 class Bell:
     """Rings once, from any thread."""
 
-    __slots__ = ("_ring", "loop")
+    __slots__ = ("_ring", "_thread", "loop")
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._ring = self.loop.create_future()
+        self._thread = get_ident()
 
     def __call__(self) -> None:
         """Ring."""
-        self.loop.call_soon_threadsafe(self._end)
+        if get_ident() == self._thread:
+            self._end()  # to wake the loop costs as much as all else that is done for a call
+        else:
+            self.loop.call_soon_threadsafe(self._end)
 
     async def rung(self, patience: float) -> None:
         """Return when it rings or after `patience` seconds."""
@@ -43,7 +48,7 @@ async def wait_for_place(admission: Admission, incoming: IncomingCall, waiter: W
         _turn(bell.loop, admission.limiter)
     while incoming.permit is None:
         try:
-            await bell.rung(admission.patience(incoming.call))
+            await bell.rung(admission.patience(incoming.call, waiter))
         except BaseException:
             admission.limiter.leave(waiter)  # the caller has gone
             raise

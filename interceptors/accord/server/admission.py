@@ -116,9 +116,12 @@ class Admission:
         self._count("limit.dark")
         return None
 
-    def patience(self, call: CallContext) -> float:
+    def patience(self, call: CallContext, waiter: Waiter) -> float:
         """Seconds that a call waits before it asks what has become of it."""
         left, longest = call.remaining(), PATIENCE[call.priority]
+        waited = call.clock() - waiter.since
+        # Those who may go on waiting ask ever less often: a thousand would do nothing else.
+        longest = max(longest - waited, waited)
         return longest if left is None else min(left, longest)
 
     def admitted(self, call: CallContext, waiter: Waiter) -> Permit | None:

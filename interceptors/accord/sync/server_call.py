@@ -30,7 +30,7 @@ from accord.sync.server_context import (
 )
 from accord.sync.server_idempotency import KeyedCalls
 from accord.sync.server_timeouts import Watchdog
-from accord.sync.threads import THREAD
+from accord.sync.threads import THREAD, share
 from accord.sync.timers import TIMERS
 
 FOREVER: Final = 1e9
@@ -83,11 +83,13 @@ class Walk(Generic[Req, Res]):
         stages, incoming = self._stages, self.incoming
         stages.check(incoming)
         raw = None if stages.streamed else self._read(requests)
+        if not self.grpc_context.is_active():
+            raise CallEnded
         waiter = stages.enter(incoming, raw, _Bell, looped=False)
         if waiter is not None:
             self._wait_for_place(waiter)
-        if not self.grpc_context.is_active():
-            raise CallEnded
+        if incoming.permit is not None:
+            share(incoming.permit.line.in_flight)
         request = stages.accept(incoming, raw)
         if request is None:
             return Requests(requests, self.codec, self.watchdog, incoming.observed)
@@ -152,7 +154,7 @@ class Walk(Generic[Req, Res]):
         self.grpc_context.add_callback(bell.set)  # who has gone waits no longer
         while self.incoming.permit is None:
             try:
-                bell.wait(admission.patience(call))
+                bell.wait(admission.patience(call, waiter))
                 if not self.grpc_context.is_active():
                     raise CallEnded
             except BaseException:

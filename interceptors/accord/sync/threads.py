@@ -1,5 +1,6 @@
 """The threads of a server, which know how long what they do has waited for them."""
 
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,6 +9,14 @@ from typing import Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+USUAL: Final = sys.getswitchinterval()
+SWITCH: Final = min(0.001, USUAL)
+"""Seconds after which a thread that works lets another one have the interpreter (Python: 5 ms)."""
+
+FEW: Final = 50
+"""Calls at work up to which that is so: whoever waits for the interpreter wakes that often, too."""
 
 
 class _Thread(local):
@@ -30,3 +39,14 @@ class Pool(ThreadPoolExecutor):
             return fn(*args, **kwargs)
 
         return super().submit(run)
+
+
+def share(at_work: int) -> None:
+    """Have threads share the interpreter in smaller parts while few calls are at work.
+
+    One thread of gRPC's takes all calls in, and needs the interpreter four times for each. Beside
+    threads that work it gets it after `USUAL` seconds each time: no more than 50 calls a second are
+    taken in, and the others wait where nobody sees how long, or how important they are.
+    """
+    if (at_work <= FEW) != (sys.getswitchinterval() < USUAL):
+        sys.setswitchinterval(SWITCH if at_work <= FEW else USUAL)

@@ -18,7 +18,7 @@ from accord.contract.live_overrides import parse
 from accord.ops.v1 import mesh_pb2 as ops
 from accord.policies.call_depth import TOO_DEEP
 from accord.policies.fault_injection import FaultPolicy
-from accord.policies.queue import PATIENCE
+from accord.policies.queue import PATIENCE, Waiter
 from accord.policies.retry import PUSHBACK_KEY
 from accord.policies.types import Priority
 from accord.server.admission import Admission
@@ -484,3 +484,19 @@ async def test_priority_travels_down(driver: Driver) -> None:
 
     async with driver.echo({"Critical": relay, "Unary": leaf}) as stub:
         assert (await stub.Critical(Message())).text == "CRITICAL 1"
+
+
+def test_who_may_go_on_waiting_asks_less_and_less_often() -> None:
+    """A thousand that wait for a place do not keep the process busy with asking for it."""
+    now = 0.0
+    mesh = accord.Mesh("callee", clock=lambda: now)
+    policy = accord.method_policy(path("Limited"))
+    admission = Admission(policy.method, mesh.control, streaming=False, authorize=False)
+    call = CallContext("callee", policy, None, lambda: now, priority=Priority.DEFAULT)
+    waiter = Waiter(mesh.control.limiter.line(1), Priority.DEFAULT, now, lambda: None)
+    asked = []
+    while now < 10:
+        asked.append(admission.patience(call, waiter))
+        now += asked[-1]
+    longest = PATIENCE[Priority.DEFAULT]
+    assert asked == [longest * 2 ** max(0, each - 1) for each in range(len(asked))]

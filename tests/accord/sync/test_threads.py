@@ -1,6 +1,7 @@
 """Context and shared state, where many threads are at work."""
 
 import gc
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import accord
+from accord.sync.threads import FEW, SWITCH, USUAL, share
 from tests.accord.kit import Message, Stub, path
 from tests.accord.sync.kit import eventually, failure, serving
 
@@ -183,3 +185,23 @@ def test_health_of_grpc_is_served() -> None:
         assert health.Check(health_pb2.HealthCheckRequest(), timeout=2).status == 1
         for watch in watches:
             watch.cancel()
+
+
+def test_few_calls_share_the_interpreter_in_smaller_parts() -> None:
+    """Where a limit is stated, gRPC's thread has its turn soon, unless a crowd waits for one."""
+    mesh = accord.Mesh("callee")
+    share(FEW + 1)
+    try:
+        with (
+            serving(mesh, {"Limited": lambda request, context: request}) as address,
+            grpc.insecure_channel(address) as channel,
+        ):
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            health.Check(health_pb2.HealthCheckRequest())  # has no limit
+            assert sys.getswitchinterval() == USUAL
+            Stub(channel).Limited(Message())
+            assert sys.getswitchinterval() == SWITCH < USUAL
+        share(FEW + 1)
+        assert sys.getswitchinterval() == USUAL
+    finally:
+        sys.setswitchinterval(USUAL)
