@@ -49,6 +49,16 @@ def identify(
     return Idempotency(Scope(call.principal, call.method, key), seen)
 
 
+def only_one(ended: bool) -> None:
+    """Raise InvalidArgument if a unary call goes on after its one request, by `ended`.
+
+    Asked where a key is required: half of what its caller has sent must not have an effect.
+    """
+    if not ended:
+        problem = FieldViolation("", "the call has more than one request")
+        raise InvalidArgument("UNDECODABLE", problem)
+
+
 def _bad_key(problem: str, reason: str) -> InvalidArgument:
     return InvalidArgument(reason, FieldViolation(_FIELD, problem))
 

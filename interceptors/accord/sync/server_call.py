@@ -15,9 +15,11 @@ from typing import Final, Generic, Protocol
 import grpc
 
 from accord import errors
+from accord.contract.policy_types import Key
 from accord.policies.queue import Waiter
 from accord.server import error_mapping, types
 from accord.server.error_mapping import Answer
+from accord.server.idempotency import only_one
 from accord.server.stage_order import OPENED, Stages
 from accord.server.timeouts import ANSWER_TIME, TIMEOUT_GRACE
 from accord.server.types import NO_ERROR, Req, Res
@@ -139,13 +141,17 @@ class Walk(Generic[Req, Res]):
     def _read(self, requests: Iterator[bytes]) -> bytes | None:
         """The one request. Its thread waits as long for it as a unary call may take, no longer."""
         remaining, longest = self.incoming.remaining, self.incoming.call.policy.timeout
-        if longest is None or (remaining is not None and remaining <= longest + TIMEOUT_GRACE):
-            return next(requests, None)
-        timer = TIMERS.after(longest + TIMEOUT_GRACE, self.grpc_context.cancel)
+        timer = None
+        if longest is not None and (remaining is None or remaining > longest + TIMEOUT_GRACE):
+            timer = TIMERS.after(longest + TIMEOUT_GRACE, self.grpc_context.cancel)
         try:
-            return next(requests, None)
+            raw = next(requests, None)
+            if raw is not None and self.incoming.call.policy.key is Key.REQUIRED:
+                only_one(next(requests, None) is None)
+            return raw
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
     def _wait_for_place(self, waiter: Waiter) -> None:
         """Until it has its place. Raises ResourceExhausted or DeadlineExceeded."""

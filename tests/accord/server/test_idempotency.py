@@ -355,3 +355,21 @@ async def test_streams_without_keys(driver: Driver) -> None:
     async with driver.echo({"ServerStream": stream}) as stub:
         (message,) = await collect(stub.ServerStream(Message(), metadata=KEY))
     assert message.text == "None"
+
+
+async def test_more_than_one_request_has_no_effect(driver: Driver) -> None:
+    """Where a key is required, a unary call with two requests is not acted on by the first."""
+    handlers, callee = Bank(Store()), accord.Mesh("callee", idempotency="handler")
+    async with (
+        driver.serving(callee, {"Charge": handlers.charge}) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        call: Any = channel.stream_unary(
+            path("Charge"),
+            request_serializer=Message.SerializeToString,
+            response_deserializer=Message.FromString,
+        )
+        requests = [Message(text="a"), Message(text="b")]
+        error = await failure(call(iter(requests), metadata=KEY))
+        assert (error.code, handlers.runs) == (grpc.StatusCode.INVALID_ARGUMENT, 0)
+        assert (await call(iter(requests[:1]), metadata=KEY)).text == "charge 1"
