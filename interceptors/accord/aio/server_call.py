@@ -20,7 +20,6 @@ from accord.context import CallContext
 from accord.contract.policy_types import Key
 from accord.server import error_mapping
 from accord.server.error_mapping import Answer
-from accord.server.idempotency import only_one
 from accord.server.stage_order import CANCELLED, OPENED, IncomingCall, Stages
 from accord.server.timeouts import ANSWER_TIME, SLOW_READER
 from accord.server.types import NO_ERROR, Req, Res
@@ -57,10 +56,10 @@ class Pipeline(Generic[Req, Res]):
                 raw = None
                 if not streamed:
                     raw = await grpc_context.read()
-                    if raw is EOF:
+                    # Half of what a caller has sent must not have an effect that counts once.
+                    once = incoming.call.policy.key is Key.REQUIRED
+                    if raw is EOF or (once and await grpc_context.read() is not EOF):
                         raw = None
-                    elif incoming.call.policy.key is Key.REQUIRED:
-                        only_one(await grpc_context.read() is EOF)
                 waiter = stages.enter(incoming, raw, Bell, looped=True)
                 if waiter is not None:
                     await wait_for_place(stages.admission, incoming, waiter)

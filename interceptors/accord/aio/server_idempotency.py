@@ -13,7 +13,7 @@ from accord.context import Idempotency
 from accord.errors import IdempotencyConflict
 from accord.interfaces import IdempotencyStore, StoredAnswer, SyncIdempotencyStore
 from accord.policies.idempotency import POLL_INTERVAL, Scope
-from accord.server.idempotency import check_same, replay, still_running, wait_until
+from accord.server.idempotency import check_same, replay, settled, still_running, wait_until
 
 
 class InThreads:
@@ -73,11 +73,6 @@ class KeyedCalls:
     async def _stored(self, call: Idempotency, until: float) -> StoredAnswer | None:
         while True:
             stored = await self._store.lookup(call.scope)
-            if stored is None:
-                return None
-            check_same(stored.fingerprint, call)
-            if not stored.pending:
+            if stored is None or settled(stored, call, until - self._clock()):
                 return stored
-            if self._clock() + POLL_INTERVAL >= until:
-                raise still_running()
             await asyncio.sleep(POLL_INTERVAL)

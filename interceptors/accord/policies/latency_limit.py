@@ -108,10 +108,9 @@ class LatencyLimit:
         if self._began < self._from <= now:
             self._clear(now)
         elif now >= self._from and self._ended >= BATCH_CALLS:
-            # A trial is over as soon as many that have begun in it have ended.
-            early = self._ended >= self.limit + BATCH_CALLS
-            tried = self.phase is Phase.TRIAL and not early
-            usual = self._latency if tried else min(self.floor, MAX_FLOOR)
+            # A trial is over as soon as some that have begun in it have ended.
+            trial = self.phase is Phase.TRIAL and self._ended < self.limit + BATCH_CALLS
+            usual = self._latency if trial else min(self.floor, MAX_FLOOR)
             if now - self._began >= max(BATCH_TIME, 2 * usual):
                 self._judge(at_work, now)
 

@@ -18,7 +18,7 @@ from accord.interfaces import (
     SyncIdempotencyStore,
 )
 from accord.policies.deadline import hop_reserve
-from accord.policies.idempotency import RETRY_AFTER, Scope, fingerprint, key_problem
+from accord.policies.idempotency import POLL_INTERVAL, RETRY_AFTER, Scope, fingerprint, key_problem
 from accord.server.error_mapping import Answered
 from accord.server.types import Req
 
@@ -49,16 +49,6 @@ def identify(
     return Idempotency(Scope(call.principal, call.method, key), seen)
 
 
-def only_one(ended: bool) -> None:
-    """Raise InvalidArgument if a unary call goes on after its one request, by `ended`.
-
-    Asked where a key is required: half of what its caller has sent must not have an effect.
-    """
-    if not ended:
-        problem = FieldViolation("", "the call has more than one request")
-        raise InvalidArgument("UNDECODABLE", problem)
-
-
 def _bad_key(problem: str, reason: str) -> InvalidArgument:
     return InvalidArgument(reason, FieldViolation(_FIELD, problem))
 
@@ -75,6 +65,14 @@ def check_same(fingerprint: bytes, call: Idempotency) -> None:
         raise InvalidArgument(
             KEY_REUSED, FieldViolation(_FIELD, "was used before for a different request")
         )
+
+
+def settled(stored: StoredAnswer, call: Idempotency, left: float) -> bool:
+    """Whether a record is an answer. Raises as `check_same`, and Aborted if no time is left."""
+    check_same(stored.fingerprint, call)
+    if stored.pending and left <= POLL_INTERVAL:
+        raise still_running()
+    return not stored.pending
 
 
 def replay(stored: StoredAnswer | None) -> bytes:

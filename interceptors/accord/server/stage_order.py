@@ -176,7 +176,7 @@ class Stages(Generic[Req, Res]):
     ) -> Waiter | None:
         """Take a place; a call that has to wait for one gets a `Waiter`: see `Admission`.
 
-        `raw` is the one request; None: requests are a stream, or there was none. `bell` makes what
+        `raw` is the one request; None: requests are a stream, or not one. `bell` makes what
         is rung when the wait is over; `looped`: an event loop runs the handler. Raises
         InvalidArgument or ResourceExhausted.
         """
@@ -184,7 +184,7 @@ class Stages(Generic[Req, Res]):
             if incoming.observed is not None:
                 incoming.observed.received(len(raw), event=False)
         elif not self.streamed:
-            problem = FieldViolation("", "the call has no request")
+            problem = FieldViolation("", "the call has no request, or more than one")
             raise errors.InvalidArgument("UNDECODABLE", problem)
         if self._streaming:
             incoming.shared = self.admission.share(incoming.call, incoming.holders)

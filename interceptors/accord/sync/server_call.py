@@ -19,7 +19,6 @@ from accord.contract.policy_types import Key
 from accord.policies.queue import Waiter
 from accord.server import error_mapping, types
 from accord.server.error_mapping import Answer
-from accord.server.idempotency import only_one
 from accord.server.stage_order import OPENED, Stages
 from accord.server.timeouts import ANSWER_TIME, TIMEOUT_GRACE
 from accord.server.types import NO_ERROR, Req, Res
@@ -146,9 +145,9 @@ class Walk(Generic[Req, Res]):
             timer = TIMERS.after(longest + TIMEOUT_GRACE, self.grpc_context.cancel)
         try:
             raw = next(requests, None)
-            if raw is not None and self.incoming.call.policy.key is Key.REQUIRED:
-                only_one(next(requests, None) is None)
-            return raw
+            once = raw is not None and self.incoming.call.policy.key is Key.REQUIRED
+            # Half of what a caller has sent must not have an effect that counts once.
+            return None if once and next(requests, None) is not None else raw
         finally:
             if timer is not None:
                 timer.cancel()

@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 USUAL: Final = sys.getswitchinterval()
 SWITCH: Final = min(0.001, USUAL)
-"""Seconds after which a thread that works lets another one have the interpreter (Python: 5 ms)."""
+"""Seconds after which a thread that works lets another one have the interpreter."""
 
 FEW: Final = 50
-"""Calls at work up to which that is so: whoever waits for the interpreter wakes that often, too."""
+"""Calls at work up to which `SWITCH` counts: a crowd would be woken that often as well."""
 
 
 class _Thread(local):
@@ -44,9 +44,8 @@ class Pool(ThreadPoolExecutor):
 def share(at_work: int) -> None:
     """Have threads share the interpreter in smaller parts while few calls are at work.
 
-    One thread of gRPC's takes all calls in, and needs the interpreter four times for each. Beside
-    threads that work it gets it after `USUAL` seconds each time: no more than 50 calls a second are
-    taken in, and the others wait where nobody sees how long, or how important they are.
+    The thread with which gRPC takes calls in needs it four times for each. If it waits for `USUAL`
+    seconds each time, 50 calls a second get in, and others wait where nobody sees them.
     """
     if (at_work <= FEW) != (sys.getswitchinterval() < USUAL):
         sys.setswitchinterval(SWITCH if at_work <= FEW else USUAL)
