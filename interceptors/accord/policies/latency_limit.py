@@ -6,16 +6,14 @@ them take longer as well, and fewer calls at once would not help. So calls are w
 
     rate = calls ended / time,    latency = calls at work, on average / rate    (Little's law)
 
-and `floor` is the least latency of the last 5 to 10 s. Little's law holds while as many come as go:
-where a burst begins it says too much, and too little where one ends. So the mean of what those took
-that have ended is asked as well: the larger counts for the floor, the smaller as what is too long.
-
-When batches in a row take far longer than the floor, a limit is tried: what the method needs when
-nothing queues, rate x floor. If calls take less again, nearer to the floor than to what they took
-before (by their ratio), the others had only queued: the limit stays, at 1.5 x rate x floor, until
-hardly anybody has to wait for it. If not, the dependency is slower: there is no limit, and what
-calls take now is the floor. Under a limit, the queue is drained once per window to find the floor
-again.
+and `floor` is the least latency of the last 5 to 10 s. That holds while as many come as go: where a
+burst begins it says too much, where it ends too little. So it is compared with the mean of those
+that have ended: the larger counts for the floor, the smaller as too long. When batches in a row
+take far longer than the floor, a limit is tried: what the method needs when nothing queues, rate x
+floor. If calls take less again, nearer to the floor than to what they took before (by their ratio),
+the others had only queued: the limit stays, at 1.5 x rate x floor, until hardly anybody has to wait
+for it. If not, the dependency is slower: there is no limit, and what calls take now is the floor.
+Under a limit, the queue is drained once per window to find the floor again.
 
 Sources: BBR (bandwidth x least round trip, windowed filters, PROBE_RTT), TCP Vegas, Netflix
 concurrency-limits.

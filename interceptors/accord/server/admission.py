@@ -121,7 +121,7 @@ class Admission:
         left, longest = call.remaining(), PATIENCE[call.priority]
         waited = call.clock() - waiter.since
         # Those who may go on waiting ask ever less often: a thousand would do nothing else.
-        longest = max(longest - waited, waited)
+        longest = longest - waited if waited < longest else waited
         return longest if left is None else min(left, longest)
 
     def admitted(self, call: CallContext, waiter: Waiter) -> Permit | None:
