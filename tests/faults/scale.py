@@ -10,7 +10,7 @@ from typing import Final
 FULL: Final = os.environ.get("FAULTS") == "full"
 ALL: Final = FULL or os.environ.get("FAULTS") == "short"
 
-ORDERS: Final = 100 if FULL else 16
+ORDERS: Final = 100 if FULL else 12
 """Orders before, during and after a fault."""
 
 SECONDS: Final = 120.0 if FULL else 60.0

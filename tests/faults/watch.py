@@ -5,6 +5,7 @@ the RPC `grpc.health.v1.Health/Check` of every service, and its `/metrics`. Kept
 """
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -95,15 +96,17 @@ class Watch:
 
     def well_again(self, voice: str, name: str) -> float | None:
         """How many seconds after the cause was gone a voice said, for good, that all is well."""
-        if self.mended is None or self.told(voice, name) is None:
+        bad = [one for one in self._since(voice, name) if one.what not in GOOD]
+        if self.mended is None or not bad:
             return None
-        last = self.said[voice, name][-1]
-        return round(max(last.at - self.mended, 0.0), 1) if last.what in GOOD else None
+        good = [one for one in self.said[voice, name] if one.what in GOOD and one.at >= bad[-1].at]
+        return round(max(good[0].at - self.mended, 0.0), 1) if good else None
 
     def _since(self, voice: str, name: str) -> list[Said]:
         changes = self.said.get((voice, name), [])
         before = [one for one in changes if one.at <= 0]
-        return [*before[-1:], *(one for one in changes if one.at > 0)]
+        end = math.inf if self.recovered is None else (self.mended or 0.0) + self.recovered
+        return [*before[-1:], *(one for one in changes if 0 < one.at <= end)]
 
     def report(self, name: str) -> dict[str, Any]:
         """What is printed of it: see `summary`."""
