@@ -14,7 +14,7 @@ from accord_runtime.events import outbox
 from accord_runtime.events.audit import Record
 from accord_runtime.events.broker import Broker
 from accord_runtime.events.inbox import EventHandler, Inbox
-from accord_runtime.events.notifier import Notifier
+from accord_runtime.events.notifier import RECORD, Notifier
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.publisher import Publisher
 from accord_runtime.settings import Settings
@@ -144,12 +144,19 @@ def record_of(database: Database) -> Record:
 
     async def read(position: int, types: Sequence[str]) -> AsyncGenerator[ReadEventsResponse, None]:
         notifier = Notifier()
-        async with background(notifier.serve(database)):
+        async with background(_waking(notifier)):
             watching = Watching(database, notifier)
             async for each in watching.record(position, follow=False, types=types):
                 yield each
 
     return read
+
+
+async def _waking(notifier: Notifier) -> None:
+    """Wake who waits for the record, again and again."""
+    while True:
+        notifier.changed(RECORD)
+        await asyncio.sleep(0.02)
 
 
 class Copy:

@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from google.protobuf.message import Message
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
-from accord_runtime.database import Database, Tx
+from accord_runtime.database import Database, Tx, open_database
 from accord_runtime.events import audit, inbox, outbox, position
 from accord_runtime.events import publisher as publisher_module
 from accord_runtime.events.audit import Record
 from accord_runtime.events.broker import MAX_AGE, stream_of
+from accord_runtime.events.inbox import EventHandler
 from shop.orders.v1.events_pb2 import OrderNoteAdded
 from tests.runtime.events.support import (
     STREAM,
@@ -147,21 +149,27 @@ async def test_what_was_purged_comes_before_what_is_later(
 
 
 async def test_a_purge_under_way_loses_no_order(
-    record: Database, broker_server: NatsServer
+    record: Database, database_url: str, service: str, broker_server: NatsServer
 ) -> None:
-    """A receiver at work notices that the stream was purged before it takes what comes after."""
+    """Receivers at work, two on one database, notice a purge before they take what comes after."""
     notes = Notes()
+    other = await open_database(database_url, service) if "postgres" in database_url else record
+    handlers: dict[type[Message], EventHandler] = {OrderNoteAdded: notes}
     async with (
         publishing(record, broker_server.url) as publisher,
-        receiving(record, broker_server.url, {OrderNoteAdded: notes}, record=record_of(record)),
+        receiving(record, broker_server.url, handlers, "one", record_of(record)),
+        receiving(other, broker_server.url, handlers, "two", record_of(record)),
         broker_server.jetstream() as jetstream,
     ):
         for number in range(1, 6):
             await publisher.append(*in_turn(40))
+            await until(lambda: _holds(jetstream, 1), "a stream")
             await jetstream.purge_stream(STREAM)
             await publisher.append(*in_turn(40))
             await until(has(record, 80 * number), "all events")
     assert notes.sequences == expected(400)
+    if other is not record:
+        await other.close()
 
 
 async def test_a_hole_in_a_stream_loses_no_event(
@@ -478,7 +486,11 @@ async def _change(server: NatsServer, **changes: object) -> None:
     ids=lambda one: next(iter(one)),
 )
 async def test_a_stream_that_discards_by_design_is_left_alone(
-    record: Database, broker_server: NatsServer, watchful: None, limit: dict[str, float]
+    record: Database,
+    broker_server: NatsServer,
+    watchful: None,
+    caplog: pytest.LogCaptureFixture,
+    limit: dict[str, float],
 ) -> None:
     """Limits that an operator has set, and age, are no loss: nothing is published again."""
     async with publishing(record, broker_server.url) as publisher:
@@ -490,6 +502,7 @@ async def test_a_stream_that_discards_by_design_is_left_alone(
         await _compared(publisher)
         async with broker_server.jetstream() as jetstream:
             assert (await jetstream.stream_info(STREAM)).state.last_seq == 12
+    assert not [found for found in caplog.records if found.name == publisher_module.__name__]
 
 
 async def _fewer(jetstream: JetStreamContext, count: int) -> bool:
