@@ -287,5 +287,5 @@ def main(service: Service, addresses: Callable[[int], Addresses]) -> None:
         recorded.close()
     logging.shutdown()
     # All is closed. The ends of the event loop and of the interpreter, beside threads of gRPC that
-    # nobody can join, crash once in a thousand times.
+    # nobody can join, crash once in some thousand times.
     os._exit(code)

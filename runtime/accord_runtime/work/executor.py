@@ -172,7 +172,7 @@ class Executor:
         self._wake.set()
 
     def _tell_if_full(self, queue: str) -> None:
-        if not any(self._free(self._queues[queue])):
+        if max(self._free(self._queues[queue])) <= 0:
             self._database.notify(WORK)
 
     async def run(self, work: Work) -> None:
