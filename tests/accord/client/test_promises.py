@@ -4,11 +4,13 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import accord
 from accord.client import service_config
 from accord.client.method_state import Target
 from accord.policies.budget import BudgetPolicy
+from tests.accord.client.kit import DOWN, Flaky
 from tests.accord.drivers import Driver
-from tests.accord.kit import Message, collect
+from tests.accord.kit import Message, collect, failure
 
 
 def test_who_is_left_out_and_for_how_long() -> None:
@@ -48,3 +50,11 @@ async def test_a_stream_has_two_seconds_beyond_its_life(driver: Driver) -> None:
     async with driver.served({"WatchBriefly": handler}) as (stub, _):
         await collect(stub.WatchBriefly(Message()))
     assert 1.15 < left[0] <= 2.15
+
+
+async def test_a_wait_that_outlasts_the_call_is_not_begun(driver: Driver) -> None:
+    """Who is told to come back in 0.8 s, and has half a second, has the error at once."""
+    flaky = Flaky(accord.Unavailable("DOWN", 0.8), DOWN)
+    async with driver.served({"Retried": flaky.unary}) as (stub, _):
+        error = await failure(stub.Retried(Message(), timeout=0.5))
+    assert (error.reason, flaky.calls) == ("DOWN", 1)
