@@ -119,10 +119,13 @@ def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
             yield replace(_change(rule, old, new, found), shared=new.service.option_place)
         return
     # What is invalid counts as not written; that it went is not true, nor what it went to.
-    wrong = {problem.field.partition(".")[0] for problem in old.reading.problems}
+    known = {(problem.field, problem.problem) for problem in old.reading.problems}
+    problems = (*old.reading.problems, *new.reading.problems)
+    wrong = {problem.field.partition(".")[0] for problem in problems}
     for problem in new.reading.problems:
+        if (problem.field, problem.problem) in known:
+            continue
         option, *inner = problem.field.split(".")
-        wrong.add(option)
         what = f"{problem.field} of {new.short} is invalid: {problem.problem}"
         instead = "see what `buf lint` says of it"
         places = new.at(option, *inner), old.at(option, *inner)
