@@ -87,10 +87,11 @@ class Walk(Generic[Req, Res]):
         if not self.grpc_context.is_active():
             raise CallEnded
         waiter = stages.enter(incoming, raw, _Bell, looped=False)
+        place = waiter or incoming.permit
+        if place is not None:
+            share(place.line.in_flight + place.line.queued)
         if waiter is not None:
             self._wait_for_place(waiter)
-        if incoming.permit is not None:
-            share(incoming.permit.line.in_flight)
         request = stages.accept(incoming, raw)
         if request is None:
             return Requests(requests, self.codec, self.watchdog, incoming.observed)

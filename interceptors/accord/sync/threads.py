@@ -15,8 +15,8 @@ USUAL: Final = sys.getswitchinterval()
 SWITCH: Final = min(0.001, USUAL)
 """Seconds after which a thread that works lets another one have the interpreter."""
 
-FEW: Final = 50
-"""Calls at work up to which `SWITCH` counts: a crowd would be woken that often as well."""
+FEW: Final = 100
+"""Calls, waiting ones included, up to which it counts: a crowd is woken as often as well."""
 
 
 class _Thread(local):
@@ -41,11 +41,11 @@ class Pool(ThreadPoolExecutor):
         return super().submit(run)
 
 
-def share(at_work: int) -> None:
-    """Have threads share the interpreter in smaller parts while few calls are at work.
+def share(calls: int) -> None:
+    """Have threads share the interpreter in smaller parts while there are few calls.
 
     The thread with which gRPC takes calls in needs it four times for each. If it waits for `USUAL`
     seconds each time, 50 calls a second get in, and others wait where nobody sees them.
     """
-    if (at_work <= FEW) != (sys.getswitchinterval() < USUAL):
-        sys.setswitchinterval(SWITCH if at_work <= FEW else USUAL)
+    if (calls <= FEW) != (sys.getswitchinterval() < USUAL):
+        sys.setswitchinterval(SWITCH if calls <= FEW else USUAL)
