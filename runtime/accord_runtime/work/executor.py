@@ -27,7 +27,13 @@ from functools import partial
 from typing import Final
 
 from accord import failure_of, use_trace
-from accord_runtime.database import Database, DatabaseCorrupt, DatabaseError, Tx
+from accord_runtime.database import (
+    Database,
+    DatabaseCorrupt,
+    DatabaseError,
+    DatabaseUnavailable,
+    Tx,
+)
 from accord_runtime.work import ownership, table
 from accord_runtime.work.table import Effect, LeaseLost, Work
 
@@ -44,6 +50,9 @@ WORK: Final = "work"
 
 POLL: Final = 5.0
 """Seconds after which the table is looked at even if nobody said that it changed."""
+
+NOTE_AGAIN: Final = 1.0
+"""Seconds after which a failure is noted that the database could not take."""
 
 NEWEST: Final = 4
 """One of so many places of a queue is for the newest flows: they do not wait for a backlog."""
@@ -386,8 +395,19 @@ class Executor:
         try:
             await self._database.write(write)
         except DatabaseError as problem:
-            # The lease runs out by itself, and the work is found again.
-            log.warning("a failure of %s %s could not be noted: %s", queue.name, work.key, problem)
+            log.warning("a failure of %s %s is to be noted: %s", queue.name, work.key, problem)
+            self._keep(asyncio.create_task(self._note_later(work, write)))
+
+    async def _note_later(self, work: Work, write: Effect) -> None:
+        """Note a failure when the database is back; until then the work is nobody else's."""
+        self._at_work.add(work.id)
+        try:
+            while True:
+                await asyncio.sleep(NOTE_AGAIN)
+                with suppress(DatabaseUnavailable):
+                    return await self._database.write(write)
+        finally:
+            self._at_work.discard(work.id)
 
 
 async def _handle(queue: Queue, work: Work) -> Effect | None:

@@ -523,6 +523,25 @@ class Gate(Database):
         await self._database.close()
 
 
+async def test_a_failure_is_noted_when_the_database_is_back(record: Database, clock: Clock) -> None:
+    """Work that fails while nothing can be written is tried again then, not after its lease."""
+    gate = Gate(record)
+    executor = Executor(gate, "a", clock)
+    seen: list[Work] = []
+
+    async def handle(work: Work) -> None:
+        seen.append(work)
+        if len(seen) == 1:
+            gate.failures = 2
+            raise RuntimeError("no luck")
+
+    executor.register(Queue("test", handle))
+    async with at_work(executor):
+        await record.write(lambda tx: executor.enqueue(tx, "test", "k"))
+        await until(empty(record), "the row to be done", seconds=10)
+    assert [(work.attempts, work.deaths) for work in seen] == [(0, 0), (1, 0)]
+
+
 async def test_drain_includes_what_is_being_claimed(record: Database, clock: Clock) -> None:
     """Rows that are being leased when the drain begins are finished before it ends."""
     gate = Gate(record)
