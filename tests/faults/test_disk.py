@@ -38,6 +38,6 @@ async def test_a_disk_that_is_full(fault: Fault, small_disk: SmallDisk) -> None:
         await orders.settled(SECONDS)
         scene.watch.right()
         await orders.check()
-    # Whether the broker refuses depends on what it is given: a service that cannot commit has
-    # nothing to publish.
-    assert scene.watch.told("health", "orders") is not None, "it said that it serves"
+    # Who cannot commit depends on what has room left in its files; broker and orders may have.
+    said = [scene.watch.told("health", name) for name in scene.shop.addresses()]
+    assert any(after is not None for after in said), "all said that they serve"
