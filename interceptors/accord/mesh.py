@@ -116,7 +116,8 @@ class Mesh:
 
     Raises:
         ServiceConfigError: `service_config` is one that gRPC would fail every call with.
-        ValueError: `health_checks` name what is no target, or stand beside a `service_config`.
+        ValueError: `health_checks` name what is no target, map one to its address and not to a
+            service, or stand beside a `service_config`.
     """
 
     def __init__(
@@ -167,8 +168,10 @@ class Mesh:
         if not isinstance(health_checks, Mapping):
             health_checks = dict.fromkeys(health_checks, "")
         self._health_checks = dict(health_checks)
-        for target in self._health_checks:
+        for target, service in self._health_checks.items():
             self.address(target)
+            if ":" in service:
+                raise ValueError(f"health_checks: {service!r} is an address, and no service")
         self._channels: dict[tuple[Hashable, ...], grpc.aio.Channel] = {}
 
     def address(self, target: str) -> str:

@@ -34,7 +34,7 @@ async def test_a_busy_service_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     targets = {"orders": f"127.0.0.1:{port}"}
-    mesh = accord.Mesh("shopctl", targets=targets, health_checks=targets)
+    mesh = accord.Mesh("shopctl", targets=targets, health_checks=[*targets])
     connected = asyncio.create_task(client.serves(mesh.channel("orders")))
     await asyncio.wait({connected}, timeout=3 * client.RESTART_SECONDS)
     assert not connected.done()

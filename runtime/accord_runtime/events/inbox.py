@@ -176,6 +176,8 @@ class Inbox:
                     # the next event would wait for seconds.
                     messages = await subscription.fetch(PREFETCH, timeout=PATIENCE)
                 except TimeoutError:
+                    messages = []
+                if not messages:  # Which it may be without a time-out, too.
                     # Raises when the consumer has gone; _resume makes it again.
                     await jetstream.consumer_info(self._stream, self._service)
                     self._nothing_waits()

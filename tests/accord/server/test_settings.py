@@ -54,6 +54,13 @@ def test_service_config() -> None:
         accord.Mesh("caller", service_config={}, health_checks=["orders"])
 
 
+def test_health_checks_of_an_address() -> None:
+    """The targets themselves are a mapping, too, but not to services: all calls would fail."""
+    targets = {"orders": NOWHERE}
+    with pytest.raises(ValueError, match="is an address"):
+        accord.Mesh("caller", targets=targets, health_checks=targets)
+
+
 def test_health_checks_of_no_target() -> None:
     """A target that is misspelt would not be watched."""
     with pytest.raises(ValueError, match="did you mean 'orders'"):
