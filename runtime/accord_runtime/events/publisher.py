@@ -118,7 +118,8 @@ def emptied(mark: Mark, info: StreamInfo, due: int) -> bool:
 
     `due`: how many events it must have, as the others are too old for it.
     """
-    return info.state.first_seq > mark.first and info.state.messages < due
+    # When it was empty it said 0.
+    return info.state.first_seq > max(1, mark.first) and info.state.messages < due
 
 
 def robbed(mark: Mark, info: StreamInfo, due: int) -> bool:
@@ -200,7 +201,7 @@ class Publisher:
             read = partial(after_position, position=mark.position, most=BATCH)
             batch = without_repeated_keys(await self._database.read(read))
             if not batch:
-                await wait(self._numbered, POLL)
+                await wait(self._numbered, min(POLL, CHECK))
             else:
                 mark = await self._send(lock, jetstream, mark, batch)
             if time.monotonic() - checked >= CHECK:
