@@ -1,10 +1,13 @@
 """Where a payment may go, and what it refuses. It is kept as its callers see it.
 
+    unknown   -> PENDING, REFUNDING
     PENDING   -> CAPTURED, DECLINED, REFUNDING; REFUNDED if the processor says that it was reversed
     CAPTURED  -> REFUNDING
     REFUNDING -> REFUNDED
 
-A refund that comes first leaves a REFUNDED payment without an amount, which no charge gets past.
+A refund of what is not known here - it comes first, or the charge was lost with a restored
+database - is asked for like any other, under the id that follows from the order. It leaves a
+payment without an amount, which no charge gets past.
 """
 
 from dataclasses import dataclass

@@ -62,17 +62,19 @@ def settle(tx: Tx, payment: Payment, outcome: Outcome, now: float) -> None:
 
 
 def begin_refund(tx: Tx, order_id: str, now: float) -> bool:
-    """Decide that an order is refunded, whether or not it was charged.
+    """Decide that an order is refunded, whether or not it is known here that it was charged.
 
     Returns whether its payment has just become REFUNDING.
     """
-    # The two statements cannot miss each other's case: a payment is never deleted.
-    moved = not _insert(tx, order_id, "REFUNDED", now) and tx.execute(
-        "UPDATE payment SET state = 'REFUNDING', updated_at = :now"
-        " WHERE order_id = :order_id AND state IN ('PENDING', 'CAPTURED')",
-        {"order_id": order_id, "now": now},
+    # A charge that is not known here may have been lost with a restored database: the processor
+    # knows. The two statements cannot miss each other's case: a payment is never deleted.
+    return _insert(tx, order_id, "REFUNDING", now) or bool(
+        tx.execute(
+            "UPDATE payment SET state = 'REFUNDING', updated_at = :now"
+            " WHERE order_id = :order_id AND state IN ('PENDING', 'CAPTURED')",
+            {"order_id": order_id, "now": now},
+        )
     )
-    return bool(moved)
 
 
 def finish_refund(tx: Tx, order_id: str, now: float) -> None:

@@ -1,10 +1,13 @@
 """Where a shipment may go, and what it refuses. It is kept as its callers see it.
 
+    unknown    -> PENDING, CANCELLING
     PENDING    -> BOOKED, REFUSED, CANCELLING; CANCELLED if the carrier says that it was cancelled
     BOOKED     -> CANCELLING
     CANCELLING -> CANCELLED; back to BOOKED or PENDING if the carrier has the parcel already
 
-A cancellation that comes first leaves a CANCELLED shipment, which no booking gets past.
+A cancellation of what is not known here - it comes first, or the booking was lost with a restored
+database - is asked for like any other, under the id that follows from the order. It leaves a
+CANCELLED shipment without units, which no booking gets past.
 """
 
 from dataclasses import dataclass

@@ -37,7 +37,13 @@ def open_booking(
     Raises:
         InvalidArgument: the idempotency key belongs to another order's shipment.
     """
-    _insert(tx, order_id, "PENDING", now, units, idempotency_key)
+    if not _insert(tx, order_id, "PENDING", now, units, idempotency_key):
+        # Its cancellation came first, and was refused: what is in the parcel was not known.
+        tx.execute(
+            "UPDATE shipment SET units = :units"
+            " WHERE order_id = :order_id AND state = 'PENDING' AND units = 0",
+            {"order_id": order_id, "units": units},
+        )
     shipment = find(tx, order_id)
     if shipment is None:
         raise InvalidArgument(
@@ -71,17 +77,19 @@ def settle(tx: Tx, shipment: Shipment, outcome: Outcome, now: float) -> None:
 
 
 def begin_cancellation(tx: Tx, order_id: str, now: float) -> bool:
-    """Decide that the shipment of an order is cancelled, whether or not it was booked.
+    """Decide that the shipment of an order is cancelled, whether or not it is known here.
 
     Returns whether it has just become CANCELLING.
     """
-    # The two statements cannot miss each other's case: a shipment is never deleted.
-    moved = not _insert(tx, order_id, "CANCELLED", now) and tx.execute(
-        "UPDATE shipment SET state = 'CANCELLING', updated_at = :now"
-        " WHERE order_id = :order_id AND state IN ('PENDING', 'BOOKED')",
-        {"order_id": order_id, "now": now},
+    # A booking that is not known here may have been lost with a restored database: the carrier
+    # knows. The two statements cannot miss each other's case: a shipment is never deleted.
+    return _insert(tx, order_id, "CANCELLING", now) or bool(
+        tx.execute(
+            "UPDATE shipment SET state = 'CANCELLING', updated_at = :now"
+            " WHERE order_id = :order_id AND state IN ('PENDING', 'BOOKED')",
+            {"order_id": order_id, "now": now},
+        )
     )
-    return bool(moved)
 
 
 def finish_cancellation(tx: Tx, order_id: str, now: float, *, cancelled: bool) -> None:

@@ -2,7 +2,8 @@
 
 The party is never asked inside a transaction. Before it is asked, a record says so; after it has
 answered, the record may have moved on, and then the record is right: it was written first. What is
-begun to be undone is finished by the executor, whatever happens to this process.
+begun to be undone is finished by the executor, whatever happens to this process. That there is no
+record does not say that the party was not asked: a restored database has lost those since its copy.
 """
 
 from collections.abc import Awaitable, Callable
@@ -27,7 +28,8 @@ class ExternalEffect(Generic[Record]):
         queue: of that work; its key is the record's.
         find: the record with a key.
         is_undoing: whether a record waits for the party to undo it.
-        undo: asks the party, which must bear being asked again, and returns what to write.
+        undo: asks the party, which must bear being asked again, and for what it never did; returns
+            what to write.
     """
 
     def __init__(
@@ -92,7 +94,8 @@ class ExternalEffect(Generic[Record]):
     async def undo(self, key: str, begin: Callable[[Tx], bool]) -> None:
         """Have it undone; returns when the party has answered, or when there is nothing to ask.
 
-        `begin` decides that it is undone; True if that is new, and the party must be asked.
+        `begin` decides that it is undone, and writes a record where there is none; True if that is
+        new, and the party must be asked.
 
         Raises:
             Exception: the outcome is not known; the executor asks again.

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from accord.errors import ServiceError
+from accord_runtime.database import Tx
 from accord_runtime.grpc.ids import uuid7
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
@@ -67,6 +68,13 @@ async def forget_answers(shop: Shop) -> None:
     """Remove the generic idempotency records, as seven days would."""
     database = shop.runtimes["payments"].database
     await database.write(lambda tx: tx.execute("DELETE FROM idempotency"))
+
+
+async def forget_payments(shop: Shop) -> None:
+    """Put the database back as it was before anything was asked for."""
+    database = shop.runtimes["payments"].database
+    for table in ("payment", "idempotency", "work"):
+        await database.write(partial(Tx.execute, sql=f"DELETE FROM {table}"))
 
 
 async def work_left(shop: Shop) -> int:
@@ -230,13 +238,70 @@ async def test_a_refund_gives_the_money_back(payments: Client, world: World, ord
 
 
 async def test_a_refund_that_comes_first_wins(payments: Client, world: World, order: str) -> None:
-    """It succeeds, asks the processor nothing, and refuses the charge that comes later."""
+    """It succeeds, and the charge that comes later is refused, here and by the processor."""
     payment = await payments.refund(order)
+    late = outside.CaptureRequest(
+        key=payment.payment_id, reference=order, amount=PRICE, card_token="tok_good"
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await world.cards.Capture(late, timeout=DEADLINE)
 
+    assert failure(raised) == refused("KEY_REVERSED")
     assert payment.state == pb.PAYMENT_STATE_REFUNDED
     assert not payment.HasField("amount")
     assert await payments.refusal(order) == refused("PAYMENT_REFUNDED")
     assert await world.kinds(order) == []
+
+
+async def test_a_refund_of_a_charge_that_was_lost_gives_the_money_back(
+    payments: Client, world: World, shop: Shop, order: str
+) -> None:
+    """The processor knows of it, and is asked; once, however often the refund is."""
+    await payments.charge(order)
+    await forget_payments(shop)
+
+    assert (await payments.refund(order)).state == pb.PAYMENT_STATE_REFUNDED
+    assert (await payments.refund(order)).state == pb.PAYMENT_STATE_REFUNDED
+    assert await world.kinds(order) == TAKEN_AND_BACK
+
+
+async def test_a_refund_that_was_lost_stays_one(
+    payments: Client, world: World, shop: Shop, order: str
+) -> None:
+    """An order that was refunded is not charged when nobody here knows of the refund any more."""
+    await payments.refund(order)
+    await forget_payments(shop)
+
+    assert await payments.refusal(order) == refused("PAYMENT_REFUNDED")
+    assert await world.kinds(order) == []
+
+
+async def test_a_refund_waits_for_the_processor_even_if_nothing_is_known(
+    payments: Client, world: World, order: str
+) -> None:
+    """Without its answer nobody can say that nothing was taken; it is asked until it answers."""
+    await world.behave(CARDS, outside.BEHAVIOR_FAIL, calls=2)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await payments.refund(order)
+
+    assert failure(raised) == UNAVAILABLE
+    assert await payments.refusal(order) == refused("PAYMENT_REFUNDED")
+    await eventually(partial(payments.is_refunded, order))
+
+
+async def test_what_is_known_to_be_over_is_not_asked_for(
+    payments: Client, world: World, order: str
+) -> None:
+    """A refund of what was declined or refunded succeeds while the processor is out of order."""
+    declined = uuid7()
+    await payments.refusal(declined, card="tok_declined")
+    await payments.refund(order)
+    await world.behave(CARDS, outside.BEHAVIOR_FAIL, calls=0)
+    try:
+        assert (await payments.refund(declined)).state == pb.PAYMENT_STATE_DECLINED
+        assert (await payments.refund(order)).state == pb.PAYMENT_STATE_REFUNDED
+    finally:
+        await world.behave(CARDS, outside.BEHAVIOR_NORMAL)
 
 
 async def test_an_unknown_outcome_is_undone(payments: Client, world: World, order: str) -> None:

@@ -8,6 +8,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from accord_runtime.database import Tx
 from accord_runtime.grpc.ids import uuid7
 from shop.sandbox.v1 import sandbox_pb2 as outside
 from shop.shipping.v1 import shipping_pb2 as pb
@@ -21,7 +22,7 @@ from tests.services.sandbox.world import (
     running_world,
 )
 from tests.services.shipping.client import BOOKED, BOOKED_AND_CANCELLED, UNITS, Client, calling
-from tests.support.shop import Shop
+from tests.support.shop import Shop, address
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -64,6 +65,23 @@ async def forget_answers(shop: Shop) -> None:
     """Remove the generic idempotency records, as seven days would."""
     database = shop.runtimes["shipping"].database
     await database.write(lambda tx: tx.execute("DELETE FROM idempotency"))
+
+
+async def forget_shipments(shop: Shop) -> None:
+    """Put the database back as it was before anything was asked for."""
+    database = shop.runtimes["shipping"].database
+    for table in ("shipment", "idempotency", "work"):
+        await database.write(partial(Tx.execute, sql=f"DELETE FROM {table}"))
+
+
+async def late_booking(world: World, shipment: pb.Shipment) -> tuple[grpc.StatusCode, str]:
+    """What the carrier says to a booking that was under way for long."""
+    late = outside.BookParcelRequest(
+        key=shipment.shipment_id, reference=shipment.order_id, ship_to=address(), units=UNITS
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await world.carrier.BookParcel(late, timeout=DEADLINE)
+    return failure(raised)
 
 
 async def test_a_shipment_is_booked(shipping: Client, world: World, order: str) -> None:
@@ -174,10 +192,69 @@ async def test_a_shipment_is_cancelled(shipping: Client, world: World, order: st
 async def test_a_cancellation_that_comes_first_wins(
     shipping: Client, world: World, order: str
 ) -> None:
-    """It succeeds, asks the carrier nothing, and refuses the booking that comes later."""
-    assert (await shipping.cancel(order)).state == pb.SHIPMENT_STATE_CANCELLED
+    """It succeeds, and the booking that comes later is refused, here and by the carrier."""
+    shipment = await shipping.cancel(order)
+
+    assert (shipment.state, shipment.units) == (pb.SHIPMENT_STATE_CANCELLED, 0)
+    assert await late_booking(world, shipment) == refused("KEY_CANCELLED")
     assert await shipping.refusal(order) == refused("SHIPMENT_CANCELLED")
     assert await world.kinds(order) == []
+
+
+async def test_a_cancellation_of_a_booking_that_was_lost_cancels_the_parcel(
+    shipping: Client, world: World, shop: Shop, order: str
+) -> None:
+    """The carrier knows of it, and is asked; once, however often the cancellation is."""
+    await shipping.create(order)
+    await forget_shipments(shop)
+
+    assert (await shipping.cancel(order)).state == pb.SHIPMENT_STATE_CANCELLED
+    assert (await shipping.cancel(order)).state == pb.SHIPMENT_STATE_CANCELLED
+    assert await world.kinds(order) == BOOKED_AND_CANCELLED
+
+
+async def test_a_cancellation_that_was_lost_stays_one(
+    shipping: Client, world: World, shop: Shop, order: str
+) -> None:
+    """An order that was cancelled is not shipped when nobody here knows of it any more."""
+    await shipping.cancel(order)
+    await forget_shipments(shop)
+
+    assert await shipping.refusal(order) == refused("SHIPMENT_CANCELLED")
+    assert await world.kinds(order) == []
+
+
+async def test_a_lost_parcel_on_its_way_cannot_be_cancelled_and_is_found_again(
+    shipping: Client, world: World, shop: Shop, order: str
+) -> None:
+    """The refusal is a business answer, and the repeat of the booking learns of the parcel."""
+    booked = await shipping.create(order)
+    await forget_shipments(shop)
+    await world.behave(CARRIER, outside.BEHAVIOR_DECLINE)
+
+    assert await shipping.cancel_refusal(order) == refused("PARCEL_HANDED_OVER")
+    again = await shipping.create(order)
+    assert (again.shipment_id, again.tracking_number, again.units) == (
+        booked.shipment_id,
+        booked.tracking_number,
+        UNITS,
+    )
+    assert await world.kinds(order) == BOOKED
+
+
+async def test_what_is_known_to_be_over_is_not_asked_for(
+    shipping: Client, world: World, order: str
+) -> None:
+    """A cancellation of what was refused or cancelled succeeds while the carrier is away."""
+    other = uuid7()
+    await shipping.refusal(other, country="AQ")
+    await shipping.cancel(order)
+    await world.behave(CARRIER, outside.BEHAVIOR_FAIL, calls=0)
+    try:
+        assert (await shipping.cancel(other)).state == pb.SHIPMENT_STATE_REFUSED
+        assert (await shipping.cancel(order)).state == pb.SHIPMENT_STATE_CANCELLED
+    finally:
+        await world.behave(CARRIER, outside.BEHAVIOR_NORMAL)
 
 
 async def test_an_unknown_outcome_is_undone(shipping: Client, world: World, order: str) -> None:
@@ -195,14 +272,9 @@ async def test_a_booking_that_never_arrived_cannot_arrive_later(
     """A cancellation of an open booking blocks its key at the carrier."""
     await world.behave(CARRIER, outside.BEHAVIOR_FAIL)
     await shipping.refusal(order)
-    key = (await shipping.cancel(order)).shipment_id
-    late = outside.BookParcelRequest(key=key, reference=order, units=UNITS)
-    late.ship_to.name, late.ship_to.line1, late.ship_to.city = "Ada", "Weg 1", "Ulm"
-    late.ship_to.country_code = "DE"
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await world.carrier.BookParcel(late, timeout=DEADLINE)
+    shipment = await shipping.cancel(order)
 
-    assert failure(raised) == refused("KEY_CANCELLED")
+    assert await late_booking(world, shipment) == refused("KEY_CANCELLED")
     assert await world.kinds(order) == []
 
 

@@ -94,7 +94,12 @@ MOVES: Final[
         {cancelled: pb.SHIPMENT_STATE_CANCELLED, handed_over: pb.SHIPMENT_STATE_BOOKED},
     ),
     ([book, BLOCKED], pb.SHIPMENT_STATE_CANCELLED, {}),
-    ([cancel], pb.SHIPMENT_STATE_CANCELLED, {}),
+    (
+        [cancel],
+        pb.SHIPMENT_STATE_CANCELLING,
+        {cancelled: pb.SHIPMENT_STATE_CANCELLED, handed_over: pb.SHIPMENT_STATE_PENDING},
+    ),
+    ([cancel, cancelled], pb.SHIPMENT_STATE_CANCELLED, {}),
 ]
 """A way into a state, that state, and where its steps lead; the others lead nowhere."""
 
@@ -148,11 +153,41 @@ async def test_a_restored_database_asks_under_the_same_id(shipments: Database) -
     assert again.shipment_id == first.shipment_id
 
 
-async def test_a_cancellation_that_comes_first_has_no_units(shipments: Database) -> None:
-    """It leaves a shipment that nothing was asked for and no work."""
+async def test_a_cancellation_of_what_is_not_known_here_is_begun(shipments: Database) -> None:
+    """It asks under the id of the booking that was lost, if there was one, and has no units."""
+    booked = await shipments.write(book)
+    await shipments.write(lambda tx: tx.execute("DELETE FROM shipment"))
     shipment, begun = await shipments.write(cancel)
 
-    assert (shipment.state, shipment.units, begun) == (pb.SHIPMENT_STATE_CANCELLED, 0, False)
+    assert (shipment.shipment_id, shipment.state, shipment.units, begun) == (
+        booked.shipment_id,
+        pb.SHIPMENT_STATE_CANCELLING,
+        0,
+        True,
+    )
+
+
+async def test_a_lost_parcel_that_had_left_is_booked_as_it_was(shipments: Database) -> None:
+    """The first booking after its cancellation was refused says what is in it, and no later one."""
+    for step in (cancel, handed_over):
+        await shipments.write(step)
+    first = await shipments.write(book)
+    again = await shipments.write(lambda tx: store.open_booking(tx, ORDER, 9, "other", LATER))
+
+    assert (first.state, first.units) == (pb.SHIPMENT_STATE_PENDING, 3)
+    assert again == first
+
+
+async def test_a_booking_leaves_a_cancelled_shipment_as_it_is(shipments: Database) -> None:
+    """What nothing was asked for stays without units."""
+    for step in (cancel, book):
+        await shipments.write(step)
+    cancelling = await shipments.read(lambda tx: store.find(tx, ORDER))
+    await shipments.write(cancelled)
+    shipment = await shipments.write(book)
+
+    assert cancelling is not None
+    assert (cancelling.units, shipment.units) == (0, 0)
 
 
 async def test_only_one_cancellation_begins(shipments: Database) -> None:
