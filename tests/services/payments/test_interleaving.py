@@ -41,6 +41,7 @@ class ChargesAndRefunds(Interleaving):
     """Charges and refunds of some orders, in every order of events."""
 
     variants = ["tok_good", "tok_a", "tok_b", "tok_declined"]  # noqa: RUF012
+    table = "payment"
 
     def build(self, database: Database, executor: Executor) -> None:
         processor = GatedProcessor(SandboxProcessor(self.bench.channel), self.gate)

@@ -2,8 +2,9 @@
 
 A service under test runs on gates: before each transaction and each call to the outside, and again
 after it, it waits until the test lets it go on, fails it, does it and loses the answer, or does it
-much later. A crash ends everything that waits at a gate; what was committed stays. So hypothesis
-chooses every order of events, and which of them never happen.
+much later. A crash ends everything that waits at a gate; what was committed stays, unless a copy of
+the database from before is put back. So hypothesis chooses every order of events, and which of them
+never happen.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -82,6 +84,7 @@ class Kind(Enum):
     OUTSIDE = "the outside does something by itself"
     TIME = "time passes"
     CRASH = "the process dies and is started again"
+    RESTORE = "the same, on a copy of the database from before the order"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ STORIES = st.lists(
             + [Kind.UNDO] * 4
             + [Kind.RUN] * 2
             + [Kind.LATE]
-            + [Kind.OUTSIDE, Kind.TIME, Kind.CRASH]
+            + [Kind.OUTSIDE, Kind.TIME, Kind.CRASH, Kind.RESTORE]
         ),
         order=st.integers(0, ORDERS - 1),
         choice=st.integers(0, LIVE),
@@ -131,8 +134,13 @@ KNOWN = [
     [_one(Kind.DO, 2), _one(Kind.CRASH), _one(Kind.UNDO, 4), _one(Kind.CRASH)],
     # A repeat and its first call finish in the wrong order.
     [_one(Kind.DO, 2), _one(Kind.DO), _one(Kind.UNDO), _one(Kind.DO), _one(Kind.RUN)],
+    # It was done, or undone, and nobody here knows.
+    [_one(Kind.DO), _one(Kind.RESTORE), _one(Kind.UNDO)],
+    [_one(Kind.UNDO), _one(Kind.RESTORE), _one(Kind.DO)],
+    # Nor does the outside let anybody undo it any more.
+    [_one(Kind.DO), _one(Kind.RESTORE), _one(Kind.OUTSIDE), _one(Kind.UNDO), _one(Kind.DO)],
 ]
-"""Where mistakes are most likely: two of them are too rare to be left to chance."""
+"""Where mistakes are most likely: some of them are too rare to be left to chance."""
 
 
 class Lost(Exception):
@@ -297,6 +305,8 @@ class Interleaving(ABC):
 
     variants: ClassVar[list[str]]
     """Ways to do the step."""
+    table: ClassVar[str]
+    """Where its service keeps what it knows of an order."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -306,6 +316,7 @@ class Interleaving(ABC):
         self.refused: set[str] = set()
         self.wanted_undone: set[str] = set()
         self.undone: set[str] = set()
+        self.lost: set[str] = set()
         self.calls: list[Call] = []
         self.late: list[Late] = []
         self.now = time.time()
@@ -395,7 +406,17 @@ class Interleaving(ABC):
             case Kind.CRASH:
                 await self.end_life()
                 await self.boot()
+            case Kind.RESTORE:
+                await self.end_life()
+                await self.bench.database.write(partial(self.lose, order=order))
+                await self.boot()
         await self.settle()
+
+    def lose(self, tx: Tx, order: str) -> None:
+        """Put back what the database knew of an order before anything was asked for: nothing."""
+        self.lost.add(order)
+        tx.execute(f"DELETE FROM {self.table} WHERE order_id = :order", {"order": order})
+        tx.execute("DELETE FROM work WHERE key = :order", {"order": order})
 
     def start(self, order: str, work: Awaitable[Any], *, undoes: bool) -> None:
         task = asyncio.ensure_future(work)
@@ -453,7 +474,7 @@ class Interleaving(ABC):
         for order in self.orders:
             standing = await self.standing(order)
             assert order in parked or standing is not Standing.UNDOING
-            assert order not in self.undone or standing is Standing.NOT_DONE
+            assert order not in self.undone - self.lost or standing is Standing.NOT_DONE
         # As the saga does: what was begun is asked for until there is an answer.
         undone = {order: await self.undo(order) for order in sorted(self.wanted_undone)}
         for order, variant in self.chosen.items():

@@ -40,6 +40,7 @@ class BookingsAndCancellations(Interleaving):
     """Bookings and cancellations of some orders, and parcels that leave, in every order."""
 
     variants = ["DE", "FR", "US", "AQ"]  # noqa: RUF012
+    table = "shipment"
 
     def build(self, database: Database, executor: Executor) -> None:
         carrier = GatedCarrier(SandboxCarrier(self.bench.channel), self.gate)
