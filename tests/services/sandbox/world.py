@@ -96,12 +96,17 @@ async def running_world(
 
 @asynccontextmanager
 async def running_process(
-    name: str, home: Path, offset: int
+    name: str, home: Path, offset: int, *, database_url: str = ""
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A service in a process of its own, which is killed at the end."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", f"services.{name}"),
-        env={**os.environ, "MESH_HOME": str(home), "MESH_PORT_OFFSET": str(offset)},
+        env={
+            **os.environ,
+            "MESH_HOME": str(home),
+            "MESH_PORT_OFFSET": str(offset),
+            "DATABASE_URL": database_url,
+        },
         stdout=asyncio.subprocess.DEVNULL,
     )
     try:
