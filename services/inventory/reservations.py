@@ -20,6 +20,8 @@ NAMED: Final = 20
 def reserve(tx: Tx, order_id: str, lines: Sequence[ReserveLine], key: str | None) -> State:
     """Hold the stock of an order, all lines or none. A repeat returns the first reservation.
 
+    Also after the goods have left: orders that were restored from a copy ask again.
+
     Each line has a SKU of its own. The idempotency key is remembered for ever.
 
     Raises:
@@ -106,10 +108,9 @@ def _repeated(tx: Tx, order_id: str, lines: Sequence[ReserveLine]) -> State:
         raise InvalidArgument(
             "IDEMPOTENCY_KEY_REUSED", message="the key was used for another order"
         )
-    if state is not State.RESERVED:
-        raise FailedPrecondition(
-            "RESERVATION_CLOSED", f"the reservation of the order is {state.lower()} already"
-        )
+    if state is State.RELEASED:
+        text = "the reservation of the order is released already"
+        raise FailedPrecondition("RESERVATION_CLOSED", text)
     if sorted(lines, key=lambda line: line.sku) != _lines(tx, order_id):
         raise InvalidArgument(("lines", "must be the lines that the order has reserved"))
     return state

@@ -253,13 +253,6 @@ REFUSED: Final[Sequence[Row]] = (
     ),
     Row(
         INVENTORY + "ReserveStock",
-        "committed",
-        PRECONDITION,
-        "RESERVATION_CLOSED",
-        lambda world: _reserve(world.committed),
-    ),
-    Row(
-        INVENTORY + "ReserveStock",
         "other lines",
         INVALID,
         "INVALID_ARGUMENT",

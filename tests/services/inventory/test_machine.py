@@ -105,12 +105,11 @@ class _Shop(RuleBasedStateMachine):
                 expected = self._refusal(wanted)
                 if expected is None:
                     self._orders[order] = State.RESERVED, wanted
-            case State.RESERVED, held:
-                expected = (
-                    None if sorted(held, key=str) == sorted(wanted, key=str) else "INVALID_ARGUMENT"
-                )
-            case _:
+            case State.RELEASED, _:
                 expected = "RESERVATION_CLOSED"
+            case state, held:
+                same = sorted(held, key=str) == sorted(wanted, key=str)
+                expected = state.value if same else "INVALID_ARGUMENT"
 
         assert self._answer(reserve(self.database, order, wanted)) == (expected or "RESERVED")
 
@@ -118,7 +117,7 @@ class _Shop(RuleBasedStateMachine):
     def reserve_again(self, order: str) -> None:
         state, held = self._orders.get(order, (None, []))
         if held:
-            expected = "RESERVED" if state is State.RESERVED else "RESERVATION_CLOSED"
+            expected = "RESERVATION_CLOSED" if state is State.RELEASED else state
             assert self._answer(reserve(self.database, order, held)) == expected
 
     @rule(order=orders)

@@ -133,14 +133,16 @@ async def test_release_before_reserve(database: Database) -> None:
 
 
 async def test_commit_twice_and_release_after(database: Database) -> None:
-    """Goods leave once, and what has left can neither be given back nor reserved again."""
+    """Goods leave once, and what has left can neither be given back nor reserved a second time."""
     await open_store(database, {"a": 10})
     await reserve(database, "o1", lines({"a": 4}))
 
     assert await commit(database, "o1") is State.COMMITTED
     assert await commit(database, "o1") is State.COMMITTED
     assert await _reason(release(database, "o1")) == "RESERVATION_COMMITTED"
-    assert await _reason(reserve(database, "o1", lines({"a": 4}))) == "RESERVATION_CLOSED"
+    assert await reserve(database, "o1", lines({"a": 4})) is State.COMMITTED
+    with pytest.raises(InvalidArgument, match="the order has reserved"):
+        await reserve(database, "o1", lines({"a": 3}))
     assert await stock(database) == {"a": (6, 0)}
 
 

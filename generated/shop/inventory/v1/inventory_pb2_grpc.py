@@ -85,11 +85,12 @@ class InventoryServiceServicer:
 
     def ReserveStock(self, request, context):
         """Checks and reserves the stock of an order in one atomic step: all lines or
-        none. A repeat for the same order returns the first reservation.
+        none. A repeat for the same order returns the first reservation, as it is
+        now.
 
         Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (OUT_OF_STOCK,
         UNKNOWN_PRODUCT, PRICE_CHANGED, RESERVATION_CLOSED when the order's
-        reservation was released or committed before).
+        reservation was released before).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,11 +26,12 @@ class InventoryServiceStub:
     """
     ReserveStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ReserveStockRequest, _inventory_pb2.ReserveStockResponse]
     """Checks and reserves the stock of an order in one atomic step: all lines or
-    none. A repeat for the same order returns the first reservation.
+    none. A repeat for the same order returns the first reservation, as it is
+    now.
 
     Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (OUT_OF_STOCK,
     UNKNOWN_PRODUCT, PRICE_CHANGED, RESERVATION_CLOSED when the order's
-    reservation was released or committed before).
+    reservation was released before).
     """
     ReleaseStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ReleaseStockRequest, _inventory_pb2.ReleaseStockResponse]
     """Gives the stock of an order back. Succeeds when there is nothing to give
@@ -78,11 +79,12 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_inventory_pb2.ReserveStockRequest, _abc.Awaitable[_inventory_pb2.ReserveStockResponse]],
     ) -> _abc.Awaitable[_inventory_pb2.ReserveStockResponse]:
         """Checks and reserves the stock of an order in one atomic step: all lines or
-        none. A repeat for the same order returns the first reservation.
+        none. A repeat for the same order returns the first reservation, as it is
+        now.
 
         Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (OUT_OF_STOCK,
         UNKNOWN_PRODUCT, PRICE_CHANGED, RESERVATION_CLOSED when the order's
-        reservation was released or committed before).
+        reservation was released before).
         """
 
     @_abc_1.abstractmethod
