@@ -2,14 +2,13 @@
 
 import io
 import json
-import logging
 import os
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +40,7 @@ _BROKER_LINE: Final = re.compile(r"\[\d+\] [\d/]+ ([\d:]+)\.(\d{3})\d* \[(\w+)\]
 _BROKER_LEVELS: Final = {"WRN": "WARNING", "ERR": "ERROR", "FTL": "CRITICAL"}
 
 
-class LogFile(RotatingFileHandler):
+class LogFile:
     """Appends to `path`; at `max_bytes` the file becomes `path.1` and a new one is begun.
 
     So a program never has more than twice `max_bytes` on disk. Only one generation is kept:
@@ -51,27 +50,36 @@ class LogFile(RotatingFileHandler):
 
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
         self.lost = 0
-        super().__init__(path, maxBytes=max_bytes, backupCount=1)
+        self._path = path
+        self._max_bytes = max_bytes
+        self._torn = False
+        self._file = self._open()
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Appends whole lines, which come without their newline."""
-        # Latin-1 has a character for every byte, so that bytes stay what they are.
-        text = b"\n".join(lines).decode("latin-1")
-        self.handle(logging.makeLogRecord({"msg": text}))
+        data = b"\n".join([*([b""] if self._torn else []), *lines, b""])
+        written = 0
+        try:
+            size = self._file.tell()
+            if size and size + len(data) >= self._max_bytes:
+                with suppress(FileNotFoundError):
+                    self._path.replace(f"{self._path}.1")
+                file, self._file = self._file, self._open()
+                file.close()
+            written = self._file.write(data)
+        except OSError:
+            pass
+        self.lost += len(data) - written
+        if written:
+            self._torn = data[written - 1] != ord("\n")
 
-    def shouldRollover(self, record: logging.LogRecord) -> bool:
-        """As from Python 3.13 on: an empty file stays, however much is to be written."""
-        has_any = self.stream is not None and self.stream.tell() > 0
-        return has_any and bool(super().shouldRollover(record))
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Counts what could not be written."""
-        self.lost += len(record.getMessage()) + len(self.terminator)
-
-    def _open(self) -> io.TextIOWrapper:
+    def _open(self) -> io.FileIO:
         # Without a buffer: what a full disk has refused must not be kept, and tried again.
-        file = io.FileIO(self.baseFilename, "ab", opener=_open_private)
-        return io.TextIOWrapper(file, encoding="latin-1", newline="", write_through=True)
+        return io.FileIO(self._path, "ab", opener=_open_private)
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 from pathlib import Path
 
 from hypothesis import given
@@ -112,3 +113,21 @@ def test_a_full_disk_is_survived() -> None:
     file.write([b"lost"])
     file.close()
     assert file.lost == 5
+
+
+def test_a_line_after_a_torn_one_is_whole(tmp_path: Path) -> None:
+    """A disk that took half a line gets the next one on a line of its own, once it has space."""
+    file = LogFile(tmp_path / "a.log")
+    file.write([b"whole"])
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, usual[1]))
+    try:
+        file.write([b"torn"])
+        file.write([b"lost"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    file.write([b"next"])
+    file.write([b"last"])
+    file.close()
+    assert (tmp_path / "a.log").read_bytes() == b"whole\nto\nnext\nlast\n"
+    assert file.lost >= len("rn\nlost\n")
