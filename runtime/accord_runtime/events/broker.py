@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -83,7 +84,8 @@ class Broker:
     async def close(self) -> None:
         """Close the connection, if there is one."""
         if self._client is not None and not self._client.is_closed:
-            await self._client.close()
+            with suppress(ConnectionError):  # nats-py 2.16 raises it if the server has just gone.
+                await self._client.close()
 
     async def noting(self, work: Coroutine[Any, Any, None]) -> None:
         """Await something of which the failure is to be told as the broker's `problem`."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ async def publishing(
     process = OrdersProcess(database, url, replicas)
     async with background(process.publisher.serve()):
         yield process
-    await _close(process.broker)
+    await process.broker.close()
 
 
 @asynccontextmanager
@@ -131,12 +131,7 @@ async def receiving(
     )
     async with at_work(executor), background(consumer.serve()):
         yield executor
-    await _close(broker)
-
-
-async def _close(broker: Broker) -> None:
-    with suppress(ConnectionError):  # nats-py 2.16 raises it if the server has just gone.
-        await broker.close()
+    await broker.close()
 
 
 def record_of(database: Database) -> Record:
