@@ -123,7 +123,6 @@ class Executor:
         self._taken_back = False
         self._shared = False  # with other processes
         self._at_work: set[str] = set()
-        self._suspects = False  # in the table
         self._suspect = ""  # the one at work
 
     def register(self, queue: Queue) -> None:
@@ -240,7 +239,6 @@ class Executor:
 
     def _anything_wrong(self, tx: Tx) -> bool:
         now = self._read_clock(tx)
-        self._suspects = table.any_suspects(tx)
         lost = ownership.lost(tx, self._owner, now, (), began=True)
         return any(row["id"] not in self._at_work for row in lost) or any(
             table.waits_too_long(tx, name, now, queue.longest)
@@ -261,7 +259,6 @@ class Executor:
             if table.bring_forward(tx, name, now, queue.longest):
                 log.warning("work of %s is due now: a clock was ahead when it was written", name)
                 found = True
-        self._suspects = table.any_suspects(tx)
         if found:
             tx.after_commit(self.wake)
 
@@ -328,10 +325,11 @@ class Executor:
         self, tx: Tx, due: Sequence[str], now: float, free: Mapping[str, tuple[int, int]]
     ) -> list[Work]:
         claimed: list[Work] = []
+        suspects = not self._suspect and table.any_suspects(tx)
         for name in due:
             claim = partial(table.claim, tx, name, self._owner, now, lease=self._queues[name].lease)
             claimed += claim(*free[name])
-            if self._suspects and not self._suspect and not any(work.suspect for work in claimed):
+            if suspects and not any(work.suspect for work in claimed):
                 claimed += claim(1, suspects=True)
         return claimed
 

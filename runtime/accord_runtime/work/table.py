@@ -157,6 +157,9 @@ READY: Final = f"""
     ORDER BY due_at %(order)s, id %(order)s LIMIT :most
 """
 
+# SQLite takes the index of those with deaths only where its own condition is.
+SUSPECTS: Final = f"SELECT 1 FROM work WHERE deaths > 0 AND deaths >= {SUSPECT} LIMIT 1"
+
 # What has become due takes its place. Rows that another transaction has locked follow later.
 _COME_DUE: Final = """
     UPDATE work SET due_at = flow_at WHERE id IN (
@@ -248,7 +251,7 @@ def bring_forward(tx: Tx, queue: str, now: float, longest: float) -> int:
 
 def any_suspects(tx: Tx) -> bool:
     """Whether some row may be what kills its process."""
-    return tx.one(f"SELECT 1 FROM work WHERE deaths >= {SUSPECT} LIMIT 1") is not None
+    return tx.one(SUSPECTS) is not None
 
 
 def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], float]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -171,7 +171,23 @@ async def test_a_claim_among_much_work_reads_what_it_leases(
 ) -> None:
     """Among 20,000 rows the next is found by an index that holds them in their order."""
     values = {"now": clock(), "queue": "test", "most": 1, "suspects": False}
-    sql = table.READY % {"order": order}
+    await record.write(_many(20_000, clock(), clock()))
+    found = await record.write(_plan(table.READY % {"order": order}, values))
+    assert "work_turn" in found
+    assert "Sort" not in found
+    assert "TEMP B-TREE" not in found
+
+
+async def test_suspects_among_much_work_are_found_by_an_index(
+    record: Database, clock: Clock
+) -> None:
+    """Among 20,000 rows, those that may kill their process are not looked for one by one."""
+    await record.write(_many(20_000, clock(), clock()))
+    assert "work_deaths" in await record.write(_plan(table.SUSPECTS, {}))
+
+
+def _plan(sql: str, values: Mapping[str, object]) -> Callable[[Tx], str]:
+    """How a statement is carried out."""
 
     def plan(tx: Tx) -> str:
         # Whoever plans knows how many there are.
@@ -179,11 +195,7 @@ async def test_a_claim_among_much_work_reads_what_it_leases(
         explain = "EXPLAIN" if tx.postgres else "EXPLAIN QUERY PLAN"
         return "\n".join(str(row) for row in tx.all(f"{explain} {sql}", values))
 
-    await record.write(_many(20_000, clock(), clock()))
-    found = await record.write(plan)
-    assert "work_turn" in found
-    assert "Sort" not in found
-    assert "TEMP B-TREE" not in found
+    return plan
 
 
 def _many(count: int, now: float, due_at: float) -> Callable[[Tx], None]:
