@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from services.topology import METRICS_DISTANCE
 
@@ -54,7 +54,8 @@ async def check_grpc(address: str, timeout: float) -> Answer:
         return Answer(State.UNREACHABLE)
 
     import grpc.aio
-    from grpc_health.v1 import health_pb2
+    from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+    from grpc_health.v1.health_pb2_grpc import HealthStub
 
     from accord.ops.v1.health_pb2 import GetHealthRequest, GetHealthResponse
     from accord.ops.v1.health_pb2_grpc import HealthServiceStub
@@ -62,15 +63,9 @@ async def check_grpc(address: str, timeout: float) -> Answer:
     # A proxy from the environment has no business between us and loopback.
     options = [("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
-        call: grpc.aio.UnaryUnaryMultiCallable[
-            health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
-        ] = channel.unary_unary(
-            "/grpc.health.v1.Health/Check",
-            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-            response_deserializer=health_pb2.HealthCheckResponse.FromString,
-        )
+        stub: Any = HealthStub(channel)
         try:
-            answer = await call(health_pb2.HealthCheckRequest(), timeout=timeout)
+            answer = await stub.Check(HealthCheckRequest(), timeout=timeout)
         except grpc.aio.AioRpcError as error:
             unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
             return Answer(State.UNREACHABLE if error.code() in unreachable else State.NOT_SERVING)
@@ -78,7 +73,7 @@ async def check_grpc(address: str, timeout: float) -> Answer:
             said = await HealthServiceStub(channel).GetHealth(GetHealthRequest(), timeout=timeout)
         except grpc.aio.AioRpcError:
             said = GetHealthResponse()
-    serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+    serving = answer.status == HealthCheckResponse.SERVING
     reason = "; ".join(filter(None, (said.database_problem, said.broker_problem)))
     state = State.SERVING if serving else State.NOT_SERVING
     return Answer(state, reason, said.waiting_events)

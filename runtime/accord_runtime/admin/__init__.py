@@ -13,7 +13,7 @@ from accord.ops.v1.saga_pb2_grpc import add_SagaServiceServicer_to_server
 from accord.ops.v1.trace_pb2_grpc import add_TraceServiceServicer_to_server
 from accord.ops.v1.work_pb2_grpc import add_WorkServiceServicer_to_server
 from accord_runtime.admin.audit import MIGRATIONS, AuditServicer, record
-from accord_runtime.admin.health import Health, HealthServicer
+from accord_runtime.admin.health import Health
 from accord_runtime.admin.sagas import SagaServicer
 from accord_runtime.admin.traces import TraceServicer
 from accord_runtime.admin.work import WorkServicer
@@ -43,7 +43,7 @@ def serve(runtime: Runtime, health: Health) -> tuple[str, ...]:
     add_AuditServiceServicer_to_server(AuditServicer(database), server)
     traces = TraceServicer(database, runtime.telemetry.recent)
     add_TraceServiceServicer_to_server(traces, server)
-    add_HealthServiceServicer_to_server(HealthServicer(health), server)
+    add_HealthServiceServicer_to_server(health, server)
     contracts = (*CONTRACTS, HEALTH_CONTRACT)
     if runtime.sagas is None:
         return contracts

@@ -59,10 +59,11 @@ def lag(tx: Tx, stream: str, now: float) -> Lag:
     return Lag(events, max(0.0, now - since)) if since else Lag()
 
 
-class Health:
-    """The health of one process; `tell` is told its status for gRPC when that changes.
+class Health(HealthServiceServicer):
+    """The health of one process, and the RPCs of `accord.ops.v1.HealthService`.
 
-    `where` names the database in the log, `why` says why the broker takes no events.
+    `tell` is told its status for gRPC when that changes, `where` names the database in the log,
+    `why` says why the broker takes no events.
     """
 
     def __init__(
@@ -156,22 +157,15 @@ class Health:
                 log.info("the broker has taken the events that were waiting")
                 said = 0.0
 
-
-class HealthServicer(HealthServiceServicer):
-    """The RPCs of `accord.ops.v1.HealthService`."""
-
-    def __init__(self, health: Health) -> None:
-        self._health = health
-
     async def GetHealth(
         self, request: pb.GetHealthRequest, context: Context
     ) -> pb.GetHealthResponse:
         """Returns whether the database commits, and how far the broker is behind."""
-        health, oldest = self._health, Duration()
-        oldest.FromMilliseconds(int(health.lag.oldest * 1000))
+        oldest = Duration()
+        oldest.FromMilliseconds(int(self.lag.oldest * 1000))
         return pb.GetHealthResponse(
-            database_problem=health.database_problem,
-            waiting_events=health.lag.events,
-            oldest_age=oldest if health.lag.events else None,
-            broker_problem=health.broker_problem,
+            database_problem=self.database_problem,
+            waiting_events=self.lag.events,
+            oldest_age=oldest if self.lag.events else None,
+            broker_problem=self.broker_problem,
         )
