@@ -18,7 +18,7 @@ from shopctl.supervisor.programs import Program
 
 TAIL_LINES: Final = 8
 CHECK_TIMEOUT: Final = 2.0
-WATCH: Final = 2.0
+WATCH: Final = 4.0
 """Seconds between two looks at a program that is watched while it serves."""
 REFUSES: Final = 5.0
 """Seconds of answers that it does not serve after which such a program is ended."""

@@ -18,7 +18,6 @@ process dies while it is at work counts that too, and is parked in the end.
 import asyncio
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from accord import failure_of, use_trace
+from accord import use_trace
 from accord_runtime.database import (
     Database,
     DatabaseCorrupt,
@@ -34,7 +33,8 @@ from accord_runtime.database import (
     DatabaseUnavailable,
     Tx,
 )
-from accord_runtime.work import ownership, table
+from accord_runtime.work import failures, ownership, table
+from accord_runtime.work.clock import DatabaseClock
 from accord_runtime.work.table import Effect, LeaseLost, Work
 
 log = logging.getLogger(__name__)
@@ -56,9 +56,6 @@ NOTE_AGAIN: Final = 1.0
 
 NEWEST: Final = 4
 """One of so many places of a queue is for the newest flows: they do not wait for a backlog."""
-
-STEP: Final = 1.0
-"""Seconds by which a clock must jump to be said to have been set."""
 
 _LEASE_RESERVE: Final = 5.0
 
@@ -108,12 +105,7 @@ class Executor:
     def __init__(
         self, database: Database, owner: str, clock: Callable[[], float] | None = None
     ) -> None:
-        self._database = database
-        self._owner = owner
-        self._own_clock = clock is None
-        self._clock = clock or self._time
-        # What the clock showed when the monotonic one showed zero.
-        self._epoch = time.time() - time.monotonic()
+        self._database, self._owner, self._clock = database, owner, clock or DatabaseClock()
         self._queues: dict[str, Queue] = {}
         self._running = Counter[tuple[str, bool]]()  # by `queue` and `newest`
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,7 +114,7 @@ class Executor:
         self._draining = False
         self._taken_back = False
         self._shared = False  # with other processes
-        self._at_work: set[str] = set()
+        self._at_work = set[str]()
         self._suspect = ""  # the one at work
 
     def register(self, queue: Queue) -> None:
@@ -240,10 +232,8 @@ class Executor:
     def _anything_wrong(self, tx: Tx) -> bool:
         now = self._read_clock(tx)
         lost = ownership.lost(tx, self._owner, now, (), began=True)
-        return any(row["id"] not in self._at_work for row in lost) or any(
-            table.waits_too_long(tx, name, now, queue.longest)
-            for name, queue in self._queues.items()
-        )
+        late = (table.waits_too_long(tx, q.name, now, q.longest) for q in self._queues.values())
+        return any(row["id"] not in self._at_work for row in lost) or any(late)
 
     def _look_after(self, tx: Tx) -> None:
         now = self._read_clock(tx)
@@ -263,20 +253,9 @@ class Executor:
             tx.after_commit(self.wake)
 
     def _read_clock(self, tx: Tx) -> float:
-        """The time now; a clock that was set is noticed, and said."""
-        if not self._own_clock:
-            return self._clock()
-        monotonic = time.monotonic()
-        epoch = (ownership.now(tx) if tx.postgres else time.time()) - monotonic
-        step = epoch - self._epoch
-        self._epoch = epoch
-        if abs(step) > STEP:
-            log.warning("the clock was set by %+.1f s; work goes on by the new one", step)
-            tx.after_commit(self.wake)
-        return epoch + monotonic
-
-    def _time(self) -> float:
-        return self._epoch + time.monotonic()
+        if isinstance(self._clock, DatabaseClock):
+            return self._clock.read(tx, self.wake)
+        return self._clock()
 
     async def drain(self, patience: float | None = None) -> None:
         """Start nothing more and wait for what is running.
@@ -377,13 +356,13 @@ class Executor:
             self._at_work.discard(work.id)
 
     async def _failed(self, queue: Queue, work: Work, error: Exception) -> None:
-        text = _in_words(error)
+        text = failures.in_words(error)
         now = self._clock()
         retry_at = None
         if isinstance(error, Permanent | DatabaseCorrupt) or work.attempts >= len(queue.delays):
             log.error("%s %s is parked: %s", work.queue, work.key, text)
         else:
-            retry_at = now + max(queue.delays[work.attempts], _told(error))
+            retry_at = now + max(queue.delays[work.attempts], failures.told(error, MAX_TOLD))
             log.info("%s %s will be tried again: %s", work.queue, work.key, text)
 
         def write(tx: Tx) -> None:
@@ -418,23 +397,3 @@ async def _handle(queue: Queue, work: Work) -> Effect | None:
             raise
         # Not this task was cancelled but something that the handler waited for.
         raise RuntimeError("the handler was cancelled") from error
-
-
-def _told(error: Exception) -> float:
-    """Seconds that a failure asks to wait: an open breaker or a busy server would only refuse."""
-    failure = failure_of(error)
-    if failure is None or failure.retry_after is None:
-        return 0.0
-    return min(max(0.0, failure.retry_after), MAX_TOLD)
-
-
-def _in_words(error: Exception) -> str:
-    """What an operator reads of a failure: one line of at most 500 characters."""
-    failure = failure_of(error)
-    if failure is None:
-        text = f"{type(error).__name__}: {error}"
-    else:
-        text = f"{failure.code.name}: {failure.message}"
-        if failure.reason != failure.code.name:
-            text = f"{failure.reason}, {text}"
-    return " ".join(text.split())[:500]
