@@ -16,7 +16,7 @@ import typer
 from google.protobuf.message import Message
 
 import accord
-from accord.admin.mesh_service import CONTRACT
+from accord_runtime.admin import TAKES_CALLS
 from services import topology
 from shopctl.errors import CommandError, ExitCode, explain
 from shopctl.formatting import format_json
@@ -66,7 +66,7 @@ class Shop:
             self._mesh = accord.Mesh(
                 "shopctl",
                 targets=self._targets,
-                health_checks=dict.fromkeys(self._targets, CONTRACT),
+                health_checks=dict.fromkeys(self._targets, TAKES_CALLS),
                 # Its own: one that failed before, in this process, would make it wait.
                 channel_options=[("grpc.use_local_subchannel_pool", 1)],
             )

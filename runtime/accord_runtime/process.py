@@ -87,8 +87,7 @@ async def running(
         DatabaseError: the database cannot be reached, is another process's, or is damaged.
         OSError: the port is in use.
     """
-    recorded_by = (*service.contracts, *admin.CONTRACTS, admin.SAGA_CONTRACT)
-    for contract in (*recorded_by, admin.HEALTH_CONTRACT, CONTRACT):
+    for contract in (*service.contracts, *admin.CONTRACTS, admin.SAGA_CONTRACT, CONTRACT):
         accord.check_service(contract)
     async with contextlib.AsyncExitStack() as stack:
         database = await open_database(settings.database, service.name)
@@ -104,7 +103,7 @@ async def running(
             service.name,
             targets=settings.peers,
             channel_options=CHANNEL_OPTIONS,
-            health_checks=dict.fromkeys(settings.peers, CONTRACT),
+            health_checks=dict.fromkeys(settings.peers, admin.TAKES_CALLS),
             validator=validation.violations,
             idempotency=SqlIdempotencyStore(database),
             translate=_translate,
@@ -128,7 +127,7 @@ async def running(
         live_policy = BrokerPolicyStore(broker)
 
         async def tell(status: int) -> None:
-            for contract in ("", *recorded_by):
+            for contract in ("", *service.contracts):
                 await server.set_health(contract, status)
 
         where = f"schema {service.name}" if settings.database_url else settings.database

@@ -15,10 +15,10 @@ from typing import Final, TypeVar
 import grpc
 
 import accord
-from accord.admin.mesh_service import CONTRACT
 from accord.errors import ServiceError
 from accord.policies.retry import Retry, RetryPolicy, Stop
 from accord.policies.types import Code
+from accord_runtime.admin import TAKES_CALLS
 from services import topology
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
@@ -137,7 +137,7 @@ async def connect(offset: int, tally: Tally, concurrency: int) -> AsyncIterator[
     mesh = accord.Mesh(
         "shopctl",
         targets=targets,
-        health_checks=dict.fromkeys(targets, CONTRACT),
+        health_checks=dict.fromkeys(targets, TAKES_CALLS),
         on_resume=lambda _method, _attempt, error: tally.retried(error.code().name),
     )
     try:

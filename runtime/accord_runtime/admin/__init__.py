@@ -19,17 +19,20 @@ from accord_runtime.admin.traces import TraceServicer
 from accord_runtime.admin.work import WorkServicer
 from accord_runtime.service import Runtime
 
-__all__ = ["CONTRACTS", "HEALTH_CONTRACT", "MIGRATIONS", "SAGA_CONTRACT", "record", "serve"]
+__all__ = ["CONTRACTS", "MIGRATIONS", "SAGA_CONTRACT", "TAKES_CALLS", "record", "serve"]
 
 CONTRACTS: Final = (
     "accord.ops.v1.WorkService",
     "accord.ops.v1.AuditService",
     "accord.ops.v1.TraceService",
+    "accord.ops.v1.HealthService",
 )
-"""What every service serves from its database."""
+"""What every service serves."""
 
-HEALTH_CONTRACT: Final = "accord.ops.v1.HealthService"
-"""What every service serves, whatever its database does."""
+TAKES_CALLS: Final = CONTRACTS[0]
+"""The name under which the health of a process is watched by its callers: it is SERVING while calls
+are taken, whatever the database does. Processes of 0.1.0 have it, too; a name that a process does
+not know would keep all calls from it."""
 
 SAGA_CONTRACT: Final = "accord.ops.v1.SagaService"
 """What a service with sagas serves, too."""
@@ -44,9 +47,8 @@ def serve(runtime: Runtime, health: Health) -> tuple[str, ...]:
     traces = TraceServicer(database, runtime.telemetry.recent)
     add_TraceServiceServicer_to_server(traces, server)
     add_HealthServiceServicer_to_server(health, server)
-    contracts = (*CONTRACTS, HEALTH_CONTRACT)
     if runtime.sagas is None:
-        return contracts
+        return CONTRACTS
     sagas = SagaServicer(database, executor, runtime.sagas)
     add_SagaServiceServicer_to_server(sagas, server)
-    return (*contracts, SAGA_CONTRACT)
+    return (*CONTRACTS, SAGA_CONTRACT)

@@ -938,7 +938,7 @@ async def test_an_operator_ships_an_order_by_hand(impatient_shop: Shop) -> None:
 # The contracts.
 
 
-EVERYWHERE = (*admin.CONTRACTS, admin.HEALTH_CONTRACT, CONTRACT)
+EVERYWHERE = (*admin.CONTRACTS, CONTRACT)
 
 
 def test_every_rpc_is_for_operators_and_bounded() -> None:

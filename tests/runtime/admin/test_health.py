@@ -17,11 +17,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import accord
-from accord.admin.mesh_service import CONTRACT as MESH
 from accord.errors import ServiceError
 from accord.ops.v1 import health_pb2 as pb
 from accord.ops.v1.health_pb2_grpc import HealthServiceStub
-from accord_runtime.admin import health
+from accord_runtime.admin import TAKES_CALLS, health
 from accord_runtime.admin.health import Health, Lag, lag
 from accord_runtime.database import Database, DatabaseCorrupt, open_database
 from accord_runtime.grpc.ids import uuid7
@@ -47,7 +46,7 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self.mesh = accord.Mesh(
-            "caller", targets={"little": settings.address}, health_checks={"little": MESH}
+            "caller", targets={"little": settings.address}, health_checks={"little": TAKES_CALLS}
         )
         self._channel = self.mesh.channel("little")
         self.stub = CustomerServiceStub(self._channel)
@@ -97,7 +96,7 @@ async def test_a_full_disk_is_said_and_is_over_by_itself(small_disk: SmallDisk) 
             return await client.status() == status == await client.status(CUSTOMERS)
 
         await until(lambda: says(NOT_SERVING), "the full disk to be noticed", seconds=5)
-        assert await client.status(MESH) == SERVING
+        assert await client.status(TAKES_CALLS) == SERVING
         assert "full" in (await client.details()).database_problem
         # Reading goes on, by the channels of the mesh.
         await client.stub.GetCustomer(GetCustomerRequest(customer_id=uuid7()))
