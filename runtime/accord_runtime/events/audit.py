@@ -20,6 +20,7 @@ from accord import failure_of
 from accord_runtime.database import Database, Lock, Tx
 from accord_runtime.events import position
 from accord_runtime.events.broker import MAX_AGE
+from accord_runtime.events.position import Consumed
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +70,9 @@ class Recorded(Protocol):
 
 
 Record = Callable[[int, Sequence[str]], AsyncIterable[Recorded]]
-"""Reads a source's record: a position and full names of types -> what is there beyond the position,
-in order, up to the end. It may yield other types, too. A position beyond the end is an RPC error
-with the reason POSITION_IN_FUTURE."""
+"""Reads a source's record: a position and full names of types (none: all) -> what is there beyond
+the position, in order, up to the end. It may yield other types, too. A position beyond the end is
+an RPC error with the reason POSITION_IN_FUTURE."""
 
 Keep = Callable[[Tx, Mapping[str, str], bytes], bool]
 """Puts an event, as CloudEvents headers and payload, into the inbox; False if it is there."""
@@ -133,14 +134,11 @@ class Audit:
         noted = await self._database.read(partial(position.read, source=self._source))
         batch = list[Recorded]()
         try:
-            # From one earlier, to see that it is still the record that was read before.
-            async for each in self._record(max(0, noted.position - 1), self._types):
-                event = each.event
-                if each.position == noted.position and event.event_id != noted.event_id:
-                    raise _WentBack
-                if each.position <= noted.position or event.type not in self._types:
+            await self._recognise(noted)
+            async for each in self._record(noted.position, self._types):
+                if each.event.type not in self._types:
                     continue
-                if event.occurred_at.ToMicroseconds() / 1e6 > before:
+                if each.event.occurred_at.ToMicroseconds() / 1e6 > before:
                     break
                 batch.append(each)
                 if len(batch) == BATCH:
@@ -153,6 +151,16 @@ class Audit:
             raise
         if batch:
             await self._take(lock, batch, noted.since)
+
+    async def _recognise(self, noted: Consumed) -> None:
+        """See that the record is still the one that was read before."""
+        if noted.position:
+            # Of any type: in another record it may be of one that is not handled.
+            async for each in self._record(noted.position - 1, ()):
+                if (each.position, each.event.event_id) == (noted.position, noted.event_id):
+                    return
+                break
+            raise _WentBack
 
     async def _take(self, lock: Lock, batch: list[Recorded], since: float) -> None:
         def take(tx: Tx) -> int:

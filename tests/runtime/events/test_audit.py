@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -332,13 +332,15 @@ async def test_what_the_inbox_has_forgotten_is_not_handled_again(
     assert lost in await results(record)
 
 
-@pytest.mark.parametrize("later", [0, 2, 40], ids=["shorter", "as long", "longer"])
+@pytest.mark.parametrize("kind", [note, started])
+@pytest.mark.parametrize("later", [0, 1, 2, 40], ids=["shorter", "one less", "as long", "longer"])
 async def test_a_record_that_went_back_is_said_once(
     record: Database,
     broker_server: NatsServer,
     frequent: None,
     caplog: pytest.LogCaptureFixture,
     later: int,
+    kind: Callable[[str], Message],
 ) -> None:
     """A source's restored database: an operator is told; events from then on are handled once."""
     reading = record_of(record)
@@ -357,18 +359,19 @@ async def test_a_record_that_went_back_is_said_once(
 
     await record.write(go_back)
     restored = OrdersProcess(record, broker_server.url)
-    await restored.append(*(note("new") for _ in range(later)))
+    await restored.append(*(kind("new") for _ in range(later)))
+    handled = later if kind is note else 0
     async with (
         background(restored.publisher.serve()),
         receiving(record, broker_server.url, {OrderNoteAdded: notes}, record=reading),
     ):
         await until(lambda: said(caplog, logging.CRITICAL), "the alarm")
         await restored.append(*(note("newer") for _ in range(9)))
-        await until(has(record, 20 + later + 9), "the new events")
+        await until(has(record, 20 + handled + 9), "the new events")
         await until(lambda: _audited(record, 18 + later + 9), "the audit")
     await restored.broker.close()
     assert len(said(caplog, logging.CRITICAL)) == 1
-    news = {"new": list(range(1, later + 1))} if later else {}
+    news = {"new": list(range(1, handled + 1))} if handled else {}
     assert notes.sequences == {**expected(20), **news, "newer": list(range(1, 10))}
 
 
