@@ -66,10 +66,6 @@ _ON_ITS_WAY: Final = 60.0
 """Seconds by which a message may be younger than its event."""
 
 
-class StreamChanged(Exception):
-    """The broker has acknowledged with a sequence that it had given before: it has lost events."""
-
-
 @dataclass(frozen=True, slots=True)
 class Mark:
     """How far the broker has got."""
@@ -113,24 +109,10 @@ def recover(mark: Mark, created: str, last: int, at_last: int, expired: int = 0)
     return mark
 
 
-def emptied(mark: Mark, info: StreamInfo, due: int) -> bool:
-    """Whether a stream has lost its beginning since it was last compared, other than by age.
-
-    `due`: how many events it must have, as the others are too old for it.
-    """
-    # When it was empty it said 0.
-    return info.state.first_seq > max(1, mark.first) and info.state.messages < due
-
-
-def robbed(mark: Mark, info: StreamInfo, due: int) -> bool:
-    """Whether a stream was emptied or got a hole since it was last compared.
-
-    False if somebody has limited it by number or size: it discards by design, and would again.
-    """
+def _discards(info: StreamInfo) -> bool:
+    """Whether somebody has limited a stream by number or size: it would discard again."""
     limits = (info.config.max_msgs, info.config.max_bytes, info.config.max_msgs_per_subject)
-    if any(limit is not None and limit > 0 for limit in limits):
-        return False
-    return emptied(mark, info, due) or (info.state.num_deleted or 0) > mark.deleted
+    return any(limit is not None and limit > 0 for limit in limits)
 
 
 def without_repeated_keys(batch: list[Event]) -> list[Event]:
@@ -201,7 +183,7 @@ class Publisher:
             read = partial(after_position, position=mark.position, most=BATCH)
             batch = without_repeated_keys(await self._database.read(read))
             if not batch:
-                await wait(self._numbered, min(POLL, CHECK))
+                await wait(self._numbered, CHECK)
             else:
                 mark = await self._send(lock, jetstream, mark, batch)
             if time.monotonic() - checked >= CHECK:
@@ -224,7 +206,8 @@ class Publisher:
             )
         )
         if any(not ack.duplicate and ack.seq <= mark.acknowledged for ack in acks):
-            raise StreamChanged
+            # With a sequence that it had given before.
+            raise LookupError("the stream has lost events; comparing again")
         position = batch[-1].position
         assert position is not None
         highest = max(mark.acknowledged, *(ack.seq for ack in acks))
@@ -236,8 +219,8 @@ class Publisher:
         """Compare what was noted with what the broker has, and go back if it has less."""
         info = await self._broker.ensure_stream(jetstream, self._service)
         created, last = str(info.created), info.state.last_seq
-        hole = await self._hole() if 0 < (info.state.num_deleted or 0) <= _HOLES else 0
-
+        first, deleted = info.state.first_seq, info.state.num_deleted or 0
+        hole = await self._hole() if 0 < deleted <= _HOLES else 0
         age = min(info.config.max_age or MAX_AGE, MAX_AGE)  # Inboxes remember no longer.
 
         def compare(tx: Tx) -> tuple[Mark, Mark]:
@@ -248,22 +231,24 @@ class Publisher:
             noted = Mark(**row) if row else Mark()
             expired = head(tx, before=time.time() - age)
             mark = recover(noted, created, last, self._at(tx, last), expired)
+            # What it must have, as the others are too old for it. An empty stream begins at 0.
             due = noted.position - head(tx, before=time.time() - age + _ON_ITS_WAY)
-            if mark == noted and robbed(noted, info, due):
-                before = 0 if emptied(noted, info, due) else self._at(tx, hole - 1)
+            emptied = first > max(noted.first, 1) and info.state.messages < due
+            lost = emptied or deleted > noted.deleted
+            if mark == noted and lost and not _discards(info):
+                before = 0 if emptied else self._at(tx, hole - 1)
                 back = min(max(expired, before), noted.position)
                 mark = replace(noted, position=back, repeated=noted.position, repair=last)
             return noted, mark
 
         noted, mark = await self._database.read(compare)
-        lost = mark != noted
-        if lost and noted.created:
+        if mark != noted and noted.created:
             log.warning(
                 "stream %s has lost events; publishing again from position %d",
                 self._stream,
                 mark.position,
             )
-        mark = replace(mark, first=info.state.first_seq, deleted=info.state.num_deleted or 0)
+        mark = replace(mark, first=first, deleted=deleted)
         if mark != noted:
             await self._database.write(lock.guard(lambda tx: self._restart(tx, mark)))
         return mark
