@@ -151,12 +151,15 @@ class Child:
     async def _watch(self, on_change: Callable[[], None]) -> None:
         pause, well = FIRST_PAUSE, time.monotonic()
         while True:
-            state = await self._asked()
+            answer = await self.program.health(self.program.address, CHECK_TIMEOUT)
+            state, self.reason = answer.state, answer.reason
             if self._serving_since is None and state is State.SERVING:
                 self._serving_since = time.monotonic()
             if self._serving_since is not None:
                 pause = WATCH
-                self._enter(state, on_change)
+                if state is not self.state:
+                    self.state = state
+                    on_change()
                 if not self.program.watched:
                     return
             if state is not State.NOT_SERVING:
@@ -165,16 +168,6 @@ class Child:
                 self.terminate()
             await asyncio.sleep(pause)
             pause = min(pause * 1.2, LONGEST_PAUSE)
-
-    async def _asked(self) -> State:
-        answer = await self.program.health(self.program.address, CHECK_TIMEOUT)
-        self.reason = answer.reason
-        return answer.state
-
-    def _enter(self, state: State, on_change: Callable[[], None]) -> None:
-        if state is not self.state:
-            self.state = state
-            on_change()
 
 
 class OutputPipe:
