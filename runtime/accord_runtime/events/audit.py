@@ -78,10 +78,6 @@ Keep = Callable[[Tx, Mapping[str, str], bytes], bool]
 """Puts an event, as CloudEvents headers and payload, into the inbox; False if it is there."""
 
 
-class _WentBack(Exception):
-    """The record ends before the audited position, or has another event there."""
-
-
 class Audit:
     """The audit of one source by one consumer, which handles some types of its events."""
 
@@ -111,11 +107,7 @@ class Audit:
         """
         async with self._running:
             try:
-                try:
-                    await self._compare(lock, before)
-                except _WentBack:
-                    await self._begin_again(lock)
-                    await self._compare(lock, before)
+                await self._compare(lock, before)
             except Exception as error:
                 self._failures += 1
                 if self._failures % _SAID[1] == _SAID[0]:
@@ -131,36 +123,35 @@ class Audit:
         return True
 
     async def _compare(self, lock: Lock, before: float) -> None:
-        noted = await self._database.read(partial(position.read, source=self._source))
+        read = partial(position.read, source=self._source)
+        noted = await self._database.read(read)
+        if noted.position and not await self._knows(noted):
+            await self._begin_again(lock)
+            noted = await self._database.read(read)
         batch = list[Recorded]()
-        try:
-            await self._recognise(noted)
-            async for each in self._record(noted.position, self._types):
-                if each.event.type not in self._types:
-                    continue
-                if each.event.occurred_at.ToMicroseconds() / 1e6 > before:
-                    break
-                batch.append(each)
-                if len(batch) == BATCH:
-                    await self._take(lock, batch, noted.since)
-                    batch = []
-        except Exception as error:
-            failure = failure_of(error)
-            if failure is not None and failure.reason == "POSITION_IN_FUTURE":
-                raise _WentBack from error
-            raise
+        async for each in self._record(noted.position, self._types):
+            if each.event.type not in self._types:
+                continue
+            if each.event.occurred_at.ToMicroseconds() / 1e6 > before:
+                break
+            batch.append(each)
+            if len(batch) == BATCH:
+                await self._take(lock, batch, noted.since)
+                batch = []
         if batch:
             await self._take(lock, batch, noted.since)
 
-    async def _recognise(self, noted: Consumed) -> None:
-        """See that the record is still the one that was read before."""
-        if noted.position:
+    async def _knows(self, noted: Consumed) -> bool:
+        """Whether the record is still the one that was read before."""
+        try:
             # Of any type: in another record it may be of one that is not handled.
             async for each in self._record(noted.position - 1, ()):
-                if (each.position, each.event.event_id) == (noted.position, noted.event_id):
-                    return
-                break
-            raise _WentBack
+                return (each.position, each.event.event_id) == (noted.position, noted.event_id)
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is None or failure.reason != "POSITION_IN_FUTURE":
+                raise
+        return False
 
     async def _take(self, lock: Lock, batch: list[Recorded], since: float) -> None:
         def take(tx: Tx) -> int:

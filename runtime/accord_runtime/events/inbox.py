@@ -36,6 +36,7 @@ from accord_runtime.database import Database, Lock, Tx
 from accord_runtime.events import position
 from accord_runtime.events.audit import AUDIT, GRACE, RETRY, Audit, Record
 from accord_runtime.events.broker import MAX_AGE, Broker, persistently
+from accord_runtime.events.notifier import wait
 from accord_runtime.events.position import Consumed
 from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
@@ -143,19 +144,17 @@ class Inbox:
 
     async def _look_after(self, lock: Lock) -> None:
         """Audit once the broker has delivered what it had, or is away, and again and again."""
-        swept, wait = 0.0, GRACE
+        swept, pause = 0.0, GRACE
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._look.wait()
+            await wait(self._look, pause)
             self._look.clear()
-            wait = AUDIT
+            pause = AUDIT
             until = min(time.time(), self._delivered)
             if self._audit and until:
                 away = self._delivered == math.inf
                 cause = "the broker is away" if away else "the broker has not delivered them"
                 if not await self._audit.run(lock, until - GRACE, cause):
-                    wait = RETRY
+                    pause = RETRY
                     continue
             # What the audit has not come to must be recognised by it.
             if until - swept > _SWEEP:
