@@ -304,7 +304,7 @@ class Executor:
         self, tx: Tx, due: Sequence[str], now: float, free: Mapping[str, tuple[int, int]]
     ) -> list[Work]:
         claimed: list[Work] = []
-        suspects = not self._suspect and table.any_suspects(tx)
+        suspects = not self._suspect and tx.one(table.SUSPECTS) is not None
         for name in due:
             claim = partial(table.claim, tx, name, self._owner, now, lease=self._queues[name].lease)
             claimed += claim(*free[name])

@@ -157,7 +157,7 @@ READY: Final = f"""
     ORDER BY due_at %(order)s, id %(order)s LIMIT :most
 """
 
-# SQLite takes the index of those with deaths only where its own condition is.
+# Whether there are any. SQLite takes the index of those with deaths only by its own condition.
 SUSPECTS: Final = f"SELECT 1 FROM work WHERE deaths > 0 AND deaths >= {SUSPECT} LIMIT 1"
 
 # What has become due takes its place. Rows that another transaction has locked follow later.
@@ -247,11 +247,6 @@ def bring_forward(tx: Tx, queue: str, now: float, longest: float) -> int:
         f"UPDATE work SET due_at = :now{_TOO_LONG}",
         {"queue": queue, "now": now, "far": now + longest},
     )
-
-
-def any_suspects(tx: Tx) -> bool:
-    """Whether some row may be what kills its process."""
-    return tx.one(SUSPECTS) is not None
 
 
 def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], float]:
