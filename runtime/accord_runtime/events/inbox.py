@@ -301,7 +301,9 @@ class Inbox:
         return True
 
     def _sweep(self, tx: Tx, before: float) -> None:
-        tx.execute("DELETE FROM inbox WHERE received_at < :before", {"before": before})
+        mine = {"before": before, "consumer": self._source}
+        sql = "DELETE FROM inbox WHERE received_at < :before AND consumer = :consumer"
+        tx.execute(sql, mine)
 
     async def _handle(self, work: Work) -> Effect | None:
         headers, payload = _unpack(work.payload)
