@@ -6,7 +6,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from accord import mesh
 from tests.accord.drivers import Driver, running
+
+
+@pytest.fixture(autouse=True)
+def own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No channel of a mesh shares an earlier test's dying connection to the same port.
+
+    gRPC has one pool of connections for all channels of a process.
+    """
+    own = (*mesh._CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+    monkeypatch.setattr(mesh, "_CHANNEL_OPTIONS", own)
 
 
 @pytest.fixture(autouse=True)
