@@ -83,7 +83,7 @@ def has(database: Database, count: int) -> Callable[[], Awaitable[bool]]:
 async def test_an_event_reaches_its_handler_at_once(
     record: Database, broker_server: NatsServer
 ) -> None:
-    """An event that comes after a quiet while is handled within a second, with all its fields."""
+    """An event that comes after a quiet while is handled at once, with all its fields."""
     notes = Notes()
     async with (
         broker_server.jetstream() as jetstream,
@@ -97,7 +97,7 @@ async def test_an_event_reaches_its_handler_at_once(
             begun = time.monotonic()
             await send(jetstream, "k", sequence)
             await until(has(record, sequence), "the event")
-            assert time.monotonic() - begun < 1.0
+            assert time.monotonic() - begun < 3.0  # less than the broker is waited for
     assert [(event.event_id, event.key, event.sequence) for event in notes.seen] == [
         ("k-1", "k", 1),
         ("k-2", "k", 2),

@@ -84,7 +84,7 @@ async def test_what_other_processes_write_is_found(
             begun = asyncio.get_running_loop().time()
             assert await changed(watch) == {"k"}
             assert await changed(everything) == {""}
-            assert asyncio.get_running_loop().time() - begun < 2 * notifier.POLL
+            assert asyncio.get_running_loop().time() - begun < 5.0  # half of what it is by default
 
 
 async def test_the_relay_tells_that_the_record_has_grown(record: Database) -> None:
