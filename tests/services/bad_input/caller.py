@@ -21,9 +21,13 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 PATIENCE: Final = 10.0
 HOUSEKEEPING: Final = frozenset(
-    {"idempotency", "work", "schema_migrations", "relay", "relay_marks", "inbox"}
+    {"idempotency", "work", "schema_migrations", "relay", "relay_marks", "inbox", "consumed"}
+    | {"health", "notification"}
 )
-"""Tables that are not what a service is there to keep."""
+"""Tables that are not what a service is there to keep, or that no call writes.
+
+Mails follow from the record of the orders: an audit finds them at any time, without a broker, too.
+"""
 
 
 @dataclass(frozen=True, slots=True)
