@@ -142,7 +142,7 @@ class Health(HealthServiceServicer):
 
     async def watch_relay(self) -> None:
         """Look how far the broker is behind, and say when that is far, until cancelled."""
-        said = 0.0
+        said: float | None = None
         while True:
             await asyncio.sleep(LOOK)
             try:
@@ -150,12 +150,13 @@ class Health(HealthServiceServicer):
             except DatabaseError as error:
                 log.debug("the record could not be looked at: %s", error)
                 continue
-            if self.broker_problem and time.monotonic() - said >= AGAIN:
+            now = time.monotonic()
+            if self.broker_problem and (said is None or now - said >= AGAIN):
                 log.warning("%s", self.broker_problem)
-                said = time.monotonic()
-            elif said and not self.broker_problem:
+                said = now
+            elif said is not None and not self.broker_problem:
                 log.info("the broker has taken the events that were waiting")
-                said = 0.0
+                said = None
 
     async def GetHealth(
         self, request: pb.GetHealthRequest, context: Context
