@@ -1,7 +1,8 @@
 """Messages as they go over the wire, with everything in them: made from contracts at a release.
 
 Each message type gets a few cases: every field set, each alternative of each oneof, the extremes of
-each type, and what only a newer version could send (a field and enum values that nobody knows).
+each type (down to the messages directly in it: deeper ones have cases of their own), and what only
+a newer version could send (a field and enum values that nobody knows).
 All are derived from names and types alone, so the same contract always gives the same bytes.
 """
 
@@ -140,8 +141,8 @@ def cases(contracts: Contracts, kind: Descriptor) -> Iterator[dict[str, Any]]:
         for field in oneof.fields[1:]:
             yield _case(contracts, f"{oneof.name}: {field.name}", fill(new(), also=field))
     if kind.fields:
-        yield _case(contracts, "least", fill(new(), values=_Values(extreme=0)))
-        yield _case(contracts, "most", fill(new(), values=_Values(extreme=1)))
+        yield _case(contracts, "least", fill(new(), values=_Values(extreme=0), depth=1))
+        yield _case(contracts, "most", fill(new(), values=_Values(extreme=1), depth=1))
     future = fill(new(), values=_Values(future=True))
     yield _case(contracts, "from the future", future, future_fields())
 
@@ -235,8 +236,12 @@ def write(image: bytes, folder: Path) -> int:
     folder.mkdir(parents=True)
     contracts, files = Contracts(image), 0
     for kind in contracts.messages():
-        text = json.dumps([*cases(contracts, kind)], indent=1, ensure_ascii=False)
-        (folder / f"{kind.full_name}.json").write_text(f"{text}\n", encoding="utf-8")
+        lines = (
+            json.dumps(case, separators=(",", ":"), ensure_ascii=False)
+            for case in cases(contracts, kind)
+        )
+        text = "[\n" + ",\n".join(lines) + "\n]\n"
+        (folder / f"{kind.full_name}.json").write_text(text, encoding="utf-8")
         files += 1
     return files
 

@@ -2,7 +2,7 @@
 
 `keep VERSION` writes `contracts/released/VERSION/`, beside the image `VERSION.binpb`:
 
-    *.whl                                     the wheels, as clients have them
+    *.whl                                     library, runtime and clients, as users have them
     services.zip                              the code of the servers
     messages/*.json                           each message type as it goes over the wire (fixtures)
     events/*.json                             the events of real orders, written by those servers
@@ -26,6 +26,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 RELEASED: Final = ROOT / "contracts" / "released"
 SUMS: Final = "SHA256SUMS"
 SERVICES: Final = "services.zip"
+CHECKS: Final = "accord_checks"
+"""The wheel that is not kept: nothing of it goes over a wire or into a database."""
 RECORD: Final = ("-m", "tests.contracts.compat.record")
 
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
@@ -96,6 +98,8 @@ def _write(folder: Path, source: Path) -> None:
     wheels = [path.name for path in folder.glob("*.whl")]
     if not wheels or any(name.split("-")[1] != folder.name for name in wheels):
         raise Refused(f"the wheels are {', '.join(wheels)}: is the version set in pyproject.toml?")
+    for wheel in folder.glob(f"{CHECKS}-*.whl"):
+        wheel.unlink()
     _zip(source, folder / SERVICES)
     # Scripts find their neighbours by path, whether or not the repository is installed.
     _run(ROOT, sys.executable, ROOT / "tools" / "fixtures.py", image_of(folder), folder)

@@ -133,14 +133,12 @@ def test_todays_code_can_be_kept(tmp_path: Path) -> None:
     assert {file.stem for file in (folder / "events").iterdir()} == WAYS.keys()
     assert {path.name.split("-")[0] for path in folder.glob("*.whl")} == {
         "accord",
-        "accord_checks",
         "accord_runtime",
         "accord_shop_clients",
     }
     unpack(folder, tmp_path / "code")
     assert {path.name for path in (tmp_path / "code").iterdir() if path.suffix == ""} == {
         "accord",
-        "accord_checks",
         "accord_runtime",
         "services",
         "shop",

@@ -3,9 +3,9 @@
 A row works with requests and answers as JSON, so that it can be run by the clients of any version.
 Calls with a key are repeated by the client of another version (`World`).
 
-An RPC that no release has yet (those of the mesh and of traces came after 0.1.0) is driven by
-today's client against today's servers. Of released servers nothing but UNIMPLEMENTED is promised
-for it, and released clients cannot call it: `test_wire.py` goes by the released contracts.
+An RPC that no release has yet is driven by today's client against today's servers. Of released
+servers nothing but UNIMPLEMENTED is promised for it, and released clients cannot call it:
+`test_wire.py` goes by the released contracts.
 """
 
 import itertools
@@ -21,7 +21,6 @@ from tests.contracts.compat.world import (
     UNKNOWN,
     World,
 )
-from tests.support.shop import ALL
 
 Row = Callable[[World], None]
 
@@ -484,7 +483,7 @@ def _(world: World) -> None:
     wanted = {"queue": "compat", "page_size": 500}
     listed = world.call(f"{WORK}ListWork", wanted, target="notifications")["items"]
     assert forged <= {item["work_id"] for item in listed}
-    for target in ALL:
+    for target in world.servers.running:
         bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{WORK}ListWork")
         assert world.refused(*bad, {"page_size": -1}, target=target).fields == ["page_size"]
 
@@ -593,7 +592,7 @@ def _(world: World) -> None:
     assert record["reason"] == "for the record"
     assert record["method"] == f"{WORK}DiscardWork"
     bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{AUDIT}ListAudit")
-    for target in ALL:
+    for target in world.servers.running:
         assert world.refused(*bad, {"page_token": "?"}, target=target).fields == ["page_token"]
 
 
@@ -608,7 +607,7 @@ def _overridden(world: World) -> Json:
 
 @row(f"{MESH}GetState")
 def _(world: World) -> None:
-    for target in ALL:
+    for target in world.servers.running:
         state = world.call(f"{MESH}GetState", {"method_prefix": "nothing."}, target=target)
         assert (state["service"], state["methods"]) == (target, [])
     bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{MESH}GetState")
@@ -656,7 +655,7 @@ def _(world: World) -> None:
 
 @row(f"{HEALTH}GetHealth")
 def _(world: World) -> None:
-    for target in ALL:
+    for target in world.servers.running:
         assert not world.call(f"{HEALTH}GetHealth", {}, target=target)["database_problem"]
 
 

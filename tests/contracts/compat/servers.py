@@ -33,7 +33,7 @@ class Servers:
 
     Attributes:
         home: the folder of their state.
-        targets: name -> address.
+        targets: name -> address, also of services that do not run.
     """
 
     def __init__(self, home: Path, broker: str) -> None:
@@ -48,8 +48,9 @@ class Servers:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, version: Version, *names: str) -> None:
-        """Start services (all by default), and wait until they serve."""
-        for name in names or ALL:
+        """Start services (all by default) that the version has, and wait until they serve."""
+        names = tuple(name for name in version.services() if not names or name in names)
+        for name in names:
             with self._log(name).open("ab") as log:
                 self._processes[name] = subprocess.Popen(
                     version.command("-m", f"services.{name}"),
@@ -59,20 +60,25 @@ class Servers:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                 )
-        for name in names or ALL:
+        for name in names:
             self._wait_until_serving(name)
 
+    @property
+    def running(self) -> Sequence[str]:
+        """The services that run."""
+        return list(self._processes)
+
     def kill(self, *names: str) -> None:
-        """`kill -9` of services (all by default)."""
-        killed = [self._processes.pop(name) for name in names or list(self._processes)]
+        """`kill -9` of services (all by default) that run."""
+        killed = self._take(names)
         for process in killed:
             process.kill()
         for process in killed:
             process.wait()
 
     def stop(self, *names: str) -> None:
-        """Stop services (all by default), gracefully."""
-        stopping = [self._processes.pop(name) for name in names or list(self._processes)]
+        """Stop services (all by default) that run, gracefully."""
+        stopping = self._take(names)
         for process in stopping:
             process.terminate()
         for process in stopping:
@@ -81,6 +87,10 @@ class Servers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def _take(self, names: Sequence[str]) -> list[subprocess.Popen[bytes]]:
+        taken = [name for name in self.running if not names or name in names]
+        return [self._processes.pop(name) for name in taken]
 
     def execute(self, name: str, sql: str, *values: object) -> int:
         """Change the database of a service behind its back; returns how many rows."""
@@ -118,15 +128,15 @@ class Servers:
 
 
 @contextmanager
-def servers(home: Path, version: Version, names: Sequence[str] = ALL) -> Iterator[Servers]:
-    """A broker and services of one version, for as long as the block lasts."""
+def servers(home: Path, version: Version) -> Iterator[Servers]:
+    """A broker and all services of one version, for as long as the block lasts."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     (home / "nats").mkdir()
     broker = NatsServer(home / "nats")
     shop = Servers(home, broker.url)
     try:
         asyncio.run(broker.start())
-        shop.start(version, *names)
+        shop.start(version)
         yield shop
     finally:
         shop.kill()

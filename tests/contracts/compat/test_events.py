@@ -93,7 +93,8 @@ async def test_an_order_is_the_fold_of_its_events(file: Path, tmp_path: Path) ->
         assert payload == event.message()
         kept = type(payload).FromString(row["payload"])
         if isinstance(kept, events_pb2.OrderPlaced):
-            assert kept.card_token  # 0.1.0 published it; whoever reads the record does not see it
+            # 0.1.0 published it; whoever reads the record does not see it.
+            assert bool(kept.card_token) == name_of(file).startswith("0.1.0-")
             kept.ClearField("card_token")
         assert payload.SerializeToString() == kept.SerializeToString()
 

@@ -41,7 +41,7 @@ class Shop:
         """Start services that were stopped; the clients find them again."""
         self.servers.start(version, *names)
         for world in self.worlds:
-            world.reconnect(*names)
+            world.reconnect(*(name for name in names if name in self.servers.running))
 
     def replace(self, version: Version, *names: str) -> None:
         """Stop services and start them as another version."""

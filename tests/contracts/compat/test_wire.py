@@ -126,5 +126,8 @@ def test_todays_new_rpcs_are_unimplemented_by_released_servers(
     world = worlds[NEW_CLIENT]
     for rpc in world.client.rpcs - RELEASED:
         name = rpc.split(".")[1]
-        answer = world.start(rpc, {}, target=name if name in ALL else "orders", key=uuid7()).end()
+        target = name if name in ALL else "orders"
+        if target not in world.servers.running:
+            continue  # A service that came later: there is nobody to ask.
+        answer = world.start(rpc, {}, target=target, key=uuid7()).end()
         assert answer.code == "UNIMPLEMENTED", answer

@@ -1,7 +1,6 @@
 """A version of the code: one that was released, or today's."""
 
 import os
-import re
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from shopctl.supervisor import parent_death
+from tests.support.shop import ALL
 from tools import releases
 
 TODAY: Final = "today"
@@ -27,6 +27,14 @@ class Version:
     name: str
     roots: Sequence[Path]
     """The folders from which `accord`, `accord_runtime`, `shop` and `services` are imported."""
+
+    def services(self) -> Sequence[str]:
+        """The services that it has, in the order in which they are started."""
+        return [
+            name
+            for name in ALL
+            if any((root / "services" / name / "__main__.py").exists() for root in self.roots)
+        ]
 
     def command(self, *arguments: str | Path) -> list[str]:
         """Python with these arguments, which ends when the test does."""
@@ -58,7 +66,4 @@ def unpack(folder: Path, target: Path) -> None:
 def kept(folder: Path, target: Path) -> Version:
     """The code of a release that is kept, unpacked into an empty folder."""
     unpack(folder, target)
-    if (ports := target / "services/runtime/topology.py").exists():
-        # 0.1.0 listens where systems hand out ports to anybody: it is moved to today's.
-        ports.write_text(re.sub(r"\b500(\d\d)\b", r"90\1", ports.read_text()))
     return Version(folder.name, (target,))
