@@ -18,7 +18,8 @@ from grpc_channelz.v1 import channelz
 import accord
 from accord.admin.mesh_service import CONTRACT, serve
 from accord.contract.live_overrides import FileSource, Layer
-from accord_runtime import admin, state_folder, telemetry
+from accord.ops.v1.operation_pb2_grpc import add_OperationServiceServicer_to_server
+from accord_runtime import admin, jobs, state_folder, telemetry
 from accord_runtime.admin import health
 from accord_runtime.admin.policy_store import BrokerPolicyStore
 from accord_runtime.database import (
@@ -36,6 +37,7 @@ from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.publisher import Publisher
 from accord_runtime.grpc import idempotency, reflection, validation
 from accord_runtime.grpc.idempotency import SqlIdempotencyStore
+from accord_runtime.jobs.servicer import OperationServicer
 from accord_runtime.ports import holder
 from accord_runtime.service import Background, Runtime, Service
 from accord_runtime.settings import Addresses, Settings
@@ -58,6 +60,7 @@ MIGRATIONS: Final = [
     *health.MIGRATIONS,
     *position.MIGRATIONS,
     *publisher.LATER_MIGRATIONS,
+    *jobs.MIGRATIONS,
 ]
 
 GRACE: Final = 5.0
@@ -87,7 +90,13 @@ async def running(
         DatabaseError: the database cannot be reached, is another process's, or is damaged.
         OSError: the port is in use.
     """
-    for contract in (*service.contracts, *admin.CONTRACTS, admin.SAGA_CONTRACT, CONTRACT):
+    for contract in (
+        *service.contracts,
+        *admin.CONTRACTS,
+        admin.SAGA_CONTRACT,
+        jobs.CONTRACT,
+        CONTRACT,
+    ):
         accord.check_service(contract)
     async with contextlib.AsyncExitStack() as stack:
         database = await open_database(settings.database, service.name)
@@ -99,6 +108,9 @@ async def running(
         stack.push_async_callback(broker.close)
         notifier = Notifier()
         publishing = Publisher(service.name, database, broker, notifier)
+        # The address is this process's own as long as it lives, and the next one's after it;
+        # replicas on other machines may well listen on the same one.
+        executor = Executor(database, owner=f"{socket.gethostname()}/{settings.address}")
         mesh = accord.Mesh(
             service.name,
             targets=settings.peers,
@@ -115,15 +127,16 @@ async def running(
             database=database,
             # Two processes on one port would share its calls in silence.
             server=(server := mesh.server(options=[("grpc.so_reuseport", 0)])),
-            # The address is this process's own as long as it lives, and the next one's after it;
-            # replicas on other machines may well listen on the same one.
-            executor=Executor(database, owner=f"{socket.gethostname()}/{settings.address}"),
+            executor=executor,
             outbox=Outbox(publishing.wake, notifier.changed),
             notifier=notifier,
             broker=broker,
+            jobs=jobs.Jobs(database, executor, notifier),
             telemetry=recorded or Telemetry(),
         )
         service.build(runtime)
+        operations = OperationServicer(database, notifier, runtime.jobs)
+        add_OperationServiceServicer_to_server(operations, server)
         live_policy = BrokerPolicyStore(broker)
 
         async def tell(status: int) -> None:
@@ -134,6 +147,7 @@ async def running(
         watch = health.Health(database, where, service.name.upper(), tell, lambda: broker.problem)
         contracts = (
             *service.contracts,
+            jobs.CONTRACT,
             *admin.serve(runtime, watch),
             serve(
                 mesh,
@@ -168,6 +182,7 @@ async def running(
         background.start("live policy", lambda: overrides.follow(live_policy))
         background.start("policy file", lambda: overrides.follow(policy_file, Layer.FILE))
         background.start("sweeper", lambda: _sweep(database))
+        background.start("operations", runtime.jobs.serve)
         for name, work in runtime.background:
             background.start(name, work)
         if runtime.telemetry.scrape is not None:

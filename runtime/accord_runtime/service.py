@@ -15,6 +15,7 @@ from accord_runtime.events.broker import Broker
 from accord_runtime.events.inbox import EventHandler, Inbox
 from accord_runtime.events.notifier import Notifier
 from accord_runtime.events.outbox import Outbox
+from accord_runtime.jobs import Jobs
 from accord_runtime.saga import Sagas
 from accord_runtime.settings import Settings
 from accord_runtime.telemetry import Telemetry
@@ -36,6 +37,8 @@ class Runtime:
     outbox: Outbox
     notifier: Notifier
     broker: Broker
+    jobs: Jobs
+    """Takes the kinds of jobs that the service has; `build` registers them."""
     telemetry: Telemetry = field(default_factory=Telemetry)
     sagas: Sagas | None = None
     """What its operator sees of sagas; set by the `build` of a service that has any."""

@@ -40,6 +40,7 @@ AUDIT: Final = "accord.ops.v1.AuditService/"
 HEALTH: Final = "accord.ops.v1.HealthService/"
 MESH: Final = "accord.ops.v1.MeshService/"
 SAGAS: Final = "accord.ops.v1.SagaService/"
+OPERATIONS: Final = "accord.ops.v1.OperationService/"
 TRACES: Final = "accord.ops.v1.TraceService/"
 WORK: Final = "accord.ops.v1.WorkService/"
 
@@ -683,3 +684,31 @@ def _(world: World) -> None:
     assert f"{ORDERS}CreateOrder" in {span["name"] for span in spans}
     bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{TRACES}ListSpans")
     assert world.refused(*bad, {"trace_id": "?"}, target="orders").fields == ["trace_id"]
+
+
+@row(f"{OPERATIONS}ListOperations")
+def _(world: World) -> None:
+    failed = {"state": "OPERATION_STATE_FAILED"}
+    found = world.call(f"{OPERATIONS}ListOperations", failed, target="notifications")
+    assert found["operations"] == []
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{OPERATIONS}ListOperations")
+    answer = world.refused(*bad, {"page_size": 501}, target="notifications")
+    assert answer.fields == ["page_size"]
+
+
+def _of_no_operation(rpc: str) -> Row:
+    """No job of the shop is needed to see that an operation is asked for."""
+
+    def drive(world: World) -> None:
+        name = f"{OPERATIONS}{rpc}"
+        unknown = {"operation_id": UNKNOWN}
+        world.refused("NOT_FOUND", "NOT_FOUND", name, unknown, target="notifications")
+        bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", name)
+        answer = world.refused(*bad, {"operation_id": "?"}, target="notifications")
+        assert answer.fields == ["operation_id"]
+
+    return drive
+
+
+for _rpc in ("GetOperation", "WatchOperation", "CancelOperation"):
+    row(f"{OPERATIONS}{_rpc}")(_of_no_operation(_rpc))

@@ -31,6 +31,7 @@ MAY_BE_EMPTY: Final = frozenset(
         "accord.ops.v1.AuditService/ListAudit",
         "accord.ops.v1.HealthService/GetHealth",
         "accord.ops.v1.MeshService/GetState",
+        "accord.ops.v1.OperationService/ListOperations",
         "accord.ops.v1.SagaService/ListSagas",
         "accord.ops.v1.WorkService/ListWork",
         "shop.customers.v1.CustomerService/ListCustomers",

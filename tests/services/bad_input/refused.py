@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from accord.ops.v1 import audit_pb2 as audit
 from accord.ops.v1 import mesh_pb2 as mesh
+from accord.ops.v1 import operation_pb2 as operation
 from accord.ops.v1 import saga_pb2 as sagas
 from accord.ops.v1 import trace_pb2 as trace
 from accord.ops.v1 import work_pb2 as work
@@ -61,6 +62,7 @@ _DOLLARS: Final = Money(minor_units=499, currency_code="USD")
 
 AUDIT: Final = "accord.ops.v1.AuditService/"
 MESH: Final = "accord.ops.v1.MeshService/"
+OPERATIONS: Final = "accord.ops.v1.OperationService/"
 SAGAS: Final = "accord.ops.v1.SagaService/"
 TRACES: Final = "accord.ops.v1.TraceService/"
 WORK: Final = "accord.ops.v1.WorkService/"
@@ -126,6 +128,10 @@ def _saga(rpc: str, request: Callable[[str], Message]) -> list[Row]:
         Row(name, "unknown", NOT_FOUND, "NOT_FOUND", lambda world: request(ID)),
         Row(name, "ended", PRECONDITION, "SAGA_ENDED", lambda world: request(world.confirmed)),
     ]
+
+
+def _of_no_operation(rpc: str, request: Message) -> list[Row]:
+    return [Row(OPERATIONS + rpc, "unknown", NOT_FOUND, "NOT_FOUND", lambda world: request)]
 
 
 UNKNOWN_METHOD: Final = "shop.orders.v1.OrderService/Unknown"
@@ -541,6 +547,14 @@ REFUSED: Final[Sequence[Row]] = (
         {"definition": "", "phase": "0", "min_age": "0.0"},
         lambda token: sagas.ListSagasRequest(page_token=token),
     ),
+    *_page_tokens(
+        OPERATIONS + "ListOperations",
+        {"state": "0"},
+        lambda token: operation.ListOperationsRequest(page_token=token),
+    ),
+    *_of_no_operation("GetOperation", operation.GetOperationRequest(operation_id=ID)),
+    *_of_no_operation("WatchOperation", operation.WatchOperationRequest(operation_id=ID)),
+    *_of_no_operation("CancelOperation", operation.CancelOperationRequest(operation_id=ID)),
     *_page_tokens(
         WORK + "ListWork",
         {"state": "0", "queue": "", "min_age": "0.0"},

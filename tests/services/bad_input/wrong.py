@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from accord.ops.v1 import audit_pb2 as audit
 from accord.ops.v1 import health_pb2 as health
 from accord.ops.v1 import mesh_pb2 as mesh
+from accord.ops.v1 import operation_pb2 as operation
 from accord.ops.v1 import saga_pb2 as sagas
 from accord.ops.v1 import trace_pb2 as trace
 from accord.ops.v1 import work_pb2 as work
@@ -67,6 +68,16 @@ GOOD: Final[Mapping[str, Message]] = {
     ),
     "accord.ops.v1.MeshService/InjectFault": mesh.InjectFaultRequest(
         method=METHOD, fault=_FAULT, lasting=Duration(seconds=1), reason="a test"
+    ),
+    "accord.ops.v1.OperationService/GetOperation": operation.GetOperationRequest(operation_id=ID),
+    "accord.ops.v1.OperationService/ListOperations": operation.ListOperationsRequest(
+        state=operation.OPERATION_STATE_FAILED
+    ),
+    "accord.ops.v1.OperationService/WatchOperation": operation.WatchOperationRequest(
+        operation_id=ID
+    ),
+    "accord.ops.v1.OperationService/CancelOperation": operation.CancelOperationRequest(
+        operation_id=ID
     ),
     "accord.ops.v1.SagaService/ListSagas": sagas.ListSagasRequest(definition="order"),
     "accord.ops.v1.SagaService/GetSaga": sagas.GetSagaRequest(saga_id=ID),
@@ -272,6 +283,13 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_values("lasting", None, Duration(), Duration(seconds=-1), Duration(seconds=3601)),
         *_reason("reason"),
     ],
+    "accord.ops.v1.OperationService/GetOperation": _id("operation_id"),
+    "accord.ops.v1.OperationService/ListOperations": _page("page_size"),
+    "accord.ops.v1.OperationService/WatchOperation": [
+        *_id("operation_id"),
+        *_position("after_sequence"),
+    ],
+    "accord.ops.v1.OperationService/CancelOperation": _id("operation_id"),
     "accord.ops.v1.SagaService/ListSagas": [
         *_page("page_size"),
         *_values("page_token", "x" * 513),
