@@ -23,6 +23,7 @@ COMMANDS: Final = (
     "customer",
     "product",
     "work",
+    "operation",
     "saga",
     "policy",
     "fault",

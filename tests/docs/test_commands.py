@@ -23,6 +23,7 @@ PAGES: Final = (
     "contracts/README.md",
     "docs/exports.md",
     "docs/faults.md",
+    "docs/jobs.md",
     "docs/operations.md",
     "generated/README.md",
     "interceptors/README.md",

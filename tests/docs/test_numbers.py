@@ -35,6 +35,7 @@ from accord_runtime import process
 from accord_runtime.admin import policy_store, traces
 from accord_runtime.events import broker, inbox, notifier, publisher
 from accord_runtime.grpc import page_tokens, validation
+from accord_runtime.jobs import jobs
 from accord_runtime.saga import orchestrator
 from accord_runtime.telemetry import setup
 from accord_runtime.work import executor, ownership, table
@@ -68,6 +69,7 @@ def kept(method: str) -> float:
 
 
 QUEUE: Final = executor.Queue("test", nothing)
+JOBS: Final = jobs.Kind("a job", table.Work, nothing)  # type: ignore[type-var, arg-type]
 USUAL: Final = (len(executor.DELAYS) + 1, sum(executor.DELAYS))
 BREAKER: Final = breaker.BreakerPolicy()
 RETRY: Final = retry.RetryPolicy(2)
@@ -98,6 +100,12 @@ PROMISED: Final[list[tuple[str, str, Sequence[float]]]] = [
     ("docs/architecture.md", "{} messages in flight to and from", (publisher.BATCH,)),
     ("docs/architecture.md", "answers kept for {} days", (stores.KEPT / DAY,)),
     ("docs/architecture.md", "events on the broker for {}; log", (broker.MAX_AGE / DAY,)),
+    ("docs/jobs.md", "steps** of at most {} s each", (JOBS.timeout,)),
+    ("docs/jobs.md", "any message of up to {} MiB", (jobs.MAX_RESULT / 2**20,)),
+    ("docs/jobs.md", "tried again after {}, {}, {}, {} and {} s", (*JOBS.delays,)),
+    ("docs/jobs.md", "have not ended | {}; more", (JOBS.most,)),
+    ("docs/jobs.md", "process works on at once | {} |", (JOBS.concurrency,)),
+    ("docs/jobs.md", "deaths of the process during one step | {}, then", (len(table.DEATHS),)),
     # The shop.
     ("docs/architecture.md", "log files {} MB", (logs.MAX_BYTES / 2**20,)),
     ("docs/architecture.md", "{} updates a bulk call", (bulk.MAX_UPDATES,)),

@@ -56,6 +56,19 @@ pybreaker: Any
 GrpcAioInstrumentorClient: Any
 GrpcAioInstrumentorServer: Any
 """,
+    "docs/jobs.md": ANYTHING
+    + """
+from google.protobuf.message import Message
+from accord_runtime.grpc.idempotency import commit
+from accord_runtime.grpc.types import Context
+from accord_runtime.jobs import Job, Kind, Progress
+from accord_runtime.service import Runtime
+from shop.customers.v1.customers_pb2 import CreateCustomerRequest as ReportRequest
+ReportResponse: Any
+def Report(rows: int) -> Message:
+    raise NotImplementedError
+read_a_page: Any
+""",
     "docs/new-service.md": ANYTHING
     + """
 from accord_runtime.service import Runtime
