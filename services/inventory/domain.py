@@ -13,6 +13,8 @@ class State(StrEnum):
     """Where a reservation stands; the value is its name in the database and in the contract."""
 
     RESERVED = "RESERVED"
+    REJECTED = "REJECTED"
+    """It was refused, for good; the contract tells of it by errors."""
     RELEASED = "RELEASED"
     COMMITTED = "COMMITTED"
 

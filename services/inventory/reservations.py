@@ -1,5 +1,11 @@
 """Reservations in the database: reserve, release, commit.
 
+    unknown  -> RESERVED, REJECTED, RELEASED
+    RESERVED -> RELEASED, COMMITTED
+    REJECTED -> RELEASED
+
+Each change is published.
+
 Each runs in one transaction that first takes the order's reservation and then the rows of its
 products by SKU. As all of them take rows in this order, none can wait for another in a circle.
 """
@@ -9,23 +15,36 @@ from typing import Final
 
 from accord.errors import FailedPrecondition, InvalidArgument, Precondition
 from accord_runtime.database import Tx
+from accord_runtime.events.outbox import Outbox, of_key
 from services.inventory.domain import State, problems
 from services.inventory.store import to_price, to_product
+from shop.inventory.v1.events_pb2 import (
+    StockCommitted,
+    StockRejected,
+    StockReleased,
+    StockReserved,
+)
 from shop.inventory.v1.inventory_pb2 import Product, ReserveLine
 
 NAMED: Final = 20
 """Lines that a refusal names, the worst ones; an error with more would not fit the trailers."""
 
 
-def reserve(tx: Tx, order_id: str, lines: Sequence[ReserveLine], key: str | None) -> State:
-    """Hold the stock of an order, all lines or none. A repeat returns the first reservation.
+def reserve(
+    tx: Tx, outbox: Outbox, order_id: str, lines: Sequence[ReserveLine], key: str | None
+) -> State | FailedPrecondition:
+    """Hold the stock of an order, all lines or none. A repeat returns what the first one did.
 
     Also after the goods have left: orders that were restored from a copy ask again.
 
     Each line has a SKU of its own. The idempotency key is remembered for ever.
 
+    Returns:
+        Where the reservation stands, or why there is none and never will be, which is to be
+        committed: OUT_OF_STOCK, UNKNOWN_PRODUCT or PRICE_CHANGED.
+
     Raises:
-        FailedPrecondition: OUT_OF_STOCK, UNKNOWN_PRODUCT, PRICE_CHANGED or RESERVATION_CLOSED.
+        FailedPrecondition: RESERVATION_CLOSED.
         InvalidArgument: the order has reserved something else, or the key is another order's.
     """
     if not _begin(tx, order_id, State.RESERVED, key):
@@ -43,38 +62,49 @@ def reserve(tx: Tx, order_id: str, lines: Sequence[ReserveLine], key: str | None
         )
     found = problems(lines, _locked(tx, order_id))
     if found:
-        raise _refusal(found)
+        refusal = _refusal(found)
+        _enter(tx, order_id, State.REJECTED)
+        outbox.append(
+            tx,
+            StockRejected(order_id=order_id, reason=refusal.reason, detail=refusal.message),
+        )
+        return refusal
     _move(tx, order_id, reserved=+1)
+    outbox.append(tx, StockReserved(order_id=order_id, lines=lines))
     return State.RESERVED
 
 
-def release(tx: Tx, order_id: str) -> State:
+def release(tx: Tx, outbox: Outbox, order_id: str) -> State:
     """Give the stock of an order back, and refuse it to the order from now on.
 
     Raises:
         FailedPrecondition: RESERVATION_COMMITTED.
     """
-    if _begin(tx, order_id, State.RELEASED):
-        return State.RELEASED
-    state = _state(tx, order_id)
+    begun = _begin(tx, order_id, State.RELEASED)
+    state = None if begun else _state(tx, order_id)
     if state is State.COMMITTED:
         raise FailedPrecondition("RESERVATION_COMMITTED", "the goods have left the warehouse")
     if state is State.RESERVED:
         _end(tx, order_id, State.RELEASED)
+    elif state is State.REJECTED:
+        _enter(tx, order_id, State.RELEASED)
+    if state is not State.RELEASED:
+        outbox.append(tx, StockReleased(order_id=order_id))
     return State.RELEASED
 
 
-def commit(tx: Tx, order_id: str) -> State:
+def commit(tx: Tx, outbox: Outbox, order_id: str) -> State:
     """Take the reserved stock of an order out of the warehouse.
 
     Raises:
         FailedPrecondition: NOT_RESERVED.
     """
     state = _state(tx, order_id)
-    if state is None or state is State.RELEASED:
+    if state not in (State.RESERVED, State.COMMITTED):
         raise FailedPrecondition("NOT_RESERVED", "the order holds no stock")
     if state is State.RESERVED:
         _end(tx, order_id, State.COMMITTED, on_hand=-1)
+        outbox.append(tx, StockCommitted(order_id=order_id))
     return State.COMMITTED
 
 
@@ -96,13 +126,17 @@ def _state(tx: Tx, order_id: str) -> State | None:
 def _end(tx: Tx, order_id: str, state: State, *, on_hand: int = 0) -> None:
     _locked(tx, order_id)
     _move(tx, order_id, reserved=-1, on_hand=on_hand)
+    _enter(tx, order_id, state)
+
+
+def _enter(tx: Tx, order_id: str, state: State) -> None:
     tx.execute(
         "UPDATE reservation SET state = :state WHERE order_id = :order_id",
         {"order_id": order_id, "state": state.value},
     )
 
 
-def _repeated(tx: Tx, order_id: str, lines: Sequence[ReserveLine]) -> State:
+def _repeated(tx: Tx, order_id: str, lines: Sequence[ReserveLine]) -> State | FailedPrecondition:
     state = _state(tx, order_id)
     if state is None:
         raise InvalidArgument(
@@ -111,6 +145,10 @@ def _repeated(tx: Tx, order_id: str, lines: Sequence[ReserveLine]) -> State:
     if state is State.RELEASED:
         text = "the reservation of the order is released already"
         raise FailedPrecondition("RESERVATION_CLOSED", text)
+    if state is State.REJECTED:
+        said = of_key(tx, order_id)[0].message()
+        assert isinstance(said, StockRejected)
+        return FailedPrecondition(said.reason, said.detail)
     if sorted(lines, key=lambda line: line.sku) != _lines(tx, order_id):
         raise InvalidArgument(("lines", "must be the lines that the order has reserved"))
     return state

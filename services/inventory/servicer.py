@@ -1,13 +1,16 @@
 """The RPCs of `shop.inventory.v1.InventoryService`."""
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
-from accord.errors import NotFound, Resource
+from accord.errors import FailedPrecondition, NotFound, Resource
 from accord_runtime.database import Database, Tx
+from accord_runtime.events.outbox import Outbox
+from accord_runtime.events.record import RecordReader
 from accord_runtime.grpc.idempotency import commit, key
 from accord_runtime.grpc.types import Context
 from accord_runtime.service import Runtime, Service
@@ -28,8 +31,10 @@ M = TypeVar("M", bound=Message)
 class Inventory(InventoryServiceServicer):
     """Answers from the service's own database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox, record: RecordReader) -> None:
         self._database = database
+        self._outbox = outbox
+        self._record = record
 
     async def UpsertProduct(
         self, request: pb.UpsertProductRequest, context: Context
@@ -47,29 +52,37 @@ class Inventory(InventoryServiceServicer):
         used = key()
         return await self._change(
             request.order_id,
-            lambda tx: reservations.reserve(tx, request.order_id, request.lines, used),
+            lambda tx, outbox, order_id: reservations.reserve(
+                tx, outbox, order_id, request.lines, used
+            ),
             pb.ReserveStockResponse,
         )
 
     async def ReleaseStock(
         self, request: pb.ReleaseStockRequest, context: Context
     ) -> pb.ReleaseStockResponse:
-        release = partial(reservations.release, order_id=request.order_id)
-        return await self._change(request.order_id, release, pb.ReleaseStockResponse)
+        change = reservations.release
+        return await self._change(request.order_id, change, pb.ReleaseStockResponse)
 
     async def CommitStock(
         self, request: pb.CommitStockRequest, context: Context
     ) -> pb.CommitStockResponse:
-        take_out = partial(reservations.commit, order_id=request.order_id)
-        return await self._change(request.order_id, take_out, pb.CommitStockResponse)
+        change = reservations.commit
+        return await self._change(request.order_id, change, pb.CommitStockResponse)
 
     async def _change(
-        self, order_id: str, change: Callable[[Tx], State], answer: Callable[..., M]
+        self,
+        order_id: str,
+        change: Callable[[Tx, Outbox, str], State | FailedPrecondition],
+        answer: Callable[..., M],
     ) -> M:
         """Change the reservation of an order, and answer with what it is then."""
 
-        def write(tx: Tx) -> M:
-            name = pb.ReservationState.Value(f"RESERVATION_STATE_{change(tx)}")
+        def write(tx: Tx) -> M | FailedPrecondition:
+            state = change(tx, self._outbox, order_id)
+            if isinstance(state, FailedPrecondition):
+                return state
+            name = pb.ReservationState.Value(f"RESERVATION_STATE_{state}")
             return answer(reservation=pb.Reservation(order_id=order_id, state=name))
 
         return await commit(self._database, write)
@@ -89,10 +102,19 @@ class Inventory(InventoryServiceServicer):
                 yield pb.ListStockResponse(product=product)
             last = page[-1].sku
 
+    async def ReadEvents(
+        self, request: pb.ReadEventsRequest, context: Context
+    ) -> AsyncIterator[pb.ReadEventsResponse]:
+        async with aclosing(self._record.read(request, pb.ReadEventsResponse)) as responses:
+            async for response in responses:
+                yield response
+
 
 def build(runtime: Runtime) -> None:
     """Put the servicer on the server."""
-    add_InventoryServiceServicer_to_server(Inventory(runtime.database), runtime.server)
+    record = RecordReader(runtime.database, runtime.notifier)
+    servicer = Inventory(runtime.database, runtime.outbox, record)
+    add_InventoryServiceServicer_to_server(servicer, runtime.server)
 
 
 SERVICE = Service(

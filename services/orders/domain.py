@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from accord.errors import FailedPrecondition, InvalidArgument, ServiceError
+from accord_runtime.events.outbox import event_time
 from shop.common.v1.money_pb2 import Money
 from shop.orders.v1 import events_pb2 as events
 from shop.orders.v1 import orders_pb2 as pb
@@ -116,16 +116,9 @@ def apply(order: Order, event: Message, sequence: int, at: float) -> None:
         raise ValueError(f"event {sequence} does not follow {order.sequence}")
     _FOLD[type(event)](order, event)
     order.sequence = sequence
-    order.updated_at.CopyFrom(timestamp(at))
+    order.updated_at.CopyFrom(event_time(at))
     if sequence == 1:
         order.created_at.CopyFrom(order.updated_at)
-
-
-def timestamp(seconds: float) -> Timestamp:
-    """The time of an event as its readers see it: cut to microseconds."""
-    moment = Timestamp()
-    moment.FromNanoseconds(int(seconds * 1e6) * 1000)
-    return moment
 
 
 def cancel(order: Order, reason: str) -> events.OrderUndoing:

@@ -11,6 +11,7 @@ import accord
 from accord.errors import FailedPrecondition, ServiceError, Unavailable, failure_of
 from accord_runtime import saga
 from accord_runtime.database import Tx
+from accord_runtime.events.record import RecordReader
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.ids import uuid7
@@ -48,6 +49,7 @@ class OrderServicer(OrderServiceServicer):
         self._saga = OrderSteps(runtime).definition()
         self._sagas.register(self._saga)
         self._watching = Watching(runtime.database, runtime.notifier)
+        self._record = RecordReader(runtime.database, runtime.notifier)
         self._bulk = BulkUpdates(runtime.database, self._outbox, self._sagas)
         runtime.mesh.fallback(GET_CUSTOMER, self._known_without_asking)
 
@@ -138,10 +140,7 @@ class OrderServicer(OrderServiceServicer):
     async def ReadEvents(
         self, request: pb.ReadEventsRequest, context: Context
     ) -> AsyncIterator[pb.ReadEventsResponse]:
-        found = self._watching.record(
-            request.after_position, follow=request.follow, types=list(request.types)
-        )
-        async with aclosing(found) as responses:
+        async with aclosing(self._record.read(request, pb.ReadEventsResponse)) as responses:
             async for response in responses:
                 yield response
 

@@ -1,26 +1,19 @@
-"""Streams of updates and events: read from the record, woken by the notifier."""
+"""Streams of updates: read from the record, woken by the notifier."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
-
-from google.protobuf.any_pb2 import Any
 
 from accord.errors import NotFound, OutOfRange, ResourceExhausted, ServiceError
 from accord_runtime.database import Database, Tx
-from accord_runtime.events.notifier import RECORD, Notifier, Watch
-from accord_runtime.events.outbox import Event, after_position, committed, head, of_key
+from accord_runtime.events.notifier import Notifier, Watch
+from accord_runtime.events.outbox import Event, event_time, of_key
 from services.orders import domain, store
-from shop.common.v1.event_pb2 import EventRecord
 from shop.orders.v1 import orders_pb2 as pb
 
 MAX_TRACKED: Final = 1000
 """Orders that one TrackOrders stream follows at a time."""
-
-BATCH: Final = 200
-"""Events read at once."""
 
 
 @dataclass(slots=True)
@@ -63,33 +56,12 @@ class Follower:
         return self.read(tx)
 
 
-def event_record(event: Event) -> EventRecord:
-    """An event in its envelope, for streams of the service's record."""
-    return EventRecord(
-        event_id=event.event_id,
-        type=event.type,
-        version=event.version,
-        subject=event.subject,
-        key=event.key,
-        sequence=event.sequence,
-        causation_id=event.causation_id,
-        traceparent=event.headers.get("traceparent", ""),
-        payload=Any(type_url=f"type.googleapis.com/{event.type}", value=event.payload),
-        occurred_at=domain.timestamp(event.occurred_at),
-    )
-
-
-def _read(tx: Tx, position: int, types: Sequence[str]) -> tuple[list[Event], int]:
-    """The next events of some types, and the last position of any."""
-    return after_position(tx, position, BATCH, types), head(tx)
-
-
 def _update(event: Event, order: pb.Order) -> pb.StreamOrderUpdatesResponse:
     return pb.StreamOrderUpdatesResponse(
         sequence=event.sequence,
         event_type=event.type,
         status=order.status,
-        occurred_at=domain.timestamp(event.occurred_at),
+        occurred_at=event_time(event.occurred_at),
         failure=order.failure if order.HasField("failure") else None,
     )
 
@@ -115,34 +87,6 @@ class Watching:
                     return
                 await watch.wait()
                 updates = await self._database.read(follower.read)
-
-    async def record(
-        self, after: int, *, follow: bool, types: Sequence[str] = ()
-    ) -> AsyncGenerator[pb.ReadEventsResponse, None]:
-        """The events of this service beyond a position, of some types or all; see ReadEvents."""
-        with self._notifier.watching(RECORD) as watch:
-            last = await self._database.read(committed)
-            if after > last:
-                raise OutOfRange(
-                    "POSITION_IN_FUTURE", f"after_position is {after}, the last event is {last}"
-                )
-            position = after
-            while True:
-                batch, end = await self._database.read(
-                    partial(_read, position=position, types=types)
-                )
-                for event in batch:
-                    assert event.position is not None
-                    if not follow and event.position > last:
-                        return
-                    yield pb.ReadEventsResponse(position=event.position, event=event_record(event))
-                    position = event.position
-                if len(batch) < BATCH:
-                    position = max(position, end)  # Nothing of these types is in between.
-                if not follow and position >= last:
-                    return
-                if not batch:
-                    await watch.wait()
 
     async def track(
         self, requests: AsyncIterator[pb.TrackOrdersRequest]

@@ -52,8 +52,10 @@ class CardProcessor(Protocol):
             Exception: the outcome is not known; ask again with the same key.
         """
 
-    async def reverse(self, key: str, reference: str) -> None:
+    async def reverse(self, key: str, reference: str) -> Money | None:
         """Give back what was taken under a key, and let nothing be taken under it any more.
+
+        Returns what was given back, now or before; None when nothing had been taken.
 
         Raises:
             Exception: the outcome is not known; ask again with the same key.

@@ -32,6 +32,7 @@ class SandboxProcessor:
             raise
         return Outcome(payments_pb2.PAYMENT_STATE_CAPTURED)
 
-    async def reverse(self, key: str, reference: str) -> None:
+    async def reverse(self, key: str, reference: str) -> Money | None:
         """Give money back; see `CardProcessor`."""
-        await self._stub.Reverse(pb.ReverseRequest(key=key, reference=reference))
+        reversed_ = await self._stub.Reverse(pb.ReverseRequest(key=key, reference=reference))
+        return reversed_.amount if reversed_.HasField("amount") else None

@@ -4,12 +4,16 @@ How a payment is recorded, tried and taken back is `ExternalEffect`'s; this says
 """
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 import grpc
 
 from accord.errors import InvalidArgument, NotFound, Resource, ServiceError, Unavailable
 from accord_runtime.database import Database, Tx
+from accord_runtime.events.outbox import Outbox
+from accord_runtime.events.record import RecordReader
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.types import Context
 from accord_runtime.service import Runtime, Service
@@ -41,8 +45,12 @@ class Payments(PaymentServiceServicer):
         executor: Executor,
         processor: CardProcessor,
         orders: OrderServiceStub,
+        outbox: Outbox,
+        record: RecordReader,
     ) -> None:
         self._database = database
+        self._outbox = outbox
+        self._record = record
         self._orders = orders
         self._processor = processor
         self._payments = ExternalEffect(
@@ -65,7 +73,9 @@ class Payments(PaymentServiceServicer):
             lambda payment: self._processor.capture(
                 payment.payment_id, payment.order_id, amount, card_token
             ),
-            lambda tx, payment, outcome: store.settle(tx, payment, outcome, time.time()),
+            lambda tx, payment, outcome: store.settle(
+                tx, self._outbox, payment, outcome, time.time()
+            ),
             lambda tx, payment: _answer(tx, payment, amount),
         )
 
@@ -91,6 +101,13 @@ class Payments(PaymentServiceServicer):
             raise NotFound(resource=Resource("payment", request.order_id))
         return pb.GetPaymentResponse(payment=payment)
 
+    async def ReadEvents(
+        self, request: pb.ReadEventsRequest, context: Context
+    ) -> AsyncIterator[pb.ReadEventsResponse]:
+        async with aclosing(self._record.read(request, pb.ReadEventsResponse)) as responses:
+            async for response in responses:
+                yield response
+
     async def _card_of(self, order_id: str) -> str:
         try:
             found = await self._orders.GetPaymentInstruction(
@@ -103,8 +120,10 @@ class Payments(PaymentServiceServicer):
         return found.card_token
 
     async def _reverse(self, payment: pb.Payment) -> Effect:
-        await self._processor.reverse(payment.payment_id, payment.order_id)
-        return lambda tx: store.finish_refund(tx, payment.order_id, time.time())
+        amount = await self._processor.reverse(payment.payment_id, payment.order_id)
+        return lambda tx: store.finish_refund(
+            tx, self._outbox, payment.order_id, amount, time.time()
+        )
 
 
 def _answer(tx: Tx, payment: pb.Payment, amount: Money) -> pb.ChargeResponse | ServiceError | None:
@@ -124,6 +143,8 @@ def build(runtime: Runtime) -> None:
         runtime.executor,
         SandboxProcessor(runtime.mesh.channel("sandbox")),
         OrderServiceStub(runtime.mesh.channel("orders")),
+        runtime.outbox,
+        RecordReader(runtime.database, runtime.notifier),
     )
     add_PaymentServiceServicer_to_server(servicer, runtime.server)
 

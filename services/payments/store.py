@@ -2,12 +2,17 @@
 
 from typing import Final
 
+from google.protobuf.message import Message
+
 from accord.errors import InvalidArgument
 from accord_runtime.database import Tx
+from accord_runtime.events.outbox import Outbox
 from accord_runtime.grpc.ids import derived
 from accord_runtime.grpc.types import timestamp
 from services.payments.domain import Outcome
 from shop.common.v1.money_pb2 import Money
+from shop.payments.v1 import payments_pb2 as pb
+from shop.payments.v1.events_pb2 import PaymentCaptured, PaymentDeclined, PaymentRefunded
 from shop.payments.v1.payments_pb2 import Payment, PaymentState
 
 MIGRATIONS: Final = [
@@ -47,9 +52,9 @@ def open_charge(
     return payment
 
 
-def settle(tx: Tx, payment: Payment, outcome: Outcome, now: float) -> None:
+def settle(tx: Tx, outbox: Outbox, payment: Payment, outcome: Outcome, now: float) -> None:
     """Write down the processor's answer, unless the payment has moved on."""
-    tx.execute(
+    settled = tx.execute(
         "UPDATE payment SET state = :state, decline_reason = :reason, updated_at = :now"
         " WHERE payment_id = :payment_id AND state = 'PENDING'",
         {
@@ -58,6 +63,23 @@ def settle(tx: Tx, payment: Payment, outcome: Outcome, now: float) -> None:
             "reason": outcome.decline_reason,
             "now": now,
         },
+    )
+    if settled:
+        outbox.append(tx, _settled(payment, outcome))
+
+
+def _settled(payment: Payment, outcome: Outcome) -> Message:
+    """What has happened when the processor has answered."""
+    order_id, payment_id = payment.order_id, payment.payment_id
+    if outcome.state == pb.PAYMENT_STATE_CAPTURED:
+        return PaymentCaptured(order_id=order_id, payment_id=payment_id, amount=payment.amount)
+    if outcome.state == pb.PAYMENT_STATE_REFUNDED:
+        return PaymentRefunded(order_id=order_id, payment_id=payment_id)
+    return PaymentDeclined(
+        order_id=order_id,
+        payment_id=payment_id,
+        reason="CARD_DECLINED",
+        detail=outcome.decline_reason,
     )
 
 
@@ -77,13 +99,22 @@ def begin_refund(tx: Tx, order_id: str, now: float) -> bool:
     )
 
 
-def finish_refund(tx: Tx, order_id: str, now: float) -> None:
-    """Write down that the processor has undone what there was."""
-    tx.execute(
+def finish_refund(tx: Tx, outbox: Outbox, order_id: str, amount: Money | None, now: float) -> None:
+    """Write down that the processor has undone what there was: `amount`, or nothing."""
+    finished = tx.execute(
         "UPDATE payment SET state = 'REFUNDED', updated_at = :now"
         " WHERE order_id = :order_id AND state = 'REFUNDING'",
         {"order_id": order_id, "now": now},
     )
+    if not finished:
+        return
+    payment_id = _payment_id(order_id)
+    if amount is not None:
+        # Nobody here knew that it had been taken, or this database is older than its events.
+        outbox.append_once(
+            tx, PaymentCaptured(order_id=order_id, payment_id=payment_id, amount=amount)
+        )
+    outbox.append(tx, PaymentRefunded(order_id=order_id, payment_id=payment_id, amount=amount))
 
 
 def find(tx: Tx, order_id: str) -> Payment | None:
@@ -104,6 +135,11 @@ def find(tx: Tx, order_id: str) -> Payment | None:
     return payment
 
 
+def _payment_id(order_id: str) -> str:
+    # Also the key outside: a restored database must find again what it had asked for.
+    return derived(order_id, "payment")
+
+
 def _insert(
     tx: Tx,
     order_id: str,
@@ -115,8 +151,7 @@ def _insert(
     return tx.insert(
         "payment",
         {
-            # Also the key outside: a restored database must find again what it had asked for.
-            "payment_id": derived(order_id, "payment"),
+            "payment_id": _payment_id(order_id),
             "order_id": order_id,
             "idempotency_key": idempotency_key,
             "minor_units": amount.minor_units if amount else None,

@@ -4,10 +4,14 @@ How a shipment is recorded, tried and taken back is `ExternalEffect`'s; this say
 """
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 from accord.errors import Aborted, FailedPrecondition, NotFound, Resource, ServiceError, Unavailable
 from accord_runtime.database import Database, Tx
+from accord_runtime.events.outbox import Outbox
+from accord_runtime.events.record import RecordReader
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.types import Context
 from accord_runtime.service import Runtime, Service
@@ -30,8 +34,17 @@ CANCELLATIONS: Final = "cancellations"
 class Shipping(ShippingServiceServicer):
     """Books and cancels parcels."""
 
-    def __init__(self, database: Database, executor: Executor, carrier: Carrier) -> None:
+    def __init__(
+        self,
+        database: Database,
+        executor: Executor,
+        carrier: Carrier,
+        outbox: Outbox,
+        record: RecordReader,
+    ) -> None:
         self._database = database
+        self._outbox = outbox
+        self._record = record
         self._carrier = carrier
         self._shipments = ExternalEffect(
             database,
@@ -53,7 +66,9 @@ class Shipping(ShippingServiceServicer):
             lambda shipment: self._carrier.book(
                 shipment.shipment_id, shipment.order_id, request.ship_to, shipment.units
             ),
-            lambda tx, shipment, outcome: store.settle(tx, shipment, outcome, time.time()),
+            lambda tx, shipment, outcome: store.settle(
+                tx, self._outbox, shipment, outcome, time.time()
+            ),
             _answer,
         )
 
@@ -83,10 +98,17 @@ class Shipping(ShippingServiceServicer):
             raise NotFound(resource=Resource("shipment", request.order_id))
         return pb.GetShipmentResponse(shipment=shipment)
 
+    async def ReadEvents(
+        self, request: pb.ReadEventsRequest, context: Context
+    ) -> AsyncIterator[pb.ReadEventsResponse]:
+        async with aclosing(self._record.read(request, pb.ReadEventsResponse)) as responses:
+            async for response in responses:
+                yield response
+
     async def _cancel(self, shipment: pb.Shipment) -> Effect:
         cancelled = await self._carrier.cancel(shipment.shipment_id, shipment.order_id)
         return lambda tx: store.finish_cancellation(
-            tx, shipment.order_id, time.time(), cancelled=cancelled
+            tx, self._outbox, shipment.order_id, time.time(), cancelled=cancelled
         )
 
 
@@ -105,7 +127,11 @@ def _answer(tx: Tx, shipment: pb.Shipment) -> pb.CreateShipmentResponse | Servic
 def build(runtime: Runtime) -> None:
     """Put the servicer on the server, with the sandbox's carrier behind it."""
     servicer = Shipping(
-        runtime.database, runtime.executor, SandboxCarrier(runtime.mesh.channel("sandbox"))
+        runtime.database,
+        runtime.executor,
+        SandboxCarrier(runtime.mesh.channel("sandbox")),
+        runtime.outbox,
+        RecordReader(runtime.database, runtime.notifier),
     )
     add_ShippingServiceServicer_to_server(servicer, runtime.server)
 

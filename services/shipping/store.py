@@ -2,11 +2,16 @@
 
 from typing import Final
 
+from google.protobuf.message import Message
+
 from accord.errors import InvalidArgument
 from accord_runtime.database import Tx
+from accord_runtime.events.outbox import Outbox
 from accord_runtime.grpc.ids import derived
 from accord_runtime.grpc.types import timestamp
 from services.shipping.domain import Outcome
+from shop.shipping.v1 import shipping_pb2 as pb
+from shop.shipping.v1.events_pb2 import ShipmentBooked, ShipmentCancelled, ShipmentRefused
 from shop.shipping.v1.shipping_pb2 import Shipment, ShipmentState
 
 MIGRATIONS: Final = [
@@ -52,7 +57,7 @@ def open_booking(
     return shipment
 
 
-def settle(tx: Tx, shipment: Shipment, outcome: Outcome, now: float) -> None:
+def settle(tx: Tx, outbox: Outbox, shipment: Shipment, outcome: Outcome, now: float) -> None:
     """Write down the carrier's answer, unless the shipment has moved on."""
     answer = {
         "shipment_id": shipment.shipment_id,
@@ -67,13 +72,30 @@ def settle(tx: Tx, shipment: Shipment, outcome: Outcome, now: float) -> None:
         " WHERE shipment_id = :shipment_id AND state = 'PENDING'",
         answer,
     )
-    if not settled and outcome.tracking_number:
+    if settled:
+        outbox.append(tx, _settled(shipment, outcome))
+    elif outcome.tracking_number:
         # The carrier may yet refuse to cancel: then this is a booked parcel after all.
         tx.execute(
             "UPDATE shipment SET tracking_number = :tracking_number"
             " WHERE shipment_id = :shipment_id AND state = 'CANCELLING'",
             answer,
         )
+
+
+def _settled(shipment: Shipment, outcome: Outcome) -> Message:
+    """What has happened when the carrier has answered."""
+    if outcome.state == pb.SHIPMENT_STATE_BOOKED:
+        return ShipmentBooked(
+            order_id=shipment.order_id,
+            shipment_id=shipment.shipment_id,
+            tracking_number=outcome.tracking_number,
+        )
+    if outcome.state == pb.SHIPMENT_STATE_CANCELLED:
+        return ShipmentCancelled(order_id=shipment.order_id)
+    return ShipmentRefused(
+        order_id=shipment.order_id, reason="NO_CARRIER", detail=outcome.refusal_reason
+    )
 
 
 def begin_cancellation(tx: Tx, order_id: str, now: float) -> bool:
@@ -92,14 +114,22 @@ def begin_cancellation(tx: Tx, order_id: str, now: float) -> bool:
     )
 
 
-def finish_cancellation(tx: Tx, order_id: str, now: float, *, cancelled: bool) -> None:
+def finish_cancellation(
+    tx: Tx, outbox: Outbox, order_id: str, now: float, *, cancelled: bool
+) -> None:
     """Write down whether the carrier has cancelled; if not, the shipment is what it was."""
-    tx.execute(
+    row = tx.one(
         "UPDATE shipment SET updated_at = :now, state = CASE"
         " WHEN :cancelled = 1 THEN 'CANCELLED' WHEN tracking_number = '' THEN 'PENDING'"
-        " ELSE 'BOOKED' END WHERE order_id = :order_id AND state = 'CANCELLING'",
+        " ELSE 'BOOKED' END WHERE order_id = :order_id AND state = 'CANCELLING'"
+        " RETURNING shipment_id, state, tracking_number",
         {"order_id": order_id, "cancelled": int(cancelled), "now": now},
     )
+    if row is not None and row.pop("state") == "BOOKED":
+        # Its booking may have been answered while it was to be cancelled.
+        outbox.append_once(tx, ShipmentBooked(order_id=order_id, **row))
+    elif row is not None and cancelled:
+        outbox.append(tx, ShipmentCancelled(order_id=order_id))
 
 
 def find(tx: Tx, order_id: str) -> Shipment | None:

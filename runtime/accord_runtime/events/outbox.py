@@ -20,6 +20,7 @@ from typing import Final
 
 from google.protobuf import descriptor_pool, symbol_database
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from accord import event_policy, trace_headers
 from accord_runtime.database import Conflict, Row, Tx
@@ -83,6 +84,13 @@ class Event:
 COLUMNS: Final = ", ".join(Event.__slots__)
 
 
+def event_time(seconds: float) -> Timestamp:
+    """The time of an event as its readers see it: cut to microseconds."""
+    moment = Timestamp()
+    moment.FromNanoseconds(int(seconds * 1e6) * 1000)
+    return moment
+
+
 class Outbox:
     """Where the transactions of a service leave their events.
 
@@ -99,11 +107,14 @@ class Outbox:
         self._changed = changed
         self._clock = clock
 
-    def append(self, tx: Tx, event: Message, *, sequence: int, causation_id: str = "") -> Event:
+    def append(
+        self, tx: Tx, event: Message, *, sequence: int | None = None, causation_id: str = ""
+    ) -> Event:
         """Write an event in the transaction that makes it true.
 
-        `sequence` is its number among the events of its key: the last one plus 1. `causation_id`
-        names the event or call that caused it.
+        `sequence` is its number among the events of its key; without it, the last one plus 1: for
+        who holds a lock on what the key names. `causation_id` names the event or call that caused
+        it.
 
         Raises:
             Conflict: somebody else has appended this sequence; decide again.
@@ -118,6 +129,9 @@ class Outbox:
             raise ValueError(f"{event.DESCRIPTOR.full_name} has the key {key!r}")
         if said := _said(event):
             raise ValueError(f"{event.DESCRIPTOR.full_name} says {', '.join(said)}, to everybody")
+        if sequence is None:
+            sql = "SELECT MAX(sequence) FROM events WHERE key = :key"
+            sequence = (tx.value(sql, {"key": key}) or 0) + 1
         written = Event(
             event_id=uuid7(),
             position=None,
@@ -135,6 +149,13 @@ class Outbox:
         tx.after_commit(self._publish)
         tx.after_commit(lambda: self._changed(key))
         return written
+
+    def append_once(self, tx: Tx, event: Message) -> None:
+        """Like `append`, unless the key has an event of this type. Errors as `append`."""
+        kind, policy = event.DESCRIPTOR.full_name, event_policy(event)
+        key = str(getattr(event, policy.key)) if policy else ""
+        if all(each.type != kind for each in of_key(tx, key)):
+            self.append(tx, event)
 
 
 @cache

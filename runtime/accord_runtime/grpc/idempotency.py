@@ -38,26 +38,30 @@ class SqlIdempotencyStore:
         return await self._database.read(lambda tx: find(tx, scope, time.time()))
 
 
-async def commit(database: Database, fn: Callable[[Tx], M]) -> M:
+async def commit(database: Database, fn: Callable[[Tx], M | ServiceError]) -> M:
     """Run the transaction of a command and record what it answers.
 
     Args:
         database: where.
         fn: has the effect and returns the response, or raises a refusal, which
-            undoes its work, is recorded, and reaches the caller.
+            undoes its work, is recorded, and reaches the caller. A refusal that is an effect
+            is returned, and reaches the caller all the same.
     """
     handled = accord.current()
     call = None if handled is None else handled.idempotency
 
-    def answered(tx: Tx) -> M:
+    def answered(tx: Tx) -> M | ServiceError:
         response = fn(tx)
         record(tx, response, call=call)
         return response
 
     try:
-        return await database.write(answered)
+        answer = await database.write(answered)
     except ServiceError as error:
         if error.refusal and call is not None:
             refusal = error
             await database.write(lambda tx: record(tx, refusal, call=call))
         raise
+    if isinstance(answer, ServiceError):
+        raise answer
+    return answer

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +21,15 @@ from accord.v1 import policy_pb2
 from accord_runtime.grpc.ids import uuid7
 from tests.contracts.compat import version
 from tests.contracts.compat.client import running_client
-from tests.contracts.compat.rows import ORDERS, PAYMENTS, SAGAS
+from tests.contracts.compat.rows import ORDERS, PAYMENTS, SAGAS, SHIPPING
 from tests.contracts.compat.servers import servers
 from tests.contracts.compat.world import NOWHERE, PRICE, World
 from tools import releases
 
 Way = Callable[[World], tuple[str, str]]
+
+PUBLISHING: Final = ("orders", "payments", "inventory", "shipping")
+"""Services that have events."""
 
 COLUMNS: Final = (
     "event_id, position, key, sequence, type, version, subject, payload, causation_id, trace,"
@@ -59,6 +63,7 @@ def _cancelled(world: World) -> tuple[str, str]:
     order_id = world.place(card_token="tok_slow")
     cancel = {"order_id": order_id, "reason": "Too slow"}
     world.call(f"{ORDERS}CancelOrder", cancel, key=uuid7())
+    world.call(f"{SHIPPING}CancelShipment", {"order_id": order_id})
     return order_id, "CANCELLED"
 
 
@@ -123,16 +128,22 @@ def record(folder: Path) -> None:
             for name, (order_id, ending) in walks.items():
                 assert world.ending(order_id) == f"ORDER_STATUS_{ending}", name
                 orders[name] = world.call(f"{ORDERS}GetOrder", {"order_id": order_id})["order"]
-        database = sqlite3.connect(Path(work, "home", "orders.db"))
-        database.row_factory = sqlite3.Row
-        logs = {name: _log(database, order["order_id"]) for name, order in orders.items()}
-        database.close()
-    written = {event["type"] for log in logs.values() for event in log}
+        logs = {
+            name: {
+                service: _log(Path(work, "home", f"{service}.db"), order["order_id"])
+                for service in PUBLISHING
+            }
+            for name, order in orders.items()
+        }
+    written = {
+        event["type"] for services in logs.values() for log in services.values() for event in log
+    }
     if missing := event_types(releases.image_of(folder)) - written:
         raise RuntimeError(f"no order has {', '.join(sorted(missing))}: add a way to {__file__}")
     (folder / "events").mkdir()
-    for name, log in logs.items():
-        text = json.dumps({"order": orders[name], "events": log}, indent=1, ensure_ascii=False)
+    for name, services in logs.items():
+        kept = {"order": orders[name], "events": services.pop("orders"), "others": services}
+        text = json.dumps(kept, indent=1, ensure_ascii=False)
         (folder / "events" / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -147,13 +158,15 @@ def event_types(image: Path) -> set[str]:
     }
 
 
-def _log(database: sqlite3.Connection, order_id: str) -> list[dict[str, Any]]:
-    rows = database.execute(
-        f"SELECT {COLUMNS} FROM events WHERE key = ? ORDER BY sequence", (order_id,)
-    )
-    return [
-        {**row, "payload": base64.b64encode(row["payload"]).decode()} for row in map(dict, rows)
-    ]
+def _log(file: Path, order_id: str) -> list[dict[str, Any]]:
+    with closing(sqlite3.connect(file)) as database:
+        database.row_factory = sqlite3.Row
+        rows = database.execute(
+            f"SELECT {COLUMNS} FROM events WHERE key = ? ORDER BY sequence", (order_id,)
+        )
+        return [
+            {**row, "payload": base64.b64encode(row["payload"]).decode()} for row in map(dict, rows)
+        ]
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ servers nothing but UNIMPLEMENTED is promised for it, and released clients canno
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from accord_runtime.grpc.ids import uuid7
@@ -439,22 +440,32 @@ def _(world: World) -> None:
     world.refused(*bad, {"remove": "?"})
 
 
-@row(f"{ORDERS}ReadEvents")
-def _(world: World) -> None:
+def _reads_events(world: World, service: str, first: str) -> None:
+    """The record of a service, of which `first` is the first event of a good order."""
     order_id = world.confirmed
-    events = world.all(f"{ORDERS}ReadEvents", {})
+    events = world.all(f"{service}ReadEvents", {})
     assert [int(it["position"]) for it in events] == list(range(1, len(events) + 1))
     mine = [it["event"] for it in events if it["event"]["key"] == order_id]
-    assert mine[0]["payload"]["@type"] == "type.googleapis.com/shop.orders.v1.OrderPlaced"
-    call = world.start(f"{ORDERS}ReadEvents", {"follow": True, "after_position": len(events)})
+    first = f"{service.rpartition('.')[0]}.{first}"
+    assert mine[0]["payload"]["@type"] == f"type.googleapis.com/{first}"
+    call = world.start(f"{service}ReadEvents", {"follow": True, "after_position": len(events)})
     placed = world.place()
     while (seen := call.message()["event"])["key"] != placed:
         pass
     call.cancel()
-    assert seen["type"] == "shop.orders.v1.OrderPlaced"
+    assert seen["type"] == first
     future = {"after_position": str(10**9)}
     refusal = ("OUT_OF_RANGE", "POSITION_IN_FUTURE")
-    world.refused(*refusal, f"{ORDERS}ReadEvents", future)
+    world.refused(*refusal, f"{service}ReadEvents", future)
+
+
+for _service, _first in (
+    (ORDERS, "OrderPlaced"),
+    (INVENTORY, "StockReserved"),
+    (PAYMENTS, "PaymentCaptured"),
+    (SHIPPING, "ShipmentBooked"),
+):
+    ROWS[f"{_service}ReadEvents"] = partial(_reads_events, service=_service, first=_first)
 
 
 # Operator

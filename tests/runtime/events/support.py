@@ -17,12 +17,12 @@ from accord_runtime.events.inbox import EventHandler, Inbox
 from accord_runtime.events.notifier import RECORD, Notifier
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.publisher import Publisher
+from accord_runtime.events.record import RecordReader
 from accord_runtime.settings import Settings
 from accord_runtime.work.executor import Executor
 from services import topology
-from services.orders.watching import Watching
 from shop.orders.v1.events_pb2 import OrderNoteAdded, OrderShippingStarted
-from shop.orders.v1.orders_pb2 import ReadEventsResponse
+from shop.orders.v1.orders_pb2 import ReadEventsRequest, ReadEventsResponse
 from tests.runtime.work.support import at_work
 
 STREAM = "ORDERS"
@@ -140,8 +140,8 @@ def record_of(database: Database) -> Record:
     async def read(position: int, types: Sequence[str]) -> AsyncGenerator[ReadEventsResponse, None]:
         notifier = Notifier()
         async with background(_waking(notifier)):
-            watching = Watching(database, notifier)
-            async for each in watching.record(position, follow=False, types=types):
+            asked = ReadEventsRequest(after_position=position, types=types)
+            async for each in RecordReader(database, notifier).read(asked, ReadEventsResponse):
                 yield each
 
     return read

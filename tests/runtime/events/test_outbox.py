@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from accord import telemetry
 from accord_runtime.database import Conflict, Database, Tx
 from accord_runtime.events import outbox
-from services.orders.watching import event_record
+from accord_runtime.events.record import envelope as envelope_of
+from shop.common.v1.event_pb2 import EventRecord
 from shop.orders.v1.events_pb2 import OrderNoteAdded, OrderPlaced
 from shop.orders.v1.orders_pb2 import GetOrderRequest
 from tests.runtime.events.support import append, note, started
@@ -28,7 +29,7 @@ async def test_an_event_is_read_as_it_was_appended(record: Database) -> None:
     [event] = await record.read(lambda tx: outbox.of_key(tx, "k"))
     assert event == written
     assert event.message() == note("k", "hello")
-    envelope = event_record(event)
+    envelope = EventRecord(**envelope_of(event))
     payload = OrderNoteAdded()
     assert envelope.payload.Unpack(payload)
     assert payload.note == "hello"

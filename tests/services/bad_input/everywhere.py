@@ -36,10 +36,13 @@ MAY_BE_EMPTY: Final = frozenset(
         "accord.ops.v1.WorkService/ListWork",
         "shop.customers.v1.CustomerService/ListCustomers",
         "shop.inventory.v1.InventoryService/ListStock",
+        "shop.inventory.v1.InventoryService/ReadEvents",
         "shop.notifications.v1.NotificationService/ListNotifications",
         "shop.orders.v1.OrderService/ListOrders",
         "shop.orders.v1.OrderService/ReadEvents",
+        "shop.payments.v1.PaymentService/ReadEvents",
         "shop.sandbox.v1.SandboxService/ReadLedger",
+        "shop.shipping.v1.ShippingService/ReadEvents",
     }
 )
 """RPCs that are content with a request without any field."""

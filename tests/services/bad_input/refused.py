@@ -100,11 +100,9 @@ def _product(price: Money, on_hand: int) -> Requests:
 
 def _reserve(
     order_id: str = ID,
-    sku: str = "tea",
     quantity: int = 2,
-    price: Money = _PRICE,
 ) -> inventory.ReserveStockRequest:
-    line = inventory.ReserveLine(sku=sku, quantity=quantity, unit_price=price)
+    line = inventory.ReserveLine(sku="tea", quantity=quantity, unit_price=_PRICE)
     return inventory.ReserveStockRequest(order_id=order_id, lines=[line])
 
 
@@ -227,28 +225,28 @@ REFUSED: Final[Sequence[Row]] = (
         "too many",
         PRECONDITION,
         "OUT_OF_STOCK",
-        lambda world: _reserve(sku="rare"),
+        lambda world: _reserve(world.short),
     ),
     Row(
         INVENTORY + "ReserveStock",
         "unknown product",
         PRECONDITION,
         "UNKNOWN_PRODUCT",
-        lambda world: _reserve(sku="unknown"),
+        lambda world: _reserve(world.unknown),
     ),
     Row(
         INVENTORY + "ReserveStock",
         "other price",
         PRECONDITION,
         "PRICE_CHANGED",
-        lambda world: _reserve(price=euros(1)),
+        lambda world: _reserve(world.cheap),
     ),
     Row(
         INVENTORY + "ReserveStock",
         "other currency",
         PRECONDITION,
         "PRICE_CHANGED",
-        lambda world: _reserve(price=_DOLLARS),
+        lambda world: _reserve(world.foreign),
     ),
     Row(
         INVENTORY + "ReserveStock",
@@ -404,6 +402,27 @@ REFUSED: Final[Sequence[Row]] = (
         RANGE,
         "POSITION_IN_FUTURE",
         lambda world: orders.ReadEventsRequest(after_position=10**6),
+    ),
+    Row(
+        INVENTORY + "ReadEvents",
+        "from the future",
+        RANGE,
+        "POSITION_IN_FUTURE",
+        lambda world: inventory.ReadEventsRequest(after_position=10**6),
+    ),
+    Row(
+        PAYMENTS + "ReadEvents",
+        "from the future",
+        RANGE,
+        "POSITION_IN_FUTURE",
+        lambda world: payments.ReadEventsRequest(after_position=10**6),
+    ),
+    Row(
+        SHIPPING + "ReadEvents",
+        "from the future",
+        RANGE,
+        "POSITION_IN_FUTURE",
+        lambda world: shipping.ReadEventsRequest(after_position=10**6),
     ),
     Row(
         ORDERS + "ReadEvents",

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from accord.ops.v1 import mesh_pb2 as mesh
 from accord_runtime.grpc.ids import uuid7
+from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
 from shop.inventory.v1 import inventory_pb2 as inventory
 from shop.orders.v1 import orders_pb2 as orders
@@ -137,6 +138,17 @@ class World(Caller):
             self.do(
                 f"{service}/ReserveStock", request, USED_KEY if order_id == self.reserved else ""
             )
+        # A refusal is put on record: it is made here, and repeated later.
+        self.short, self.unknown, self.cheap, self.foreign = (uuid7() for _ in range(4))
+        for order_id, sku, price in (
+            (self.short, "rare", euros(499)),
+            (self.unknown, "unknown", euros(499)),
+            (self.cheap, "tea", euros(1)),
+            (self.foreign, "tea", Money(minor_units=499, currency_code="USD")),
+        ):
+            line = inventory.ReserveLine(sku=sku, quantity=2, unit_price=price)
+            request = inventory.ReserveStockRequest(order_id=order_id, lines=[line])
+            self._refused(f"{service}/ReserveStock", request)
         self.do(f"{service}/ReleaseStock", inventory.ReleaseStockRequest(order_id=self.released))
         self.do(f"{service}/CommitStock", inventory.CommitStockRequest(order_id=self.committed))
 

@@ -108,6 +108,7 @@ GOOD: Final[Mapping[str, Message]] = {
     "shop.inventory.v1.InventoryService/CommitStock": inventory.CommitStockRequest(order_id=ID),
     "shop.inventory.v1.InventoryService/GetStock": inventory.GetStockRequest(sku="nothing"),
     "shop.inventory.v1.InventoryService/ListStock": inventory.ListStockRequest(after_sku="a"),
+    "shop.inventory.v1.InventoryService/ReadEvents": inventory.ReadEventsRequest(),
     "shop.notifications.v1.NotificationService/GetNotification": (
         notifications.GetNotificationRequest(notification_id=ID)
     ),
@@ -138,6 +139,7 @@ GOOD: Final[Mapping[str, Message]] = {
     ),
     "shop.payments.v1.PaymentService/Refund": payments.RefundRequest(order_id=ID),
     "shop.payments.v1.PaymentService/GetPayment": payments.GetPaymentRequest(order_id=ID),
+    "shop.payments.v1.PaymentService/ReadEvents": payments.ReadEventsRequest(),
     "shop.sandbox.v1.CardProcessorService/Capture": capture("new"),
     "shop.sandbox.v1.CardProcessorService/Reverse": sandbox.ReverseRequest(
         key="new", reference="r"
@@ -155,6 +157,7 @@ GOOD: Final[Mapping[str, Message]] = {
     ),
     "shop.shipping.v1.ShippingService/CancelShipment": shipping.CancelShipmentRequest(order_id=ID),
     "shop.shipping.v1.ShippingService/GetShipment": shipping.GetShipmentRequest(order_id=ID),
+    "shop.shipping.v1.ShippingService/ReadEvents": shipping.ReadEventsRequest(),
 }
 """A request of every RPC that its contract allows."""
 
@@ -252,6 +255,8 @@ def _list(field: str, item: Any) -> list[tuple[str, Any]]:
 _MOST: Final = 10**11
 """The highest price of one unit, in minor units."""
 
+_RECORD: Final = [*_position("after_position"), ("types", ["a"] * 101)]
+
 WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
     "accord.ops.v1.AuditService/ListAudit": [
         *_page("page_size"),
@@ -338,6 +343,7 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
     "shop.inventory.v1.InventoryService/CommitStock": _id("order_id"),
     "shop.inventory.v1.InventoryService/GetStock": _sku("sku"),
     "shop.inventory.v1.InventoryService/ListStock": _sku("after_sku")[1:],
+    "shop.inventory.v1.InventoryService/ReadEvents": _RECORD,
     "shop.notifications.v1.NotificationService/GetNotification": _id("notification_id"),
     "shop.notifications.v1.NotificationService/ListNotifications": [
         *_id("order_id")[1:],
@@ -382,10 +388,7 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_position("add.after_sequence"),
         *_id("remove"),
     ],
-    "shop.orders.v1.OrderService/ReadEvents": [
-        *_position("after_position"),
-        ("types", ["a"] * 101),
-    ],
+    "shop.orders.v1.OrderService/ReadEvents": _RECORD,
     "shop.payments.v1.PaymentService/Charge": [
         *_id("order_id"),
         *_money("amount"),
@@ -394,6 +397,7 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
     ],
     "shop.payments.v1.PaymentService/Refund": _id("order_id"),
     "shop.payments.v1.PaymentService/GetPayment": _id("order_id"),
+    "shop.payments.v1.PaymentService/ReadEvents": _RECORD,
     "shop.sandbox.v1.CardProcessorService/Capture": [
         *_key("key"),
         *_key("reference"),
@@ -430,5 +434,6 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
     ],
     "shop.shipping.v1.ShippingService/CancelShipment": _id("order_id"),
     "shop.shipping.v1.ShippingService/GetShipment": _id("order_id"),
+    "shop.shipping.v1.ShippingService/ReadEvents": _RECORD,
 }
 """RPC -> (field, value that is refused); None leaves a field out."""

@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from accord.errors import FailedPrecondition
 from accord_runtime.database import Database, open_database
 from accord_runtime.database.migrations import migrate
+from accord_runtime.events import outbox
 from services.inventory import reservations, store
 from services.inventory.domain import State
 from services.inventory.store import MIGRATIONS
 from shop.common.v1.money_pb2 import Money
 from shop.inventory.v1.inventory_pb2 import Product, ReserveLine
+from tests.support.events import OUTBOX
 
 
 def money(minor_units: int, currency_code: str) -> Money:
@@ -29,6 +32,7 @@ def lines(wanted: Mapping[str, int], price: Money = PRICE) -> list[ReserveLine]:
 
 async def open_store(database: Database, stock: Mapping[str, int]) -> None:
     """Make the tables, and a product at the usual price for each SKU."""
+    await migrate(database, "runtime", outbox.MIGRATIONS)
     await migrate(database, "inventory", MIGRATIONS)
     for sku, on_hand in stock.items():
         await upsert(database, sku, on_hand)
@@ -41,15 +45,20 @@ async def upsert(database: Database, sku: str, on_hand: int, price: Money = PRIC
 async def reserve(
     database: Database, order_id: str, wanted: Sequence[ReserveLine], key: str | None = None
 ) -> State:
-    return await database.write(lambda tx: reservations.reserve(tx, order_id, wanted, key))
+    answer = await database.write(
+        lambda tx: reservations.reserve(tx, OUTBOX, order_id, wanted, key)
+    )
+    if isinstance(answer, FailedPrecondition):
+        raise answer
+    return answer
 
 
 async def release(database: Database, order_id: str) -> State:
-    return await database.write(lambda tx: reservations.release(tx, order_id))
+    return await database.write(lambda tx: reservations.release(tx, OUTBOX, order_id))
 
 
 async def commit(database: Database, order_id: str) -> State:
-    return await database.write(lambda tx: reservations.commit(tx, order_id))
+    return await database.write(lambda tx: reservations.commit(tx, OUTBOX, order_id))
 
 
 async def stock(database: Database) -> dict[str, tuple[int, int]]:

@@ -55,11 +55,13 @@ class _Shop(RuleBasedStateMachine):
         self._counted = dict.fromkeys(SKUS, INITIAL)
         """Units ever counted into the warehouse: what is there plus what was shipped."""
         self._orders: dict[str, tuple[State, list[ReserveLine]]] = {}
+        self._refusals: dict[str, str] = {}
+        """Order -> why its reservation was refused, for good."""
         self._run(self._empty())
 
     async def _empty(self) -> None:
         def clear(tx: Tx) -> None:
-            for table in ("reservation_line", "reservation", "product"):
+            for table in ("events", "reservation_line", "reservation", "product"):
                 tx.execute(f"DELETE FROM {table}")
 
         await self.database.write(clear)
@@ -103,8 +105,12 @@ class _Shop(RuleBasedStateMachine):
         match self._orders.get(order):
             case None:
                 expected = self._refusal(wanted)
-                if expected is None:
-                    self._orders[order] = State.RESERVED, wanted
+                self._orders[order] = State.RESERVED, wanted
+                if expected is not None:
+                    self._refusals[order] = expected
+                    self._orders[order] = State.REJECTED, wanted
+            case State.REJECTED, _:
+                expected = self._refusals[order]
             case State.RELEASED, _:
                 expected = "RESERVATION_CLOSED"
             case state, held:
@@ -115,9 +121,12 @@ class _Shop(RuleBasedStateMachine):
 
     @rule(order=orders)
     def reserve_again(self, order: str) -> None:
+        expected: str | None
         state, held = self._orders.get(order, (None, []))
         if held:
             expected = "RESERVATION_CLOSED" if state is State.RELEASED else state
+            if state is State.REJECTED:
+                expected = self._refusals[order]
             assert self._answer(reserve(self.database, order, held)) == expected
 
     @rule(order=orders)

@@ -9,6 +9,12 @@ import pytest
 from accord.errors import FailedPrecondition, InvalidArgument, Precondition, ServiceError
 from accord_runtime.database import Database, open_database
 from services.inventory.domain import State
+from shop.inventory.v1.events_pb2 import (
+    StockCommitted,
+    StockRejected,
+    StockReleased,
+    StockReserved,
+)
 from tests.services.inventory.support import (
     commit,
     lines,
@@ -19,6 +25,7 @@ from tests.services.inventory.support import (
     stock,
     upsert,
 )
+from tests.support.events import events_of
 
 
 async def _reason(attempt: Coroutine[Any, Any, object]) -> str:
@@ -49,6 +56,9 @@ async def test_reserve_release_commit(database: Database) -> None:
     assert await reserve(database, "o2", lines({"a": 10})) is State.RESERVED
     assert await commit(database, "o2") is State.COMMITTED
     assert await stock(database) == {"a": (0, 0), "b": (10, 0)}
+    held = StockReserved(order_id="o1", lines=lines({"a": 3, "b": 4}))
+    assert await events_of(database, "o1") == [held, StockReleased(order_id="o1")]
+    assert (await events_of(database, "o2"))[1:] == [StockCommitted(order_id="o2")]
 
 
 async def test_all_or_nothing(database: Database) -> None:
@@ -67,13 +77,22 @@ async def test_all_or_nothing(database: Database) -> None:
     assert await stock(database) == {"a": (10, 0), "b": (1, 0)}
 
 
-async def test_refused_order_may_try_again(database: Database) -> None:
-    """A refusal leaves nothing behind: with new stock the same order can reserve."""
+async def test_a_refusal_is_for_good(database: Database) -> None:
+    """What was published as rejected stays so, with new stock, under another key, and undone."""
     await open_store(database, {"a": 1})
 
     assert await _reason(reserve(database, "o1", lines({"a": 2}), "key")) == "OUT_OF_STOCK"
     await upsert(database, "a", 2)
-    assert await reserve(database, "o1", lines({"a": 2}), "key") is State.RESERVED
+    assert await _reason(reserve(database, "o1", lines({"a": 1}), "other")) == "OUT_OF_STOCK"
+    assert await _reason(commit(database, "o1")) == "NOT_RESERVED"
+    assert await release(database, "o1") is State.RELEASED
+    assert await _reason(reserve(database, "o1", lines({"a": 2}))) == "RESERVATION_CLOSED"
+    assert await stock(database) == {"a": (2, 0)}
+    rejected, released = await events_of(database, "o1")
+    assert rejected == StockRejected(
+        order_id="o1", reason="OUT_OF_STOCK", detail="a has 1 left, 2 are wanted"
+    )
+    assert released == StockReleased(order_id="o1")
 
 
 async def test_repeat_returns_the_first(database: Database) -> None:

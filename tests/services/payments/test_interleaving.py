@@ -6,6 +6,8 @@ from typing import Any, Final
 import pytest
 
 from accord_runtime.database import Database
+from accord_runtime.events.notifier import Notifier
+from accord_runtime.events.record import RecordReader
 from accord_runtime.work.executor import Executor
 from services.payments import store
 from services.payments.domain import CardProcessor, Outcome
@@ -14,8 +16,10 @@ from services.payments.servicer import Payments
 from shop.common.v1.money_pb2 import Money
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.payments.v1 import payments_pb2 as pb
+from shop.payments.v1.events_pb2 import PaymentCaptured, PaymentRefunded
 from tests.services.payments.client import PRICE, TAKEN, TAKEN_AND_BACK
 from tests.services.sandbox.interleaving import Gate, Interleaving, Standing, explore, running_bench
+from tests.support.events import OUTBOX, events_of
 
 NO_CONTEXT: Final[Any] = None
 """The servicer needs none."""
@@ -33,8 +37,8 @@ class GatedProcessor:
             lambda: self._inner.capture(key, reference, amount, card_token)
         )
 
-    async def reverse(self, key: str, reference: str) -> None:
-        await self._gate.call(lambda: self._inner.reverse(key, reference))
+    async def reverse(self, key: str, reference: str) -> Money | None:
+        return await self._gate.call(lambda: self._inner.reverse(key, reference))
 
 
 class ChargesAndRefunds(Interleaving):
@@ -45,9 +49,9 @@ class ChargesAndRefunds(Interleaving):
 
     def build(self, database: Database, executor: Executor) -> None:
         processor = GatedProcessor(SandboxProcessor(self.bench.channel), self.gate)
-        self.payments = Payments(
-            database, executor, processor, OrderServiceStub(self.bench.channel)
-        )
+        orders = OrderServiceStub(self.bench.channel)
+        record = RecordReader(database, Notifier())
+        self.payments = Payments(database, executor, processor, orders, OUTBOX, record)
 
     async def perform(self, order: str, variant: str) -> str:
         request = pb.ChargeRequest(order_id=order, amount=PRICE, card_token=variant)
@@ -82,6 +86,13 @@ class ChargesAndRefunds(Interleaving):
         else:
             assert state in (None, pb.PAYMENT_STATE_DECLINED)
             assert not kinds
+        money = 0
+        for event in await events_of(self.bench.database, order):
+            if isinstance(event, PaymentCaptured):
+                money += event.amount.minor_units
+            elif isinstance(event, PaymentRefunded):
+                money -= event.amount.minor_units
+        assert money == (PRICE.minor_units if kinds == TAKEN else 0)
         if undone:
             assert state in (pb.PAYMENT_STATE_REFUNDED, pb.PAYMENT_STATE_DECLINED)
         elif variant:

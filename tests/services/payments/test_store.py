@@ -10,12 +10,15 @@ import pytest
 from accord.errors import InvalidArgument
 from accord_runtime.database import Database, Tx
 from accord_runtime.database.migrations import migrate
+from accord_runtime.events import outbox
 from accord_runtime.grpc.types import timestamp
 from services.payments import store
 from services.payments.domain import Outcome, refusal
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
+from shop.payments.v1.events_pb2 import PaymentCaptured, PaymentDeclined, PaymentRefunded
 from shop.payments.v1.payments_pb2 import Payment
+from tests.support.events import OUTBOX, events_of
 
 PRICE: Final = Money(minor_units=1999, currency_code="EUR")
 OTHER: Final = Money(minor_units=1, currency_code="EUR")
@@ -30,6 +33,7 @@ Step = Callable[[Tx], object]
 @pytest.fixture
 async def payments(database: Database) -> Database:
     """An empty payments database, on each backend in turn."""
+    await migrate(database, "runtime", outbox.MIGRATIONS)
     await migrate(database, "payments", store.MIGRATIONS)
     return database
 
@@ -46,7 +50,7 @@ def found(tx: Tx) -> Payment:
 
 def answered(state: "pb.PaymentState.ValueType", reason: str = "") -> Step:
     def step(tx: Tx) -> Payment:
-        store.settle(tx, found(tx), Outcome(state, reason), LATER)
+        store.settle(tx, OUTBOX, found(tx), Outcome(state, reason), LATER)
         return found(tx)
 
     return step
@@ -57,8 +61,12 @@ def refund(tx: Tx) -> tuple[Payment, bool]:
     return found(tx), begun
 
 
+def given_back(tx: Tx) -> None:
+    store.finish_refund(tx, OUTBOX, ORDER, PRICE, LATER)
+
+
 def refunded(tx: Tx) -> None:
-    store.finish_refund(tx, ORDER, LATER)
+    store.finish_refund(tx, OUTBOX, ORDER, None, LATER)
 
 
 CAPTURED = answered(pb.PAYMENT_STATE_CAPTURED)
@@ -108,23 +116,70 @@ MOVES: Final = [
 ]
 
 
+EVENTS: Final = {
+    pb.PAYMENT_STATE_CAPTURED: PaymentCaptured,
+    pb.PAYMENT_STATE_DECLINED: PaymentDeclined,
+    pb.PAYMENT_STATE_REFUNDED: PaymentRefunded,
+}
+"""What is published when a state is reached, and only then."""
+
+
+def forget(tx: Tx) -> None:
+    """Put the database back to before the order."""
+    tx.execute("DELETE FROM payment")
+    tx.execute("DELETE FROM events")
+
+
 async def test_every_move_from_every_state(payments: Database) -> None:
     """Each step does in each state what the table says, and nothing else."""
     for start, step, end in MOVES:
-        await payments.write(lambda tx: tx.execute("DELETE FROM payment"))
+        await payments.write(forget)
         for each in WAYS[start]:
             await payments.write(each)
         before = await payments.read(lambda tx: store.find(tx, ORDER))
+        said = len(await events_of(payments, ORDER))
         await payments.write(step)
         after = await payments.read(lambda tx: store.find(tx, ORDER))
 
         assert before is not None
         assert after is not None
         assert (before.state, after.state) == (start, end)
+        news = (await events_of(payments, ORDER))[said:]
+        kept = start == end or end == pb.PAYMENT_STATE_REFUNDING
+        assert [type(event) for event in news] == ([] if kept else [EVENTS[end]])
         if start == end:
             assert after == before
         else:
             assert after.updated_at == timestamp(LATER)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        [charge, CAPTURED, refund, given_back],  # the usual one
+        [charge, refund, given_back],  # nobody knew that the money had been taken
+        [charge, CAPTURED, lambda tx: tx.execute("DELETE FROM events"), refund, given_back],
+    ],
+    ids=["known", "unknown", "older"],
+)
+async def test_what_was_given_back_was_taken(payments: Database, way: list[Step]) -> None:
+    """Whoever adds the published amounts up gets what the processor has of the order: nothing."""
+    for step in way:
+        await payments.write(step)
+    said = {"order_id": ORDER, "payment_id": (await payments.read(found)).payment_id}
+    assert await events_of(payments, ORDER) == [
+        PaymentCaptured(amount=PRICE, **said),
+        PaymentRefunded(amount=PRICE, **said),
+    ]
+
+
+async def test_a_decline_says_why(payments: Database) -> None:
+    """Reason and detail are those that the caller of the charge is told."""
+    for step in (charge, DECLINED):
+        await payments.write(step)
+    [said] = await events_of(payments, ORDER)
+    assert isinstance(said, PaymentDeclined)
+    assert (said.reason, said.detail) == ("CARD_DECLINED", "no")
 
 
 async def test_a_payment_keeps_what_was_asked_for(payments: Database) -> None:

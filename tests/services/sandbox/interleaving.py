@@ -416,7 +416,8 @@ class Interleaving(ABC):
         """Put back what the database knew of an order before anything was asked for: nothing."""
         self.lost.add(order)
         tx.execute(f"DELETE FROM {self.table} WHERE order_id = :order", {"order": order})
-        tx.execute("DELETE FROM work WHERE key = :order", {"order": order})
+        for table in ("work", "events"):
+            tx.execute(f"DELETE FROM {table} WHERE key = :order", {"order": order})
 
     def start(self, order: str, work: Awaitable[Any], *, undoes: bool) -> None:
         task = asyncio.ensure_future(work)

@@ -7,6 +7,8 @@ import pytest
 
 from accord.errors import FailedPrecondition
 from accord_runtime.database import Database
+from accord_runtime.events.notifier import Notifier
+from accord_runtime.events.record import RecordReader
 from accord_runtime.work.executor import Executor
 from services.shipping import store
 from services.shipping.carrier import SandboxCarrier
@@ -14,9 +16,12 @@ from services.shipping.domain import Carrier, Outcome
 from services.shipping.servicer import Shipping
 from shop.common.v1.address_pb2 import Address
 from shop.shipping.v1 import shipping_pb2 as pb
+from shop.shipping.v1.events_pb2 import ShipmentBooked
 from tests.services.sandbox.interleaving import Gate, Interleaving, Standing, explore, running_bench
 from tests.services.shipping.client import BOOKED, BOOKED_AND_CANCELLED, LINES
+from tests.services.shipping.test_store import EVENTS
 from tests.support import shop
+from tests.support.events import OUTBOX, events_of
 
 NO_CONTEXT: Final[Any] = None
 """The servicer needs none."""
@@ -44,7 +49,8 @@ class BookingsAndCancellations(Interleaving):
 
     def build(self, database: Database, executor: Executor) -> None:
         carrier = GatedCarrier(SandboxCarrier(self.bench.channel), self.gate)
-        self.shipping = Shipping(database, executor, carrier)
+        record = RecordReader(database, Notifier())
+        self.shipping = Shipping(database, executor, carrier, OUTBOX, record)
 
     async def act_outside(self, order: str) -> None:
         """The carrier takes a booked parcel on its way."""
@@ -99,6 +105,9 @@ class BookingsAndCancellations(Interleaving):
         else:
             assert state in (None, pb.SHIPMENT_STATE_REFUSED)
             assert not kinds
+        said = await events_of(self.bench.database, order)
+        assert state is None or isinstance(said[-1], EVENTS[state])
+        assert sum(isinstance(event, ShipmentBooked) for event in said) <= 1
         if undone:
             assert state in (pb.SHIPMENT_STATE_CANCELLED, pb.SHIPMENT_STATE_REFUSED)
         elif undone is False:

@@ -11,11 +11,14 @@ import pytest
 from accord.errors import InvalidArgument
 from accord_runtime.database import Database, Tx
 from accord_runtime.database.migrations import migrate
+from accord_runtime.events import outbox
 from accord_runtime.grpc.types import timestamp
 from services.shipping import store
 from services.shipping.domain import Outcome, refusal
 from shop.shipping.v1 import shipping_pb2 as pb
+from shop.shipping.v1.events_pb2 import ShipmentBooked, ShipmentCancelled, ShipmentRefused
 from shop.shipping.v1.shipping_pb2 import Shipment
+from tests.support.events import OUTBOX, events_of
 
 ORDER: Final = "01a1fd97-2452-71fd-bada-e5c976259c7d"
 ANOTHER: Final = "01a1fd9b-e08f-7281-b6f1-782782908671"
@@ -28,6 +31,7 @@ Step = Callable[[Tx], object]
 @pytest.fixture
 async def shipments(database: Database) -> Database:
     """An empty shipping database, on each backend in turn."""
+    await migrate(database, "runtime", outbox.MIGRATIONS)
     await migrate(database, "shipping", store.MIGRATIONS)
     return database
 
@@ -44,7 +48,7 @@ def found(tx: Tx) -> Shipment:
 
 def answered(outcome: Outcome) -> Step:
     def step(tx: Tx) -> Shipment:
-        store.settle(tx, found(tx), outcome, LATER)
+        store.settle(tx, OUTBOX, found(tx), outcome, LATER)
         return found(tx)
 
     return step
@@ -58,8 +62,12 @@ def cancel(tx: Tx) -> tuple[Shipment, bool]:
 BOOKED = answered(Outcome(pb.SHIPMENT_STATE_BOOKED, tracking_number="T1"))
 REFUSED = answered(Outcome(pb.SHIPMENT_STATE_REFUSED, refusal_reason="no"))
 BLOCKED = answered(Outcome(pb.SHIPMENT_STATE_CANCELLED))
-cancelled = partial(store.finish_cancellation, order_id=ORDER, now=LATER, cancelled=True)
-handed_over = partial(store.finish_cancellation, order_id=ORDER, now=LATER, cancelled=False)
+cancelled = partial(
+    store.finish_cancellation, outbox=OUTBOX, order_id=ORDER, now=LATER, cancelled=True
+)
+handed_over = partial(
+    store.finish_cancellation, outbox=OUTBOX, order_id=ORDER, now=LATER, cancelled=False
+)
 
 STEPS: Final[list[Step]] = [book, BOOKED, REFUSED, BLOCKED, cancel, cancelled, handed_over]
 
@@ -104,20 +112,39 @@ MOVES: Final[
 """A way into a state, that state, and where its steps lead; the others lead nowhere."""
 
 
+EVENTS: Final = {
+    pb.SHIPMENT_STATE_BOOKED: ShipmentBooked,
+    pb.SHIPMENT_STATE_REFUSED: ShipmentRefused,
+    pb.SHIPMENT_STATE_CANCELLED: ShipmentCancelled,
+}
+"""What is published when a state is reached, and only then; a booking once."""
+
+
+def forget(tx: Tx) -> None:
+    """Put the database back to before the order."""
+    tx.execute("DELETE FROM shipment")
+    tx.execute("DELETE FROM events")
+
+
 async def test_every_move_from_every_state(shipments: Database) -> None:
     """Each step does in each state what the table says, and leaves the others as they are."""
     for (way, start, ends), step in product(MOVES, STEPS):
         end = ends.get(step, start)
-        await shipments.write(lambda tx: tx.execute("DELETE FROM shipment"))
+        await shipments.write(forget)
         for each in way:
             await shipments.write(each)
         before = await shipments.read(lambda tx: store.find(tx, ORDER))
+        said = await events_of(shipments, ORDER)
         await shipments.write(step)
         after = await shipments.read(lambda tx: store.find(tx, ORDER))
 
         assert before is not None
         assert after is not None
         assert (before.state, after.state) == (start, end)
+        news = (await events_of(shipments, ORDER))[len(said) :]
+        known = any(isinstance(event, ShipmentBooked) for event in said)
+        kept = start == end or end not in EVENTS or (known and end == pb.SHIPMENT_STATE_BOOKED)
+        assert [type(event) for event in news] == ([] if kept else [EVENTS[end]])
         if start != end:
             assert after.updated_at == timestamp(LATER)
 
@@ -130,6 +157,10 @@ async def test_a_tracking_number_is_kept_while_cancelling(shipments: Database) -
 
     assert shipment is not None
     assert (shipment.state, shipment.tracking_number) == (pb.SHIPMENT_STATE_BOOKED, "T1")
+    said = ShipmentBooked(
+        order_id=ORDER, shipment_id=shipment.shipment_id, tracking_number=shipment.tracking_number
+    )
+    assert await events_of(shipments, ORDER) == [said]
 
 
 async def test_a_shipment_keeps_what_was_asked_for(shipments: Database) -> None:

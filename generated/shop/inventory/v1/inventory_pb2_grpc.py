@@ -66,6 +66,11 @@ class InventoryServiceStub:
                 request_serializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.ListStockRequest.SerializeToString,
                 response_deserializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.ListStockResponse.FromString,
                 _registered_method=True)
+        self.ReadEvents = channel.unary_stream(
+                '/shop.inventory.v1.InventoryService/ReadEvents',
+                request_serializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.ReadEventsRequest.SerializeToString,
+                response_deserializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.ReadEventsResponse.FromString,
+                _registered_method=True)
 
 
 class InventoryServiceServicer:
@@ -86,7 +91,7 @@ class InventoryServiceServicer:
     def ReserveStock(self, request, context):
         """Checks and reserves the stock of an order in one atomic step: all lines or
         none. A repeat for the same order returns the first reservation, as it is
-        now.
+        now; an order that was refused stays refused.
 
         Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (OUT_OF_STOCK,
         UNKNOWN_PRODUCT, PRICE_CHANGED, RESERVATION_CLOSED when the order's
@@ -133,6 +138,17 @@ class InventoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadEvents(self, request, context):
+        """Streams every event of this service, or those of some types, in the order of
+        commitment, from the first or after the last position already seen. Resumable; it reads the
+        service's own record, so it reaches back further than the broker.
+
+        Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InventoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -165,6 +181,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.ListStock,
                     request_deserializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.ListStockRequest.FromString,
                     response_serializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.ListStockResponse.SerializeToString,
+            ),
+            'ReadEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadEvents,
+                    request_deserializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.ReadEventsRequest.FromString,
+                    response_serializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.ReadEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -331,6 +352,33 @@ class InventoryService:
             '/shop.inventory.v1.InventoryService/ListStock',
             shop_dot_inventory_dot_v1_dot_inventory__pb2.ListStockRequest.SerializeToString,
             shop_dot_inventory_dot_v1_dot_inventory__pb2.ListStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shop.inventory.v1.InventoryService/ReadEvents',
+            shop_dot_inventory_dot_v1_dot_inventory__pb2.ReadEventsRequest.SerializeToString,
+            shop_dot_inventory_dot_v1_dot_inventory__pb2.ReadEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ class InventoryServiceStub:
     ReserveStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ReserveStockRequest, _inventory_pb2.ReserveStockResponse]
     """Checks and reserves the stock of an order in one atomic step: all lines or
     none. A repeat for the same order returns the first reservation, as it is
-    now.
+    now; an order that was refused stays refused.
 
     Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (OUT_OF_STOCK,
     UNKNOWN_PRODUCT, PRICE_CHANGED, RESERVATION_CLOSED when the order's
@@ -53,6 +53,13 @@ class InventoryServiceStub:
     """Streams all products, ordered by SKU, beginning after `after_sku`.
 
     Errors: INVALID_ARGUMENT.
+    """
+    ReadEvents: _aio.UnaryStreamMultiCallable[_inventory_pb2.ReadEventsRequest, _inventory_pb2.ReadEventsResponse]
+    """Streams every event of this service, or those of some types, in the order of
+    commitment, from the first or after the last position already seen. Resumable; it reads the
+    service's own record, so it reaches back further than the broker.
+
+    Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
     """
 
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -80,7 +87,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_inventory_pb2.ReserveStockResponse]:
         """Checks and reserves the stock of an order in one atomic step: all lines or
         none. A repeat for the same order returns the first reservation, as it is
-        now.
+        now; an order that was refused stays refused.
 
         Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (OUT_OF_STOCK,
         UNKNOWN_PRODUCT, PRICE_CHANGED, RESERVATION_CLOSED when the order's
@@ -130,6 +137,19 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams all products, ordered by SKU, beginning after `after_sku`.
 
         Errors: INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadEvents(
+        self,
+        request: _inventory_pb2.ReadEventsRequest,
+        context: _aio.ServicerContext[_inventory_pb2.ReadEventsRequest, _abc.AsyncIterator[_inventory_pb2.ReadEventsResponse]],
+    ) -> _abc.AsyncIterator[_inventory_pb2.ReadEventsResponse]:
+        """Streams every event of this service, or those of some types, in the order of
+        commitment, from the first or after the last position already seen. Resumable; it reads the
+        service's own record, so it reaches back further than the broker.
+
+        Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
         """
 
 def add_InventoryServiceServicer_to_server(servicer: InventoryServiceServicer, server: _aio.Server) -> None: ...

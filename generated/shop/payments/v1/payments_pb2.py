@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from shop.common.v1 import event_pb2 as shop_dot_common_dot_v1_dot_event__pb2
 from shop.common.v1 import money_pb2 as shop_dot_common_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/payments/v1/payments.proto\x12\x10shop.payments.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashop/common/v1/money.proto\"\x8a\x02\n\x07Payment\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12-\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x06\x61mount\x12\x34\n\x05state\x18\x04 \x01(\x0e\x32\x1e.shop.payments.v1.PaymentStateR\x05state\x12%\n\x0e\x64\x65\x63line_reason\x18\x05 \x01(\tR\rdeclineReason\x12\x39\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\"\xf2\x01\n\rChargeRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12t\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x15.shop.common.v1.MoneyBE\xbaHB\xba\x01<\n\x0f\x61mount.positive\x12\x13must be more than 0\x1a\x14this.minor_units > 0\xc8\x01\x01R\x06\x61mount\x12\x46\n\ncard_token\x18\x03 \x01(\tB\'\x18\x01\x80\x01\x01\xbaH\x1fr\x1a\x32\x18^tok_[A-Za-z0-9_]{1,60}$\xd8\x01\x01R\tcardToken\"E\n\x0e\x43hargeResponse\x12\x33\n\x07payment\x18\x01 \x01(\x0b\x32\x19.shop.payments.v1.PaymentR\x07payment\"4\n\rRefundRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"E\n\x0eRefundResponse\x12\x33\n\x07payment\x18\x01 \x01(\x0b\x32\x19.shop.payments.v1.PaymentR\x07payment\"8\n\x11GetPaymentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"I\n\x12GetPaymentResponse\x12\x33\n\x07payment\x18\x01 \x01(\x0b\x32\x19.shop.payments.v1.PaymentR\x07payment*\xb9\x01\n\x0cPaymentState\x12\x1d\n\x19PAYMENT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15PAYMENT_STATE_PENDING\x10\x01\x12\x1a\n\x16PAYMENT_STATE_CAPTURED\x10\x02\x12\x1a\n\x16PAYMENT_STATE_DECLINED\x10\x03\x12\x1b\n\x17PAYMENT_STATE_REFUNDING\x10\x04\x12\x1a\n\x16PAYMENT_STATE_REFUNDED\x10\x05\x32\xbf\x05\n\x0ePaymentService\x12\xca\x02\n\x06\x43harge\x12\x1f.shop.payments.v1.ChargeRequest\x1a .shop.payments.v1.ChargeResponse\"\xfc\x01\x92\xf4\x18\xf7\x01\x42;\n1shop.orders.v1.OrderService/GetPaymentInstruction\x12\x06\x10\x80\xca\xb5\xee\x01\x42\x32\n,shop.sandbox.v1.CardProcessorService/Capture\x12\x02\x08\x08RF\n&shop.payments.v1.PaymentService/Refund\x12\x1c\n\x08order_id\x12\x10request.order_idj\x02\x08\x01r\rCARD_DECLINEDr\x10PAYMENT_REFUNDEDr\x0e\x41MOUNT_CHANGED\x82\x01\x06\n\x02\x08\t\x10\x02\x12\x8c\x01\n\x06Refund\x12\x1f.shop.payments.v1.RefundRequest\x1a .shop.payments.v1.RefundResponse\"?\x90\x02\x02\x92\xf4\x18\x38\x42\x32\n,shop.sandbox.v1.CardProcessorService/Reverse\x12\x02\x08\x08j\x02\x08\x02\x12}\n\nGetPayment\x12#.shop.payments.v1.GetPaymentRequest\x1a$.shop.payments.v1.GetPaymentResponse\"$\x90\x02\x01\x92\xf4\x18\x1d\n\x02\x08\x02\"\x10\t\x00\x00\x00\x00\x00\xc0W@\x12\x05\x10\x80\xda\xc4\t2\x02\x08\x02:\x01*\x1aR\x92\xf4\x18N\n\rteam-payments\x12=\n\x02\x08\n\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersx\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/payments/v1/payments.proto\x12\x10shop.payments.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashop/common/v1/event.proto\x1a\x1ashop/common/v1/money.proto\"\x8a\x02\n\x07Payment\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12-\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x06\x61mount\x12\x34\n\x05state\x18\x04 \x01(\x0e\x32\x1e.shop.payments.v1.PaymentStateR\x05state\x12%\n\x0e\x64\x65\x63line_reason\x18\x05 \x01(\tR\rdeclineReason\x12\x39\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\"\xf2\x01\n\rChargeRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12t\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x15.shop.common.v1.MoneyBE\xbaHB\xba\x01<\n\x0f\x61mount.positive\x12\x13must be more than 0\x1a\x14this.minor_units > 0\xc8\x01\x01R\x06\x61mount\x12\x46\n\ncard_token\x18\x03 \x01(\tB\'\x18\x01\x80\x01\x01\xbaH\x1fr\x1a\x32\x18^tok_[A-Za-z0-9_]{1,60}$\xd8\x01\x01R\tcardToken\"E\n\x0e\x43hargeResponse\x12\x33\n\x07payment\x18\x01 \x01(\x0b\x32\x19.shop.payments.v1.PaymentR\x07payment\"4\n\rRefundRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"E\n\x0eRefundResponse\x12\x33\n\x07payment\x18\x01 \x01(\x0b\x32\x19.shop.payments.v1.PaymentR\x07payment\"8\n\x11GetPaymentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"I\n\x12GetPaymentResponse\x12\x33\n\x07payment\x18\x01 \x01(\x0b\x32\x19.shop.payments.v1.PaymentR\x07payment\"\xa0\x01\n\x11ReadEventsRequest\x12.\n\x0e\x61\x66ter_position\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterPosition\x12\x16\n\x06\x66ollow\x18\x02 \x01(\x08R\x06\x66ollow\x12\x43\n\x05types\x18\x03 \x03(\tB-\xbaH*\x92\x01\'\x10\x64\"#r!2\x1f^[A-Za-z_][A-Za-z0-9_.]{0,199}$R\x05types\"c\n\x12ReadEventsResponse\x12\x1a\n\x08position\x18\x01 \x01(\x03R\x08position\x12\x31\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1b.shop.common.v1.EventRecordR\x05\x65vent*\xb9\x01\n\x0cPaymentState\x12\x1d\n\x19PAYMENT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15PAYMENT_STATE_PENDING\x10\x01\x12\x1a\n\x16PAYMENT_STATE_CAPTURED\x10\x02\x12\x1a\n\x16PAYMENT_STATE_DECLINED\x10\x03\x12\x1b\n\x17PAYMENT_STATE_REFUNDING\x10\x04\x12\x1a\n\x16PAYMENT_STATE_REFUNDED\x10\x05\x32\xea\x06\n\x0ePaymentService\x12\xca\x02\n\x06\x43harge\x12\x1f.shop.payments.v1.ChargeRequest\x1a .shop.payments.v1.ChargeResponse\"\xfc\x01\x92\xf4\x18\xf7\x01\x42;\n1shop.orders.v1.OrderService/GetPaymentInstruction\x12\x06\x10\x80\xca\xb5\xee\x01\x42\x32\n,shop.sandbox.v1.CardProcessorService/Capture\x12\x02\x08\x08RF\n&shop.payments.v1.PaymentService/Refund\x12\x1c\n\x08order_id\x12\x10request.order_idj\x02\x08\x01r\rCARD_DECLINEDr\x10PAYMENT_REFUNDEDr\x0e\x41MOUNT_CHANGED\x82\x01\x06\n\x02\x08\t\x10\x02\x12\x8c\x01\n\x06Refund\x12\x1f.shop.payments.v1.RefundRequest\x1a .shop.payments.v1.RefundResponse\"?\x90\x02\x02\x92\xf4\x18\x38\x42\x32\n,shop.sandbox.v1.CardProcessorService/Reverse\x12\x02\x08\x08j\x02\x08\x02\x12}\n\nGetPayment\x12#.shop.payments.v1.GetPaymentRequest\x1a$.shop.payments.v1.GetPaymentResponse\"$\x90\x02\x01\x92\xf4\x18\x1d\n\x02\x08\x02\"\x10\t\x00\x00\x00\x00\x00\xc0W@\x12\x05\x10\x80\xda\xc4\t2\x02\x08\x02:\x01*\x12\xa8\x01\n\nReadEvents\x12#.shop.payments.v1.ReadEventsRequest\x1a$.shop.payments.v1.ReadEventsResponse\"M\x90\x02\x01\x92\xf4\x18\x46\x32\x02\x08\x03:\x01*Z\x1a\n\x0e\x61\x66ter_position\x12\x08positionb\r\n\x03\x08\x90\x1c\x12\x02\x08Z\x1a\x02\x08\x1er\x12POSITION_IN_FUTURE0\x01\x1aR\x92\xf4\x18N\n\rteam-payments\x12=\n\x02\x08\n\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersx\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +45,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFUNDREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_GETPAYMENTREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_GETPAYMENTREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_READEVENTSREQUEST'].fields_by_name['after_position']._loaded_options = None
+  _globals['_READEVENTSREQUEST'].fields_by_name['after_position']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_READEVENTSREQUEST'].fields_by_name['types']._loaded_options = None
+  _globals['_READEVENTSREQUEST'].fields_by_name['types']._serialized_options = b'\272H*\222\001\'\020d\"#r!2\037^[A-Za-z_][A-Za-z0-9_.]{0,199}$'
   _globals['_PAYMENTSERVICE']._loaded_options = None
   _globals['_PAYMENTSERVICE']._serialized_options = b'\222\364\030N\n\rteam-payments\022=\n\002\010\n\032\020\010\003\022\005\020\200\302\327/\032\002\010\n\"\001\016*\0002\002\010\001:\035spiffe://shop.internal/ordersx\002'
   _globals['_PAYMENTSERVICE'].methods_by_name['Charge']._loaded_options = None
@@ -52,22 +57,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAYMENTSERVICE'].methods_by_name['Refund']._serialized_options = b'\220\002\002\222\364\0308B2\n,shop.sandbox.v1.CardProcessorService/Reverse\022\002\010\010j\002\010\002'
   _globals['_PAYMENTSERVICE'].methods_by_name['GetPayment']._loaded_options = None
   _globals['_PAYMENTSERVICE'].methods_by_name['GetPayment']._serialized_options = b'\220\002\001\222\364\030\035\n\002\010\002\"\020\t\000\000\000\000\000\300W@\022\005\020\200\332\304\t2\002\010\002:\001*'
-  _globals['_PAYMENTSTATE']._serialized_start=982
-  _globals['_PAYMENTSTATE']._serialized_end=1167
-  _globals['_PAYMENT']._serialized_start=139
-  _globals['_PAYMENT']._serialized_end=405
-  _globals['_CHARGEREQUEST']._serialized_start=408
-  _globals['_CHARGEREQUEST']._serialized_end=650
-  _globals['_CHARGERESPONSE']._serialized_start=652
-  _globals['_CHARGERESPONSE']._serialized_end=721
-  _globals['_REFUNDREQUEST']._serialized_start=723
-  _globals['_REFUNDREQUEST']._serialized_end=775
-  _globals['_REFUNDRESPONSE']._serialized_start=777
-  _globals['_REFUNDRESPONSE']._serialized_end=846
-  _globals['_GETPAYMENTREQUEST']._serialized_start=848
-  _globals['_GETPAYMENTREQUEST']._serialized_end=904
-  _globals['_GETPAYMENTRESPONSE']._serialized_start=906
-  _globals['_GETPAYMENTRESPONSE']._serialized_end=979
-  _globals['_PAYMENTSERVICE']._serialized_start=1170
-  _globals['_PAYMENTSERVICE']._serialized_end=1873
+  _globals['_PAYMENTSERVICE'].methods_by_name['ReadEvents']._loaded_options = None
+  _globals['_PAYMENTSERVICE'].methods_by_name['ReadEvents']._serialized_options = b'\220\002\001\222\364\030F2\002\010\003:\001*Z\032\n\016after_position\022\010positionb\r\n\003\010\220\034\022\002\010Z\032\002\010\036r\022POSITION_IN_FUTURE'
+  _globals['_PAYMENTSTATE']._serialized_start=1274
+  _globals['_PAYMENTSTATE']._serialized_end=1459
+  _globals['_PAYMENT']._serialized_start=167
+  _globals['_PAYMENT']._serialized_end=433
+  _globals['_CHARGEREQUEST']._serialized_start=436
+  _globals['_CHARGEREQUEST']._serialized_end=678
+  _globals['_CHARGERESPONSE']._serialized_start=680
+  _globals['_CHARGERESPONSE']._serialized_end=749
+  _globals['_REFUNDREQUEST']._serialized_start=751
+  _globals['_REFUNDREQUEST']._serialized_end=803
+  _globals['_REFUNDRESPONSE']._serialized_start=805
+  _globals['_REFUNDRESPONSE']._serialized_end=874
+  _globals['_GETPAYMENTREQUEST']._serialized_start=876
+  _globals['_GETPAYMENTREQUEST']._serialized_end=932
+  _globals['_GETPAYMENTRESPONSE']._serialized_start=934
+  _globals['_GETPAYMENTRESPONSE']._serialized_end=1007
+  _globals['_READEVENTSREQUEST']._serialized_start=1010
+  _globals['_READEVENTSREQUEST']._serialized_end=1170
+  _globals['_READEVENTSRESPONSE']._serialized_start=1172
+  _globals['_READEVENTSRESPONSE']._serialized_end=1271
+  _globals['_PAYMENTSERVICE']._serialized_start=1462
+  _globals['_PAYMENTSERVICE']._serialized_end=2336
 # @@protoc_insertion_point(module_scope)

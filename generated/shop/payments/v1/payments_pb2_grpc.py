@@ -51,6 +51,11 @@ class PaymentServiceStub:
                 request_serializer=shop_dot_payments_dot_v1_dot_payments__pb2.GetPaymentRequest.SerializeToString,
                 response_deserializer=shop_dot_payments_dot_v1_dot_payments__pb2.GetPaymentResponse.FromString,
                 _registered_method=True)
+        self.ReadEvents = channel.unary_stream(
+                '/shop.payments.v1.PaymentService/ReadEvents',
+                request_serializer=shop_dot_payments_dot_v1_dot_payments__pb2.ReadEventsRequest.SerializeToString,
+                response_deserializer=shop_dot_payments_dot_v1_dot_payments__pb2.ReadEventsResponse.FromString,
+                _registered_method=True)
 
 
 class PaymentServiceServicer:
@@ -88,6 +93,17 @@ class PaymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadEvents(self, request, context):
+        """Streams every event of this service, or those of some types, in the order of
+        commitment, from the first or after the last position already seen. Resumable; it reads the
+        service's own record, so it reaches back further than the broker.
+
+        Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PaymentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -105,6 +121,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.GetPayment,
                     request_deserializer=shop_dot_payments_dot_v1_dot_payments__pb2.GetPaymentRequest.FromString,
                     response_serializer=shop_dot_payments_dot_v1_dot_payments__pb2.GetPaymentResponse.SerializeToString,
+            ),
+            'ReadEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadEvents,
+                    request_deserializer=shop_dot_payments_dot_v1_dot_payments__pb2.ReadEventsRequest.FromString,
+                    response_serializer=shop_dot_payments_dot_v1_dot_payments__pb2.ReadEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -190,6 +211,33 @@ class PaymentService:
             '/shop.payments.v1.PaymentService/GetPayment',
             shop_dot_payments_dot_v1_dot_payments__pb2.GetPaymentRequest.SerializeToString,
             shop_dot_payments_dot_v1_dot_payments__pb2.GetPaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shop.payments.v1.PaymentService/ReadEvents',
+            shop_dot_payments_dot_v1_dot_payments__pb2.ReadEventsRequest.SerializeToString,
+            shop_dot_payments_dot_v1_dot_payments__pb2.ReadEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,13 @@ class PaymentServiceStub:
 
     Errors: INVALID_ARGUMENT; NOT_FOUND.
     """
+    ReadEvents: _aio.UnaryStreamMultiCallable[_payments_pb2.ReadEventsRequest, _payments_pb2.ReadEventsResponse]
+    """Streams every event of this service, or those of some types, in the order of
+    commitment, from the first or after the last position already seen. Resumable; it reads the
+    service's own record, so it reaches back further than the broker.
+
+    Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
+    """
 
 class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Moves money. It stands alone because it is the only service that talks to
@@ -76,6 +83,19 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the payment of an order.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadEvents(
+        self,
+        request: _payments_pb2.ReadEventsRequest,
+        context: _aio.ServicerContext[_payments_pb2.ReadEventsRequest, _abc.AsyncIterator[_payments_pb2.ReadEventsResponse]],
+    ) -> _abc.AsyncIterator[_payments_pb2.ReadEventsResponse]:
+        """Streams every event of this service, or those of some types, in the order of
+        commitment, from the first or after the last position already seen. Resumable; it reads the
+        service's own record, so it reaches back further than the broker.
+
+        Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
         """
 
 def add_PaymentServiceServicer_to_server(servicer: PaymentServiceServicer, server: _aio.Server) -> None: ...

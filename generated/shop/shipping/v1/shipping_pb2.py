@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from shop.common.v1 import address_pb2 as shop_dot_common_dot_v1_dot_address__pb2
+from shop.common.v1 import event_pb2 as shop_dot_common_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/shipping/v1/shipping.proto\x12\x10shop.shipping.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshop/common/v1/address.proto\"\x9e\x02\n\x08Shipment\x12\x1f\n\x0bshipment_id\x18\x01 \x01(\tR\nshipmentId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32\x1f.shop.shipping.v1.ShipmentStateR\x05state\x12\'\n\x0ftracking_number\x18\x04 \x01(\tR\x0etrackingNumber\x12\x14\n\x05units\x18\x05 \x01(\x03R\x05units\x12%\n\x0erefusal_reason\x18\x06 \x01(\tR\rrefusalReason\x12\x39\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\"p\n\nParcelLine\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12&\n\x08quantity\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N \x00R\x08quantity\"\x99\x02\n\x15\x43reateShipmentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12\x38\n\x07ship_to\x18\x02 \x01(\x0b\x32\x17.shop.common.v1.AddressB\x06\xbaH\x03\xc8\x01\x01R\x06shipTo\x12\xa0\x01\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.shop.shipping.v1.ParcelLineBl\xbaHi\x92\x01\x04\x08\x01\x10\x64\xba\x01_\n\x10lines.unique_sku\x12\x1amust contain each SKU once\x1a/size(this) > 100 || this.map(l, l.sku).unique()R\x05lines\"P\n\x16\x43reateShipmentResponse\x12\x36\n\x08shipment\x18\x01 \x01(\x0b\x32\x1a.shop.shipping.v1.ShipmentR\x08shipment\"<\n\x15\x43\x61ncelShipmentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"P\n\x16\x43\x61ncelShipmentResponse\x12\x36\n\x08shipment\x18\x01 \x01(\x0b\x32\x1a.shop.shipping.v1.ShipmentR\x08shipment\"9\n\x12GetShipmentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"M\n\x13GetShipmentResponse\x12\x36\n\x08shipment\x18\x01 \x01(\x0b\x32\x1a.shop.shipping.v1.ShipmentR\x08shipment*\xbf\x01\n\rShipmentState\x12\x1e\n\x1aSHIPMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SHIPMENT_STATE_PENDING\x10\x01\x12\x19\n\x15SHIPMENT_STATE_BOOKED\x10\x02\x12\x1a\n\x16SHIPMENT_STATE_REFUSED\x10\x03\x12\x1d\n\x19SHIPMENT_STATE_CANCELLING\x10\x04\x12\x1c\n\x18SHIPMENT_STATE_CANCELLED\x10\x05\x32\xc5\x05\n\x0fShippingService\x12\xa0\x02\n\x0e\x43reateShipment\x12\'.shop.shipping.v1.CreateShipmentRequest\x1a(.shop.shipping.v1.CreateShipmentResponse\"\xba\x01\x92\xf4\x18\xb5\x01\x42/\n)shop.sandbox.v1.CarrierService/BookParcel\x12\x02\x08\x04RO\n/shop.shipping.v1.ShippingService/CancelShipment\x12\x1c\n\x08order_id\x12\x10request.order_idj\x02\x08\x01r\nNO_CARRIERr\x12SHIPMENT_CANCELLED\x82\x01\x0c\n\x08\x08\x04\x10\x80\xca\xb5\xee\x01\x10\x02\x12\xb7\x01\n\x0e\x43\x61ncelShipment\x12\'.shop.shipping.v1.CancelShipmentRequest\x1a(.shop.shipping.v1.CancelShipmentResponse\"R\x90\x02\x02\x92\xf4\x18KB1\n+shop.sandbox.v1.CarrierService/CancelParcel\x12\x02\x08\x04j\x02\x08\x02r\x12PARCEL_HANDED_OVER\x12\x80\x01\n\x0bGetShipment\x12$.shop.shipping.v1.GetShipmentRequest\x1a%.shop.shipping.v1.GetShipmentResponse\"$\x90\x02\x01\x92\xf4\x18\x1d\n\x02\x08\x02\"\x10\t\x00\x00\x00\x00\x00\xc0W@\x12\x05\x10\x80\xda\xc4\t2\x02\x08\x02:\x01*\x1aR\x92\xf4\x18N\n\rteam-shipping\x12=\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersx\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/shipping/v1/shipping.proto\x12\x10shop.shipping.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshop/common/v1/address.proto\x1a\x1ashop/common/v1/event.proto\"\x9e\x02\n\x08Shipment\x12\x1f\n\x0bshipment_id\x18\x01 \x01(\tR\nshipmentId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32\x1f.shop.shipping.v1.ShipmentStateR\x05state\x12\'\n\x0ftracking_number\x18\x04 \x01(\tR\x0etrackingNumber\x12\x14\n\x05units\x18\x05 \x01(\x03R\x05units\x12%\n\x0erefusal_reason\x18\x06 \x01(\tR\rrefusalReason\x12\x39\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\"p\n\nParcelLine\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12&\n\x08quantity\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N \x00R\x08quantity\"\x99\x02\n\x15\x43reateShipmentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12\x38\n\x07ship_to\x18\x02 \x01(\x0b\x32\x17.shop.common.v1.AddressB\x06\xbaH\x03\xc8\x01\x01R\x06shipTo\x12\xa0\x01\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.shop.shipping.v1.ParcelLineBl\xbaHi\x92\x01\x04\x08\x01\x10\x64\xba\x01_\n\x10lines.unique_sku\x12\x1amust contain each SKU once\x1a/size(this) > 100 || this.map(l, l.sku).unique()R\x05lines\"P\n\x16\x43reateShipmentResponse\x12\x36\n\x08shipment\x18\x01 \x01(\x0b\x32\x1a.shop.shipping.v1.ShipmentR\x08shipment\"<\n\x15\x43\x61ncelShipmentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"P\n\x16\x43\x61ncelShipmentResponse\x12\x36\n\x08shipment\x18\x01 \x01(\x0b\x32\x1a.shop.shipping.v1.ShipmentR\x08shipment\"9\n\x12GetShipmentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"M\n\x13GetShipmentResponse\x12\x36\n\x08shipment\x18\x01 \x01(\x0b\x32\x1a.shop.shipping.v1.ShipmentR\x08shipment\"\xa0\x01\n\x11ReadEventsRequest\x12.\n\x0e\x61\x66ter_position\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterPosition\x12\x16\n\x06\x66ollow\x18\x02 \x01(\x08R\x06\x66ollow\x12\x43\n\x05types\x18\x03 \x03(\tB-\xbaH*\x92\x01\'\x10\x64\"#r!2\x1f^[A-Za-z_][A-Za-z0-9_.]{0,199}$R\x05types\"c\n\x12ReadEventsResponse\x12\x1a\n\x08position\x18\x01 \x01(\x03R\x08position\x12\x31\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1b.shop.common.v1.EventRecordR\x05\x65vent*\xbf\x01\n\rShipmentState\x12\x1e\n\x1aSHIPMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SHIPMENT_STATE_PENDING\x10\x01\x12\x19\n\x15SHIPMENT_STATE_BOOKED\x10\x02\x12\x1a\n\x16SHIPMENT_STATE_REFUSED\x10\x03\x12\x1d\n\x19SHIPMENT_STATE_CANCELLING\x10\x04\x12\x1c\n\x18SHIPMENT_STATE_CANCELLED\x10\x05\x32\xf0\x06\n\x0fShippingService\x12\xa0\x02\n\x0e\x43reateShipment\x12\'.shop.shipping.v1.CreateShipmentRequest\x1a(.shop.shipping.v1.CreateShipmentResponse\"\xba\x01\x92\xf4\x18\xb5\x01\x42/\n)shop.sandbox.v1.CarrierService/BookParcel\x12\x02\x08\x04RO\n/shop.shipping.v1.ShippingService/CancelShipment\x12\x1c\n\x08order_id\x12\x10request.order_idj\x02\x08\x01r\nNO_CARRIERr\x12SHIPMENT_CANCELLED\x82\x01\x0c\n\x08\x08\x04\x10\x80\xca\xb5\xee\x01\x10\x02\x12\xb7\x01\n\x0e\x43\x61ncelShipment\x12\'.shop.shipping.v1.CancelShipmentRequest\x1a(.shop.shipping.v1.CancelShipmentResponse\"R\x90\x02\x02\x92\xf4\x18KB1\n+shop.sandbox.v1.CarrierService/CancelParcel\x12\x02\x08\x04j\x02\x08\x02r\x12PARCEL_HANDED_OVER\x12\x80\x01\n\x0bGetShipment\x12$.shop.shipping.v1.GetShipmentRequest\x1a%.shop.shipping.v1.GetShipmentResponse\"$\x90\x02\x01\x92\xf4\x18\x1d\n\x02\x08\x02\"\x10\t\x00\x00\x00\x00\x00\xc0W@\x12\x05\x10\x80\xda\xc4\t2\x02\x08\x02:\x01*\x12\xa8\x01\n\nReadEvents\x12#.shop.shipping.v1.ReadEventsRequest\x1a$.shop.shipping.v1.ReadEventsResponse\"M\x90\x02\x01\x92\xf4\x18\x46\x32\x02\x08\x03:\x01*Z\x1a\n\x0e\x61\x66ter_position\x12\x08positionb\r\n\x03\x08\x90\x1c\x12\x02\x08Z\x1a\x02\x08\x1er\x12POSITION_IN_FUTURE0\x01\x1aR\x92\xf4\x18N\n\rteam-shipping\x12=\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersx\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +49,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELSHIPMENTREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_GETSHIPMENTREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_GETSHIPMENTREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_READEVENTSREQUEST'].fields_by_name['after_position']._loaded_options = None
+  _globals['_READEVENTSREQUEST'].fields_by_name['after_position']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_READEVENTSREQUEST'].fields_by_name['types']._loaded_options = None
+  _globals['_READEVENTSREQUEST'].fields_by_name['types']._serialized_options = b'\272H*\222\001\'\020d\"#r!2\037^[A-Za-z_][A-Za-z0-9_.]{0,199}$'
   _globals['_SHIPPINGSERVICE']._loaded_options = None
   _globals['_SHIPPINGSERVICE']._serialized_options = b'\222\364\030N\n\rteam-shipping\022=\n\002\010\005\032\020\010\003\022\005\020\200\302\327/\032\002\010\n\"\001\016*\0002\002\010\001:\035spiffe://shop.internal/ordersx\002'
   _globals['_SHIPPINGSERVICE'].methods_by_name['CreateShipment']._loaded_options = None
@@ -56,24 +61,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHIPPINGSERVICE'].methods_by_name['CancelShipment']._serialized_options = b'\220\002\002\222\364\030KB1\n+shop.sandbox.v1.CarrierService/CancelParcel\022\002\010\004j\002\010\002r\022PARCEL_HANDED_OVER'
   _globals['_SHIPPINGSERVICE'].methods_by_name['GetShipment']._loaded_options = None
   _globals['_SHIPPINGSERVICE'].methods_by_name['GetShipment']._serialized_options = b'\220\002\001\222\364\030\035\n\002\010\002\"\020\t\000\000\000\000\000\300W@\022\005\020\200\332\304\t2\002\010\002:\001*'
-  _globals['_SHIPMENTSTATE']._serialized_start=1192
-  _globals['_SHIPMENTSTATE']._serialized_end=1383
-  _globals['_SHIPMENT']._serialized_start=141
-  _globals['_SHIPMENT']._serialized_end=427
-  _globals['_PARCELLINE']._serialized_start=429
-  _globals['_PARCELLINE']._serialized_end=541
-  _globals['_CREATESHIPMENTREQUEST']._serialized_start=544
-  _globals['_CREATESHIPMENTREQUEST']._serialized_end=825
-  _globals['_CREATESHIPMENTRESPONSE']._serialized_start=827
-  _globals['_CREATESHIPMENTRESPONSE']._serialized_end=907
-  _globals['_CANCELSHIPMENTREQUEST']._serialized_start=909
-  _globals['_CANCELSHIPMENTREQUEST']._serialized_end=969
-  _globals['_CANCELSHIPMENTRESPONSE']._serialized_start=971
-  _globals['_CANCELSHIPMENTRESPONSE']._serialized_end=1051
-  _globals['_GETSHIPMENTREQUEST']._serialized_start=1053
-  _globals['_GETSHIPMENTREQUEST']._serialized_end=1110
-  _globals['_GETSHIPMENTRESPONSE']._serialized_start=1112
-  _globals['_GETSHIPMENTRESPONSE']._serialized_end=1189
-  _globals['_SHIPPINGSERVICE']._serialized_start=1386
-  _globals['_SHIPPINGSERVICE']._serialized_end=2095
+  _globals['_SHIPPINGSERVICE'].methods_by_name['ReadEvents']._loaded_options = None
+  _globals['_SHIPPINGSERVICE'].methods_by_name['ReadEvents']._serialized_options = b'\220\002\001\222\364\030F2\002\010\003:\001*Z\032\n\016after_position\022\010positionb\r\n\003\010\220\034\022\002\010Z\032\002\010\036r\022POSITION_IN_FUTURE'
+  _globals['_SHIPMENTSTATE']._serialized_start=1484
+  _globals['_SHIPMENTSTATE']._serialized_end=1675
+  _globals['_SHIPMENT']._serialized_start=169
+  _globals['_SHIPMENT']._serialized_end=455
+  _globals['_PARCELLINE']._serialized_start=457
+  _globals['_PARCELLINE']._serialized_end=569
+  _globals['_CREATESHIPMENTREQUEST']._serialized_start=572
+  _globals['_CREATESHIPMENTREQUEST']._serialized_end=853
+  _globals['_CREATESHIPMENTRESPONSE']._serialized_start=855
+  _globals['_CREATESHIPMENTRESPONSE']._serialized_end=935
+  _globals['_CANCELSHIPMENTREQUEST']._serialized_start=937
+  _globals['_CANCELSHIPMENTREQUEST']._serialized_end=997
+  _globals['_CANCELSHIPMENTRESPONSE']._serialized_start=999
+  _globals['_CANCELSHIPMENTRESPONSE']._serialized_end=1079
+  _globals['_GETSHIPMENTREQUEST']._serialized_start=1081
+  _globals['_GETSHIPMENTREQUEST']._serialized_end=1138
+  _globals['_GETSHIPMENTRESPONSE']._serialized_start=1140
+  _globals['_GETSHIPMENTRESPONSE']._serialized_end=1217
+  _globals['_READEVENTSREQUEST']._serialized_start=1220
+  _globals['_READEVENTSREQUEST']._serialized_end=1380
+  _globals['_READEVENTSRESPONSE']._serialized_start=1382
+  _globals['_READEVENTSRESPONSE']._serialized_end=1481
+  _globals['_SHIPPINGSERVICE']._serialized_start=1678
+  _globals['_SHIPPINGSERVICE']._serialized_end=2558
 # @@protoc_insertion_point(module_scope)

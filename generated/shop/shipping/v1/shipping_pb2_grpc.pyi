@@ -35,6 +35,13 @@ class ShippingServiceStub:
 
     Errors: INVALID_ARGUMENT; NOT_FOUND.
     """
+    ReadEvents: _aio.UnaryStreamMultiCallable[_shipping_pb2.ReadEventsRequest, _shipping_pb2.ReadEventsResponse]
+    """Streams every event of this service, or those of some types, in the order of
+    commitment, from the first or after the last position already seen. Resumable; it reads the
+    service's own record, so it reaches back further than the broker.
+
+    Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
+    """
 
 class ShippingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Hands parcels to the carrier. It stands alone because a booked parcel cannot
@@ -74,6 +81,19 @@ class ShippingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the shipment of an order.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadEvents(
+        self,
+        request: _shipping_pb2.ReadEventsRequest,
+        context: _aio.ServicerContext[_shipping_pb2.ReadEventsRequest, _abc.AsyncIterator[_shipping_pb2.ReadEventsResponse]],
+    ) -> _abc.AsyncIterator[_shipping_pb2.ReadEventsResponse]:
+        """Streams every event of this service, or those of some types, in the order of
+        commitment, from the first or after the last position already seen. Resumable; it reads the
+        service's own record, so it reaches back further than the broker.
+
+        Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
         """
 
 def add_ShippingServiceServicer_to_server(servicer: ShippingServiceServicer, server: _aio.Server) -> None: ...
