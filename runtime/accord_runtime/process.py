@@ -61,6 +61,7 @@ MIGRATIONS: Final = [
     *position.MIGRATIONS,
     *publisher.LATER_MIGRATIONS,
     *jobs.MIGRATIONS,
+    *ownership.LATER_MIGRATIONS,
 ]
 
 GRACE: Final = 5.0

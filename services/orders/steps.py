@@ -1,153 +1,152 @@
 """The saga of an order: reserve, charge, ship, commit the stock, confirm.
 
-    step            kind           call                      undone by
-    reserve         compensatable  inventory.ReserveStock    ReleaseStock
-    charge          compensatable  payments.Charge           Refund
-    start_shipping  compensatable  none: records the pivot   nothing
-    ship            pivot          shipping.CreateShipment
-    commit_stock    retriable      inventory.CommitStock
-    confirm         retriable      none: the order has ended
+Which steps there are, in which order, at which of them the way back ends and how each is undone is
+in the contract of CreateOrder and of the RPCs that it names. Here is how their requests are filled
+and how their answers are kept, and two steps that call nobody: `start_shipping` writes that there
+is no way back from now on, `confirm` that the order has ended.
 
 CancelOrder and `start_shipping` both write the order under its lock, so exactly
 one of them wins.
 """
 
-import grpc
+from collections.abc import Callable
+from typing import Final
+
 from google.protobuf.message import Message
 
-from accord import idempotency_key
 from accord.errors import ServiceError
 from accord_runtime.database import Tx
 from accord_runtime.grpc import idempotency
-from accord_runtime.saga import Definition, Kind, Step
+from accord_runtime.saga import Call, Contract, Definition, Local
 from accord_runtime.service import Runtime
-from accord_runtime.work.table import Effect
 from services.orders import domain, store
-from shop.inventory.v1 import inventory_pb2
-from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
+from shop.inventory.v1.inventory_pb2 import (
+    CommitStockRequest,
+    ReserveLine,
+    ReserveStockRequest,
+    ReserveStockResponse,
+)
 from shop.orders.v1 import events_pb2 as events
 from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1.orders_pb2 import CreateOrderResponse, Order
-from shop.payments.v1 import payments_pb2
-from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
-from shop.shipping.v1 import shipping_pb2
-from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceStub
+from shop.payments.v1.payments_pb2 import ChargeRequest, ChargeResponse
+from shop.shipping.v1.shipping_pb2 import (
+    CreateShipmentRequest,
+    CreateShipmentResponse,
+    ParcelLine,
+)
+
+CREATE_ORDER: Final = "shop.orders.v1.OrderService/CreateOrder"
+INVENTORY: Final = "shop.inventory.v1.InventoryService"
+PAYMENTS: Final = "shop.payments.v1.PaymentService"
+SHIPPING: Final = "shop.shipping.v1.ShippingService"
 
 
 class OrderSteps:
-    """What each step does, against the other services."""
+    """What each step asks the other services, and what it writes."""
 
     def __init__(self, runtime: Runtime) -> None:
-        channel = runtime.mesh.channel
+        self._runtime = runtime
         self._database = runtime.database
         self._outbox = runtime.outbox
-        self._inventory = InventoryServiceStub(channel("inventory"))
-        self._payments = PaymentServiceStub(channel("payments"))
-        self._shipping = ShippingServiceStub(channel("shipping"))
 
     def definition(self) -> Definition:
-        """The saga, version 1."""
-        return Definition(
-            name="order",
-            version=1,
-            steps=(
-                Step("reserve", Kind.COMPENSATABLE, self._reserve, self._release),
-                Step("charge", Kind.COMPENSATABLE, self._charge, self._refund),
-                Step("start_shipping", Kind.COMPENSATABLE, self._start_shipping),
-                Step("ship", Kind.PIVOT, self._ship, skipped=self._shipped_by_hand),
-                Step("commit_stock", Kind.RETRIABLE, self._commit_stock, skipped=_nothing),
-                Step("confirm", Kind.RETRIABLE, self._confirm),
-            ),
-            refused=self._refused,
-            undone=self._undone,
-            cancelled=self._cancelled,
-        )
+        """The saga, version 1.
 
-    async def _reserve(self, order_id: str, key: str) -> Effect:
+        Raises:
+            ContractError: it is not what the contract says.
+        """
+        channel = self._runtime.mesh.channel
+        contract = Contract(
+            CREATE_ORDER,
+            {
+                INVENTORY: channel("inventory"),
+                PAYMENTS: channel("payments"),
+                SHIPPING: channel("shipping"),
+            },
+        )
+        reserve, commit_stock = f"{INVENTORY}/ReserveStock", f"{INVENTORY}/CommitStock"
+        charge, ship = f"{PAYMENTS}/Charge", f"{SHIPPING}/CreateShipment"
+        by_hand = self._shipped_by_hand
+        steps = contract.steps(
+            Call("reserve", reserve, self._reservation, self._reserved),
+            Call("charge", charge, self._payment, self._paid, amended=self._with_card),
+            Local("start_shipping", self._start_shipping),
+            Call("ship", ship, self._parcel, self._shipped, skipped=by_hand),
+            Call("commit_stock", commit_stock, _stock, skipped=_nothing),
+            Local("confirm", self._confirm),
+        )
+        return Definition("order", 1, steps, self._refused, self._undone, self._cancelled)
+
+    async def _reservation(self, order_id: str) -> ReserveStockRequest:
         order = await self._order(order_id)
         lines = (
-            inventory_pb2.ReserveLine(
-                sku=item.sku, quantity=item.quantity, unit_price=item.unit_price
-            )
+            ReserveLine(sku=item.sku, quantity=item.quantity, unit_price=item.unit_price)
             for item in order.items
         )
-        await self._inventory.ReserveStock(
-            inventory_pb2.ReserveStockRequest(order_id=order_id, lines=lines),
-            metadata=idempotency_key(key),
-        )
-        created = events.OrderCreated(
-            order_id=order_id, customer_id=order.customer_id, items=order.items, total=order.total
-        )
-        return self._then(order_id, pb.ORDER_STATUS_PENDING, created)
+        return ReserveStockRequest(order_id=order_id, lines=lines)
 
-    async def _release(self, order_id: str, key: str) -> None:
-        await self._inventory.ReleaseStock(
-            inventory_pb2.ReleaseStockRequest(order_id=order_id), metadata=idempotency_key(key)
-        )
-
-    async def _charge(self, order_id: str, key: str) -> Effect:
-        order = await self._order(order_id)
-        request = payments_pb2.ChargeRequest(order_id=order_id, amount=order.total)
-        try:
-            response = await self._payments.Charge(request, metadata=idempotency_key(key))
-        except grpc.RpcError as error:
-            fields = [violation.field for violation in ServiceError.from_rpc(error).violations]
-            if fields != ["card_token"]:
-                raise
-            # Payments of 0.1.0 does not ask for the card. It has refused before it did anything.
-            request.card_token = await self._database.read(
-                lambda tx: store.card_token(tx, order_id)
+    def _reserved(self, tx: Tx, order_id: str, answer: ReserveStockResponse) -> None:
+        def created(order: Order) -> Message:
+            return events.OrderCreated(
+                order_id=order_id,
+                customer_id=order.customer_id,
+                items=order.items,
+                total=order.total,
             )
-            response = await self._payments.Charge(request, metadata=idempotency_key(key))
-        paid = events.OrderPaid(
-            order_id=order_id, payment_id=response.payment.payment_id, amount=order.total
-        )
-        return self._then(order_id, pb.ORDER_STATUS_CREATED, paid)
 
-    async def _refund(self, order_id: str, key: str) -> None:
-        await self._payments.Refund(
-            payments_pb2.RefundRequest(order_id=order_id), metadata=idempotency_key(key)
-        )
+        self._then(tx, order_id, pb.ORDER_STATUS_PENDING, created)
 
-    async def _start_shipping(self, order_id: str, key: str) -> Effect:
-        started = events.OrderShippingStarted(order_id=order_id)
-        return self._then(order_id, pb.ORDER_STATUS_PAID, started)
-
-    async def _ship(self, order_id: str, key: str) -> Effect:
+    async def _payment(self, order_id: str) -> ChargeRequest:
         order = await self._order(order_id)
-        lines = (
-            shipping_pb2.ParcelLine(sku=item.sku, quantity=item.quantity) for item in order.items
-        )
-        response = await self._shipping.CreateShipment(
-            shipping_pb2.CreateShipmentRequest(
-                order_id=order_id, ship_to=order.ship_to, lines=lines
-            ),
-            metadata=idempotency_key(key),
-        )
+        return ChargeRequest(order_id=order_id, amount=order.total)
+
+    async def _with_card(
+        self, order_id: str, request: ChargeRequest, error: ServiceError
+    ) -> ChargeRequest | None:
+        """Payments of 0.1.0 does not ask for the card. It has refused before it did anything."""
+        if [violation.field for violation in error.violations] != ["card_token"]:
+            return None
+        token = await self._database.read(lambda tx: store.card_token(tx, order_id))
+        return ChargeRequest(order_id=order_id, amount=request.amount, card_token=token)
+
+    def _paid(self, tx: Tx, order_id: str, answer: ChargeResponse) -> None:
+        def paid(order: Order) -> Message:
+            payment_id = answer.payment.payment_id
+            return events.OrderPaid(order_id=order_id, payment_id=payment_id, amount=order.total)
+
+        self._then(tx, order_id, pb.ORDER_STATUS_CREATED, paid)
+
+    def _start_shipping(self, tx: Tx, order_id: str) -> None:
+        started = events.OrderShippingStarted(order_id=order_id)
+        self._then(tx, order_id, pb.ORDER_STATUS_PAID, lambda order: started)
+
+    async def _parcel(self, order_id: str) -> CreateShipmentRequest:
+        order = await self._order(order_id)
+        lines = (ParcelLine(sku=item.sku, quantity=item.quantity) for item in order.items)
+        return CreateShipmentRequest(order_id=order_id, ship_to=order.ship_to, lines=lines)
+
+    def _shipped(self, tx: Tx, order_id: str, answer: CreateShipmentResponse) -> None:
         shipped = events.OrderShipped(
             order_id=order_id,
-            shipment_id=response.shipment.shipment_id,
-            tracking_number=response.shipment.tracking_number,
+            shipment_id=answer.shipment.shipment_id,
+            tracking_number=answer.shipment.tracking_number,
         )
-        return self._then(order_id, pb.ORDER_STATUS_SHIPPING, shipped)
+        self._then(tx, order_id, pb.ORDER_STATUS_SHIPPING, lambda order: shipped)
 
     def _shipped_by_hand(self, tx: Tx, order_id: str) -> None:
-        self._then(order_id, pb.ORDER_STATUS_SHIPPING, events.OrderShipped(order_id=order_id))(tx)
+        self._shipped(tx, order_id, CreateShipmentResponse())
 
-    async def _commit_stock(self, order_id: str, key: str) -> None:
-        await self._inventory.CommitStock(
-            inventory_pb2.CommitStockRequest(order_id=order_id), metadata=idempotency_key(key)
-        )
+    def _confirm(self, tx: Tx, order_id: str) -> None:
+        def confirmed(order: Order) -> Message:
+            return events.OrderConfirmed(
+                order_id=order_id,
+                customer_id=order.customer_id,
+                total=order.total,
+                tracking_number=order.tracking_number,
+            )
 
-    async def _confirm(self, order_id: str, key: str) -> Effect:
-        order = await self._order(order_id)
-        confirmed = events.OrderConfirmed(
-            order_id=order_id,
-            customer_id=order.customer_id,
-            total=order.total,
-            tracking_number=order.tracking_number,
-        )
-        return self._then(order_id, pb.ORDER_STATUS_SHIPPED, confirmed)
+        self._then(tx, order_id, pb.ORDER_STATUS_SHIPPED, confirmed)
 
     def _refused(self, tx: Tx, order_id: str, step: str, error: ServiceError) -> None:
         order = store.get(tx, order_id, lock=True)
@@ -175,20 +174,26 @@ class OrderSteps:
     async def _order(self, order_id: str) -> Order:
         return await self._database.read(lambda tx: store.get(tx, order_id))
 
-    def _then(self, order_id: str, expected: "pb.OrderStatus.ValueType", event: Message) -> Effect:
+    def _then(
+        self,
+        tx: Tx,
+        order_id: str,
+        expected: "pb.OrderStatus.ValueType",
+        event: Callable[[Order], Message],
+    ) -> None:
         """Append an event, unless the order was cancelled while the step was under way."""
-
-        def write(tx: Tx) -> None:
-            order = store.get(tx, order_id, lock=True)
-            if order.status == expected:
-                self._happened(tx, order, event)
-
-        return write
+        order = store.get(tx, order_id, lock=True)
+        if order.status == expected:
+            self._happened(tx, order, event(order))
 
     def _happened(self, tx: Tx, order: Order, event: Message) -> None:
         store.happened(tx, self._outbox, order, event)
         # The first outcome is what CreateOrder answers, now and to every repeat.
         idempotency.settle(tx, order.order_id, CreateOrderResponse(order=order))
+
+
+async def _stock(order_id: str) -> CommitStockRequest:
+    return CommitStockRequest(order_id=order_id)
 
 
 def _nothing(tx: Tx, order_id: str) -> None:

@@ -38,7 +38,7 @@ from accord_runtime.grpc import page_tokens, validation
 from accord_runtime.jobs import jobs
 from accord_runtime.saga import orchestrator
 from accord_runtime.telemetry import setup
-from accord_runtime.work import executor, ownership, table
+from accord_runtime.work import executor, ownership, table, unserved
 from services.notifications import mail
 from services.notifications.steps import PATIENCE
 from services.orders import bulk, domain, watching
@@ -82,6 +82,10 @@ PROMISED: Final[list[tuple[str, str, Sequence[float]]]] = [
     # Background work, sagas, events.
     ("docs/operations.md", "the next step of an order | {} attempts, {} minutes",
      (len(orchestrator.DELAYS) + 1, sum(orchestrator.DELAYS) / 60)),
+    ("docs/operations.md", "If no process serves it for {} s", (unserved.UNSERVED,)),
+    ("docs/policies/compensation.md", "served such a queue for {} s", (unserved.UNSERVED,)),
+    ("docs/policies/compensation.md", "longer than an attempt of a step may take ({} s)",
+     (orchestrator.TIMEOUT,)),
     ("docs/operations.md", "an event that was received | {} attempts, {} s", USUAL),
     ("docs/operations.md", "a refund the processor has not confirmed | {} attempts, {} s", USUAL),
     ("docs/operations.md", "a parcel to be cancelled | {} attempts, {} s", USUAL),

@@ -83,6 +83,21 @@ import accord
 from shop.customers.v1.customers_pb2 import Customer, GetCustomerResponse
 mesh: accord.Mesh
 """,
+    "docs/policies/compensation.md": ANYTHING
+    + """
+import grpc.aio
+from accord_runtime.database import Tx
+from accord_runtime.saga import Call, Contract, Local
+from shop.payments.v1.payments_pb2 import ChargeRequest, ChargeResponse
+from shop.shipping.v1.shipping_pb2 import CreateShipmentRequest, CreateShipmentResponse
+payments: grpc.aio.Channel
+shipping: grpc.aio.Channel
+async def payment(order_id: str) -> ChargeRequest: raise NotImplementedError
+def paid(tx: Tx, order_id: str, answer: ChargeResponse) -> None: ...
+def start_shipping(tx: Tx, order_id: str) -> None: ...
+async def parcel(order_id: str) -> CreateShipmentRequest: raise NotImplementedError
+def shipped(tx: Tx, order_id: str, answer: CreateShipmentResponse) -> None: ...
+""",
     "docs/policies/deadline.md": ANYTHING
     + """
 import accord

@@ -15,7 +15,7 @@ from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2, duration_pb2
 from google.protobuf.message import Message
 
-from accord.contract.names import METHOD
+from accord.contract.names import METHOD, meant
 from accord.contract.policy_types import (
     CompensationPolicy,
     ContractError,
@@ -310,7 +310,8 @@ class Reader:
         if not steps:
             raise self._refuse("saga.steps", "is empty")
         if raw.pivot and raw.pivot not in raw.steps:
-            raise self._refuse("saga.pivot", f"{raw.pivot!r} is not one of the steps")
+            hint = meant(raw.pivot, raw.steps)
+            raise self._refuse("saga.pivot", f"{raw.pivot!r} is not one of the steps{hint}")
         return SagaPolicy(
             self._seconds("saga.timeout", raw.timeout), steps, f"/{raw.pivot}" if raw.pivot else ""
         )

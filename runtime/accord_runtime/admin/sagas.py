@@ -23,7 +23,7 @@ from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context, timestamp
 from accord_runtime.saga import Definition, Phase, Saga, Sagas, state_machine
-from accord_runtime.saga.orchestrator import QUEUE, SAGAS, load, step_name, to_saga
+from accord_runtime.saga.orchestrator import SAGAS, load, step_name, to_saga
 from accord_runtime.work import items, table
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.items import Item, State
@@ -69,7 +69,7 @@ class SagaServicer(SagaServiceServicer):
 
         def read(tx: Tx) -> pb.GetSagaResponse:
             saga = _load(tx, request.saga_id)
-            item = None if saga.position.ended else self._item(tx, saga.id)
+            item = None if saga.position.ended else _item(tx, saga)
             return pb.GetSagaResponse(
                 saga=self._message(saga),
                 history=[
@@ -93,10 +93,11 @@ class SagaServicer(SagaServiceServicer):
 
         def retry(tx: Tx) -> None:
             saga = _active(_load(tx, request.saga_id, lock=True))
-            item = self._item(tx, saga.id, lock=True)
+            item = _item(tx, saga, lock=True)
             if item is None:
                 # Nobody should have removed it; without it the saga would stand still for ever.
-                self._executor.enqueue(tx, QUEUE, saga.id, flow_at=saga.created_at)
+                self._definition(saga)
+                self._executor.enqueue(tx, saga.queue, saga.id, flow_at=saga.created_at)
             else:
                 retry_item(tx, item)
                 tx.after_commit(self._executor.wake)
@@ -123,7 +124,7 @@ class SagaServicer(SagaServiceServicer):
             saga = _load(tx, request.saga_id, lock=True)
             if saga.position != seen.position:
                 raise Aborted(message=f"saga {saga.id} has moved on")
-            item = self._item(tx, saga.id, lock=True)
+            item = _item(tx, saga, lock=True)
             if item is None or item.state is not State.PARKED:
                 raise FailedPrecondition(
                     "NOT_PARKED", f"step {step.name} of saga {saga.id} is not parked"
@@ -159,7 +160,7 @@ class SagaServicer(SagaServiceServicer):
             self._sagas.advance(tx, saga, state_machine.abandoned(saga.position), "abandoned")
             tx.execute(
                 "DELETE FROM work WHERE queue = :queue AND key = :key",
-                {"queue": QUEUE, "key": saga.id},
+                {"queue": saga.queue, "key": saga.id},
             )
 
         return await self._intervene(request, abandon, pb.AbandonSagaResponse)
@@ -200,9 +201,6 @@ class SagaServicer(SagaServiceServicer):
             raise FailedPrecondition("TOO_LATE", f"the pivot of saga {saga.id} has begun")
         return definition
 
-    def _item(self, tx: Tx, saga_id: str, *, lock: bool = False) -> Item | None:
-        return items.first(tx, QUEUE, saga_id, lock=lock)
-
     def _describe(self, tx: Tx, saga_id: str) -> str:
         """What the audit record says of it."""
         saga = _load(tx, saga_id)
@@ -212,7 +210,7 @@ class SagaServicer(SagaServiceServicer):
         text += f" at {step_name(self._sagas.definition(saga), saga.position)}"
         if saga.cancelled and saga.position.phase is Phase.FORWARD:
             text += ", to be undone"
-        item = self._item(tx, saga_id)
+        item = _item(tx, saga)
         return text if item is None else f"{text}, {item.standing}"
 
     def _message(self, saga: Saga) -> pb.Saga:
@@ -234,6 +232,10 @@ def _load(tx: Tx, saga_id: str, *, lock: bool = False) -> Saga:
     if saga is None:
         raise NotFound(resource=Resource("accord.ops.v1.Saga", saga_id))
     return saga
+
+
+def _item(tx: Tx, saga: Saga, *, lock: bool = False) -> Item | None:
+    return items.first(tx, saga.queue, saga.id, lock=lock)
 
 
 def _active(saga: Saga) -> Saga:

@@ -87,7 +87,7 @@ class WorkServicer(WorkServiceServicer):
 
         def discard(tx: Tx) -> pb.DiscardWorkResponse:
             item = self._find(tx, request.work_id, lock=True)
-            if item.queue == SAGA_QUEUE:
+            if item.queue.partition("/")[0] == SAGA_QUEUE:
                 raise FailedPrecondition(
                     "SAGA_WORK", f"it is the next step of saga {item.key}; settle the saga itself"
                 )

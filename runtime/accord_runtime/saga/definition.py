@@ -38,6 +38,11 @@ class Step:
     without it the step may not be skipped. Undoing a step may always be."""
 
 
+def step_key(saga_id: str, step: str, way: str) -> str:
+    """The idempotency key for the calls of a step; `way` is "do" or "undo"."""
+    return f"{saga_id}/{step}/{way}"
+
+
 @dataclass(frozen=True, slots=True)
 class Definition:
     """A kind of saga. A saga keeps the version that it began with."""

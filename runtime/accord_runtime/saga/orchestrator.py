@@ -19,9 +19,9 @@ import grpc
 from accord import ServiceError, failure_of
 from accord_runtime.database import Database, Row, Tx
 from accord_runtime.saga import state_machine
-from accord_runtime.saga.definition import Definition, Kind, Step
+from accord_runtime.saga.definition import Definition, Kind, Step, step_key
 from accord_runtime.saga.state_machine import START, Phase, Position
-from accord_runtime.work.executor import Executor, Queue
+from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, LeaseLost, Work
 
 log = logging.getLogger(__name__)
@@ -44,13 +44,15 @@ MIGRATIONS: Final = [
 ]
 
 QUEUE: Final = "saga"
+"""Of the first versions. Each later version has a queue of its own, "saga/<definition>/<version>",
+so that a process that does not know it never takes its work."""
 
 DELAYS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 60.0, 60.0, 60.0)
 """Seconds before each retry of a step: the usual 0, 1, 2, 4, 8, and then five minutes more,
 so that a service that is being restarted does not need an operator."""
 
 TIMEOUT: Final = 15.0
-"""Seconds for one attempt of a step; above the longest timeout of a step's contract (10 s)."""
+"""Seconds for one attempt of a step: no RPC of one may have a longer timeout in its contract."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,21 @@ class Saga:
     created_at: float
     updated_at: float
 
+    @property
+    def queue(self) -> str:
+        """Where its work is."""
+        return queue_of(self.definition, self.version)
+
 
 SAGAS: Final = (
     "SELECT id, definition, version, phase, step, cancelled, history, created_at, updated_at"
     " FROM saga"
 )
+
+
+def queue_of(definition: str, version: int) -> str:
+    """The queue of the work of a definition's sagas."""
+    return QUEUE if version == 1 else f"{QUEUE}/{definition}/{version}"
 
 
 def load(tx: Tx, id: str, *, lock: bool = False) -> Saga | None:  # noqa: A002
@@ -97,11 +109,26 @@ class Sagas:
         self._executor = executor
         self._clock = clock
         self._definitions: dict[tuple[str, int], Definition] = {}
-        executor.register(Queue(QUEUE, self._work, delays=DELAYS, timeout=TIMEOUT, concurrency=32))
+        self._serve(QUEUE)
+
+    def _serve(self, queue: str) -> None:
+        work = Queue(queue, self._work, delays=DELAYS, timeout=TIMEOUT, concurrency=32)
+        self._executor.register(work)
 
     def register(self, definition: Definition) -> None:
-        """Make a definition known. Old versions stay registered while sagas of them run."""
-        self._definitions[(definition.name, definition.version)] = definition
+        """Make a definition known. Old versions stay registered while sagas of them run.
+
+        Raises:
+            ValueError: this version of it is known already.
+        """
+        key = (definition.name, definition.version)
+        if key in self._definitions:
+            raise ValueError(
+                f"version {definition.version} of {definition.name!r} is known already"
+            )
+        self._definitions[key] = definition
+        if (queue := queue_of(*key)) != QUEUE:
+            self._serve(queue)
 
     def definition(self, saga: Saga) -> Definition | None:
         """The definition that a saga began with; None if it is not known any more."""
@@ -128,21 +155,29 @@ class Sagas:
                 "updated_at": now,
             },
         )
-        return self._executor.enqueue_held(tx, QUEUE, id)
+        return self._executor.enqueue_held(tx, queue_of(definition.name, definition.version), id)
 
     def cancel(self, tx: Tx, id: str) -> None:  # noqa: A002
         """Ask for a saga to be undone. Whether it still can be is the caller's to decide."""
-        tx.execute(
-            "UPDATE saga SET cancelled = 1, updated_at = :now WHERE id = :id",
+        row = tx.one(
+            "UPDATE saga SET cancelled = 1, updated_at = :now WHERE id = :id"
+            " RETURNING definition, version",
             {"id": id, "now": self._clock()},
         )
-        self._executor.expedite(tx, QUEUE, id)
+        if row is not None:
+            self._executor.expedite(tx, queue_of(row["definition"], row["version"]), id)
 
     async def _work(self, work: Work) -> Effect | None:
         saga = await self._database.read(lambda tx: load(tx, work.key))
         if saga is None or saga.position.ended:
             return None
-        definition = self._definitions[(saga.definition, saga.version)]
+        definition = self.definition(saga)
+        if definition is None:
+            known = ", ".join(f"{name} {version}" for name, version in sorted(self._definitions))
+            raise Permanent(
+                f"this process does not know version {saga.version} of {saga.definition!r}, only"
+                f" {known or 'none'}: retry it when one runs that does"
+            )
         steps, position = definition.steps, saga.position
         if saga.cancelled and state_machine.may_turn_back(steps, position):
             after = state_machine.turned_back(steps, position)
@@ -167,9 +202,9 @@ class Sagas:
 
     async def _call(self, saga: Saga, step: Step) -> Effect | None:
         if saga.position.phase is Phase.FORWARD:
-            return await step.action(saga.id, f"{saga.id}/{step.name}/do")
+            return await step.action(saga.id, step_key(saga.id, step.name, "do"))
         assert step.compensation is not None
-        return await step.compensation(saga.id, f"{saga.id}/{step.name}/undo")
+        return await step.compensation(saga.id, step_key(saga.id, step.name, "undo"))
 
     def _move(
         self,
@@ -225,7 +260,7 @@ class Sagas:
         if after.phase is Phase.UNDONE and definition is not None:
             definition.undone(tx, saga.id)
         if not after.ended:
-            self._executor.enqueue(tx, QUEUE, saga.id, flow_at=saga.created_at)
+            self._executor.enqueue(tx, saga.queue, saga.id, flow_at=saga.created_at)
 
 
 def step_name(definition: Definition | None, position: Position) -> str:

@@ -1,18 +1,17 @@
 """One durable executor for all background work of a service.
 
-Work is a row of one table: handlers of received events, saga steps, timers and
-mails alike. Rows of one (queue, key) run one after the other, in order; rows of
-different keys run in parallel. What is enqueued in the course of a row belongs to
-the same *flow*: the oldest flows are served first, so that what has begun ends,
-but for a share that the newest have. A row is *leased* while it is worked on, so
-that it is found again when its process dies. What a handler wants to write it
-returns as an `Effect`, which commits together with the completion of the row:
-handlers may run twice, their effects happen once.
+Work is a row of one table: handlers of received events, saga steps, timers and mails alike. Rows of
+one (queue, key) run one after the other, in order; rows of different keys run in parallel. What is
+enqueued in the course of a row belongs to the same *flow*: the oldest flows are served first, so
+that what has begun ends, but for a share that the newest have. A row is *leased* while it is worked
+on, so that it is found again when its process dies. What a handler wants to write it returns as an
+`Effect`, which commits together with the completion of the row: handlers may run twice, their
+effects happen once.
 
-A failing row is tried again after its queue's delays - later, if the failure
-itself says when to come back - and is then *parked*, the rows behind it with
-it, until an operator retries or discards it. Other keys go on. A row whose
-process dies while it is at work counts that too, and is parked in the end.
+A failing row is tried again after its queue's delays - later, if the failure itself says when to
+come back - and is then *parked*, the rows behind it with it, until an operator retries or discards
+it. Other keys go on. A row whose process dies while it is at work counts that too, and is parked in
+the end.
 """
 
 import asyncio
@@ -36,6 +35,7 @@ from accord_runtime.database import (
 from accord_runtime.work import failures, ownership, table
 from accord_runtime.work.clock import DatabaseClock
 from accord_runtime.work.table import Effect, LeaseLost, Work
+from accord_runtime.work.unserved import Unserved
 
 log = logging.getLogger(__name__)
 
@@ -111,11 +111,11 @@ class Executor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._looking = asyncio.Lock()
-        self._draining = False
-        self._taken_back = False
+        self._draining = self._taken_back = False
         self._shared = False  # with other processes
         self._at_work = set[str]()
         self._suspect = ""  # the one at work
+        self._unserved = Unserved()
 
     def register(self, queue: Queue) -> None:
         """Say how the work of a queue is done."""
@@ -233,12 +233,13 @@ class Executor:
         now = self._read_clock(tx)
         lost = ownership.lost(tx, self._owner, now, (), began=True)
         late = (table.waits_too_long(tx, q.name, now, q.longest) for q in self._queues.values())
-        return any(row["id"] not in self._at_work for row in lost) or any(late)
+        lies = self._unserved.look(tx, self._queues, now)
+        return any(row["id"] not in self._at_work for row in lost) or any(late) or bool(lies)
 
     def _look_after(self, tx: Tx) -> None:
         now = self._read_clock(tx)
         self._shared = tx.postgres
-        dead = ownership.beat(tx, self._owner, now) if self._shared else []
+        dead = ownership.beat(tx, self._owner, now, self._queues) if self._shared else []
         found = False
         for row in ownership.lost(tx, self._owner, now, dead, began=self._taken_back):
             if row["id"] not in self._at_work:
@@ -249,13 +250,13 @@ class Executor:
             if table.bring_forward(tx, name, now, queue.longest):
                 log.warning("work of %s is due now: a clock was ahead when it was written", name)
                 found = True
+        self._unserved.park(tx, self._queues, now)
         if found:
             tx.after_commit(self.wake)
 
     def _read_clock(self, tx: Tx) -> float:
-        if isinstance(self._clock, DatabaseClock):
-            return self._clock.read(tx, self.wake)
-        return self._clock()
+        clock = self._clock
+        return clock.read(tx, self.wake) if isinstance(clock, DatabaseClock) else clock()
 
     async def drain(self, patience: float | None = None) -> None:
         """Start nothing more and wait for what is running.

@@ -7,7 +7,7 @@ the same process had it, or when its lease ended and nobody who is alive works o
 held work may die between the commit and the run.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from accord_runtime.database import Row, Tx
@@ -18,6 +18,9 @@ MIGRATIONS: Final = [
     "CREATE INDEX work_leased ON work (lease_until) WHERE lease_until > 0",
     "CREATE TABLE replica (owner TEXT NOT NULL PRIMARY KEY, alive_until DOUBLE PRECISION NOT NULL)",
 ]
+
+LATER_MIGRATIONS: Final = ["ALTER TABLE replica ADD COLUMN queues TEXT NOT NULL DEFAULT ''"]
+"""Those that came after other tables of the runtime."""
 
 BEAT: Final = 0.5
 """Seconds after which a replica says again that it lives."""
@@ -34,12 +37,16 @@ def now(tx: Tx) -> float:
     return float(tx.value("SELECT extract(epoch FROM clock_timestamp())"))
 
 
-def beat(tx: Tx, owner: str, now: float) -> list[str]:
-    """Say that a replica lives; return those that have died, each to one replica only."""
+def beat(tx: Tx, owner: str, now: float, queues: Iterable[str]) -> list[str]:
+    """Say that a replica lives, and which queues it serves; return those that have died.
+
+    Of these each is told to one replica only.
+    """
     tx.insert(
         "replica",
-        {"owner": owner, "alive_until": now + SILENCE},
-        on_conflict="(owner) DO UPDATE SET alive_until = excluded.alive_until",
+        {"owner": owner, "alive_until": now + SILENCE, "queues": "\n".join(queues)},
+        on_conflict="(owner) DO UPDATE SET alive_until = excluded.alive_until,"
+        " queues = excluded.queues",
     )
     dead = tx.all(
         "DELETE FROM replica WHERE alive_until <= :now OR alive_until > :far RETURNING owner",

@@ -225,7 +225,7 @@ def abandoned(tx: Tx, row: Row, now: float) -> bool:
             "state": "parked" if parked else "ready",
             "deaths": deaths,
             "due_at": now if parked else now + DEATHS[deaths - 1],
-            "history": _noted(row["history"], now, row["attempts"] + deaths, _DIED),
+            "history": noted(row["history"], now, row["attempts"] + deaths, _DIED),
             "id": row["id"],
         },
     )
@@ -304,7 +304,7 @@ def fail(tx: Tx, work: Work, owner: str, error: str, now: float, retry_at: float
             "state": "parked" if retry_at is None else "ready",
             "attempts": work.attempts + 1,
             "due_at": now if retry_at is None else retry_at,
-            "history": _noted(history, now, work.attempts + 1, error),
+            "history": noted(history, now, work.attempts + 1, error),
             "id": work.id,
             "owner": owner,
             "lease_until": work.lease_until,
@@ -312,7 +312,7 @@ def fail(tx: Tx, work: Work, owner: str, error: str, now: float, retry_at: float
     )
 
 
-def _noted(history: str, at: float, attempt: int, error: str) -> str:
+def noted(history: str, at: float, attempt: int, error: str) -> str:
     """A history with one more failure."""
     failures = [*json.loads(history), {"at": at, "attempt": attempt, "error": error}]
     return json.dumps(failures[-HISTORY:])

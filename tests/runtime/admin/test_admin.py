@@ -764,8 +764,12 @@ async def test_a_saga_of_an_unknown_version_can_be_seen_and_abandoned(bench: Ben
     bench.broken.add("b")
     saga_id = await bench.start_saga()
     await bench.parked()
-    await bench.runtime.database.write(lambda tx: tx.execute("UPDATE saga SET version = 2"))
 
+    def later(tx: Tx) -> None:
+        tx.execute("UPDATE saga SET version = 2")
+        tx.execute("UPDATE work SET queue = 'saga/errand/2'")
+
+    await bench.runtime.database.write(later)
     assert (await bench.saga(saga_id)).saga.step == "1"
     for call in (
         bench.sagas.SkipStep(
