@@ -35,6 +35,7 @@ from accord_runtime.events.broker import Broker
 from accord_runtime.events.notifier import Notifier
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.publisher import Publisher
+from accord_runtime.events.versions import TooNew
 from accord_runtime.grpc import idempotency, reflection, validation
 from accord_runtime.grpc.idempotency import SqlIdempotencyStore
 from accord_runtime.jobs.servicer import OperationServicer
@@ -62,6 +63,7 @@ MIGRATIONS: Final = [
     *publisher.LATER_MIGRATIONS,
     *jobs.MIGRATIONS,
     *ownership.LATER_MIGRATIONS,
+    *position.LATER_MIGRATIONS,
 ]
 
 GRACE: Final = 5.0
@@ -195,12 +197,14 @@ async def running(
 
 
 def _translate(error: Exception) -> accord.ServiceError | None:
-    """A database that is away is the caller's to try again, one that is damaged is not."""
+    """A database that is away is the caller's to try again; what is damaged, or too new, is not."""
     if isinstance(error, DatabaseUnavailable):
         return accord.Unavailable("DATABASE_UNAVAILABLE", 1.0, "the record cannot be reached")
     if isinstance(error, DatabaseCorrupt):
         text = "the record is damaged: its operator must repair it"
         return accord.ServiceError(grpc.StatusCode.DATA_LOSS, "DATABASE_CORRUPT", text)
+    if isinstance(error, TooNew):
+        return accord.FailedPrecondition("EVENT_TOO_NEW", str(error))
     return None
 
 

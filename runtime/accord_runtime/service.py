@@ -15,6 +15,7 @@ from accord_runtime.events.broker import Broker
 from accord_runtime.events.inbox import EventHandler, Inbox
 from accord_runtime.events.notifier import Notifier
 from accord_runtime.events.outbox import Outbox
+from accord_runtime.events.versions import AS_WRITTEN, Upcasters
 from accord_runtime.jobs import Jobs
 from accord_runtime.saga import Sagas
 from accord_runtime.settings import Settings
@@ -54,11 +55,13 @@ class Runtime:
         stream: str,
         handlers: Mapping[type[Message], EventHandler],
         record: Record | None = None,
+        upcasters: Upcasters = AS_WRITTEN,
     ) -> None:
         """Receive another service's events; `stream` is its name in capitals.
 
         `record` reads that service's own record, for what the broker has lost or does not keep any
-        more. Events of the last 30 days are handled when there is no position yet.
+        more. Events of the last 30 days are handled when there is no position yet, and those of a
+        type when it gets a handler. `upcasters` say how older versions of the events are read.
         """
         inbox = Inbox(
             self.settings.name,
@@ -68,6 +71,7 @@ class Runtime:
             broker=self.broker,
             executor=self.executor,
             record=record,
+            upcasters=upcasters,
         )
         self.background.append((f"consumer of {stream}", inbox.serve))
 

@@ -45,6 +45,7 @@ class Envelope(Protocol):
 
     event_id: str
     type: str
+    version: int
     key: str
     sequence: int
     causation_id: str
@@ -122,6 +123,40 @@ class Audit:
             )
         return True
 
+    async def fetch(self, lock: Lock, types: Sequence[str], since: float) -> None:
+        """Take the events of some types from a time on, Unix seconds, up to the position.
+
+        For types that were not handled so far; waits for as long as the record is away.
+        """
+        while True:
+            try:
+                noted = await self._database.read(partial(position.read, source=self._source))
+                batch = list[Recorded]()
+                async for each in self._record(0, types):
+                    if each.position > noted.position:
+                        break
+                    if each.event.type in types:
+                        batch.append(each)
+                    if len(batch) == BATCH:
+                        await self._put(lock, batch, since)
+                        batch = []
+                return await self._put(lock, batch, since)
+            except Exception as error:
+                log.warning("what is new of %s waits for its record: %s", self._source, error)
+            await asyncio.sleep(RETRY)
+
+    async def _put(self, lock: Lock, batch: list[Recorded], since: float) -> None:
+        keep = lambda tx: self._keep_all(tx, batch, since)  # noqa: E731
+        await self._database.write(lock.guard(keep))
+
+    def _keep_all(self, tx: Tx, batch: list[Recorded], since: float) -> int:
+        """Those of some events that have happened since then go to the inbox; how many are new."""
+        return sum(
+            self._keep(tx, _headers(each.event), each.event.payload.value)
+            for each in batch
+            if each.event.occurred_at.ToMicroseconds() / 1e6 >= since
+        )
+
     async def _compare(self, lock: Lock, before: float) -> None:
         read = partial(position.read, source=self._source)
         noted = await self._database.read(read)
@@ -155,11 +190,7 @@ class Audit:
 
     async def _take(self, lock: Lock, batch: list[Recorded], since: float) -> None:
         def take(tx: Tx) -> int:
-            taken = sum(
-                self._keep(tx, _headers(each.event), each.event.payload.value)
-                for each in batch
-                if each.event.occurred_at.ToMicroseconds() / 1e6 >= since
-            )
+            taken = self._keep_all(tx, batch, since)
             last = batch[-1]
             position.note(tx, self._source, position=last.position, event_id=last.event.event_id)
             return taken
@@ -185,6 +216,7 @@ def _headers(event: Envelope) -> dict[str, str]:
         "ce-id": event.event_id,
         "ce-type": event.type,
         "ce-subject": event.key,
+        "ce-dataversion": str(event.version),
         "ce-sequence": str(event.sequence),
         "ce-time": event.occurred_at.ToDatetime(UTC).isoformat(),
         "ce-causationid": event.causation_id or "-",

@@ -10,6 +10,11 @@ is asked for again before anything later: events of a key enter the inbox in
 their order. Where to go on is decided by this database (`position.py`), and what
 the broker has lost is taken from the source's record (`audit.py`), before anything
 later, if the record can be read.
+
+Nothing that comes is dropped. What is no event that this version can handle - headers missing or
+absurd, another type or subject, a newer version, a payload that cannot be read - is kept as work
+that parks with the reason, and is looked at anew when the operator retries it: after an upgrade it
+may be an event. Who has come to handle another type is given the events of it that there were.
 """
 
 import asyncio
@@ -37,7 +42,10 @@ from accord_runtime.events import position
 from accord_runtime.events.audit import AUDIT, GRACE, RETRY, Audit, Record
 from accord_runtime.events.broker import MAX_AGE, Broker, persistently
 from accord_runtime.events.notifier import wait
+from accord_runtime.events.outbox import MAX_BYTES
 from accord_runtime.events.position import Consumed
+from accord_runtime.events.publisher import subject
+from accord_runtime.events.versions import AS_WRITTEN, TooNew, Upcasters
 from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
 
@@ -66,6 +74,8 @@ MEMORY: Final = MAX_AGE + 24 * 3600.0
 
 _SWEEP: Final = 3600.0
 _NUMBER: Final = re.compile("[0-9]{1,18}")
+_SUBJECT: Final = "nats-subject"
+"""Beside the headers of an event that came by the broker: where it came."""
 
 M = TypeVar("M", bound=Message)
 
@@ -91,7 +101,8 @@ class Inbox:
     """What one service takes from the stream of another, by a consumer named after it.
 
     Events without a handler are left on the broker. `record` reads the source's record; without
-    it, what the broker loses before it is received comes when the source publishes it again.
+    it, what the broker loses before it is received comes when the source publishes it again, and
+    events of a type that was not handled before come from then on. `upcasters` read older versions.
     """
 
     def __init__(
@@ -104,6 +115,7 @@ class Inbox:
         broker: Broker,
         executor: Executor,
         record: Record | None = None,
+        upcasters: Upcasters = AS_WRITTEN,
     ) -> None:
         self._service = service
         self._source = source
@@ -112,12 +124,13 @@ class Inbox:
         self._database = database
         self._broker = broker
         self._executor = executor
+        self._upcasters = upcasters
         self._handlers: dict[str, tuple[type[Message], EventHandler]] = {}
         self._subjects: list[str] = []
         for message, handler in handlers.items():
+            upcasters.check(message)
             policy = event_policy(message)
-            if policy is None:
-                raise ValueError(f"{message.DESCRIPTOR.full_name} is no event")
+            assert policy is not None  # checked
             self._handlers[message.DESCRIPTOR.full_name] = (message, handler)
             self._subjects.append(f"{policy.subject}.*")
         executor.register(Queue(self._queue, self._handle))
@@ -137,10 +150,23 @@ class Inbox:
             await self._database.write(
                 lock.guard(partial(position.begin, source=self._source, since=since))
             )
+            await self._take_up(lock, since)
             async with asyncio.TaskGroup() as tasks:
                 what = f"receiving from {self._source}"
                 tasks.create_task(persistently(what, partial(self._receive, lock)))
                 tasks.create_task(persistently(what, partial(self._look_after, lock)))
+
+    async def _take_up(self, lock: Lock, since: float) -> None:
+        """Fetch what there was of the types that the version before did not handle."""
+        noted = await self._database.read(partial(position.read, source=self._source))
+        types, known = " ".join(sorted(self._handlers)), noted.types.split()
+        if types != noted.types:
+            added = [kind for kind in self._handlers if known and kind not in known]
+            if added and self._audit:
+                log.info("taking the events of %s so far: %s", self._source, ", ".join(added))
+                await self._audit.fetch(lock, added, max(since, noted.since))
+            note = partial(position.note, source=self._source, types=types)
+            await self._database.write(lock.guard(note))
 
     async def _look_after(self, lock: Lock) -> None:
         """Audit once the broker has delivered what it had, or is away, and again and again."""
@@ -275,12 +301,14 @@ class Inbox:
 
     def _take(self, tx: Tx, messages: list[Msg], at: Consumed) -> None:
         for message in messages:
-            headers = message.headers or {}
-            event_id, kind = headers.get("ce-id", ""), headers.get("ce-type", "")
-            sequence = headers.get("ce-sequence", "")
-            if kind not in self._handlers or not event_id or not _NUMBER.fullmatch(sequence):
-                log.warning("a message on %s is no event of the contract", message.subject)
-            elif not self._keep(tx, headers, message.data):
+            headers = {**(message.headers or {}), _SUBJECT: message.subject}
+            apart = ""
+            if self._problem(headers):
+                # Under a name of its own: what it says of itself may be another's.
+                number = message.metadata.sequence.stream
+                apart = f"{message.subject}#{number} of {at.created}"
+            if not self._keep(tx, headers, message.data, apart=apart):
+                event_id = apart or headers["ce-id"]
                 tx.execute(
                     "UPDATE inbox SET received_at = :now WHERE consumer = :consumer"
                     " AND event_id = :event_id",
@@ -289,12 +317,34 @@ class Inbox:
         stream = {"created": at.created, "acknowledged": at.acknowledged, "deleted": at.deleted}
         position.note(tx, self._source, **stream)
 
-    def _keep(self, tx: Tx, headers: Mapping[str, str], payload: bytes) -> bool:
-        """Put an event into the inbox and to work; False if it is there already."""
-        row = {"consumer": self._source, "event_id": headers["ce-id"], "received_at": time.time()}
+    def _problem(self, headers: Mapping[str, str]) -> str:
+        """Why headers are not those of an event that is handled here; empty if they are."""
+        kind, key = headers.get("ce-type", ""), headers.get("ce-subject", "")
+        for name in ("ce-id", "ce-type", "ce-subject"):
+            if not headers.get(name):
+                return f"no event: it has no {name}"
+        for name, value in (("ce-sequence", ""), ("ce-dataversion", "1")):
+            if not _NUMBER.fullmatch(value := headers.get(name, value)):
+                return f"no event: its {name} is {value[:20]!r}"
+        if kind not in self._handlers:
+            return f"a {kind[:200]}, which this version of {self._service} does not handle"
+        policy = event_policy(self._handlers[kind][0])
+        assert policy is not None
+        due = subject(policy.subject, key)
+        if (came := headers.get(_SUBJECT, due)) != due:
+            return f"a {kind} on {came[:200]}, and its subject is {due}"
+        return ""
+
+    def _keep(self, tx: Tx, headers: Mapping[str, str], payload: bytes, *, apart: str = "") -> bool:
+        """Put an event into the inbox and to work; False if it is there already.
+
+        `apart`: id and key of what is no event.
+        """
+        event_id = apart or headers["ce-id"]
+        row = {"consumer": self._source, "event_id": event_id, "received_at": time.time()}
         if not tx.insert("inbox", row, on_conflict="DO NOTHING"):
             return False
-        key, seq = headers.get("ce-subject", ""), int(headers["ce-sequence"])
+        key, seq = (apart, 0) if apart else (headers["ce-subject"], int(headers["ce-sequence"]))
         with use_trace(headers):
             packed, flow_at = _pack(headers, payload), _occurred(headers)
             self._executor.enqueue(tx, self._queue, key, packed, flow_at=flow_at, seq=seq)
@@ -307,12 +357,19 @@ class Inbox:
 
     async def _handle(self, work: Work) -> Effect | None:
         headers, payload = _unpack(work.payload)
+        if problem := self._problem(headers):
+            raise Permanent(problem)
+        if len(payload) > MAX_BYTES:
+            raise Permanent(f"an event has {MAX_BYTES} bytes at most, not {len(payload)}")
         message, handler = self._handlers[headers["ce-type"]]
+        key, version = headers["ce-subject"], int(headers.get("ce-dataversion", "1"))
         try:
-            event = message.FromString(payload)
+            event = self._upcasters.read(message, version, payload)
+        except (TooNew, ValueError) as error:
+            raise Permanent(str(error)) from error
         except DecodeError as error:
             raise Permanent(f"not a {headers['ce-type']}: {error}") from error
-        received = Received(headers["ce-id"], work.key, int(headers["ce-sequence"]), event)
+        received = Received(headers["ce-id"], key, int(headers["ce-sequence"]), event)
         return await handler(received)
 
 
@@ -325,7 +382,9 @@ def _occurred(headers: Mapping[str, str]) -> float | None:
 
 
 def _pack(headers: Mapping[str, str], payload: bytes) -> bytes:
-    kept = {name: value for name, value in headers.items() if name.startswith("ce-")}
+    kept = {
+        name: value for name, value in headers.items() if name.startswith("ce-") or name == _SUBJECT
+    }
     return json.dumps(kept).encode() + b"\n" + payload
 
 

@@ -18,12 +18,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Final
 
-from google.protobuf import descriptor_pool, symbol_database
+from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from accord import event_policy, trace_headers
 from accord_runtime.database import Conflict, Row, Tx
+from accord_runtime.events.versions import TooNew, Upcasters
 from accord_runtime.grpc.ids import uuid7
 
 MIGRATIONS: Final = [
@@ -47,6 +49,10 @@ MIGRATIONS: Final = [
     "CREATE INDEX events_new ON events (event_id) WHERE position IS NULL",
     "CREATE INDEX events_next ON events (key, sequence) WHERE position IS NULL",
 ]
+
+
+MAX_BYTES: Final = 1_000_000
+"""Bytes of an event: with its headers below the 1 MiB that a broker takes by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +81,20 @@ class Event:
         return dict(json.loads(self.trace))
 
     def message(self) -> Message:
-        """The payload, parsed."""
-        message: Message = symbol_database.Default().GetSymbol(self.type)()
-        message.ParseFromString(self.payload)
-        return message
+        """The payload, parsed, as it was written."""
+        return _class_of(self.type).FromString(self.payload)
+
+    def read(self, upcasters: Upcasters) -> Message:
+        """The payload as today's code reads it.
+
+        Raises:
+            TooNew: a newer version of the code has written it.
+        """
+        try:
+            kind = _class_of(self.type)
+        except KeyError:
+            raise TooNew(f"{self.type} is not known to this version") from None
+        return upcasters.read(kind, self.version, self.payload)
 
 
 COLUMNS: Final = ", ".join(Event.__slots__)
@@ -89,6 +105,11 @@ def event_time(seconds: float) -> Timestamp:
     moment = Timestamp()
     moment.FromNanoseconds(int(seconds * 1e6) * 1000)
     return moment
+
+
+def _class_of(type_name: str) -> type[Message]:
+    """The message of this full name. Raises KeyError: this version has none."""
+    return GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(type_name))
 
 
 class Outbox:
@@ -118,8 +139,8 @@ class Outbox:
 
         Raises:
             Conflict: somebody else has appended this sequence; decide again.
-            ValueError: the message is no event, its key cannot travel in a header, or it says
-                what must not be published.
+            ValueError: the message is no event, is larger than `MAX_BYTES`, has a key that cannot
+                travel in a header, or says what must not be published.
         """
         policy = event_policy(event)
         if policy is None:
@@ -132,6 +153,9 @@ class Outbox:
         if sequence is None:
             sql = "SELECT MAX(sequence) FROM events WHERE key = :key"
             sequence = (tx.value(sql, {"key": key}) or 0) + 1
+        payload = event.SerializeToString(deterministic=True)
+        if len(payload) > MAX_BYTES:
+            raise ValueError(f"{event.DESCRIPTOR.full_name} has {len(payload)} bytes, too many")
         written = Event(
             event_id=uuid7(),
             position=None,
@@ -140,7 +164,7 @@ class Outbox:
             type=event.DESCRIPTOR.full_name,
             version=policy.version,
             subject=policy.subject,
-            payload=event.SerializeToString(deterministic=True),
+            payload=payload,
             causation_id=causation_id,
             trace=json.dumps(trace_headers()),
             occurred_at=self._clock(),

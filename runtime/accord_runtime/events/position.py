@@ -22,6 +22,9 @@ MIGRATIONS: Final = [
     """,
 ]
 
+LATER_MIGRATIONS: Final = ["ALTER TABLE consumed ADD COLUMN types TEXT NOT NULL DEFAULT ''"]
+"""Those that came after other tables of the runtime."""
+
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
@@ -39,6 +42,8 @@ class Consumed:
     """Up to here in the source's record, everything that is handled is in the inbox."""
     event_id: str
     """The event at that position."""
+    types: str
+    """Full names of what is handled, with spaces between; empty: not noted yet."""
 
 
 def begin(tx: Tx, source: str, since: float) -> None:

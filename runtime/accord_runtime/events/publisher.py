@@ -197,7 +197,7 @@ class Publisher:
         acks = await asyncio.gather(
             *(
                 jetstream.publish(
-                    subject(event),
+                    subject(event.subject, event.key),
                     event.payload,
                     headers=headers(self._service, event) | _message_id(event, mark),
                     timeout=1,
@@ -288,9 +288,9 @@ class Publisher:
         )
 
 
-def subject(event: Event) -> str:
-    """Where an event is published: its kind, and its key as one token."""
-    return f"{event.subject}.{quote(event.key, safe='').replace('.', '%2E')}"
+def subject(kind: str, key: str) -> str:
+    """Where an event is published: the subject of its kind, and its key as one token."""
+    return f"{kind}.{quote(key, safe='').replace('.', '%2E')}"
 
 
 def headers(service: str, event: Event) -> dict[str, str]:

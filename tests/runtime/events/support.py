@@ -18,6 +18,7 @@ from accord_runtime.events.notifier import RECORD, Notifier
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.publisher import Publisher
 from accord_runtime.events.record import RecordReader
+from accord_runtime.events.versions import AS_WRITTEN, Upcasters
 from accord_runtime.settings import Settings
 from accord_runtime.work.executor import Executor
 from services import topology
@@ -116,6 +117,7 @@ async def receiving(
     handlers: Mapping[type[Message], EventHandler],
     owner: str = "receiver",
     record: Record | None = None,
+    upcasters: Upcasters = AS_WRITTEN,
 ) -> AsyncIterator[Executor]:
     """A process of the service "shipping" that takes events of "orders"."""
     broker = broker_at(url, "shipping")
@@ -128,6 +130,7 @@ async def receiving(
         broker=broker,
         executor=executor,
         record=record,
+        upcasters=upcasters,
     )
     async with at_work(executor), background(consumer.serve()):
         yield executor

@@ -176,10 +176,13 @@ async def test_a_handler_that_fails_holds_up_its_key_only(
     assert notes.sequences == {"good": [1, 2, 3], "bad": [1, 2, 3]}
 
 
-async def test_what_is_no_event_of_the_contract_is_left_alone(
+async def test_what_is_no_event_of_the_contract_is_parked(
     record: Database, broker_server: NatsServer
 ) -> None:
-    """Other kinds, missing or absurd headers and broken payloads harm no event after them."""
+    """Other kinds, absurd headers and broken payloads are parked, each with its reason.
+
+    They harm no event after them.
+    """
     notes = Notes()
     async with (
         broker_server.jetstream() as jetstream,
@@ -194,14 +197,35 @@ async def test_what_is_no_event_of_the_contract_is_left_alone(
         await jetstream.publish("orders.order.note_added.k", b"no headers")
         broken = {"ce-id": "x", "ce-type": KIND, "ce-subject": "x", "ce-sequence": "1"}
         await jetstream.publish("orders.order.note_added.x", b"\xff\xff", headers=broken)
+        await send(jetstream, "y", 1, subject="orders.order.note_added.k")
+        await send(jetstream, "z", 1, ce_dataversion="2")
+        await send(jetstream, "w", 1, ce_dataversion="-1")
         await send(jetstream, "k", 6)
         await until(has(record, 1), "the good event")
 
         async def parked() -> bool:
-            return [found.key for found in await record.read(parked_items)] == ["x"]
+            return len(await record.read(parked_items)) == 9
 
-        await until(parked, "the broken event to be parked")
+        await until(parked, "all that is no event to be parked")
+        reasons = {
+            found.key.partition(" of ")[0]: found.last_error.partition(" with type")[0]
+            for found in await record.read(parked_items)
+        }
     assert notes.sequences == {"k": [6]}
+    at = "orders.order.note_added.k#"
+    wrong = f"a {KIND} on orders.order.note_added.k, and its subject is orders.order.note_added.y"
+    assert {key: reason.removeprefix("Permanent: ") for key, reason in reasons.items()} == {
+        f"{at}1": "a shop.orders.v1.OrderPaid, which this version of shipping does not handle",
+        f"{at}3": "no event: it has no ce-id",
+        f"{at}4": "no event: its ce-sequence is 'four'",
+        f"{at}5": f"no event: its ce-sequence is {'9' * 20!r}",
+        f"{at}6": "no event: it has no ce-id",
+        f"{at}8": wrong,
+        "orders.order.note_added.w#10": "no event: its ce-dataversion is '-1'",
+        "x": f"not a {KIND}: Error parsing message",
+        "z": f"{KIND} of version 2 is newer than what is known here, version 1:"
+        " upgrade, then try again",
+    }
 
 
 async def test_a_killed_broker_is_received_from_again(
