@@ -7,10 +7,14 @@ from google.protobuf.message import Message
 
 from accord.errors import FailedPrecondition, InvalidArgument, ServiceError
 from accord_runtime.events.outbox import event_time
+from accord_runtime.events.versions import Upcasters
 from shop.common.v1.money_pb2 import Money
 from shop.orders.v1 import events_pb2 as events
 from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1.orders_pb2 import Order
+
+UPCASTERS: Final = Upcasters()
+"""How older versions of the events are read: each has had one version so far."""
 
 MAX_NOTES: Final = 20
 """Notes that an order shows: the newest ones."""

@@ -1,6 +1,7 @@
 """OrderService: requests in, responses out."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Final
@@ -89,8 +90,15 @@ class OrderServicer(OrderServiceServicer):
         return answer
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
-        order = await self._database.read(lambda tx: store.get(tx, request.order_id))
-        return pb.GetOrderResponse(order=order)
+        def read(tx: Tx) -> pb.Order:
+            at = request.WhichOneof("at")
+            if at == "at_sequence":
+                return store.as_of(tx, request.order_id, sequence=request.at_sequence)
+            if at == "at_time":
+                return store.as_of_time(tx, request.order_id, request.at_time, time.time())
+            return store.get(tx, request.order_id)
+
+        return pb.GetOrderResponse(order=await self._database.read(read))
 
     async def GetPaymentInstruction(
         self, request: pb.GetPaymentInstructionRequest, context: Context

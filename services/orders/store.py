@@ -4,10 +4,11 @@ from itertools import accumulate
 from typing import Final
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from accord.errors import NotFound, Resource
+from accord.errors import NotFound, OutOfRange, Resource
 from accord_runtime.database import Row, Tx
-from accord_runtime.events.outbox import Outbox
+from accord_runtime.events.outbox import Event, Outbox, event_time, of_key
 from accord_runtime.grpc.page_tokens import Page
 from services.orders import domain
 from shop.orders.v1.events_pb2 import OrderPlaced
@@ -72,6 +73,53 @@ def get(tx: Tx, order_id: str, *, lock: bool = False) -> Order:
     if row is None:
         raise NotFound(resource=Resource("shop.orders.v1.Order", order_id))
     return Order.FromString(row["folded"])
+
+
+def fold(order: Order, event: Event) -> None:
+    """Fold an event of the record into an order. Raises as `Event.read` and `domain.apply`."""
+    read = event.read(domain.UPCASTERS)
+    domain.apply(order, read, event.sequence, event.occurred_at)
+
+
+def as_of(tx: Tx, order_id: str, *, sequence: int) -> Order:
+    """The order as it was after its event of this number, folded from its events.
+
+    Raises:
+        NotFound: there is no such order.
+        OutOfRange: it has no such event yet (SEQUENCE_IN_FUTURE).
+    """
+    order = Order()
+    for event in of_key(tx, order_id, most=sequence):
+        fold(order, event)
+    if order.sequence == 0:
+        raise NotFound(resource=Resource("shop.orders.v1.Order", order_id))
+    if order.sequence < sequence:
+        raise OutOfRange(
+            "SEQUENCE_IN_FUTURE", f"the order's last event is {order.sequence}, not {sequence}"
+        )
+    return order
+
+
+def as_of_time(tx: Tx, order_id: str, moment: Timestamp, now: float) -> Order:
+    """The order as it was at a time, folded from its events.
+
+    Raises:
+        NotFound: there is no such order, or there was none at that time.
+        OutOfRange: the time is not yet (TIME_IN_FUTURE).
+    """
+    until = moment.seconds * 10**9 + moment.nanos
+    if until > now * 1e9:
+        raise OutOfRange("TIME_IN_FUTURE", "at_time is not yet, by the clock of the service")
+    order = Order()
+    # Their numbers are their order: a clock that was set back hides no event behind a later one.
+    for event in of_key(tx, order_id):
+        if event_time(event.occurred_at).ToNanoseconds() > until:
+            break
+        fold(order, event)
+    if order.sequence == 0:
+        text = f"there was no order {order_id} at that time"
+        raise NotFound(resource=Resource("shop.orders.v1.Order", order_id), message=text)
+    return order
 
 
 def card_token(tx: Tx, order_id: str) -> str:

@@ -34,7 +34,7 @@ class Follower:
         updates = []
         # All events are folded once, so that an update can say where the order stood.
         for event in of_key(tx, self.order_id, after=self.order.sequence):
-            domain.apply(self.order, event.message(), event.sequence, event.occurred_at)
+            store.fold(self.order, event)
             if event.sequence > self.sequence:
                 updates.append(_update(event, self.order))
                 self.sequence = event.sequence

@@ -1,6 +1,7 @@
 """`shopctl order`."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
 import typer
@@ -119,9 +120,15 @@ async def place(
 
 @app.command()
 @with_shop
-async def get(shop: Shop, order_id: OrderArgument) -> None:
-    """Show an order."""
-    order = await _get(shop, order_id)
+async def get(
+    shop: Shop,
+    order_id: OrderArgument,
+    at: Annotated[
+        str, typer.Option(metavar="N|TIME", help="As it was after its Nth event, or at a time.")
+    ] = "",
+) -> None:
+    """Show an order, as it is or as it was; a time is ISO 8601, local unless it says otherwise."""
+    order = await _get(shop, order_id, at)
     shop.print(order, *_lines(order))
 
 
@@ -211,10 +218,22 @@ def _lines(order: pb.Order) -> list[str]:
     )
 
 
-async def _get(shop: Shop, order_id: str) -> pb.Order:
+async def _get(shop: Shop, order_id: str, at: str = "") -> pb.Order:
+    request = pb.GetOrderRequest(order_id=order_id)
+    if at.isdecimal() and len(at) < 19:
+        request.at_sequence = int(at)
+    elif at:
+        try:
+            request.at_time.FromDatetime(datetime.fromisoformat(at).astimezone(UTC))
+        except (ValueError, OverflowError) as error:
+            text = f"--at {at} is neither a number nor a time such as 2026-01-31T12:00:00"
+            raise CommandError(text, ExitCode.USAGE) from error
     async with shop.calling("orders") as channel:
-        request = pb.GetOrderRequest(order_id=order_id)
-        return (await OrderServiceStub(channel).GetOrder(request)).order
+        order = (await OrderServiceStub(channel).GetOrder(request)).order
+    if request.at_sequence and order.sequence != request.at_sequence:
+        text = "this version of orders only shows what an order is now"
+        raise CommandError(text, ExitCode.FAILED)
+    return order
 
 
 async def _watch(shop: Shop, order_id: str, after: int) -> pb.Order:

@@ -69,6 +69,7 @@ def Report(rows: int) -> Message:
     raise NotImplementedError
 read_a_page: Any
 """,
+    "docs/events.md": ANYTHING,
     "docs/new-service.md": ANYTHING
     + """
 from accord_runtime.service import Runtime

@@ -7,6 +7,7 @@ from typing import Final
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from accord.ops.v1 import audit_pb2 as audit
 from accord.ops.v1 import mesh_pb2 as mesh
@@ -320,6 +321,29 @@ REFUSED: Final[Sequence[Row]] = (
         NOT_FOUND,
         "NOT_FOUND",
         lambda world: orders.GetOrderRequest(order_id=ID),
+    ),
+    Row(
+        ORDERS + "GetOrder",
+        "after an event that has not happened",
+        RANGE,
+        "SEQUENCE_IN_FUTURE",
+        lambda world: orders.GetOrderRequest(order_id=world.confirmed, at_sequence=2**63 - 1),
+    ),
+    Row(
+        ORDERS + "GetOrder",
+        "in the far future",
+        RANGE,
+        "TIME_IN_FUTURE",
+        lambda world: orders.GetOrderRequest(
+            order_id=world.confirmed, at_time=Timestamp(seconds=10**11)
+        ),
+    ),
+    Row(
+        ORDERS + "GetOrder",
+        "before its first event",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: orders.GetOrderRequest(order_id=world.confirmed, at_time=Timestamp()),
     ),
     *_page_tokens(
         ORDERS + "ListOrders",

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from accord.ops.v1 import audit_pb2 as audit
 from accord.ops.v1 import health_pb2 as health
@@ -362,7 +363,11 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_values("ship_to", None),
         *_address("ship_to"),
     ],
-    "shop.orders.v1.OrderService/GetOrder": _id("order_id"),
+    "shop.orders.v1.OrderService/GetOrder": [
+        *_id("order_id"),
+        *_values("at_sequence", 0, -1),
+        *_values("at_time", Timestamp(seconds=-1)),
+    ],
     "shop.orders.v1.OrderService/GetPaymentInstruction": _id("order_id"),
     "shop.orders.v1.OrderService/ListOrders": [
         *_page("page_size"),

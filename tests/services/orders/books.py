@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from accord_runtime.database import Tx
 from accord_runtime.events.outbox import of_key
-from services.orders import domain
+from services.orders import store
 from shop.inventory.v1.inventory_pb2 import GetStockRequest
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.orders.v1 import orders_pb2 as pb
@@ -83,5 +83,5 @@ def refold(tx: Tx, order_id: str) -> Order:
     """The order as its events alone say it is."""
     order = Order()
     for event in of_key(tx, order_id):
-        domain.apply(order, event.message(), event.sequence, event.occurred_at)
+        store.fold(order, event)
     return order

@@ -58,6 +58,14 @@ def test_an_order_from_basket_to_door(real_shop: Shop, customer: str) -> None:
     listed = objects(output(real_shop, "order", "list", "--customer", customer, "--json"))
     assert order in {row["order_id"] for row in listed}
     assert "CONFIRMED" in output(real_shop, "order", "list", "--status", "confirmed")
+
+    (then,) = objects(output(real_shop, "order", "get", order, "--at", "3", "--json"))
+    assert (then["status"], then["sequence"]) == ("ORDER_STATUS_PAID", "3")
+    moment = updates[0]["occurred_at"]
+    (first,) = objects(output(real_shop, "order", "get", order, "--at", moment, "--json"))
+    assert first["created_at"] == first["updated_at"] == moment
+    output(real_shop, "order", "get", order, "--at", "99", code=ExitCode.REFUSED)
+    output(real_shop, "order", "get", order, "--at", "yesterday", code=ExitCode.USAGE)
     assert not objects(
         output(real_shop, "order", "watch", order, "--after", str(len(updates)), "--json")
     )

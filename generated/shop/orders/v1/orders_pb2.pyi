@@ -340,18 +340,32 @@ class GetOrderRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
+    AT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    AT_TIME_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """Which order."""
+    at_sequence: _builtins.int
+    """As it was after its event of this number, from 1."""
+    @_builtins.property
+    def at_time(self) -> _timestamp_pb2.Timestamp:
+        """As it was at this time, by the clock of the service; what happened at
+        that very microsecond is in it.
+        """
+
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
+        at_sequence: _builtins.int = ...,
+        at_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "at_sequence", b"at_sequence", "at_time", b"at_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "at_sequence", b"at_sequence", "at_time", b"at_time", "order_id", b"order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_at: _TypeAlias = _typing.Literal["at_sequence", "at_time"]  # noqa: Y015
+    _WhichOneofArgType_at: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_at) -> _WhichOneofReturnType_at | None: ...
 
 Global___GetOrderRequest: _TypeAlias = GetOrderRequest  # noqa: Y015
 

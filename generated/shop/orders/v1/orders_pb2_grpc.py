@@ -104,9 +104,11 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOrder(self, request, context):
-        """Returns an order. Callers may keep the answer for 30 s.
+        """Returns an order as it is, or as it was: folded from its events up to a
+        number or a time. Callers may keep the answer for 30 s.
 
-        Errors: INVALID_ARGUMENT; NOT_FOUND.
+        Errors: INVALID_ARGUMENT; NOT_FOUND (there is no such order, or was none
+        then); OUT_OF_RANGE (SEQUENCE_IN_FUTURE, TIME_IN_FUTURE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

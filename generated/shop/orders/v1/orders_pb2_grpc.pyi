@@ -30,9 +30,11 @@ class OrderServiceStub:
     Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (UNKNOWN_CUSTOMER).
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.GetOrderRequest, _orders_pb2.GetOrderResponse]
-    """Returns an order. Callers may keep the answer for 30 s.
+    """Returns an order as it is, or as it was: folded from its events up to a
+    number or a time. Callers may keep the answer for 30 s.
 
-    Errors: INVALID_ARGUMENT; NOT_FOUND.
+    Errors: INVALID_ARGUMENT; NOT_FOUND (there is no such order, or was none
+    then); OUT_OF_RANGE (SEQUENCE_IN_FUTURE, TIME_IN_FUTURE).
     """
     GetPaymentInstruction: _aio.UnaryUnaryMultiCallable[_orders_pb2.GetPaymentInstructionRequest, _orders_pb2.GetPaymentInstructionResponse]
     """Returns how an order is to be paid: what payments alone may know, and no
@@ -111,9 +113,11 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orders_pb2.GetOrderRequest,
         context: _aio.ServicerContext[_orders_pb2.GetOrderRequest, _abc.Awaitable[_orders_pb2.GetOrderResponse]],
     ) -> _abc.Awaitable[_orders_pb2.GetOrderResponse]:
-        """Returns an order. Callers may keep the answer for 30 s.
+        """Returns an order as it is, or as it was: folded from its events up to a
+        number or a time. Callers may keep the answer for 30 s.
 
-        Errors: INVALID_ARGUMENT; NOT_FOUND.
+        Errors: INVALID_ARGUMENT; NOT_FOUND (there is no such order, or was none
+        then); OUT_OF_RANGE (SEQUENCE_IN_FUTURE, TIME_IN_FUTURE).
         """
 
     @_abc_1.abstractmethod
