@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from accord.context import CallContext as CallContext
     from accord.context import Idempotency as Idempotency
+    from accord.context import cache_for as cache_for
     from accord.context import carry as carry
     from accord.context import current as current
     from accord.context import deadline as deadline
     from accord.context import detach as detach
     from accord.context import idempotency_key as idempotency_key
+    from accord.context import shows as shows
     from accord.contract import ContractError as ContractError
     from accord.contract import EventPolicy as EventPolicy
     from accord.contract import MethodPolicy as MethodPolicy
@@ -53,7 +55,9 @@ if TYPE_CHECKING:
     from accord.telemetry import use_trace as use_trace
 
 _HOMES = {
-    "accord.context": "CallContext Idempotency carry current deadline detach idempotency_key",
+    "accord.context": (
+        "CallContext Idempotency cache_for carry current deadline detach idempotency_key shows"
+    ),
     "accord.contract": (
         "ContractError EventPolicy MethodPolicy check_service event_policy method_policy"
     ),

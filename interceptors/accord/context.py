@@ -16,6 +16,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from accord.contract.policy_types import MethodPolicy
 from accord.policies.call_depth import DEPTH_KEY, nested
+from accord.policies.consistency import CONSISTENCY_KEY, Token, read_token
 from accord.policies.idempotency import Scope
 from accord.policies.types import Priority
 
@@ -27,6 +28,8 @@ ANONYMOUS: Final = "anonymous"
 
 PRIORITY_KEY: Final = "accord-priority"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
+CACHE_TTL_KEY: Final = "accord-cache-ttl"
+"""Trailer: whole seconds for which this one answer may be kept, if less than the contract's."""
 RESERVED_PREFIX: Final = "accord-"
 """Metadata under this prefix belongs to the library: what a caller sets there is dropped."""
 
@@ -60,6 +63,8 @@ class CallContext:
     priority: Priority = Priority.DEFAULT
     attempt: int = 0
     """Which attempt of its caller this is, from 0. A tier below a retry makes one attempt only."""
+    seen: Token | None = None
+    """What its caller has seen, and so must be shown, or a later state of it."""
     _trace: tuple[int, int] | None = None
 
     def trace(self) -> tuple[int, int]:
@@ -170,6 +175,28 @@ def idempotency_key(key: str) -> tuple[tuple[str, str], ...]:
     A key is never inherited: it is given, or derived from a business id and a step.
     """
     return ((IDEMPOTENCY_KEY, key),)
+
+
+def shows(of: str, position: int) -> tuple[tuple[str, str], ...]:
+    """Trailers of an answer that shows, or has made, the state `position` of a thing.
+
+    For `context.set_trailing_metadata`. `of` names the thing the same in all services, such as
+    "orders/" and an id. Callers that have seen the state are shown no older answer from a cache.
+
+    Raises ValueError for a name that cannot travel.
+    """
+    token = Token(of, position)
+    if read_token(str(token)) != token or not (of.isascii() and of.isprintable()):
+        raise ValueError(f"{token} is no consistency token")
+    return ((CONSISTENCY_KEY, str(token)),)
+
+
+def cache_for(seconds: int) -> tuple[tuple[str, str], ...]:
+    """Trailers of an answer that callers may keep for so long at most; 0: not at all.
+
+    For `context.set_trailing_metadata`. It shortens what the contract allows, and cannot extend it.
+    """
+    return ((CACHE_TTL_KEY, str(max(0, seconds))),)
 
 
 def read_priority(value: str | bytes) -> Priority | None:

@@ -14,10 +14,11 @@ from accord_runtime import saga
 from accord_runtime.database import Tx
 from accord_runtime.events.record import RecordReader
 from accord_runtime.grpc import idempotency
+from accord_runtime.grpc.consistency import caught_up
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.grpc.page_tokens import Page
-from accord_runtime.grpc.types import Context
+from accord_runtime.grpc.types import Context, Trailed
 from accord_runtime.saga import Sagas
 from accord_runtime.service import Runtime, Service
 from accord_runtime.work.table import Work
@@ -55,7 +56,7 @@ class OrderServicer(OrderServiceServicer):
         runtime.mesh.fallback(GET_CUSTOMER, self._known_without_asking)
 
     async def CreateOrder(
-        self, request: pb.CreateOrderRequest, context: Context
+        self, request: pb.CreateOrderRequest, context: Trailed
     ) -> pb.CreateOrderResponse:
         await self._known(request.customer_id)
         placed = OrderPlaced(
@@ -87,9 +88,10 @@ class OrderServicer(OrderServiceServicer):
                         f"order {placed.order_id} is recorded, its outcome is open:"
                         " repeat the call with the same idempotency key",
                     ) from None
+        context.set_trailing_metadata(_shows(answer.order))
         return answer
 
-    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
+    async def GetOrder(self, request: pb.GetOrderRequest, context: Trailed) -> pb.GetOrderResponse:
         def read(tx: Tx) -> pb.Order:
             at = request.WhichOneof("at")
             if at == "at_sequence":
@@ -98,7 +100,20 @@ class OrderServicer(OrderServiceServicer):
                 return store.as_of_time(tx, request.order_id, request.at_time, time.time())
             return store.get(tx, request.order_id)
 
-        return pb.GetOrderResponse(order=await self._database.read(read))
+        if request.WhichOneof("at"):
+            return pb.GetOrderResponse(order=await self._database.read(read))
+        await caught_up(
+            self._database,
+            self._notifier,
+            _named(request.order_id),
+            request.order_id,
+            lambda tx: store.sequence(tx, request.order_id),
+        )
+        order = await self._database.read(read)
+        # It changes by itself until it has ended: nobody may take it for open when it has.
+        ended = order.status in domain.TERMINAL
+        context.set_trailing_metadata((*_shows(order), *(() if ended else accord.cache_for(0))))
+        return pb.GetOrderResponse(order=order)
 
     async def GetPaymentInstruction(
         self, request: pb.GetPaymentInstructionRequest, context: Context
@@ -116,14 +131,16 @@ class OrderServicer(OrderServiceServicer):
         return pb.ListOrdersResponse(orders=page, next_page_token=token)
 
     async def CancelOrder(
-        self, request: pb.CancelOrderRequest, context: Context
+        self, request: pb.CancelOrderRequest, context: Trailed
     ) -> pb.CancelOrderResponse:
-        return await commit(
+        answer = await commit(
             self._database,
             lambda tx: pb.CancelOrderResponse(
                 order=cancel(tx, self._outbox, self._sagas, request.order_id, request.reason)
             ),
         )
+        context.set_trailing_metadata(_shows(answer.order))
+        return answer
 
     async def StreamOrderUpdates(
         self, request: pb.StreamOrderUpdatesRequest, context: Context
@@ -189,6 +206,16 @@ class OrderServicer(OrderServiceServicer):
         """The order as it was when its first outcome was known; None until then."""
         raw = await self._database.read(lambda tx: idempotency.settled(tx, order_id))
         return None if raw is None else pb.CreateOrderResponse.FromString(raw)
+
+
+def _named(order_id: str) -> str:
+    """What an order is called in consistency tokens."""
+    return f"orders/{order_id}"
+
+
+def _shows(order: pb.Order) -> tuple[tuple[str, str], ...]:
+    """Trailers that say which state of an order an answer shows."""
+    return accord.shows(_named(order.order_id), order.sequence)
 
 
 def _patience() -> float:

@@ -75,6 +75,12 @@ def get(tx: Tx, order_id: str, *, lock: bool = False) -> Order:
     return Order.FromString(row["folded"])
 
 
+def sequence(tx: Tx, order_id: str) -> int:
+    """The number of an order's last event; 0: there is no such order."""
+    sql = "SELECT sequence FROM orders WHERE order_id = :id"
+    return int(tx.value(sql, {"id": order_id}) or 0)
+
+
 def fold(order: Order, event: Event) -> None:
     """Fold an event of the record into an order. Raises as `Event.read` and `domain.apply`."""
     read = event.read(domain.UPCASTERS)

@@ -21,7 +21,8 @@ PUBLIC: Final = {
     "accord.admin.mesh_service": "Audit CONTRACT Intervention serve",
     "accord.client.service_config": "ServiceConfigError",
     "accord.context": (
-        "ANONYMOUS CallContext Idempotency carry current deadline detach idempotency_key"
+        "ANONYMOUS CallContext Idempotency cache_for carry current deadline detach"
+        " idempotency_key shows"
     ),
     "accord.contract": (
         "CompensationPolicy ContractError Dark EventPolicy"
@@ -44,6 +45,7 @@ PUBLIC: Final = {
     "accord.policies.breaker": "BreakerPolicy",
     "accord.policies.budget": "BudgetPolicy",
     "accord.policies.cache": "CachePolicy",
+    "accord.policies.consistency": "Token",
     "accord.policies.fault_injection": "FaultPolicy",
     "accord.policies.hedge": "HedgePolicy",
     "accord.policies.idempotency": "Scope fingerprint",

@@ -38,6 +38,7 @@ from accord import (
     SyncIdempotencyStore,
     Unavailable,
     Validator,
+    cache_for,
     carry,
     check_service,
     current,
@@ -48,6 +49,7 @@ from accord import (
     fingerprint,
     idempotency_key,
     method_policy,
+    shows,
     trace_headers,
     trace_id,
     use_trace,
@@ -83,6 +85,7 @@ from accord.errors import CODES, DETAILS_KEY, Translate
 from accord.policies.breaker import BreakerPolicy
 from accord.policies.budget import BudgetPolicy
 from accord.policies.cache import CachePolicy
+from accord.policies.consistency import Token
 from accord.policies.fault_injection import FaultPolicy
 from accord.policies.hedge import HedgePolicy
 from accord.policies.rate_limit import RatePolicy
@@ -224,6 +227,8 @@ async def handler(request: Message, nested: Callable[[Message], Awaitable[Messag
         assert set(trace_headers()) <= HEADERS
         work()
     assert_type(idempotency_key("7"), tuple[tuple[str, str], ...])
+    assert_type(shows("parcels/7", 3) + cache_for(0), tuple[tuple[str, str], ...])
+    assert str(Token("parcels/7", 3)) == "parcels/7=3"
     try:
         return await nested(request)
     except grpc.RpcError as error:

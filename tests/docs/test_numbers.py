@@ -34,7 +34,7 @@ from accord.v1 import policy_pb2
 from accord_runtime import process
 from accord_runtime.admin import policy_store, traces
 from accord_runtime.events import broker, inbox, notifier, outbox, publisher
-from accord_runtime.grpc import page_tokens, validation
+from accord_runtime.grpc import consistency, page_tokens, validation
 from accord_runtime.jobs import jobs
 from accord_runtime.saga import orchestrator
 from accord_runtime.telemetry import setup
@@ -214,6 +214,8 @@ PROMISED: Final[list[tuple[str, str, Sequence[float]]]] = [
     (POLICY, "Upper bound of the first wait. Range: > 0. Default: {} ms",
      (RETRY.initial_backoff / MS,)),
     (POLICY, "Range: >= initial_backoff. Default: {} s", (RETRY.max_backoff,)),
+    ("docs/policies/cache.md", "ends {} s before the call does", (consistency.RESERVE,)),
+    ("docs/policies/cache.md", "looks {} times a second", (1 / consistency.LOOK,)),
     ("docs/events.md", "has more than {} bytes", (outbox.MAX_BYTES,)),
     ("docs/events.md", "what there was of the last {} days", (broker.MAX_AGE / DAY,)),
     (POLICY, "Range: 50 to 99.9. Default: {}.", (hedge.HedgePolicy().percentile,)),

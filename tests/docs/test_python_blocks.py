@@ -194,7 +194,7 @@ async def test_fallback() -> None:
 
     mesh = accord.Mesh("orders")
     names: dict[str, Any] = {**vars(customers_pb2), "mesh": mesh}
-    exec(part("docs/policies/cache.md"), names)
+    exec(part("docs/policies/cache.md", 1), names)
     answer = await names["nobody"](GetCustomerRequest(customer_id="7"), None)
     assert (answer.customer.customer_id, answer.customer.name) == ("7", "(unknown)")
 

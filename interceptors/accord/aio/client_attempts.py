@@ -138,7 +138,7 @@ class Attempts(Caller[Error]):
                 raise
             else:
                 attempt.answered()
-                if call.state.caches:
+                if call.state.remembers:
                     outgoing.keep(answer, await rpc.trailing_metadata())
                 return rpc
             await asyncio.sleep(step.delay)

@@ -167,6 +167,8 @@ class UnaryCall(CallBase, Generic[Req, Res]):
                 step.released()
                 raise
             step.answered()
+            if outgoing.call.state.remembers:
+                outgoing.keep(response, await rpc.trailing_metadata())
             outgoing.finish("OK")
             return response
         except asyncio.CancelledError:

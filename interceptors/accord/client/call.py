@@ -1,6 +1,6 @@
 """One outgoing call as a small state machine, without I/O.
 
-A driver asks `lookup` and then `admit` before every attempt, does what it is told, and tells the
+A driver asks `admit` before every attempt, does what it is told, and tells the
 attempt how it ended: `answered`, `failed`, `recorded` or `released`. This is the seam where
 policies are composed:
 
@@ -13,8 +13,6 @@ import math
 from types import TracebackType
 from typing import Final, Self
 
-from google.protobuf.message import Message
-
 from accord.client import skip_waiting
 from accord.client.method_state import Environment, MethodState
 from accord.client.spans import ClientCall
@@ -22,8 +20,6 @@ from accord.client.types import EXHAUSTED, RAISE, Again, Failure, Raise, Refuse
 from accord.contract.policy_types import Dark, Key, MethodPolicy
 from accord.policies import deadline as deadlines
 from accord.policies.breaker import CIRCUIT_OPEN, Permission
-from accord.policies.cache import CacheKey, Ticket
-from accord.policies.idempotency import fingerprint
 from accord.policies.outcome import Outcome, outcome_of
 from accord.policies.resume import Drop, Resumption
 from accord.policies.retry import NEVER, Retry, told_to_wait
@@ -173,7 +169,7 @@ class Call:
     `observer` may be set before the first attempt.
     """
 
-    __slots__ = ("_asked", "_fresh", "_hedged", "_inherited", "_keyed", "_max_attempts", "_retry",
+    __slots__ = ("_fresh", "_hedged", "_inherited", "_keyed", "_max_attempts", "_retry",
                  "deadline", "env", "observer", "policy", "probe",
                  "resumption", "state", "turn")  # fmt: skip
 
@@ -214,7 +210,6 @@ class Call:
         self._hedged = False
         self.probe: Permission | None = None  # of an attempt that is made again
         self.turn = 0  # of the last attempt
-        self._asked: tuple[CacheKey, Ticket] | None = None
         self.deadline = deadlines.effective(
             env.clock(),
             explicit=explicit,
@@ -229,30 +224,13 @@ class Call:
             )
         self._fresh = True  # nothing has been asked for it yet
 
-    def lookup(self, request: Message | bytes, *, principal: str, at_least: int) -> Message | None:
-        """The kept answer to a request of a cached method, to be copied; None: it must be asked.
-
-        `at_least` is the caller's consistency token, a position that the answer must show.
-        """
-        state, method = self.state, self.policy.method
-        key = CacheKey(principal, method, fingerprint(method, request))
+    def kept(self) -> None:
+        """It is answered from the cache, without an attempt."""
         with self.env.lock:
-            answer = state.target.cache.lookup(key, at_least=at_least)
-            if answer is None:
-                state.misses += 1
-                self._asked = key, state.target.cache.ask(method)
-            else:
-                state.calls += 1
-                state.hits += 1
-                if self.observer is not None:
-                    self.observer.kept()
-        return answer
-
-    def keep(self, answer: Message, *, size: int, position: int) -> None:
-        """Keep an answer of `size` bytes, which shows the state at `position` (0: unknown)."""
-        if self._asked is not None:
-            key, ticket = self._asked
-            self.state.target.cache.store(key, answer, size=size, ticket=ticket, position=position)
+            self.state.calls += 1
+            self.state.hits += 1
+            if self.observer is not None:
+                self.observer.kept()
 
     def admit(self) -> Attempt | Refuse:
         """What to do now: make an attempt, or end the call without one."""

@@ -39,12 +39,14 @@ _UNAVAILABLE: Final = frozenset({Code.UNAVAILABLE})
 class Target:
     """What all methods of one target share."""
 
-    __slots__ = ("budget", "cache", "lost_at", "name", "turns")
+    __slots__ = ("budget", "cache", "lost_at", "name", "turns", "writers")
 
     def __init__(self, name: str, budget: BudgetPolicy, clock: Callable[[], float]) -> None:
         self.name = name
         self.budget = Budget(budget, clock=clock)
         self.cache: AnswerCache[Message] = AnswerCache(clock=clock)
+        self.writers: frozenset[str] = frozenset()
+        """Methods that make kept answers void."""
         self.lost_at = -math.inf
         """When a connection was last lost, which all calls on it tell, on the engine's clock."""
         self.turns = 0
@@ -101,9 +103,15 @@ class MethodState:
         self.caches = policy.cache is not None and Dark.CACHE not in policy.dark
         if policy.cache is not None:
             self.target.cache.declare(policy.method, policy.cache)
+            self.target.writers |= {*policy.cache.invalidated_by}
         self.protected = policy.safe or policy.key is Key.NATURAL
         self.transient = policy.retry.codes if policy.retry is not None else _UNAVAILABLE
         self.attempt_time = policy.attempt_timeout or policy.timeout
+
+    @property
+    def remembers(self) -> bool:
+        """Whether answers are kept, or make others void: what they say of themselves is read."""
+        return self.caches or self.policy.method in self.target.writers
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from accord import context, errors
 from accord._log import log
 from accord.client import local_status
 from accord.client.call import Attempt, Call
+from accord.client.kept_answers import KeptAnswers
 from accord.client.method_state import Environment, MethodState
 from accord.client.spans import observe
 from accord.client.types import (
@@ -35,6 +36,7 @@ from accord.client.types import (
 from accord.contract.names import wrong_response
 from accord.contract.policy_types import ContractError
 from accord.errors import DEPENDENCY, EXHAUSTED
+from accord.policies.consistency import CONSISTENCY_KEY, read_token
 from accord.policies.fault_injection import FAULT_KEY
 from accord.policies.retry import ATTEMPT_KEY, PUSHBACK_KEY, format_pushback, parse_pushback
 from accord.policies.types import Code, small_number
@@ -43,13 +45,7 @@ from accord.telemetry.propagation import TRACEPARENT
 MAX_ATTEMPTS_KEY: Final = "accord-max-attempts"
 """Metadata that a caller sets to make fewer attempts than the contract allows; it stays here."""
 
-AT_LEAST_KEY: Final = "accord-at-least"
-"""Metadata that a caller sets to a position that it has seen; an older kept answer is passed by."""
-
-POSITION_KEY: Final = "accord-position"
-"""Trailer in which a handler says the position of the state that its answer shows."""
-
-POSITION_DIGITS: Final = 19
+_DIGITS: Final = 19
 """Those of the largest int64; what is longer counts as absent."""
 
 WORTH_A_FALLBACK: Final = frozenset(
@@ -119,7 +115,7 @@ class Caller(Generic[E]):
 class Outgoing(Generic[Req, Res, E]):
     """One call: what the engine decides about it, what travels with it, what is recorded of it."""
 
-    __slots__ = ("_caller", "_metadata", "_options", "call", "details")
+    __slots__ = ("_caller", "_kept", "_metadata", "_options", "call", "details")
 
     def __init__(
         self, caller: Caller[E], details: CallDetails, request: Req | None, state: MethodState
@@ -127,6 +123,7 @@ class Outgoing(Generic[Req, Res, E]):
         self._caller = caller
         self.details = details
         self._options = _NONE
+        self._kept: KeptAnswers | None = None
         env, policy, handled = caller.settings.env, state.policy, context.current()
         metadata: Pairs = ()
         keyed = traced = False
@@ -174,7 +171,7 @@ class Outgoing(Generic[Req, Res, E]):
 
     def _option(self, key: str) -> int:
         """A number that the caller has set for the library; 0 if not."""
-        return small_number(self._options.get(key), POSITION_DIGITS) or 0
+        return small_number(self._options.get(key), _DIGITS) or 0
 
     # Its attempts.
 
@@ -185,7 +182,7 @@ class Outgoing(Generic[Req, Res, E]):
         return not (
             policy.retry is not None
             or state.hedge is not None
-            or state.caches
+            or state.remembers
             or policy.method in self._caller.settings.fallbacks
         )
 
@@ -279,24 +276,24 @@ class Outgoing(Generic[Req, Res, E]):
         if not self.call.state.caches or not isinstance(request, Message | bytes):
             return None
         handled = context.current()
-        kept = self.call.lookup(
-            request,
-            principal="" if handled is None else handled.principal,
-            at_least=self._option(AT_LEAST_KEY),
-        )
+        asked = read_token(self._options.get(CONSISTENCY_KEY))
+        principal = "" if handled is None else handled.principal
+        with self.call.env.lock:
+            self._kept = KeptAnswers(self.call.state)
+            kept = self._kept.lookup(request, principal, asked)
         if kept is None:
+            if self._kept.seen is not None and CONSISTENCY_KEY not in self._options:
+                self._metadata = (*self._metadata, (CONSISTENCY_KEY, str(self._kept.seen)))
             return None
+        self.call.kept()
         self.finish("OK")
         # The cache holds the answers of all methods; this one was given to this very method.
         return cast("Res", type(kept).FromString(kept.SerializeToString()))
 
     def keep(self, answer: Res, trailers: Metadata | None) -> None:
-        """Keep a copy of an answer: the caller may change its own."""
+        """Note what an answer shows, and keep a copy of it."""
         if isinstance(answer, Message):
-            raw = answer.SerializeToString()
-            self.call.keep(
-                type(answer).FromString(raw), size=len(raw), position=_position_of(trailers)
-            )
+            (self._kept or KeptAnswers(self.call.state)).keep(answer, trailers)
 
     def fallback(self, error: E) -> Fallback | None:
         """What may answer instead, after the call has ended with `error`."""
@@ -337,7 +334,8 @@ def _sorted(given: Metadata) -> tuple[Pairs, Mapping[str, str | bytes], bool]:
             options[name] = value
         elif name.startswith(context.RESERVED_PREFIX) and name != FAULT_KEY:
             options[name] = value
-            continue
+            if name != CONSISTENCY_KEY:
+                continue
         metadata.append((key, value))
     return tuple(metadata), options, traced
 
@@ -379,12 +377,3 @@ def trailers_of(error: grpc.RpcError) -> Metadata:
     """The trailers of an error."""
     # The stubs give them another type than both kinds of gRPC do.
     return cast("Metadata", error.trailing_metadata())
-
-
-def _position_of(trailers: Metadata | None) -> int:
-    """The position of the state that an answer shows; 0: unknown."""
-    position = 0
-    for key, value in trailers or ():
-        if key == POSITION_KEY:
-            position = small_number(value, POSITION_DIGITS) or 0
-    return position

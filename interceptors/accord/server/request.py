@@ -9,6 +9,7 @@ from accord.context import CallContext
 from accord.contract.names import GRPC
 from accord.interfaces import Repeats, Validator
 from accord.policies.call_depth import DEPTH_KEY, read_depth
+from accord.policies.consistency import CONSISTENCY_KEY, read_token
 from accord.policies.fault_injection import FAULT_KEY, readable
 from accord.policies.retry import ATTEMPT_KEY, read_attempt
 from accord.server.state import ServerState
@@ -24,6 +25,7 @@ READ: Final = HEADERS | {
     ATTEMPT_KEY,
     context.PRIORITY_KEY,
     context.IDEMPOTENCY_KEY,
+    CONSISTENCY_KEY,
 }
 """The metadata that the library reads. Of several values under one key the last one counts."""
 
@@ -89,6 +91,9 @@ def read_headers(call: CallContext, headers: dict[str, str | bytes], ignored: li
         elif name == context.PRIORITY_KEY:
             priority = found = context.read_priority(value)
             call.priority = priority or call.priority
+        elif name == CONSISTENCY_KEY:
+            call.seen = read_token(value)
+            found = None if call.seen is None else 0
         elif name == FAULT_KEY and not readable(value):
             found = None
         if found is None:

@@ -65,7 +65,7 @@ class Attempts(Caller[grpc.RpcError]):
                     last = error
                 else:
                     attempt.answered()
-                    if outgoing.call.state.caches:
+                    if outgoing.call.state.remembers:
                         outgoing.keep(rpc.result(), rpc.trailing_metadata())
                     return rpc
             time.sleep(step.delay)

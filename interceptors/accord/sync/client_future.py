@@ -151,7 +151,7 @@ class FutureCall(CallBase, Generic[Req, Res]):
         if rpc.code() is grpc.StatusCode.OK:
             self._drop_others()
             attempt.answered()
-            if call.state.caches and not self._once:
+            if call.state.remembers and not self._once:
                 outgoing.keep(rpc.result(), rpc.trailing_metadata())
             self._set(Answer(rpc.result(), rpc), "OK")
             return None

@@ -1,7 +1,8 @@
 """Types that servicers are written with."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 
 Context: TypeAlias = object
@@ -9,6 +10,9 @@ Context: TypeAlias = object
 
 Who calls, until when, under which key, is said by `accord.current()`; errors are raised.
 """
+
+Trailed: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+"""The same, of a handler that says something in trailers beside its response."""
 
 
 def timestamp(seconds: float) -> Timestamp:

@@ -4,11 +4,12 @@ import asyncio
 from typing import Any
 
 import grpc
+import pytest
 
 import accord
 from accord import context
-from accord.client.request import AT_LEAST_KEY, POSITION_KEY
 from accord.contract import method_policy
+from accord.policies.consistency import CONSISTENCY_KEY, Token
 from tests.accord.client.kit import DOWN, Flaky, route
 from tests.accord.drivers import Driver, every_call, every_way
 from tests.accord.kit import SERVICE, Message, failure, path
@@ -40,27 +41,92 @@ async def test_consistency_token_passes_old_answers_by(driver: Driver) -> None:
     position = 5
 
     async def handler(request: Any, context: Any) -> Any:
-        context.set_trailing_metadata(((POSITION_KEY, str(position)),))
+        context.set_trailing_metadata(accord.shows("it", position))
         return Message(after=position)
 
     async with driver.served({"Cached": handler}) as (stub, _):
         assert (await stub.Cached(Message())).after == 5
         position = 9
-        seen_5 = await stub.Cached(Message(), metadata=((AT_LEAST_KEY, "5"),))
-        seen_6 = await stub.Cached(Message(), metadata=((AT_LEAST_KEY, "6"),))
+        seen_5 = await stub.Cached(Message(), metadata=((CONSISTENCY_KEY, "it=5"),))
+        seen_6 = await stub.Cached(Message(), metadata=((CONSISTENCY_KEY, "it=6"),))
         assert (seen_5.after, seen_6.after) == (5, 9)
 
 
+@every_way
+async def test_a_caller_reads_what_it_has_written(driver: Driver) -> None:
+    """After a write whose answer says its position, a server that is behind is told what was seen.
+
+    What any call to the target has shown passes an older kept answer by, too.
+    """
+    told: list[Token | None] = []
+    position = 5
+
+    async def read(request: Any, context: Any) -> Any:
+        call = accord.current()
+        assert call is not None
+        told.append(call.seen)
+        context.set_trailing_metadata(accord.shows("it", position))
+        return Message(after=position)
+
+    async def write(request: Any, context: Any) -> Any:
+        context.set_trailing_metadata(accord.shows("it", 6))
+        return Message()
+
+    async with driver.served({"Cached": read, "Put": write}) as (stub, _):
+        assert (await stub.Cached(Message())).after == 5
+        await stub.Put(Message())
+        # This one is behind, and what it has answered is not kept for those who know better.
+        assert (await stub.Cached(Message())).after == 5
+        position = 6
+        assert (await stub.Cached(Message())).after == 6
+        assert (await stub.Cached(Message())).after == 6
+        position = 7
+        assert (await stub.Cached(Message(text="of the same"))).after == 7
+        assert (await stub.Cached(Message())).after == 7
+    assert told == [None, Token("it", 6), Token("it", 6), None, Token("it", 7)]
+
+
 @every_call
-async def test_garbled_position(driver: Driver) -> None:
-    """A position with more digits than a number has is none, and the answer counts."""
+async def test_an_answer_that_may_not_be_kept(driver: Driver) -> None:
+    """The server forbids it for one answer, or says it so that it cannot be read; not for others.
+
+    What it says is no part of the answer: it cannot make it fail.
+    """
+    said: list[Any] = [accord.cache_for(20), (("accord-cache-ttl", "soon"),), accord.cache_for(0)]
+    flaky = Flaky()
 
     async def handler(request: Any, context: Any) -> Any:
-        context.set_trailing_metadata(((POSITION_KEY, "9" * 5000),))
+        context.set_trailing_metadata(said.pop())
+        return await flaky.unary(request, context)
+
+    async with driver.served({"Cached": handler}) as (stub, _):
+        answers = [(await stub.Cached(Message())).text for _ in range(4)]
+    assert answers == ["answer 1", "answer 2", "answer 3", "answer 3"]
+
+
+@every_call
+@pytest.mark.parametrize("token", ["it=" + "9" * 5000, "=3", "it", "it=-1", "x" * 300 + "=1"])
+async def test_garbled_tokens(driver: Driver, token: str) -> None:
+    """What is no token says nothing, to server and caller alike, and the answer counts."""
+
+    async def handler(request: Any, context: Any) -> Any:
+        call = accord.current()
+        assert call is not None
+        assert call.seen is None
+        context.set_trailing_metadata(((CONSISTENCY_KEY, token),))
         return Message(text="answer")
 
     async with driver.served({"Cached": handler}) as (stub, _):
-        assert (await stub.Cached(Message())).text == "answer"
+        sent = ((CONSISTENCY_KEY, token),)
+        assert (await stub.Cached(Message(), metadata=sent)).text == "answer"
+
+
+def test_names_of_things_are_checked() -> None:
+    """A name that could not travel, or would be read as another, is refused where it is written."""
+    assert accord.shows("orders/7", 3) == ((CONSISTENCY_KEY, "orders/7=3"),)
+    for of, position in (("", 1), ("x" * 201, 1), ("ä", 1), ("a\n", 1), ("a", -1), ("a", 10**19)):
+        with pytest.raises(ValueError, match="no consistency token"):
+            accord.shows(of, position)
 
 
 @every_call

@@ -3,7 +3,15 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from accord.policies.cache import AnswerCache, CacheKey, CachePolicy, CacheSnapshot, Ticket
+from accord.policies.cache import (
+    MAX_SEEN,
+    AnswerCache,
+    CacheKey,
+    CachePolicy,
+    CacheSnapshot,
+    Ticket,
+)
+from accord.policies.consistency import Token
 from tests.accord.policies.kit import Clock
 
 GET = "/shop.Customers/Get"
@@ -54,7 +62,7 @@ class Caching(RuleBasedStateMachine):
             self.number += 1
             value = f"answer {self.number}"
             self.known[value] = (key, ticket.asked_at, writes, position)
-            self.cache.store(key, value, size=size, ticket=ticket, position=position)
+            self.cache.store(key, value, size=size, ticket=ticket, shows=Token("it", position))
 
     @rule()
     def write(self) -> None:
@@ -64,7 +72,7 @@ class Caching(RuleBasedStateMachine):
     @rule(principal=principals, method=methods, fingerprint=prints, at_least=st.integers(0, 5))
     def lookup(self, principal: str, method: str, fingerprint: bytes, at_least: int) -> None:
         key = CacheKey(principal, method, fingerprint)
-        value = self.cache.lookup(key, at_least=at_least)
+        value = self.cache.lookup(key, at_least=Token("it", at_least))
         if value is not None:
             whose, asked_at, writes, position = self.known[value]
             assert key == whose
@@ -142,12 +150,49 @@ def test_an_answer_overtaken_by_a_write_is_not_kept() -> None:
 def test_older_than_the_token_is_passed_by() -> None:
     """A caller that has seen position 7 is not served an older answer; others still are."""
     held, _ = cache()
-    held.store(KEY, "six", size=1, ticket=held.ask(GET), position=6)
-    assert held.lookup(KEY, at_least=7) is None
-    assert held.lookup(KEY, at_least=6) == "six"
-    held.store(KEY, "eight", size=1, ticket=held.ask(GET), position=8)
-    assert not held.store(KEY, "seven", size=1, ticket=held.ask(GET), position=7)
-    assert held.lookup(KEY, at_least=7) == "eight"
+    held.store(KEY, "six", size=1, ticket=held.ask(GET), shows=Token("it", 6))
+    assert held.lookup(KEY, at_least=Token("it", 7)) is None
+    assert held.lookup(KEY, at_least=Token("another", 1)) is None
+    assert held.lookup(KEY, at_least=Token("it", 6)) == "six"
+    held.store(KEY, "eight", size=1, ticket=held.ask(GET), shows=Token("it", 8))
+    assert not held.store(KEY, "seven", size=1, ticket=held.ask(GET), shows=Token("it", 7))
+    assert held.lookup(KEY, at_least=Token("it", 7)) == "eight"
+
+
+def test_what_the_process_has_seen_counts_for_all_its_callers() -> None:
+    """After any answer that shows position 9 no older one is served, and what is asked knows why.
+
+    Of things that were seen, the most recent are remembered.
+    """
+    held, _ = cache()
+    held.store(KEY, "eight", size=1, ticket=held.ask(GET), shows=Token("it", 8))
+    for token in (Token("it", 8), Token("another", 99)):
+        held.saw(token)
+    assert (held.lookup(KEY), held.seen(KEY)) == ("eight", None)
+    held.saw(Token("it", 9))
+    held.saw(Token("it", 3))
+    assert (held.lookup(KEY), held.seen(KEY)) == (None, Token("it", 9))
+    held.store(KEY, "nine", size=1, ticket=held.ask(GET), shows=Token("it", 9))
+    assert (held.lookup(KEY), held.seen(KEY)) == ("nine", None)
+    held.saw(Token("it", 10))
+    for number in range(MAX_SEEN):
+        held.saw(Token(f"thing {number}", 1))
+    assert held.lookup(KEY) == "nine"
+
+
+def test_a_server_shortens_the_time_of_an_answer() -> None:
+    """What the server says of one answer can shorten its time, to nothing, and not extend it."""
+    held, clock = cache()
+    assert not held.store(KEY, "open", size=1, ticket=held.ask(GET), ttl=0)
+    assert held.lookup(KEY) is None
+    held.store(KEY, "short", size=1, ticket=held.ask(GET), ttl=2)
+    clock.now += 1.9
+    assert held.lookup(KEY) == "short"
+    clock.now += 0.2
+    assert held.lookup(KEY) is None
+    held.store(KEY, "long", size=1, ticket=held.ask(GET), ttl=1000)
+    clock.now += 30.0
+    assert held.lookup(KEY) is None
 
 
 def test_least_recently_used_go_first() -> None:
@@ -184,7 +229,7 @@ def test_what_it_says_of_itself() -> None:
     assert held.lookup(KEY) is None
     kept(held, KEY, "a", 7)
     assert held.lookup(KEY) == "a"
-    assert held.lookup(KEY, at_least=1) is None
+    assert held.lookup(KEY, at_least=Token("it", 1)) is None
     assert held.snapshot() == CacheSnapshot(entries=1, size=7, hits=1, misses=2)
     clock.now += 30.0
     assert held.lookup(KEY) is None

@@ -105,7 +105,8 @@ class OrderServiceServicer:
 
     def GetOrder(self, request, context):
         """Returns an order as it is, or as it was: folded from its events up to a
-        number or a time. Callers may keep the answer for 30 s.
+        number or a time. Callers may keep the answer for 30 s, but not the one
+        to how it is now before the order has ended.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND (there is no such order, or was none
         then); OUT_OF_RANGE (SEQUENCE_IN_FUTURE, TIME_IN_FUTURE).
