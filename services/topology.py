@@ -22,6 +22,7 @@ SERVICES: Final[Mapping[str, int]] = MappingProxyType(
         "shipping": 9054,
         "notifications": 9055,
         "customers": 9056,
+        "analytics": 9057,
         "sandbox": 9060,
     }
 )

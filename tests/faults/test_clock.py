@@ -19,6 +19,7 @@ from tests.faults.scale import ORDERS, SECONDS
 
 SOURCE: Final = Path(__file__).with_name("clock.c")
 
+
 class Clock:
     """How far the clock of some processes is ahead of the machine's."""
 

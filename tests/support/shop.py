@@ -24,7 +24,10 @@ from shop.orders.v1 import orders_pb2
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from tests.support.ports import free_offset
 
-ALL = ("sandbox", "customers", "inventory", "payments", "shipping", "notifications", "orders")
+ALL = (
+    *("sandbox", "customers", "inventory", "payments", "shipping", "notifications", "orders"),
+    *("analytics",),
+)
 
 
 class Shop:

@@ -92,6 +92,8 @@ class Received(Generic[M]):
     """Number among the events of its key, from 1."""
     payload: M
     """The event."""
+    occurred_at: float = 0.0
+    """When it was committed, Unix seconds."""
 
 
 EventHandler = Callable[[Received[Any]], Awaitable[Effect | None]]
@@ -369,8 +371,8 @@ class Inbox:
             raise Permanent(str(error)) from error
         except DecodeError as error:
             raise Permanent(f"not a {headers['ce-type']}: {error}") from error
-        received = Received(headers["ce-id"], key, int(headers["ce-sequence"]), event)
-        return await handler(received)
+        sequence, occurred_at = int(headers["ce-sequence"]), _occurred(headers) or work.flow_at
+        return await handler(Received(headers["ce-id"], key, sequence, event, occurred_at))
 
 
 def _occurred(headers: Mapping[str, str]) -> float | None:

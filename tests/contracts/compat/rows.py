@@ -28,6 +28,7 @@ Row = Callable[[World], None]
 ROWS: Final[dict[str, Row]] = {}
 """RPC -> how it is driven."""
 
+ANALYTICS: Final = "shop.analytics.v1.AnalyticsService/"
 CUSTOMERS: Final = "shop.customers.v1.CustomerService/"
 INVENTORY: Final = "shop.inventory.v1.InventoryService/"
 NOTIFICATIONS: Final = "shop.notifications.v1.NotificationService/"
@@ -329,6 +330,57 @@ def _(world: World) -> None:
     unknown = {"notification_id": UNKNOWN}
     refusal = ("NOT_FOUND", "NOT_FOUND")
     world.refused(*refusal, f"{NOTIFICATIONS}GetNotification", unknown)
+
+
+# Analytics
+
+
+@row(f"{ANALYTICS}QueryMetrics")
+def _(world: World) -> None:
+    world.until_mailed(world.confirmed)
+    wanted = {"dimension": "DIMENSION_STATUS"}
+    found = world.eventually(f"{ANALYTICS}QueryMetrics", wanted, "metrics")
+    assert {metric["currency_code"] for metric in found["metrics"]} == {"EUR"}
+    assert int(found["completeness"]["revision"]) > 0
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{ANALYTICS}QueryMetrics")
+    assert world.refused(*bad, {**wanted, "page_token": "?"}).fields == ["page_token"]
+
+
+@row(f"{ANALYTICS}WatchMetrics")
+def _(world: World) -> None:
+    wanted = {"dimension": "DIMENSION_COUNTRY"}
+    call = world.start(f"{ANALYTICS}WatchMetrics", wanted)
+    first = call.message()
+    assert first["reset"]
+    world.place()
+    changed = call.message()
+    call.cancel()
+    assert int(changed["revision"]) > int(first["revision"])
+    future = {**wanted, "after_revision": str(10**9)}
+    refusal = ("OUT_OF_RANGE", "REVISION_IN_FUTURE")
+    world.refused(*refusal, f"{ANALYTICS}WatchMetrics", future)
+
+
+@row(f"{ANALYTICS}ListViews")
+def _(world: World) -> None:
+    found = world.eventually(f"{ANALYTICS}ListViews", {}, "views")
+    assert [view["name"] for view in found["views"]] == ["sales"]
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{ANALYTICS}ListViews")
+    assert world.refused(*bad, {"page_token": "?"}).fields == ["page_token"]
+
+
+@row(f"{ANALYTICS}GetView")
+def _(world: World) -> None:
+    assert world.call(f"{ANALYTICS}GetView", {"name": "sales"})["view"]["name"] == "sales"
+    world.refused("NOT_FOUND", "NOT_FOUND", f"{ANALYTICS}GetView", {"name": "unknown"})
+
+
+@row(f"{ANALYTICS}RebuildView")
+def _(world: World) -> None:
+    method = f"{ANALYTICS}RebuildView"
+    view = world.call(method, {"name": "sales"}, key=uuid7())["view"]
+    assert int(view["rebuild"]["generation"]) > 0
+    world.refused("NOT_FOUND", "NOT_FOUND", method, {"name": "unknown"}, key=uuid7())
 
 
 # Orders

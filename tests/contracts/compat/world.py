@@ -135,6 +135,14 @@ class World:
         call.cancel()
         call.end()
 
+    def eventually(self, rpc: str, request: Json, field: str) -> Json:
+        """The answer of a call that is repeated until it has something in a field."""
+        deadline = time.monotonic() + PATIENCE
+        while not (answer := self.call(rpc, request)).get(field):
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.05)
+        return answer
+
     def until_mailed(self, order_id: str) -> Json:
         """Wait for the mail about an order that has ended."""
         deadline = time.monotonic() + PATIENCE

@@ -23,10 +23,12 @@ PATIENCE: Final = 10.0
 HOUSEKEEPING: Final = frozenset(
     {"idempotency", "work", "schema_migrations", "relay", "relay_marks", "inbox", "consumed"}
     | {"health", "notification"}
+    | {"view_state", "view_key", "view_tail", "sale", "metric"}
 )
 """Tables that are not what a service is there to keep, or that no call writes.
 
-Mails follow from the record of the orders: an audit finds them at any time, without a broker, too.
+Mails and views follow from the record of the orders: an audit finds them at any time, without a
+broker, too.
 """
 
 

@@ -34,6 +34,7 @@ MAY_BE_EMPTY: Final = frozenset(
         "accord.ops.v1.OperationService/ListOperations",
         "accord.ops.v1.SagaService/ListSagas",
         "accord.ops.v1.WorkService/ListWork",
+        "shop.analytics.v1.AnalyticsService/ListViews",
         "shop.customers.v1.CustomerService/ListCustomers",
         "shop.inventory.v1.InventoryService/ListStock",
         "shop.inventory.v1.InventoryService/ReadEvents",

@@ -17,6 +17,7 @@ from accord.ops.v1 import trace_pb2 as trace
 from accord.ops.v1 import work_pb2 as work
 from accord.v1 import policy_pb2 as policy
 from accord_runtime.grpc.page_tokens import encode_token
+from shop.analytics.v1 import analytics_pb2 as analytics
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
 from shop.inventory.v1 import inventory_pb2 as inventory
@@ -67,6 +68,7 @@ OPERATIONS: Final = "accord.ops.v1.OperationService/"
 SAGAS: Final = "accord.ops.v1.SagaService/"
 TRACES: Final = "accord.ops.v1.TraceService/"
 WORK: Final = "accord.ops.v1.WorkService/"
+ANALYTICS: Final = "shop.analytics.v1.AnalyticsService/"
 CUSTOMERS: Final = "shop.customers.v1.CustomerService/"
 INVENTORY: Final = "shop.inventory.v1.InventoryService/"
 NOTIFICATIONS: Final = "shop.notifications.v1.NotificationService/"
@@ -194,7 +196,44 @@ def _page_tokens(rpc: str, filters: dict[str, str], request: Callable[[str], Mes
     ]
 
 
+_DAY_FILTERS: Final = {"dimension": "2", "start": "1970-01-01T00:00:00Z"}
+
 REFUSED: Final[Sequence[Row]] = (
+    # Analytics
+    Row(
+        ANALYTICS + "WatchMetrics",
+        "future",
+        RANGE,
+        "REVISION_IN_FUTURE",
+        lambda world: analytics.WatchMetricsRequest(
+            dimension=analytics.DIMENSION_DAY, after_revision=10**9
+        ),
+    ),
+    Row(
+        ANALYTICS + "GetView",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: analytics.GetViewRequest(name="nothing"),
+    ),
+    Row(
+        ANALYTICS + "RebuildView",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: analytics.RebuildViewRequest(name="nothing"),
+    ),
+    _reuse(ANALYTICS + "RebuildView", lambda world: analytics.RebuildViewRequest(name="another")),
+    *_page_tokens(
+        ANALYTICS + "QueryMetrics",
+        {**_DAY_FILTERS, "end": _DAY_FILTERS["start"]},
+        lambda token: analytics.QueryMetricsRequest(
+            dimension=analytics.DIMENSION_DAY, page_token=token
+        ),
+    ),
+    *_page_tokens(
+        ANALYTICS + "ListViews", {}, lambda token: analytics.ListViewsRequest(page_token=token)
+    ),
     # Customers
     Row(CUSTOMERS + "CreateCustomer", "taken", EXISTS, "EMAIL_TAKEN", _customer(EMAIL)),
     Row(CUSTOMERS + "CreateCustomer", "case", EXISTS, "EMAIL_TAKEN", _customer(EMAIL.upper())),

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from accord.ops.v1 import mesh_pb2 as mesh
 from accord_runtime.grpc.ids import uuid7
+from shop.analytics.v1 import analytics_pb2 as analytics
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
 from shop.inventory.v1 import inventory_pb2 as inventory
@@ -112,6 +113,8 @@ class World(Caller):
         self._payments()
         self._shipments()
         self._outside_world()
+        rebuild = analytics.RebuildViewRequest(name="sales")
+        self.do("shop.analytics.v1.AnalyticsService/RebuildView", rebuild, USED_KEY)
         self.confirmed = self.place("tea", USED_KEY)
         self.rejected = self.place("unknown")
         self.until(self.confirmed, orders.ORDER_STATUS_CONFIRMED)

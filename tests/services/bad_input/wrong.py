@@ -20,6 +20,7 @@ from accord.ops.v1 import saga_pb2 as sagas
 from accord.ops.v1 import trace_pb2 as trace
 from accord.ops.v1 import work_pb2 as work
 from accord.v1 import policy_pb2 as policy
+from shop.analytics.v1 import analytics_pb2 as analytics
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
 from shop.inventory.v1 import inventory_pb2 as inventory
@@ -49,6 +50,7 @@ _FAULT: Final = mesh.Fault(
     abort_percent=1,
     guarded=True,
 )
+_TIME: Final = Timestamp(seconds=1_800_000_000)
 _DOLLARS: Final = Money(minor_units=499, currency_code="USD")
 
 TRACE_ID: Final = "0af7651916cd43dd8448eb211c80319c"
@@ -94,6 +96,15 @@ GOOD: Final[Mapping[str, Message]] = {
     "accord.ops.v1.WorkService/GetWork": work.GetWorkRequest(work_id=ID),
     "accord.ops.v1.WorkService/RetryWork": work.RetryWorkRequest(work_id=ID, reason="a test"),
     "accord.ops.v1.WorkService/DiscardWork": work.DiscardWorkRequest(work_id=ID, reason="a test"),
+    "shop.analytics.v1.AnalyticsService/QueryMetrics": analytics.QueryMetricsRequest(
+        dimension=analytics.DIMENSION_DAY, start_time=_TIME, end_time=_TIME
+    ),
+    "shop.analytics.v1.AnalyticsService/WatchMetrics": analytics.WatchMetricsRequest(
+        dimension=analytics.DIMENSION_DAY, start_time=_TIME, end_time=_TIME
+    ),
+    "shop.analytics.v1.AnalyticsService/ListViews": analytics.ListViewsRequest(),
+    "shop.analytics.v1.AnalyticsService/GetView": analytics.GetViewRequest(name="sales"),
+    "shop.analytics.v1.AnalyticsService/RebuildView": analytics.RebuildViewRequest(name="sales"),
     "shop.customers.v1.CustomerService/CreateCustomer": customers.CreateCustomerRequest(
         name="Bob", email="bob@example.com", address=address()
     ),
@@ -253,6 +264,15 @@ def _list(field: str, item: Any) -> list[tuple[str, Any]]:
     return _values(field, [], [item, item], [numbered(number) for number in range(101)])
 
 
+def _time(field: str) -> list[tuple[str, Any]]:
+    before, after = Timestamp(seconds=946_684_799), Timestamp(seconds=4_102_444_800)
+    return _values(field, before, after, Timestamp(seconds=-1), Timestamp(seconds=253402300799))
+
+
+def _view(field: str) -> list[tuple[str, Any]]:
+    return _values(field, "", "Sales", "1st", "x" * 65, "a b", "sales\n", "'; DROP TABLE x;--")
+
+
 _MOST: Final = 10**11
 """The highest price of one unit, in minor units."""
 
@@ -318,6 +338,25 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
     "accord.ops.v1.WorkService/GetWork": _id("work_id"),
     "accord.ops.v1.WorkService/RetryWork": [*_id("work_id"), *_reason("reason")],
     "accord.ops.v1.WorkService/DiscardWork": [*_id("work_id"), *_reason("reason")],
+    "shop.analytics.v1.AnalyticsService/QueryMetrics": [
+        *_values("dimension", 0, 6, -1),
+        *_time("start_time"),
+        *_time("end_time"),
+        *_page("page_size"),
+        *_values("page_token", "x" * 257),
+    ],
+    "shop.analytics.v1.AnalyticsService/WatchMetrics": [
+        *_values("dimension", 0, 6, -1),
+        *_time("start_time"),
+        *_time("end_time"),
+        *_position("after_revision"),
+    ],
+    "shop.analytics.v1.AnalyticsService/ListViews": [
+        *_page("page_size"),
+        *_values("page_token", "x" * 257),
+    ],
+    "shop.analytics.v1.AnalyticsService/GetView": _view("name"),
+    "shop.analytics.v1.AnalyticsService/RebuildView": _view("name"),
     "shop.customers.v1.CustomerService/CreateCustomer": [
         *_values("name", "", "x" * 201, "two\nlines", "\x00"),
         *_values("email", "", "ada", "@example.com", "ada@", "ada@@example.com", "a b@example.com"),
