@@ -24,6 +24,7 @@ COMMANDS: Final = (
     "product",
     "work",
     "operation",
+    "view",
     "saga",
     "policy",
     "fault",

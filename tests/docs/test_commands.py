@@ -25,6 +25,7 @@ PAGES: Final = (
     "docs/faults.md",
     "docs/jobs.md",
     "docs/operations.md",
+    "docs/views.md",
     "generated/README.md",
     "interceptors/README.md",
 )

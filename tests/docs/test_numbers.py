@@ -38,7 +38,9 @@ from accord_runtime.grpc import consistency, page_tokens, validation
 from accord_runtime.jobs import jobs
 from accord_runtime.saga import orchestrator
 from accord_runtime.telemetry import setup
+from accord_runtime.views import views
 from accord_runtime.work import executor, ownership, table, unserved
+from services.analytics import servicer as analytics
 from services.notifications import mail
 from services.notifications.steps import PATIENCE
 from services.orders import bulk, domain, watching
@@ -110,6 +112,9 @@ PROMISED: Final[list[tuple[str, str, Sequence[float]]]] = [
     ("docs/jobs.md", "have not ended | {}; more", (JOBS.most,)),
     ("docs/jobs.md", "process works on at once | {} |", (JOBS.concurrency,)),
     ("docs/jobs.md", "deaths of the process during one step | {}, then", (len(table.DEATHS),)),
+    ("docs/views.md", "batches of {} events", (views.BATCH,)),
+    ("docs/views.md", "{} times a second", (1 / views.PAUSE,)),
+    ("docs/views.md", "more than {} metrics", (analytics.MOST_WATCHED,)),
     # The shop.
     ("docs/architecture.md", "log files {} MB", (logs.MAX_BYTES / 2**20,)),
     ("docs/architecture.md", "{} updates a bulk call", (bulk.MAX_UPDATES,)),

@@ -75,8 +75,22 @@ read_a_page: Any
 from accord_runtime.service import Runtime
 from shop.customers.v1.customers_pb2 import GetCustomerRequest
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
+from shop.orders.v1.events_pb2 import OrderConfirmed
+from shop.orders.v1.orders_pb2 import ReadEventsRequest
+from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 runtime: Runtime
 request: GetCustomerRequest
+handle: Any
+""",
+    "docs/views.md": ANYTHING
+    + """
+from accord_runtime.database import Tx
+from accord_runtime.service import Runtime
+from accord_runtime.views import Change, View, Views
+from shop.orders.v1.events_pb2 import OrderShipped
+read_orders: Any
+def day(seconds: float) -> str:
+    raise NotImplementedError
 """,
     "docs/policies/cache.md": ANYTHING
     + """
