@@ -45,6 +45,7 @@ from accord_runtime.settings import Addresses, Settings
 from accord_runtime.telemetry import Telemetry, logs
 from accord_runtime.telemetry.metrics_endpoint import ScrapeServer
 from accord_runtime.work import ownership, table
+from accord_runtime.work.backlog import Backlog
 from accord_runtime.work.executor import Executor
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,7 @@ async def running(
             notifier=notifier,
             broker=broker,
             jobs=jobs.Jobs(database, executor, notifier),
+            backlog=Backlog(settings.max_backlog),
             telemetry=recorded or Telemetry(),
         )
         service.build(runtime)
@@ -147,7 +149,10 @@ async def running(
                 await server.set_health(contract, status)
 
         where = f"schema {service.name}" if settings.database_url else settings.database
-        watch = health.Health(database, where, service.name.upper(), tell, lambda: broker.problem)
+        stream = service.name.upper()
+        watch = health.Health(
+            database, where, stream, tell, lambda: broker.problem, runtime.backlog
+        )
         contracts = (
             *service.contracts,
             jobs.CONTRACT,
@@ -177,7 +182,7 @@ async def running(
         await runtime.executor.take_back()
         background.start("executor", runtime.executor.serve)
         background.start("relay", publishing.serve)
-        background.start("lag", watch.watch_relay)
+        background.start("backlog", watch.watch_backlog)
         background.start("hub", lambda: notifier.serve(database))
         # It may come, change and go at any time.
         policy_file = FileSource(settings.home / "policy.json")

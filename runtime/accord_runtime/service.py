@@ -9,7 +9,8 @@ import grpc
 from google.protobuf.message import Message
 
 import accord
-from accord_runtime.database import Database
+from accord.ops.v1.work_pb2 import QueueStatus
+from accord_runtime.database import Database, Tx
 from accord_runtime.events.audit import Record
 from accord_runtime.events.broker import Broker
 from accord_runtime.events.inbox import EventHandler, Inbox
@@ -20,10 +21,14 @@ from accord_runtime.jobs import Jobs
 from accord_runtime.saga import Sagas
 from accord_runtime.settings import Settings
 from accord_runtime.telemetry import Telemetry
+from accord_runtime.work.backlog import Backlog
 from accord_runtime.work.executor import Executor
 
 Background = Callable[[], Coroutine[Any, Any, None]]
 """Something that runs for as long as the service lives."""
+
+Outgoing = Callable[[Tx], QueueStatus]
+"""Reads what waits to go out."""
 
 
 @dataclass(slots=True)
@@ -40,9 +45,13 @@ class Runtime:
     broker: Broker
     jobs: Jobs
     """Takes the kinds of jobs that the service has; `build` registers them."""
+    backlog: Backlog = field(default_factory=Backlog)
+    """Whether there is too much work to take more."""
     telemetry: Telemetry = field(default_factory=Telemetry)
     sagas: Sagas | None = None
     """What its operator sees of sagas; set by the `build` of a service that has any."""
+    outgoing: list[Outgoing] = field(default_factory=list)
+    """What waits to go out beside events, for its operator."""
     background: list[tuple[str, Background]] = field(default_factory=list)
     """What runs as long as the service lives, by name; the process ends when one of it fails."""
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)

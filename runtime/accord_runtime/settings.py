@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from accord_runtime.work.backlog import BOUND
+
 _SEED: Final = re.compile(r"(nats|tls|wss?)://\S*[^\s:/@](:[0-9]{1,5})?/?")
 
 
@@ -67,6 +69,8 @@ class Settings:
     """Copies that the broker keeps of a stream, at least: 1, 3 or 5 (`NATS_REPLICAS`)."""
     nats_token: str = field(default="", repr=False)
     """Password of the broker; empty for the one in `<home>/nats.token` (`NATS_TOKEN`)."""
+    max_backlog: int = BOUND
+    """Items of work that may wait before more is refused (`MAX_BACKLOG`)."""
     smtp: str = ""
     """`host:port` of the mail server; empty for the usual (`SMTP_ADDRESS`)."""
     log_format: str = "json"
@@ -104,6 +108,9 @@ class Settings:
         replicas = environment.get("NATS_REPLICAS", "") or "1"
         if replicas not in ("1", "3", "5"):
             raise ValueError(f"NATS_REPLICAS={replicas!r}: expected 1, 3 or 5")
+        bound = environment.get("MAX_BACKLOG", "") or str(BOUND)
+        if not (bound.isascii() and bound.isdecimal() and int(bound)):
+            raise ValueError(f"MAX_BACKLOG={bound!r}: expected a number of 1 or more")
         nats_url = environment.get("NATS_URL", "")
         for seed in filter(None, nats_url.split(",")):
             if not _SEED.fullmatch(seed.strip()):
@@ -118,6 +125,7 @@ class Settings:
             database_url=environment.get("DATABASE_URL", ""),
             nats_url=nats_url,
             nats_replicas=int(replicas),
+            max_backlog=int(bound),
             nats_token=environment.get("NATS_TOKEN", ""),
             smtp=environment.get("SMTP_ADDRESS", ""),
             log_format=log_format,

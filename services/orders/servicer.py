@@ -43,6 +43,7 @@ class OrderServicer(OrderServiceServicer):
 
     def __init__(self, runtime: Runtime) -> None:
         self._database = runtime.database
+        self._backlog = runtime.backlog
         self._executor = runtime.executor
         self._notifier = runtime.notifier
         self._customers = CustomerServiceStub(runtime.mesh.channel("customers"))
@@ -58,6 +59,7 @@ class OrderServicer(OrderServiceServicer):
     async def CreateOrder(
         self, request: pb.CreateOrderRequest, context: Trailed
     ) -> pb.CreateOrderResponse:
+        self._backlog.check()  # Before all else: what is not taken must cost little.
         await self._known(request.customer_id)
         placed = OrderPlaced(
             order_id=uuid7(),

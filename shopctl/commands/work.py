@@ -25,6 +25,7 @@ from shopctl.options import (
     StuckOption,
 )
 from shopctl.supervisor.programs import SERVICES
+from shopctl.supervisor.status import duration
 
 app = typer.Typer(
     name="work",
@@ -58,6 +59,30 @@ async def list_work(
         wanted = _wanted(state, queue=queue, min_age=to_duration(min_age))
         async for item in shop.rows(name, WorkServiceStub, "ListWork", wanted, limit):
             shop.print(item, _line(name, item), service=name)
+
+
+@app.command()
+@with_shop
+async def queues(shop: Shop, service: AnyServiceOption = None) -> None:
+    """Show how much work each queue has; of every service, unless one is named.
+
+    `outbox`: events that the broker has not got yet; `outbox:NAME`: commands that nobody has taken.
+    """
+    for name in [service] if service else SERVICES:
+        async with shop.calling(name) as channel:
+            found = await WorkServiceStub(channel).GetQueues(pb.GetQueuesRequest())
+        for queue in found.queues:
+            age = duration(queue.oldest_age.ToTimedelta().total_seconds())
+            most = f" of {queue.max_waiting}" if queue.max_waiting else ""
+            shop.print(
+                queue,
+                f"{name:<14} {queue.queue:<20} {queue.waiting}{most} waiting, "
+                f"{queue.in_flight} in flight, {queue.parked} parked"
+                + (f", the oldest for {age}" if queue.HasField("oldest_age") else "")
+                + (f", {queue.refused} refused" if queue.refused else "")
+                + (f": {queue.problem}" if queue.problem else ""),
+                service=name,
+            )
 
 
 @app.command()

@@ -79,6 +79,9 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
         ("NATS_URL", "http://a:4222"),
         ("NATS_REPLICAS", "2"),
         ("NATS_REPLICAS", "many"),
+        ("MAX_BACKLOG", "0"),
+        ("MAX_BACKLOG", "-1"),
+        ("MAX_BACKLOG", "many"),
     ],
 )
 def test_what_cannot_be_used_is_refused(variable: str, value: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -33,12 +34,15 @@ ALL = (
 class Shop:
     """Running services, and what a test needs to use them."""
 
-    def __init__(self, home: Path, offset: int, database_url: str, nats_url: str) -> None:
+    def __init__(
+        self, home: Path, offset: int, database_url: str, nats_url: str, **settings: Any
+    ) -> None:
         self.home = home
         self.offset = offset
         self.runtimes: dict[str, Runtime] = {}
         self._database_url = database_url
         self._nats_url = nats_url
+        self._settings = settings
         self._stacks: dict[str, AsyncExitStack] = {}
         self.mesh = accord.Mesh(
             "test", targets=topology.targets(offset), channel_options=CHANNEL_OPTIONS
@@ -53,6 +57,7 @@ class Shop:
             port_offset=self.offset,
             database_url=self._database_url,
             nats_url=self._nats_url,
+            **self._settings,
         )
 
     async def start(self, name: str) -> Runtime:
@@ -132,6 +137,7 @@ async def running_shop(
     database_url: str = "",
     nats_url: str = "",
     offset: int | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Shop]:
     """Start services (all of them by default); without `nats_url` there is no broker.
 
@@ -141,8 +147,10 @@ async def running_shop(
         database_url: a PostgreSQL server; SQLite files in `home` by default.
         nats_url: a broker.
         offset: port offset; a free one by default.
+        settings: further ones of every service.
     """
-    shop = Shop(home, free_offset() if offset is None else offset, database_url, nats_url)
+    offset = free_offset() if offset is None else offset
+    shop = Shop(home, offset, database_url, nats_url, **settings)
     try:
         await asyncio.gather(*(shop.start(name) for name in names or ALL))
         yield shop

@@ -42,7 +42,9 @@ def serve(runtime: Runtime, health: Health) -> tuple[str, ...]:
     """Add the operator's services to a server, and return their contracts."""
     server, database = runtime.server, runtime.database
     executor = runtime.executor
-    add_WorkServiceServicer_to_server(WorkServicer(database, executor), server)
+    add_WorkServiceServicer_to_server(
+        WorkServicer(database, executor, [health.outbox, *runtime.outgoing]), server
+    )
     add_AuditServiceServicer_to_server(AuditServicer(database), server)
     traces = TraceServicer(database, runtime.telemetry.recent)
     add_TraceServiceServicer_to_server(traces, server)

@@ -13,16 +13,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 
 from accord.ops.v1 import health_pb2 as pb
 from accord.ops.v1.health_pb2_grpc import HealthServiceServicer
+from accord.ops.v1.work_pb2 import QueueStatus
 from accord_runtime.database import Database, DatabaseCorrupt, DatabaseError, Tx
 from accord_runtime.events.outbox import committed
-from accord_runtime.grpc.types import Context
+from accord_runtime.grpc.types import Context, duration
+from accord_runtime.work import backlog
+from accord_runtime.work.backlog import LOOK, Backlog
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +33,6 @@ MIGRATIONS: Final = ["CREATE TABLE health (id BIGINT NOT NULL PRIMARY KEY, probe
 PROBE: Final = 1.0
 """Seconds between two probes."""
 PROBE_TIMEOUT: Final = 5.0
-LOOK: Final = 5.0
-"""Seconds between two looks at how far the broker is behind."""
 LATE: Final = 10.0
 """Seconds after which an event that waits is worth a warning."""
 AGAIN: Final = 60.0
@@ -63,7 +63,7 @@ class Health(HealthServiceServicer):
     """The health of one process, and the RPCs of `accord.ops.v1.HealthService`.
 
     `tell` is told its status for gRPC when that changes, `where` names the database in the log,
-    `why` says why the broker takes no events.
+    `why` says why the broker takes no events, `work` is told how much waits.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Health(HealthServiceServicer):
         stream: str,
         tell: Callable[[int], Awaitable[None]],
         why: Callable[[], str],
+        work: Backlog | None = None,
     ) -> None:
         self.database_problem = ""
         """Why the database cannot commit; empty while it does."""
@@ -82,6 +83,7 @@ class Health(HealthServiceServicer):
         self._stream = stream
         self._tell = tell
         self._why = why
+        self._work = work or Backlog()
         self._damage = ""
         self._doubt = asyncio.Event()
         database.on_failure = self._doubted
@@ -140,16 +142,17 @@ class Health(HealthServiceServicer):
             return str(error)
         return ""
 
-    async def watch_relay(self) -> None:
-        """Look how far the broker is behind, and say when that is far, until cancelled."""
+    async def watch_backlog(self) -> None:
+        """Look how much waits, and say when the broker is far behind, until cancelled."""
         said: float | None = None
         while True:
             await asyncio.sleep(LOOK)
             try:
-                self.lag = await self._database.read(lambda tx: lag(tx, self._stream, time.time()))
+                self.lag, queues = await self._database.read(self._look)
             except DatabaseError as error:
                 log.debug("the record could not be looked at: %s", error)
                 continue
+            self._work.note(queues, self.lag.events, time.time())
             now = time.monotonic()
             if self.broker_problem and (said is None or now - said >= AGAIN):
                 log.warning("%s", self.broker_problem)
@@ -158,15 +161,26 @@ class Health(HealthServiceServicer):
                 log.info("the broker has taken the events that were waiting")
                 said = None
 
+    def _look(self, tx: Tx) -> tuple[Lag, dict[str, backlog.Waiting]]:
+        return lag(tx, self._stream, time.time()), backlog.count(tx)
+
+    def outbox(self, tx: Tx) -> QueueStatus:
+        """The events that wait for the broker."""
+        found = lag(tx, self._stream, time.time())
+        return QueueStatus(
+            queue="outbox",
+            waiting=found.events,
+            oldest_age=duration(found.oldest) if found.events else None,
+            problem=self.broker_problem,
+        )
+
     async def GetHealth(
         self, request: pb.GetHealthRequest, context: Context
     ) -> pb.GetHealthResponse:
         """Returns whether the database commits, and how far the broker is behind."""
-        oldest = Duration()
-        oldest.FromMilliseconds(int(self.lag.oldest * 1000))
         return pb.GetHealthResponse(
             database_problem=self.database_problem,
             waiting_events=self.lag.events,
-            oldest_age=oldest if self.lag.events else None,
+            oldest_age=duration(self.lag.oldest) if self.lag.events else None,
             broker_problem=self.broker_problem,
         )

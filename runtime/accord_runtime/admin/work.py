@@ -1,6 +1,7 @@
 """WorkService: the dead letters of a service, and all other work that waits."""
 
 import time
+from collections.abc import Sequence
 
 from accord.admin.mesh_service import Intervention
 from accord.errors import FailedPrecondition, NotFound, Resource
@@ -10,9 +11,10 @@ from accord_runtime.admin import audit
 from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.page_tokens import Page
-from accord_runtime.grpc.types import Context, timestamp
+from accord_runtime.grpc.types import Context, duration, timestamp
 from accord_runtime.saga.orchestrator import QUEUE as SAGA_QUEUE
-from accord_runtime.work import items, table
+from accord_runtime.service import Outgoing
+from accord_runtime.work import backlog, items, table
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.items import Item, State
 
@@ -20,9 +22,12 @@ from accord_runtime.work.items import Item, State
 class WorkServicer(WorkServiceServicer):
     """The RPCs of `accord.ops.v1.WorkService`."""
 
-    def __init__(self, database: Database, executor: Executor) -> None:
+    def __init__(
+        self, database: Database, executor: Executor, outgoing: Sequence[Outgoing]
+    ) -> None:
         self._database = database
         self._executor = executor
+        self._outgoing = outgoing
 
     async def ListWork(self, request: pb.ListWorkRequest, context: Context) -> pb.ListWorkResponse:
         """Lists work, oldest first."""
@@ -39,6 +44,26 @@ class WorkServicer(WorkServiceServicer):
             )
         )
         return pb.ListWorkResponse(items=map(message, found), next_page_token=token)
+
+    async def GetQueues(
+        self, request: pb.GetQueuesRequest, context: Context
+    ) -> pb.GetQueuesResponse:
+        """Returns how much work each queue has."""
+        now = time.time()
+
+        def read(tx: Tx) -> pb.GetQueuesResponse:
+            answer = pb.GetQueuesResponse(queues=(each(tx) for each in self._outgoing))
+            for queue, work in backlog.count(tx).items():
+                answer.queues.add(
+                    queue=queue,
+                    waiting=work.waiting,
+                    in_flight=work.in_flight,
+                    parked=work.parked,
+                    oldest_age=duration(work.age(now)) if work.since else None,
+                )
+            return answer
+
+        return await self._database.read(read)
 
     async def GetWork(self, request: pb.GetWorkRequest, context: Context) -> pb.GetWorkResponse:
         """Returns one item with its failures, its trace and its place in the queue."""

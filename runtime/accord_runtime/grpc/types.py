@@ -3,6 +3,7 @@
 from typing import Any, TypeAlias
 
 import grpc.aio
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 Context: TypeAlias = object
@@ -20,3 +21,10 @@ def timestamp(seconds: float) -> Timestamp:
     moment = Timestamp()
     moment.FromMicroseconds(round(seconds * 1e6))
     return moment
+
+
+def duration(seconds: float) -> Duration:
+    """Seconds as protobuf says them, rounded to the millisecond."""
+    length = Duration()
+    length.FromMilliseconds(round(seconds * 1e3))
+    return length

@@ -552,6 +552,15 @@ def _(world: World) -> None:
         assert world.refused(*bad, {"page_size": -1}, target=target).fields == ["page_size"]
 
 
+@row(f"{WORK}GetQueues")
+def _(world: World) -> None:
+    _forged(world)
+    for target in ALL:
+        assert world.call(f"{WORK}GetQueues", {}, target=target)["queues"][0]["queue"] == "outbox"
+    queues = world.call(f"{WORK}GetQueues", {}, target="notifications")["queues"]
+    assert any(it["queue"] == "compat" and int(it["parked"]) for it in queues)
+
+
 @row(f"{WORK}GetWork")
 def _(world: World) -> None:
     work_id = _forged(world)

@@ -255,7 +255,7 @@ async def test_a_long_wait_is_said_again_and_when_it_is_over(
         raise AssertionError("the database commits")
 
     watch = Health(record, "here", "ORDERS", tell, lambda: "it is asleep")
-    task = asyncio.create_task(watch.watch_relay())
+    task = asyncio.create_task(watch.watch_backlog())
     await record.write(lambda tx: append(tx, note("a"), sequence=1, now=1.0))
 
     def warnings() -> list[str]:

@@ -33,6 +33,7 @@ MAY_BE_EMPTY: Final = frozenset(
         "accord.ops.v1.MeshService/GetState",
         "accord.ops.v1.OperationService/ListOperations",
         "accord.ops.v1.SagaService/ListSagas",
+        "accord.ops.v1.WorkService/GetQueues",
         "accord.ops.v1.WorkService/ListWork",
         "shop.analytics.v1.AnalyticsService/ListViews",
         "shop.customers.v1.CustomerService/ListCustomers",

@@ -92,6 +92,7 @@ GOOD: Final[Mapping[str, Message]] = {
         saga_id=ID, reason="a test"
     ),
     "accord.ops.v1.SagaService/AbandonSaga": sagas.AbandonSagaRequest(saga_id=ID, reason="a test"),
+    "accord.ops.v1.WorkService/GetQueues": work.GetQueuesRequest(),
     "accord.ops.v1.WorkService/ListWork": work.ListWorkRequest(queue="saga"),
     "accord.ops.v1.WorkService/GetWork": work.GetWorkRequest(work_id=ID),
     "accord.ops.v1.WorkService/RetryWork": work.RetryWorkRequest(work_id=ID, reason="a test"),
@@ -328,6 +329,7 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
     "accord.ops.v1.SagaService/SkipStep": [*_name("saga_id"), *_reason("reason"), *_name("step")],
     "accord.ops.v1.SagaService/CompensateSaga": [*_name("saga_id"), *_reason("reason")],
     "accord.ops.v1.SagaService/AbandonSaga": [*_name("saga_id"), *_reason("reason")],
+    "accord.ops.v1.WorkService/GetQueues": [],
     "accord.ops.v1.WorkService/ListWork": [
         *_page("page_size"),
         *_values("page_token", "x" * 257),

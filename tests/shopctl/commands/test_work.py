@@ -111,6 +111,13 @@ async def test_a_stuck_order_is_found_and_retried(shop: Shop) -> None:
     (item,) = await objects(shop, "work", "list", "--state", "parked")
     assert (item["service"], item["queue"], item["key"]) == ("orders", "saga", order)
     assert "UNAVAILABLE" in item["last_error"]
+    queues = await objects(shop, "work", "queues")
+    assert {each["service"] for each in queues if each["queue"] == "outbox"} == set(SHOP)
+    (saga_queue,) = (each for each in queues if each["queue"] == "saga")
+    assert (saga_queue["service"], saga_queue["parked"]) == ("orders", "1")
+    line = await output(shop, "work", "queues", "--service", "orders")
+    assert " outbox " in line
+    assert "0 waiting, 0 in flight, 1 parked" in line
     line = await output(shop, "work", "list", "--service", "orders", "--queue", "saga")
     assert f"PARKED  orders  saga  {order}  failed 1x" in line
     assert not await output(shop, "work", "list", "--service", "payments")

@@ -97,7 +97,9 @@ class OrderServiceServicer:
         repeat the call with the same idempotency key to learn it. While customers
         cannot be looked up, who has ordered before may order again.
 
-        Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (UNKNOWN_CUSTOMER).
+        Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (UNKNOWN_CUSTOMER);
+        RESOURCE_EXHAUSTED (BACKLOG_FULL: too many orders are on their way; nothing
+        was recorded, repeat the call after the delay that it names).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,7 +27,9 @@ class OrderServiceStub:
     repeat the call with the same idempotency key to learn it. While customers
     cannot be looked up, who has ordered before may order again.
 
-    Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (UNKNOWN_CUSTOMER).
+    Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (UNKNOWN_CUSTOMER);
+    RESOURCE_EXHAUSTED (BACKLOG_FULL: too many orders are on their way; nothing
+    was recorded, repeat the call after the delay that it names).
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.GetOrderRequest, _orders_pb2.GetOrderResponse]
     """Returns an order as it is, or as it was: folded from its events up to a
@@ -105,7 +107,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         repeat the call with the same idempotency key to learn it. While customers
         cannot be looked up, who has ordered before may order again.
 
-        Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (UNKNOWN_CUSTOMER).
+        Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (UNKNOWN_CUSTOMER);
+        RESOURCE_EXHAUSTED (BACKLOG_FULL: too many orders are on their way; nothing
+        was recorded, repeat the call after the delay that it names).
         """
 
     @_abc_1.abstractmethod

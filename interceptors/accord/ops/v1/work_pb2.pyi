@@ -384,3 +384,99 @@ class DiscardWorkResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DiscardWorkResponse: _TypeAlias = DiscardWorkResponse  # noqa: Y015
+
+@_typing.final
+class GetQueuesRequest(_message.Message):
+    """Request of GetQueues."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQueuesRequest: _TypeAlias = GetQueuesRequest  # noqa: Y015
+
+@_typing.final
+class GetQueuesResponse(_message.Message):
+    """Response of GetQueues."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueStatus]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[Global___QueueStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQueuesResponse: _TypeAlias = GetQueuesResponse  # noqa: Y015
+
+@_typing.final
+class QueueStatus(_message.Message):
+    """How much work a queue has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    OLDEST_AGE_FIELD_NUMBER: _builtins.int
+    MAX_WAITING_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """Its name, as in WorkItem; "outbox": events that the broker has not
+    acknowledged; "outbox:" and the name of a work queue: commands that nobody
+    has taken yet.
+    """
+    waiting: _builtins.int
+    """What waits for its time, its turn or its next attempt."""
+    in_flight: _builtins.int
+    """What is being tried at this moment."""
+    parked: _builtins.int
+    """What waits for an operator."""
+    max_waiting: _builtins.int
+    """How much may wait before more is refused; 0: it is bounded by the rest."""
+    refused: _builtins.int
+    """How often more was refused, since the process began."""
+    problem: _builtins.str
+    """Why it does not move, as far as the process has met the reason, for people."""
+    @_builtins.property
+    def oldest_age(self) -> _duration_pb2.Duration:
+        """Age of the oldest that is not parked; absent when there is none."""
+
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        waiting: _builtins.int = ...,
+        in_flight: _builtins.int = ...,
+        parked: _builtins.int = ...,
+        oldest_age: _duration_pb2.Duration | None = ...,
+        max_waiting: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight", "max_waiting", b"max_waiting", "oldest_age", b"oldest_age", "parked", b"parked", "problem", b"problem", "queue", b"queue", "refused", b"refused", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueStatus: _TypeAlias = QueueStatus  # noqa: Y015

@@ -45,6 +45,11 @@ class WorkServiceStub:
                 request_serializer=accord_dot_ops_dot_v1_dot_work__pb2.ListWorkRequest.SerializeToString,
                 response_deserializer=accord_dot_ops_dot_v1_dot_work__pb2.ListWorkResponse.FromString,
                 _registered_method=True)
+        self.GetQueues = channel.unary_unary(
+                '/accord.ops.v1.WorkService/GetQueues',
+                request_serializer=accord_dot_ops_dot_v1_dot_work__pb2.GetQueuesRequest.SerializeToString,
+                response_deserializer=accord_dot_ops_dot_v1_dot_work__pb2.GetQueuesResponse.FromString,
+                _registered_method=True)
         self.GetWork = channel.unary_unary(
                 '/accord.ops.v1.WorkService/GetWork',
                 request_serializer=accord_dot_ops_dot_v1_dot_work__pb2.GetWorkRequest.SerializeToString,
@@ -75,6 +80,13 @@ class WorkServiceServicer:
         """Lists work, oldest first.
 
         Errors: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQueues(self, request, context):
+        """Returns how much work each queue has, of those that have any.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,6 +129,11 @@ def add_WorkServiceServicer_to_server(servicer, server):
                     servicer.ListWork,
                     request_deserializer=accord_dot_ops_dot_v1_dot_work__pb2.ListWorkRequest.FromString,
                     response_serializer=accord_dot_ops_dot_v1_dot_work__pb2.ListWorkResponse.SerializeToString,
+            ),
+            'GetQueues': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQueues,
+                    request_deserializer=accord_dot_ops_dot_v1_dot_work__pb2.GetQueuesRequest.FromString,
+                    response_serializer=accord_dot_ops_dot_v1_dot_work__pb2.GetQueuesResponse.SerializeToString,
             ),
             'GetWork': grpc.unary_unary_rpc_method_handler(
                     servicer.GetWork,
@@ -167,6 +184,33 @@ class WorkService:
             '/accord.ops.v1.WorkService/ListWork',
             accord_dot_ops_dot_v1_dot_work__pb2.ListWorkRequest.SerializeToString,
             accord_dot_ops_dot_v1_dot_work__pb2.ListWorkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.ops.v1.WorkService/GetQueues',
+            accord_dot_ops_dot_v1_dot_work__pb2.GetQueuesRequest.SerializeToString,
+            accord_dot_ops_dot_v1_dot_work__pb2.GetQueuesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,6 +29,8 @@ class WorkServiceStub:
 
     Errors: INVALID_ARGUMENT.
     """
+    GetQueues: _aio.UnaryUnaryMultiCallable[_work_pb2.GetQueuesRequest, _work_pb2.GetQueuesResponse]
+    """Returns how much work each queue has, of those that have any."""
     GetWork: _aio.UnaryUnaryMultiCallable[_work_pb2.GetWorkRequest, _work_pb2.GetWorkResponse]
     """Returns one item with its failures, its trace and its place in the queue.
 
@@ -67,6 +69,14 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT.
         """
+
+    @_abc_1.abstractmethod
+    def GetQueues(
+        self,
+        request: _work_pb2.GetQueuesRequest,
+        context: _aio.ServicerContext[_work_pb2.GetQueuesRequest, _abc.Awaitable[_work_pb2.GetQueuesResponse]],
+    ) -> _abc.Awaitable[_work_pb2.GetQueuesResponse]:
+        """Returns how much work each queue has, of those that have any."""
 
     @_abc_1.abstractmethod
     def GetWork(
