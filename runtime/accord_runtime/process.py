@@ -30,7 +30,7 @@ from accord_runtime.database import (
     open_database,
 )
 from accord_runtime.database.migrations import migrate
-from accord_runtime.events import inbox, outbox, position, publisher
+from accord_runtime.events import command_sender, inbox, outbox, position, publisher
 from accord_runtime.events.broker import Broker
 from accord_runtime.events.notifier import Notifier
 from accord_runtime.events.outbox import Outbox
@@ -65,6 +65,7 @@ MIGRATIONS: Final = [
     *jobs.MIGRATIONS,
     *ownership.LATER_MIGRATIONS,
     *position.LATER_MIGRATIONS,
+    *command_sender.MIGRATIONS,
 ]
 
 GRACE: Final = 5.0

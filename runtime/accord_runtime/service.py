@@ -13,10 +13,13 @@ from accord.ops.v1.work_pb2 import QueueStatus
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.audit import Record
 from accord_runtime.events.broker import Broker
+from accord_runtime.events.command_receiver import CommandHandler, CommandReceiver
+from accord_runtime.events.command_sender import CommandSender
 from accord_runtime.events.inbox import EventHandler, Inbox
 from accord_runtime.events.notifier import Notifier
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.versions import AS_WRITTEN, Upcasters
+from accord_runtime.events.work_queue import WorkQueue
 from accord_runtime.jobs import Jobs
 from accord_runtime.saga import Sagas
 from accord_runtime.settings import Settings
@@ -83,6 +86,27 @@ class Runtime:
             upcasters=upcasters,
         )
         self.background.append((f"consumer of {stream}", inbox.serve))
+
+    def sender(self, queue: WorkQueue) -> CommandSender:
+        """Send commands to a work queue."""
+        sender = CommandSender(
+            queue, database=self.database, broker=self.broker, executor=self.executor
+        )
+        self.background.append((f"sender to the queue {queue.name}", sender.serve))
+        self.outgoing.append(sender.status)
+        return sender
+
+    def receive(self, queue: WorkQueue, handler: CommandHandler) -> None:
+        """Carry out commands of a work queue, unless there is too much work as it is."""
+        receiver = CommandReceiver(
+            queue,
+            handler,
+            database=self.database,
+            broker=self.broker,
+            executor=self.executor,
+            ready=lambda: not self.backlog.full,
+        )
+        self.background.append((f"receiver of the queue {queue.name}", receiver.serve))
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,8 +117,12 @@ def enqueue(
     seq: int = 0,
     owner: str = "",
     lease: float = 0.0,
+    parked: str = "",
 ) -> Work:
-    """Write a row of work. `Executor.enqueue` does so and wakes the executor too."""
+    """Write a row of work. `Executor.enqueue` does so and wakes the executor too.
+
+    `parked`: why it is for the operator from the beginning.
+    """
     if flow_at is None:
         flow_at = current_flow.get()
     # A flow cannot begin later than now; another's clock may be ahead.
@@ -129,12 +133,12 @@ def enqueue(
         "key": key,
         "seq": seq,
         "payload": payload,
-        "state": "ready",
+        "state": "parked" if parked else "ready",
         "due_at": flow_at if due_at is None else due_at,
         "attempts": 0,
         "owner": owner,
         "lease_until": now + lease if lease else 0.0,
-        "history": "[]",
+        "history": _noted("[]", now, 0, parked[:500]) if parked else "[]",
         "trace": json.dumps(trace_headers()),
         "created_at": now,
         "flow_at": flow_at,
