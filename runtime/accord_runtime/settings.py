@@ -73,6 +73,8 @@ class Settings:
     """Items of work that may wait before more is refused (`MAX_BACKLOG`)."""
     smtp: str = ""
     """`host:port` of the mail server; empty for the usual (`SMTP_ADDRESS`)."""
+    shared_mail: bool = False
+    """Whether mails go to the e-mail queue, which mailers share (`MAIL_QUEUE=shared`)."""
     log_format: str = "json"
     """`json` or `text` (`LOG_FORMAT`)."""
     targets: str = ""
@@ -105,6 +107,9 @@ class Settings:
         if log_format not in ("json", "text"):
             raise ValueError(f"LOG_FORMAT={log_format!r}: expected json or text")
         targets(environment.get("MESH_TARGETS", ""))  # Raises when they cannot be read.
+        mail = environment.get("MAIL_QUEUE", "")
+        if mail not in ("", "own", "shared"):
+            raise ValueError(f"MAIL_QUEUE={mail!r}: expected own or shared")
         replicas = environment.get("NATS_REPLICAS", "") or "1"
         if replicas not in ("1", "3", "5"):
             raise ValueError(f"NATS_REPLICAS={replicas!r}: expected 1, 3 or 5")
@@ -128,6 +133,7 @@ class Settings:
             max_backlog=int(bound),
             nats_token=environment.get("NATS_TOKEN", ""),
             smtp=environment.get("SMTP_ADDRESS", ""),
+            shared_mail=mail == "shared",
             log_format=log_format,
             targets=environment.get("MESH_TARGETS", ""),
             listen=environment.get("MESH_LISTEN", ""),

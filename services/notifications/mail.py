@@ -1,5 +1,6 @@
 """Mail by SMTP."""
 
+import asyncio
 import contextlib
 import smtplib
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Final
 
+from accord_runtime.work.executor import Permanent
 from shop.notifications.v1.notifications_pb2 import Notification
 
 DOMAIN: Final = "shop.internal"
@@ -41,6 +43,19 @@ def compose(notification: Notification) -> EmailMessage:
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(notification.body)
     return message
+
+
+async def send(server: "MailServer", notification: Notification) -> None:
+    """Hand a notification's mail in.
+
+    Raises:
+        Permanent: no repeat can help.
+        Exception: the server cannot take it now, or was not reached.
+    """
+    try:
+        await asyncio.to_thread(server.send, notification)
+    except RefusedError as error:
+        raise Permanent(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

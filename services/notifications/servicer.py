@@ -1,7 +1,7 @@
 """The RPCs of `shop.notifications.v1.NotificationService`."""
 
 from accord.errors import NotFound, Resource
-from accord_runtime.database import Database
+from accord_runtime.database import Database, Tx
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context
 from accord_runtime.service import Runtime, Service
@@ -27,6 +27,20 @@ class Notifications(NotificationServiceServicer):
         if found is None:
             raise NotFound(resource=Resource("notification", request.notification_id))
         return pb.GetNotificationResponse(notification=found)
+
+    async def RecordSent(
+        self, request: pb.RecordSentRequest, context: Context
+    ) -> pb.RecordSentResponse:
+        at = request.sent_at.ToMicroseconds() / 1e6
+
+        def record(tx: Tx) -> pb.Notification | None:
+            store.mark_sent(tx, request.notification_id, at)
+            return store.find(tx, request.notification_id)
+
+        found = await self._database.write(record)
+        if found is None:
+            raise NotFound(resource=Resource("notification", request.notification_id))
+        return pb.RecordSentResponse(notification=found)
 
     async def ListNotifications(
         self, request: pb.ListNotificationsRequest, context: Context

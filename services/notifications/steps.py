@@ -1,6 +1,5 @@
 """The steps from an order's event to a mail."""
 
-import asyncio
 import dataclasses
 import json
 import time
@@ -19,9 +18,11 @@ from accord_runtime.work.executor import Permanent, Queue
 from accord_runtime.work.table import Effect, Work
 from services.notifications import domain, store
 from services.notifications.domain import News
-from services.notifications.mail import MailServer, RefusedError
+from services.notifications.mail import MailServer, send
+from services.notifications.queue import EMAIL, PATIENCE, SENDING, URGENT
 from shop.customers.v1.customers_pb2 import Customer, GetCustomerRequest
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
+from shop.notifications.v1.commands_pb2 import SendMail
 from shop.notifications.v1.notifications_pb2 import Notification
 from shop.orders.v1 import events_pb2
 from shop.orders.v1.orders_pb2 import ReadEventsRequest
@@ -31,12 +32,6 @@ ADDRESS: Final = "address"
 """Queue of news for which the customer is still to be looked up."""
 MAIL: Final = "mail"
 """Queue of notifications to be sent, by id."""
-
-PATIENCE: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, *[60.0] * 60, *[600.0] * 138)
-"""Seconds before each retry: each minute for the first hour, then every ten minutes for a day."""
-
-SENDING: Final = 4
-"""Mails sent at a time."""
 
 _HOPELESS: Final = ("NOT_FOUND", "INVALID_ARGUMENT")
 """Reasons for which a customer cannot be looked up, now or later."""
@@ -51,6 +46,7 @@ class MailSteps:
         self._customers = CustomerServiceStub(runtime.mesh.channel("customers"))
         orders = OrderServiceStub(runtime.mesh.channel("orders"))
         self._mail_server = MailServer.of(runtime.settings.mail_server)
+        self._shared = runtime.sender(EMAIL) if runtime.settings.shared_mail else None
         self._executor.register(Queue(ADDRESS, self.address, delays=PATIENCE))
         self._executor.register(Queue(MAIL, self.send, delays=PATIENCE, concurrency=SENDING))
         runtime.subscribe(
@@ -94,8 +90,13 @@ class MailSteps:
         )
 
         def effect(tx: Tx) -> None:
-            if store.insert(tx, notification, news.outcome):
+            if not store.insert(tx, notification, news.outcome):
+                return
+            if self._shared is None:
                 self._executor.enqueue(tx, MAIL, notification.notification_id)
+            else:
+                level = None if news.outcome == "CONFIRMED" else URGENT
+                self._shared.send(tx, _command(notification), level)
 
         return effect
 
@@ -110,10 +111,7 @@ class MailSteps:
             raise Permanent(f"there is no notification {work.key}")
         if notification.HasField("sent_at"):
             return None
-        try:
-            await asyncio.to_thread(self._mail_server.send, notification)
-        except RefusedError as error:
-            raise Permanent(str(error)) from error
+        await send(self._mail_server, notification)
         now = time.time()
         return lambda tx: store.mark_sent(tx, notification.notification_id, now)
 
@@ -128,3 +126,13 @@ class MailSteps:
                 raise Permanent(f"customer {customer_id}: {failure.message}") from error
             raise
         return response.customer
+
+
+def _command(notification: Notification) -> SendMail:
+    return SendMail(
+        notification_id=notification.notification_id,
+        recipient=notification.recipient,
+        subject=notification.subject,
+        body=notification.body,
+        created_at=notification.created_at,
+    )

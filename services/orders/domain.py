@@ -60,6 +60,21 @@ def total(items: Iterable[pb.OrderItem]) -> Money:
     return Money(minor_units=amount, currency_code=items[0].unit_price.currency_code)
 
 
+def placed(order_id: str, request: pb.CreateOrderRequest) -> events.OrderPlaced:
+    """The first event of an order.
+
+    Raises:
+        InvalidArgument: its total is more than a Money can hold.
+    """
+    return events.OrderPlaced(
+        order_id=order_id,
+        customer_id=request.customer_id,
+        items=request.items,
+        total=total(request.items),
+        ship_to=request.ship_to,
+    )
+
+
 def _placed(order: Order, event: events.OrderPlaced) -> None:
     order.order_id = event.order_id
     order.customer_id = event.customer_id

@@ -22,8 +22,9 @@ from accord_runtime.grpc.types import Context, Trailed
 from accord_runtime.saga import Sagas
 from accord_runtime.service import Runtime, Service
 from accord_runtime.work.table import Work
-from services.orders import domain, store
+from services.orders import domain, intake, store
 from services.orders.bulk import BulkUpdates, cancel
+from services.orders.intake import Intake
 from services.orders.steps import OrderSteps
 from services.orders.watching import Watching
 from shop.customers.v1.customers_pb2 import Customer, GetCustomerRequest, GetCustomerResponse
@@ -54,6 +55,7 @@ class OrderServicer(OrderServiceServicer):
         self._watching = Watching(runtime.database, runtime.notifier)
         self._record = RecordReader(runtime.database, runtime.notifier)
         self._bulk = BulkUpdates(runtime.database, self._outbox, self._sagas)
+        self._intake = Intake(runtime, self._customers, self._start)
         runtime.mesh.fallback(GET_CUSTOMER, self._known_without_asking)
 
     async def CreateOrder(
@@ -61,13 +63,7 @@ class OrderServicer(OrderServiceServicer):
     ) -> pb.CreateOrderResponse:
         self._backlog.check()  # Before all else: what is not taken must cost little.
         await self._known(request.customer_id)
-        placed = OrderPlaced(
-            order_id=uuid7(),
-            customer_id=request.customer_id,
-            items=request.items,
-            total=domain.total(request.items),
-            ship_to=request.ship_to,
-        )
+        placed = domain.placed(uuid7(), request)
         with self._notifier.watching(placed.order_id) as watch:
             # From here on the order exists: whatever happens, it comes to an end.
             work = await self._database.write(
@@ -115,6 +111,14 @@ class OrderServicer(OrderServiceServicer):
         # It changes by itself until it has ended: nobody may take it for open when it has.
         ended = order.status in domain.TERMINAL
         context.set_trailing_metadata((*_shows(order), *(() if ended else accord.cache_for(0))))
+
+    async def SubmitOrder(
+        self, request: pb.SubmitOrderRequest, context: Context
+    ) -> pb.SubmitOrderResponse:
+        return await self._intake.submit(request.order)
+
+    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
+        order = await self._database.read(lambda tx: store.get(tx, request.order_id))
         return pb.GetOrderResponse(order=order)
 
     async def GetPaymentInstruction(
@@ -201,6 +205,9 @@ class OrderServicer(OrderServiceServicer):
 
     def _place(self, tx: Tx, placed: OrderPlaced, card_token: str) -> Work:
         idempotency.record(tx, None, reference=placed.order_id)
+        return self._start(tx, placed, card_token)
+
+    def _start(self, tx: Tx, placed: OrderPlaced, card_token: str) -> Work:
         store.place(tx, self._outbox, placed, card_token)
         return self._sagas.start(tx, self._saga, placed.order_id)
 
@@ -236,6 +243,6 @@ def build(runtime: Runtime) -> None:
 SERVICE = Service(
     name="orders",
     contracts=("shop.orders.v1.OrderService",),
-    migrations=(*saga.MIGRATIONS, *store.MIGRATIONS),
+    migrations=(*saga.MIGRATIONS, *store.MIGRATIONS, *intake.MIGRATIONS),
     build=build,
 )

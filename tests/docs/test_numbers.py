@@ -42,7 +42,7 @@ from accord_runtime.views import views
 from accord_runtime.work import executor, ownership, table, unserved
 from services.analytics import servicer as analytics
 from services.notifications import mail
-from services.notifications.steps import PATIENCE
+from services.notifications.queue import PATIENCE
 from services.orders import bulk, domain, watching
 from services.sandbox import domain as sandbox
 from shop.customers.v1 import customers_pb2  # noqa: F401 - its contract is looked at

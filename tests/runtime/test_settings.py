@@ -79,6 +79,7 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
         ("NATS_URL", "http://a:4222"),
         ("NATS_REPLICAS", "2"),
         ("NATS_REPLICAS", "many"),
+        ("MAIL_QUEUE", "mine"),
         ("MAX_BACKLOG", "0"),
         ("MAX_BACKLOG", "-1"),
         ("MAX_BACKLOG", "many"),

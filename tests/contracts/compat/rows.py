@@ -322,6 +322,16 @@ def _(world: World) -> None:
     assert world.refused(*bad, {"page_token": "?"}).fields == ["page_token"]
 
 
+@row(f"{NOTIFICATIONS}RecordSent")
+def _(world: World) -> None:
+    mail = world.until_mailed(world.confirmed)
+    sent = {"notification_id": mail["notification_id"], "sent_at": "2999-01-01T00:00:00Z"}
+    answer = world.call(f"{NOTIFICATIONS}RecordSent", sent)["notification"]
+    assert answer["sent_at"] == mail["sent_at"]
+    unknown = {**sent, "notification_id": UNKNOWN}
+    world.refused("NOT_FOUND", "NOT_FOUND", f"{NOTIFICATIONS}RecordSent", unknown)
+
+
 @row(f"{NOTIFICATIONS}GetNotification")
 def _(world: World) -> None:
     wanted = {"notification_id": world.until_mailed(world.confirmed)["notification_id"]}
@@ -398,6 +408,16 @@ def _(world: World) -> None:
     refusal = ("FAILED_PRECONDITION", "UNKNOWN_CUSTOMER")
     world.refused(*refusal, f"{ORDERS}CreateOrder", stranger, key=uuid7())
     assert world.ending(order["order_id"]) == "ORDER_STATUS_CONFIRMED"
+
+
+@row(f"{ORDERS}SubmitOrder")
+def _(world: World) -> None:
+    submit = {"order": world.basket(2)}
+    order_id = world.call(f"{ORDERS}SubmitOrder", submit, key=uuid7())["order_id"]
+    world.until_exists(order_id)
+    assert world.ending(order_id) == "ORDER_STATUS_CONFIRMED"
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{ORDERS}SubmitOrder")
+    assert world.refused(*bad, {}, key=uuid7()).fields == ["order"]
 
 
 @row(f"{ORDERS}GetPaymentInstruction")

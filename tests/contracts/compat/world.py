@@ -143,6 +143,16 @@ class World:
             time.sleep(0.05)
         return answer
 
+    def until_exists(self, order_id: str) -> None:
+        """Wait until an order that was submitted has been taken from its queue."""
+        deadline = time.monotonic() + PATIENCE
+        while (
+            answer := self.start(f"{ORDERS}GetOrder", {"order_id": order_id}).end()
+        ).code != "OK":
+            assert answer.code == "NOT_FOUND", answer
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.05)
+
     def until_mailed(self, order_id: str) -> Json:
         """Wait for the mail about an order that has ended."""
         deadline = time.monotonic() + PATIENCE

@@ -345,7 +345,20 @@ REFUSED: Final[Sequence[Row]] = (
         {"order_id": ""},
         lambda token: notifications.ListNotificationsRequest(page_token=token),
     ),
+    Row(
+        NOTIFICATIONS + "RecordSent",
+        "unknown",
+        NOT_FOUND,
+        "NOT_FOUND",
+        lambda world: notifications.RecordSentRequest(
+            notification_id=ID, sent_at=Timestamp(seconds=1)
+        ),
+    ),
     # Orders
+    _reuse(
+        ORDERS + "SubmitOrder",
+        lambda world: orders.SubmitOrderRequest(order=order_request(world.customer, {"tea": 2})),
+    ),
     Row(
         ORDERS + "CreateOrder",
         "unknown customer",

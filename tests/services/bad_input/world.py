@@ -119,6 +119,17 @@ class World(Caller):
         self.rejected = self.place("unknown")
         self.until(self.confirmed, orders.ORDER_STATUS_CONFIRMED)
 
+    def submit(self, *, broker: bool) -> None:
+        """Submit an order, and wait for its end; without a broker it waits in its queue."""
+        request = orders.SubmitOrderRequest(order=order_request(self.customer, {"tea": 1}))
+        name = "shop.orders.v1.OrderService/SubmitOrder"
+        submitted = self.do(name, request, USED_KEY).order_id
+        if not broker:
+            return
+        for left in ("intake", "command"):
+            self._wait(lambda table=left: not self.count("orders", f"SELECT COUNT(*) FROM {table}"))  # type: ignore[misc]
+        self.until(submitted, orders.ORDER_STATUS_CONFIRMED)
+
     def _customer_and_stock(self) -> None:
         service = "shop.inventory.v1.InventoryService"
         self.customer = self.do(
@@ -241,6 +252,7 @@ def running_world(home: Path, *, broker: bool = False) -> Iterator[World]:
         try:
             with closing(World(shop)) as world:
                 world.furnish()
+                world.submit(broker=broker)
                 yield world
         finally:
             run(stack.aclose())

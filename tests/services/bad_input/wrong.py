@@ -128,8 +128,16 @@ GOOD: Final[Mapping[str, Message]] = {
     "shop.notifications.v1.NotificationService/ListNotifications": (
         notifications.ListNotificationsRequest(order_id=ID)
     ),
+    "shop.notifications.v1.NotificationService/RecordSent": notifications.RecordSentRequest(
+        notification_id=ID, sent_at=Timestamp(seconds=1)
+    ),
     "shop.orders.v1.OrderService/CreateOrder": orders.CreateOrderRequest(
         customer_id=ID, items=[_ITEM], card_token="tok_visa", ship_to=address()
+    ),
+    "shop.orders.v1.OrderService/SubmitOrder": orders.SubmitOrderRequest(
+        order=orders.CreateOrderRequest(
+            customer_id=ID, items=[_ITEM], card_token="tok_visa", ship_to=address()
+        )
     ),
     "shop.orders.v1.OrderService/GetOrder": orders.GetOrderRequest(order_id=ID),
     "shop.orders.v1.OrderService/GetPaymentInstruction": orders.GetPaymentInstructionRequest(
@@ -278,6 +286,18 @@ _MOST: Final = 10**11
 """The highest price of one unit, in minor units."""
 
 _RECORD: Final = [*_position("after_position"), ("types", ["a"] * 101)]
+_ORDER: Final[list[tuple[str, Any]]] = [
+    *_id("customer_id"),
+    *_list("items", _ITEM),
+    *_values("items", [_ITEM, orders.OrderItem(sku="pot", quantity=1, unit_price=_DOLLARS)]),
+    *_sku("items[0].sku"),
+    *_quantity("items[0].quantity"),
+    *_money("items[0].unit_price", most=_MOST),
+    *_positive("items[0].unit_price"),
+    *_card("card_token"),
+    *_values("ship_to", None),
+    *_address("ship_to"),
+]
 
 WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
     "accord.ops.v1.AuditService/ListAudit": [
@@ -392,17 +412,14 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_page("page_size"),
         *_values("page_token", "x" * 257),
     ],
-    "shop.orders.v1.OrderService/CreateOrder": [
-        *_id("customer_id"),
-        *_list("items", _ITEM),
-        *_values("items", [_ITEM, orders.OrderItem(sku="pot", quantity=1, unit_price=_DOLLARS)]),
-        *_sku("items[0].sku"),
-        *_quantity("items[0].quantity"),
-        *_money("items[0].unit_price", most=_MOST),
-        *_positive("items[0].unit_price"),
-        *_card("card_token"),
-        *_values("ship_to", None),
-        *_address("ship_to"),
+    "shop.notifications.v1.NotificationService/RecordSent": [
+        *_id("notification_id"),
+        *_values("sent_at", None),
+    ],
+    "shop.orders.v1.OrderService/CreateOrder": _ORDER,
+    "shop.orders.v1.OrderService/SubmitOrder": [
+        *_values("order", None),
+        *((f"order.{name}", value) for name, value in _ORDER),
     ],
     "shop.orders.v1.OrderService/GetOrder": [
         *_id("order_id"),

@@ -17,6 +17,7 @@ from accord_runtime.grpc.ids import uuid7
 from accord_runtime.service import Runtime, Service
 from services.customers.servicer import SERVICE as CUSTOMERS
 from services.notifications import steps
+from services.notifications.queue import PATIENCE
 from shop.customers.v1.customers_pb2 import CreateCustomerRequest, Customer
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from tests.services.notifications.mailbox import Mailbox
@@ -62,7 +63,7 @@ def mailbox() -> Iterator[Mailbox]:
 @pytest.fixture
 def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries come every tenth of a second, as often as usual; circuits open for no longer."""
-    monkeypatch.setattr(steps, "PATIENCE", (0.1,) * len(steps.PATIENCE))
+    monkeypatch.setattr(steps, "PATIENCE", (0.1,) * len(PATIENCE))
     breaker = {"open": "0.1s", "max_open": "0.1s"}
     policy = {"shop.customers.v1.CustomerService/GetCustomer": {"policy": {"breaker": breaker}}}
     (tmp_path / "policy.json").write_text(json.dumps(policy))

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -23,6 +24,7 @@ async def serving(
     nats_url: str = "",
     smtp: str = "",
     targets: str = "",
+    **others: Any,
 ) -> AsyncIterator[Runtime]:
     """By default on a free port, with a database in `home` and without a broker."""
     settings = Settings(
@@ -33,6 +35,7 @@ async def serving(
         nats_url=nats_url or f"nats://127.0.0.1:{free_port()}",
         smtp=smtp,
         targets=targets,
+        **others,
     )
     async with running(service, settings) as runtime:
         yield runtime

@@ -41,6 +41,11 @@ class NotificationServiceStub:
                 request_serializer=shop_dot_notifications_dot_v1_dot_notifications__pb2.GetNotificationRequest.SerializeToString,
                 response_deserializer=shop_dot_notifications_dot_v1_dot_notifications__pb2.GetNotificationResponse.FromString,
                 _registered_method=True)
+        self.RecordSent = channel.unary_unary(
+                '/shop.notifications.v1.NotificationService/RecordSent',
+                request_serializer=shop_dot_notifications_dot_v1_dot_notifications__pb2.RecordSentRequest.SerializeToString,
+                response_deserializer=shop_dot_notifications_dot_v1_dot_notifications__pb2.RecordSentResponse.FromString,
+                _registered_method=True)
         self.ListNotifications = channel.unary_unary(
                 '/shop.notifications.v1.NotificationService/ListNotifications',
                 request_serializer=shop_dot_notifications_dot_v1_dot_notifications__pb2.ListNotificationsRequest.SerializeToString,
@@ -55,6 +60,16 @@ class NotificationServiceServicer:
 
     def GetNotification(self, request, context):
         """Returns one notification.
+
+        Errors: INVALID_ARGUMENT; NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordSent(self, request, context):
+        """Notes that the mail server took a notification: for the processes that share
+        the e-mail queue. The first time counts.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
         """
@@ -78,6 +93,11 @@ def add_NotificationServiceServicer_to_server(servicer, server):
                     servicer.GetNotification,
                     request_deserializer=shop_dot_notifications_dot_v1_dot_notifications__pb2.GetNotificationRequest.FromString,
                     response_serializer=shop_dot_notifications_dot_v1_dot_notifications__pb2.GetNotificationResponse.SerializeToString,
+            ),
+            'RecordSent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordSent,
+                    request_deserializer=shop_dot_notifications_dot_v1_dot_notifications__pb2.RecordSentRequest.FromString,
+                    response_serializer=shop_dot_notifications_dot_v1_dot_notifications__pb2.RecordSentResponse.SerializeToString,
             ),
             'ListNotifications': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNotifications,
@@ -114,6 +134,33 @@ class NotificationService:
             '/shop.notifications.v1.NotificationService/GetNotification',
             shop_dot_notifications_dot_v1_dot_notifications__pb2.GetNotificationRequest.SerializeToString,
             shop_dot_notifications_dot_v1_dot_notifications__pb2.GetNotificationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordSent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.notifications.v1.NotificationService/RecordSent',
+            shop_dot_notifications_dot_v1_dot_notifications__pb2.RecordSentRequest.SerializeToString,
+            shop_dot_notifications_dot_v1_dot_notifications__pb2.RecordSentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -23,6 +23,12 @@ class NotificationServiceStub:
 
     Errors: INVALID_ARGUMENT; NOT_FOUND.
     """
+    RecordSent: _aio.UnaryUnaryMultiCallable[_notifications_pb2.RecordSentRequest, _notifications_pb2.RecordSentResponse]
+    """Notes that the mail server took a notification: for the processes that share
+    the e-mail queue. The first time counts.
+
+    Errors: INVALID_ARGUMENT; NOT_FOUND.
+    """
     ListNotifications: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ListNotificationsRequest, _notifications_pb2.ListNotificationsResponse]
     """Lists notifications, those of the newest orders first.
 
@@ -41,6 +47,18 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_notifications_pb2.GetNotificationRequest, _abc.Awaitable[_notifications_pb2.GetNotificationResponse]],
     ) -> _abc.Awaitable[_notifications_pb2.GetNotificationResponse]:
         """Returns one notification.
+
+        Errors: INVALID_ARGUMENT; NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordSent(
+        self,
+        request: _notifications_pb2.RecordSentRequest,
+        context: _aio.ServicerContext[_notifications_pb2.RecordSentRequest, _abc.Awaitable[_notifications_pb2.RecordSentResponse]],
+    ) -> _abc.Awaitable[_notifications_pb2.RecordSentResponse]:
+        """Notes that the mail server took a notification: for the processes that share
+        the e-mail queue. The first time counts.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
         """

@@ -41,6 +41,11 @@ class OrderServiceStub:
                 request_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.CreateOrderRequest.SerializeToString,
                 response_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.CreateOrderResponse.FromString,
                 _registered_method=True)
+        self.SubmitOrder = channel.unary_unary(
+                '/shop.orders.v1.OrderService/SubmitOrder',
+                request_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.SubmitOrderRequest.SerializeToString,
+                response_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.SubmitOrderResponse.FromString,
+                _registered_method=True)
         self.GetOrder = channel.unary_unary(
                 '/shop.orders.v1.OrderService/GetOrder',
                 request_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.GetOrderRequest.SerializeToString,
@@ -105,10 +110,24 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetOrder(self, request, context):
+    def SubmitOrder(self, request, context):
         """Returns an order as it is, or as it was: folded from its events up to a
         number or a time. Callers may keep the answer for 30 s, but not the one
         to how it is now before the order has ended.
+        Takes an order to be processed when there is time for it, in a queue of
+        10,000: for who hands in many and needs no outcome at once. The order
+        exists when its turn has come, within 24 hours; until then other RPCs answer
+        NOT_FOUND. One that cannot be processed waits for the operator.
+
+        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was
+        recorded, repeat the call after the delay that it names).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOrder(self, request, context):
+        """Returns an order. Callers may keep the answer for 30 s.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND (there is no such order, or was none
         then); OUT_OF_RANGE (SEQUENCE_IN_FUTURE, TIME_IN_FUTURE).
@@ -201,6 +220,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     request_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.CreateOrderRequest.FromString,
                     response_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.CreateOrderResponse.SerializeToString,
             ),
+            'SubmitOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitOrder,
+                    request_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.SubmitOrderRequest.FromString,
+                    response_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.SubmitOrderResponse.SerializeToString,
+            ),
             'GetOrder': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOrder,
                     request_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.GetOrderRequest.FromString,
@@ -271,6 +295,33 @@ class OrderService:
             '/shop.orders.v1.OrderService/CreateOrder',
             shop_dot_orders_dot_v1_dot_orders__pb2.CreateOrderRequest.SerializeToString,
             shop_dot_orders_dot_v1_dot_orders__pb2.CreateOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.orders.v1.OrderService/SubmitOrder',
+            shop_dot_orders_dot_v1_dot_orders__pb2.SubmitOrderRequest.SerializeToString,
+            shop_dot_orders_dot_v1_dot_orders__pb2.SubmitOrderResponse.FromString,
             options,
             channel_credentials,
             insecure,
