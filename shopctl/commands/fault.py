@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from accord.ops.v1.mesh_pb2 import Fault, InjectFaultRequest
+from accord.ops.v1.mesh_pb2 import ClearFaultRequest, Fault, InjectFaultRequest
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from accord.v1.policy_pb2 import StatusCode
 from shopctl.client import Shop, with_shop
@@ -80,7 +80,12 @@ async def inject(
     )
     if not (fault.delay_percent or fault.abort_percent):
         raise CommandError("give --delay, --abort or both; see also: fault clear", ExitCode.USAGE)
-    await _inject(shop, service, method, fault, lasting, reason)
+    request = InjectFaultRequest(
+        method=method, fault=fault, lasting=to_duration(lasting), reason=reason
+    )
+    async with shop.calling(service) as channel:
+        response = await MeshServiceStub(channel).InjectFault(request)
+    print_method(shop, service, response.method)
 
 
 @app.command()
@@ -93,21 +98,7 @@ async def clear(
 ) -> None:
     """End the fault of a method; without one, nothing happens."""
     service = through or service_of(method)
-    await _inject(shop, service, method, Fault(), timedelta(seconds=1), reason)
-
-
-async def _inject(
-    shop: Shop,
-    service: str,
-    method: str,
-    fault: Fault,
-    lasting: timedelta,
-    reason: str,
-) -> None:
-    """Makes a method misbehave, or with an empty fault behave, and prints it as it is then."""
-    request = InjectFaultRequest(
-        method=method, fault=fault, lasting=to_duration(lasting), reason=reason
-    )
+    request = ClearFaultRequest(method=method, reason=reason)
     async with shop.calling(service) as channel:
-        response = await MeshServiceStub(channel).InjectFault(request)
+        response = await MeshServiceStub(channel).ClearFault(request)
     print_method(shop, service, response.method)

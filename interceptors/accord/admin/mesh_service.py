@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2
 
 from accord import errors
 from accord.client.method_state import ClientSnapshot, RouteSnapshot, TargetSnapshot
+from accord.context import current
 from accord.contract.live_overrides import OverrideRefused, PolicyStore, document
 from accord.contract.names import METHOD, OPERATED, described
 from accord.ops.v1 import mesh_pb2 as pb
@@ -179,11 +180,23 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         if not 0 < lasting <= MAX_LASTING:
             raise errors.InvalidArgument(("lasting", "must lie between 1 ms and 1 h"))
         if policy.delay_percent > 0 or policy.abort_percent > 0:
-            self._control.faults.inject(method, policy, lasting)
+            call = current()
+            principal = "" if call is None else call.principal
+            self._control.faults.inject(method, policy, lasting, principal, request.reason)
         else:
             self._control.faults.clear(method)
         await self._record(method, request.reason, before)
         return pb.InjectFaultResponse(method=self._method(method))
+
+    async def ClearFault(
+        self, request: pb.ClearFaultRequest, context: Context
+    ) -> pb.ClearFaultResponse:
+        """Ends the injected fault of a method."""
+        method = f"/{request.method}"
+        before = self._describe(method)
+        self._control.faults.clear(method)
+        await self._record(method, request.reason, before)
+        return pb.ClearFaultResponse(method=self._method(method))
 
     def _method(self, method: str) -> pb.Method:
         control = self._control
@@ -203,6 +216,8 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         if injected is not None:
             found.fault.CopyFrom(_fault(injected.policy))
             found.fault_ends_in.CopyFrom(_duration(control.faults.ends_in(injected)))
+            found.fault_principal = injected.principal
+            found.fault_reason = injected.reason
         return found
 
     def _describe(self, method: str) -> str:

@@ -11,11 +11,13 @@ from accord.policies.fault_injection import FaultPolicy, Faults
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """The fault of one method; `ends` is on the table's clock."""
+    """The fault of one method; `ends` is on the table's clock, `principal` has injected it."""
 
     policy: FaultPolicy
     ends: float
     faults: Faults
+    principal: str
+    reason: str
 
 
 class FaultTable:
@@ -27,10 +29,17 @@ class FaultTable:
         self.injected: dict[str, Injected] = {}
         """Faults by method, also those that have just ended; empty: no call is harmed."""
 
-    def inject(self, method: str, policy: FaultPolicy, lasting: float) -> None:
+    def inject(
+        self,
+        method: str,
+        policy: FaultPolicy,
+        lasting: float,
+        principal: str = "",
+        reason: str = "",
+    ) -> None:
         """Harm a method for `lasting` seconds, instead of what it meets now."""
-        faults = Faults(policy, random=self._random)
-        self.injected[method] = Injected(policy, self._clock() + lasting, faults)
+        ends, faults = self._clock() + lasting, Faults(policy, random=self._random)
+        self.injected[method] = Injected(policy, ends, faults, principal, reason)
 
     def clear(self, method: str) -> None:
         """Leave a method alone; without a fault, nothing happens."""

@@ -198,10 +198,15 @@ async def test_fault_is_injected() -> None:
         state = await found.operator.GetState(pb.GetStateRequest(method_prefix=UNARY))
         assert state.methods[0].fault == request.fault or state.methods[0].fault.abort_percent
         assert state.methods[0].counts == {"fault.aborted": 1}
-        request.fault.Clear()
-        await found.operator.InjectFault(request)
+        harmed = state.methods[0]
+        assert (harmed.fault_principal, harmed.fault_reason) == ("anonymous", "game day")
+        clear = pb.ClearFaultRequest(method=UNARY, reason="over")
+        assert not (await found.operator.ClearFault(clear)).method.HasField("fault")
         await found.stub.Unary(Message())
-        assert len(found.audit) == 2
+        assert [done.reason for done in found.audit] == ["game day", "over"]
+        request.fault.Clear()  # As clients of 0.2.0 end it.
+        await found.operator.InjectFault(request)
+        assert (await found.operator.ClearFault(clear)).method.method == UNARY  # nothing to end
 
 
 async def test_fault_is_checked() -> None:

@@ -746,6 +746,20 @@ def _(world: World) -> None:
     world.refused(*refusal, stranger, target="notifications")
 
 
+@row(f"{MESH}ClearFault")
+def _(world: World) -> None:
+    named = {"method": f"{NOTIFICATIONS}GetNotification", "reason": "as agreed"}
+    delay = {"delay": "0.001s", "delay_percent": 100}
+    fault = {**named, "lasting": "60s", "fault": delay}
+    method = world.call(f"{MESH}InjectFault", fault, target="notifications")["method"]
+    assert method["fault_reason"] == "as agreed"
+    method = world.call(f"{MESH}ClearFault", named, target="notifications")["method"]
+    assert "fault" not in method
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{MESH}ClearFault")
+    refused = world.refused(*bad, {**named, "reason": ""}, target="notifications")
+    assert refused.fields == ["reason"]
+
+
 @row(f"{HEALTH}GetHealth")
 def _(world: World) -> None:
     for target in world.servers.running:

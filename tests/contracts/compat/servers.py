@@ -18,7 +18,7 @@ from tests.support.nats import NatsServer
 from tests.support.ports import free_offset
 from tests.support.shop import ALL
 
-PATIENCE: Final = 30.0
+PATIENCE: Final = 90.0
 """Seconds for a process to start or to end."""
 
 _IMPATIENT: Final = (

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from accord.ops.v1 import mesh_pb2 as mesh
@@ -83,10 +82,7 @@ class World(Caller):
     def calm(self) -> None:
         """Take back what an operator or the outside world was told."""
         service = "accord.ops.v1.MeshService"
-        end = mesh.InjectFaultRequest(
-            method=METHOD, fault=mesh.Fault(), lasting=Duration(seconds=1), reason="over"
-        )
-        self.do(f"{service}/InjectFault", end)
+        self.do(f"{service}/ClearFault", mesh.ClearFaultRequest(method=METHOD, reason="over"))
         clear = mesh.ClearOverrideRequest(method=METHOD, reason="over")
         self.do(f"{service}/ClearOverride", clear)
         for party in (sandbox.PARTY_CARD_PROCESSOR, sandbox.PARTY_CARRIER):

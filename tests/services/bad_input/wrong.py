@@ -82,6 +82,7 @@ GOOD: Final[Mapping[str, Message]] = {
     "accord.ops.v1.OperationService/CancelOperation": operation.CancelOperationRequest(
         operation_id=ID
     ),
+    "accord.ops.v1.MeshService/ClearFault": mesh.ClearFaultRequest(method=METHOD, reason="a test"),
     "accord.ops.v1.SagaService/ListSagas": sagas.ListSagasRequest(definition="order"),
     "accord.ops.v1.SagaService/GetSaga": sagas.GetSagaRequest(saga_id=ID),
     "accord.ops.v1.SagaService/RetrySaga": sagas.RetrySagaRequest(saga_id=ID, reason="a test"),
@@ -337,6 +338,7 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_position("after_sequence"),
     ],
     "accord.ops.v1.OperationService/CancelOperation": _id("operation_id"),
+    "accord.ops.v1.MeshService/ClearFault": [*_method("method"), *_reason("reason")],
     "accord.ops.v1.SagaService/ListSagas": [
         *_page("page_size"),
         *_values("page_token", "x" * 513),

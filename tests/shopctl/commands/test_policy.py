@@ -108,6 +108,9 @@ async def test_a_fault_comes_and_goes(shop: Shop) -> None:
     text = await output(shop, "fault", "clear", LIST, *WHY)
     assert "fault" not in text
     assert await _list(shop) is grpc.StatusCode.OK
+    done = [record["method"] for record in await objects(shop, "audit", "--service", "customers")]
+    service = "accord.ops.v1.MeshService"
+    assert done == [f"{service}/ClearFault", f"{service}/InjectFault"]
 
 
 async def test_state_of_the_mesh(shop: Shop) -> None:

@@ -442,12 +442,18 @@ class Method(_message.Message):
     FAULT_FIELD_NUMBER: _builtins.int
     FAULT_ENDS_IN_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
+    FAULT_PRINCIPAL_FIELD_NUMBER: _builtins.int
+    FAULT_REASON_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """Full name, e.g. "shop.payments.v1.PaymentService/Charge"."""
     source: Global___Source.ValueType
     """Where that comes from."""
     max_attempts: _builtins.int
     """The attempts in force, the first included."""
+    fault_principal: _builtins.str
+    """Who has injected the fault, as in the audit record."""
+    fault_reason: _builtins.str
+    """Why."""
     @_builtins.property
     def override(self) -> Global___Override:
         """Its override in force; absent if only the contract speaks."""
@@ -481,10 +487,12 @@ class Method(_message.Message):
         fault: Global___Fault | None = ...,
         fault_ends_in: _duration_pb2.Duration | None = ...,
         counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        fault_principal: _builtins.str = ...,
+        fault_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "fault_ends_in", b"fault_ends_in", "override", b"override", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "fault", b"fault", "fault_ends_in", b"fault_ends_in", "max_attempts", b"max_attempts", "method", b"method", "override", b"override", "source", b"source", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "fault", b"fault", "fault_ends_in", b"fault_ends_in", "fault_principal", b"fault_principal", "fault_reason", b"fault_reason", "max_attempts", b"max_attempts", "method", b"method", "override", b"override", "source", b"source", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -767,3 +775,53 @@ class InjectFaultResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InjectFaultResponse: _TypeAlias = InjectFaultResponse  # noqa: Y015
+
+@_typing.final
+class ClearFaultRequest(_message.Message):
+    """Request of ClearFault."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Full name of the method."""
+    reason: _builtins.str
+    """Why, for the audit record: 1 to 500 characters, one line."""
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearFaultRequest: _TypeAlias = ClearFaultRequest  # noqa: Y015
+
+@_typing.final
+class ClearFaultResponse(_message.Message):
+    """Response of ClearFault."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def method(self) -> Global___Method:
+        """The method as it is now."""
+
+    def __init__(
+        self,
+        *,
+        method: Global___Method | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearFaultResponse: _TypeAlias = ClearFaultResponse  # noqa: Y015

@@ -61,6 +61,11 @@ class MeshServiceStub:
                 request_serializer=accord_dot_ops_dot_v1_dot_mesh__pb2.InjectFaultRequest.SerializeToString,
                 response_deserializer=accord_dot_ops_dot_v1_dot_mesh__pb2.InjectFaultResponse.FromString,
                 _registered_method=True)
+        self.ClearFault = channel.unary_unary(
+                '/accord.ops.v1.MeshService/ClearFault',
+                request_serializer=accord_dot_ops_dot_v1_dot_mesh__pb2.ClearFaultRequest.SerializeToString,
+                response_deserializer=accord_dot_ops_dot_v1_dot_mesh__pb2.ClearFaultResponse.FromString,
+                _registered_method=True)
 
 
 class MeshServiceServicer:
@@ -107,9 +112,20 @@ class MeshServiceServicer:
 
     def InjectFault(self, request, context):
         """Makes a method of this process slow or failing for a while. It replaces the
-        fault that the method has; a fault with neither delay nor abort ends it.
+        fault that the method has. A fault with neither delay nor abort ends it, as
+        ClearFault does, which is audited by its name.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND (the process does not know the method).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearFault(self, request, context):
+        """Ends the injected fault of a method of this process; without one, nothing
+        happens.
+
+        Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,6 +153,11 @@ def add_MeshServiceServicer_to_server(servicer, server):
                     servicer.InjectFault,
                     request_deserializer=accord_dot_ops_dot_v1_dot_mesh__pb2.InjectFaultRequest.FromString,
                     response_serializer=accord_dot_ops_dot_v1_dot_mesh__pb2.InjectFaultResponse.SerializeToString,
+            ),
+            'ClearFault': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearFault,
+                    request_deserializer=accord_dot_ops_dot_v1_dot_mesh__pb2.ClearFaultRequest.FromString,
+                    response_serializer=accord_dot_ops_dot_v1_dot_mesh__pb2.ClearFaultResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -254,6 +275,33 @@ class MeshService:
             '/accord.ops.v1.MeshService/InjectFault',
             accord_dot_ops_dot_v1_dot_mesh__pb2.InjectFaultRequest.SerializeToString,
             accord_dot_ops_dot_v1_dot_mesh__pb2.InjectFaultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearFault(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.ops.v1.MeshService/ClearFault',
+            accord_dot_ops_dot_v1_dot_mesh__pb2.ClearFaultRequest.SerializeToString,
+            accord_dot_ops_dot_v1_dot_mesh__pb2.ClearFaultResponse.FromString,
             options,
             channel_credentials,
             insecure,

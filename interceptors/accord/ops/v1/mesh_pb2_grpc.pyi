@@ -47,9 +47,16 @@ class MeshServiceStub:
     """
     InjectFault: _aio.UnaryUnaryMultiCallable[_mesh_pb2.InjectFaultRequest, _mesh_pb2.InjectFaultResponse]
     """Makes a method of this process slow or failing for a while. It replaces the
-    fault that the method has; a fault with neither delay nor abort ends it.
+    fault that the method has. A fault with neither delay nor abort ends it, as
+    ClearFault does, which is audited by its name.
 
     Errors: INVALID_ARGUMENT; NOT_FOUND (the process does not know the method).
+    """
+    ClearFault: _aio.UnaryUnaryMultiCallable[_mesh_pb2.ClearFaultRequest, _mesh_pb2.ClearFaultResponse]
+    """Ends the injected fault of a method of this process; without one, nothing
+    happens.
+
+    Errors: INVALID_ARGUMENT.
     """
 
 class MeshServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -107,9 +114,22 @@ class MeshServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_mesh_pb2.InjectFaultRequest, _abc.Awaitable[_mesh_pb2.InjectFaultResponse]],
     ) -> _abc.Awaitable[_mesh_pb2.InjectFaultResponse]:
         """Makes a method of this process slow or failing for a while. It replaces the
-        fault that the method has; a fault with neither delay nor abort ends it.
+        fault that the method has. A fault with neither delay nor abort ends it, as
+        ClearFault does, which is audited by its name.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND (the process does not know the method).
+        """
+
+    @_abc_1.abstractmethod
+    def ClearFault(
+        self,
+        request: _mesh_pb2.ClearFaultRequest,
+        context: _aio.ServicerContext[_mesh_pb2.ClearFaultRequest, _abc.Awaitable[_mesh_pb2.ClearFaultResponse]],
+    ) -> _abc.Awaitable[_mesh_pb2.ClearFaultResponse]:
+        """Ends the injected fault of a method of this process; without one, nothing
+        happens.
+
+        Errors: INVALID_ARGUMENT.
         """
 
 def add_MeshServiceServicer_to_server(servicer: MeshServiceServicer, server: _aio.Server) -> None: ...
