@@ -12,12 +12,18 @@ A failing row is tried again after its queue's delays - later, if the failure it
 come back - and is then *parked*, the rows behind it with it, until an operator retries or discards
 it. Other keys go on. A row whose process dies while it is at work counts that too, and is parked in
 the end.
+A failing row is tried again after its queue's delays - later, if the failure
+itself says when to come back - and is then *parked*, the rows behind it with
+it, until an operator retries or discards it. Other keys go on. A row whose
+process dies while it is at work counts that too, and is parked in the end.
+
+All that happens to a row is here, in some more than 400 lines.
 """
 
 import asyncio
 import json
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,7 +40,7 @@ from accord_runtime.database import (
 )
 from accord_runtime.work import failures, ownership, table
 from accord_runtime.work.clock import DatabaseClock
-from accord_runtime.work.table import Effect, LeaseLost, Work
+from accord_runtime.work.table import Effect, LeaseLost, Share, Work
 from accord_runtime.work.unserved import Unserved
 
 log = logging.getLogger(__name__)
@@ -80,6 +86,11 @@ class Queue:
     """Seconds that a handler may take."""
     ahead: float = 0.0
     """Seconds ahead of time that work is enqueued at most."""
+    group: int = 0
+    """Characters at the beginning of a key that name its group, so that one that is slow leaves
+    places to the others; 0: there are no groups."""
+    per_group: int = 4
+    """Rows of a group worked on at once by this process."""
 
     @property
     def lease(self) -> float:
@@ -108,6 +119,7 @@ class Executor:
         self._database, self._owner, self._clock = database, owner, clock or DatabaseClock()
         self._queues: dict[str, Queue] = {}
         self._running = Counter[tuple[str, bool]]()  # by `queue` and `newest`
+        self._groups = defaultdict[str, Counter[str]](Counter)  # by `queue`
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -289,7 +301,9 @@ class Executor:
             # Reading first keeps an idle look from being a write transaction.
             due, next_due = await self._database.read(lambda tx: table.look(tx, list(free), now))
             if due:
-                for work in await self._database.write(lambda tx: self._claim(tx, due, now, free)):
+                groups = {name: Counter(self._groups[name]) for name in due}
+                claim = partial(self._claim, due=due, now=now, free=free, groups=groups)
+                for work in await self._database.write(claim):
                     self._start(work)
                 for name in due:
                     self._tell_if_full(name)
@@ -302,19 +316,27 @@ class Executor:
         return max(0, oldest), kept - self._running[queue.name, True]
 
     def _claim(
-        self, tx: Tx, due: Sequence[str], now: float, free: Mapping[str, tuple[int, int]]
+        self,
+        tx: Tx,
+        due: Sequence[str],
+        now: float,
+        free: Mapping[str, tuple[int, int]],
+        groups: Mapping[str, Counter[str]],
     ) -> list[Work]:
         claimed: list[Work] = []
         suspects = not self._suspect and tx.one(table.SUSPECTS) is not None
         for name in due:
-            claim = partial(table.claim, tx, name, self._owner, now, lease=self._queues[name].lease)
-            claimed += claim(*free[name])
+            queue = self._queues[name]
+            claim = partial(table.claim, tx, name, self._owner, now, lease=queue.lease)
+            share = Share(queue.group, queue.per_group, Counter(groups[name]))
+            claimed += claim(*free[name], share=share if queue.group else None)
             if suspects and not any(work.suspect for work in claimed):
                 claimed += claim(1, suspects=True)
         return claimed
 
     def _start(self, work: Work) -> None:
         self._running[work.queue, work.newest] += 1
+        self._groups[work.queue][work.key[: self._queues[work.queue].group]] += 1
         if work.suspect:
             self._suspect = work.id
         coroutine = self._work(self._queues[work.queue], work)
@@ -337,6 +359,8 @@ class Executor:
             log.debug("%s %s failed: %s", work.queue, work.key, error)
         finally:
             self._running[work.queue, work.newest] -= 1
+            # Which forgets a group that has none.
+            self._groups[work.queue] -= Counter([work.key[: queue.group]])
             if self._suspect == work.id:
                 self._suspect = ""
             self.wake()

@@ -6,9 +6,10 @@ run, and its place among what may run already: there it is the time at which its
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from accord import trace_headers
@@ -105,6 +106,33 @@ class Work:
         return self.deaths >= SUSPECT
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one group of keys may have of a queue's places, so that it leaves some to the others."""
+
+    prefix: int
+    """Characters at the beginning of a key that name its group."""
+    most: int
+    """Rows of one group that a process works on at once."""
+    taken: Counter[str] = field(default_factory=Counter, compare=False)
+    """How many each group has."""
+
+    def take(self, key: str) -> bool:
+        """Count a row for its group; False if that may have no more."""
+        group = key[: self.prefix]
+        if self.taken[group] >= self.most:
+            return False
+        self.taken[group] += 1
+        return True
+
+    def others(self) -> tuple[str, dict[str, object]]:
+        """The condition for rows of groups that may have more, and its parameters."""
+        full = [group for group, count in self.taken.items() if count >= self.most]
+        names: dict[str, object] = {f"full{number}": group for number, group in enumerate(full)}
+        among = ", ".join(f":{name}" for name in names)
+        return (f"AND substr(key, 1, {self.prefix}) NOT IN ({among})" if names else ""), names
+
+
 def enqueue(
     tx: Tx,
     queue: str,
@@ -153,7 +181,7 @@ READY: Final = f"""
     SELECT id, queue, key, payload, attempts, deaths, trace, created_at,
     COALESCE(flow_at, created_at) AS flow_at FROM work AS w
     WHERE state = 'ready' AND due_at <= :now AND lease_until = 0 AND queue = :queue
-    AND (deaths >= {SUSPECT}) = :suspects
+    AND (deaths >= {SUSPECT}) = :suspects %(others)s
     AND NOT EXISTS (
         SELECT 1 FROM work AS b WHERE b.queue = w.queue AND b.key = w.key AND b.id <> w.id
         AND ((b.seq, b.id) < (w.seq, w.id) OR b.lease_until > 0)
@@ -184,11 +212,13 @@ def claim(
     *,
     lease: float,
     suspects: bool = False,
+    share: Share | None = None,
 ) -> list[Work]:
     """Lease rows of a queue that may run now, for `lease` seconds.
 
     Up to `oldest`, by the age of their flows; if there are more, up to `newest` of the newest ones.
-    `suspects`: those that may be what kills their process, and no others.
+    `suspects`: those that may be what kills their process, and no others. `share`: no group gets
+    more than that; what it gets is counted there.
     """
     lease_until = now + lease
     if tx.postgres:
@@ -202,16 +232,25 @@ def claim(
     for order, most in (("ASC", oldest), ("DESC", newest)):
         if not most or (order == "DESC" and len(claimed) < oldest):
             continue  # No place, or nothing more.
-        rows = tx.all(
-            READY % {"order": order} + tx.skip_locked.replace("UPDATE", "UPDATE OF w"),
-            {"now": now, "queue": queue, "most": most, "suspects": suspects},
-        )
-        for row in rows:
-            tx.execute(
-                "UPDATE work SET owner = :owner, lease_until = :lease_until WHERE id = :id",
-                {"owner": owner, "lease_until": lease_until, "id": row["id"]},
+        places, passed_over = most, True
+        while places and passed_over:
+            passed_over = False
+            others, full = share.others() if share else ("", {})
+            rows = tx.all(
+                READY % {"order": order, "others": others}
+                + tx.skip_locked.replace("UPDATE", "UPDATE OF w"),
+                {"now": now, "queue": queue, "most": places, "suspects": suspects, **full},
             )
-            claimed.append(Work(**row, lease_until=lease_until, newest=order == "DESC"))
+            for row in rows:
+                if share and not share.take(row["key"]):
+                    passed_over = True  # There may be others behind it.
+                    continue
+                places -= 1
+                tx.execute(
+                    "UPDATE work SET owner = :owner, lease_until = :lease_until WHERE id = :id",
+                    {"owner": owner, "lease_until": lease_until, "id": row["id"]},
+                )
+                claimed.append(Work(**row, lease_until=lease_until, newest=order == "DESC"))
     return claimed
 
 

@@ -172,7 +172,7 @@ async def test_a_claim_among_much_work_reads_what_it_leases(
     """Among 20,000 rows the next is found by an index that holds them in their order."""
     values = {"now": clock(), "queue": "test", "most": 1, "suspects": False}
     await record.write(_many(20_000, clock(), clock()))
-    found = await record.write(_plan(table.READY % {"order": order}, values))
+    found = await record.write(_plan(table.READY % {"order": order, "others": ""}, values))
     assert "work_turn" in found
     assert "Sort" not in found
     assert "TEMP B-TREE" not in found
@@ -216,3 +216,26 @@ def _many(count: int, now: float, due_at: float) -> Callable[[Tx], None]:
 
 async def _waits(database: Database) -> bool:
     return [row["attempts"] for row in await rows(database)] == [1]
+
+
+async def test_a_group_leaves_places_to_the_others(record: Database) -> None:
+    """A group whose rows take for ever gets its share; another's, enqueued behind all, go on."""
+    executor = Executor(record, "a")
+    held = Held()
+    ended: list[str] = []
+
+    async def handle(work: Work) -> Effect | None:
+        if work.key.startswith("slow"):
+            return await held(work)
+        ended.append(work.key)
+        return None
+
+    executor.register(Queue("test", handle, concurrency=PLACES, group=4, per_group=3))
+    await put(executor, record, *(f"slow/{number}" for number in range(60)))
+    await put(executor, record, *(f"fast/{number}" for number in range(20)))
+    async with at_work(executor):
+        await until(lambda: len(ended) == 20, "the other group")
+        assert len(held.started) == 3
+        held.go.set()
+        await until(empty(record), "the backlog")
+    assert len(held.started) == 60
