@@ -111,15 +111,12 @@ class OrderServicer(OrderServiceServicer):
         # It changes by itself until it has ended: nobody may take it for open when it has.
         ended = order.status in domain.TERMINAL
         context.set_trailing_metadata((*_shows(order), *(() if ended else accord.cache_for(0))))
+        return pb.GetOrderResponse(order=order)
 
     async def SubmitOrder(
         self, request: pb.SubmitOrderRequest, context: Context
     ) -> pb.SubmitOrderResponse:
         return await self._intake.submit(request.order)
-
-    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
-        order = await self._database.read(lambda tx: store.get(tx, request.order_id))
-        return pb.GetOrderResponse(order=order)
 
     async def GetPaymentInstruction(
         self, request: pb.GetPaymentInstructionRequest, context: Context

@@ -166,7 +166,7 @@ def enqueue(
         "attempts": 0,
         "owner": owner,
         "lease_until": now + lease if lease else 0.0,
-        "history": _noted("[]", now, 0, parked[:500]) if parked else "[]",
+        "history": noted("[]", now, 0, parked[:500]) if parked else "[]",
         "trace": json.dumps(trace_headers()),
         "created_at": now,
         "flow_at": flow_at,
