@@ -23,6 +23,7 @@ SERVICES: Final[Mapping[str, int]] = MappingProxyType(
         "notifications": 9055,
         "customers": 9056,
         "analytics": 9057,
+        "accounting": 9058,
         "sandbox": 9060,
     }
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,14 @@ from typing import Final, TypeVar
 
 import grpc
 
+from shop.accounting.v1.accounting_pb2 import (
+    ACCOUNT_CARD_RECEIVABLE,
+    ACCOUNT_CUSTOMER_DEPOSITS,
+    ACCOUNT_REFUNDS,
+    ACCOUNT_REVENUE,
+    GetTrialBalanceRequest,
+    ListTransactionsRequest,
+)
 from shop.inventory.v1.inventory_pb2 import ListStockRequest
 from shop.notifications.v1.notifications_pb2 import (
     NOTIFICATION_STATE_SENT,
@@ -41,6 +50,9 @@ T = TypeVar("T")
 PAGE: Final = 500
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
+
+LEDGER_SECONDS: Final = 120.0
+"""How long the events of payments and orders may be on their way to the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +129,30 @@ class BookReader:
 
         ledger = balances(await self.clients.retries.call("ReadLedger", read_ledger))
         books: dict[int, OrderBooks] = {}
+        deadline = time.monotonic() + LEDGER_SECONDS
 
         async def read_one(entry: tuple[int, Followed]) -> None:
             number, order = entry
             balance = ledger.get(order.order_id, LedgerBalance())
-            books[number] = await self._order(order, balance)
+            books[number] = await self._order(order, balance, deadline)
             self.clients.tally.step()
 
         await self.clients.for_each(self.orders.items(), read_one)
-        stock = await self._stock(run)
-        return Books(orders=books, stock=stock, strays=await self._strays(customer_ids))
+        balance = await self.clients.retries.call(
+            "GetTrialBalance",
+            lambda: self.clients.accounting.GetTrialBalance(GetTrialBalanceRequest()),
+        )
+        sums = Counter[str]()
+        for each in balance.balances:
+            sums[each.currency_code] += each.debit - each.credit
+        return Books(
+            orders=books,
+            stock=await self._stock(run),
+            strays=await self._strays(customer_ids),
+            unbalanced=sum(map(abs, sums.values())),
+        )
 
-    async def _order(self, order: Followed, ledger: LedgerBalance) -> OrderBooks:
+    async def _order(self, order: Followed, ledger: LedgerBalance, deadline: float) -> OrderBooks:
         clients, order_id = self.clients, order.order_id
         found = await self.clients.retries.call(
             "GetOrder", lambda: clients.orders.GetOrder(GetOrderRequest(order_id=order_id))
@@ -151,6 +175,7 @@ class BookReader:
                 captured = payment.payment.amount.minor_units
         if shipment is not None and shipment.shipment.state == SHIPMENT_STATE_BOOKED:
             shipped = shipment.shipment.units
+        accounts = await self._ledger(order_id, captured, deadline)
         return OrderBooks(
             order_id=order_id,
             status=found.order.status,
@@ -163,10 +188,33 @@ class BookReader:
             shipped=shipped,
             bookings=ledger.bookings,
             carrier=ledger.units,
+            receivable=accounts[ACCOUNT_CARD_RECEIVABLE],
+            deposits=-accounts[ACCOUNT_CUSTOMER_DEPOSITS],
+            income=-accounts[ACCOUNT_REVENUE] - accounts[ACCOUNT_REFUNDS],
             mails=len(mails),
             mails_sent=sum(mail.state == NOTIFICATION_STATE_SENT for mail in mails),
             misnumbered=order.misnumbered,
         )
+
+    async def _ledger(self, order_id: str, captured: int, deadline: float) -> Counter[int]:
+        """Debits less credits of an order that has ended: account -> US cents.
+
+        Waits until it has come to rest, or until a deadline: the reconciliation tells.
+        """
+        request = ListTransactionsRequest(order_id=order_id, page_size=PAGE)
+        pause = FIRST_PAUSE
+        while True:
+            answer = await self.clients.retries.call(
+                "ListTransactions", lambda: self.clients.accounting.ListTransactions(request)
+            )
+            sums = Counter[int]()
+            for entry in (entry for each in answer.transactions for entry in each.entries):
+                sums[entry.account] += entry.debit - entry.credit
+            rests = sums[ACCOUNT_CARD_RECEIVABLE] == captured
+            if (rests and not sums[ACCOUNT_CUSTOMER_DEPOSITS]) or time.monotonic() > deadline:
+                return sums
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _mails(self, order_id: str) -> Sequence[Notification]:
         request = ListNotificationsRequest(order_id=order_id, page_size=PAGE)

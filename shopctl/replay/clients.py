@@ -20,6 +20,7 @@ from accord.policies.retry import Retry, RetryPolicy, Stop
 from accord.policies.types import Code
 from accord_runtime.admin import TAKES_CALLS
 from services import topology
+from shop.accounting.v1.accounting_pb2_grpc import AccountingServiceStub
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.notifications.v1.notifications_pb2_grpc import NotificationServiceStub
@@ -114,6 +115,7 @@ class Clients:
     """
 
     def __init__(self, mesh: accord.Mesh, tally: Tally, concurrency: int) -> None:
+        self.accounting = AccountingServiceStub(mesh.channel("accounting"))
         self.customers = CustomerServiceStub(mesh.channel("customers"))
         self.inventory = InventoryServiceStub(mesh.channel("inventory"))
         self.orders = OrderServiceStub(mesh.channel("orders"))

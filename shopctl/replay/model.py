@@ -109,6 +109,9 @@ class OrderBooks:
         shipped: units that shipping says travel.
         bookings: how often the carrier took a parcel.
         carrier: units that the carrier has: booked less cancelled.
+        receivable: money that the ledger says the card processor holds.
+        deposits: money that the ledger says is owed to the customer.
+        income: money that the ledger says was earned, less what was given back of it.
         mails: mails that were written about it.
         mails_sent: those that the mail server took.
         misnumbered: updates that came twice, or after a gap.
@@ -125,6 +128,9 @@ class OrderBooks:
     shipped: int
     bookings: int
     carrier: int
+    receivable: int
+    deposits: int
+    income: int
     mails: int
     mails_sent: int
     misnumbered: int
@@ -146,8 +152,10 @@ class Books:
         orders: number in the replay -> order.
         stock: SKU -> units.
         strays: orders on record for our customers that nobody was told of.
+        unbalanced: debits less credits of the whole ledger, summed up over currencies.
     """
 
     orders: Mapping[int, OrderBooks]
     stock: Mapping[str, Stock]
     strays: Sequence[str]
+    unbalanced: int = 0

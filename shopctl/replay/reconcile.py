@@ -104,6 +104,9 @@ _RULES: Final = (
     _Rule("shipping", "units shipped", lambda e: e.shipped, lambda a: a.shipped),
     _Rule("carrier", "parcels", lambda e: int(e.shipped > 0), lambda a: a.bookings),
     _Rule("carrier", "units", lambda e: e.shipped, lambda a: a.carrier),
+    _Rule("accounting", "receivable", lambda e: e.captured, lambda a: a.receivable),
+    _Rule("accounting", "deposits", lambda _: 0, lambda a: a.deposits),
+    _Rule("accounting", "income", lambda e: e.captured, lambda a: a.income),
     _Rule("notifications", "mails written", lambda _: 1, lambda a: a.mails),
     _Rule("notifications", "mails sent", lambda _: 1, lambda a: a.mails_sent),
 )
@@ -146,6 +149,10 @@ def _checks(expected: Expected, books: Books) -> Iterator[Check]:
     yield total("shipping", "shipped", Unit.UNITS, shipped, lambda o: o.shipped)
     yield total("carrier", "taken", Unit.UNITS, shipped, lambda o: o.carrier)
     yield total("carrier", "booked twice", Unit.ORDERS, 0, lambda o: o.bookings > 1)
+    yield total("accounting", "receivable", Unit.CENTS, captured, lambda o: o.receivable)
+    yield total("accounting", "deposits", Unit.CENTS, 0, lambda o: o.deposits)
+    yield total("accounting", "income", Unit.CENTS, captured, lambda o: o.income)
+    yield Check("accounting", "debits less credits", Unit.CENTS, 0, books.unbalanced)
     left = sum(expected.remaining.values())
     stock = books.stock.values()
     yield Check("inventory", "left", Unit.UNITS, left, sum(one.on_hand for one in stock))

@@ -27,7 +27,7 @@ from tests.support.ports import free_offset
 
 ALL = (
     *("sandbox", "customers", "inventory", "payments", "shipping", "notifications", "orders"),
-    *("analytics",),
+    *("analytics", "accounting"),
 )
 
 

@@ -28,6 +28,7 @@ Row = Callable[[World], None]
 ROWS: Final[dict[str, Row]] = {}
 """RPC -> how it is driven."""
 
+ACCOUNTING: Final = "shop.accounting.v1.AccountingService/"
 ANALYTICS: Final = "shop.analytics.v1.AnalyticsService/"
 CUSTOMERS: Final = "shop.customers.v1.CustomerService/"
 INVENTORY: Final = "shop.inventory.v1.InventoryService/"
@@ -340,6 +341,46 @@ def _(world: World) -> None:
     unknown = {"notification_id": UNKNOWN}
     refusal = ("NOT_FOUND", "NOT_FOUND")
     world.refused(*refusal, f"{NOTIFICATIONS}GetNotification", unknown)
+
+
+# Accounting
+
+
+@row(f"{ACCOUNTING}ListTransactions")
+def _(world: World) -> None:
+    wanted = {"order_id": world.confirmed}
+    found = world.eventually(f"{ACCOUNTING}ListTransactions", wanted, "transactions")
+    for each in found["transactions"]:
+        sums = [sum(int(it[side]) for it in each["entries"]) for side in ("debit", "credit")]
+        assert sums == [499, 499]
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{ACCOUNTING}ListTransactions")
+    assert world.refused(*bad, {"page_token": "?"}).fields == ["page_token"]
+
+
+@row(f"{ACCOUNTING}GetTrialBalance")
+def _(world: World) -> None:
+    assert world.confirmed
+    assert world.eventually(f"{ACCOUNTING}GetTrialBalance", {}, "balances")["balanced"]
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{ACCOUNTING}GetTrialBalance")
+    assert world.refused(*bad, {"as_of": "1999-12-31T00:00:00Z"}).fields == ["as_of"]
+
+
+@row(f"{ACCOUNTING}GetAccount")
+def _(world: World) -> None:
+    assert world.confirmed
+    wanted = {"account": "ACCOUNT_REVENUE"}
+    found = world.eventually(f"{ACCOUNTING}GetAccount", wanted, "balances")
+    assert {each["type"] for each in found["balances"]} == {"ACCOUNT_TYPE_INCOME"}
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{ACCOUNTING}GetAccount")
+    assert world.refused(*bad, {}).fields == ["account"]
+
+
+@row(f"{ACCOUNTING}Reconcile")
+def _(world: World) -> None:
+    assert world.confirmed
+    assert world.call(f"{ACCOUNTING}Reconcile", {"page_size": 1})["compared"] > 0
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{ACCOUNTING}Reconcile")
+    assert world.refused(*bad, {"page_token": "?"}).fields == ["page_token"]
 
 
 # Analytics

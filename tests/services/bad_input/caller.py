@@ -24,11 +24,12 @@ HOUSEKEEPING: Final = frozenset(
     {"idempotency", "work", "schema_migrations", "relay", "relay_marks", "inbox", "consumed"}
     | {"health", "notification"}
     | {"view_state", "view_key", "view_tail", "sale", "metric"}
+    | {"ledger_transaction", "ledger_entry", "ledger_order"}
 )
 """Tables that are not what a service is there to keep, or that no call writes.
 
-Mails and views follow from the record of the orders: an audit finds them at any time, without a
-broker, too.
+Mails, views and the ledger follow from records of events: an audit finds them at any time, without
+a broker, too.
 """
 
 

@@ -17,6 +17,7 @@ from accord.ops.v1 import trace_pb2 as trace
 from accord.ops.v1 import work_pb2 as work
 from accord.v1 import policy_pb2 as policy
 from accord_runtime.grpc.page_tokens import encode_token
+from shop.accounting.v1 import accounting_pb2 as accounting
 from shop.analytics.v1 import analytics_pb2 as analytics
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
@@ -68,6 +69,7 @@ OPERATIONS: Final = "accord.ops.v1.OperationService/"
 SAGAS: Final = "accord.ops.v1.SagaService/"
 TRACES: Final = "accord.ops.v1.TraceService/"
 WORK: Final = "accord.ops.v1.WorkService/"
+ACCOUNTING: Final = "shop.accounting.v1.AccountingService/"
 ANALYTICS: Final = "shop.analytics.v1.AnalyticsService/"
 CUSTOMERS: Final = "shop.customers.v1.CustomerService/"
 INVENTORY: Final = "shop.inventory.v1.InventoryService/"
@@ -199,6 +201,17 @@ def _page_tokens(rpc: str, filters: dict[str, str], request: Callable[[str], Mes
 _DAY_FILTERS: Final = {"dimension": "2", "start": "1970-01-01T00:00:00Z"}
 
 REFUSED: Final[Sequence[Row]] = (
+    # Accounting
+    *_page_tokens(
+        ACCOUNTING + "ListTransactions",
+        {"order_id": ""},
+        lambda token: accounting.ListTransactionsRequest(page_token=token),
+    ),
+    *_page_tokens(
+        ACCOUNTING + "Reconcile",
+        {"customer_id": "", "status": "0"},
+        lambda token: accounting.ReconcileRequest(page_token=token),
+    ),
     # Analytics
     Row(
         ANALYTICS + "WatchMetrics",

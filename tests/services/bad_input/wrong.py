@@ -20,6 +20,7 @@ from accord.ops.v1 import saga_pb2 as sagas
 from accord.ops.v1 import trace_pb2 as trace
 from accord.ops.v1 import work_pb2 as work
 from accord.v1 import policy_pb2 as policy
+from shop.accounting.v1 import accounting_pb2 as accounting
 from shop.analytics.v1 import analytics_pb2 as analytics
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
@@ -98,6 +99,16 @@ GOOD: Final[Mapping[str, Message]] = {
     "accord.ops.v1.WorkService/GetWork": work.GetWorkRequest(work_id=ID),
     "accord.ops.v1.WorkService/RetryWork": work.RetryWorkRequest(work_id=ID, reason="a test"),
     "accord.ops.v1.WorkService/DiscardWork": work.DiscardWorkRequest(work_id=ID, reason="a test"),
+    "shop.accounting.v1.AccountingService/GetTrialBalance": accounting.GetTrialBalanceRequest(
+        as_of=_TIME
+    ),
+    "shop.accounting.v1.AccountingService/GetAccount": accounting.GetAccountRequest(
+        account=accounting.ACCOUNT_REVENUE, as_of=_TIME
+    ),
+    "shop.accounting.v1.AccountingService/ListTransactions": accounting.ListTransactionsRequest(
+        order_id=ID
+    ),
+    "shop.accounting.v1.AccountingService/Reconcile": accounting.ReconcileRequest(page_size=1),
     "shop.analytics.v1.AnalyticsService/QueryMetrics": analytics.QueryMetricsRequest(
         dimension=analytics.DIMENSION_DAY, start_time=_TIME, end_time=_TIME
     ),
@@ -362,6 +373,20 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
     "accord.ops.v1.WorkService/GetWork": _id("work_id"),
     "accord.ops.v1.WorkService/RetryWork": [*_id("work_id"), *_reason("reason")],
     "accord.ops.v1.WorkService/DiscardWork": [*_id("work_id"), *_reason("reason")],
+    "shop.accounting.v1.AccountingService/GetTrialBalance": _time("as_of"),
+    "shop.accounting.v1.AccountingService/GetAccount": [
+        *_values("account", 0, 5, -1),
+        *_time("as_of"),
+    ],
+    "shop.accounting.v1.AccountingService/ListTransactions": [
+        *_id("order_id")[1:],
+        *_page("page_size"),
+        *_values("page_token", "x" * 257),
+    ],
+    "shop.accounting.v1.AccountingService/Reconcile": [
+        *_values("page_size", -1, 101, 2**31 - 1),
+        *_values("page_token", "x" * 257),
+    ],
     "shop.analytics.v1.AnalyticsService/QueryMetrics": [
         *_values("dimension", 0, 6, -1),
         *_time("start_time"),

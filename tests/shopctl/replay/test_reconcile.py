@@ -50,6 +50,9 @@ def perfect(expected: Expected) -> Books:
             shipped=must.shipped,
             bookings=int(must.fate is Fate.GOOD),
             carrier=must.shipped,
+            receivable=must.captured,
+            deposits=0,
+            income=must.captured,
             mails=1,
             mails_sent=1,
             misnumbered=0,
@@ -105,6 +108,12 @@ def test_wrong_end_is_found(expected: Expected) -> None:
     assert not reconcile(expected, replace(books, orders={**books.orders, 1: stuck})).agrees
     other = replace(books.orders[1], reason=FAILURE_REASON_NO_CARRIER)
     assert not reconcile(expected, replace(books, orders={**books.orders, 1: other})).agrees
+
+
+@given(expectations())
+def test_a_ledger_that_does_not_balance_is_found(expected: Expected) -> None:
+    """Debits and credits that differ by a cent do not pass, whatever the orders say."""
+    assert not reconcile(expected, replace(perfect(expected), unbalanced=1)).agrees
 
 
 @given(expectations())

@@ -1,0 +1,1 @@
+"""Accounting: the ledger, by double entry, from what payments and orders say has happened."""

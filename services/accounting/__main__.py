@@ -1,0 +1,7 @@
+"""Runs the service: `python -m services.accounting`."""
+
+from accord_runtime.process import main
+from services import topology
+from services.accounting.servicer import SERVICE
+
+main(SERVICE, topology.addresses)
