@@ -15,6 +15,7 @@ from accord_runtime.events.audit import Record, Recorded
 from accord_runtime.events.broker import persistently
 from accord_runtime.events.inbox import Received
 from accord_runtime.events.notifier import wait
+from accord_runtime.events.versions import AS_WRITTEN, Upcasters
 from accord_runtime.service import Runtime
 from accord_runtime.views import store
 from accord_runtime.views.store import Change, State, View
@@ -60,15 +61,23 @@ class Completeness:
 class Views:
     """Keeps views by the events of one source, named as in `Runtime.subscribe`."""
 
-    def __init__(self, runtime: Runtime, stream: str, record: Record, *views: View) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        stream: str,
+        record: Record,
+        *views: View,
+        upcasters: Upcasters = AS_WRITTEN,
+    ) -> None:
         self._database = runtime.database
         self._notifier = runtime.notifier
         self._source = stream.lower()
         self._record = record
+        self._upcasters = upcasters
         self._views = {view.name: view for view in views}
         self._begun = asyncio.Event()
         types = {message for view in views for message in view.apply}
-        runtime.subscribe(stream, dict.fromkeys(types, self._handle), record)
+        runtime.subscribe(stream, dict.fromkeys(types, self._handle), record, upcasters)
         runtime.background.append((f"views of {stream}", self.serve))
 
     async def _handle(self, event: Received[Any]) -> Effect:
@@ -203,7 +212,7 @@ class Views:
                     each.event.event_id,
                     each.event.key,
                     each.event.sequence,
-                    message.FromString(each.event.payload.value),
+                    self._upcasters.read(message, each.event.version, each.event.payload.value),
                     each.event.occurred_at.ToMicroseconds() / 1e6,
                 )
                 store.apply(tx, view, Change(state.building, state.revision, event))
