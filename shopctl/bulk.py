@@ -37,6 +37,9 @@ async def retry(
     Raises:
         CommandError: the service does not answer; the rest is left as it was.
     """
+    if not found:
+        typer.echo("nothing to retry found", err=True)
+        return
     if not go:
         for show in [*found.values()][:SAMPLE]:
             show()

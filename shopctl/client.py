@@ -5,8 +5,8 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec
 
@@ -19,7 +19,7 @@ import accord
 from accord_runtime.admin import TAKES_CALLS
 from services import topology
 from shopctl.errors import CommandError, ExitCode, explain
-from shopctl.formatting import format_json
+from shopctl.formatting import Columns, format_json
 from shopctl.options import DEFAULT_HOME, HomeOption, JsonOption, ShopOffsetOption
 from shopctl.supervisor import state
 from shopctl.terminal import harmless
@@ -111,6 +111,25 @@ class Shop:
         typer.echo(
             format_json(message, **more) if self.as_json else "\n".join(map(harmless, lines))
         )
+
+    @contextmanager
+    def listing(self, what: str, columns: Columns) -> Iterator[Callable[..., None]]:
+        """What prints the rows of a list as `print` does, the first below the columns' heading.
+
+        In the end people are told if there was none; `what` are the rows, or "" says nothing.
+        """
+        rows = 0
+
+        def row(message: Message, *lines: str, **more: str) -> None:
+            nonlocal rows
+            if not (rows or self.as_json):
+                typer.echo(columns.heading)
+            rows += 1
+            self.print(message, *lines, **more)
+
+        yield row
+        if what and not (rows or self.as_json):
+            typer.echo(f"no {what} found", err=True)
 
     async def close(self) -> None:
         """Closes all connections."""

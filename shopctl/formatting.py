@@ -35,6 +35,21 @@ def format_json(message: Message, **more: str) -> str:
     return json.dumps({**more, **fields})
 
 
+class Columns:
+    """The columns of a list: name -> width at least, negative for what is aligned to the right."""
+
+    def __init__(self, **widths: int) -> None:
+        self._widths = widths.values()
+        self.heading = self.line(*(name.replace("_", " ") for name in widths))
+
+    def line(self, *cells: str) -> str:
+        """A row; no row is cut."""
+        return "  ".join(
+            f"{cell:>{-width}}" if width < 0 else f"{cell:<{width}}"
+            for cell, width in zip(cells, self._widths, strict=True)
+        ).rstrip()
+
+
 def format_fields(**values: str) -> list[str]:
     """One `name  value` line each; empty values are left out."""
     width = max(map(len, values))

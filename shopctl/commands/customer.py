@@ -1,13 +1,13 @@
 """`shopctl customer`."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from shop.customers.v1 import customers_pb2 as pb
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import build_address, format_address, format_fields, format_time
+from shopctl.formatting import Columns, build_address, format_address, format_fields, format_time
 from shopctl.options import (
     CityOption,
     CountryOption,
@@ -16,6 +16,8 @@ from shopctl.options import (
     PostalCodeOption,
     StreetOption,
 )
+
+COLUMNS: Final = Columns(CUSTOMER=36, NAME=24, EMAIL=0)
 
 app = typer.Typer(name="customer", no_args_is_help=True, help="Create and look at customers.")
 
@@ -62,10 +64,10 @@ async def list_customers(shop: Shop) -> None:
     """List all customers, oldest first."""
     async with shop.calling("customers") as channel:
         request = pb.ListCustomersRequest()
-        async for response in CustomerServiceStub(channel).ListCustomers(request):
-            customer = response.customer
-            line = f"{customer.customer_id}  {customer.name} <{customer.email}>"
-            shop.print(customer, line)
+        with shop.listing("customers", COLUMNS) as row:
+            async for response in CustomerServiceStub(channel).ListCustomers(request):
+                customer = response.customer
+                row(customer, COLUMNS.line(customer.customer_id, customer.name, customer.email))
 
 
 def _lines(customer: pb.Customer) -> list[str]:

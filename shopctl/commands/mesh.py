@@ -1,7 +1,7 @@
 """`shopctl mesh`, and what `policy` and `fault` print like it."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from google.protobuf.duration_pb2 import Duration
@@ -10,9 +10,11 @@ from google.protobuf.json_format import MessageToJson
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import enum_name
+from shopctl.formatting import Columns, enum_name
 from shopctl.options import AnyServiceOption
 from shopctl.supervisor.programs import SERVICES
+
+COLUMNS: Final = Columns(SERVICE=13, METHOD=52, POLICY=0)
 
 app = typer.Typer()
 
@@ -46,9 +48,20 @@ async def read_state(shop: Shop, service: str, prefix: str) -> pb.GetStateRespon
 
 
 def print_method(shop: Shop, service: str, method: pb.Method) -> None:
-    """A method in one line: what differs from its contract."""
-    said = "; ".join(_differences(method)) or "as its contract says"
-    shop.print(method, f"{service}  {method.method}  {said}", service=service)
+    """A method as a list of one."""
+    with shop.listing("", COLUMNS) as row:
+        row(method, COLUMNS.line(service, *method_cells(method)), service=service)
+
+
+def method_cells(method: pb.Method) -> tuple[str, str]:
+    """A method, and what differs from its contract."""
+    return method.method, "; ".join(_differences(method)) or "as its contract says"
+
+
+def refused_cells(refused: pb.Refused) -> tuple[str, str]:
+    """A method, and the override of it that a process has refused."""
+    said = f"{_source(refused.source)} is refused: {refused.problem}"
+    return refused.method or "all methods", said
 
 
 def _lines(found: pb.GetStateResponse) -> Iterator[str]:
@@ -73,7 +86,8 @@ def _lines(found: pb.GetStateResponse) -> Iterator[str]:
     for method in found.methods:
         counts = [f"{name} {number}" for name, number in sorted(method.counts.items())]
         yield f"method   {method.method}  {'; '.join([*_differences(method), *counts])}"
-    yield from map(refused_line, found.refused)
+    for refused in found.refused:
+        yield f"refused  {'  '.join(refused_cells(refused))}"
 
 
 def _differences(method: pb.Method) -> Iterator[str]:
@@ -89,12 +103,6 @@ def _limit(limit: pb.Limit) -> str:
         f"{overloaded}{limit.in_flight} calls at work, {limit.queued} waiting;"
         f" {limit.streams} of {limit.stream_limit} streams open"
     )
-
-
-def refused_line(refused: pb.Refused) -> str:
-    """An override that a process has refused."""
-    what = refused.method or "all of it"
-    return f"refused  {what}  {_source(refused.source)} {refused.problem}"
 
 
 def _source(source: int) -> str:

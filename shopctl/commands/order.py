@@ -18,6 +18,7 @@ from shopctl.client import Shop, with_shop
 from shopctl.commands.trace import trace
 from shopctl.errors import CommandError, ExitCode
 from shopctl.formatting import (
+    Columns,
     WantedItem,
     build_address,
     enum_name,
@@ -40,6 +41,8 @@ from shopctl.options import (
 app = typer.Typer(name="order", no_args_is_help=True, help="Place orders and follow them.")
 
 OrderArgument = Annotated[str, typer.Argument(metavar="ID", help="The order.")]
+
+COLUMNS: Final = Columns(ORDER=36, PLACED=19, STATUS=9, TOTAL=-14)
 
 ENDED_BADLY: Final = frozenset(
     {
@@ -143,13 +146,11 @@ async def list_orders(
     """List orders, newest first."""
     wanted = pb.OrderStatus.Value(f"ORDER_STATUS_{(status or 'unspecified').upper()}")
     request = pb.ListOrdersRequest(customer_id=customer, status=wanted)
-    async for order in shop.rows("orders", OrderServiceStub, "ListOrders", request, limit):
-        stands = enum_name(pb.OrderStatus.items(), order.status)
-        shop.print(
-            order,
-            f"{order.order_id}  {format_time(order.created_at)}  "
-            f"{stands:<9}  {format_money(order.total):>14}",
-        )
+    with shop.listing("orders", COLUMNS) as row:
+        async for order in shop.rows("orders", OrderServiceStub, "ListOrders", request, limit):
+            stands = enum_name(pb.OrderStatus.items(), order.status)
+            at, total = format_time(order.created_at), format_money(order.total)
+            row(order, COLUMNS.line(order.order_id, at, stands, total))
 
 
 @app.command()

@@ -8,7 +8,7 @@ from accord.contract.live_overrides import OverrideRefused, parse
 from accord.ops.v1.mesh_pb2 import ClearOverrideRequest, SetOverrideRequest
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.commands.mesh import print_method, read_state, refused_line
+from shopctl.commands.mesh import COLUMNS, method_cells, print_method, read_state, refused_cells
 from shopctl.errors import CommandError, ExitCode
 from shopctl.options import (
     AnyServiceOption,
@@ -36,13 +36,14 @@ async def get(
     service: AnyServiceOption = None,
 ) -> None:
     """Show the overrides that are in force in each process, and those that it has refused."""
-    for name in [service] if service else SERVICES:
-        found = await read_state(shop, name, method)
-        for each in found.methods:
-            if each.HasField("override"):
-                print_method(shop, name, each)
-        for refused in found.refused:
-            shop.print(refused, f"{name}  {refused_line(refused)}", service=name)
+    with shop.listing("overrides", COLUMNS) as row:
+        for name in [service] if service else SERVICES:
+            found = await read_state(shop, name, method)
+            for each in found.methods:
+                if each.HasField("override"):
+                    row(each, COLUMNS.line(name, *method_cells(each)), service=name)
+            for refused in found.refused:
+                row(refused, COLUMNS.line(name, *refused_cells(refused)), service=name)
 
 
 @app.command("set")

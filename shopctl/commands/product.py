@@ -1,13 +1,15 @@
 """`shopctl product`."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from shop.inventory.v1.inventory_pb2 import ListStockRequest, Product, UpsertProductRequest
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import format_money, parse_money
+from shopctl.formatting import Columns, format_money, parse_money
+
+COLUMNS: Final = Columns(SKU=20, PRICE=-14, AVAILABLE=-9, RESERVED=-8, NAME=0)
 
 app = typer.Typer(
     name="product", no_args_is_help=True, help="Put products on the shelf and look at the stock."
@@ -30,7 +32,8 @@ async def put(
     )
     async with shop.calling("inventory") as channel:
         response = await InventoryServiceStub(channel).UpsertProduct(request)
-    shop.print(response.product, _line(response.product))
+    with shop.listing("products", COLUMNS) as row:
+        row(response.product, _line(response.product))
 
 
 @app.command("list")
@@ -38,12 +41,11 @@ async def put(
 async def list_products(shop: Shop) -> None:
     """List all products with their stock, by SKU."""
     async with shop.calling("inventory") as channel:
-        async for response in InventoryServiceStub(channel).ListStock(ListStockRequest()):
-            shop.print(response.product, _line(response.product))
+        with shop.listing("products", COLUMNS) as row:
+            async for response in InventoryServiceStub(channel).ListStock(ListStockRequest()):
+                row(response.product, _line(response.product))
 
 
 def _line(product: Product) -> str:
-    return (
-        f"{product.sku:<20}  {format_money(product.price):>14}  {product.available} available, "
-        f"{product.reserved} reserved  {product.name}"
-    )
+    stock = (str(product.available), str(product.reserved))
+    return COLUMNS.line(product.sku, format_money(product.price), *stock, product.name)

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 from google.protobuf.message import Message
@@ -13,7 +13,7 @@ from accord.ops.v1.work_pb2 import WorkState
 from shopctl import bulk
 from shopctl.client import Shop, with_shop
 from shopctl.commands.work import attempts, stuck
-from shopctl.formatting import enum_name, format_fields, format_time, to_duration
+from shopctl.formatting import Columns, enum_name, format_fields, format_time, to_duration
 from shopctl.options import (
     NO_AGE,
     AgeOption,
@@ -32,6 +32,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Look at sagas, and settle those that cannot go on by themselves.",
 )
+
+COLUMNS: Final = Columns(SAGA=36, BEGUN=19, KIND=8, PHASE=9, STEP=0)
 
 SagaArgument = Annotated[
     str, typer.Argument(metavar="ID", help="The saga; an order's has the order's id.")
@@ -58,8 +60,9 @@ async def list_sagas(
 ) -> None:
     """List sagas, oldest first."""
     wanted = _wanted(definition, phase, min_age)
-    async for saga in shop.rows(service, SagaServiceStub, "ListSagas", wanted, limit):
-        shop.print(saga, _line(saga))
+    with shop.listing("sagas", COLUMNS) as row:
+        async for saga in shop.rows(service, SagaServiceStub, "ListSagas", wanted, limit):
+            row(saga, _line(saga))
 
 
 @app.command()
@@ -107,23 +110,26 @@ async def retry(
 
     Exit code: 0 it is due, 5 the saga has ended, or the step is being tried right now.
     """
-
-    async def act(id_: str, key: str) -> None:
-        request = pb.RetrySagaRequest(saga_id=id_, reason=reason)
-        await _settle(shop, service, key, "RetrySaga", request)
-
     if saga_id:
-        await act(saga_id, key)
+        request = pb.RetrySagaRequest(saga_id=saga_id, reason=reason)
+        await _settle(shop, service, key, "RetrySaga", request)
         return
-    waiting = {work.key async for work in stuck(shop, service, state, error, queue="saga")}
-    wanted = _wanted(definition, phase, min_age)
-    sagas = shop.rows(service, SagaServiceStub, "ListSagas", wanted)
-    shown = {
-        saga.saga_id: partial(shop.print, saga, _line(saga))
-        async for saga in sagas
-        if saga.saga_id in waiting
-    }
-    await bulk.retry(shown, act, rate, key, go=go)
+    with shop.listing("", COLUMNS) as row:
+
+        async def act(id_: str, key: str) -> None:
+            request = pb.RetrySagaRequest(saga_id=id_, reason=reason)
+            saga = (await shop.change(service, SagaServiceStub, "RetrySaga", request, key)).saga
+            row(saga, _line(saga))
+
+        waiting = {work.key async for work in stuck(shop, service, state, error, queue="saga")}
+        wanted = _wanted(definition, phase, min_age)
+        sagas = shop.rows(service, SagaServiceStub, "ListSagas", wanted)
+        shown = {
+            saga.saga_id: partial(row, saga, _line(saga))
+            async for saga in sagas
+            if saga.saga_id in waiting
+        }
+        await bulk.retry(shown, act, rate, key, go=go)
 
 
 @app.command()
@@ -195,7 +201,8 @@ async def _get(shop: Shop, service: str, saga_id: str) -> pb.GetSagaResponse:
 async def _settle(shop: Shop, service: str, key: str, rpc: str, request: Message) -> None:
     """Calls an RPC that changes a saga, and prints it as it is then."""
     saga = (await shop.change(service, SagaServiceStub, rpc, request, key)).saga
-    shop.print(saga, _line(saga))
+    with shop.listing("", COLUMNS) as row:
+        row(saga, _line(saga))
 
 
 def _wanted(definition: str, phase: str | None, min_age: timedelta) -> pb.ListSagasRequest:
@@ -204,11 +211,8 @@ def _wanted(definition: str, phase: str | None, min_age: timedelta) -> pb.ListSa
 
 
 def _line(saga: pb.Saga) -> str:
-    line = (
-        f"{saga.saga_id}  {format_time(saga.created_at)}  {saga.definition}  "
-        f"{enum_name(pb.SagaPhase.items(), saga.phase):<9}  {saga.step}{_to_be_undone(saga)}"
-    )
-    return line.rstrip()
+    phase, step = enum_name(pb.SagaPhase.items(), saga.phase), f"{saga.step}{_to_be_undone(saga)}"
+    return COLUMNS.line(saga.saga_id, format_time(saga.created_at), saga.definition, phase, step)
 
 
 def _to_be_undone(saga: pb.Saga) -> str:

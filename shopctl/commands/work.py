@@ -10,7 +10,7 @@ from accord.ops.v1 import work_pb2 as pb
 from accord.ops.v1.work_pb2_grpc import WorkServiceStub
 from shopctl import bulk
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import enum_name, format_fields, format_time, to_duration
+from shopctl.formatting import Columns, enum_name, format_fields, format_time, to_duration
 from shopctl.options import (
     NO_AGE,
     AgeOption,
@@ -36,6 +36,10 @@ app = typer.Typer(
 WorkArgument = Annotated[str, typer.Argument(metavar="ID", help="The item of work.")]
 QueueOption = Annotated[str, typer.Option(metavar="NAME", help="Only work of this queue.")]
 
+COLUMNS: Final = Columns(
+    WORK=36, ENQUEUED=19, STATE=6, SERVICE=13, QUEUE=13, KEY=36, ATTEMPTS=10, LAST_ERROR=0
+)
+
 MAX_ERROR: Final = 100
 """Characters of an error in a line of a list."""
 
@@ -55,10 +59,11 @@ async def list_work(
     limit: LimitOption = 50,
 ) -> None:
     """List work, oldest first; of every service, one after the other, unless one is named."""
-    for name in [service] if service else SERVICES:
-        wanted = _wanted(state, queue=queue, min_age=to_duration(min_age))
-        async for item in shop.rows(name, WorkServiceStub, "ListWork", wanted, limit):
-            shop.print(item, _line(name, item), service=name)
+    with shop.listing("work", COLUMNS) as row:
+        for name in [service] if service else SERVICES:
+            wanted = _wanted(state, queue=queue, min_age=to_duration(min_age))
+            async for item in shop.rows(name, WorkServiceStub, "ListWork", wanted, limit):
+                row(item, _line(name, item), service=name)
 
 
 @app.command()
@@ -132,20 +137,21 @@ async def retry(
 
     Exit code: 0 it is due, 5 there is no such item (any more), or it is being tried right now.
     """
+    with shop.listing("", COLUMNS) as row:
 
-    def show(item: pb.WorkItem) -> None:
-        shop.print(item, _line(service, item), service=service)
+        def show(item: pb.WorkItem) -> None:
+            row(item, _line(service, item), service=service)
 
-    async def act(item_id: str, key: str) -> None:
-        request = pb.RetryWorkRequest(work_id=item_id, reason=reason)
-        show((await shop.change(service, WorkServiceStub, "RetryWork", request, key)).item)
+        async def act(item_id: str, key: str) -> None:
+            request = pb.RetryWorkRequest(work_id=item_id, reason=reason)
+            show((await shop.change(service, WorkServiceStub, "RetryWork", request, key)).item)
 
-    if work_id:
-        await act(work_id, key)
-        return
-    found = stuck(shop, service, state, error, queue=queue, min_age=to_duration(min_age))
-    shown = {item.work_id: partial(show, item) async for item in found}
-    await bulk.retry(shown, act, rate, key, go=go)
+        if work_id:
+            await act(work_id, key)
+            return
+        found = stuck(shop, service, state, error, queue=queue, min_age=to_duration(min_age))
+        shown = {item.work_id: partial(show, item) async for item in found}
+        await bulk.retry(shown, act, rate, key, go=go)
 
 
 @app.command()
@@ -163,7 +169,8 @@ async def discard(
     """
     request = pb.DiscardWorkRequest(work_id=work_id, reason=reason)
     item = (await shop.change(service, WorkServiceStub, "DiscardWork", request, key)).item
-    shop.print(item, _line(service, item), service=service)
+    with shop.listing("", COLUMNS) as row:
+        row(item, _line(service, item), service=service)
 
 
 async def stuck(
@@ -191,8 +198,6 @@ def _line(service: str, item: pb.WorkItem) -> str:
     if len(error) > MAX_ERROR:
         error = f"{error[: MAX_ERROR - 3]}..."
     state = enum_name(pb.WorkState.items(), item.state)
-    line = (
-        f"{item.work_id}  {format_time(item.created_at)}  {state:<6}  "
-        f"{service}  {item.queue}  {item.key}  {attempts(item)}  {error}"
-    )
-    return line.rstrip()
+    at = format_time(item.created_at)
+    queue = (service, item.queue, item.key)
+    return COLUMNS.line(item.work_id, at, state, *queue, attempts(item), error)

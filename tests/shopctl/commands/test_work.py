@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shlex
 import time
 from collections.abc import AsyncIterator
@@ -119,9 +120,9 @@ async def test_a_stuck_order_is_found_and_retried(shop: Shop) -> None:
     assert " outbox " in line
     assert "0 waiting, 0 in flight, 1 parked" in line
     line = await output(shop, "work", "list", "--service", "orders", "--queue", "saga")
-    assert f"PARKED  orders  saga  {order}  failed 1x" in line
-    assert not await output(shop, "work", "list", "--service", "payments")
-    assert not await output(shop, "work", "list", "--min-age", "1h")
+    assert re.search(rf"PARKED  orders +saga +{order}  failed 1x", line)
+    assert (await run(shop, "work", "list", "--service", "payments")).error == "no work found\n"
+    assert (await run(shop, "work", "list", "--min-age", "1h")).error == "no work found\n"
     shown = await output(shop, "work", "show", item["work_id"], "--service", "orders")
     assert "attempt 1  UNAVAILABLE: " in shown
 
@@ -146,7 +147,7 @@ async def test_a_stuck_order_is_found_and_retried(shop: Shop) -> None:
     (record,) = await objects(shop, "audit")
     assert (record["target"], record["reason"]) == (order, "the processor is back")
     text = await output(shop, "audit", "--target", order)
-    assert f"anonymous  RetrySaga  {order}  the processor is back" in text
+    assert re.search(rf"anonymous +RetrySaga +{order}  the processor is back", text)
     await refused(shop, "SAGA_ENDED", "saga", "abandon", order, *because)
 
 
@@ -172,7 +173,7 @@ async def test_an_order_is_abandoned(shop: Shop) -> None:
     order = await stuck_order(shop, sandbox_pb2.PARTY_CARRIER)
     text = await output(shop, "saga", "abandon", order, "--reason", "settled on paper")
     assert "ABANDONED" in text
-    assert not await output(shop, "work", "list")
+    assert (await run(shop, "work", "list")).error == "no work found\n"
     assert "ship            FORWARD   abandoned" in await output(shop, "saga", "show", order)
 
 
@@ -193,7 +194,7 @@ async def test_parked_work_is_retried_and_discarded(shop: Shop) -> None:
 
     item = await shop.runtimes["orders"].database.write(park)
     text = await output(shop, "work", "retry", item, *orders)
-    assert r"READY   orders  letters  \u001b[2J  failed 0x" in text
+    assert re.search(r"READY   orders +letters  \\u001b\[2J +failed 0x", text)
     await refused(shop, "NOT_PARKED", "work", "discard", item, *orders)
     assert len(await objects(shop, "audit", "--limit", "1")) == 1
     assert len(await objects(shop, "audit")) == 2
@@ -233,7 +234,7 @@ async def test_many_are_retried_by_filter_and_first_only_shown(shop: Shop) -> No
     other = await parked_letters(shop, 1, "NOT_FOUND: no such house")
     shown = await run(shop, *LETTERS, "--error", "UNAVAILABLE", "--rate", "100")
     assert shown.code == ExitCode.OK
-    assert [line.split()[0] for line in shown.out.splitlines()] == lost[:10]
+    assert [line.split()[0] for line in shown.out.splitlines()[1:]] == lost[:10]
     command = shlex.join([*LETTERS, "--error", "UNAVAILABLE", "--rate", "100", "--go"])
     assert shown.error == f"12 to retry in 0 s or more: shopctl {command}\n"
     assert len(await objects(shop, "work", "list", "--state", "parked")) == 13
@@ -241,14 +242,14 @@ async def test_many_are_retried_by_filter_and_first_only_shown(shop: Shop) -> No
 
     done = await run(shop, *shlex.split(command))
     assert (done.code, done.error) == (ExitCode.OK, "12 of 12 are retried\n")
-    assert [line.split()[0] for line in done.out.splitlines()] == lost
+    assert [line.split()[0] for line in done.out.splitlines()[1:]] == lost
     left = await objects(shop, "work", "list", "--state", "parked")
     assert [item["work_id"] for item in left] == other
     assert await records(shop) == lost
-    assert (await run(shop, *shlex.split(command))).error == "0 of 0 are retried\n"
+    assert (await run(shop, *shlex.split(command))).error == "nothing to retry found\n"
 
     young = await run(shop, *LETTERS, "--min-age", "2h")
-    assert young.error.startswith("0 to retry")
+    assert young.error == "nothing to retry found\n"
     waiting = await run(shop, *LETTERS, "--state", "ready", "--go", "--rate", "100", "--json")
     assert [json.loads(line)["work_id"] for line in waiting.out.splitlines()] == lost
 
@@ -297,10 +298,10 @@ async def test_many_sagas_are_retried_by_filter(shop: Shop) -> None:
     await behave(shop, sandbox_pb2.PARTY_CARD_PROCESSOR, sandbox_pb2.BEHAVIOR_NORMAL)
     retry = ("saga", "retry", "--rate", "100", *BECAUSE)
     for none in (("--definition", "errand"), ("--phase", "backward"), ("--error", "NOT_FOUND")):
-        assert (await run(shop, *retry, *none)).error.startswith("0 to retry")
+        assert (await run(shop, *retry, *none)).error == "nothing to retry found\n"
     these = ("--definition", "order", "--phase", "forward", "--error", "UNAVAILABLE")
     shown = await run(shop, *retry, *these)
-    assert [line.split()[0] for line in shown.out.splitlines()] == orders
+    assert [line.split()[0] for line in shown.out.splitlines()[1:]] == orders
     ran = await run(shop, *retry, *these, "--go")
     assert (ran.code, ran.error) == (ExitCode.OK, "3 of 3 are retried\n")
     for order in orders:
