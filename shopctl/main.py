@@ -3,10 +3,11 @@
 import os
 import sys
 from importlib import import_module
-from typing import Final, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
+import services
 from shopctl.errors import CommandError, ExitCode
 from shopctl.terminal import harmless
 
@@ -45,10 +46,27 @@ def command_line(first: str = "") -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Run the shop and talk to it.",
     )
-    app.callback()(lambda: None)  # so that one command is a command of a group, too
+    app.callback()(_options)  # it makes a command of a group of one that is alone, too
     for name in [first] if first in COMMANDS else COMMANDS:
         app.add_typer(import_module(f"shopctl.commands.{name}").app)
     return app
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"shopctl {services.__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What `shopctl` is told before a command."""
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """The command line as a whole."""
 
+from importlib import metadata
+
 import pytest
 from typer.testing import CliRunner
 
@@ -17,6 +19,12 @@ def test_all_commands_are_listed() -> None:
     text = usage("")
     places = [text.index(f" {name} ") for name in COMMANDS]
     assert places == sorted(places)
+
+
+def test_version() -> None:
+    """`--version` says that of the distribution, and nothing else."""
+    result = CliRunner().invoke(command_line("--version"), ["--version"], prog_name="shopctl")
+    assert (result.exit_code, result.output) == (0, f"shopctl {metadata.version('accord-shop')}\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
