@@ -1,6 +1,7 @@
 """How every process of a running shop is, and the table of it that `up` and `status` print."""
 
 import asyncio
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ from rich.table import Table
 from services.topology import BROKER
 from shopctl.supervisor.health import Answer, State, check_broker, check_grpc, proportional_bytes
 from shopctl.supervisor.state import ProcessRecord, Run
-from shopctl.terminal import as_text
+from shopctl.terminal import as_text, harmless
 
 CHECK_TIMEOUT: Final = 2.0
 
@@ -99,31 +100,37 @@ def rows_as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
 def table(rows: Sequence[Row], *, colour: bool, width: int) -> str:
     """The rows for people."""
     found = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("SERVICE", "ADDRESS", "STATE"):
-        found.add_column(heading, no_wrap=True)
+    found.add_column("SERVICE", no_wrap=True)
+    found.add_column("ADDRESS", overflow="fold")  # the only one that gives way
+    found.add_column("STATE", no_wrap=True)
     for heading in ("PID", "UPTIME", "RESTARTS", "MEMORY"):
         found.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        state = f"[{STYLES[row.state]}]{row.state}[/]" + ("" if row.managed else " (not ours)")
         cells = (
             row.address or "-",
-            state,
+            f"[{STYLES[row.state]}]{row.state}[/]",
             str(row.pid or "-"),
             duration(row.uptime),
-            str(row.restarts) if row.managed else "-",
+            str(row.restarts) if row.managed else "not ours",
             mebibytes(row.memory),
         )
         found.add_row(row.name, *cells)
     found.add_row("total", "", "", "", "", "", mebibytes(total_memory(rows)), style="bold")
-    reasons = [f"{row.name}: {row.reason}" for row in rows if row.reason]
+    reasons = [
+        textwrap.fill(harmless(f"{row.name}: {row.reason}"), width, subsequent_indent="  ")
+        for row in rows
+        if row.reason
+    ]
     return "\n".join([as_text(found, colour=colour, width=width), *reasons])
 
 
 def duration(seconds: float | None) -> str:
-    """`12s`, `3m04s`, `5h06m`, `7d08h`."""
+    """`12s`, `3m04s`, `5h06m`, `7d08h`, `100d`."""
     if seconds is None:
         return "-"
     whole = max(0, int(seconds))
+    if whole >= 100 * 86400:
+        return f"{whole // 86400}d"
     for unit, size, smaller, smaller_size in (
         ("d", 86400, "h", 3600),
         ("h", 3600, "m", 60),
@@ -135,5 +142,7 @@ def duration(seconds: float | None) -> str:
 
 
 def mebibytes(count: int | None) -> str:
-    """Memory for a person."""
-    return "-" if count is None else f"{count / 2**20:.1f} MiB"
+    """Memory for a person: `12.3 MiB`, `1234 MiB`."""
+    if count is None:
+        return "-"
+    return f"{count / 2**20:.{1 if count < 1000 * 2**20 else 0}f} MiB"

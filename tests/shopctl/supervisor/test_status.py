@@ -21,7 +21,7 @@ def test_text() -> None:
         ["SERVICE", "ADDRESS", "STATE", "PID", "UPTIME", "RESTARTS", "MEMORY"],
         ["supervisor", "-", "serving", "1", "3s", "0", "20.0", "MiB"],
         ["orders", "127.0.0.1:9051", "not", "serving", "2", "1m02s", "3", "30.0", "MiB"],
-        ["payments", "127.0.0.1:9052", "serving", "(not", "ours)", "-", "-", "-", "-"],
+        ["payments", "127.0.0.1:9052", "serving", "-", "-", "not", "ours", "-"],
         ["total", "50.0", "MiB"],
     ]
 
@@ -42,6 +42,8 @@ def test_colour_only_when_asked() -> None:
         (3599, "59m59s"),
         (3600, "1h00m"),
         (90000, "1d01h"),
+        (100 * 86400 - 1, "99d23h"),
+        (1000 * 86400, "1000d"),
     ],
 )
 def test_duration(seconds: float | None, text: str) -> None:
@@ -53,3 +55,27 @@ def test_reasons_follow_the_table() -> None:
     """Why something does not serve stands below, in full."""
     text = status.table([replace(ROWS[1], reason="no space left")], colour=False, width=100)
     assert text.splitlines()[-1] == "orders: no space left"
+
+
+LONG = [
+    status.Row("supervisor", "", State.SERVING, 4194304, 9e6, 0, 20 * 2**20),
+    status.Row("notifications", "127.0.0.1:9955", State.NOT_SERVING, 4194303, 8.6e6, 99999, 2**36),
+    status.Row("payments", "127.0.0.1:9952", State.UNREACHABLE, None, None, 0, None, managed=False),
+]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9951", "orders.shop.svc.cluster.example:10051"])
+def test_it_fits_a_terminal_of_80_columns(address: str) -> None:
+    """With the longest names and numbers no line is longer, and nothing of it is lost."""
+    reason = "12 events wait for the broker, the oldest for 34 s: " + "nats: timeout, " * 9 + "away"
+    orders = status.Row("orders", address, State.RESTARTING, 7, 1.0, 1, 2**30, reason=reason)
+    text = status.table([*LONG, orders], colour=False, width=80)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    for row in (*LONG, orders):
+        (line,) = (line for line in lines if line.startswith(f"{row.name} "))
+        said = (row.state, status.duration(row.uptime), status.mebibytes(row.memory))
+        assert all(cell in line for cell in said), line
+    assert " ".join(text[text.index("orders: ") :].split()) == f"orders: {reason}"
+    start, end = lines[0].index("ADDRESS"), lines[0].index("STATE")
+    assert address in "".join(line[start:end].strip() for line in lines)
