@@ -2,7 +2,7 @@
 
 The file stands beside buf.yaml, where `buf lint` and with it the plugin are run: a finding that is
 in it is left out. It only shrinks: run again, the command takes out what is no longer found, and
-puts nothing in.
+puts nothing in; `--against` sees to it that nobody else does.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from accord_checks import image
+from accord_checks import Refused, image
 from accord_checks.contracts import Contracts
 from accord_checks.lint_rules.all_rules import LINT_RULES
 from accord_checks.lint_rules.rule import Finding, Rule
@@ -26,11 +26,22 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     """Add the command."""
     about = f"write today's findings into {FILE}, to be worked off: new ones fail"
     parser = commands.add_parser("baseline", help=about, description=about)
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="BASE",
+        help="write nothing, but refuse findings that the file of this folder has not",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the file, or take out of it what is mended. Raises Refused."""
+    """Write the file, or take out of it what is mended; or compare it. Raises Refused."""
+    if arguments.against is not None:
+        grown = sorted(known() - known(arguments.against))
+        if grown:
+            raise Refused(f"{FILE} only shrinks, and {len(grown)} are new: {'; '.join(grown)}")
+        return 0
     found = image.read()
     contracts = Contracts(found.file, (file.name for file in found.file if image.imported(file)))
     lines = set(_found(contracts))
@@ -47,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def known() -> frozenset[str]:
-    """What is in the file of the current folder; nothing if there is none."""
+def known(folder: Path = Path()) -> frozenset[str]:
+    """What is in the file of a folder, which is the current one; nothing if there is none."""
     try:
-        lines = Path(FILE).read_text().splitlines()
+        lines = (folder / FILE).read_text().splitlines()
     except FileNotFoundError:
         return frozenset()
     return frozenset(line for line in lines if line and not line.startswith("#"))

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from typing import Final
 
 from google.protobuf import descriptor as pb
@@ -98,6 +99,12 @@ class Contracts:
         """Who calls whom."""
         return CallGraph(self.rpcs)
 
+    @cached_property
+    def comment_lines(self) -> frozenset[str]:
+        """Every line of a comment in any file, without spaces around it."""
+        comments = chain.from_iterable(file.positions.comments for file in self.files.values())
+        return frozenset(" ".join(line.split()) for it in comments for line in it.splitlines())
+
     def extension(self, name: str) -> pb.FieldDescriptor | None:
         """An extension that the files declare, by its full name."""
         try:
@@ -150,10 +157,10 @@ class Contracts:
         self.events[found.full_name] = Event(found, file, policy, problem)
 
 
-def reachable(message: pb.Descriptor) -> Iterator[pb.Descriptor]:
-    """A message and all that its fields hold, each once; protobuf's own types left out."""
+def reachable(*messages: pb.Descriptor) -> Iterator[pb.Descriptor]:
+    """Messages and all that their fields hold, each once; protobuf's own types left out."""
     seen: set[str] = set()
-    waiting = [message]
+    waiting = list(messages)
     while waiting:
         found = waiting.pop()
         if found.full_name in seen or found.file.package == "google.protobuf":

@@ -216,11 +216,6 @@ class Rpc(_Declaration[pb.MethodDescriptor]):
         """Which side streams: "unary", "a server stream" and so on."""
         return _KINDS[self.descriptor.client_streaming, self.descriptor.server_streaming]
 
-    @property
-    def comments(self) -> list[str]:
-        """The comments above it and above its service."""
-        return [*super().comments, *self.service.comments]
-
     def at(self, *steps: str | int, inherited: bool = True) -> Place:
         """Where a field of its policy is written: names of fields and indexes of list elements.
 

@@ -24,9 +24,10 @@ A finding of `buf lint` is left out with a comment above the element: `// buf:li
 (`disallow_comment_ignores: true` in buf.yaml forbids that). A change that is meant is accepted by a
 comment that names it, values included, and says why:
 `// buf:lint:ignore POLICY_TIMEOUT_SHORTENED timeout 10 s to 5 s: why`. Each finding ends with its
-line. It accepts that change only, and only once: a line that the version before has too accepts
-nothing more. For an event whose message is gone it stands above `syntax` or `package` of the file;
-where the file is gone too, use `ignore_only` in buf.yaml.
+line. It accepts that change only, and only once: a line that the version before has anywhere
+accepts nothing more. Above a service it accepts what its defaults change. For an event whose
+message is gone it stands above `syntax` or `package` of the file; where the file is gone too, use
+`ignore_only` in buf.yaml.
 
 The rules of ACCORD judge only services that state a policy, except ACCORD_POLICY_STATED, which asks
 for one.

@@ -64,6 +64,11 @@ class Positions:
         """The comment above a recorded path; empty if there is none."""
         return self._comments.get(path, "")
 
+    @property
+    def comments(self) -> Collection[str]:
+        """All comments above something."""
+        return self._comments.values()
+
     def head(self) -> list[str]:
         """The comments above `syntax`, `edition` and `package`."""
         return [self.comment((number,)) for number in _HEAD]

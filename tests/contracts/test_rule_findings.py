@@ -73,6 +73,7 @@ HEDGE = """      hedge: {
       }
 """
 KEY = "idempotency: {key: KEY_REQUIRED}"
+KEY_POLICY = f"    option (accord.v1.policy) = {{\n      {KEY}"
 NATURAL = "idempotency: {key: KEY_NATURAL}"
 READS = "    option idempotency_level = NO_SIDE_EFFECTS;\n"
 SAGA = "timeout: {seconds: 30}"
@@ -580,11 +581,19 @@ CHANGES = [
     Mutation("POLICY_TIMEOUT_SHORTENED", ORDERS, GET_ORDER, GET_ORDER.replace("2", "1"), "timeout"),
     Mutation("POLICY_TIMEOUT_LENGTHENED", ORDERS, TIMEOUT_60, "timeout: {seconds: 90}", "timeout"),
     Mutation(
+        "POLICY_TIMEOUT_SHORTENED",
+        ORDERS,
+        TIMEOUT_60,
+        TIMEOUT_60 + "\nattempt_timeout: {seconds: 9}",
+        "attempt_timeout",
+    ),
+    Mutation(
         "POLICY_ATTEMPT_TIMEOUT_CHANGED",
         ORDERS,
         TIMEOUT_60,
         TIMEOUT_60 + "\nattempt_timeout: {seconds: 9}",
         "attempt_timeout",
+        before=((ORDERS, TIMEOUT_60, TIMEOUT_60 + "\nattempt_timeout: {seconds: 8}"),),
     ),
     Mutation(
         "POLICY_STREAM_SHORTENED",
@@ -624,6 +633,7 @@ CHANGES = [
         "",
         "option (accord.v1.service)",
     ),
+    Mutation("POLICY_RETRY_REMOVED", ORDERS, "max_attempts: 3", "max_attempts: 2", "max_attempts"),
     Mutation("POLICY_RETRY_CHANGED", ORDERS, "max_attempts: 3", "max_attempts: 4", "max_attempts"),
     Mutation(
         "POLICY_RETRY_CHANGED",
@@ -656,9 +666,23 @@ CHANGES = [
     Mutation("POLICY_CALLER_REMOVED", PAYMENTS, "internal/orders", "internal/order", "allow"),
     Mutation(
         "POLICY_CALLER_ADDED",
+        ORDERS,
+        'allow: ["spiffe://shop.internal/payments"]',
+        'allow: ["spiffe://shop.internal/payments", "spiffe://shop.internal/mail"]',
+        "allow",
+    ),
+    Mutation(
+        "POLICY_CALLERS_OPENED",
         PAYMENTS,
         'allow: ["spiffe://shop.internal/orders"]',
         'allow: ["spiffe://shop.internal/orders", "spiffe://shop.internal/mail"]',
+        "allow",
+    ),
+    Mutation(
+        "POLICY_CALLERS_OPENED",
+        ORDERS,
+        'allow: ["spiffe://shop.internal/payments"]',
+        'allow: ["spiffe://shop.internal/payments", "spiffe://other.internal/mail"]',
         "allow",
     ),
     Mutation(
@@ -680,7 +704,7 @@ CHANGES = [
         ORDERS,
         '      allow: ["spiffe://shop.internal/payments"]\n',
         "",
-        "allow",
+        "rpc GetPaymentInstruction",
     ),
     Mutation("POLICY_LIMIT_CHANGED", PAYMENTS, "PRIORITY_CRITICAL", "PRIORITY_SHEDDABLE", "limit"),
     Mutation(
@@ -695,6 +719,14 @@ CHANGES = [
         PAYMENTS,
         "PRIORITY_CRITICAL}",
         "PRIORITY_CRITICAL max_concurrent: 9}",
+        "limit",
+    ),
+    Mutation("POLICY_LIMIT_LOWERED", ORDERS, "per_second: 100", "per_second: 99", "per_second"),
+    Mutation(
+        "POLICY_PRIORITY_RAISED",
+        SANDBOX,
+        "PRIORITY_SHEDDABLE",
+        "PRIORITY_DEFAULT",
         "limit",
     ),
     Mutation("POLICY_DEPTH_LOWERED", ORDERS, GET_ORDER, "max_depth: 1\n" + GET_ORDER, "max_depth"),
@@ -823,8 +855,9 @@ CHANGES = [
         "calls",
     ),
     Mutation("POLICY_CACHE_CHANGED", ORDERS, "ttl: {seconds: 30}", "ttl: {seconds: 31}", "ttl"),
+    Mutation("POLICY_CACHE_STALE", ORDERS, "ttl: {seconds: 30}", "ttl: {seconds: 301}", "ttl"),
     Mutation(
-        "POLICY_CACHE_CHANGED",
+        "POLICY_CACHE_STALE",
         ORDERS,
         '          "shop.orders.v1.OrderService/CreateOrder",\n',
         "",
@@ -908,6 +941,14 @@ CHANGES = [
         "",
         "option (accord.v1.service)",
         before=((NOTIFICATIONS, STATED, ""),),
+    ),
+    Mutation(
+        "POLICY_DEPRECATION_REMOVED",
+        CUSTOMERS,
+        "",
+        "",
+        "rpc CreateCustomer",
+        before=((CUSTOMERS, KEY_POLICY, f"    option deprecated = true;\n{KEY_POLICY}"),),
     ),
     # Events.
     Mutation(
@@ -1022,6 +1063,8 @@ def _accept(said: Said, root: Path) -> None:
     file = root / said.file
     lines = file.read_text().splitlines()
     at = max(said.line - 1, 0)
+    while lines[at].lstrip().startswith("//"):  # another finding of the same line has been accepted
+        at += 1
     while at and not lines[at].lstrip().startswith(("rpc ", "service ", "message ")):
         at -= 1
     line = said.message.partition("or accept it: `")[2].removesuffix("<why>`")

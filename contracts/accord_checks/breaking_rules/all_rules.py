@@ -35,6 +35,8 @@ RPC_RULES: Final[tuple[Comparison[Rpc], ...]] = (
     callers.added,
     callers.opened,
     limits.changed,
+    limits.lowered,
+    limits.priority_raised,
     limits.depth_lowered,
     limits.depth_raised,
     limits.floor_lowered,
@@ -49,6 +51,8 @@ RPC_RULES: Final[tuple[Comparison[Rpc], ...]] = (
     error_reasons.added,
     calls.changed,
     cache.changed,
+    cache.stale,
+    policies.undeprecated,
 )
 EVENT_RULES: Final[tuple[Comparison[Event], ...]] = (
     events.subject,

@@ -1,10 +1,9 @@
 """What callers keep of answers."""
 
 from collections.abc import Iterator
-from operator import gt
 from typing import Final
 
-from accord_checks.breaking_rules.change import Found, Risk, change_rule, moved
+from accord_checks.breaking_rules.change import Found, Risk, change_rule, gone, moved, raised
 from accord_checks.declarations import Rpc
 from accord_checks.formatting import seconds
 
@@ -19,13 +18,13 @@ rpc GetThing(GetThingRequest) returns (GetThingResponse) {{
 @change_rule(
     "POLICY_CACHE_CHANGED",
     Risk.RISKY,
-    purpose="No answer is kept that was not, longer than before, or past another write.",
+    purpose="No answer is kept that was not, or longer than before.",
     why="callers see older answers than before, or the server answers what was kept",
     before=_CACHED.format(30),
     after=_CACHED.format(300),
 )
 def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """A cache that is new, gone, or older; a shorter time and more invalidators are safe."""
+    """A cache that is new, gone, or older; a shorter time is safe."""
     then, now = old.policy.cache, new.policy.cache
     if then is not None and now is None:
         what = f"the answers of {new.short} are no longer kept"
@@ -38,9 +37,25 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
         instead = "see that callers bear an old answer"
         yield Found(what, instead, f"cache none to {seconds(now.ttl)}", ("cache",))
         return
-    yield from moved(old, new, "cache.ttl", gt, "see that callers bear an old answer")
-    gone = sorted(set(then.invalidated_by) - set(now.invalidated_by))
-    if gone:
-        names = ", ".join(name[1:] for name in gone)
+    yield from moved(old, new, "cache.ttl", raised, "see that callers bear an old answer")
+
+
+@change_rule(
+    "POLICY_CACHE_STALE",
+    Risk.BREAKING,
+    purpose="Every write that drops a kept answer goes on to, and none is kept ten times as long.",
+    why="callers see the old answer after their own write, or long after another's",
+    before=_CACHED.format(30),
+    after=_CACHED.format(3000),
+)
+def stale(old: Rpc, new: Rpc) -> Iterator[Found]:
+    """A write that is no longer in `invalidated_by`, a time that is no bound any more."""
+    then, now = old.policy.cache, new.policy.cache
+    if then is None or now is None:
+        return
+    yield from moved(old, new, "cache.ttl", gone, "keep it, or state a shorter one")
+    gone_by = sorted(set(then.invalidated_by) - set(now.invalidated_by))
+    if gone_by:
+        names = ", ".join(name[1:] for name in gone_by)
         what = f"{names} no longer drops the answers of {new.short}"
         yield Found(what, "keep it in `invalidated_by`", names, ("cache", "invalidated_by"))

@@ -39,22 +39,35 @@ def removed(old: Rpc, new: Rpc) -> Iterator[Found]:
 def added(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Identities that "*" did not cover before; anybody where nobody was named."""
     for caller in _added(old, new):
-        if caller != "*" or not old.policy.allow:
+        if not _opens(old, new, caller):
             yield _may_call(new, caller)
 
 
 @change_rule(
     "POLICY_CALLERS_OPENED",
     Risk.BREAKING,
-    purpose="No RPC that names its callers is opened to every identity.",
-    why="whoever gets into the mesh can reach what the list protected",
+    purpose="No RPC that names its callers is opened to every identity, to another trust domain's, "
+    "or by the defaults of its service.",
+    why="whoever gets in there can reach what the list protected",
     before='allow: ["spiffe://example.org/orders"]',
     after='allow: ["*"]',
 )
 def opened(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """By "*", or by a list that is taken away."""
-    if old.policy.allow and "*" in _added(old, new):
-        yield _may_call(new, "*")
+    """By "*", by a list that is taken away, or where nobody looks who reads the RPC."""
+    for caller in _added(old, new):
+        if _opens(old, new, caller):
+            yield _may_call(new, caller)
+
+
+def _opens(old: Rpc, new: Rpc, caller: str) -> bool:
+    """Whether somebody who is new was kept out by a list, and is not let in by name."""
+    domains = {_domain(known) for known in old.policy.allow}
+    by_name = new.own is not None and caller in new.own.allow and _domain(caller) in domains
+    return bool(domains) and not by_name
+
+
+def _domain(caller: str) -> str:
+    return caller.removeprefix("spiffe://").partition("/")[0]
 
 
 def _added(old: Rpc, new: Rpc) -> list[str]:

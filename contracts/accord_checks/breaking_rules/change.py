@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
+from accord_checks.contracts import Contracts
 from accord_checks.declarations import Event, Place, Rpc, Service
 from accord_checks.formatting import shown
 
@@ -141,9 +142,16 @@ def raised(now: float | None, then: float | None) -> bool:
 
 
 def gone(now: object, then: object) -> bool:
-    """No bound any more: a policy that is off, or a number without end."""
+    """No bound any more: a policy that is off, or a number without end, or as good as that."""
     unbounded = (None, math.inf)
-    return now in unbounded and then not in unbounded
+    if now in unbounded or then in unbounded:
+        return then not in unbounded
+    return isinstance(now, (int, float)) and isinstance(then, (int, float)) and far(now, then)
+
+
+def far(now: float, then: float) -> bool:
+    """More than ten times as great: whatever relied on the bound that was finds none."""
+    return abs(now) > 10 * abs(then) > 0
 
 
 def moved(
@@ -192,19 +200,15 @@ def differences(was: object, now: object) -> Iterator[tuple[tuple[str, ...], obj
             yield (field.name,), before, after
 
 
-def accepts(before: Iterable[str], now: Iterable[str], rule: str, value: str) -> bool:
+def accepts(then: Contracts, now: Iterable[str], rule: str, value: str) -> bool:
     """Whether a comment says that a change is meant: a new line that names it, with a reason.
 
-    Such as `buf:lint:ignore RULE timeout 10 s to 5 s: why`. A line that was there before accepted
-    an earlier change, not this one; where the version before was kept without its comments, the
-    values tell the two apart. `buf` knows such comments for lint only; for a change of policy the
-    plugin obeys them itself.
+    Such as `buf:lint:ignore RULE timeout 10 s to 5 s: why`. A line that was there before, wherever,
+    accepted an earlier change, not this one; where the version before was kept without its
+    comments, the values tell the two apart. `buf` knows such comments for lint only; for a change
+    of policy the plugin obeys them itself.
     """
-    return not _accepting(now, rule, value) <= _accepting(before, rule, value)
-
-
-def _accepting(comments: Iterable[str], rule: str, value: str) -> set[str]:
     begin = f"{_ACCEPTS} {rule} {' '.join(value.split())}:"
     wanted = re.compile(rf"{re.escape(begin)}.*\w")
-    lines = {" ".join(line.split()) for comment in comments for line in comment.splitlines()}
-    return {line for line in lines if wanted.match(line)}
+    lines = {" ".join(line.split()) for comment in now for line in comment.splitlines()}
+    return any(wanted.match(line) for line in lines - then.comment_lines)

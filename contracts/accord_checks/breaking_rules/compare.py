@@ -5,7 +5,7 @@ defaults of its service is no change.
 """
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Final
 
 from accord.contract import MethodPolicy
@@ -45,7 +45,7 @@ def _rpcs(then: Contracts, now: Contracts) -> Iterator[Change]:
     for name, old in then.rpcs.items():
         new = now.rpcs.get(name)
         if new is not None:
-            yield from _rpc(old, new)
+            yield from _rpc(then, old, new)
             continue
         instead = "keep it beside the new one until a new version of its package"
         what = f"{old.short} was taken away"
@@ -59,18 +59,18 @@ def _events(then: Contracts, now: Contracts) -> Iterator[Change]:
     for name, was in then.events.items():
         event = now.events.get(name)
         if event is None:
-            yield _event_removed(was, now)
+            yield _event_removed(then, was, now)
         else:
             for compared in EVENT_RULES:
                 for found in compared.check(was, event):
-                    yield _change(compared.rule, was, event, found)
+                    yield _change(then, compared.rule, was, event, found)
     for name, event in now.events.items():
         if name not in then.events:
             what = f"{event.short} is a new event"
             yield Change(None, Risk.SAFE, name, what, "", "", event.place, None)
 
 
-def _event_removed(was: Event, now: Contracts) -> Change:
+def _event_removed(then: Contracts, was: Event, now: Contracts) -> Change:
     rule, file, home = events.REMOVED, now.file_of(was.name), now.files.get(was.file.name)
     place, comments = None, []
     if file is not None:
@@ -87,7 +87,7 @@ def _event_removed(was: Event, now: Contracts) -> Change:
         was.policy.subject,
         place,
         was.place,
-        accepts([*was.comments, *was.file.positions.head()], comments, rule.id, was.policy.subject),
+        accepts(then, comments, rule.id, was.policy.subject),
     )
 
 
@@ -98,13 +98,13 @@ def _services(then: Contracts, now: Contracts) -> Iterator[Change]:
             continue
         for compared in SERVICE_RULES:
             for found in compared.check(old, new):
-                yield _change(compared.rule, old, new, found)
+                yield _change(then, compared.rule, old, new, found)
         if old.owner != new.owner:
             what = went("the owner", new.short, old.owner, new.owner, "").what
             yield Change(None, Risk.SAFE, name, what, "", "", new.option_place, old.option_place)
 
 
-def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
+def _rpc(then: Contracts, old: Rpc, new: Rpc) -> Iterator[Change]:
     if old.kind != new.kind:
         what = f"{new.short} was {old.kind} and is {new.kind} now"
         instead = "keep its kind, and add another RPC beside it"
@@ -116,7 +116,7 @@ def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
             rule, instead = _BEGUN if new.declared else _REMOVED
             stated = "a policy is stated for {}" if new.declared else "no policy is stated for {}"
             found = Found(f"{stated.format(new.short)} now", instead, new.service.short)
-            yield replace(_change(rule, old, new, found), shared=new.service.option_place)
+            yield _change(then, rule, old, new, found, new.service.option_place)
         return
     # What is invalid counts as not written; that it went is not true, nor what it went to.
     known = {(problem.field, problem.problem) for problem in old.reading.problems}
@@ -136,7 +136,7 @@ def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
         for found in compared.check(old, new):
             if found.steps[0] not in wrong:
                 said.add(tuple(step for step in found.steps if isinstance(step, str)))
-                yield _change(compared.rule, old, new, found)
+                yield _change(then, compared.rule, old, new, found)
     for field in fields(MethodPolicy):
         option = _WRITTEN_AS.get(field.name, field.name)
         was, is_ = getattr(old.policy, field.name), getattr(new.policy, field.name)
@@ -160,13 +160,25 @@ def _rpc(old: Rpc, new: Rpc) -> Iterator[Change]:
             yield Change(None, Risk.SAFE, new.name, what, "", "", *places, shared=shared)
 
 
-def _change(rule: ChangeRule, old: Versioned, new: Versioned, found: Found) -> Change:
+def _change(
+    then: Contracts,
+    rule: ChangeRule,
+    old: Versioned,
+    new: Versioned,
+    found: Found,
+    shared: Place | None = None,
+) -> Change:
     place = new.at(*found.steps)
     before = old.at(*(step for step in found.steps if isinstance(step, str)))
-    accepted = accepts(old.comments, new.comments, rule.id, found.value)
-    shared = None
+    comments = new.comments
     if isinstance(old, Rpc) and isinstance(new, Rpc):
-        shared = _shared(old, new, place, before)
+        if before != old.place and _own(old, before):
+            # What it stated itself is gone: it has changed, whatever its service says.
+            place = place if _own(new, place) else new.place
+        shared = shared or _shared(old, new, place, before)
+        # A line above the service accepts what its defaults change, and nothing of an RPC's own.
+        comments += new.service.comments if shared is not None else []
+    accepted = accepts(then, comments, rule.id, found.value)
     said = found.what, found.instead, found.value
     return Change(rule, rule.risk, new.name, *said, place, before, accepted, shared)
 
@@ -174,6 +186,10 @@ def _change(rule: ChangeRule, old: Versioned, new: Versioned, found: Found) -> C
 def _shared(old: Rpc, new: Rpc, place: Place, before: Place) -> Place | None:
     """The line that changed if it is that of the service: where it is, or stood."""
     if place != new.place:
-        return place
-    inherited = before.path[: len(old.path)] != old.path
-    return new.service.option_place if inherited else None
+        return None if _own(new, place) else place
+    return None if _own(old, before) else new.service.option_place
+
+
+def _own(rpc: Rpc, place: Place) -> bool:
+    """Whether it is at the RPC, not in the defaults of its service."""
+    return place.path[: len(rpc.path)] == rpc.path

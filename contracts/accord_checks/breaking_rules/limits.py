@@ -1,10 +1,10 @@
 """How often an RPC may be called, from how far, and what live policy must leave of that."""
 
+import math
 from collections.abc import Iterator
 from operator import lt
 from typing import Final
 
-from accord.policies.rate_limit import RatePolicy
 from accord.policies.types import Priority
 from accord_checks.breaking_rules.change import Found, Risk, change_rule, gone, less, moved, raised
 from accord_checks.declarations import Rpc
@@ -13,27 +13,59 @@ from accord_checks.declarations import Rpc
 @change_rule(
     "POLICY_LIMIT_CHANGED",
     Risk.RISKY,
-    purpose="No limit is set, no priority changes, and no rate or bound is set or lowered.",
+    purpose="No limit is set where there was none, and no RPC is shed earlier.",
     why="calls that were served are refused with RESOURCE_EXHAUSTED when there is much to do",
-    before="limit: {rate: {per_second: 100}}",
+    before="limit: {}",
     after="limit: {rate: {per_second: 10}}",
 )
 def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """A limit that was taken away is safe, and a rate that was raised."""
-    yield from moved(old, new, "limit.priority", _given, "see who is shed first", "the priority")
-    instead = "see that no caller needs more"
-    yield from moved(old, new, "limit.rate", _lower, instead, "the rate")
-    yield from moved(old, new, "limit.max_concurrent", less, instead)
+    """A first limit, rate or bound, a lower priority; a rate that was raised is safe."""
+    yield from moved(old, new, "limit.priority", _later, "see who is shed first", "the priority")
+    for path in ("limit.rate", "limit.max_concurrent"):
+        yield from moved(old, new, path, _begun, _MORE)
 
 
-def _given(now: Priority | None, then: Priority | None) -> bool:
-    return now is not None and now is not then
+_MORE: Final = "see that no caller needs more"
 
 
-def _lower(now: RatePolicy | None, then: RatePolicy | None) -> bool:
-    return now is not None and (
-        then is None or now.per_second < then.per_second or now.burst < then.burst
-    )
+def _later(now: Priority | None, then: Priority | None) -> bool:
+    return now is not None and (then is None or now > then)
+
+
+def _begun(now: object, then: object) -> bool:
+    return then in (None, math.inf) and now not in (None, math.inf)
+
+
+@change_rule(
+    "POLICY_LIMIT_LOWERED",
+    Risk.BREAKING,
+    purpose="No rate and no bound of concurrent calls is lowered.",
+    why="calls that were served are refused with RESOURCE_EXHAUSTED",
+    before="limit: {rate: {per_second: 100}}",
+    after="limit: {rate: {per_second: 10}}",
+)
+def lowered(old: Rpc, new: Rpc) -> Iterator[Found]:
+    """Of a limit that was there."""
+    for path in ("limit.rate.per_second", "limit.rate.burst", "limit.max_concurrent"):
+        yield from moved(old, new, path, _lower, _MORE)
+
+
+def _lower(now: float | None, then: float | None) -> bool:
+    return now is not None and then not in (None, math.inf) and less(now, then)
+
+
+@change_rule(
+    "POLICY_PRIORITY_RAISED",
+    Risk.BREAKING,
+    purpose="No RPC is put before others that it waited behind.",
+    why="when there is much to do, they are shed in its place",
+    before="limit: {priority: PRIORITY_SHEDDABLE}",
+    after="limit: {priority: PRIORITY_CRITICAL}",
+)
+def priority_raised(old: Rpc, new: Rpc) -> Iterator[Found]:
+    """Of an RPC that was shed at all."""
+    instead = "ask whoever answers for the others"
+    yield from moved(old, new, "limit.priority", _lower, instead, "the priority")
 
 
 @change_rule(
@@ -51,7 +83,7 @@ def depth_lowered(old: Rpc, new: Rpc) -> Iterator[Found]:
 
 @change_rule(
     "POLICY_DEPTH_RAISED",
-    Risk.RISKY,
+    Risk.BREAKING,
     purpose="No RPC is put in reach of calls that are nested deeper than before.",
     why="each synchronous hop multiplies failures and adds latency",
     before="max_depth: 1",
@@ -67,8 +99,12 @@ _BOUNDS: Final = (
     "timeout",
     "limit",
     "limit.rate",
+    "limit.rate.per_second",
+    "limit.rate.burst",
     "limit.max_concurrent",
     "breaker",
+    "breaker.min_calls",
+    "breaker.consecutive_failures",
     "max_depth",
     "stream.max_lifetime",
     "stream.idle",
@@ -78,21 +114,26 @@ _BOUNDS: Final = (
 @change_rule(
     "POLICY_BOUND_REMOVED",
     Risk.BREAKING,
-    purpose="No bound of an RPC is taken away altogether.",
+    purpose="No bound of an RPC is taken away, or raised more than tenfold.",
     why="nothing protects its server, or whoever waits for it, any more",
     before="limit: {rate: {per_second: 100}}",
     after="limit: {}",
 )
 def bound_removed(old: Rpc, new: Rpc) -> Iterator[Found]:
     """A timeout, a rate, a breaker and so on; another value is said by a rule of its own."""
-    lost: set[str] = set()
+    return lost(old, new)
+
+
+def lost(old: Rpc, new: Rpc) -> Iterator[Found]:
+    """Bounds that are gone, or as good as that; of what is gone as a whole, only that."""
+    said: set[str] = set()
     for path in _BOUNDS:
-        whole = path.partition(".")[0]
-        if whole in lost or (whole == "stream" and not new.policy.server_streaming):
+        if path.startswith("stream") and not new.policy.server_streaming:
             continue
-        for found in moved(old, new, path, gone, "keep it, or state a greater one"):
-            lost.add(path)
-            yield found
+        if not any(path.startswith(f"{whole}.") for whole in said):
+            for found in moved(old, new, path, gone, "keep it, or state a lower one"):
+                said.add(path)
+                yield found
 
 
 @change_rule(

@@ -1,22 +1,27 @@
 """Second attempts, and when a target is left alone."""
 
 from collections.abc import Iterator
+from typing import Any, Final
 
-from accord_checks.breaking_rules.change import Found, Risk, change_rule, parts
+from accord_checks.breaking_rules import limits
+from accord_checks.breaking_rules.change import Found, Risk, change_rule, moved, parts
 from accord_checks.declarations import Rpc
 
 
 @change_rule(
     "POLICY_RETRY_REMOVED",
     Risk.BREAKING,
-    purpose="No retry is taken away.",
+    purpose="No retry is taken away, nor attempts or codes of it.",
     why="callers see failures that were retried for them",
     before="retry: {max_attempts: 3}",
     after="",
 )
 def removed(old: Rpc, new: Rpc) -> Iterator[Found]:
-    """The whole option, its own or that of the service."""
-    if old.policy.retry is not None and new.policy.retry is None:
+    """The whole option, its own or that of the service, or a part of it."""
+    if new.policy.retry is not None:
+        for path in _LESS:
+            yield from moved(old, new, path, _less, "keep them, or tell its callers")
+    elif old.policy.retry is not None:
         yield Found(
             f"retry of {new.short} went from {old.policy.retry.max_attempts} attempts to none",
             "keep `retry`, or tell its callers",
@@ -28,8 +33,8 @@ def removed(old: Rpc, new: Rpc) -> Iterator[Found]:
 @change_rule(
     "POLICY_RETRY_CHANGED",
     Risk.RISKY,
-    purpose="Attempts, back-off and codes of a retry stay as they are.",
-    why="a failing server gets more load, or its callers more failures",
+    purpose="No retry gets more attempts or codes, or another back-off.",
+    why="a failing server gets more load, or its callers wait longer",
     before="retry: {max_attempts: 3}",
     after="retry: {max_attempts: 5}",
 )
@@ -45,7 +50,18 @@ def changed(old: Rpc, new: Rpc) -> Iterator[Found]:
         )
     if now is not None:
         instead = "see that its server bears the load and its callers the failures"
-        yield from parts(old, new, "retry", instead)
+        lost = [found.steps for path in _LESS for found in moved(old, new, path, _less, "")]
+        yield from (it for it in parts(old, new, "retry", instead) if it.steps not in lost)
+
+
+_LESS: Final = ("retry.max_attempts", "retry.codes")
+
+
+def _less(now: Any, then: Any) -> bool:
+    """Fewer attempts, or codes of which some are gone."""
+    if isinstance(now, frozenset):
+        return then is not None and not then <= now
+    return then is not None and now < then
 
 
 @change_rule(
@@ -72,4 +88,7 @@ def hedged(old: Rpc, new: Rpc) -> Iterator[Found]:
 def breaker(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Each part of it; a breaker that is new."""
     if new.policy.breaker is not None:
-        yield from parts(old, new, "breaker", "see that callers bear the refusals", added=True)
+        lost = [found.steps for found in limits.lost(old, new)]
+        instead = "see that callers bear the refusals"
+        changed = parts(old, new, "breaker", instead, added=True)
+        yield from (found for found in changed if found.steps not in lost)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from google.protobuf import descriptor as pb
 
-from accord_checks.breaking_rules.change import Change, ChangeRule, Risk, accepts
+from accord_checks.breaking_rules.change import Change, ChangeRule, Risk, accepts, far
 from accord_checks.contracts import Contracts, field_type, reachable
 from accord_checks.declarations import File
 from accord_checks.formatting import shown
@@ -38,7 +38,7 @@ TIGHTENED: Final = ChangeRule(
 REMOVED: Final = ChangeRule(
     "POLICY_VALIDATION_REMOVED",
     Risk.BREAKING,
-    "No field that has rules loses all of them.",
+    "No field loses a rule but `required`, and no bound grows more than tenfold.",
     "what the server relied on is not checked any more",
     _example("string.max_len = 200"),
     _example(""),
@@ -46,14 +46,14 @@ REMOVED: Final = ChangeRule(
 LOOSENED: Final = ChangeRule(
     "POLICY_VALIDATION_LOOSENED",
     Risk.RISKY,
-    "No request that was refused is accepted by a rule that is gone or less strict.",
+    "No request that was refused is accepted by a rule that is less strict.",
     "the server, and all that reads what it keeps, gets values that it never saw",
     _example("string.max_len = 200"),
     _example("string.max_len = 300"),
 )
 _INSTEAD: Final = {
     TIGHTENED: "keep the rule, or add a field beside it",
-    REMOVED: "keep the rules, or write what holds now",
+    REMOVED: "keep it, or write what holds now",
     LOOSENED: "see that whoever reads it bears more",
 }
 
@@ -116,7 +116,11 @@ def _judged(name: str, was: Any, is_: Any) -> ChangeRule | None:
     leaf = name.rpartition(".")[2]
     if was is None or is_ is None:
         # To ignore a rule for an empty value is the other way round.
-        return TIGHTENED if (was is None) == (leaf != "ignore") else LOOSENED
+        if (was is None) == (leaf != "ignore"):
+            return TIGHTENED
+        return LOOSENED if leaf in ("required", "ignore") else REMOVED
+    if isinstance(was, (int, float)) and _grows(leaf, was, is_) and far(is_, was or 1):
+        return REMOVED
     if leaf in _UPPER:
         stricter = bool(is_ - was) if isinstance(was, frozenset) else is_ < was
     elif leaf in _LOWER:
@@ -126,11 +130,15 @@ def _judged(name: str, was: Any, is_: Any) -> ChangeRule | None:
     return TIGHTENED if stricter else LOOSENED
 
 
+def _grows(leaf: str, was: float, is_: float) -> bool:
+    return (leaf in _UPPER and is_ > was) or (leaf in _LOWER and is_ < was)
+
+
 class _Where:
     """A field or a message in both versions, and an RPC that receives it."""
 
     def __init__(self, then: Contracts, now: Contracts, old: Any, new: Any, by: str) -> None:
-        self._old, self._new, self._by = old, new, by
+        self._contracts, self._old, self._new, self._by = then, old, new, by
         self._then, self._now = then.files[old.file.name], now.files[new.file.name]
         holder = new.containing_type if isinstance(new, pb.FieldDescriptor) else None
         self._name = new.name if holder is None else f"{holder.name}.{new.name}"
@@ -140,7 +148,6 @@ class _Where:
         went = " to ".join("none" if value is None else _said(value, name) for value in (was, is_))
         value = f"{self._name} {name} {went}"
         what = f"{name} of {self._name}, which {self._by} receives, went from {went}"
-        comments = _comments(self._then, self._old), _comments(self._now, self._new)
         return Change(
             rule,
             rule.risk,
@@ -150,7 +157,7 @@ class _Where:
             value,
             self._now.place(self._new.full_name),
             self._then.place(self._old.full_name),
-            accepts(*comments, rule.id, value),
+            accepts(self._contracts, _comments(self._now, self._new), rule.id, value),
         )
 
 
