@@ -187,7 +187,7 @@ async def node(script: str, given: Any) -> Any:
         stderr=subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             out, error = await process.communicate(json.dumps(given).encode())
     finally:
         if process.returncode is None:

@@ -1,5 +1,6 @@
 """Who calls whom: every edge between an RPC or a caller's identity and an RPC."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -44,18 +45,15 @@ class Calls:
         """Collect them in the order of the contracts."""
         self.edges = tuple(edge for rpc in contracts.rpcs() for edge in _edges(rpc))
         """In the order of the contracts."""
+        self._ends: dict[tuple[str, Kind], list[tuple[str, float | None]]] = defaultdict(list)
+        for edge in self.edges:
+            self._ends[edge.target, edge.kind].append((edge.source, edge.timeout))
         self.known = frozenset(rpc.policy.method for rpc in contracts.rpcs())
         """The RPCs that the contracts have; others may be called, too."""
 
     def made_to(self, name: str, kind: Kind) -> list[tuple[str, float | None]]:
         """Who calls an RPC in that way, and the seconds that each allows."""
-        to = (edge for edge in self.edges if edge.target == name and edge.kind is kind)
-        return [(edge.source, edge.timeout) for edge in to]
-
-
-def service_of(name: str) -> str:
-    """The service of an RPC; an identity is left as it is."""
-    return name[1:].partition("/")[0] if name.startswith("/") else name
+        return self._ends.get((name, kind), [])
 
 
 def _edges(rpc: Rpc) -> Iterator[Edge]:

@@ -7,14 +7,13 @@ from accord.contract import FloorPolicy, Key, StreamPolicy
 from accord.policies.types import Priority
 from accord_checks.declarations import Rpc
 from accord_checks.export.reference.call_edges import EVERYONE, Calls, Kind
-from accord_checks.export.reference.html_parts import code, counted, escaped, human, link
+from accord_checks.export.reference.inline_text import code, counted, human, link, plain
 
 Row: TypeAlias = tuple[str, str]
-"""What it is about, and HTML that says it."""
+"""What it is about, and text that says it."""
 
 _KEYS: Final = {
-    Key.REQUIRED: "the caller must send <code>idempotency-key</code>; a repeat gets the first"
-    " answer",
+    Key.REQUIRED: f"the caller must send {code('idempotency-key')}; a repeat gets the first answer",
     Key.NATURAL: "the request says it all; a key is obeyed when it is sent",
 }
 
@@ -46,7 +45,7 @@ def _time(rpc: Rpc) -> Iterator[Row]:
         seen, sent = code(policy.resume.response_field), code(policy.resume.request_field)
         yield "Resume", f"send the last {seen} seen as {sent}"
     if policy.stream.not_resumable and policy.server_streaming:
-        yield "Not resumable", escaped(policy.stream.not_resumable)
+        yield "Not resumable", plain(policy.stream.not_resumable)
     if policy.floor != FloorPolicy():
         least = [f"timeout {human(policy.floor.timeout)}"] if policy.floor.timeout else []
         if policy.floor.max_attempts:
@@ -98,7 +97,7 @@ def _load(rpc: Rpc) -> Iterator[Row]:
     if limit is None:
         return
     if limit.priority is not Priority.DEFAULT:
-        yield "Priority", escaped(limit.priority.name.lower())
+        yield "Priority", plain(limit.priority.name.lower())
     if limit.rate is not None:
         yield (
             "Rate limit",

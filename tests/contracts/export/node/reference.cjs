@@ -20,14 +20,50 @@ async function browser() {
   return require("playwright-core").chromium.launch({ executablePath, args });
 }
 
-const shown = (page) => page.$$eval("[data-search]", (all) =>
-  all.filter((one) => one.offsetParent !== null).map((one) => one.id));
+const results = (page) => page.$$eval("#results a", (all) =>
+  all.map((one) => decodeURIComponent(one.hash.slice(1))));
+
+// Follows a link as a reader does; whether what it names is seen then.
+async function follow(page, name) {
+  await page.evaluate((to) => { location.hash = ""; location.hash = encodeURIComponent(to); }, name);
+  await page.waitForFunction((to) => document.getElementById(to)?.offsetParent, name);
+  return page.$eval(`[id="${name}"]`, (one) => {
+    const { top } = one.getBoundingClientRect();
+    return top >= 0 && top < innerHeight;
+  });
+}
 
 async function axe(page, rules) {
   if (rules.length === 0) return [];
   await page.evaluate(fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8"));
   const { violations } = await page.evaluate((only) => window.axe.run({ runOnly: only }), rules);
   return violations.map(({ id, nodes }) => ({ id, nodes: nodes.slice(0, 3).map((n) => n.html) }));
+}
+
+// Every link of everything that can be shown leads somewhere, and no id is there twice.
+async function walk(page) {
+  return page.evaluate(async () => {
+    const [seen, broken, repeated, tags] = [new Set(["", "#"]), [], [], new Set()];
+    const waiting = ["#", "#events", "#errors", "#messages"];
+    while (waiting.length && seen.size < 2000) {
+      const hash = waiting.pop();
+      location.hash = hash;
+      dispatchEvent(new HashChangeEvent("hashchange"));
+      const name = decodeURIComponent(hash.slice(1));
+      const ids = [...document.querySelectorAll("[id]")].map((one) => one.id);
+      repeated.push(...ids.filter((id, at) => ids.indexOf(id) !== at));
+      for (const one of document.querySelectorAll("*")) tags.add(one.localName);
+      const shown = ids.includes(name) || ["", "events", "errors", "messages"].includes(name);
+      if (!shown) broken.push(hash);
+      for (const link of document.querySelectorAll("a[href]")) {
+        const next = link.getAttribute("href");
+        if (!next.startsWith("#")) broken.push(next);
+        else if (!seen.has(next) && next !== "#main") waiting.push(next);
+        seen.add(next);
+      }
+    }
+    return { broken, repeated, walked: seen.size, tags: [...tags] };
+  });
 }
 
 async function read(opened, { page: file, search, link, rules }) {
@@ -38,31 +74,27 @@ async function read(opened, { page: file, search, link, rules }) {
   page.on("pageerror", (error) => seen.errors.push(String(error)));
   page.on("console", (message) => seen.errors.push(message.text()));
   await page.goto(`file://${file}`);
-  const ids = new Set(await page.$$eval("[id]", (all) => all.map((one) => one.id)));
-  const hashes = await page.$$eval("a[href]", (all) => all.map((one) => one.getAttribute("href")));
-  seen.broken = hashes.filter((hash) => !hash.startsWith("#") || !ids.has(hash.slice(1)));
-  seen.repeated = await page.evaluate(() => {
-    const all = [...document.querySelectorAll("[id]")].map((one) => one.id);
-    return all.filter((id, index) => all.indexOf(id) !== index);
-  });
-  seen.all = (await shown(page)).length;
+  await page.waitForSelector("#view a");
 
   await page.keyboard.press("/");
   await page.keyboard.type(search);
-  seen.found = await shown(page);
+  seen.found = await results(page);
   seen.said = await page.textContent("#found");
-  await page.keyboard.press("Escape");
-  seen.cleared = (await shown(page)).length;
+  // By keys alone: down to the first result, up again, and to it by Enter.
+  await page.keyboard.press("ArrowDown");
+  seen.first = await page.evaluate(() => decodeURIComponent(document.activeElement.hash.slice(1)));
+  await page.keyboard.press("ArrowUp");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => location.hash.length > 1);
+  seen.entered = await page.evaluate(() => decodeURIComponent(location.hash.slice(1)));
 
   // Whoever follows a link to what the search hid sees it.
   await page.fill("#search", "nothing has these words");
-  seen.nothing = await shown(page);
-  await page.evaluate((name) => { location.hash = name; }, link);
-  await page.waitForFunction((name) => document.getElementById(name).offsetParent, link);
-  seen.arrived = await page.$eval(`[id="${link}"]`, (one) => {
-    const { top } = one.getBoundingClientRect();
-    return top >= 0 && top < innerHeight;
-  });
+  seen.nothing = await results(page);
+  await page.keyboard.press("Escape");
+  seen.cleared = await page.isVisible("#view");
+  await page.fill("#search", "nothing has these words");
+  seen.arrived = await follow(page, link);
 
   const back = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   seen.light = await back();
@@ -71,7 +103,9 @@ async function read(opened, { page: file, search, link, rules }) {
   seen.dark = await back();
   seen.axe.dark = await axe(page, rules);
   await page.reload();
+  await page.waitForSelector("#view :is(a, article)");
   seen.kept = await back();
+  seen.deep = await page.isVisible(`[id="${link}"]`);
   // How far the picture must be scrolled in a window that is a little too small for it.
   await page.setViewportSize({ width: 1000, height: 800 });
   seen.picture = await page.evaluate(() => {
@@ -80,6 +114,7 @@ async function read(opened, { page: file, search, link, rules }) {
   });
   await page.setViewportSize({ width: 390, height: 800 });
   seen.overflow = await page.evaluate(() => document.scrollingElement.scrollWidth - innerWidth);
+  Object.assign(seen, await walk(page));
   await context.close();
 
   const plain = await opened.newContext({ javaScriptEnabled: false, colorScheme: "dark" });
@@ -90,10 +125,36 @@ async function read(opened, { page: file, search, link, rules }) {
   return seen;
 }
 
+// Milliseconds from a letter to what it finds, painted; and of the page from disk to its first view.
+async function time(opened, { page: file, searches }) {
+  const page = await opened.newPage();
+  const begun = Date.now();
+  await page.goto(`file://${file}`);
+  await page.waitForSelector("#view a");
+  const opening = Date.now() - begun;
+  const searching = await page.evaluate(async (wanted) => {
+    const box = document.getElementById("search");
+    const times = [];
+    for (const text of wanted) {
+      const start = performance.now();
+      box.value = text;
+      box.dispatchEvent(new Event("input"));
+      document.getElementById("results").getBoundingClientRect();
+      times.push(performance.now() - start);
+      await new Promise((resolve) => { setTimeout(resolve, 20); });
+    }
+    return times;
+  }, searches);
+  const nodes = await page.evaluate(() => document.querySelectorAll("*").length);
+  const found = await results(page);
+  await page.close();
+  return { opening, searching, nodes, found };
+}
+
 browser().then(async (opened) => {
   try {
     const seen = [];
-    for (const page of pages) seen.push(await read(opened, page));
+    for (const page of pages) seen.push(await (page.searches ? time : read)(opened, page));
     process.stdout.write(JSON.stringify(seen));
   } finally {
     await opened.close();
