@@ -52,7 +52,7 @@ lowest: $(LOWEST)/installed ## the library's tests on the lowest versions of wha
 		--deselect tests/accord/telemetry/test_propagation.py::test_only_what_can_be_read_is_parsed $(ARGS)
 
 .PHONY: chaos
-chaos: $(STAMP) ## the tests that kill processes and brokers, at full length (about a quarter of an hour)
+chaos: $(STAMP) ## the tests that kill processes and brokers, at full length (an hour and more)
 	@CHAOS=full $(BIN)/pytest tests/chaos $(ARGS)
 
 .PHONY: faults

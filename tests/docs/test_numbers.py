@@ -53,6 +53,7 @@ from shop.sandbox.v1 import sandbox_pb2  # noqa: F401
 from shop.shipping.v1 import shipping_pb2  # noqa: F401
 from shopctl import client
 from shopctl.supervisor import logs, restarts
+from tests.chaos import test_crash_points
 from tests.docs.pages import ROOT
 
 DAY: Final = 24 * 3600.0
@@ -84,6 +85,7 @@ PROMISED: Final[list[tuple[str, str, Sequence[float]]]] = [
     # Background work, sagas, events.
     ("docs/operations.md", "the next step of an order | {} attempts, {} minutes",
      (len(orchestrator.DELAYS) + 1, sum(orchestrator.DELAYS) / 60)),
+    ("docs/faults.md", "CI kills for {} s at points", (test_crash_points.SHARE_SECONDS,)),
     ("docs/operations.md", "If no process serves it for {} s", (unserved.UNSERVED,)),
     ("docs/policies/compensation.md", "served such a queue for {} s", (unserved.UNSERVED,)),
     ("docs/policies/compensation.md", "longer than an attempt of a step may take ({} s)",
