@@ -1,5 +1,6 @@
 """Commands that pages show and nobody pastes: each names what there is, with its own options."""
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ PAGES: Final = (
     "docs/jobs.md",
     "docs/operations.md",
     "docs/views.md",
+    "docs/queues.md",
     "generated/README.md",
     "interceptors/README.md",
 )
@@ -80,7 +82,8 @@ INSTALLERS: Final = ("pip", "python")
 def test_what_it_names_is_there(command: str) -> None:
     """The target of make, the command and its options, the RPC and its request."""
     for each in command.split("&&"):
-        program, *words = shlex.split(each)
+        assigned = re.compile("[A-Z_]+=")  # variables for this command
+        program, *words = itertools.dropwhile(assigned.match, shlex.split(each))
         if program in PROGRAMS:
             PROGRAMS[program](words)
         else:

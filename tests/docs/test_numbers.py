@@ -33,17 +33,26 @@ from accord.telemetry import instrumentation
 from accord.v1 import policy_pb2
 from accord_runtime import process
 from accord_runtime.admin import policy_store, traces
-from accord_runtime.events import broker, inbox, notifier, outbox, publisher
+from accord_runtime.events import (
+    broker,
+    command_sender,
+    inbox,
+    notifier,
+    outbox,
+    publisher,
+    work_queue,
+)
 from accord_runtime.grpc import consistency, page_tokens, validation
 from accord_runtime.jobs import jobs
 from accord_runtime.saga import orchestrator
 from accord_runtime.telemetry import setup
 from accord_runtime.views import views
-from accord_runtime.work import executor, ownership, table, unserved
+from accord_runtime.work import backlog, executor, ownership, table, unserved
 from services.analytics import servicer as analytics
 from services.notifications import mail
-from services.notifications.queue import PATIENCE
+from services.notifications.queue import EMAIL, PATIENCE
 from services.orders import bulk, domain, watching
+from services.orders.intake import QUEUE as INTAKE
 from services.sandbox import domain as sandbox
 from shop.customers.v1 import customers_pb2  # noqa: F401 - its contract is looked at
 from shop.inventory.v1 import inventory_pb2  # noqa: F401
@@ -91,6 +100,26 @@ PROMISED: Final[list[tuple[str, str, Sequence[float]]]] = [
     ("docs/policies/compensation.md", "longer than an attempt of a step may take ({} s)",
      (orchestrator.TIMEOUT,)),
     ("docs/operations.md", "an event that was received | {} attempts, {} s", USUAL),
+    ("docs/operations.md", "an order that was submitted | {} attempts, {} s;",
+     (len(work_queue.DELAYS) + 1, sum(work_queue.DELAYS))),
+    ("docs/queues.md", "a new one is refused | {} | {} |",
+     (INTAKE.max_messages, EMAIL.max_messages)),
+    ("docs/queues.md", "may wait for | {} h | {} h |", (INTAKE.ttl / 3600, EMAIL.ttl / 3600)),
+    ("docs/queues.md", "for a database of a receiver | {} | {} |",
+     (INTAKE.prefetch, EMAIL.prefetch)),
+    ("docs/queues.md", "attempts, then parked | {} |", (len(INTAKE.delays) + 1,)),
+    ("docs/queues.md", "`QUEUE_FULL`, with a delay of {} to {} s",
+     (command_sender.RETRY, 2 * command_sender.RETRY)),
+    ("docs/queues.md", "go to others after {} s", (work_queue.ACK_WAIT,)),
+    ("docs/queues.md", "Every service looks every {} s", (backlog.LOOK,)),
+    ("docs/queues.md", "From {} items of work on", (backlog.BOUND,)),
+    ("docs/queues.md", "with a delay of {} to {} s as RetryInfo",
+     (backlog.LOOK, 2 * backlog.LOOK)),
+    ("docs/queues.md", "below {} % of the bound", (backlog.CLEAR * 100,)),
+    ("docs/queues.md", "wait on the broker for {} days", (broker.MAX_AGE / DAY,)),
+    ("docs/queues.md", "it asks for {} at a time", (inbox.PREFETCH,)),
+    ("docs/decisions/024-a-full-queue-refuses-at-its-sender.md", "stays away for longer than {} s",
+     (work_queue.ACK_WAIT,)),
     ("docs/operations.md", "a refund the processor has not confirmed | {} attempts, {} s", USUAL),
     ("docs/operations.md", "a parcel to be cancelled | {} attempts, {} s", USUAL),
     ("docs/operations.md", "a mail to a customer | {} day", (round(sum(PATIENCE) / DAY, 2),)),
