@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
@@ -79,6 +80,11 @@ class Settings:
     """`json` or `text` (`LOG_FORMAT`)."""
     targets: str = ""
     """Addresses of other services that differ from the usual (`MESH_TARGETS`)."""
+    outbound_networks: str = ""
+    """Networks that outsiders may have called beside public addresses, as `10.1.0.0/16,...`
+    (`OUTBOUND_NETWORKS`)."""
+    outbound_http: bool = False
+    """Whether outsiders may have HTTP without TLS called, too (`OUTBOUND_HTTP=1`)."""
     listen: str = ""
     """`host:port` to listen on; empty for the usual (`MESH_LISTEN`)."""
 
@@ -122,6 +128,12 @@ class Settings:
                 # Without its password.
                 seed = seed.rpartition("@")[2].strip()
                 raise ValueError(f"NATS_URL: {seed!r} is not of the form nats://host:port")
+        networks = environment.get("OUTBOUND_NETWORKS", "")
+        for network in filter(None, map(str.strip, networks.split(","))):
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"OUTBOUND_NETWORKS: {error}") from None
         return cls(
             name=name,
             addresses=addresses(int(offset)),
@@ -136,6 +148,8 @@ class Settings:
             shared_mail=mail == "shared",
             log_format=log_format,
             targets=environment.get("MESH_TARGETS", ""),
+            outbound_networks=networks,
+            outbound_http=environment.get("OUTBOUND_HTTP", "") == "1",
             listen=environment.get("MESH_LISTEN", ""),
         )
 

@@ -1,17 +1,26 @@
-"""The RPCs of `shop.notifications.v1.NotificationService`."""
+"""The RPCs of `shop.notifications.v1.NotificationService`, and how the service is put together."""
+
+from typing import Any
 
 from accord.errors import NotFound, Resource
 from accord_runtime.database import Database, Tx
+from accord_runtime.events.inbox import EventHandler, Received
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context
 from accord_runtime.service import Runtime, Service
+from accord_runtime.work.table import Effect
 from services.notifications import store
 from services.notifications.steps import MailSteps
+from services.notifications.webhooks import store as webhook_store
+from services.notifications.webhooks.servicer import Webhooks
 from shop.notifications.v1 import notifications_pb2 as pb
 from shop.notifications.v1.notifications_pb2_grpc import (
     NotificationServiceServicer,
     add_NotificationServiceServicer_to_server,
 )
+from shop.notifications.v1.webhooks_pb2_grpc import add_WebhookServiceServicer_to_server
+from shop.orders.v1.orders_pb2 import ReadEventsRequest
+from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 
 
 class Notifications(NotificationServiceServicer):
@@ -51,14 +60,44 @@ class Notifications(NotificationServiceServicer):
 
 
 def build(runtime: Runtime) -> None:
-    """Put the servicer on the server and receive the events of the orders."""
-    MailSteps(runtime)
+    """Put the servicers on the server and receive the events of the orders."""
+    webhooks = Webhooks(runtime)
+    handlers = MailSteps(runtime).handlers
+    for kind, handler in webhooks.steps.handlers.items():
+        handlers[kind] = _both(handler, handlers[kind]) if kind in handlers else handler
+    orders = OrderServiceStub(runtime.mesh.channel("orders"))
+    runtime.subscribe(
+        "ORDERS",
+        handlers,
+        record=lambda position, types: orders.ReadEvents(
+            ReadEventsRequest(after_position=position, types=types)
+        ),
+    )
     add_NotificationServiceServicer_to_server(Notifications(runtime.database), runtime.server)
+    add_WebhookServiceServicer_to_server(webhooks, runtime.server)
+
+
+def _both(first: EventHandler, second: EventHandler) -> EventHandler:
+    """A handler that does what both do; their effects commit together."""
+
+    async def handle(event: Received[Any]) -> Effect:
+        effects = [await first(event), await second(event)]
+
+        def effect(tx: Tx) -> None:
+            for each in filter(None, effects):
+                each(tx)
+
+        return effect
+
+    return handle
 
 
 SERVICE = Service(
     name="notifications",
-    migrations=store.MIGRATIONS,
+    migrations=(*store.MIGRATIONS, *webhook_store.MIGRATIONS),
     build=build,
-    contracts=("shop.notifications.v1.NotificationService",),
+    contracts=(
+        "shop.notifications.v1.NotificationService",
+        "shop.notifications.v1.WebhookService",
+    ),
 )

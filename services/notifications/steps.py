@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import Message
 
 from accord.errors import ServiceError
 from accord_runtime.database import Tx
@@ -25,8 +26,6 @@ from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.notifications.v1.commands_pb2 import SendMail
 from shop.notifications.v1.notifications_pb2 import Notification
 from shop.orders.v1 import events_pb2
-from shop.orders.v1.orders_pb2 import ReadEventsRequest
-from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 
 ADDRESS: Final = "address"
 """Queue of news for which the customer is still to be looked up."""
@@ -44,23 +43,16 @@ class MailSteps:
         self._database = runtime.database
         self._executor = runtime.executor
         self._customers = CustomerServiceStub(runtime.mesh.channel("customers"))
-        orders = OrderServiceStub(runtime.mesh.channel("orders"))
         self._mail_server = MailServer.of(runtime.settings.mail_server)
         self._shared = runtime.sender(EMAIL) if runtime.settings.shared_mail else None
         self._executor.register(Queue(ADDRESS, self.address, delays=PATIENCE))
         self._executor.register(Queue(MAIL, self.send, delays=PATIENCE, concurrency=SENDING))
-        runtime.subscribe(
-            "ORDERS",
-            {
-                events_pb2.OrderConfirmed: self._take(domain.confirmed),
-                events_pb2.OrderRejected: self._take(domain.rejected),
-                events_pb2.OrderFailed: self._take(domain.failed),
-                events_pb2.OrderCancelled: self._take(domain.cancelled),
-            },
-            record=lambda position, types: orders.ReadEvents(
-                ReadEventsRequest(after_position=position, types=types)
-            ),
-        )
+        self.handlers: dict[type[Message], EventHandler] = {
+            events_pb2.OrderConfirmed: self._take(domain.confirmed),
+            events_pb2.OrderRejected: self._take(domain.rejected),
+            events_pb2.OrderFailed: self._take(domain.failed),
+            events_pb2.OrderCancelled: self._take(domain.cancelled),
+        }
 
     def _take(self, tell: Callable[[Any], News]) -> EventHandler:
         """First step: no service is needed, so the event is never left waiting."""

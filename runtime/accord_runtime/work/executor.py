@@ -12,10 +12,6 @@ A failing row is tried again after its queue's delays - later, if the failure it
 come back - and is then *parked*, the rows behind it with it, until an operator retries or discards
 it. Other keys go on. A row whose process dies while it is at work counts that too, and is parked in
 the end.
-A failing row is tried again after its queue's delays - later, if the failure
-itself says when to come back - and is then *parked*, the rows behind it with
-it, until an operator retries or discards it. Other keys go on. A row whose
-process dies while it is at work counts that too, and is parked in the end.
 
 All that happens to a row is here, in some more than 400 lines.
 """

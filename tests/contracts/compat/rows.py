@@ -33,6 +33,7 @@ ANALYTICS: Final = "shop.analytics.v1.AnalyticsService/"
 CUSTOMERS: Final = "shop.customers.v1.CustomerService/"
 INVENTORY: Final = "shop.inventory.v1.InventoryService/"
 NOTIFICATIONS: Final = "shop.notifications.v1.NotificationService/"
+WEBHOOKS: Final = "shop.notifications.v1.WebhookService/"
 ORDERS: Final = "shop.orders.v1.OrderService/"
 PAYMENTS: Final = "shop.payments.v1.PaymentService/"
 SHIPPING: Final = "shop.shipping.v1.ShippingService/"
@@ -859,3 +860,94 @@ def _of_no_operation(rpc: str) -> Row:
 
 for _rpc in ("GetOperation", "WatchOperation", "CancelOperation"):
     row(f"{OPERATIONS}{_rpc}")(_of_no_operation(_rpc))
+
+
+# Webhooks
+
+
+def _webhook(world: World) -> str:
+    """A webhook to a host that there is not."""
+    wanted = {
+        "url": "https://nowhere.invalid/hook",
+        "event_types": ["shop.orders.v1.OrderConfirmed"],
+        "condition": "event.total.minor_units > 100000",
+    }
+    created = world.call(f"{WEBHOOKS}CreateWebhook", wanted, key=uuid7())
+    assert created["secret"].startswith("whsec_")
+    assert created["webhook"]["state"] == "WEBHOOK_STATE_ACTIVE"
+    return str(created["webhook"]["webhook_id"])
+
+
+def _refuses_unknown_webhooks(world: World, rpc: str, key: str | None = None) -> None:
+    times = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
+    unknown = {"webhook_id": UNKNOWN, **(times if rpc == "ReplayWebhook" else {})}
+    world.refused("NOT_FOUND", "NOT_FOUND", f"{WEBHOOKS}{rpc}", unknown, key=key)
+
+
+@row(f"{WEBHOOKS}CreateWebhook")
+def _(world: World) -> None:
+    assert _webhook(world)
+    within = {"url": "https://10.0.0.1/", "event_types": ["shop.orders.v1.OrderPaid"]}
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{WEBHOOKS}CreateWebhook")
+    assert world.refused(*bad, within, key=uuid7()).fields == ["url"]
+
+
+@row(f"{WEBHOOKS}GetWebhook")
+def _(world: World) -> None:
+    webhook_id = _webhook(world)
+    found = world.call(f"{WEBHOOKS}GetWebhook", {"webhook_id": webhook_id})["webhook"]
+    assert found["url"] == "https://nowhere.invalid/hook"
+    _refuses_unknown_webhooks(world, "GetWebhook")
+
+
+@row(f"{WEBHOOKS}ListWebhooks")
+def _(world: World) -> None:
+    webhook_id = _webhook(world)
+    (first, *_) = world.call(f"{WEBHOOKS}ListWebhooks", {"page_size": 1})["webhooks"]
+    assert first["webhook_id"] == webhook_id
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{WEBHOOKS}ListWebhooks")
+    assert world.refused(*bad, {"page_size": 501}).fields == ["page_size"]
+
+
+@row(f"{WEBHOOKS}UpdateWebhook")
+def _(world: World) -> None:
+    pause = {"webhook_id": _webhook(world), "state": "WEBHOOK_STATE_PAUSED", "rotate_secret": True}
+    paused = world.call(f"{WEBHOOKS}UpdateWebhook", pause, key=uuid7())
+    assert paused["webhook"]["state"] == "WEBHOOK_STATE_PAUSED"
+    assert paused["secret"].startswith("whsec_")
+    _refuses_unknown_webhooks(world, "UpdateWebhook", key=uuid7())
+
+
+@row(f"{WEBHOOKS}DeleteWebhook")
+def _(world: World) -> None:
+    webhook = {"webhook_id": _webhook(world)}
+    world.call(f"{WEBHOOKS}DeleteWebhook", webhook, key=uuid7())
+    world.refused("NOT_FOUND", "NOT_FOUND", f"{WEBHOOKS}GetWebhook", webhook)
+    _refuses_unknown_webhooks(world, "DeleteWebhook", key=uuid7())
+
+
+@row(f"{WEBHOOKS}TestWebhook")
+def _(world: World) -> None:
+    webhook = {"webhook_id": _webhook(world)}
+    said = world.call(f"{WEBHOOKS}TestWebhook", webhook, key=uuid7())
+    assert not said["delivered"]
+    assert said["error"]
+    _refuses_unknown_webhooks(world, "TestWebhook", key=uuid7())
+
+
+@row(f"{WEBHOOKS}ReplayWebhook")
+def _(world: World) -> None:
+    times = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
+    replay = {"webhook_id": _webhook(world), **times}
+    operation = world.call(f"{WEBHOOKS}ReplayWebhook", replay, key=uuid7())["operation"]
+    watch = {"operation_id": operation["operation_id"]}
+    (*_, last) = world.all(f"{OPERATIONS}WatchOperation", watch, target="notifications")
+    assert last["operation"]["state"] == "OPERATION_STATE_SUCCEEDED"
+    _refuses_unknown_webhooks(world, "ReplayWebhook", key=uuid7())
+
+
+@row(f"{WEBHOOKS}ListDeliveries")
+def _(world: World) -> None:
+    webhook = {"webhook_id": _webhook(world)}
+    assert world.call(f"{WEBHOOKS}ListDeliveries", webhook)["deliveries"] == []
+    _refuses_unknown_webhooks(world, "ListDeliveries")

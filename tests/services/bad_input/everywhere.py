@@ -43,6 +43,7 @@ MAY_BE_EMPTY: Final = frozenset(
         "shop.inventory.v1.InventoryService/ListStock",
         "shop.inventory.v1.InventoryService/ReadEvents",
         "shop.notifications.v1.NotificationService/ListNotifications",
+        "shop.notifications.v1.WebhookService/ListWebhooks",
         "shop.orders.v1.OrderService/ListOrders",
         "shop.orders.v1.OrderService/ReadEvents",
         "shop.payments.v1.PaymentService/ReadEvents",

@@ -23,6 +23,7 @@ from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
 from shop.inventory.v1 import inventory_pb2 as inventory
 from shop.notifications.v1 import notifications_pb2 as notifications
+from shop.notifications.v1 import webhooks_pb2 as webhooks
 from shop.orders.v1 import orders_pb2 as orders
 from shop.payments.v1 import payments_pb2 as payments
 from shop.sandbox.v1 import sandbox_pb2 as sandbox
@@ -74,6 +75,7 @@ ANALYTICS: Final = "shop.analytics.v1.AnalyticsService/"
 CUSTOMERS: Final = "shop.customers.v1.CustomerService/"
 INVENTORY: Final = "shop.inventory.v1.InventoryService/"
 NOTIFICATIONS: Final = "shop.notifications.v1.NotificationService/"
+WEBHOOKS: Final = "shop.notifications.v1.WebhookService/"
 ORDERS: Final = "shop.orders.v1.OrderService/"
 PAYMENTS: Final = "shop.payments.v1.PaymentService/"
 SHIPPING: Final = "shop.shipping.v1.ShippingService/"
@@ -135,6 +137,25 @@ def _saga(rpc: str, request: Callable[[str], Message]) -> list[Row]:
 
 def _of_no_operation(rpc: str, request: Message) -> list[Row]:
     return [Row(OPERATIONS + rpc, "unknown", NOT_FOUND, "NOT_FOUND", lambda world: request)]
+
+
+def _webhook(case: str, field: str, **changes: object) -> Row:
+    values = {"url": "https://shop.example/", "event_types": ["shop.orders.v1.OrderConfirmed"]}
+    request = webhooks.CreateWebhookRequest(**{**values, **changes})  # type: ignore[arg-type]
+    name = WEBHOOKS + "CreateWebhook"
+    return Row(name, case, INVALID, "INVALID_ARGUMENT", lambda world: request, field)
+
+
+def _replay(case: str, since: int, until: int) -> Row:
+    request = webhooks.ReplayWebhookRequest(
+        webhook_id=ID, since=Timestamp(seconds=since), until=Timestamp(seconds=until)
+    )
+    name = WEBHOOKS + "ReplayWebhook"
+    return Row(name, case, INVALID, "INVALID_ARGUMENT", lambda world: request, "until")
+
+
+def _of_no_webhook(rpc: str, request: Message) -> Row:
+    return Row(WEBHOOKS + rpc, "unknown", NOT_FOUND, "NOT_FOUND", lambda world: request)
 
 
 UNKNOWN_METHOD: Final = "shop.orders.v1.OrderService/Unknown"
@@ -654,6 +675,31 @@ REFUSED: Final[Sequence[Row]] = (
         SAGAS + "ListSagas",
         {"definition": "", "phase": "0", "min_age": "0.0"},
         lambda token: sagas.ListSagasRequest(page_token=token),
+    ),
+    _webhook("no https", "url", url="http://shop.example/"),
+    _webhook("no URL", "url", url="shop.example"),
+    _webhook("an address within", "url", url="https://169.254.169.254/latest/meta-data"),
+    _webhook("no such event", "event_types[0]", event_types=["shop.orders.v1.OrderPlaced"]),
+    _webhook("no such field", "condition", condition="event.nothing == 1"),
+    _webhook("no boolean", "condition", condition="event.total"),
+    _webhook("three loops", "condition", condition="[1].all(x, [1].all(y, [1].all(z, true)))"),
+    _replay("backwards", 2, 1),
+    _replay("the future", 1, 2**40),
+    _of_no_webhook("GetWebhook", webhooks.GetWebhookRequest(webhook_id=ID)),
+    _of_no_webhook("UpdateWebhook", webhooks.UpdateWebhookRequest(webhook_id=ID)),
+    _of_no_webhook("DeleteWebhook", webhooks.DeleteWebhookRequest(webhook_id=ID)),
+    _of_no_webhook("TestWebhook", webhooks.TestWebhookRequest(webhook_id=ID)),
+    _of_no_webhook("ListDeliveries", webhooks.ListDeliveriesRequest(webhook_id=ID)),
+    _of_no_webhook(
+        "ReplayWebhook",
+        webhooks.ReplayWebhookRequest(
+            webhook_id=ID, since=Timestamp(seconds=1), until=Timestamp(seconds=2)
+        ),
+    ),
+    *_page_tokens(
+        WEBHOOKS + "ListWebhooks",
+        {},
+        lambda token: webhooks.ListWebhooksRequest(page_token=token),
     ),
     *_page_tokens(
         OPERATIONS + "ListOperations",

@@ -26,6 +26,7 @@ from shop.common.v1.money_pb2 import Money
 from shop.customers.v1 import customers_pb2 as customers
 from shop.inventory.v1 import inventory_pb2 as inventory
 from shop.notifications.v1 import notifications_pb2 as notifications
+from shop.notifications.v1 import webhooks_pb2 as webhooks
 from shop.orders.v1 import orders_pb2 as orders
 from shop.payments.v1 import payments_pb2 as payments
 from shop.sandbox.v1 import sandbox_pb2 as sandbox
@@ -83,7 +84,6 @@ GOOD: Final[Mapping[str, Message]] = {
     "accord.ops.v1.OperationService/CancelOperation": operation.CancelOperationRequest(
         operation_id=ID
     ),
-    "accord.ops.v1.MeshService/ClearFault": mesh.ClearFaultRequest(method=METHOD, reason="a test"),
     "accord.ops.v1.SagaService/ListSagas": sagas.ListSagasRequest(definition="order"),
     "accord.ops.v1.SagaService/GetSaga": sagas.GetSagaRequest(saga_id=ID),
     "accord.ops.v1.SagaService/RetrySaga": sagas.RetrySagaRequest(saga_id=ID, reason="a test"),
@@ -142,6 +142,26 @@ GOOD: Final[Mapping[str, Message]] = {
     ),
     "shop.notifications.v1.NotificationService/RecordSent": notifications.RecordSentRequest(
         notification_id=ID, sent_at=Timestamp(seconds=1)
+    ),
+    "shop.notifications.v1.WebhookService/CreateWebhook": webhooks.CreateWebhookRequest(
+        url="https://shop.example/hook",
+        event_types=["shop.orders.v1.OrderConfirmed"],
+        condition="event.total.minor_units > 0",
+    ),
+    "shop.notifications.v1.WebhookService/GetWebhook": webhooks.GetWebhookRequest(webhook_id=ID),
+    "shop.notifications.v1.WebhookService/ListWebhooks": webhooks.ListWebhooksRequest(),
+    "shop.notifications.v1.WebhookService/UpdateWebhook": webhooks.UpdateWebhookRequest(
+        webhook_id=ID, state=webhooks.WEBHOOK_STATE_PAUSED
+    ),
+    "shop.notifications.v1.WebhookService/DeleteWebhook": webhooks.DeleteWebhookRequest(
+        webhook_id=ID
+    ),
+    "shop.notifications.v1.WebhookService/TestWebhook": webhooks.TestWebhookRequest(webhook_id=ID),
+    "shop.notifications.v1.WebhookService/ReplayWebhook": webhooks.ReplayWebhookRequest(
+        webhook_id=ID, since=Timestamp(seconds=1), until=Timestamp(seconds=2)
+    ),
+    "shop.notifications.v1.WebhookService/ListDeliveries": webhooks.ListDeliveriesRequest(
+        webhook_id=ID, state=webhooks.DELIVERY_STATE_WAITING
     ),
     "shop.orders.v1.OrderService/CreateOrder": orders.CreateOrderRequest(
         customer_id=ID, items=[_ITEM], card_token="tok_visa", ship_to=address()
@@ -349,7 +369,6 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_position("after_sequence"),
     ],
     "accord.ops.v1.OperationService/CancelOperation": _id("operation_id"),
-    "accord.ops.v1.MeshService/ClearFault": [*_method("method"), *_reason("reason")],
     "accord.ops.v1.SagaService/ListSagas": [
         *_page("page_size"),
         *_values("page_token", "x" * 513),
@@ -438,6 +457,28 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_id("order_id")[1:],
         *_page("page_size"),
         *_values("page_token", "x" * 257),
+    ],
+    "shop.notifications.v1.WebhookService/CreateWebhook": [
+        *_values("url", "", "x" * 2001, "https://x.example/a b", "https://\u00e9.example/"),
+        *_values("event_types", [], ["shop.orders.v1.OrderPaid"] * 2),
+        *_values("condition", "x" * 501, "two\nlines"),
+    ],
+    "shop.notifications.v1.WebhookService/GetWebhook": _id("webhook_id"),
+    "shop.notifications.v1.WebhookService/ListWebhooks": _page("page_size"),
+    "shop.notifications.v1.WebhookService/UpdateWebhook": [
+        *_id("webhook_id"),
+        ("state", webhooks.WEBHOOK_STATE_OFF),
+    ],
+    "shop.notifications.v1.WebhookService/DeleteWebhook": _id("webhook_id"),
+    "shop.notifications.v1.WebhookService/TestWebhook": _id("webhook_id"),
+    "shop.notifications.v1.WebhookService/ReplayWebhook": [
+        *_id("webhook_id"),
+        *_values("since", None),
+        *_values("until", None),
+    ],
+    "shop.notifications.v1.WebhookService/ListDeliveries": [
+        *_id("webhook_id"),
+        *_page("page_size"),
     ],
     "shop.notifications.v1.NotificationService/RecordSent": [
         *_id("notification_id"),

@@ -1,0 +1,1 @@
+"""Webhooks: events of orders, sent to whoever has asked for them."""
