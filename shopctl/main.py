@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "work",
     "operation",
     "view",
+    "webhook",
     "saga",
     "policy",
     "fault",

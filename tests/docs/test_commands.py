@@ -28,6 +28,7 @@ PAGES: Final = (
     "docs/operations.md",
     "docs/views.md",
     "docs/queues.md",
+    "docs/webhooks.md",
     "generated/README.md",
     "interceptors/README.md",
 )

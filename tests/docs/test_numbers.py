@@ -51,6 +51,8 @@ from accord_runtime.work import backlog, executor, ownership, table, unserved
 from services.analytics import servicer as analytics
 from services.notifications import mail
 from services.notifications.queue import EMAIL, PATIENCE
+from services.notifications.webhooks import conditions, sender, steps
+from services.notifications.webhooks import store as webhook_store
 from services.orders import bulk, domain, watching
 from services.orders.intake import QUEUE as INTAKE
 from services.sandbox import domain as sandbox
@@ -146,6 +148,19 @@ PROMISED: Final[list[tuple[str, str, Sequence[float]]]] = [
     ("docs/views.md", "batches of {} events", (views.BATCH,)),
     ("docs/views.md", "{} times a second", (1 / views.PAUSE,)),
     ("docs/views.md", "more than {} metrics", (analytics.MOST_WATCHED,)),
+    ("docs/operations.md", "an event for a subscriber | {} attempts, {} hours",
+     (len(steps.DELAYS) + 1, round(sum(steps.DELAYS) / 3600))),
+    ("docs/webhooks.md", "again after {} s, {} s, {}, {} and {} minutes",
+     (*steps.DELAYS[:2], *(delay / 60 for delay in steps.DELAYS[2:5]))),
+    ("docs/webhooks.md", "then every {} hours, for {} hours in all",
+     (steps.DELAYS[-1] / 3600, round(sum(steps.DELAYS) / 3600))),
+    ("docs/webhooks.md", "when {} wait for it, or when the receiver answers {},",
+     (steps.MAX_WAITING, steps.GONE)),
+    ("docs/webhooks.md", "has {} s to answer", (sender.TIMEOUT,)),
+    ("docs/webhooks.md", "{} deliveries of one webhook are sent at a time, to one host {}:",
+     (steps.PER_WEBHOOK, sender.PER_HOST)),
+    ("docs/webhooks.md", "and {} loops (", (conditions.MAX_LOOPS,)),
+    ("docs/webhooks.md", "There may be {} webhooks", (webhook_store.MAX_WEBHOOKS,)),
     # The shop.
     ("docs/architecture.md", "log files {} MB", (logs.MAX_BYTES / 2**20,)),
     ("docs/architecture.md", "{} updates a bulk call", (bulk.MAX_UPDATES,)),
