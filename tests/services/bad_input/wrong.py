@@ -71,6 +71,7 @@ GOOD: Final[Mapping[str, Message]] = {
     "accord.ops.v1.MeshService/ClearOverride": mesh.ClearOverrideRequest(
         method=METHOD, reason="a test"
     ),
+    "accord.ops.v1.MeshService/ClearFault": mesh.ClearFaultRequest(method=METHOD, reason="a test"),
     "accord.ops.v1.MeshService/InjectFault": mesh.InjectFaultRequest(
         method=METHOD, fault=_FAULT, lasting=Duration(seconds=1), reason="a test"
     ),
@@ -352,6 +353,7 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_reason("reason"),
     ],
     "accord.ops.v1.MeshService/ClearOverride": [*_method("method"), *_reason("reason")],
+    "accord.ops.v1.MeshService/ClearFault": [*_method("method"), *_reason("reason")],
     "accord.ops.v1.MeshService/InjectFault": [
         *_method("method"),
         *_values("fault", None),
