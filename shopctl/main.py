@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "work",
     "operation",
     "view",
+    "report",
     "webhook",
     "saga",
     "policy",

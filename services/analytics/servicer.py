@@ -1,19 +1,21 @@
 """The RPCs of `shop.analytics.v1.AnalyticsService`."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
 from typing import Final
 
-from accord.errors import FailedPrecondition, OutOfRange
+from accord.errors import FailedPrecondition, InvalidArgument, OutOfRange
 from accord_runtime import views
 from accord_runtime.database import Tx
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context, timestamp
 from accord_runtime.service import Runtime, Service
-from accord_runtime.views import Completeness, State, Views
+from accord_runtime.views import State, Views
 from services.analytics import store
+from services.analytics.reports import Reports, begins, completeness
 from services.analytics.store import SALES
 from shop.analytics.v1 import analytics_pb2 as pb
 from shop.analytics.v1.analytics_pb2_grpc import (
@@ -33,6 +35,8 @@ class Analytics(AnalyticsServiceServicer):
     def __init__(self, runtime: Runtime, kept: Views) -> None:
         self._database = runtime.database
         self._views = kept
+        self._jobs = runtime.jobs
+        self._reports = Reports(runtime, kept)
 
     async def QueryMetrics(
         self, request: pb.QueryMetricsRequest, context: Context
@@ -44,7 +48,7 @@ class Analytics(AnalyticsServiceServicer):
         def read(tx: Tx) -> pb.QueryMetricsResponse:
             state = self._views.state(tx, SALES.name)
             metrics, token = store.page(tx, asked, request, state.generation)
-            complete = _completeness(state, self._views.completeness(tx, state))
+            complete = completeness(state, self._views.completeness(tx, state))
             return pb.QueryMetricsResponse(
                 metrics=metrics, next_page_token=token, completeness=complete
             )
@@ -77,8 +81,20 @@ class Analytics(AnalyticsServiceServicer):
             revision=state.revision,
             metrics=metrics,
             reset=reset,
-            completeness=_completeness(state, self._views.completeness(tx, state)),
+            completeness=completeness(state, self._views.completeness(tx, state)),
         )
+
+    async def GenerateReport(
+        self, request: pb.GenerateReportRequest, context: Context
+    ) -> pb.GenerateReportResponse:
+        if begins(request.month) > time.time():
+            raise InvalidArgument(("month", "has not begun"))
+
+        def start(tx: Tx) -> pb.GenerateReportResponse:
+            operation = self._jobs.start(tx, self._reports.kind, request)
+            return pb.GenerateReportResponse(operation=operation)
+
+        return await commit(self._database, start)
 
     async def ListViews(
         self, request: pb.ListViewsRequest, context: Context
@@ -113,7 +129,7 @@ class Analytics(AnalyticsServiceServicer):
         view = pb.View(
             name=state.name,
             state=pb.VIEW_STATE_READY,
-            completeness=_completeness(state, found),
+            completeness=completeness(state, found),
             waiting_since=timestamp(found.waiting_since) if found.waiting else None,
             version=state.version,
             generation=state.generation,
@@ -129,10 +145,6 @@ class Analytics(AnalyticsServiceServicer):
             view.rebuild.position, view.rebuild.target = state.reached, found.target
             view.rebuild.started_at.CopyFrom(timestamp(state.began_at))
         return view
-
-
-def _completeness(state: State, found: Completeness) -> pb.Completeness:
-    return pb.Completeness(position=found.position, waiting=found.waiting, revision=state.revision)
 
 
 def build(runtime: Runtime) -> None:

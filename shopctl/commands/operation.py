@@ -61,8 +61,10 @@ async def cancel(shop: Shop, operation_id: OperationArgument, service: ServiceOp
     shop.print(found, _line(service, found), service=service)
 
 
-async def follow(shop: Shop, service: str, operation_id: str) -> pb.Operation:
-    """Prints an operation until it has ended, and returns it.
+async def follow(
+    shop: Shop, service: str, operation_id: str, *, quietly: bool = False
+) -> pb.Operation:
+    """Prints an operation until it has ended, unless `quietly`, and returns it.
 
     Raises:
         CommandError: it has ended, but has not succeeded.
@@ -72,6 +74,8 @@ async def follow(shop: Shop, service: str, operation_id: str) -> pb.Operation:
     async with shop.calling(service) as channel:
         async for update in OperationServiceStub(channel).WatchOperation(request):
             last = update.operation
+            if quietly:
+                continue
             if last.HasField("response"):
                 _know_all_messages()
             shop.print(last, _line(service, last), service=service)

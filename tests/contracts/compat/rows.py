@@ -862,6 +862,18 @@ for _rpc in ("GetOperation", "WatchOperation", "CancelOperation"):
     row(f"{OPERATIONS}{_rpc}")(_of_no_operation(_rpc))
 
 
+@row(f"{ANALYTICS}GenerateReport")
+def _(world: World) -> None:
+    month = {"month": "2026-01", "currency_code": "EUR"}
+    operation = world.call(f"{ANALYTICS}GenerateReport", month, key=uuid7())["operation"]
+    watch = {"operation_id": operation["operation_id"]}
+    (*_, last) = world.all(f"{OPERATIONS}WatchOperation", watch, target="analytics")
+    assert last["operation"]["state"] == "OPERATION_STATE_SUCCEEDED"
+    assert last["operation"]["response"]["month"] == "2026-01"
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{ANALYTICS}GenerateReport")
+    assert world.refused(*bad, {**month, "month": "2026"}, key=uuid7()).fields == ["month"]
+
+
 # Webhooks
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from random import Random
 
@@ -14,6 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 import accord
 from accord.errors import ServiceError
+from accord.ops.v1.operation_pb2 import WatchOperationRequest
+from accord.ops.v1.operation_pb2_grpc import OperationServiceStub
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.service import Runtime
 from services.analytics.domain import COLUMNS
@@ -243,3 +246,51 @@ def test_every_number_is_on_record() -> None:
     """What a metric of the contract has is what the view adds up."""
     fields = {*pb.Funnel.DESCRIPTOR.fields_by_name, *pb.Metric.DESCRIPTOR.fields_by_name}
     assert {*COLUMNS} == fields - {"value", "currency_code", "orders"}
+
+
+async def reported(shop: Shop, operation_id: str) -> pb.MonthlyReport:
+    """The result of a job."""
+    request = WatchOperationRequest(operation_id=operation_id)
+    operations = OperationServiceStub(shop.channel("analytics"))
+    (*_, last) = [each async for each in operations.WatchOperation(request)]
+    report = pb.MonthlyReport()
+    assert last.operation.response.Unpack(report), last
+    return report
+
+
+async def test_report(shop: Shop, orders: Runtime, stub: AnalyticsServiceStub) -> None:
+    """A report has the orders of its month and currency, by day, product, country and status.
+
+    It is asked for before the view was ever built, the process is killed, and it ends all the same;
+    asked for again under its key it is the same job.
+    """
+    month = datetime.now(UTC).strftime("%Y-%m")
+    request = pb.GenerateReportRequest(month=month, currency_code="EUR")
+    key = accord.idempotency_key(uuid7())
+    await place(orders, "CONFIRMED", tea=2, pot=1)
+    await place(orders, "FAILED", tea=1)
+    dollars = placed(uuid7(), 100, "USD", tea=7)
+    await publish(orders, [(dollars, 1)])
+    async with analytics(shop) as process:
+        started = (await stub.GenerateReport(request, metadata=key)).operation
+        process.kill()
+        await process.wait()
+    async with analytics(shop):
+        again = (await stub.GenerateReport(request, metadata=key)).operation
+        assert again.operation_id == started.operation_id
+        report = await reported(shop, started.operation_id)
+        assert (report.month, report.currency_code) == (month, "EUR")
+        assert [each.value for each in report.products] == ["tea", "pot"]
+        assert [each.revenue for each in report.products] == [998, 499]
+        assert {each.value: each.orders.placed for each in report.statuses} == {
+            "CONFIRMED": 1,
+            "FAILED": 1,
+        }
+        assert sum(each.orders.placed for each in report.days) == 2
+        assert [each.value for each in report.countries] == ["DE"]
+        assert report.completeness.position > 0
+
+        other = pb.GenerateReportRequest(month="2020-01", currency_code="EUR")
+        key = accord.idempotency_key(uuid7())
+        empty = (await stub.GenerateReport(other, metadata=key)).operation
+        assert not (await reported(shop, empty.operation_id)).days

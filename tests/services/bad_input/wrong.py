@@ -116,6 +116,9 @@ GOOD: Final[Mapping[str, Message]] = {
     "shop.analytics.v1.AnalyticsService/WatchMetrics": analytics.WatchMetricsRequest(
         dimension=analytics.DIMENSION_DAY, start_time=_TIME, end_time=_TIME
     ),
+    "shop.analytics.v1.AnalyticsService/GenerateReport": analytics.GenerateReportRequest(
+        month="2026-01", currency_code="EUR"
+    ),
     "shop.analytics.v1.AnalyticsService/ListViews": analytics.ListViewsRequest(),
     "shop.analytics.v1.AnalyticsService/GetView": analytics.GetViewRequest(name="sales"),
     "shop.analytics.v1.AnalyticsService/RebuildView": analytics.RebuildViewRequest(name="sales"),
@@ -420,6 +423,10 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_time("start_time"),
         *_time("end_time"),
         *_position("after_revision"),
+    ],
+    "shop.analytics.v1.AnalyticsService/GenerateReport": [
+        *_values("month", "", "2026", "2026-13", "2026-00", "1999-01", "2026-01\n", "2026-1"),
+        *_values("currency_code", "", "eur", "EURO", "E\u00dcR"),
     ],
     "shop.analytics.v1.AnalyticsService/ListViews": [
         *_page("page_size"),

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from accord.ops.v1 import operation_pb2 as accord_dot_ops_dot_v1_dot_operation__pb2
 from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!shop/analytics/v1/analytics.proto\x12\x11shop.analytics.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x01\n\x06Metric\x12\x14\n\x05value\x18\x01 \x01(\tR\x05value\x12#\n\rcurrency_code\x18\x02 \x01(\tR\x0c\x63urrencyCode\x12\x31\n\x06orders\x18\x03 \x01(\x0b\x32\x19.shop.analytics.v1.FunnelR\x06orders\x12\x14\n\x05units\x18\x04 \x01(\x03R\x05units\x12\x18\n\x07ordered\x18\x05 \x01(\x03R\x07ordered\x12\x18\n\x07revenue\x18\x06 \x01(\x03R\x07revenue\"\xd8\x01\n\x06\x46unnel\x12\x16\n\x06placed\x18\x01 \x01(\x03R\x06placed\x12\x18\n\x07\x63reated\x18\x02 \x01(\x03R\x07\x63reated\x12\x12\n\x04paid\x18\x03 \x01(\x03R\x04paid\x12\x18\n\x07shipped\x18\x04 \x01(\x03R\x07shipped\x12\x1c\n\tconfirmed\x18\x05 \x01(\x03R\tconfirmed\x12\x1a\n\x08rejected\x18\x06 \x01(\x03R\x08rejected\x12\x16\n\x06\x66\x61iled\x18\x07 \x01(\x03R\x06\x66\x61iled\x12\x1c\n\tcancelled\x18\x08 \x01(\x03R\tcancelled\"`\n\x0c\x43ompleteness\x12\x1a\n\x08position\x18\x01 \x01(\x03R\x08position\x12\x18\n\x07waiting\x18\x02 \x01(\x03R\x07waiting\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"\x95\x03\n\x04View\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32\x1c.shop.analytics.v1.ViewStateR\x05state\x12\x43\n\x0c\x63ompleteness\x18\x03 \x01(\x0b\x32\x1f.shop.analytics.v1.CompletenessR\x0c\x63ompleteness\x12?\n\rwaiting_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0cwaitingSince\x12\x18\n\x07version\x18\x05 \x01(\x05R\x07version\x12\x1e\n\ngeneration\x18\x06 \x01(\x03R\ngeneration\x12\x35\n\x08\x62uilt_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x62uiltAt\x12\x34\n\x07rebuild\x18\x08 \x01(\x0b\x32\x1a.shop.analytics.v1.RebuildR\x07rebuild\x12\x18\n\x07problem\x18\t \x01(\tR\x07problem\"\x98\x01\n\x07Rebuild\x12\x1e\n\ngeneration\x18\x01 \x01(\x03R\ngeneration\x12\x1a\n\x08position\x18\x02 \x01(\x03R\x08position\x12\x16\n\x06target\x18\x03 \x01(\x03R\x06target\x12\x39\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartedAt\"\xdd\x04\n\x13QueryMetricsRequest\x12\x46\n\tdimension\x18\x01 \x01(\x0e\x32\x1c.shop.analytics.v1.DimensionB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\tdimension\x12\xd7\x01\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x9b\x01\xbaH\x97\x01\xba\x01\x93\x01\n\x10start_time.range\x12(must lie between the years 2000 and 2100\x1aUthis >= timestamp(\'2000-01-01T00:00:00Z\') && this < timestamp(\'2100-01-01T00:00:00Z\')R\tstartTime\x12\xd1\x01\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x99\x01\xbaH\x95\x01\xba\x01\x91\x01\n\x0e\x65nd_time.range\x12(must lie between the years 2000 and 2100\x1aUthis >= timestamp(\'2000-01-01T00:00:00Z\') && this < timestamp(\'2100-01-01T00:00:00Z\')R\x07\x65ndTime\x12\'\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\"\xb8\x01\n\x14QueryMetricsResponse\x12\x33\n\x07metrics\x18\x01 \x03(\x0b\x32\x19.shop.analytics.v1.MetricR\x07metrics\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x43\n\x0c\x63ompleteness\x18\x03 \x01(\x0b\x32\x1f.shop.analytics.v1.CompletenessR\x0c\x63ompleteness\"\xbb\x04\n\x13WatchMetricsRequest\x12\x46\n\tdimension\x18\x01 \x01(\x0e\x32\x1c.shop.analytics.v1.DimensionB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\tdimension\x12\xd7\x01\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x9b\x01\xbaH\x97\x01\xba\x01\x93\x01\n\x10start_time.range\x12(must lie between the years 2000 and 2100\x1aUthis >= timestamp(\'2000-01-01T00:00:00Z\') && this < timestamp(\'2100-01-01T00:00:00Z\')R\tstartTime\x12\xd1\x01\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x99\x01\xbaH\x95\x01\xba\x01\x91\x01\n\x0e\x65nd_time.range\x12(must lie between the years 2000 and 2100\x1aUthis >= timestamp(\'2000-01-01T00:00:00Z\') && this < timestamp(\'2100-01-01T00:00:00Z\')R\x07\x65ndTime\x12.\n\x0e\x61\x66ter_revision\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterRevision\"\xc2\x01\n\x14WatchMetricsResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x33\n\x07metrics\x18\x02 \x03(\x0b\x32\x19.shop.analytics.v1.MetricR\x07metrics\x12\x14\n\x05reset\x18\x03 \x01(\x08R\x05reset\x12\x43\n\x0c\x63ompleteness\x18\x04 \x01(\x0b\x32\x1f.shop.analytics.v1.CompletenessR\x0c\x63ompleteness\"d\n\x10ListViewsRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\"j\n\x11ListViewsResponse\x12-\n\x05views\x18\x01 \x03(\x0b\x32\x17.shop.analytics.v1.ViewR\x05views\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"C\n\x0eGetViewRequest\x12\x31\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,63}$R\x04name\">\n\x0fGetViewResponse\x12+\n\x04view\x18\x01 \x01(\x0b\x32\x17.shop.analytics.v1.ViewR\x04view\"G\n\x12RebuildViewRequest\x12\x31\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,63}$R\x04name\"B\n\x13RebuildViewResponse\x12+\n\x04view\x18\x01 \x01(\x0b\x32\x17.shop.analytics.v1.ViewR\x04view*\x91\x01\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44IMENSION_HOUR\x10\x01\x12\x11\n\rDIMENSION_DAY\x10\x02\x12\x15\n\x11\x44IMENSION_PRODUCT\x10\x03\x12\x15\n\x11\x44IMENSION_COUNTRY\x10\x04\x12\x14\n\x10\x44IMENSION_STATUS\x10\x05*q\n\tViewState\x12\x1a\n\x16VIEW_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10VIEW_STATE_READY\x10\x01\x12\x17\n\x13VIEW_STATE_BUILDING\x10\x02\x12\x19\n\x15VIEW_STATE_REBUILDING\x10\x03\x32\x8b\x05\n\x10\x41nalyticsService\x12\x64\n\x0cQueryMetrics\x12&.shop.analytics.v1.QueryMetricsRequest\x1a\'.shop.analytics.v1.QueryMetricsResponse\"\x03\x90\x02\x01\x12\xbb\x01\n\x0cWatchMetrics\x12&.shop.analytics.v1.WatchMetricsRequest\x1a\'.shop.analytics.v1.WatchMetricsResponse\"X\x90\x02\x01\x92\xf4\x18QZ\x1a\n\x0e\x61\x66ter_revision\x12\x08revisionb\r\n\x03\x08\x90\x1c\x12\x02\x08Z\x1a\x02\x08\x1er\x12REVISION_IN_FUTUREr\x10TOO_MANY_METRICS0\x01\x12[\n\tListViews\x12#.shop.analytics.v1.ListViewsRequest\x1a$.shop.analytics.v1.ListViewsResponse\"\x03\x90\x02\x01\x12U\n\x07GetView\x12!.shop.analytics.v1.GetViewRequest\x1a\".shop.analytics.v1.GetViewResponse\"\x03\x90\x02\x01\x12\x66\n\x0bRebuildView\x12%.shop.analytics.v1.RebuildViewRequest\x1a&.shop.analytics.v1.RebuildViewResponse\"\x08\x92\xf4\x18\x04j\x02\x08\x01\x1a\x37\x92\xf4\x18\x33\n\x0eteam-analytics\x12!\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x02\x08\x03:\x01*x\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!shop/analytics/v1/analytics.proto\x12\x11shop.analytics.v1\x1a\x1d\x61\x63\x63ord/ops/v1/operation.proto\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x01\n\x06Metric\x12\x14\n\x05value\x18\x01 \x01(\tR\x05value\x12#\n\rcurrency_code\x18\x02 \x01(\tR\x0c\x63urrencyCode\x12\x31\n\x06orders\x18\x03 \x01(\x0b\x32\x19.shop.analytics.v1.FunnelR\x06orders\x12\x14\n\x05units\x18\x04 \x01(\x03R\x05units\x12\x18\n\x07ordered\x18\x05 \x01(\x03R\x07ordered\x12\x18\n\x07revenue\x18\x06 \x01(\x03R\x07revenue\"\xd8\x01\n\x06\x46unnel\x12\x16\n\x06placed\x18\x01 \x01(\x03R\x06placed\x12\x18\n\x07\x63reated\x18\x02 \x01(\x03R\x07\x63reated\x12\x12\n\x04paid\x18\x03 \x01(\x03R\x04paid\x12\x18\n\x07shipped\x18\x04 \x01(\x03R\x07shipped\x12\x1c\n\tconfirmed\x18\x05 \x01(\x03R\tconfirmed\x12\x1a\n\x08rejected\x18\x06 \x01(\x03R\x08rejected\x12\x16\n\x06\x66\x61iled\x18\x07 \x01(\x03R\x06\x66\x61iled\x12\x1c\n\tcancelled\x18\x08 \x01(\x03R\tcancelled\"`\n\x0c\x43ompleteness\x12\x1a\n\x08position\x18\x01 \x01(\x03R\x08position\x12\x18\n\x07waiting\x18\x02 \x01(\x03R\x07waiting\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"\x95\x03\n\x04View\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32\x1c.shop.analytics.v1.ViewStateR\x05state\x12\x43\n\x0c\x63ompleteness\x18\x03 \x01(\x0b\x32\x1f.shop.analytics.v1.CompletenessR\x0c\x63ompleteness\x12?\n\rwaiting_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0cwaitingSince\x12\x18\n\x07version\x18\x05 \x01(\x05R\x07version\x12\x1e\n\ngeneration\x18\x06 \x01(\x03R\ngeneration\x12\x35\n\x08\x62uilt_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x62uiltAt\x12\x34\n\x07rebuild\x18\x08 \x01(\x0b\x32\x1a.shop.analytics.v1.RebuildR\x07rebuild\x12\x18\n\x07problem\x18\t \x01(\tR\x07problem\"\x98\x01\n\x07Rebuild\x12\x1e\n\ngeneration\x18\x01 \x01(\x03R\ngeneration\x12\x1a\n\x08position\x18\x02 \x01(\x03R\x08position\x12\x16\n\x06target\x18\x03 \x01(\x03R\x06target\x12\x39\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartedAt\"\xdd\x04\n\x13QueryMetricsRequest\x12\x46\n\tdimension\x18\x01 \x01(\x0e\x32\x1c.shop.analytics.v1.DimensionB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\tdimension\x12\xd7\x01\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x9b\x01\xbaH\x97\x01\xba\x01\x93\x01\n\x10start_time.range\x12(must lie between the years 2000 and 2100\x1aUthis >= timestamp(\'2000-01-01T00:00:00Z\') && this < timestamp(\'2100-01-01T00:00:00Z\')R\tstartTime\x12\xd1\x01\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x99\x01\xbaH\x95\x01\xba\x01\x91\x01\n\x0e\x65nd_time.range\x12(must lie between the years 2000 and 2100\x1aUthis >= timestamp(\'2000-01-01T00:00:00Z\') && this < timestamp(\'2100-01-01T00:00:00Z\')R\x07\x65ndTime\x12\'\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\"\xb8\x01\n\x14QueryMetricsResponse\x12\x33\n\x07metrics\x18\x01 \x03(\x0b\x32\x19.shop.analytics.v1.MetricR\x07metrics\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x43\n\x0c\x63ompleteness\x18\x03 \x01(\x0b\x32\x1f.shop.analytics.v1.CompletenessR\x0c\x63ompleteness\"\xbb\x04\n\x13WatchMetricsRequest\x12\x46\n\tdimension\x18\x01 \x01(\x0e\x32\x1c.shop.analytics.v1.DimensionB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\tdimension\x12\xd7\x01\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x9b\x01\xbaH\x97\x01\xba\x01\x93\x01\n\x10start_time.range\x12(must lie between the years 2000 and 2100\x1aUthis >= timestamp(\'2000-01-01T00:00:00Z\') && this < timestamp(\'2100-01-01T00:00:00Z\')R\tstartTime\x12\xd1\x01\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x99\x01\xbaH\x95\x01\xba\x01\x91\x01\n\x0e\x65nd_time.range\x12(must lie between the years 2000 and 2100\x1aUthis >= timestamp(\'2000-01-01T00:00:00Z\') && this < timestamp(\'2100-01-01T00:00:00Z\')R\x07\x65ndTime\x12.\n\x0e\x61\x66ter_revision\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterRevision\"\xc2\x01\n\x14WatchMetricsResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x33\n\x07metrics\x18\x02 \x03(\x0b\x32\x19.shop.analytics.v1.MetricR\x07metrics\x12\x14\n\x05reset\x18\x03 \x01(\x08R\x05reset\x12\x43\n\x0c\x63ompleteness\x18\x04 \x01(\x0b\x32\x1f.shop.analytics.v1.CompletenessR\x0c\x63ompleteness\"\x8a\x01\n\x15GenerateReportRequest\x12\x39\n\x05month\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^20[0-9]{2}-(0[1-9]|1[0-2])$R\x05month\x12\x36\n\rcurrency_code\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$R\x0c\x63urrencyCode\"P\n\x16GenerateReportResponse\x12\x36\n\toperation\x18\x01 \x01(\x0b\x32\x18.accord.ops.v1.OperationR\toperation\"\xe5\x02\n\rMonthlyReport\x12\x14\n\x05month\x18\x01 \x01(\tR\x05month\x12#\n\rcurrency_code\x18\x02 \x01(\tR\x0c\x63urrencyCode\x12-\n\x04\x64\x61ys\x18\x03 \x03(\x0b\x32\x19.shop.analytics.v1.MetricR\x04\x64\x61ys\x12\x35\n\x08products\x18\x04 \x03(\x0b\x32\x19.shop.analytics.v1.MetricR\x08products\x12\x37\n\tcountries\x18\x05 \x03(\x0b\x32\x19.shop.analytics.v1.MetricR\tcountries\x12\x35\n\x08statuses\x18\x06 \x03(\x0b\x32\x19.shop.analytics.v1.MetricR\x08statuses\x12\x43\n\x0c\x63ompleteness\x18\x07 \x01(\x0b\x32\x1f.shop.analytics.v1.CompletenessR\x0c\x63ompleteness\"d\n\x10ListViewsRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\"j\n\x11ListViewsResponse\x12-\n\x05views\x18\x01 \x03(\x0b\x32\x17.shop.analytics.v1.ViewR\x05views\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"C\n\x0eGetViewRequest\x12\x31\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,63}$R\x04name\">\n\x0fGetViewResponse\x12+\n\x04view\x18\x01 \x01(\x0b\x32\x17.shop.analytics.v1.ViewR\x04view\"G\n\x12RebuildViewRequest\x12\x31\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,63}$R\x04name\"B\n\x13RebuildViewResponse\x12+\n\x04view\x18\x01 \x01(\x0b\x32\x17.shop.analytics.v1.ViewR\x04view*\x91\x01\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44IMENSION_HOUR\x10\x01\x12\x11\n\rDIMENSION_DAY\x10\x02\x12\x15\n\x11\x44IMENSION_PRODUCT\x10\x03\x12\x15\n\x11\x44IMENSION_COUNTRY\x10\x04\x12\x14\n\x10\x44IMENSION_STATUS\x10\x05*q\n\tViewState\x12\x1a\n\x16VIEW_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10VIEW_STATE_READY\x10\x01\x12\x17\n\x13VIEW_STATE_BUILDING\x10\x02\x12\x19\n\x15VIEW_STATE_REBUILDING\x10\x03\x32\x92\x06\n\x10\x41nalyticsService\x12\x64\n\x0cQueryMetrics\x12&.shop.analytics.v1.QueryMetricsRequest\x1a\'.shop.analytics.v1.QueryMetricsResponse\"\x03\x90\x02\x01\x12\xbb\x01\n\x0cWatchMetrics\x12&.shop.analytics.v1.WatchMetricsRequest\x1a\'.shop.analytics.v1.WatchMetricsResponse\"X\x90\x02\x01\x92\xf4\x18QZ\x1a\n\x0e\x61\x66ter_revision\x12\x08revisionb\r\n\x03\x08\x90\x1c\x12\x02\x08Z\x1a\x02\x08\x1er\x12REVISION_IN_FUTUREr\x10TOO_MANY_METRICS0\x01\x12\x84\x01\n\x0eGenerateReport\x12(.shop.analytics.v1.GenerateReportRequest\x1a).shop.analytics.v1.GenerateReportResponse\"\x1d\x92\xf4\x18\x19j\x02\x08\x01r\x13TOO_MANY_OPERATIONS\x12[\n\tListViews\x12#.shop.analytics.v1.ListViewsRequest\x1a$.shop.analytics.v1.ListViewsResponse\"\x03\x90\x02\x01\x12U\n\x07GetView\x12!.shop.analytics.v1.GetViewRequest\x1a\".shop.analytics.v1.GetViewResponse\"\x03\x90\x02\x01\x12\x66\n\x0bRebuildView\x12%.shop.analytics.v1.RebuildViewRequest\x1a&.shop.analytics.v1.RebuildViewResponse\"\x08\x92\xf4\x18\x04j\x02\x08\x01\x1a\x37\x92\xf4\x18\x33\n\x0eteam-analytics\x12!\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x02\x08\x03:\x01*x\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +52,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHMETRICSREQUEST'].fields_by_name['end_time']._serialized_options = b'\272H\225\001\272\001\221\001\n\016end_time.range\022(must lie between the years 2000 and 2100\032Uthis >= timestamp(\'2000-01-01T00:00:00Z\') && this < timestamp(\'2100-01-01T00:00:00Z\')'
   _globals['_WATCHMETRICSREQUEST'].fields_by_name['after_revision']._loaded_options = None
   _globals['_WATCHMETRICSREQUEST'].fields_by_name['after_revision']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_GENERATEREPORTREQUEST'].fields_by_name['month']._loaded_options = None
+  _globals['_GENERATEREPORTREQUEST'].fields_by_name['month']._serialized_options = b'\272H r\0362\034^20[0-9]{2}-(0[1-9]|1[0-2])$'
+  _globals['_GENERATEREPORTREQUEST'].fields_by_name['currency_code']._loaded_options = None
+  _globals['_GENERATEREPORTREQUEST'].fields_by_name['currency_code']._serialized_options = b'\272H\016r\0142\n^[A-Z]{3}$'
   _globals['_LISTVIEWSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTVIEWSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\364\003(\000'
   _globals['_LISTVIEWSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -65,46 +70,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANALYTICSSERVICE'].methods_by_name['QueryMetrics']._serialized_options = b'\220\002\001'
   _globals['_ANALYTICSSERVICE'].methods_by_name['WatchMetrics']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['WatchMetrics']._serialized_options = b'\220\002\001\222\364\030QZ\032\n\016after_revision\022\010revisionb\r\n\003\010\220\034\022\002\010Z\032\002\010\036r\022REVISION_IN_FUTUREr\020TOO_MANY_METRICS'
+  _globals['_ANALYTICSSERVICE'].methods_by_name['GenerateReport']._loaded_options = None
+  _globals['_ANALYTICSSERVICE'].methods_by_name['GenerateReport']._serialized_options = b'\222\364\030\031j\002\010\001r\023TOO_MANY_OPERATIONS'
   _globals['_ANALYTICSSERVICE'].methods_by_name['ListViews']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['ListViews']._serialized_options = b'\220\002\001'
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetView']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetView']._serialized_options = b'\220\002\001'
   _globals['_ANALYTICSSERVICE'].methods_by_name['RebuildView']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['RebuildView']._serialized_options = b'\222\364\030\004j\002\010\001'
-  _globals['_DIMENSION']._serialized_start=3239
-  _globals['_DIMENSION']._serialized_end=3384
-  _globals['_VIEWSTATE']._serialized_start=3386
-  _globals['_VIEWSTATE']._serialized_end=3499
-  _globals['_METRIC']._serialized_start=114
-  _globals['_METRIC']._serialized_end=306
-  _globals['_FUNNEL']._serialized_start=309
-  _globals['_FUNNEL']._serialized_end=525
-  _globals['_COMPLETENESS']._serialized_start=527
-  _globals['_COMPLETENESS']._serialized_end=623
-  _globals['_VIEW']._serialized_start=626
-  _globals['_VIEW']._serialized_end=1031
-  _globals['_REBUILD']._serialized_start=1034
-  _globals['_REBUILD']._serialized_end=1186
-  _globals['_QUERYMETRICSREQUEST']._serialized_start=1189
-  _globals['_QUERYMETRICSREQUEST']._serialized_end=1794
-  _globals['_QUERYMETRICSRESPONSE']._serialized_start=1797
-  _globals['_QUERYMETRICSRESPONSE']._serialized_end=1981
-  _globals['_WATCHMETRICSREQUEST']._serialized_start=1984
-  _globals['_WATCHMETRICSREQUEST']._serialized_end=2555
-  _globals['_WATCHMETRICSRESPONSE']._serialized_start=2558
-  _globals['_WATCHMETRICSRESPONSE']._serialized_end=2752
-  _globals['_LISTVIEWSREQUEST']._serialized_start=2754
-  _globals['_LISTVIEWSREQUEST']._serialized_end=2854
-  _globals['_LISTVIEWSRESPONSE']._serialized_start=2856
-  _globals['_LISTVIEWSRESPONSE']._serialized_end=2962
-  _globals['_GETVIEWREQUEST']._serialized_start=2964
-  _globals['_GETVIEWREQUEST']._serialized_end=3031
-  _globals['_GETVIEWRESPONSE']._serialized_start=3033
-  _globals['_GETVIEWRESPONSE']._serialized_end=3095
-  _globals['_REBUILDVIEWREQUEST']._serialized_start=3097
-  _globals['_REBUILDVIEWREQUEST']._serialized_end=3168
-  _globals['_REBUILDVIEWRESPONSE']._serialized_start=3170
-  _globals['_REBUILDVIEWRESPONSE']._serialized_end=3236
-  _globals['_ANALYTICSSERVICE']._serialized_start=3502
-  _globals['_ANALYTICSSERVICE']._serialized_end=4153
+  _globals['_DIMENSION']._serialized_start=3853
+  _globals['_DIMENSION']._serialized_end=3998
+  _globals['_VIEWSTATE']._serialized_start=4000
+  _globals['_VIEWSTATE']._serialized_end=4113
+  _globals['_METRIC']._serialized_start=145
+  _globals['_METRIC']._serialized_end=337
+  _globals['_FUNNEL']._serialized_start=340
+  _globals['_FUNNEL']._serialized_end=556
+  _globals['_COMPLETENESS']._serialized_start=558
+  _globals['_COMPLETENESS']._serialized_end=654
+  _globals['_VIEW']._serialized_start=657
+  _globals['_VIEW']._serialized_end=1062
+  _globals['_REBUILD']._serialized_start=1065
+  _globals['_REBUILD']._serialized_end=1217
+  _globals['_QUERYMETRICSREQUEST']._serialized_start=1220
+  _globals['_QUERYMETRICSREQUEST']._serialized_end=1825
+  _globals['_QUERYMETRICSRESPONSE']._serialized_start=1828
+  _globals['_QUERYMETRICSRESPONSE']._serialized_end=2012
+  _globals['_WATCHMETRICSREQUEST']._serialized_start=2015
+  _globals['_WATCHMETRICSREQUEST']._serialized_end=2586
+  _globals['_WATCHMETRICSRESPONSE']._serialized_start=2589
+  _globals['_WATCHMETRICSRESPONSE']._serialized_end=2783
+  _globals['_GENERATEREPORTREQUEST']._serialized_start=2786
+  _globals['_GENERATEREPORTREQUEST']._serialized_end=2924
+  _globals['_GENERATEREPORTRESPONSE']._serialized_start=2926
+  _globals['_GENERATEREPORTRESPONSE']._serialized_end=3006
+  _globals['_MONTHLYREPORT']._serialized_start=3009
+  _globals['_MONTHLYREPORT']._serialized_end=3366
+  _globals['_LISTVIEWSREQUEST']._serialized_start=3368
+  _globals['_LISTVIEWSREQUEST']._serialized_end=3468
+  _globals['_LISTVIEWSRESPONSE']._serialized_start=3470
+  _globals['_LISTVIEWSRESPONSE']._serialized_end=3576
+  _globals['_GETVIEWREQUEST']._serialized_start=3578
+  _globals['_GETVIEWREQUEST']._serialized_end=3645
+  _globals['_GETVIEWRESPONSE']._serialized_start=3647
+  _globals['_GETVIEWRESPONSE']._serialized_end=3709
+  _globals['_REBUILDVIEWREQUEST']._serialized_start=3711
+  _globals['_REBUILDVIEWREQUEST']._serialized_end=3782
+  _globals['_REBUILDVIEWRESPONSE']._serialized_start=3784
+  _globals['_REBUILDVIEWRESPONSE']._serialized_end=3850
+  _globals['_ANALYTICSSERVICE']._serialized_start=4116
+  _globals['_ANALYTICSSERVICE']._serialized_end=4902
 # @@protoc_insertion_point(module_scope)

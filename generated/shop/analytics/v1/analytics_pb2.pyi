@@ -5,6 +5,7 @@ Analytics: revenue, counts and the funnel of orders, per hour, day, product,
 country and status.
 """
 
+from accord.ops.v1 import operation_pb2 as _operation_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -470,6 +471,114 @@ class WatchMetricsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchMetricsResponse: _TypeAlias = WatchMetricsResponse  # noqa: Y015
+
+@_typing.final
+class GenerateReportRequest(_message.Message):
+    """Request of GenerateReport."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONTH_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    month: _builtins.str
+    """The month (UTC) in which orders were placed, e.g. "2026-11"; not one that
+    has not begun.
+    """
+    currency_code: _builtins.str
+    """ISO 4217 code of the amounts."""
+    def __init__(
+        self,
+        *,
+        month: _builtins.str = ...,
+        currency_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "month", b"month"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateReportRequest: _TypeAlias = GenerateReportRequest  # noqa: Y015
+
+@_typing.final
+class GenerateReportResponse(_message.Message):
+    """Response of GenerateReport."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> _operation_pb2.Operation:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        operation: _operation_pb2.Operation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateReportResponse: _TypeAlias = GenerateReportResponse  # noqa: Y015
+
+@_typing.final
+class MonthlyReport(_message.Message):
+    """What became of the orders of a month, in one currency; as of one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONTH_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    PRODUCTS_FIELD_NUMBER: _builtins.int
+    COUNTRIES_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    COMPLETENESS_FIELD_NUMBER: _builtins.int
+    month: _builtins.str
+    """The month."""
+    currency_code: _builtins.str
+    """The currency."""
+    @_builtins.property
+    def days(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
+        """The days with orders, in order."""
+
+    @_builtins.property
+    def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
+        """The products, those with the highest revenue first; the first 5,000."""
+
+    @_builtins.property
+    def countries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
+        """The countries."""
+
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
+        """Where the orders stand."""
+
+    @_builtins.property
+    def completeness(self) -> Global___Completeness:
+        """How complete the view was."""
+
+    def __init__(
+        self,
+        *,
+        month: _builtins.str = ...,
+        currency_code: _builtins.str = ...,
+        days: _abc.Iterable[Global___Metric] | None = ...,
+        products: _abc.Iterable[Global___Metric] | None = ...,
+        countries: _abc.Iterable[Global___Metric] | None = ...,
+        statuses: _abc.Iterable[Global___Metric] | None = ...,
+        completeness: Global___Completeness | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completeness", b"completeness"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completeness", b"completeness", "countries", b"countries", "currency_code", b"currency_code", "days", b"days", "month", b"month", "products", b"products", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MonthlyReport: _TypeAlias = MonthlyReport  # noqa: Y015
 
 @_typing.final
 class ListViewsRequest(_message.Message):

@@ -47,6 +47,11 @@ class AnalyticsServiceStub:
                 request_serializer=shop_dot_analytics_dot_v1_dot_analytics__pb2.WatchMetricsRequest.SerializeToString,
                 response_deserializer=shop_dot_analytics_dot_v1_dot_analytics__pb2.WatchMetricsResponse.FromString,
                 _registered_method=True)
+        self.GenerateReport = channel.unary_unary(
+                '/shop.analytics.v1.AnalyticsService/GenerateReport',
+                request_serializer=shop_dot_analytics_dot_v1_dot_analytics__pb2.GenerateReportRequest.SerializeToString,
+                response_deserializer=shop_dot_analytics_dot_v1_dot_analytics__pb2.GenerateReportResponse.FromString,
+                _registered_method=True)
         self.ListViews = channel.unary_unary(
                 '/shop.analytics.v1.AnalyticsService/ListViews',
                 request_serializer=shop_dot_analytics_dot_v1_dot_analytics__pb2.ListViewsRequest.SerializeToString,
@@ -93,6 +98,16 @@ class AnalyticsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GenerateReport(self, request, context):
+        """Begins the report of a month: a job, whose result is a MonthlyReport. It
+        waits until the view has every event that was received when it was asked for.
+
+        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (TOO_MANY_OPERATIONS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListViews(self, request, context):
         """Lists the views.
 
@@ -133,6 +148,11 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.WatchMetrics,
                     request_deserializer=shop_dot_analytics_dot_v1_dot_analytics__pb2.WatchMetricsRequest.FromString,
                     response_serializer=shop_dot_analytics_dot_v1_dot_analytics__pb2.WatchMetricsResponse.SerializeToString,
+            ),
+            'GenerateReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GenerateReport,
+                    request_deserializer=shop_dot_analytics_dot_v1_dot_analytics__pb2.GenerateReportRequest.FromString,
+                    response_serializer=shop_dot_analytics_dot_v1_dot_analytics__pb2.GenerateReportResponse.SerializeToString,
             ),
             'ListViews': grpc.unary_unary_rpc_method_handler(
                     servicer.ListViews,
@@ -207,6 +227,33 @@ class AnalyticsService:
             '/shop.analytics.v1.AnalyticsService/WatchMetrics',
             shop_dot_analytics_dot_v1_dot_analytics__pb2.WatchMetricsRequest.SerializeToString,
             shop_dot_analytics_dot_v1_dot_analytics__pb2.WatchMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GenerateReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.analytics.v1.AnalyticsService/GenerateReport',
+            shop_dot_analytics_dot_v1_dot_analytics__pb2.GenerateReportRequest.SerializeToString,
+            shop_dot_analytics_dot_v1_dot_analytics__pb2.GenerateReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

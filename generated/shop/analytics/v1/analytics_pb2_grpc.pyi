@@ -36,6 +36,12 @@ class AnalyticsServiceStub:
     Errors: INVALID_ARGUMENT; OUT_OF_RANGE (REVISION_IN_FUTURE);
     FAILED_PRECONDITION (TOO_MANY_METRICS, more than 1,000).
     """
+    GenerateReport: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GenerateReportRequest, _analytics_pb2.GenerateReportResponse]
+    """Begins the report of a month: a job, whose result is a MonthlyReport. It
+    waits until the view has every event that was received when it was asked for.
+
+    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (TOO_MANY_OPERATIONS).
+    """
     ListViews: _aio.UnaryUnaryMultiCallable[_analytics_pb2.ListViewsRequest, _analytics_pb2.ListViewsResponse]
     """Lists the views.
 
@@ -84,6 +90,18 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT; OUT_OF_RANGE (REVISION_IN_FUTURE);
         FAILED_PRECONDITION (TOO_MANY_METRICS, more than 1,000).
+        """
+
+    @_abc_1.abstractmethod
+    def GenerateReport(
+        self,
+        request: _analytics_pb2.GenerateReportRequest,
+        context: _aio.ServicerContext[_analytics_pb2.GenerateReportRequest, _abc.Awaitable[_analytics_pb2.GenerateReportResponse]],
+    ) -> _abc.Awaitable[_analytics_pb2.GenerateReportResponse]:
+        """Begins the report of a month: a job, whose result is a MonthlyReport. It
+        waits until the view has every event that was received when it was asked for.
+
+        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (TOO_MANY_OPERATIONS).
         """
 
     @_abc_1.abstractmethod
