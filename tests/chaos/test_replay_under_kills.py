@@ -31,6 +31,8 @@ VICTIMS: Final = (
     "customers",
     "orders",
     "notifications",
+    "accounting",
+    "analytics",
     "inventory",
     "payments",
 )

@@ -18,7 +18,10 @@ from tests.shopctl.support.processes import descendants, runs
 from tests.shopctl.support.shop import Shop
 from tests.support.wait import DEADLINE, until_sync
 
-FEW = ("--except", "payments,inventory,shipping,notifications,customers,sandbox")
+FEW = (
+    "--except",
+    "payments,inventory,shipping,notifications,customers,analytics,accounting,sandbox",
+)
 """Leaves the broker and orders."""
 
 

@@ -71,7 +71,7 @@ def test_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "left_out", [["analytics"], ["Orders"], ["broker", *topology.SERVICES.keys()]]
+    "left_out", [["warehouse"], ["Orders"], ["broker", *topology.SERVICES.keys()]]
 )
 def test_nonsense_is_refused(left_out: list[str]) -> None:
     """A name that cannot be left out is a usage error."""
