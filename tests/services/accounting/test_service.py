@@ -114,8 +114,13 @@ async def publish(runtime: Runtime, *messages: events.OrderPaid | PaymentCapture
 
 
 async def test_differences_are_listed(shop: Shop, stub: AccountingServiceStub) -> None:
-    """Money that only one of the books knows of is named, and no other order waits for it."""
+    """Money that only one of the books knows of is named; an event that always fails holds up none.
+
+    The one that fails has an amount of which there is no opposite in 64 bits.
+    """
     price = Money(minor_units=499, currency_code="EUR")
+    lowest = Money(minor_units=-(2**63), currency_code="EUR")
+    await publish(shop.runtimes["payments"], PaymentCaptured(order_id=uuid7(), amount=lowest))
     stranger, believed = uuid7(), uuid7()
     await publish(shop.runtimes["payments"], PaymentCaptured(order_id=stranger, amount=price))
     await publish(shop.runtimes["orders"], events.OrderPaid(order_id=believed, amount=price))
