@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.duration_pb2 import Duration
 
 import accord
 from accord.ops.v1 import saga_pb2, work_pb2
@@ -26,7 +27,8 @@ from shop.orders.v1 import orders_pb2 as pb
 from shop.payments.v1 import payments_pb2
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
 from shop.sandbox.v1 import sandbox_pb2
-from tests.services.orders.books import ENDED, Ledger, behave, ledger, stock, updates
+from shop.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
+from tests.services.orders.books import ENDED, Ledger, ledger, stock, updates
 from tests.support.mesh_process import MeshProcess
 from tests.support.shop import Shop, order_request
 from tests.support.wait import until
@@ -158,6 +160,18 @@ class Caller(Shop):
             if accord.ServiceError.from_rpc(error).reason not in ("TOO_LATE", "ORDER_ENDED"):
                 raise
 
+    async def payment(self, order_id: str) -> "payments_pb2.PaymentState.ValueType":
+        """The state of its payment; UNSPECIFIED if there is none."""
+        request = payments_pb2.GetPaymentRequest(order_id=order_id)
+        payments = PaymentServiceStub(self.channel("payments"))
+        try:
+            answer = await self.answered(lambda: payments.GetPayment(request))
+        except grpc.RpcError as error:
+            if accord.ServiceError.from_rpc(error).reason != "NOT_FOUND":
+                raise
+            return payments_pb2.PAYMENT_STATE_UNSPECIFIED
+        return answer.payment.state
+
     async def gone(self, order_id: str) -> list[pb.StreamOrderUpdatesResponse]:
         """What the order was told, when it has ended and its mail is out."""
 
@@ -176,10 +190,6 @@ class Caller(Shop):
             if path not in self._mails:  # Once it is there, it stays as it is.
                 self._mails[path] = path.read_text()
         return sum(order_id in text for text in self._mails.values())
-
-    def ended(self, seen: list[pb.StreamOrderUpdatesResponse]) -> None:
-        """Count an order that has ended."""
-        self.confirmed += seen[-1].status == pb.ORDER_STATUS_CONFIRMED
 
     async def serving(self) -> None:
         """Wait until everybody serves again."""
@@ -207,27 +217,24 @@ class Caller(Shop):
 
             await until(none, f"the end of the work of {name}", seconds=SECONDS)
 
-    async def check(self, order_id: str, allowed: "set[pb.OrderStatus.ValueType]") -> None:
-        """Everybody's books of one order that has ended, and of the stock."""
-        seen = await self.gone(order_id)
+    async def check(
+        self,
+        order_id: str,
+        seen: list[pb.StreamOrderUpdatesResponse],
+        allowed: "frozenset[pb.OrderStatus.ValueType]",
+    ) -> None:
+        """Everybody's books of one order that has ended, and what it was told."""
         assert [update.sequence for update in seen] == list(range(1, len(seen) + 1))
         assert seen[-1].status in allowed, pb.OrderStatus.Name(seen[-1].status)
         good = seen[-1].status == pb.ORDER_STATUS_CONFIRMED
+        self.confirmed += good
 
         outside = await self.answered(lambda: ledger(self, order_id))
         assert outside.captures <= 1, "charged twice"
         wanted = Ledger(1, PRICE, 1, 1) if good else Ledger(outside.captures, 0, outside.bookings)
         assert outside == wanted
 
-        request = payments_pb2.GetPaymentRequest(order_id=order_id)
-        payments = PaymentServiceStub(self.channel("payments"))
-        try:
-            answer = await self.answered(lambda: payments.GetPayment(request))
-            state = answer.payment.state
-        except grpc.RpcError as error:
-            if accord.ServiceError.from_rpc(error).reason != "NOT_FOUND":
-                raise
-            state = payments_pb2.PAYMENT_STATE_REFUNDED
+        state = await self.payment(order_id) or payments_pb2.PAYMENT_STATE_REFUNDED
         captured = state == payments_pb2.PAYMENT_STATE_CAPTURED
         assert captured == good, payments_pb2.PaymentState.Name(state)
         settled = (payments_pb2.PAYMENT_STATE_REFUNDED, payments_pb2.PAYMENT_STATE_DECLINED)
@@ -258,16 +265,18 @@ async def declined(caller: Caller) -> str:
 
 async def cancelled(caller: Caller) -> str:
     """An order that is cancelled while its card is being charged."""
-    slow = sandbox_pb2.BEHAVIOR_DELAY
-    card = sandbox_pb2.PARTY_CARD_PROCESSOR
-    await caller.answered(lambda: behave(caller, card, slow))
-    try:
-        order_id = await caller.place()
-        await caller.cancel(order_id)
-        return order_id
-    finally:
-        normal = sandbox_pb2.BEHAVIOR_NORMAL
-        await caller.answered(lambda: behave(caller, card, normal))
+    slow = sandbox_pb2.SetBehaviorRequest(
+        party=sandbox_pb2.PARTY_CARD_PROCESSOR,
+        behavior=sandbox_pb2.BEHAVIOR_DELAY,
+        delay=Duration(seconds=1),
+        calls=1,
+    )
+    sandbox = SandboxServiceStub(caller.channel("sandbox"))
+    await caller.answered(lambda: sandbox.SetBehavior(slow))
+    order_id = await caller.place()
+    await until(lambda: caller.payment(order_id), "the charge", seconds=SECONDS)
+    await caller.cancel(order_id)
+    return order_id
 
 
 @dataclass(frozen=True, slots=True)

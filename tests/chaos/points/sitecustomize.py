@@ -29,7 +29,6 @@ IDLE = {
     "Executor.drain",
     "PostgresDatabase._tell",
     "Publisher._compare",
-    "Publisher._number",
     "migrate",
     "open_database",
     "_sweep",
@@ -84,9 +83,9 @@ async def _between(
     name: str, point: Callable[[str], None], do: Callable[[], Awaitable[Any]]
 ) -> Any:
     kind, _, what = name.partition(" ")
-    point(f"{kind} before {what}")
+    point(f"{kind} before {what}".strip())
     outcome = await do()
-    point(f"{kind} after {what}")
+    point(f"{kind} after {what}".strip())
     return outcome
 
 
