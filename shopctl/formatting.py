@@ -72,6 +72,12 @@ def to_duration(time: timedelta) -> Duration:
     return found
 
 
+def format_seconds(duration: Duration) -> str:
+    """`0.25 s`, `12.3 s`, `120 s`."""
+    seconds = duration.ToNanoseconds() / 1e9
+    return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
+
+
 def enum_name(known: Iterable[tuple[str, int]], number: int) -> str:
     """`PENDING` for ORDER_STATUS_PENDING; the number of one that this version does not know.
 

@@ -9,17 +9,19 @@ from accord.ops.v1.mesh_pb2 import ClearFaultRequest, Fault, InjectFaultRequest
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from accord.v1.policy_pb2 import StatusCode
 from shopctl.client import Shop, with_shop
-from shopctl.commands.mesh import print_method
+from shopctl.commands.mesh import print_method, read_state
 from shopctl.errors import CommandError, ExitCode
-from shopctl.formatting import to_duration
+from shopctl.formatting import Columns, enum_name, format_seconds, to_duration
 from shopctl.options import (
     NO_AGE,
+    AnyServiceOption,
     MethodArgument,
     ReasonOption,
     ThroughOption,
     parse_duration,
     service_of,
 )
+from shopctl.supervisor.programs import SERVICES
 
 app = typer.Typer(
     name="fault",
@@ -28,6 +30,8 @@ app = typer.Typer(
 )
 
 ALL: Final = 100
+
+COLUMNS: Final = Columns(SERVICE=13, METHOD=52, FAULT=30, LEFT=-6, WHO=10, REASON=0)
 
 
 @app.command()
@@ -86,6 +90,30 @@ async def inject(
     async with shop.calling(service) as channel:
         response = await MeshServiceStub(channel).InjectFault(request)
     print_method(shop, service, response.method)
+
+
+@app.command("list")
+@with_shop
+async def list_faults(shop: Shop, service: AnyServiceOption = None) -> None:
+    """List the faults that are injected now: where, what, for how long, by whom and why."""
+    with shop.listing("faults", COLUMNS) as row:
+        for name in [service] if service else SERVICES:
+            for each in (await read_state(shop, name, "")).methods:
+                if each.HasField("fault"):
+                    left, who = format_seconds(each.fault_ends_in), each.fault_principal
+                    cells = (name, each.method, _said(each.fault), left, who, each.fault_reason)
+                    row(each, COLUMNS.line(*cells), service=name)
+
+
+def _said(fault: Fault) -> str:
+    """`delay 2 s, 50 %; UNAVAILABLE, 10 %; guarded`."""
+    parts = []
+    if fault.delay_percent:
+        parts.append(f"delay {format_seconds(fault.delay)}, {fault.delay_percent} %")
+    if fault.abort_percent:
+        code = enum_name(StatusCode.items(), fault.abort_code).removeprefix("STATUS_CODE_")
+        parts.append(f"{code}, {fault.abort_percent} %")
+    return "; ".join([*parts, *(["guarded"] if fault.guarded else [])])
 
 
 @app.command()

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from typing import Annotated, Final
 
 import typer
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToJson
 
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from shopctl.client import Shop, with_shop
-from shopctl.formatting import Columns, enum_name
+from shopctl.formatting import Columns, enum_name, format_seconds
 from shopctl.options import AnyServiceOption
 from shopctl.supervisor.programs import SERVICES
 
@@ -67,7 +66,9 @@ def refused_cells(refused: pb.Refused) -> tuple[str, str]:
 def _lines(found: pb.GetStateResponse) -> Iterator[str]:
     for breaker in found.breakers:
         position = enum_name(pb.BreakerPosition.items(), breaker.position)
-        left = f" for {_seconds(breaker.open_for)}" if breaker.open_for.ToNanoseconds() else ""
+        left = (
+            f" for {format_seconds(breaker.open_for)}" if breaker.open_for.ToNanoseconds() else ""
+        )
         yield (
             f"breaker  {breaker.target}  {breaker.method}  {position}{left},"
             f" {breaker.failures} of {breaker.calls} failed"
@@ -78,7 +79,7 @@ def _lines(found: pb.GetStateResponse) -> Iterator[str]:
             f" {budget.retries} made in {budget.calls} calls"
         )
     for hedge in found.hedges:
-        after = f"after {_seconds(hedge.delay)}" if hedge.HasField("delay") else "not yet"
+        after = f"after {format_seconds(hedge.delay)}" if hedge.HasField("delay") else "not yet"
         yield (
             f"hedge    {hedge.target}  {hedge.method}  {after},"
             f" {hedge.sent} sent, {hedge.refused} refused by the budget"
@@ -94,11 +95,11 @@ def _differences(method: pb.Method) -> Iterator[str]:
     if method.HasField("override"):
         yield f"{_source(method.source)} {_json(method.override)}"
     if method.HasField("fault"):
-        yield f"fault {_json(method.fault)} for {_seconds(method.fault_ends_in)}"
+        yield f"fault {_json(method.fault)} for {format_seconds(method.fault_ends_in)}"
 
 
 def _limit(limit: pb.Limit) -> str:
-    overloaded = f"overloaded by {_seconds(limit.delay)}; " if limit.overloaded else ""
+    overloaded = f"overloaded by {format_seconds(limit.delay)}; " if limit.overloaded else ""
     return (
         f"{overloaded}{limit.in_flight} calls at work, {limit.queued} waiting;"
         f" {limit.streams} of {limit.stream_limit} streams open"
@@ -111,8 +112,3 @@ def _source(source: int) -> str:
 
 def _json(message: pb.Override | pb.Fault) -> str:
     return MessageToJson(message, indent=None, preserving_proto_field_name=True)
-
-
-def _seconds(duration: Duration) -> str:
-    seconds = duration.ToNanoseconds() / 1e9
-    return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.3g} s"

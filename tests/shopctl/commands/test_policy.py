@@ -24,6 +24,7 @@ from tests.support.wait import until
 GET = "shop.customers.v1.CustomerService/GetCustomer"
 LIST = "shop.customers.v1.CustomerService/ListCustomers"
 OVERRIDE = '{"policy": {"timeout": "1.500s"}, "dark": ["DARK_POLICY_CACHE"]}'
+WHOSE = ("--service", "customers")
 WHY = ("--reason", "slow database")
 
 
@@ -108,8 +109,16 @@ async def test_a_fault_comes_and_goes(shop: Shop) -> None:
     assert '"abort_code": "STATUS_CODE_DATA_LOSS"' in text
     assert re.search(r" for (2[0-9]{2}|300) s", text)
 
+    heading, row = (await output(shop, "fault", "list", *WHOSE)).splitlines()
+    assert heading.split() == ["SERVICE", "METHOD", "FAULT", "LEFT", "WHO", "REASON"]
+    said = r"delay 0\.001 s, 100 %; DATA_LOSS, 100 % +\d+ s  anonymous   slow database"
+    assert re.fullmatch(rf"customers +{LIST} +{said}", row)
+    (listed,) = await objects(shop, "fault", "list", *WHOSE)
+    assert (listed["method"], listed["fault_principal"]) == (LIST, "anonymous")
+
     text = await output(shop, "fault", "clear", LIST, *WHY)
     assert "fault" not in text
+    assert (await run(shop, "fault", "list", *WHOSE)).error == "no faults found\n"
     assert await _list(shop) is grpc.StatusCode.OK
     done = [record["method"] for record in await objects(shop, "audit", "--service", "customers")]
     service = "accord.ops.v1.MeshService"
@@ -129,7 +138,8 @@ async def test_state_of_the_mesh(shop: Shop) -> None:
     assert (breaker["target"], breaker["method"]) == ("customers", LIST)
     assert breaker["position"] == "BREAKER_POSITION_CLOSED"
     text = await output(shop, "mesh", "--service", "orders")
-    assert f"  breaker  customers  {LIST}  CLOSED, 0 of 1 failed\n" in text
+    # The window of a breaker may have passed on a slow machine.
+    assert re.search(rf"  breaker  customers  {LIST}  CLOSED, 0 of [01] failed\n", text)
     assert "  budget   customers  " in text
     assert "streams open" in text
 
