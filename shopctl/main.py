@@ -74,7 +74,10 @@ def _options(
 def main() -> None:
     """Runs the command line. Every error is one line; `SHOPCTL_DEBUG=1` shows the traceback."""
     try:
-        command_line(*sys.argv[1:2])(prog_name="shopctl")
+        # A shell that completes a command has the line in its environment.
+        line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS") or ""
+        words = line.split() if "_SHOPCTL_COMPLETE" in os.environ else sys.argv
+        command_line(*words[1:2])(prog_name="shopctl")
     except CommandError as error:
         _end(str(error), error.code)
     except Exception as error:

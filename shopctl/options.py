@@ -1,8 +1,10 @@
 """Options and arguments that several commands share, and what they are checked with."""
 
+import pkgutil
 import re
 import uuid
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -77,6 +79,25 @@ def service_of(method: str) -> str:
     return name
 
 
+def complete_service(incomplete: str) -> list[str]:
+    """The services that a word may become, for the shell."""
+    return [name for name in SERVICES if name.startswith(incomplete)]
+
+
+def complete_method(incomplete: str) -> list[str]:
+    """The methods of the shop's contracts that a word may become, for the shell."""
+    import shop  # only what completes a word waits for all contracts
+
+    return [
+        name
+        for module in pkgutil.walk_packages(shop.__path__, "shop.")
+        if module.name.endswith("_pb2")
+        for service in import_module(module.name).DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+        if (name := f"{service.full_name}/{method.name}").startswith(incomplete)
+    ]
+
+
 HomeOption = Annotated[
     Path,
     typer.Option("--home", envvar="MESH_HOME", help="Folder with the state of the shop."),
@@ -120,13 +141,21 @@ CountryOption = Annotated[
     str, typer.Option("--country", metavar="CC", help="ISO 3166 code of two letters, e.g. DE.")
 ]
 ServiceOption = Annotated[
-    str, typer.Option("--service", callback=_check_service, metavar="NAME", help="Whose.")
+    str,
+    typer.Option(
+        "--service",
+        callback=_check_service,
+        autocompletion=complete_service,
+        metavar="NAME",
+        help="Whose.",
+    ),
 ]
 AnyServiceOption = Annotated[
     str | None,
     typer.Option(
         "--service",
         callback=_check_service,
+        autocompletion=complete_service,
         metavar="NAME",
         show_default="every service",
         help="Of this service only.",
@@ -134,13 +163,18 @@ AnyServiceOption = Annotated[
 ]
 MethodArgument = Annotated[
     str,
-    typer.Argument(metavar="METHOD", help="Full name, e.g. shop.orders.v1.OrderService/GetOrder."),
+    typer.Argument(
+        autocompletion=complete_method,
+        metavar="METHOD",
+        help="Full name, e.g. shop.orders.v1.OrderService/GetOrder.",
+    ),
 ]
 ThroughOption = Annotated[
     str | None,
     typer.Option(
         "--through",
         callback=_check_service,
+        autocompletion=complete_service,
         metavar="NAME",
         show_default="the one that serves the method",
         help="The process that is asked to do it.",

@@ -30,8 +30,13 @@ app = typer.Typer(
 )
 
 ALL: Final = 100
+CODES: Final = {name.removeprefix("STATUS_CODE_"): code for name, code in StatusCode.items()}
 
 COLUMNS: Final = Columns(SERVICE=13, METHOD=52, FAULT=30, LEFT=-6, WHO=10, REASON=0)
+
+
+def _complete_code(incomplete: str) -> list[str]:
+    return [name for name, number in CODES.items() if number and name.startswith(incomplete)]
 
 
 @app.command()
@@ -51,7 +56,12 @@ async def inject(
     ] = ALL,
     abort: Annotated[
         str,
-        typer.Option(metavar="CODE", show_default="none", help="A status code: UNAVAILABLE."),
+        typer.Option(
+            autocompletion=_complete_code,
+            metavar="CODE",
+            show_default="none",
+            help="A status code: UNAVAILABLE.",
+        ),
     ] = "",
     abort_percent: Annotated[
         int, typer.Option(min=0, max=ALL, help="Share of calls that are aborted.")
@@ -71,8 +81,7 @@ async def inject(
     Exit code: 0 it is in force, 5 it is refused.
     """
     service = through or service_of(method)
-    codes = {name.removeprefix("STATUS_CODE_"): number for name, number in StatusCode.items()}
-    code = codes.get(abort.upper(), StatusCode.STATUS_CODE_OK_UNSPECIFIED)
+    code = CODES.get(abort.upper(), StatusCode.STATUS_CODE_OK_UNSPECIFIED)
     if abort and not code:
         raise CommandError(f"--abort {abort!r} is not the code of a failure", ExitCode.USAGE)
     fault = Fault(

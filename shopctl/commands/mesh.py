@@ -10,7 +10,7 @@ from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from shopctl.client import Shop, with_shop
 from shopctl.formatting import Columns, enum_name, format_seconds
-from shopctl.options import AnyServiceOption
+from shopctl.options import AnyServiceOption, complete_method
 from shopctl.supervisor.programs import SERVICES
 
 COLUMNS: Final = Columns(SERVICE=13, METHOD=52, POLICY=0)
@@ -27,6 +27,7 @@ async def mesh(
         str,
         typer.Option(
             "--method",
+            autocompletion=complete_method,
             metavar="PREFIX",
             show_default="all",
             help="Only methods whose full name begins so.",

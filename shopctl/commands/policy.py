@@ -15,6 +15,7 @@ from shopctl.options import (
     MethodArgument,
     ReasonOption,
     ThroughOption,
+    complete_method,
     service_of,
 )
 from shopctl.supervisor.programs import SERVICES
@@ -31,7 +32,13 @@ app = typer.Typer(
 async def get(
     shop: Shop,
     method: Annotated[
-        str, typer.Argument(metavar="[METHOD]", show_default="all", help="Only of this method.")
+        str,
+        typer.Argument(
+            autocompletion=complete_method,
+            metavar="[METHOD]",
+            show_default="all",
+            help="Only of this method.",
+        ),
     ] = "",
     service: AnyServiceOption = None,
 ) -> None:
