@@ -81,6 +81,10 @@ def explain(error: "grpc.RpcError", service: str, address: str, key: str = "") -
     if code in _REFUSALS:
         details = "; ".join(f"{v.field}: {v.description}" for v in failure.violations)
         text = details or failure.message
+        if failure.reason == "OVERRIDE_REFUSED":
+            why = "; ".join(violation.description for violation in failure.violations)
+            text = f"{service} refuses the override: {why} (OVERRIDE_REFUSED)"
+            return CommandError(text, ExitCode.REFUSED)
         return CommandError(f"{service} refused: {failure.reason}: {text}", ExitCode.REFUSED)
     again = "" if failure.retry_after is None else f"; try again in {failure.retry_after:.1f} s"
     return CommandError(f"{service} failed: {failure.reason}: {failure.message}{again}")

@@ -60,6 +60,12 @@ async def answer() -> AsyncIterator[tuple[Answer, Channel]]:
             ExitCode.REFUSED,
             "orders refused: INVALID_ARGUMENT: email: must be an address; name: is empty",
         ),
+        (
+            InvalidArgument("OVERRIDE_REFUSED", ("override", "a timeout of 1 s is below 2 s")),
+            "",
+            ExitCode.REFUSED,
+            "orders refuses the override: a timeout of 1 s is below 2 s (OVERRIDE_REFUSED)",
+        ),
         (Unavailable("BUSY"), "k7", ExitCode.UNKNOWN_OUTCOME, "repeat the command with --key k7"),
         (Unavailable("UNAVAILABLE"), "", ExitCode.NOT_RUNNING, "no answer from orders at here:1"),
         (Unavailable("BUSY"), "", ExitCode.FAILED, "orders failed: BUSY"),

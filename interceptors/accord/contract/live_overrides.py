@@ -276,7 +276,7 @@ class Overrides:
         try:
             policy = live_policy(method, merged.policy, dark, f"{top.name.lower()} policy")
         except ContractError as error:
-            raise OverrideRefused(method[1:], str(error)) from None
+            raise OverrideRefused(method[1:], error.finding) from None
         except KeyError:
             raise UnknownMethod(method[1:], "the process does not know the method") from None
         return InForce(policy, merged, top)

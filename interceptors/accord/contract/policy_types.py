@@ -24,8 +24,13 @@ class ContractError(Exception):
         self.field = field
         self.problem = problem
 
+    @property
+    def finding(self) -> str:
+        """What is wrong, whoever knows where; a problem without a field is a sentence."""
+        return f"{self.field}: {self.problem}" if self.field else self.problem
+
     def __str__(self) -> str:
-        return f"{self.file}: {self.element}: {self.field}: {self.problem}"
+        return f"{self.file}: {self.element}: {self.finding}"
 
 
 class Key(Enum):

@@ -9,7 +9,7 @@ from typing import Final
 from google.protobuf import descriptor_pool
 
 from accord.contract.names import described, meant, method_name, services
-from accord.contract.options_reader import Reader
+from accord.contract.options_reader import Reader, too_few, too_short
 from accord.contract.policy_types import ContractError, Dark, MethodPolicy
 from accord.v1 import policy_pb2
 
@@ -81,10 +81,11 @@ def live_policy(
             raise refuse(descriptor.name, "cannot be changed by live policy")
     policy = replace(Reader(found, changes, source).policy(), dark=frozenset(dark))
     shortest = min(policy.floor.timeout, method_policy(method).attempt_timeout or math.inf)
-    if (policy.attempt_timeout or math.inf) < shortest:
-        raise refuse("attempt_timeout", "must not be shorter than floor.timeout")
+    if policy.attempt_timeout is not None and policy.attempt_timeout < shortest:
+        raise refuse("", too_short("an attempt_timeout", policy.attempt_timeout, shortest))
     if Dark.RETRY in policy.dark and policy.floor.max_attempts > 1:
-        raise refuse("dark", "retries are needed for floor.max_attempts")
+        problem = too_few(1, policy.floor.max_attempts)
+        raise refuse("", f"in dark mode no retry is made, and {problem}")
     return policy
 
 

@@ -114,7 +114,7 @@ async def test_override_is_refused() -> None:
             grpc.StatusCode.INVALID_ARGUMENT,
             "OVERRIDE_REFUSED",
         )
-        assert "floor.timeout" in error.violations[0].description
+        assert "below the contract's floor of 1 s" in error.violations[0].description
         strange = pb.SetOverrideRequest(method="a.B/C", override=timeout(1))
         error = await failure(found.operator.SetOverride(strange))
         assert error.code is grpc.StatusCode.NOT_FOUND

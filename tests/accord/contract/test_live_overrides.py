@@ -88,8 +88,8 @@ def test_layers() -> None:
         ('{"dark": ["DARK_POLICY_UNSPECIFIED"]}', "dark"),
         ("[" * 5000, "does not parse"),
         ('{"policy": {"timeout": "0s"}}', "timeout: must be longer than zero"),
-        ('{"policy": {"timeout": "0.5s"}}', "floor.timeout"),
-        ('{"policy": {"retry": {"maxAttempts": 1}}}', "floor.max_attempts"),
+        ('{"policy": {"timeout": "0.5s"}}', "of 0.5 s is below the contract's floor of 1 s"),
+        ('{"policy": {"retry": {"maxAttempts": 1}}}', "a single attempt is below"),
         ('{"policy": {"retry": {"maxAttempts": 99}}}', "retry.max_attempts"),
         ('{"policy": {"floor": {}}}', "floor: cannot be changed"),
         ('{"policy": {"allow": ["*"]}}', "allow: cannot be changed"),
@@ -97,8 +97,8 @@ def test_layers() -> None:
         ('{"policy": {"maxDepth": 9}}', "max_depth"),
         ('{"policy": {"limit": {"rate": {"perSecond": "NaN"}}}}', "limit.rate.per_second"),
         ('{"policy": {"breaker": {"failurePercent": 101}}}', "breaker.failure_percent"),
-        ('{"policy": {"attemptTimeout": "0.9s"}}', "attempt_timeout: must not be shorter than"),
-        ('{"dark": ["DARK_POLICY_RETRY"]}', "dark: retries are needed"),
+        ('{"policy": {"attemptTimeout": "0.9s"}}', "an attempt_timeout of 0.9 s is below"),
+        ('{"dark": ["DARK_POLICY_RETRY"]}', "no retry is made, and a single attempt is below"),
         ('{"policy": {"cache": {"ttl": "60s"}}}', "cache: only"),
     ],
 )
@@ -132,9 +132,17 @@ def test_out_of_reach(method: str, layer: Layer) -> None:
 
 
 def test_refusal_names_method_and_field() -> None:
-    """A refusal says where the override came from, for which method, and which field is wrong."""
-    with pytest.raises(OverrideRefused, match=rf"live policy: {FLOORED}: floor.timeout: "):
+    """A refusal says for which method it is, and which field is wrong."""
+    with pytest.raises(OverrideRefused, match=r"^timeout: must be longer than zero") as caught:
+        put(Overrides(), '{"policy": {"timeout": "0s"}}')
+    assert caught.value.method == FLOORED
+
+
+def test_refusal_below_the_floor_is_a_sentence() -> None:
+    """Who goes below a floor is told what he would set and what the contract allows at least."""
+    with pytest.raises(OverrideRefused) as caught:
         put(Overrides(), '{"policy": {"timeout": "0.1s"}}')
+    assert str(caught.value) == "a timeout of 0.1 s is below the contract's floor of 1 s"
 
 
 def test_no_retries_without_floor() -> None:

@@ -259,7 +259,7 @@ def test_floor_of_an_attempt() -> None:
 
     assert live("timeout { seconds: 4 }") == 1.0
     assert live("attempt_timeout { seconds: 2 }") == 2.0
-    with pytest.raises(accord.ContractError, match="attempt_timeout: "):
+    with pytest.raises(accord.ContractError, match=r"an attempt_timeout of 0.9 s is below"):
         live("attempt_timeout { nanos: 900000000 }")
 
 
