@@ -361,28 +361,15 @@ class Reader:
 
     def _floor(self, timeout: float | None, retry: RetryPolicy | None) -> FloorPolicy:
         raw = self._raw.floor
-        shortest = self._or("floor.timeout", raw, "timeout", 0.0)
+        floor = FloorPolicy(self._or("floor.timeout", raw, "timeout", 0.0), raw.max_attempts)
         attempts = retry.max_attempts if retry else 1
-        if timeout is not None and shortest > timeout:
-            if self._live is not None:
-                raise self._refuse("", too_short("a timeout", timeout, shortest))
+        if self._live is not None and (problem := floor.broken_by(timeout, attempts)):
+            raise self._refuse("", problem)
+        if timeout is not None and floor.timeout > timeout:
             raise self._refuse("floor.timeout", "must not be longer than timeout")
-        if raw.max_attempts > attempts:
-            if self._live is not None:
-                raise self._refuse("", too_few(attempts, raw.max_attempts))
+        if floor.max_attempts > attempts:
             raise self._refuse("floor.max_attempts", "must not be more than retry.max_attempts")
-        return FloorPolicy(shortest, raw.max_attempts)
-
-
-def too_short(what: str, seconds: float, floor: float) -> str:
-    """What an operator is told whose change goes below the contract's floor."""
-    return f"{what} of {seconds:g} s is below the contract's floor of {floor:g} s"
-
-
-def too_few(attempts: int, floor: int) -> str:
-    """The same of attempts."""
-    tried = "a single attempt is" if attempts == 1 else f"{attempts} attempts are"
-    return f"{tried} below the contract's floor of {floor} attempts"
+        return floor
 
 
 def merge_options(changes: Message, into: Message) -> None:

@@ -33,6 +33,17 @@ class ContractError(Exception):
         return f"{self.file}: {self.element}: {self.finding}"
 
 
+def too_short(what: str, seconds: float, floor: float) -> str:
+    """What an operator is told whose change is below the contract's floor."""
+    return f"{what} of {seconds:g} s is below the contract's floor of {floor:g} s"
+
+
+def too_few(attempts: int, floor: int) -> str:
+    """The same of attempts."""
+    tried = "a single attempt is" if attempts == 1 else f"{attempts} attempts are"
+    return f"{tried} below the contract's floor of {floor} attempts"
+
+
 class Key(Enum):
     """What makes a repeated call safe."""
 
@@ -113,6 +124,12 @@ class FloorPolicy:
 
     timeout: float = 0.0
     max_attempts: int = 0
+
+    def broken_by(self, timeout: float | None, attempts: int) -> str:
+        """What is below it, a sentence for who has changed that; empty: nothing is."""
+        if timeout is not None and timeout < self.timeout:
+            return too_short("a timeout", timeout, self.timeout)
+        return too_few(attempts, self.max_attempts) if attempts < self.max_attempts else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from typing import Final
 from google.protobuf import descriptor_pool
 
 from accord.contract.names import described, meant, method_name, services
-from accord.contract.options_reader import Reader, too_few, too_short
-from accord.contract.policy_types import ContractError, Dark, MethodPolicy
+from accord.contract.options_reader import Reader
+from accord.contract.policy_types import ContractError, Dark, MethodPolicy, too_few, too_short
 from accord.v1 import policy_pb2
 
 LIVE_FIELDS: Final = frozenset(
