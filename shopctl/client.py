@@ -84,25 +84,19 @@ class Shop:
     async def rows(
         self, service: str, stub: Stub, rpc: str, request: Any, limit: int = sys.maxsize
     ) -> AsyncIterator[Any]:
-        """Up to `limit` rows of a list that a service gives page by page."""
-        async for page in self.pages(service, stub, rpc, request, limit):
-            for row in rows_of(page):
-                yield row
+        """Up to `limit` rows of a list that a service gives page by page.
 
-    async def pages(
-        self, service: str, stub: Stub, rpc: str, request: Any, limit: int = sys.maxsize
-    ) -> AsyncIterator[Any]:
-        """The pages of such a list.
-
-        It asks and answers as all lists do: `page_size`, `page_token` and `next_page_token`, and
-        the rows in the first field.
+        A page asks and answers as all lists do: `page_size`, `page_token` and `next_page_token`,
+        and its rows in the first field.
         """
         while limit > 0:
             request.page_size = min(limit, MAX_PAGE)
             async with self.calling(service) as channel:
                 page = await getattr(stub(channel), rpc)(request)
-            yield page
-            limit -= len(rows_of(page))
+            found = getattr(page, page.DESCRIPTOR.fields_by_number[1].name)
+            for row in found:
+                yield row
+            limit -= len(found)
             request.page_token = page.next_page_token
             if not request.page_token:
                 break
@@ -157,11 +151,6 @@ class Shop:
             return topology.targets(offset or 0, elsewhere)
         except ValueError as error:
             raise CommandError(str(error), ExitCode.USAGE) from None
-
-
-def rows_of(page: Any) -> Any:
-    """The rows of a page of a list."""
-    return getattr(page, page.DESCRIPTOR.fields_by_number[1].name)
 
 
 def running_offset(home: Path, asked: int | None) -> int | None:

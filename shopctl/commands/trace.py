@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
-from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
 from accord.ops.v1 import trace_pb2 as pb
@@ -49,14 +48,6 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What a service has of a trace: all that ended after `since`, or an unknown part (zero)."""
-
-    spans: list[Recorded]
-    since: Timestamp
-
-
-@dataclass(frozen=True, slots=True)
 class Line:
     """A span at its depth below the one that caused it."""
 
@@ -74,8 +65,7 @@ async def trace(
 ) -> None:
     """Show what placing an order took, call by call and attempt by attempt, as a timeline.
 
-    Every service keeps its last 2,000 spans until it ends; no collector is needed. Of what is older
-    the trace is partial: it is said of which service, on standard error.
+    Every service keeps its last 2,000 spans until it ends; no collector is needed.
 
     Exit code: 0 shown, 5 there is no such order, or its spans are gone.
     """
@@ -97,8 +87,8 @@ async def trace(
 
 async def _print_trace(shop: Shop, found: pb.FoundTrace, *, everything: bool) -> bool:
     answers = await asyncio.gather(*(_spans(shop, name, found.trace_id) for name in SERVICES))
-    silent = [name for name, kept in zip(SERVICES, answers, strict=True) if kept is None]
-    lines = tree(span for kept in answers if kept for span in kept.spans)
+    silent = [name for name, spans in zip(SERVICES, answers, strict=True) if spans is None]
+    lines = tree(span for spans in answers for span in spans or ())
     shown = lines if everything else synchronous(lines)
     if shop.as_json:
         for line in shown:
@@ -111,31 +101,18 @@ async def _print_trace(shop: Shop, found: pb.FoundTrace, *, everything: bool) ->
             typer.echo(f"{len(lines) - len(shown)} more in the background: --all")
     if silent:
         typer.echo(f"shopctl: no answer from {', '.join(silent)}", err=True)
-    lost = [
-        f"{name} has none from before {format_time(kept.since)}"
-        for name, kept in zip(SERVICES, answers, strict=True)
-        if kept and kept.since.ToNanoseconds() > found.at.ToNanoseconds()
-    ]
-    if lost:
-        why = "the spans of a process end with it, or make room for newer ones"
-        typer.echo(
-            f"shopctl: the trace of {format_time(found.at)} is partial ({why}): {', '.join(lost)}",
-            err=True,
-        )
     return bool(shown)
 
 
-async def _spans(shop: Shop, service: str, trace_id: str) -> Kept | None:
+async def _spans(shop: Shop, service: str, trace_id: str) -> list[Recorded] | None:
     """The spans that a service still has, or None if it does not answer."""
-    request = pb.ListSpansRequest(trace_id=trace_id)
-    found = Kept([], Timestamp())
+    spans = shop.rows(
+        service, TraceServiceStub, "ListSpans", pb.ListSpansRequest(trace_id=trace_id)
+    )
     try:
-        async for page in shop.pages(service, TraceServiceStub, "ListSpans", request):
-            found.since.CopyFrom(page.kept_since)
-            found.spans.extend(Recorded(service, span) for span in page.spans)
+        return [Recorded(service, span) async for span in spans]
     except CommandError:
         return None
-    return found
 
 
 def tree(spans: Iterable[Recorded]) -> list[Line]:

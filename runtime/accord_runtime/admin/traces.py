@@ -44,11 +44,7 @@ class TraceServicer(TraceServiceServicer):
             raise InvalidArgument(("page_token", "is not a token of this list"))
         found = self._recent.of(int(request.trace_id, 16), after=int(after), most=asked.most)
         spans, token = asked.cut(found, lambda span: str(span.number))
-        return pb.ListSpansResponse(
-            spans=map(_message, spans),
-            next_page_token=token,
-            kept_since=_moment(self._recent.since),
-        )
+        return pb.ListSpansResponse(spans=map(_message, spans), next_page_token=token)
 
 
 def _traces(tx: Tx, key: str) -> list[pb.FoundTrace]:

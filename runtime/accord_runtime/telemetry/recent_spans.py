@@ -4,7 +4,6 @@ A trace can be looked at without a collector, as long as it is among the last `M
 each service it went through and none of them has been restarted.
 """
 
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,8 +45,6 @@ class RecentSpans:
     def __init__(self, size: int = MAX_SPANS) -> None:
         self._spans: deque[KeptSpan] = deque(maxlen=size)
         self._ended = 0
-        self.since = time.time_ns()
-        """All spans that have ended after this are there; nanoseconds since 1970."""
 
     def keep(self, span: "ReadableSpan") -> None:
         """Keep a span that has ended: what is needed of it, which is a fraction of its size."""
@@ -55,8 +52,6 @@ class RecentSpans:
         if context is None:
             return
         self._ended += 1
-        if len(self._spans) == self._spans.maxlen:
-            self.since = max(self.since, self._spans[0].end)
         self._spans.append(
             KeptSpan(
                 self._ended,

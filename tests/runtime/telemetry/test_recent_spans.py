@@ -32,7 +32,6 @@ def traced(recent: RecentSpans) -> trace.Tracer:
 def test_the_oldest_make_room() -> None:
     """Only so many spans are kept, the last ones, each as it ended."""
     recent = RecentSpans(size=3)
-    began = recent.since
     tracer = traced(recent)
     parent = tracer.start_span("parent")
     context = trace.set_span_in_context(parent)
@@ -44,7 +43,6 @@ def test_the_oldest_make_room() -> None:
     kept = recent.of(trace_id)
     assert [each.name for each in kept] == ["span 2", "span 3", "span 4"]
     assert [each.number for each in kept] == [3, 4, 5]
-    assert began < recent.since <= kept[0].end
     assert kept[0].parent_id == parent.get_span_context().span_id
     assert kept[0].attributes == {"number": 2}
     assert [(name, attributes) for name, _, attributes in kept[0].events] == [

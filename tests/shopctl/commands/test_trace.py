@@ -1,9 +1,6 @@
 """`shopctl order trace`, over the shop itself."""
 
 import json
-import os
-import re
-import signal
 import urllib.error
 import urllib.request
 from typing import Any
@@ -140,29 +137,6 @@ def test_the_timeline(real_shop: Shop, order: str) -> None:
 
 
 @pytest.mark.usefixtures("order")
-def test_a_trace_is_partial_after_a_restart(real_shop: Shop, order: str) -> None:
-    """Which service has lost its spans, and from when it has them, is said; the rest is shown."""
-    whole = real_shop.run("order", "trace", order, "--all", "--json")
-    assert whole.stderr == ""
-    before = real_shop.row("payments")
-    os.kill(before["pid"], signal.SIGKILL)
-
-    def back() -> bool:
-        now = real_shop.row("payments")
-        return bool(now["restarts"] > before["restarts"] and now["state"] == "serving")
-
-    until_sync(back, "payments to be started again")
-    partial = real_shop.run("order", "trace", order, "--all", "--json")
-    assert partial.returncode == ExitCode.OK
-    assert re.fullmatch(
-        r"shopctl: the trace of \S+ \S+ is partial \(.*\): payments has none from before \S+ \S+\n",
-        partial.stderr,
-    )
-    spans = [json.loads(line) for line in partial.stdout.splitlines()]
-    assert "orders" in {span["service"] for span in spans}
-    assert "payments" not in {span["service"] for span in spans}
-
-
 def test_an_unknown_order(real_shop: Shop) -> None:
     """An order that does not exist is one line, and exit code 5."""
     result = real_shop.run("order", "trace", "00000000-0000-7000-8000-000000000000")
