@@ -42,7 +42,7 @@ from accord_runtime.jobs.servicer import OperationServicer
 from accord_runtime.ports import holder
 from accord_runtime.service import Background, Runtime, Service
 from accord_runtime.settings import Addresses, Settings
-from accord_runtime.telemetry import Telemetry, logs
+from accord_runtime.telemetry import Telemetry, logs, span_store
 from accord_runtime.telemetry.metrics_endpoint import ScrapeServer
 from accord_runtime.work import ownership, table
 from accord_runtime.work.backlog import Backlog
@@ -66,6 +66,7 @@ MIGRATIONS: Final = [
     *ownership.LATER_MIGRATIONS,
     *position.LATER_MIGRATIONS,
     *command_sender.MIGRATIONS,
+    *span_store.MIGRATIONS,
 ]
 
 GRACE: Final = 5.0
@@ -108,6 +109,8 @@ async def running(
         stack.push_async_callback(database.close)
         await migrate(database, "runtime", MIGRATIONS)
         await migrate(database, service.name, service.migrations)
+        recorded = recorded or Telemetry()
+        stack.push_async_callback(recorded.spans.close, database)
 
         broker = Broker(settings)
         stack.push_async_callback(broker.close)
@@ -138,7 +141,7 @@ async def running(
             broker=broker,
             jobs=jobs.Jobs(database, executor, notifier),
             backlog=Backlog(settings.max_backlog),
-            telemetry=recorded or Telemetry(),
+            telemetry=recorded,
         )
         service.build(runtime)
         operations = OperationServicer(database, notifier, runtime.jobs)
@@ -191,6 +194,7 @@ async def running(
         background.start("live policy", lambda: overrides.follow(live_policy))
         background.start("policy file", lambda: overrides.follow(policy_file, Layer.FILE))
         background.start("sweeper", lambda: _sweep(database))
+        background.start("spans", lambda: runtime.telemetry.spans.serve(database))
         background.start("operations", runtime.jobs.serve)
         for name, work in runtime.background:
             background.start(name, work)

@@ -1,7 +1,7 @@
-"""`shopctl order trace`: who called whom, when, for how long, and what was tried again."""
+"""`shopctl order trace`: who called whom, what came of it, when, how long, and where it waited."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -19,12 +19,13 @@ from shopctl.terminal import as_text, harmless, wants_colour, width
 STATUS: Final = "rpc.response.status_code"
 ATTEMPT: Final = "accord.attempt"
 REFUSED: Final = "accord.refused"
+LAY: Final = "accord.waited"
 
 HANDLED: Final = "█"
 CALLED: Final = "▒"
 WAITED: Final = "·"
 
-_MAX_CALL: Final = 50
+_MAX_CALL: Final = 60
 _MIN_BAR: Final = 20
 _MAX_DEPTH: Final = 20
 
@@ -46,6 +47,11 @@ class Recorded:
         """Nanoseconds since 1970."""
         return self.span.end.ToNanoseconds()
 
+    @property
+    def waited(self) -> int:
+        """Nanoseconds for which what it is about lay before it began."""
+        return int(_number(self.span.attributes, LAY) * 1e9)
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -59,13 +65,13 @@ class Line:
 async def trace(
     shop: Shop,
     order_id: Annotated[str, typer.Argument(metavar="ID", help="The order.")],
-    everything: Annotated[
-        bool, typer.Option("--all", help="Also what came after it, in the background.")
+    call: Annotated[
+        bool, typer.Option("--call", help="Only what whoever placed it has waited for.")
     ] = False,
 ) -> None:
-    """Show what placing an order took, call by call and attempt by attempt, as a timeline.
+    """Show what an order took, to its mails, as a timeline: calls, attempts, events, work.
 
-    Every service keeps its last 2,000 spans until it ends; no collector is needed.
+    Every service keeps its spans, restarts included; no collector is needed.
 
     Exit code: 0 shown, 5 there is no such order, or its spans are gone.
     """
@@ -75,12 +81,11 @@ async def trace(
     if not traces:
         raise CommandError(f"there is no order {order_id}", ExitCode.REFUSED)
     printed = False
-    for each in traces if everything else traces[:1]:
-        printed |= await _print_trace(shop, each, everything=everything)
+    for each in traces[:1] if call else traces:
+        printed |= await _print_trace(shop, each, everything=not call)
     if not printed:
         raise CommandError(
-            f"no service has spans of order {order_id} any more: they keep the last 2,000 each,"
-            " until they end",
+            f"no service has spans of order {order_id} any more: they keep some, for some days",
             ExitCode.REFUSED,
         )
 
@@ -97,8 +102,8 @@ async def _print_trace(shop: Shop, found: pb.FoundTrace, *, everything: bool) ->
         events = ", ".join(name.rpartition(".")[2] for name in found.event_types)
         typer.echo(f"trace {found.trace_id}  {format_time(found.at)}  {events}")
         typer.echo(timeline(shown, colour=wants_colour(), width=width()))
-        if len(shown) < len(lines):
-            typer.echo(f"{len(lines) - len(shown)} more in the background: --all")
+        if everything:
+            typer.echo(summary(shown))
     if silent:
         typer.echo(f"shopctl: no answer from {', '.join(silent)}", err=True)
     return bool(shown)
@@ -143,6 +148,19 @@ def synchronous(lines: Sequence[Line]) -> list[Line]:
         return []
     end = lines[0].recorded.end
     return [line for line in lines if line.recorded.start <= end]
+
+
+def summary(lines: Sequence[Line]) -> str:
+    """How long it took in all, and where it lay: waits at one time count each."""
+    first = min(line.recorded.start for line in lines)
+    length = max(line.recorded.end for line in lines) - first
+    lay = dict.fromkeys(("to be published", "on the broker", "for work to begin"), 0)
+    for line in lines:
+        what = line.recorded.span.name.partition(" ")[0]
+        where = {"publish": "to be published", "receive": "on the broker"}
+        lay[where.get(what, "for work to begin")] += line.recorded.waited
+    waits = ", ".join(f"{milliseconds(waited)} {where}" for where, waited in lay.items())
+    return f"end to end {milliseconds(length)}; waited {waits}"
 
 
 def timeline(lines: Sequence[Line], *, colour: bool, width: int) -> str:
@@ -195,8 +213,9 @@ def _bar(recorded: Recorded, column: Callable[[int], int]) -> str:
     `column` is that of a time in nanoseconds.
     """
     start, end = column(recorded.start), column(recorded.end)
-    if recorded.span.kind != pb.SpanKind.SPAN_KIND_CLIENT:
-        return " " * start + HANDLED * max(1, end - start)
+    if recorded.span.kind != pb.SpanKind.SPAN_KIND_CLIENT or recorded.waited:
+        lay = min(start, column(recorded.start - recorded.waited))
+        return " " * lay + WAITED * (start - lay) + HANDLED * max(1, end - start)
     cells = [WAITED] * max(1, end - start)
     attempts = [event for event in recorded.span.events if event.name == ATTEMPT]
     for event in attempts:
@@ -214,6 +233,10 @@ def _notes(span: pb.Span) -> Iterator[str]:
         yield "from the cache"
     if "accord.fallback" in span.attributes:
         yield "answered by the fallback"
+    if (attempt := span.attributes.get("accord.work.attempt", "1")) != "1":
+        yield harmless(f"attempt {attempt}")
+    if "error.type" in span.attributes and STATUS not in span.attributes:
+        yield harmless(f"failed: {span.attributes['error.type']}")
     events = [event for event in span.events if event.name in (ATTEMPT, REFUSED)]
     if len(events) == 1 and events[0].attributes.get(STATUS) == "OK":
         return
@@ -236,7 +259,13 @@ def _notes(span: pb.Span) -> Iterator[str]:
 
 
 def _seconds(event: pb.SpanEvent) -> float:
+    return _number(event.attributes, "accord.attempt.duration")
+
+
+def _number(attributes: Mapping[str, str], name: str) -> float:
+    """A number that is no less than 0; 0 if there is none."""
     try:
-        return float(event.attributes.get("accord.attempt.duration", "0"))
+        found = float(attributes.get(name, "0"))
     except ValueError:
         return 0.0
+    return found if 0 <= found < 1e9 else 0.0

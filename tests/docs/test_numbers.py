@@ -45,7 +45,7 @@ from accord_runtime.events import (
 from accord_runtime.grpc import consistency, page_tokens, validation
 from accord_runtime.jobs import jobs
 from accord_runtime.saga import orchestrator
-from accord_runtime.telemetry import setup
+from accord_runtime.telemetry import setup, span_store
 from accord_runtime.views import views
 from accord_runtime.work import backlog, executor, ownership, table, unserved
 from services.analytics import servicer as analytics
@@ -265,6 +265,9 @@ PROMISED: Final[list[tuple[str, str, Sequence[float]]]] = [
     (POLICY, "Upper bound of the first wait. Range: > 0. Default: {} ms",
      (RETRY.initial_backoff / MS,)),
     (POLICY, "Range: >= initial_backoff. Default: {} s", (RETRY.max_backoff,)),
+    ("docs/policies/telemetry.md", "{} rows of one trace each, for {} days at most",
+     (span_store.MAX_ROWS, span_store.MAX_AGE / DAY)),
+    ("docs/policies/telemetry.md", "up to {} wait", (span_store.MAX_WAITING,)),
     ("docs/policies/cache.md", "ends {} s before the call does", (consistency.RESERVE,)),
     ("docs/policies/cache.md", "looks {} times a second", (1 / consistency.LOOK,)),
     ("docs/events.md", "has more than {} bytes", (outbox.MAX_BYTES,)),

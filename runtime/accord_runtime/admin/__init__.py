@@ -46,7 +46,7 @@ def serve(runtime: Runtime, health: Health) -> tuple[str, ...]:
         WorkServicer(database, executor, [health.outbox, *runtime.outgoing]), server
     )
     add_AuditServiceServicer_to_server(AuditServicer(database), server)
-    traces = TraceServicer(database, runtime.telemetry.recent)
+    traces = TraceServicer(database, runtime.telemetry.spans)
     add_TraceServiceServicer_to_server(traces, server)
     add_HealthServiceServicer_to_server(health, server)
     if runtime.sagas is None:

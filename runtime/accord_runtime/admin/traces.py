@@ -1,5 +1,6 @@
-"""The last spans of this process, and the traces in which a key's events were written."""
+"""The spans of this service, and the traces in which a key's events were written."""
 
+import re
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,21 +12,27 @@ from accord_runtime.database import Database, Tx
 from accord_runtime.events.outbox import of_key
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context, timestamp
-from accord_runtime.telemetry.recent_spans import KeptSpan, RecentSpans
+from accord_runtime.telemetry.span_store import SpanStore, StoredSpan, of_trace
 
 MAX_TRACES: Final = 100
 MAX_EVENTS: Final = 1000
 """Events of a key that are looked at."""
 
-_KINDS: Final = {"CLIENT": pb.SPAN_KIND_CLIENT, "SERVER": pb.SPAN_KIND_SERVER}
+_PLACE: Final = re.compile("[0-9a-f-]{36}/[0-9]{2}")
+_KINDS: Final = {
+    "CLIENT": pb.SPAN_KIND_CLIENT,
+    "SERVER": pb.SPAN_KIND_SERVER,
+    "PRODUCER": pb.SPAN_KIND_PRODUCER,
+    "CONSUMER": pb.SPAN_KIND_CONSUMER,
+}
 
 
 class TraceServicer(TraceServiceServicer):
     """The RPCs of `accord.ops.v1.TraceService`."""
 
-    def __init__(self, database: Database, recent: RecentSpans) -> None:
+    def __init__(self, database: Database, spans: SpanStore) -> None:
         self._database = database
-        self._recent = recent
+        self._spans = spans
 
     async def FindTraces(
         self, request: pb.FindTracesRequest, context: Context
@@ -39,12 +46,16 @@ class TraceServicer(TraceServiceServicer):
     ) -> pb.ListSpansResponse:
         """Lists the spans of a trace."""
         asked = Page(request, trace_id=request.trace_id)
-        after = asked.last or "0"
-        if not after.isdecimal() or len(after) > 18:
+        if asked.last and not _PLACE.fullmatch(asked.last):
             raise InvalidArgument(("page_token", "is not a token of this list"))
-        found = self._recent.of(int(request.trace_id, 16), after=int(after), most=asked.most)
-        spans, token = asked.cut(found, lambda span: str(span.number))
-        return pb.ListSpansResponse(spans=map(_message, spans), next_page_token=token)
+        await self._spans.write(self._database)
+        found = await self._database.read(
+            lambda tx: of_trace(tx, request.trace_id, after=asked.last or "", most=asked.most)
+        )
+        spans, token = asked.cut(found, lambda span: span.place)
+        response = pb.ListSpansResponse(next_page_token=token)
+        response.spans.extend(_message(request.trace_id, span) for span in spans)
+        return response
 
 
 def _traces(tx: Tx, key: str) -> list[pb.FoundTrace]:
@@ -59,25 +70,22 @@ def _traces(tx: Tx, key: str) -> list[pb.FoundTrace]:
     return list(found.values())
 
 
-def _message(span: KeptSpan) -> pb.Span:
+def _message(trace_id: str, span: StoredSpan) -> pb.Span:
     return pb.Span(
-        trace_id=f"{span.trace_id:032x}",
-        span_id=f"{span.span_id:016x}",
-        parent_span_id=f"{span.parent_id:016x}" if span.parent_id else "",
+        trace_id=trace_id,
+        span_id=span.span_id,
+        parent_span_id=span.parent_id,
         name=span.name,
         kind=_KINDS.get(span.kind, pb.SPAN_KIND_UNSPECIFIED),
         start=_moment(span.start),
         end=_moment(span.end),
         error=span.error,
-        attributes={name: _text(value) for name, value in span.attributes.items()},
+        attributes=span.attributes,
         events=[
-            pb.SpanEvent(
-                name=name,
-                at=_moment(at),
-                attributes={key: _text(value) for key, value in attributes.items()},
-            )
-            for name, at, attributes in span.events
+            pb.SpanEvent(name=name, at=_moment(at), attributes=said)
+            for name, at, said in span.events
         ],
+        links=[pb.SpanLink(trace_id=trace, span_id=linked) for trace, linked in span.links],
     )
 
 
@@ -85,9 +93,3 @@ def _moment(nanoseconds: int) -> Timestamp:
     found = Timestamp()
     found.FromNanoseconds(nanoseconds)
     return found
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:.6f}" if isinstance(value, float) else str(value)

@@ -18,15 +18,12 @@ may be an event. Who has come to handle another type is given the events of it t
 """
 
 import asyncio
-import json
 import logging
 import math
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -41,11 +38,12 @@ from accord_runtime.database import Database, Lock, Tx
 from accord_runtime.events import position
 from accord_runtime.events.audit import AUDIT, GRACE, RETRY, Audit, Record
 from accord_runtime.events.broker import MAX_AGE, Broker, persistently
+from accord_runtime.events.message import CAME, occurred, pack, problem, unpack
 from accord_runtime.events.notifier import wait
 from accord_runtime.events.outbox import MAX_BYTES
 from accord_runtime.events.position import Consumed
-from accord_runtime.events.publisher import subject
 from accord_runtime.events.versions import AS_WRITTEN, TooNew, Upcasters
+from accord_runtime.telemetry import flow_spans
 from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
 
@@ -73,9 +71,6 @@ MEMORY: Final = MAX_AGE + 24 * 3600.0
 """Seconds for which an event is recognised; the broker keeps it for a day less."""
 
 _SWEEP: Final = 3600.0
-_NUMBER: Final = re.compile("[0-9]{1,18}")
-_SUBJECT: Final = "nats-subject"
-"""Beside the headers of an event that came by the broker: where it came."""
 
 M = TypeVar("M", bound=Message)
 
@@ -128,13 +123,14 @@ class Inbox:
         self._executor = executor
         self._upcasters = upcasters
         self._handlers: dict[str, tuple[type[Message], EventHandler]] = {}
-        self._subjects: list[str] = []
+        self._kinds: dict[str, str] = {}
         for message, handler in handlers.items():
             upcasters.check(message)
             policy = event_policy(message)
             assert policy is not None  # checked
             self._handlers[message.DESCRIPTOR.full_name] = (message, handler)
-            self._subjects.append(f"{policy.subject}.*")
+            self._kinds[message.DESCRIPTOR.full_name] = policy.subject
+        self._subjects = [f"{kind}.*" for kind in self._kinds.values()]
         executor.register(Queue(self._queue, self._handle))
         self._audit = record and Audit(source, record, list(self._handlers), self._keep, database)
         # Up to when (Unix seconds) the broker has delivered all it had; infinite while it is away.
@@ -209,6 +205,7 @@ class Inbox:
                     await jetstream.consumer_info(self._stream, self._service)
                     self._nothing_waits()
                     continue
+                fetched = time.time()
                 for message in messages:
                     delivered += 1
                     if message.metadata.sequence.consumer != delivered:
@@ -223,11 +220,19 @@ class Inbox:
                 await self._database.write(lock.guard(take))
                 for message in messages:
                     await message.ack()
+                    self._note(message, fetched)
                 if not last.num_pending:
                     self._nothing_waits()
         finally:
             self._delivered = math.inf
             await subscription.unsubscribe()
+
+    def _note(self, message: Msg, fetched: float) -> None:
+        """Record that a message has come, if it is an event."""
+        headers = message.headers or {}
+        if not self._problem(headers):
+            kind = self._kinds[headers["ce-type"]]
+            flow_spans.received(headers, kind, message.metadata.timestamp, fetched)
 
     def _nothing_waits(self) -> None:
         if not self._delivered:
@@ -303,7 +308,7 @@ class Inbox:
 
     def _take(self, tx: Tx, messages: list[Msg], at: Consumed) -> None:
         for message in messages:
-            headers = {**(message.headers or {}), _SUBJECT: message.subject}
+            headers = {**(message.headers or {}), CAME: message.subject}
             apart = ""
             if self._problem(headers):
                 # Under a name of its own: what it says of itself may be another's.
@@ -320,22 +325,7 @@ class Inbox:
         position.note(tx, self._source, **stream)
 
     def _problem(self, headers: Mapping[str, str]) -> str:
-        """Why headers are not those of an event that is handled here; empty if they are."""
-        kind, key = headers.get("ce-type", ""), headers.get("ce-subject", "")
-        for name in ("ce-id", "ce-type", "ce-subject"):
-            if not headers.get(name):
-                return f"no event: it has no {name}"
-        for name, value in (("ce-sequence", ""), ("ce-dataversion", "1")):
-            if not _NUMBER.fullmatch(value := headers.get(name, value)):
-                return f"no event: its {name} is {value[:20]!r}"
-        if kind not in self._handlers:
-            return f"a {kind[:200]}, which this version of {self._service} does not handle"
-        policy = event_policy(self._handlers[kind][0])
-        assert policy is not None
-        due = subject(policy.subject, key)
-        if (came := headers.get(_SUBJECT, due)) != due:
-            return f"a {kind} on {came[:200]}, and its subject is {due}"
-        return ""
+        return problem(headers, self._kinds, self._service)
 
     def _keep(self, tx: Tx, headers: Mapping[str, str], payload: bytes, *, apart: str = "") -> bool:
         """Put an event into the inbox and to work; False if it is there already.
@@ -348,7 +338,7 @@ class Inbox:
             return False
         key, seq = (apart, 0) if apart else (headers["ce-subject"], int(headers["ce-sequence"]))
         with use_trace(headers):
-            packed, flow_at = _pack(headers, payload), _occurred(headers)
+            packed, flow_at = pack(headers, payload), occurred(headers)
             self._executor.enqueue(tx, self._queue, key, packed, flow_at=flow_at, seq=seq)
         return True
 
@@ -358,11 +348,12 @@ class Inbox:
         tx.execute(sql, mine)
 
     async def _handle(self, work: Work) -> Effect | None:
-        headers, payload = _unpack(work.payload)
+        headers, payload = unpack(work.payload)
         if problem := self._problem(headers):
             raise Permanent(problem)
         if len(payload) > MAX_BYTES:
             raise Permanent(f"an event has {MAX_BYTES} bytes at most, not {len(payload)}")
+        flow_spans.processing(work, self._kinds[headers["ce-type"]], headers["ce-id"])
         message, handler = self._handlers[headers["ce-type"]]
         key, version = headers["ce-subject"], int(headers.get("ce-dataversion", "1"))
         try:
@@ -371,25 +362,5 @@ class Inbox:
             raise Permanent(str(error)) from error
         except DecodeError as error:
             raise Permanent(f"not a {headers['ce-type']}: {error}") from error
-        sequence, occurred_at = int(headers["ce-sequence"]), _occurred(headers) or work.flow_at
+        sequence, occurred_at = int(headers["ce-sequence"]), occurred(headers) or work.flow_at
         return await handler(Received(headers["ce-id"], key, sequence, event, occurred_at))
-
-
-def _occurred(headers: Mapping[str, str]) -> float | None:
-    """When an event happened, Unix seconds; None if it does not say."""
-    try:
-        return datetime.fromisoformat(headers["ce-time"]).timestamp()
-    except (KeyError, ValueError, OverflowError):
-        return None
-
-
-def _pack(headers: Mapping[str, str], payload: bytes) -> bytes:
-    kept = {
-        name: value for name, value in headers.items() if name.startswith("ce-") or name == _SUBJECT
-    }
-    return json.dumps(kept).encode() + b"\n" + payload
-
-
-def _unpack(packed: bytes) -> tuple[dict[str, str], bytes]:
-    head, _, payload = packed.partition(b"\n")
-    return json.loads(head), payload

@@ -22,6 +22,7 @@ from accord_runtime.database import Database, Lock, Tx
 from accord_runtime.events.broker import MAX_AGE, Broker, persistently
 from accord_runtime.events.notifier import POLL, POSITIONS, RECORD, Notifier, wait
 from accord_runtime.events.outbox import Event, after_position, head, number
+from accord_runtime.telemetry import flow_spans
 
 log = logging.getLogger(__name__)
 
@@ -194,17 +195,20 @@ class Publisher:
         self, lock: Lock, jetstream: JetStreamContext, mark: Mark, batch: list[Event]
     ) -> Mark:
         """Publish a batch and note it. Raises when any of it was not acknowledged."""
+        spans = [flow_spans.publishing(event) for event in batch]
         acks = await asyncio.gather(
             *(
                 jetstream.publish(
                     subject(event.subject, event.key),
                     event.payload,
-                    headers=headers(self._service, event) | _message_id(event, mark),
+                    headers={**headers(self._service, event), **_message_id(event, mark), **trace},
                     timeout=1,
                 )
-                for event in batch
+                for event, (_, trace) in zip(batch, spans, strict=True)
             )
         )
+        for span, _ in spans:
+            span.end()
         if any(not ack.duplicate and ack.seq <= mark.acknowledged for ack in acks):
             # With a sequence that it had given before.
             raise LookupError("the stream has lost events; comparing again")

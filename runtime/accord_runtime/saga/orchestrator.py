@@ -21,6 +21,7 @@ from accord_runtime.database import Database, Row, Tx
 from accord_runtime.saga import state_machine
 from accord_runtime.saga.definition import Definition, Kind, Step, step_key
 from accord_runtime.saga.state_machine import START, Phase, Position
+from accord_runtime.telemetry import flow_spans
 from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, LeaseLost, Work
 
@@ -183,6 +184,7 @@ class Sagas:
             after = state_machine.turned_back(steps, position)
             return self._move(saga, definition, "turned back", after)
         step = steps[position.step]
+        flow_spans.at_step(definition.name, step.name, position.phase)
         try:
             effect = await self._call(saga, step)
         except (ServiceError, grpc.RpcError) as error:

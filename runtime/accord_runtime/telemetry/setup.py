@@ -1,7 +1,7 @@
 """The OpenTelemetry SDK of a service process, as the standard environment variables say.
 
-By itself a service keeps its last spans (`recent`) and serves its metrics (`scrape`); neither needs
-a collector. What is read of the environment, beside what the SDK reads on its own (samplers, batch
+By itself a service keeps its spans (`spans`) and serves its metrics (`scrape`); neither needs a
+collector. What is read of the environment, beside what the SDK reads on its own (samplers, batch
 and export intervals, resource attributes, endpoints, headers, certificates):
 
     OTEL_SDK_DISABLED            "true": nothing is recorded at all
@@ -26,8 +26,14 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from accord_runtime.telemetry.kept_tracer import KeptTracerProvider
 from accord_runtime.telemetry.logs import Exported
-from accord_runtime.telemetry.recent_spans import RecentSpans
+from accord_runtime.telemetry.span_store import (
+    MAX_ATTRIBUTES,
+    MAX_EVENTS,
+    MAX_TEXT,
+    SpanStore,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
@@ -42,17 +48,14 @@ Environment = Mapping[str, str]
 
 _ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _KNOWN: Final = frozenset({"otlp", "prometheus", "none"})
-_MAX_EVENTS: Final = 64
-_MAX_ATTRIBUTES: Final = 32
-_MAX_LENGTH: Final = 256
 
 
 @dataclass(slots=True)
 class Telemetry:
     """What a process records; without arguments, nothing."""
 
-    recent: RecentSpans = field(default_factory=RecentSpans)
-    """Its last spans."""
+    spans: SpanStore = field(default_factory=SpanStore)
+    """Its spans, on their way to its database."""
     scrape: Callable[[], bytes] | None = None
     """Its metrics in Prometheus' text format; None: they are not served."""
     closing: list[Callable[[], object]] = field(default_factory=list)
@@ -112,27 +115,31 @@ def _otlp(signal: str, name: str, environment: Environment) -> Any:
 
 def _trace(telemetry: Telemetry, resource: "Resource", environment: Environment) -> None:
     from opentelemetry import trace
+
+    exporter = None
+    if "otlp" in _wanted("TRACES", environment, ()):
+        exporter = _otlp("TRACES", "trace_exporter.OTLPSpanExporter", environment)
+    if exporter is None:
+        trace.set_tracer_provider(KeptTracerProvider(telemetry.spans.keep))
+        return
     from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.sampling import AlwaysRecordSampler
 
     provider = TracerProvider(
         resource=resource,
         shutdown_on_exit=False,
         span_limits=SpanLimits(
-            max_events=_MAX_EVENTS,
-            max_span_attributes=_MAX_ATTRIBUTES,
-            max_event_attributes=_MAX_ATTRIBUTES,
-            max_attribute_length=_MAX_LENGTH,
+            max_events=MAX_EVENTS,
+            max_span_attributes=MAX_ATTRIBUTES,
+            max_event_attributes=MAX_ATTRIBUTES,
+            max_attribute_length=MAX_TEXT,
         ),
     )
     # A span that the sampler drops is not exported; it is kept here for a while all the same.
     provider.sampler = AlwaysRecordSampler(provider.sampler)
-    provider.add_span_processor(telemetry.recent.processor())
-    if "otlp" in _wanted("TRACES", environment, ()):
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-        if exporter := _otlp("TRACES", "trace_exporter.OTLPSpanExporter", environment):
-            provider.add_span_processor(BatchSpanProcessor(exporter))
+    provider.add_span_processor(telemetry.spans.processor())
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     telemetry.closing.append(provider.shutdown)
     trace.set_tracer_provider(provider)
 

@@ -17,7 +17,6 @@ All that happens to a row is here, in some more than 400 lines.
 """
 
 import asyncio
-import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -34,6 +33,7 @@ from accord_runtime.database import (
     DatabaseUnavailable,
     Tx,
 )
+from accord_runtime.telemetry import flow_spans
 from accord_runtime.work import failures, ownership, table
 from accord_runtime.work.clock import DatabaseClock
 from accord_runtime.work.table import Effect, LeaseLost, Share, Work
@@ -349,7 +349,7 @@ class Executor:
 
     async def _work(self, queue: Queue, work: Work) -> None:
         try:
-            with use_trace(json.loads(work.trace)):
+            with use_trace(work.headers):
                 await self._attempt(queue, work)
         except Exception as error:
             log.debug("%s %s failed: %s", work.queue, work.key, error)
@@ -365,8 +365,9 @@ class Executor:
         self._at_work.add(work.id)
         table.current_flow.set(work.flow_at)
         try:
-            effect = await _handle(queue, work)
-            await self._database.write(lambda tx: table.complete(tx, work, self._owner, effect))
+            with flow_spans.working(work):
+                effect = await _handle(queue, work)
+                await self._database.write(lambda tx: table.complete(tx, work, self._owner, effect))
         except LeaseLost:
             log.warning("%s %s took longer than its lease, or was taken away", work.queue, work.key)
         except Exception as error:

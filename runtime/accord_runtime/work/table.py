@@ -101,6 +101,11 @@ class Work:
     """Whether it was leased for being of one of the newest flows."""
 
     @property
+    def headers(self) -> dict[str, str]:
+        """The trace context as W3C headers."""
+        return dict(json.loads(self.trace))
+
+    @property
     def suspect(self) -> bool:
         """Whether it may be what kills its process."""
         return self.deaths >= SUSPECT

@@ -22,7 +22,7 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 PATIENCE: Final = 10.0
 HOUSEKEEPING: Final = frozenset(
     {"idempotency", "work", "schema_migrations", "relay", "relay_marks", "inbox", "consumed"}
-    | {"health", "notification"}
+    | {"health", "notification", "spans"}
     | {"view_state", "view_key", "view_tail", "sale", "metric"}
     | {"ledger_transaction", "ledger_entry", "ledger_order"}
 )

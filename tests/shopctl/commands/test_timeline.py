@@ -100,6 +100,29 @@ def test_rendering() -> None:
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
+def test_where_it_lay() -> None:
+    """What lay before it began has dots before its bar, and is summed up by what it waited for."""
+    waiting = [
+        Recorded("orders", span(1, 0, "Create", 0, 100)),
+        Recorded("orders", span(2, 1, "x", 150, 160)),
+        Recorded("orders", span(3, 2, "x", 200, 210, client=True)),
+        Recorded("mailer", span(4, 3, "x", 250, 300)),
+    ]
+    lay = (("publish it", "0.05"), ("receive it", "0.05"), ("process it", "inf"))
+    for each, (name, waited) in zip(waiting[1:], lay, strict=True):
+        each.span.name = name
+        each.span.attributes[trace.LAY] = waited
+    lines = trace.tree(waiting)
+    assert trace.summary(lines) == (
+        "end to end 300.0 ms; waited 50.0 ms to be published, 50.0 ms on the broker,"
+        " 0.0 ms for work to begin"
+    )
+    _, _, published, received, handled = trace.timeline(lines, colour=False, width=100).splitlines()
+    assert trace.WAITED + trace.HANDLED in published
+    assert trace.WAITED + trace.HANDLED in received
+    assert trace.WAITED not in handled
+
+
 def test_terminals_do_not_obey_names() -> None:
     """A control character in a name is not printed."""
     bad = Recorded("orders", span(1, 0, "\x1b[2J", 0, 1))

@@ -1,6 +1,9 @@
 """`shopctl order trace`, over the shop itself."""
 
 import json
+import os
+import re
+import signal
 import urllib.error
 import urllib.request
 from typing import Any
@@ -15,6 +18,8 @@ from accord_runtime.grpc.ids import uuid7
 from services import topology
 from shop.orders.v1 import orders_pb2_grpc
 from shopctl.errors import ExitCode
+from shopctl.supervisor import state
+from shopctl.supervisor.health import State
 from shopctl.supervisor.programs import SERVICES
 from tests.shopctl.support.shop import Shop
 from tests.support.shop import order_request
@@ -104,13 +109,15 @@ def reserve(span: dict[str, Any]) -> bool:
 
 def test_one_trace_with_the_right_parents(real_shop: Shop, order: str) -> None:
     """Placing an order is one trace: each call below the call that made it, across processes."""
-    spans = trace(real_shop, order)
+    spans = trace(real_shop, order, "--call")
     assert len({span["trace_id"] for span in spans}) == 1
     by_id = {span["span_id"]: span for span in spans}
     (root,) = [span for span in spans if not span["parent_span_id"]]
     assert (root["service"], root["name"]) == ("orders", "shop.orders.v1.OrderService/CreateOrder")
     (asked,) = [span for span in spans if reserve(span)]
-    assert by_id[asked["parent_span_id"]] is root
+    step = by_id[asked["parent_span_id"]]
+    assert step["name"] == "saga order: reserve"
+    assert by_id[step["parent_span_id"]] is root
     assert attempts(asked)[0] == "UNAVAILABLE"
     assert attempts(asked)[-1] == "OK"
     handled = [span for span in spans if span["service"] == "inventory"]
@@ -120,20 +127,96 @@ def test_one_trace_with_the_right_parents(real_shop: Shop, order: str) -> None:
     assert all(span["start"] >= root["start"] for span in spans)
 
 
-def test_the_whole_flow(real_shop: Shop, order: str) -> None:
-    """`--all` goes on into the background: payment, shipment and the parties behind them."""
-    spans = trace(real_shop, order, "--all")
-    assert {"payments", "shipping", "sandbox"} <= {span["service"] for span in spans}
-    assert len({span["trace_id"] for span in spans}) == 1
-
-
 def test_the_timeline(real_shop: Shop, order: str) -> None:
-    """People get bars, with the attempts of what did not work at once."""
+    """People get bars, with the attempts of what did not work at once, and where it waited."""
     text = output(real_shop, "order", "trace", order)
     assert "orders CreateOrder" in text
     assert "→ ReserveStock" in text
     assert "attempt 1 UNAVAILABLE FAULT_INJECTED" in text
-    assert "more in the background: --all" in text
+    assert "notifications process orders.order.confirmed" in text
+    assert re.search(r"end to end [0-9,.]+ ms; waited [0-9.,]+ ms to be published", text)
+    assert "end to end" not in output(real_shop, "order", "trace", order, "--call")
+
+
+def test_the_whole_flow_over_restarts(real_shop: Shop, order: str) -> None:
+    """Calls, events, saga and mail are one trace, joined by links, whoever was restarted meanwhile.
+
+    Orders ends while it waits for the card, in order; what all have written is there when all of
+    them have been killed.
+    """
+    customer = json.loads(output(real_shop, "order", "get", order, "--json"))["customer_id"]
+    placed = output(
+        real_shop,
+        *("order", "place", "--id", "--customer", customer, "--item", "tea:1"),
+        *("--card", "tok_slow"),
+    ).strip()
+    signalled(real_shop, signal.SIGTERM, "orders")
+    output(real_shop, "order", "watch", placed)
+
+    def mailed() -> bool:
+        found = output(real_shop, "order", "trace", placed, "--json")
+        return '"mail"' in found and '"receive orders.order.confirmed"' in found
+
+    until_sync(mailed, "the mail to be sent")
+    complete(trace(real_shop, placed), placed)
+    names = ("orders", "payments", "inventory", "shipping", "notifications", "sandbox")
+    signalled(real_shop, signal.SIGKILL, *names)
+    complete(trace(real_shop, placed), placed)
+
+
+def complete(spans: list[dict[str, Any]], order: str) -> None:
+    """Check that spans are all that there is to say of an order that was confirmed."""
+    assert len({span["trace_id"] for span in spans}) == 1
+    by_id = {span["span_id"]: span for span in spans}
+    published = {
+        span["name"].rpartition(".")[2]: span
+        for span in spans
+        if span["name"].startswith("publish")
+    }
+    events = ("placed", "created", "paid", "shipping_started", "shipped", "confirmed")
+    assert set(published) >= set(events)
+    assert len({span["attributes"]["messaging.message.id"] for span in published.values()}) >= 6
+    (confirmed,) = [s for s in spans if s["name"] == "process orders.order.confirmed"][:1]
+    for name in ("receive", "process"):
+        (span, *_) = [s for s in spans if s["name"] == f"{name} orders.order.confirmed"]
+        assert span["service"] == "notifications"
+        assert [link["span_id"] for link in span["links"]] == [published["confirmed"]["span_id"]]
+        assert (
+            span["attributes"]["messaging.message.id"]
+            == (published["confirmed"]["attributes"]["messaging.message.id"])
+        )
+        assert float(span["attributes"]["accord.waited"]) >= 0
+    assert confirmed["kind"] == "SPAN_KIND_CONSUMER"
+    saga = {s["attributes"]["accord.saga.step"]: s for s in spans if s["name"].startswith("saga ")}
+    assert set(saga) == {"reserve", "charge", "start_shipping", "ship", "commit_stock", "confirm"}
+    assert {span["attributes"]["accord.work.key"] for span in saga.values()} == {order}
+    services = {span["service"] for span in spans}
+    assert services >= {"orders", "payments", "inventory", "shipping", "notifications", "sandbox"}
+    # Whatever was done is below what caused it; what a process was at when it ended may be missing.
+    roots = [s for s in spans if s["parent_span_id"] not in by_id]
+    assert "shop.orders.v1.OrderService/CreateOrder" in {span["name"] for span in roots}
+    assert "tok_slow" not in json.dumps(spans)
+
+
+def signalled(shop: Shop, number: signal.Signals, *names: str) -> None:
+    """Signal processes of the shop, and wait until it serves with others in their place."""
+
+    def pids() -> dict[str, int | None]:
+        run = state.read_run(shop.home)
+        assert run is not None
+        serving = {each.name: each.pid for each in run.processes if each.state == State.SERVING}
+        return {name: serving.get(name) for name in names}
+
+    before = pids()
+    for pid in before.values():
+        assert pid is not None
+        os.kill(pid, number)
+
+    def back() -> bool:
+        now = pids()
+        return all(now[name] not in (None, before[name]) for name in names)
+
+    until_sync(back, "the shop to serve again")
 
 
 @pytest.mark.usefixtures("order")

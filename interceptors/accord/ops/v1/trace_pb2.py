@@ -26,7 +26,7 @@ from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61\x63\x63ord/ops/v1/trace.proto\x12\raccord.ops.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x03\n\x04Span\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12\x17\n\x07span_id\x18\x02 \x01(\tR\x06spanId\x12$\n\x0eparent_span_id\x18\x03 \x01(\tR\x0cparentSpanId\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12+\n\x04kind\x18\x05 \x01(\x0e\x32\x17.accord.ops.v1.SpanKindR\x04kind\x12\x30\n\x05start\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05start\x12,\n\x03\x65nd\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x03\x65nd\x12\x14\n\x05\x65rror\x18\x08 \x01(\x08R\x05\x65rror\x12\x43\n\nattributes\x18\t \x03(\x0b\x32#.accord.ops.v1.Span.AttributesEntryR\nattributes\x12\x30\n\x06\x65vents\x18\n \x03(\x0b\x32\x18.accord.ops.v1.SpanEventR\x06\x65vents\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xd4\x01\n\tSpanEvent\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12*\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12H\n\nattributes\x18\x03 \x03(\x0b\x32(.accord.ops.v1.SpanEvent.AttributesEntryR\nattributes\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"t\n\nFoundTrace\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12*\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12\x1f\n\x0b\x65vent_types\x18\x03 \x03(\tR\neventTypes\"B\n\x11\x46indTracesRequest\x12-\n\x03key\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x03key\"G\n\x12\x46indTracesResponse\x12\x31\n\x06traces\x18\x01 \x03(\x0b\x32\x19.accord.ops.v1.FoundTraceR\x06traces\"\x96\x01\n\x10ListSpansRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\x12\x30\n\x08trace_id\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$R\x07traceId\"f\n\x11ListSpansResponse\x12)\n\x05spans\x18\x01 \x03(\x0b\x32\x13.accord.ops.v1.SpanR\x05spans\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*Q\n\x08SpanKind\x12\x19\n\x15SPAN_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SPAN_KIND_CLIENT\x10\x01\x12\x14\n\x10SPAN_KIND_SERVER\x10\x02\x32\x9f\x02\n\x0cTraceService\x12^\n\nFindTraces\x12 .accord.ops.v1.FindTracesRequest\x1a!.accord.ops.v1.FindTracesResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x12[\n\tListSpans\x12\x1f.accord.ops.v1.ListSpansRequest\x1a .accord.ops.v1.ListSpansResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x1aR\x92\xf4\x18N\n\rteam-platform\x12=\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x00:\x1fspiffe://shop.internal/operatorx\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61\x63\x63ord/ops/v1/trace.proto\x12\raccord.ops.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x03\n\x04Span\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12\x17\n\x07span_id\x18\x02 \x01(\tR\x06spanId\x12$\n\x0eparent_span_id\x18\x03 \x01(\tR\x0cparentSpanId\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12+\n\x04kind\x18\x05 \x01(\x0e\x32\x17.accord.ops.v1.SpanKindR\x04kind\x12\x30\n\x05start\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05start\x12,\n\x03\x65nd\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x03\x65nd\x12\x14\n\x05\x65rror\x18\x08 \x01(\x08R\x05\x65rror\x12\x43\n\nattributes\x18\t \x03(\x0b\x32#.accord.ops.v1.Span.AttributesEntryR\nattributes\x12\x30\n\x06\x65vents\x18\n \x03(\x0b\x32\x18.accord.ops.v1.SpanEventR\x06\x65vents\x12-\n\x05links\x18\x0b \x03(\x0b\x32\x17.accord.ops.v1.SpanLinkR\x05links\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\">\n\x08SpanLink\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12\x17\n\x07span_id\x18\x02 \x01(\tR\x06spanId\"\xd4\x01\n\tSpanEvent\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12*\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12H\n\nattributes\x18\x03 \x03(\x0b\x32(.accord.ops.v1.SpanEvent.AttributesEntryR\nattributes\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"t\n\nFoundTrace\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12*\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12\x1f\n\x0b\x65vent_types\x18\x03 \x03(\tR\neventTypes\"B\n\x11\x46indTracesRequest\x12-\n\x03key\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x03key\"G\n\x12\x46indTracesResponse\x12\x31\n\x06traces\x18\x01 \x03(\x0b\x32\x19.accord.ops.v1.FoundTraceR\x06traces\"\x96\x01\n\x10ListSpansRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\x12\x30\n\x08trace_id\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$R\x07traceId\"f\n\x11ListSpansResponse\x12)\n\x05spans\x18\x01 \x03(\x0b\x32\x13.accord.ops.v1.SpanR\x05spans\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\x81\x01\n\x08SpanKind\x12\x19\n\x15SPAN_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SPAN_KIND_CLIENT\x10\x01\x12\x14\n\x10SPAN_KIND_SERVER\x10\x02\x12\x16\n\x12SPAN_KIND_PRODUCER\x10\x03\x12\x16\n\x12SPAN_KIND_CONSUMER\x10\x04\x32\x9f\x02\n\x0cTraceService\x12^\n\nFindTraces\x12 .accord.ops.v1.FindTracesRequest\x1a!.accord.ops.v1.FindTracesResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x12[\n\tListSpans\x12\x1f.accord.ops.v1.ListSpansRequest\x1a .accord.ops.v1.ListSpansResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x1aR\x92\xf4\x18N\n\rteam-platform\x12=\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x00:\x1fspiffe://shop.internal/operatorx\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,26 +51,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRACESERVICE'].methods_by_name['FindTraces']._serialized_options = b'\220\002\001\222\364\030\004\n\002\010\005'
   _globals['_TRACESERVICE'].methods_by_name['ListSpans']._loaded_options = None
   _globals['_TRACESERVICE'].methods_by_name['ListSpans']._serialized_options = b'\220\002\001\222\364\030\004\n\002\010\005'
-  _globals['_SPANKIND']._serialized_start=1296
-  _globals['_SPANKIND']._serialized_end=1377
+  _globals['_SPANKIND']._serialized_start=1408
+  _globals['_SPANKIND']._serialized_end=1537
   _globals['_SPAN']._serialized_start=102
-  _globals['_SPAN']._serialized_end=563
-  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_start=502
-  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_end=563
-  _globals['_SPANEVENT']._serialized_start=566
-  _globals['_SPANEVENT']._serialized_end=778
-  _globals['_SPANEVENT_ATTRIBUTESENTRY']._serialized_start=502
-  _globals['_SPANEVENT_ATTRIBUTESENTRY']._serialized_end=563
-  _globals['_FOUNDTRACE']._serialized_start=780
-  _globals['_FOUNDTRACE']._serialized_end=896
-  _globals['_FINDTRACESREQUEST']._serialized_start=898
-  _globals['_FINDTRACESREQUEST']._serialized_end=964
-  _globals['_FINDTRACESRESPONSE']._serialized_start=966
-  _globals['_FINDTRACESRESPONSE']._serialized_end=1037
-  _globals['_LISTSPANSREQUEST']._serialized_start=1040
-  _globals['_LISTSPANSREQUEST']._serialized_end=1190
-  _globals['_LISTSPANSRESPONSE']._serialized_start=1192
-  _globals['_LISTSPANSRESPONSE']._serialized_end=1294
-  _globals['_TRACESERVICE']._serialized_start=1380
-  _globals['_TRACESERVICE']._serialized_end=1667
+  _globals['_SPAN']._serialized_end=610
+  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_start=549
+  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_end=610
+  _globals['_SPANLINK']._serialized_start=612
+  _globals['_SPANLINK']._serialized_end=674
+  _globals['_SPANEVENT']._serialized_start=677
+  _globals['_SPANEVENT']._serialized_end=889
+  _globals['_SPANEVENT_ATTRIBUTESENTRY']._serialized_start=549
+  _globals['_SPANEVENT_ATTRIBUTESENTRY']._serialized_end=610
+  _globals['_FOUNDTRACE']._serialized_start=891
+  _globals['_FOUNDTRACE']._serialized_end=1007
+  _globals['_FINDTRACESREQUEST']._serialized_start=1009
+  _globals['_FINDTRACESREQUEST']._serialized_end=1075
+  _globals['_FINDTRACESRESPONSE']._serialized_start=1077
+  _globals['_FINDTRACESRESPONSE']._serialized_end=1148
+  _globals['_LISTSPANSREQUEST']._serialized_start=1151
+  _globals['_LISTSPANSREQUEST']._serialized_end=1301
+  _globals['_LISTSPANSRESPONSE']._serialized_start=1303
+  _globals['_LISTSPANSRESPONSE']._serialized_end=1405
+  _globals['_TRACESERVICE']._serialized_start=1540
+  _globals['_TRACESERVICE']._serialized_end=1827
 # @@protoc_insertion_point(module_scope)

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class TraceServiceStub:
-    """Shows the last spans of one process. They are kept in memory, a bounded
-    number of them, so that a call can be looked at without a collector: what has
-    made room for newer ones, or ended with a process, is gone.
+    """Shows the spans of a service. They are kept in its database, bounded in number
+    and age, so that a flow can be looked at without a collector, whatever has been
+    restarted since. A process that was killed has lost its last second.
     """
 
     def __init__(self, channel):
@@ -50,9 +50,9 @@ class TraceServiceStub:
 
 
 class TraceServiceServicer:
-    """Shows the last spans of one process. They are kept in memory, a bounded
-    number of them, so that a call can be looked at without a collector: what has
-    made room for newer ones, or ended with a process, is gone.
+    """Shows the spans of a service. They are kept in its database, bounded in number
+    and age, so that a flow can be looked at without a collector, whatever has been
+    restarted since. A process that was killed has lost its last second.
     """
 
     def FindTraces(self, request, context):
@@ -67,8 +67,8 @@ class TraceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSpans(self, request, context):
-        """Lists the spans of a trace that this process still has, in the order in
-        which they ended.
+        """Lists the spans of a trace that the service still has, in the order in which
+        they were written: about that in which they ended.
 
         Errors: INVALID_ARGUMENT.
         """
@@ -98,9 +98,9 @@ def add_TraceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TraceService:
-    """Shows the last spans of one process. They are kept in memory, a bounded
-    number of them, so that a call can be looked at without a collector: what has
-    made room for newer ones, or ended with a process, is gone.
+    """Shows the spans of a service. They are kept in its database, bounded in number
+    and age, so that a flow can be looked at without a collector, whatever has been
+    restarted since. A process that was killed has lost its last second.
     """
 
     @staticmethod
