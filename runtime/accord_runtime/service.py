@@ -68,12 +68,14 @@ class Runtime:
         handlers: Mapping[type[Message], EventHandler],
         record: Record | None = None,
         upcasters: Upcasters = AS_WRITTEN,
+        wanted: Callable[[Any], bool] | None = None,
     ) -> None:
         """Receive another service's events; `stream` is its name in capitals.
 
         `record` reads that service's own record, for what the broker has lost or does not keep any
         more. Events of the last 30 days are handled when there is no position yet, and those of a
-        type when it gets a handler. `upcasters` say how older versions of the events are read.
+        type when it gets a handler. `upcasters` say how older versions of the events are read;
+        `wanted` is asked of each event before it is taken.
         """
         inbox = Inbox(
             self.settings.name,
@@ -84,6 +86,7 @@ class Runtime:
             executor=self.executor,
             record=record,
             upcasters=upcasters,
+            wanted=wanted,
         )
         self.background.append((f"consumer of {stream}", inbox.serve))
 

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from accord_runtime.database import Tx
-from accord_runtime.events.audit import Record
+from accord_runtime.events.audit import Record, reading
 from accord_runtime.events.inbox import Received
 from accord_runtime.service import Runtime
 from accord_runtime.work.table import Effect
@@ -23,12 +23,8 @@ def subscribe(runtime: Runtime) -> None:
     payments = PaymentServiceStub(runtime.mesh.channel("payments"))
     orders = OrderServiceStub(runtime.mesh.channel("orders"))
     records: dict[str, Record] = {
-        "PAYMENTS": lambda position, types: payments.ReadEvents(
-            ReadPayments(after_position=position, types=types)
-        ),
-        "ORDERS": lambda position, types: orders.ReadEvents(
-            ReadOrders(after_position=position, types=types)
-        ),
+        "PAYMENTS": reading(payments.ReadEvents, ReadPayments),
+        "ORDERS": reading(orders.ReadEvents, ReadOrders),
     }
     for stream, events in domain.EVENTS.items():
         runtime.subscribe(stream, dict.fromkeys(events, _handle), records[stream])

@@ -9,6 +9,7 @@ from typing import Final
 from accord.errors import FailedPrecondition, InvalidArgument, OutOfRange
 from accord_runtime import views
 from accord_runtime.database import Tx
+from accord_runtime.events.audit import reading
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context, timestamp
@@ -153,9 +154,7 @@ def build(runtime: Runtime) -> None:
     kept = Views(
         runtime,
         "ORDERS",
-        lambda position, types: orders.ReadEvents(
-            ReadEventsRequest(after_position=position, types=types)
-        ),
+        reading(orders.ReadEvents, ReadEventsRequest),
         SALES,
     )
     add_AnalyticsServiceServicer_to_server(Analytics(runtime, kept), runtime.server)

@@ -18,6 +18,11 @@ from accord_runtime.database import Tx
 from accord_runtime.events.outbox import Outbox, of_key
 from services.inventory.domain import State, problems
 from services.inventory.store import to_price, to_product
+from shop.common.v1.fulfilment_pb2 import (
+    FULFILMENT_CHOREOGRAPHED,
+    FULFILMENT_ORCHESTRATED,
+    Fulfilment,
+)
 from shop.inventory.v1.events_pb2 import (
     StockCommitted,
     StockRejected,
@@ -26,12 +31,19 @@ from shop.inventory.v1.events_pb2 import (
 )
 from shop.inventory.v1.inventory_pb2 import Product, ReserveLine
 
+Published = StockReserved | StockRejected | StockReleased | StockCommitted
+
 NAMED: Final = 20
 """Lines that a refusal names, the worst ones; an error with more would not fit the trailers."""
 
 
 def reserve(
-    tx: Tx, outbox: Outbox, order_id: str, lines: Sequence[ReserveLine], key: str | None
+    tx: Tx,
+    outbox: Outbox,
+    order_id: str,
+    lines: Sequence[ReserveLine],
+    key: str | None,
+    fulfilment: "Fulfilment.ValueType" = FULFILMENT_ORCHESTRATED,
 ) -> State | FailedPrecondition:
     """Hold the stock of an order, all lines or none. A repeat returns what the first one did.
 
@@ -47,7 +59,7 @@ def reserve(
         FailedPrecondition: RESERVATION_CLOSED.
         InvalidArgument: the order has reserved something else, or the key is another order's.
     """
-    if not _begin(tx, order_id, State.RESERVED, key):
+    if not _begin(tx, order_id, State.RESERVED, fulfilment, key):
         return _repeated(tx, order_id, lines)
     for line in lines:
         tx.insert(
@@ -64,23 +76,26 @@ def reserve(
     if found:
         refusal = _refusal(found)
         _enter(tx, order_id, State.REJECTED)
-        outbox.append(
-            tx,
-            StockRejected(order_id=order_id, reason=refusal.reason, detail=refusal.message),
-        )
+        rejected = StockRejected(order_id=order_id, reason=refusal.reason, detail=refusal.message)
+        _publish(tx, outbox, rejected)
         return refusal
     _move(tx, order_id, reserved=+1)
-    outbox.append(tx, StockReserved(order_id=order_id, lines=lines))
+    _publish(tx, outbox, StockReserved(order_id=order_id, lines=lines))
     return State.RESERVED
 
 
-def release(tx: Tx, outbox: Outbox, order_id: str) -> State:
+def release(
+    tx: Tx,
+    outbox: Outbox,
+    order_id: str,
+    fulfilment: "Fulfilment.ValueType" = FULFILMENT_ORCHESTRATED,
+) -> State:
     """Give the stock of an order back, and refuse it to the order from now on.
 
     Raises:
         FailedPrecondition: RESERVATION_COMMITTED.
     """
-    begun = _begin(tx, order_id, State.RELEASED)
+    begun = _begin(tx, order_id, State.RELEASED, fulfilment)
     state = None if begun else _state(tx, order_id)
     if state is State.COMMITTED:
         raise FailedPrecondition("RESERVATION_COMMITTED", "the goods have left the warehouse")
@@ -89,7 +104,7 @@ def release(tx: Tx, outbox: Outbox, order_id: str) -> State:
     elif state is State.REJECTED:
         _enter(tx, order_id, State.RELEASED)
     if state is not State.RELEASED:
-        outbox.append(tx, StockReleased(order_id=order_id))
+        _publish(tx, outbox, StockReleased(order_id=order_id))
     return State.RELEASED
 
 
@@ -104,13 +119,39 @@ def commit(tx: Tx, outbox: Outbox, order_id: str) -> State:
         raise FailedPrecondition("NOT_RESERVED", "the order holds no stock")
     if state is State.RESERVED:
         _end(tx, order_id, State.COMMITTED, on_hand=-1)
-        outbox.append(tx, StockCommitted(order_id=order_id))
+        _publish(tx, outbox, StockCommitted(order_id=order_id))
     return State.COMMITTED
 
 
-def _begin(tx: Tx, order_id: str, state: State, key: str | None = None) -> bool:
+def say(tx: Tx, outbox: Outbox, event: Published) -> None:
+    """Publish how a choreographed order stands, unless that was said: its row may be older.
+
+    What becomes of a row that was made for it is published anyway.
+    """
+    if _fulfilment(tx, event.order_id) != FULFILMENT_CHOREOGRAPHED:
+        event.fulfilment = FULFILMENT_CHOREOGRAPHED
+        outbox.append_once(tx, event, "fulfilment")
+
+
+def _publish(tx: Tx, outbox: Outbox, event: Published) -> None:
+    event.fulfilment = _fulfilment(tx, event.order_id)
+    outbox.append(tx, event)
+
+
+def _fulfilment(tx: Tx, order_id: str) -> "Fulfilment.ValueType":
+    sql = "SELECT fulfilment FROM reservation WHERE order_id = :order_id"
+    found: Fulfilment.ValueType = tx.value(sql, {"order_id": order_id})
+    return found
+
+
+def _begin(tx: Tx, order_id: str, state: State, fulfilment: int, key: str | None = None) -> bool:
     """Write the order's reservation; False when there is one, or the key was used."""
-    row = {"order_id": order_id, "state": state.value, "idempotency_key": key}
+    row = {
+        "order_id": order_id,
+        "state": state.value,
+        "idempotency_key": key,
+        "fulfilment": fulfilment,
+    }
     return tx.insert("reservation", row, on_conflict="DO NOTHING")
 
 
@@ -146,8 +187,11 @@ def _repeated(tx: Tx, order_id: str, lines: Sequence[ReserveLine]) -> State | Fa
         text = "the reservation of the order is released already"
         raise FailedPrecondition("RESERVATION_CLOSED", text)
     if state is State.REJECTED:
-        said = of_key(tx, order_id)[0].message()
-        assert isinstance(said, StockRejected)
+        said = next(
+            event
+            for each in of_key(tx, order_id)
+            if isinstance(event := each.message(), StockRejected)
+        )
         return FailedPrecondition(said.reason, said.detail)
     if sorted(lines, key=lambda line: line.sku) != _lines(tx, order_id):
         raise InvalidArgument(("lines", "must be the lines that the order has reserved"))

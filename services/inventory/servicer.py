@@ -15,6 +15,7 @@ from accord_runtime.grpc.idempotency import commit, key
 from accord_runtime.grpc.types import Context
 from accord_runtime.service import Runtime, Service
 from services.inventory import reservations, store
+from services.inventory.choreography import Choreography
 from services.inventory.domain import State
 from shop.inventory.v1 import inventory_pb2 as pb
 from shop.inventory.v1.inventory_pb2_grpc import (
@@ -114,6 +115,7 @@ def build(runtime: Runtime) -> None:
     """Put the servicer on the server."""
     record = RecordReader(runtime.database, runtime.notifier)
     servicer = Inventory(runtime.database, runtime.outbox, record)
+    Choreography(runtime)
     add_InventoryServiceServicer_to_server(servicer, runtime.server)
 
 

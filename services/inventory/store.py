@@ -36,6 +36,8 @@ MIGRATIONS: Final = [
         PRIMARY KEY (order_id, sku)
     )
     """,
+    # As `Fulfilment` numbers them.
+    "ALTER TABLE reservation ADD COLUMN fulfilment BIGINT NOT NULL DEFAULT 0",
 ]
 
 

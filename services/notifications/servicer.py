@@ -4,6 +4,7 @@ from typing import Any
 
 from accord.errors import NotFound, Resource
 from accord_runtime.database import Database, Tx
+from accord_runtime.events.audit import reading
 from accord_runtime.events.inbox import EventHandler, Received
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context
@@ -69,9 +70,7 @@ def build(runtime: Runtime) -> None:
     runtime.subscribe(
         "ORDERS",
         handlers,
-        record=lambda position, types: orders.ReadEvents(
-            ReadEventsRequest(after_position=position, types=types)
-        ),
+        record=reading(orders.ReadEvents, ReadEventsRequest),
     )
     add_NotificationServiceServicer_to_server(Notifications(runtime.database), runtime.server)
     add_WebhookServiceServicer_to_server(webhooks, runtime.server)

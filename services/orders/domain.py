@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from accord.errors import FailedPrecondition, InvalidArgument, ServiceError
 from accord_runtime.events.outbox import event_time
 from accord_runtime.events.versions import Upcasters
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_ORCHESTRATED
 from shop.common.v1.money_pb2 import Money
 from shop.orders.v1 import events_pb2 as events
 from shop.orders.v1 import orders_pb2 as pb
@@ -72,6 +73,7 @@ def placed(order_id: str, request: pb.CreateOrderRequest) -> events.OrderPlaced:
         items=request.items,
         total=total(request.items),
         ship_to=request.ship_to,
+        fulfilment=request.fulfilment or FULFILMENT_ORCHESTRATED,
     )
 
 
@@ -81,6 +83,7 @@ def _placed(order: Order, event: events.OrderPlaced) -> None:
     order.items.extend(event.items)
     order.total.CopyFrom(event.total)
     order.ship_to.CopyFrom(event.ship_to)
+    order.fulfilment = event.fulfilment
     order.status = pb.ORDER_STATUS_PENDING
 
 
@@ -149,7 +152,9 @@ def cancel(order: Order, reason: str) -> events.OrderUndoing:
     """
     if order.status in CANCELLABLE:
         failure = pb.Failure(reason=pb.FAILURE_REASON_CANCELLED, detail=reason or "on request")
-        return events.OrderUndoing(order_id=order.order_id, failure=failure)
+        return events.OrderUndoing(
+            order_id=order.order_id, failure=failure, fulfilment=order.fulfilment
+        )
     status = pb.OrderStatus.Name(order.status).removeprefix("ORDER_STATUS_")
     if order.status in (pb.ORDER_STATUS_SHIPPING, pb.ORDER_STATUS_SHIPPED):
         raise FailedPrecondition("TOO_LATE", f"order {order.order_id} is {status}")

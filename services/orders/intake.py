@@ -45,14 +45,15 @@ QUEUE: Final = WorkQueue(
 class Intake:
     """Takes orders into the queue, and out of it.
 
-    `start` writes an order and its saga, of which the first step is held for the caller to run.
+    `start` writes an order and its saga, of which the first step is held for the caller to run;
+    none for a choreographed order.
     """
 
     def __init__(
         self,
         runtime: Runtime,
         customers: CustomerServiceStub,
-        start: Callable[[Tx, OrderPlaced, str], Work],
+        start: Callable[[Tx, OrderPlaced, str], Work | None],
     ) -> None:
         self._database = runtime.database
         self._executor = runtime.executor

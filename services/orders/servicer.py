@@ -24,9 +24,11 @@ from accord_runtime.service import Runtime, Service
 from accord_runtime.work.table import Work
 from services.orders import domain, intake, store
 from services.orders.bulk import BulkUpdates, cancel
+from services.orders.choreography import Choreography
 from services.orders.intake import Intake
 from services.orders.steps import OrderSteps
 from services.orders.watching import Watching
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_CHOREOGRAPHED
 from shop.customers.v1.customers_pb2 import Customer, GetCustomerRequest, GetCustomerResponse
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shop.orders.v1 import orders_pb2 as pb
@@ -56,6 +58,7 @@ class OrderServicer(OrderServiceServicer):
         self._record = RecordReader(runtime.database, runtime.notifier)
         self._bulk = BulkUpdates(runtime.database, self._outbox, self._sagas)
         self._intake = Intake(runtime, self._customers, self._start)
+        Choreography(runtime)
         runtime.mesh.fallback(GET_CUSTOMER, self._known_without_asking)
 
     async def CreateOrder(
@@ -70,7 +73,8 @@ class OrderServicer(OrderServiceServicer):
                 lambda tx: self._place(tx, placed, request.card_token)
             )
             try:
-                await self._executor.run(work)
+                if work is not None:
+                    await self._executor.run(work)
             except Exception as error:
                 # The saga tries again in the background, while this call waits.
                 if failure_of(error) is None and not isinstance(error, TimeoutError):
@@ -200,12 +204,14 @@ class OrderServicer(OrderServiceServicer):
             return None
         return GetCustomerResponse(customer=Customer(customer_id=customer_id), fallback=True)
 
-    def _place(self, tx: Tx, placed: OrderPlaced, card_token: str) -> Work:
+    def _place(self, tx: Tx, placed: OrderPlaced, card_token: str) -> Work | None:
         idempotency.record(tx, None, reference=placed.order_id)
         return self._start(tx, placed, card_token)
 
-    def _start(self, tx: Tx, placed: OrderPlaced, card_token: str) -> Work:
+    def _start(self, tx: Tx, placed: OrderPlaced, card_token: str) -> Work | None:
         store.place(tx, self._outbox, placed, card_token)
+        if placed.fulfilment == FULFILMENT_CHOREOGRAPHED:
+            return None
         return self._sagas.start(tx, self._saga, placed.order_id)
 
     async def _answer(self, order_id: str) -> pb.CreateOrderResponse | None:

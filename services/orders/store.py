@@ -27,6 +27,15 @@ MIGRATIONS: Final = [
     """,
     "CREATE INDEX orders_customer ON orders (customer_id, order_id)",
     "CREATE INDEX orders_status ON orders (status, order_id)",
+    # Of choreographed orders.
+    """
+    CREATE TABLE heard (
+        order_id TEXT NOT NULL,
+        type TEXT NOT NULL,
+        payload BLOB NOT NULL,
+        PRIMARY KEY (order_id, type)
+    )
+    """,
 ]
 
 PAGE_BYTES: Final = 2 * 1024 * 1024
@@ -54,6 +63,21 @@ def happened(tx: Tx, outbox: Outbox, order: Order, event: Message) -> None:
 def _append(tx: Tx, outbox: Outbox, order: Order, event: Message) -> None:
     written = outbox.append(tx, event, sequence=order.sequence + 1)
     domain.apply(order, event, written.sequence, written.occurred_at)
+
+
+def hear(tx: Tx, order_id: str, event: Message) -> dict[str, bytes]:
+    """Keep what another service has published of an order, which is locked.
+
+    Returns all that is known: full name of the event -> its bytes.
+    """
+    row = {
+        "order_id": order_id,
+        "type": event.DESCRIPTOR.full_name,
+        "payload": event.SerializeToString(),
+    }
+    tx.insert("heard", row, on_conflict="DO NOTHING")
+    rows = tx.all("SELECT type, payload FROM heard WHERE order_id = :id", {"id": order_id})
+    return {row["type"]: row["payload"] for row in rows}
 
 
 def has_ordered(tx: Tx, customer_id: str) -> bool:

@@ -16,13 +16,20 @@ from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.record import RecordReader
 from accord_runtime.grpc import idempotency
 from accord_runtime.grpc.types import Context
+from accord_runtime.saga.orchestrator import DELAYS
 from accord_runtime.service import Runtime, Service
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.external_effect import ExternalEffect
 from accord_runtime.work.table import Effect
 from services.payments import store
+from services.payments.choreography import Choreography
 from services.payments.domain import CardProcessor, refusal
 from services.payments.processor import SandboxProcessor
+from shop.common.v1.fulfilment_pb2 import (
+    FULFILMENT_CHOREOGRAPHED,
+    FULFILMENT_ORCHESTRATED,
+    Fulfilment,
+)
 from shop.common.v1.money_pb2 import Money
 from shop.orders.v1.orders_pb2 import GetPaymentInstructionRequest
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
@@ -60,16 +67,27 @@ class Payments(PaymentServiceServicer):
             store.find,
             lambda payment: payment.state == pb.PAYMENT_STATE_REFUNDING,
             self._reverse,
+            delays=DELAYS,
         )
 
     async def Charge(self, request: pb.ChargeRequest, context: Context) -> pb.ChargeResponse:
+        return await self.charge(request, idempotency.key())
+
+    async def charge(
+        self,
+        request: pb.ChargeRequest,
+        key: str | None,
+        fulfilment: "Fulfilment.ValueType" = FULFILMENT_ORCHESTRATED,
+    ) -> pb.ChargeResponse:
+        """Charge an order. Errors as `Charge`."""
         amount = request.amount
-        key = idempotency.key()
         # Nothing is on record before it is known: whoever charges tries again until orders answers.
         card_token = request.card_token or await self._card_of(request.order_id)
         return await self._payments.do(
             request.order_id,
-            lambda tx: store.open_charge(tx, request.order_id, amount, key, time.time()),
+            lambda tx: store.open_charge(
+                tx, request.order_id, amount, key, time.time(), fulfilment
+            ),
             lambda payment: self._processor.capture(
                 payment.payment_id, payment.order_id, amount, card_token
             ),
@@ -92,6 +110,14 @@ class Payments(PaymentServiceServicer):
             return pb.RefundResponse(payment=refunded)
 
         return await idempotency.commit(self._database, answer)
+
+    def refund_later(self, tx: Tx, order_id: str) -> None:
+        """Have a choreographed order refunded, whether or not it was charged."""
+        self._payments.undo_later(
+            tx,
+            order_id,
+            lambda tx: store.begin_refund(tx, order_id, time.time(), FULFILMENT_CHOREOGRAPHED),
+        )
 
     async def GetPayment(
         self, request: pb.GetPaymentRequest, context: Context
@@ -146,6 +172,7 @@ def build(runtime: Runtime) -> None:
         runtime.outbox,
         RecordReader(runtime.database, runtime.notifier),
     )
+    Choreography(runtime, servicer)
     add_PaymentServiceServicer_to_server(servicer, runtime.server)
 
 

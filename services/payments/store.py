@@ -2,14 +2,17 @@
 
 from typing import Final
 
-from google.protobuf.message import Message
-
 from accord.errors import InvalidArgument
 from accord_runtime.database import Tx
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.grpc.ids import derived
 from accord_runtime.grpc.types import timestamp
 from services.payments.domain import Outcome
+from shop.common.v1.fulfilment_pb2 import (
+    FULFILMENT_CHOREOGRAPHED,
+    FULFILMENT_ORCHESTRATED,
+    Fulfilment,
+)
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1.events_pb2 import PaymentCaptured, PaymentDeclined, PaymentRefunded
@@ -29,21 +32,30 @@ MIGRATIONS: Final = [
         updated_at DOUBLE PRECISION NOT NULL
     )
     """,
+    # As `Fulfilment` numbers them.
+    "ALTER TABLE payment ADD COLUMN fulfilment BIGINT NOT NULL DEFAULT 0",
 ]
+
+Published = PaymentCaptured | PaymentDeclined | PaymentRefunded
 
 _PREFIX: Final = "PAYMENT_STATE_"
 """What the contract sets before the name of a state."""
 
 
 def open_charge(
-    tx: Tx, order_id: str, amount: Money, idempotency_key: str | None, now: float
+    tx: Tx,
+    order_id: str,
+    amount: Money,
+    idempotency_key: str | None,
+    now: float,
+    fulfilment: "Fulfilment.ValueType" = FULFILMENT_ORCHESTRATED,
 ) -> Payment:
     """The payment of an order, made PENDING if there was none.
 
     Raises:
         InvalidArgument: the idempotency key belongs to another order's payment.
     """
-    _insert(tx, order_id, "PENDING", now, amount, idempotency_key)
+    _insert(tx, order_id, "PENDING", now, fulfilment, amount, idempotency_key)
     payment = find(tx, order_id)
     if payment is None:
         raise InvalidArgument(
@@ -65,10 +77,10 @@ def settle(tx: Tx, outbox: Outbox, payment: Payment, outcome: Outcome, now: floa
         },
     )
     if settled:
-        outbox.append(tx, _settled(payment, outcome))
+        _publish(tx, outbox, _settled(payment, outcome))
 
 
-def _settled(payment: Payment, outcome: Outcome) -> Message:
+def _settled(payment: Payment, outcome: Outcome) -> Published:
     """What has happened when the processor has answered."""
     order_id, payment_id = payment.order_id, payment.payment_id
     if outcome.state == pb.PAYMENT_STATE_CAPTURED:
@@ -83,14 +95,19 @@ def _settled(payment: Payment, outcome: Outcome) -> Message:
     )
 
 
-def begin_refund(tx: Tx, order_id: str, now: float) -> bool:
+def begin_refund(
+    tx: Tx,
+    order_id: str,
+    now: float,
+    fulfilment: "Fulfilment.ValueType" = FULFILMENT_ORCHESTRATED,
+) -> bool:
     """Decide that an order is refunded, whether or not it is known here that it was charged.
 
     Returns whether its payment has just become REFUNDING.
     """
     # A charge that is not known here may have been lost with a restored database: the processor
     # knows. The two statements cannot miss each other's case: a payment is never deleted.
-    return _insert(tx, order_id, "REFUNDING", now) or bool(
+    return _insert(tx, order_id, "REFUNDING", now, fulfilment) or bool(
         tx.execute(
             "UPDATE payment SET state = 'REFUNDING', updated_at = :now"
             " WHERE order_id = :order_id AND state IN ('PENDING', 'CAPTURED')",
@@ -111,10 +128,32 @@ def finish_refund(tx: Tx, outbox: Outbox, order_id: str, amount: Money | None, n
     payment_id = _payment_id(order_id)
     if amount is not None:
         # Nobody here knew that it had been taken, or this database is older than its events.
-        outbox.append_once(
-            tx, PaymentCaptured(order_id=order_id, payment_id=payment_id, amount=amount)
-        )
-    outbox.append(tx, PaymentRefunded(order_id=order_id, payment_id=payment_id, amount=amount))
+        captured = PaymentCaptured(order_id=order_id, payment_id=payment_id, amount=amount)
+        captured.fulfilment = _fulfilment(tx, order_id)
+        outbox.append_once(tx, captured)
+    refunded = PaymentRefunded(order_id=order_id, payment_id=payment_id, amount=amount)
+    _publish(tx, outbox, refunded)
+
+
+def say(tx: Tx, outbox: Outbox, event: Published) -> None:
+    """Publish how a choreographed order stands, unless that was said: its row may be older.
+
+    What becomes of a row that was made for it is published anyway.
+    """
+    if _fulfilment(tx, event.order_id) != FULFILMENT_CHOREOGRAPHED:
+        event.fulfilment = FULFILMENT_CHOREOGRAPHED
+        outbox.append_once(tx, event, "fulfilment")
+
+
+def _publish(tx: Tx, outbox: Outbox, event: Published) -> None:
+    event.fulfilment = _fulfilment(tx, event.order_id)
+    outbox.append(tx, event)
+
+
+def _fulfilment(tx: Tx, order_id: str) -> "Fulfilment.ValueType":
+    sql = "SELECT fulfilment FROM payment WHERE order_id = :order_id"
+    found: Fulfilment.ValueType = tx.value(sql, {"order_id": order_id})
+    return found
 
 
 def find(tx: Tx, order_id: str) -> Payment | None:
@@ -145,6 +184,7 @@ def _insert(
     order_id: str,
     state: str,
     now: float,
+    fulfilment: "Fulfilment.ValueType",
     amount: Money | None = None,
     idempotency_key: str | None = None,
 ) -> bool:
@@ -158,6 +198,7 @@ def _insert(
             "currency_code": amount.currency_code if amount else None,
             "state": state,
             "updated_at": now,
+            "fulfilment": fulfilment,
         },
         on_conflict="DO NOTHING",
     )

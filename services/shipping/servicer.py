@@ -20,7 +20,9 @@ from accord_runtime.work.external_effect import ExternalEffect
 from accord_runtime.work.table import Effect
 from services.shipping import store
 from services.shipping.carrier import SandboxCarrier
+from services.shipping.choreography import Choreography
 from services.shipping.domain import Carrier, refusal
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_ORCHESTRATED, Fulfilment
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1.shipping_pb2_grpc import (
     ShippingServiceServicer,
@@ -58,11 +60,21 @@ class Shipping(ShippingServiceServicer):
     async def CreateShipment(
         self, request: pb.CreateShipmentRequest, context: Context
     ) -> pb.CreateShipmentResponse:
+        return await self.book(request, idempotency.key())
+
+    async def book(
+        self,
+        request: pb.CreateShipmentRequest,
+        key: str | None,
+        fulfilment: "Fulfilment.ValueType" = FULFILMENT_ORCHESTRATED,
+    ) -> pb.CreateShipmentResponse:
+        """Book the parcel of an order. Errors as `CreateShipment`."""
         units = sum(line.quantity for line in request.lines)
-        key = idempotency.key()
         return await self._shipments.do(
             request.order_id,
-            lambda tx: store.open_booking(tx, request.order_id, units, key, time.time()),
+            lambda tx: store.open_booking(
+                tx, request.order_id, units, key, time.time(), fulfilment
+            ),
             lambda shipment: self._carrier.book(
                 shipment.shipment_id, shipment.order_id, request.ship_to, shipment.units
             ),
@@ -133,6 +145,7 @@ def build(runtime: Runtime) -> None:
         runtime.outbox,
         RecordReader(runtime.database, runtime.notifier),
     )
+    Choreography(runtime, servicer.book)
     add_ShippingServiceServicer_to_server(servicer, runtime.server)
 
 

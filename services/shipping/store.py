@@ -2,14 +2,17 @@
 
 from typing import Final
 
-from google.protobuf.message import Message
-
 from accord.errors import InvalidArgument
 from accord_runtime.database import Tx
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.grpc.ids import derived
 from accord_runtime.grpc.types import timestamp
 from services.shipping.domain import Outcome
+from shop.common.v1.fulfilment_pb2 import (
+    FULFILMENT_CHOREOGRAPHED,
+    FULFILMENT_ORCHESTRATED,
+    Fulfilment,
+)
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1.events_pb2 import ShipmentBooked, ShipmentCancelled, ShipmentRefused
 from shop.shipping.v1.shipping_pb2 import Shipment, ShipmentState
@@ -28,21 +31,30 @@ MIGRATIONS: Final = [
         updated_at DOUBLE PRECISION NOT NULL
     )
     """,
+    # As `Fulfilment` numbers them.
+    "ALTER TABLE shipment ADD COLUMN fulfilment BIGINT NOT NULL DEFAULT 0",
 ]
+
+Published = ShipmentBooked | ShipmentRefused | ShipmentCancelled
 
 _PREFIX: Final = "SHIPMENT_STATE_"
 """What the contract sets before the name of a state."""
 
 
 def open_booking(
-    tx: Tx, order_id: str, units: int, idempotency_key: str | None, now: float
+    tx: Tx,
+    order_id: str,
+    units: int,
+    idempotency_key: str | None,
+    now: float,
+    fulfilment: "Fulfilment.ValueType" = FULFILMENT_ORCHESTRATED,
 ) -> Shipment:
     """The shipment of an order, made PENDING if there was none.
 
     Raises:
         InvalidArgument: the idempotency key belongs to another order's shipment.
     """
-    if not _insert(tx, order_id, "PENDING", now, units, idempotency_key):
+    if not _insert(tx, order_id, "PENDING", now, units, idempotency_key, fulfilment):
         # Its cancellation came first, and was refused: what is in the parcel was not known.
         tx.execute(
             "UPDATE shipment SET units = :units"
@@ -73,7 +85,7 @@ def settle(tx: Tx, outbox: Outbox, shipment: Shipment, outcome: Outcome, now: fl
         answer,
     )
     if settled:
-        outbox.append(tx, _settled(shipment, outcome))
+        _publish(tx, outbox, _settled(shipment, outcome))
     elif outcome.tracking_number:
         # The carrier may yet refuse to cancel: then this is a booked parcel after all.
         tx.execute(
@@ -83,7 +95,7 @@ def settle(tx: Tx, outbox: Outbox, shipment: Shipment, outcome: Outcome, now: fl
         )
 
 
-def _settled(shipment: Shipment, outcome: Outcome) -> Message:
+def _settled(shipment: Shipment, outcome: Outcome) -> Published:
     """What has happened when the carrier has answered."""
     if outcome.state == pb.SHIPMENT_STATE_BOOKED:
         return ShipmentBooked(
@@ -127,9 +139,31 @@ def finish_cancellation(
     )
     if row is not None and row.pop("state") == "BOOKED":
         # Its booking may have been answered while it was to be cancelled.
-        outbox.append_once(tx, ShipmentBooked(order_id=order_id, **row))
+        booked = ShipmentBooked(order_id=order_id, fulfilment=_fulfilment(tx, order_id), **row)
+        outbox.append_once(tx, booked)
     elif row is not None and cancelled:
-        outbox.append(tx, ShipmentCancelled(order_id=order_id))
+        _publish(tx, outbox, ShipmentCancelled(order_id=order_id))
+
+
+def say(tx: Tx, outbox: Outbox, event: Published) -> None:
+    """Publish how a choreographed order stands, unless that was said: its row may be older.
+
+    What becomes of a row that was made for it is published anyway.
+    """
+    if _fulfilment(tx, event.order_id) != FULFILMENT_CHOREOGRAPHED:
+        event.fulfilment = FULFILMENT_CHOREOGRAPHED
+        outbox.append_once(tx, event, "fulfilment")
+
+
+def _publish(tx: Tx, outbox: Outbox, event: Published) -> None:
+    event.fulfilment = _fulfilment(tx, event.order_id)
+    outbox.append(tx, event)
+
+
+def _fulfilment(tx: Tx, order_id: str) -> "Fulfilment.ValueType":
+    sql = "SELECT fulfilment FROM shipment WHERE order_id = :order_id"
+    found: Fulfilment.ValueType = tx.value(sql, {"order_id": order_id})
+    return found
 
 
 def find(tx: Tx, order_id: str) -> Shipment | None:
@@ -152,6 +186,7 @@ def _insert(
     now: float,
     units: int = 0,
     idempotency_key: str | None = None,
+    fulfilment: "Fulfilment.ValueType" = FULFILMENT_ORCHESTRATED,
 ) -> bool:
     return tx.insert(
         "shipment",
@@ -163,6 +198,7 @@ def _insert(
             "units": units,
             "state": state,
             "updated_at": now,
+            "fulfilment": fulfilment,
         },
         on_conflict="DO NOTHING",
     )

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from datetime import UTC
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -23,6 +23,8 @@ from accord_runtime.events.broker import MAX_AGE
 from accord_runtime.events.position import Consumed
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 AUDIT: Final = 60.0
 """Seconds between audits."""
@@ -74,6 +76,14 @@ Record = Callable[[int, Sequence[str]], AsyncIterable[Recorded]]
 """Reads a source's record: a position and full names of types (none: all) -> what is there beyond
 the position, in order, up to the end. It may yield other types, too. A position beyond the end is
 an RPC error with the reason POSITION_IN_FUTURE."""
+
+
+def reading(
+    read_events: Callable[[R], AsyncIterable[Recorded]], request: Callable[..., R]
+) -> Record:
+    """The record behind a stub's `ReadEvents`, given the type of its requests."""
+    return lambda position, types: read_events(request(after_position=position, types=types))
+
 
 Keep = Callable[[Tx, Mapping[str, str], bytes], bool]
 """Puts an event, as CloudEvents headers and payload, into the inbox; False if it is there."""

@@ -97,9 +97,10 @@ EventHandler = Callable[[Received[Any]], Awaitable[Effect | None]]
 class Inbox:
     """What one service takes from the stream of another, by a consumer named after it.
 
-    Events without a handler are left on the broker. `record` reads the source's record; without
-    it, what the broker loses before it is received comes when the source publishes it again, and
-    events of a type that was not handled before come from then on. `upcasters` read older versions.
+    Events without a handler are left on the broker, and those that are not `wanted` passed over.
+    `record` reads the source's record; without it, what the broker loses before it is received
+    comes when the source publishes it again, and events of a type that was not handled before come
+    from then on. `upcasters` read older versions.
     """
 
     def __init__(
@@ -113,8 +114,10 @@ class Inbox:
         executor: Executor,
         record: Record | None = None,
         upcasters: Upcasters = AS_WRITTEN,
+        wanted: Callable[[Any], bool] | None = None,
     ) -> None:
         self._service = service
+        self._wanted = wanted
         self._source = source
         self._stream = source.upper()
         self._queue = f"inbox:{source}"
@@ -132,7 +135,9 @@ class Inbox:
             self._kinds[message.DESCRIPTOR.full_name] = policy.subject
         self._subjects = [f"{kind}.*" for kind in self._kinds.values()]
         executor.register(Queue(self._queue, self._handle))
-        self._audit = record and Audit(source, record, list(self._handlers), self._keep, database)
+        self._audit = record and Audit(
+            source, record, list(self._handlers), self._keep_wanted, database
+        )
         # Up to when (Unix seconds) the broker has delivered all it had; infinite while it is away.
         self._delivered = math.inf
         self._look = asyncio.Event()
@@ -314,6 +319,8 @@ class Inbox:
                 # Under a name of its own: what it says of itself may be another's.
                 number = message.metadata.sequence.stream
                 apart = f"{message.subject}#{number} of {at.created}"
+            elif not self._wants(headers["ce-type"], message.data):
+                continue
             if not self._keep(tx, headers, message.data, apart=apart):
                 event_id = apart or headers["ce-id"]
                 tx.execute(
@@ -326,6 +333,17 @@ class Inbox:
 
     def _problem(self, headers: Mapping[str, str]) -> str:
         return problem(headers, self._kinds, self._service)
+
+    def _wants(self, kind: str, payload: bytes) -> bool:
+        if self._wanted is None:
+            return True
+        try:
+            return self._wanted(self._handlers[kind][0].FromString(payload))
+        except DecodeError:
+            return True  # Its handler says what is wrong with it.
+
+    def _keep_wanted(self, tx: Tx, headers: Mapping[str, str], payload: bytes) -> bool:
+        return self._wants(headers["ce-type"], payload) and self._keep(tx, headers, payload)
 
     def _keep(self, tx: Tx, headers: Mapping[str, str], payload: bytes, *, apart: str = "") -> bool:
         """Put an event into the inbox and to work; False if it is there already.

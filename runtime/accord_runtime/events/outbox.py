@@ -174,11 +174,13 @@ class Outbox:
         tx.after_commit(lambda: self._changed(key))
         return written
 
-    def append_once(self, tx: Tx, event: Message) -> None:
-        """Like `append`, unless the key has an event of this type. Errors as `append`."""
+    def append_once(self, tx: Tx, event: Message, *same: str) -> None:
+        """Like `append`, unless its key has an event of its type with the `same` fields as it."""
         kind, policy = event.DESCRIPTOR.full_name, event_policy(event)
         key = str(getattr(event, policy.key)) if policy else ""
-        if all(each.type != kind for each in of_key(tx, key)):
+        known = [each.message() for each in of_key(tx, key) if each.type == kind]
+        fields = [[getattr(each, name) for name in same] for each in (*known, event)]
+        if fields[-1] not in fields[:-1]:
             self.append(tx, event)
 
 

@@ -6,12 +6,12 @@ begun to be undone is finished by the executor, whatever happens to this process
 record does not say that the party was not asked: a restored database has lost those since its copy.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from accord import ServiceError
 from accord_runtime.database import Database, Tx
-from accord_runtime.work.executor import Executor, Queue
+from accord_runtime.work.executor import DELAYS, Executor, Queue
 from accord_runtime.work.table import Effect, Work
 
 Record = TypeVar("Record")
@@ -30,6 +30,7 @@ class ExternalEffect(Generic[Record]):
         is_undoing: whether a record waits for the party to undo it.
         undo: asks the party, which must bear being asked again, and for what it never did; returns
             what to write.
+        delays: seconds before the executor asks again, each time; then an operator must.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ExternalEffect(Generic[Record]):
         find: Callable[[Tx, str], Record | None],
         is_undoing: Callable[[Record], bool],
         undo: Callable[[Record], Awaitable[Effect]],
+        delays: Sequence[float] = DELAYS,
     ) -> None:
         self._database = database
         self._executor = executor
@@ -47,7 +49,7 @@ class ExternalEffect(Generic[Record]):
         self._find = find
         self._is_undoing = is_undoing
         self._undo = undo
-        executor.register(Queue(queue, self._finish))
+        executor.register(Queue(queue, self._finish, delays=delays))
 
     async def do(
         self,
@@ -90,6 +92,11 @@ class ExternalEffect(Generic[Record]):
         if isinstance(said, ServiceError):
             raise said
         return said
+
+    def undo_later(self, tx: Tx, key: str, begin: Callable[[Tx], bool]) -> None:
+        """Have it undone by the executor; `begin` as for `undo`."""
+        if begin(tx):
+            self._executor.enqueue(tx, self._queue, key)
 
     async def undo(self, key: str, begin: Callable[[Tx], bool]) -> None:
         """Have it undone; returns when the party has answered, or when there is nothing to ask.

@@ -333,6 +333,7 @@ _ORDER: Final[list[tuple[str, Any]]] = [
     *_card("card_token"),
     *_values("ship_to", None),
     *_address("ship_to"),
+    *_values("fulfilment", 3, -1),
 ]
 
 WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {

@@ -9,6 +9,7 @@ import pytest
 from accord.errors import FailedPrecondition, InvalidArgument, Precondition, ServiceError
 from accord_runtime.database import Database, open_database
 from services.inventory.domain import State
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_ORCHESTRATED as SAGA
 from shop.inventory.v1.events_pb2 import (
     StockCommitted,
     StockRejected,
@@ -56,9 +57,11 @@ async def test_reserve_release_commit(database: Database) -> None:
     assert await reserve(database, "o2", lines({"a": 10})) is State.RESERVED
     assert await commit(database, "o2") is State.COMMITTED
     assert await stock(database) == {"a": (0, 0), "b": (10, 0)}
-    held = StockReserved(order_id="o1", lines=lines({"a": 3, "b": 4}))
-    assert await events_of(database, "o1") == [held, StockReleased(order_id="o1")]
-    assert (await events_of(database, "o2"))[1:] == [StockCommitted(order_id="o2")]
+    held = StockReserved(order_id="o1", lines=lines({"a": 3, "b": 4}), fulfilment=SAGA)
+    released = StockReleased(order_id="o1", fulfilment=SAGA)
+    assert await events_of(database, "o1") == [held, released]
+    committed = StockCommitted(order_id="o2", fulfilment=SAGA)
+    assert (await events_of(database, "o2"))[1:] == [committed]
 
 
 async def test_all_or_nothing(database: Database) -> None:
@@ -90,9 +93,12 @@ async def test_a_refusal_is_for_good(database: Database) -> None:
     assert await stock(database) == {"a": (2, 0)}
     rejected, released = await events_of(database, "o1")
     assert rejected == StockRejected(
-        order_id="o1", reason="OUT_OF_STOCK", detail="a has 1 left, 2 are wanted"
+        order_id="o1",
+        reason="OUT_OF_STOCK",
+        detail="a has 1 left, 2 are wanted",
+        fulfilment=SAGA,
     )
-    assert released == StockReleased(order_id="o1")
+    assert released == StockReleased(order_id="o1", fulfilment=SAGA)
 
 
 async def test_repeat_returns_the_first(database: Database) -> None:

@@ -14,6 +14,7 @@ from accord_runtime.events import outbox
 from accord_runtime.grpc.types import timestamp
 from services.payments import store
 from services.payments.domain import Outcome, refusal
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_ORCHESTRATED
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1.events_pb2 import PaymentCaptured, PaymentDeclined, PaymentRefunded
@@ -168,8 +169,8 @@ async def test_what_was_given_back_was_taken(payments: Database, way: list[Step]
         await payments.write(step)
     said = {"order_id": ORDER, "payment_id": (await payments.read(found)).payment_id}
     assert await events_of(payments, ORDER) == [
-        PaymentCaptured(amount=PRICE, **said),
-        PaymentRefunded(amount=PRICE, **said),
+        PaymentCaptured(amount=PRICE, fulfilment=FULFILMENT_ORCHESTRATED, **said),
+        PaymentRefunded(amount=PRICE, fulfilment=FULFILMENT_ORCHESTRATED, **said),
     ]
 
 

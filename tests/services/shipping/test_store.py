@@ -15,6 +15,7 @@ from accord_runtime.events import outbox
 from accord_runtime.grpc.types import timestamp
 from services.shipping import store
 from services.shipping.domain import Outcome, refusal
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_ORCHESTRATED
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1.events_pb2 import ShipmentBooked, ShipmentCancelled, ShipmentRefused
 from shop.shipping.v1.shipping_pb2 import Shipment
@@ -158,7 +159,10 @@ async def test_a_tracking_number_is_kept_while_cancelling(shipments: Database) -
     assert shipment is not None
     assert (shipment.state, shipment.tracking_number) == (pb.SHIPMENT_STATE_BOOKED, "T1")
     said = ShipmentBooked(
-        order_id=ORDER, shipment_id=shipment.shipment_id, tracking_number=shipment.tracking_number
+        order_id=ORDER,
+        shipment_id=shipment.shipment_id,
+        tracking_number=shipment.tracking_number,
+        fulfilment=FULFILMENT_ORCHESTRATED,
     )
     assert await events_of(shipments, ORDER) == [said]
 

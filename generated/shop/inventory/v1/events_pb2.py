@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
+from shop.common.v1 import fulfilment_pb2 as shop_dot_common_dot_v1_dot_fulfilment__pb2
 from shop.inventory.v1 import inventory_pb2 as shop_dot_inventory_dot_v1_dot_inventory__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshop/inventory/v1/events.proto\x12\x11shop.inventory.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a!shop/inventory/v1/inventory.proto\"\x8c\x01\n\rStockReserved\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x34\n\x05lines\x18\x02 \x03(\x0b\x32\x1e.shop.inventory.v1.ReserveLineR\x05lines:*\x92\xf4\x18&\n\x18inventory.stock.reserved\x10\x01\x1a\x08order_id\"\x86\x01\n\rStockRejected\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\x03 \x01(\tR\x06\x64\x65tail:*\x92\xf4\x18&\n\x18inventory.stock.rejected\x10\x01\x1a\x08order_id\"V\n\rStockReleased\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId:*\x92\xf4\x18&\n\x18inventory.stock.released\x10\x01\x1a\x08order_id\"X\n\x0eStockCommitted\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId:+\x92\xf4\x18\'\n\x19inventory.stock.committed\x10\x01\x1a\x08order_idb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshop/inventory/v1/events.proto\x12\x11shop.inventory.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fshop/common/v1/fulfilment.proto\x1a!shop/inventory/v1/inventory.proto\"\xc8\x01\n\rStockReserved\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x34\n\x05lines\x18\x02 \x03(\x0b\x32\x1e.shop.inventory.v1.ReserveLineR\x05lines\x12:\n\nfulfilment\x18\x03 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:*\x92\xf4\x18&\n\x18inventory.stock.reserved\x10\x01\x1a\x08order_id\"\xc2\x01\n\rStockRejected\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\x03 \x01(\tR\x06\x64\x65tail\x12:\n\nfulfilment\x18\x04 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:*\x92\xf4\x18&\n\x18inventory.stock.rejected\x10\x01\x1a\x08order_id\"\x92\x01\n\rStockReleased\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12:\n\nfulfilment\x18\x02 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:*\x92\xf4\x18&\n\x18inventory.stock.released\x10\x01\x1a\x08order_id\"\x94\x01\n\x0eStockCommitted\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12:\n\nfulfilment\x18\x02 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:+\x92\xf4\x18\'\n\x19inventory.stock.committed\x10\x01\x1a\x08order_idb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,12 +42,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOCKRELEASED']._serialized_options = b'\222\364\030&\n\030inventory.stock.released\020\001\032\010order_id'
   _globals['_STOCKCOMMITTED']._loaded_options = None
   _globals['_STOCKCOMMITTED']._serialized_options = b'\222\364\030\'\n\031inventory.stock.committed\020\001\032\010order_id'
-  _globals['_STOCKRESERVED']._serialized_start=113
-  _globals['_STOCKRESERVED']._serialized_end=253
-  _globals['_STOCKREJECTED']._serialized_start=256
-  _globals['_STOCKREJECTED']._serialized_end=390
-  _globals['_STOCKRELEASED']._serialized_start=392
-  _globals['_STOCKRELEASED']._serialized_end=478
-  _globals['_STOCKCOMMITTED']._serialized_start=480
-  _globals['_STOCKCOMMITTED']._serialized_end=568
+  _globals['_STOCKRESERVED']._serialized_start=146
+  _globals['_STOCKRESERVED']._serialized_end=346
+  _globals['_STOCKREJECTED']._serialized_start=349
+  _globals['_STOCKREJECTED']._serialized_end=543
+  _globals['_STOCKRELEASED']._serialized_start=546
+  _globals['_STOCKRELEASED']._serialized_end=692
+  _globals['_STOCKCOMMITTED']._serialized_start=695
+  _globals['_STOCKCOMMITTED']._serialized_end=843
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from shop.common.v1 import fulfilment_pb2 as _fulfilment_pb2
 from shop.inventory.v1 import inventory_pb2 as _inventory_pb2
 import builtins as _builtins
 import sys
@@ -27,8 +28,11 @@ class StockReserved(_message.Message):
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[_inventory_pb2.ReserveLine]:
         """What is held."""
@@ -38,10 +42,11 @@ class StockReserved(_message.Message):
         *,
         order_id: _builtins.str = ...,
         lines: _abc.Iterable[_inventory_pb2.ReserveLine] | None = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fulfilment", b"fulfilment", "lines", b"lines", "order_id", b"order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -56,22 +61,26 @@ class StockRejected(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     reason: _builtins.str
     """Reason as in ErrorInfo, e.g. "OUT_OF_STOCK"."""
     detail: _builtins.str
     """One sentence for people."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         detail: _builtins.str = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "order_id", b"order_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "fulfilment", b"fulfilment", "order_id", b"order_id", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -86,16 +95,20 @@ class StockReleased(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fulfilment", b"fulfilment", "order_id", b"order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -108,16 +121,20 @@ class StockCommitted(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fulfilment", b"fulfilment", "order_id", b"order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

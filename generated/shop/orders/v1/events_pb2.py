@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
 from shop.common.v1 import address_pb2 as shop_dot_common_dot_v1_dot_address__pb2
+from shop.common.v1 import fulfilment_pb2 as shop_dot_common_dot_v1_dot_fulfilment__pb2
 from shop.common.v1 import money_pb2 as shop_dot_common_dot_v1_dot_money__pb2
 from shop.orders.v1 import orders_pb2 as shop_dot_orders_dot_v1_dot_orders__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/orders/v1/events.proto\x12\x0eshop.orders.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1cshop/common/v1/address.proto\x1a\x1ashop/common/v1/money.proto\x1a\x1bshop/orders/v1/orders.proto\"\xa6\x02\n\x0bOrderPlaced\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12/\n\x05items\x18\x03 \x03(\x0b\x32\x19.shop.orders.v1.OrderItemR\x05items\x12+\n\x05total\x18\x04 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x05total\x12$\n\ncard_token\x18\x05 \x01(\tB\x05\x18\x01\x80\x01\x01R\tcardToken\x12\x30\n\x07ship_to\x18\x06 \x01(\x0b\x32\x17.shop.common.v1.AddressR\x06shipTo:%\x92\xf4\x18!\n\x13orders.order.placed\x10\x01\x1a\x08order_id\"\xd0\x01\n\x0cOrderCreated\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12/\n\x05items\x18\x03 \x03(\x0b\x32\x19.shop.orders.v1.OrderItemR\x05items\x12+\n\x05total\x18\x04 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x05total:&\x92\xf4\x18\"\n\x14orders.order.created\x10\x01\x1a\x08order_id\"\xa7\x01\n\rOrderRejected\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x31\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x17.shop.orders.v1.FailureR\x07\x66\x61ilure:\'\x92\xf4\x18#\n\x15orders.order.rejected\x10\x01\x1a\x08order_id\"\x99\x01\n\tOrderPaid\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1d\n\npayment_id\x18\x02 \x01(\tR\tpaymentId\x12-\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x06\x61mount:#\x92\xf4\x18\x1f\n\x11orders.order.paid\x10\x01\x1a\x08order_id\"b\n\x14OrderShippingStarted\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId:/\x92\xf4\x18+\n\x1dorders.order.shipping_started\x10\x01\x1a\x08order_id\"\x9b\x01\n\x0cOrderShipped\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0bshipment_id\x18\x02 \x01(\tR\nshipmentId\x12\'\n\x0ftracking_number\x18\x03 \x01(\tR\x0etrackingNumber:&\x92\xf4\x18\"\n\x14orders.order.shipped\x10\x01\x1a\x08order_id\"\xcc\x01\n\x0eOrderConfirmed\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12+\n\x05total\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x05total\x12\'\n\x0ftracking_number\x18\x04 \x01(\tR\x0etrackingNumber:(\x92\xf4\x18$\n\x16orders.order.confirmed\x10\x01\x1a\x08order_id\"\x84\x01\n\x0cOrderUndoing\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x31\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x17.shop.orders.v1.FailureR\x07\x66\x61ilure:&\x92\xf4\x18\"\n\x14orders.order.undoing\x10\x01\x1a\x08order_id\"\xa3\x01\n\x0bOrderFailed\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x31\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x17.shop.orders.v1.FailureR\x07\x66\x61ilure:%\x92\xf4\x18!\n\x13orders.order.failed\x10\x01\x1a\x08order_id\"\xa9\x01\n\x0eOrderCancelled\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x31\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x17.shop.orders.v1.FailureR\x07\x66\x61ilure:(\x92\xf4\x18$\n\x16orders.order.cancelled\x10\x01\x1a\x08order_id\"j\n\x0eOrderNoteAdded\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x12\n\x04note\x18\x02 \x01(\tR\x04note:)\x92\xf4\x18%\n\x17orders.order.note_added\x10\x01\x1a\x08order_idb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/orders/v1/events.proto\x12\x0eshop.orders.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1cshop/common/v1/address.proto\x1a\x1fshop/common/v1/fulfilment.proto\x1a\x1ashop/common/v1/money.proto\x1a\x1bshop/orders/v1/orders.proto\"\xe2\x02\n\x0bOrderPlaced\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12/\n\x05items\x18\x03 \x03(\x0b\x32\x19.shop.orders.v1.OrderItemR\x05items\x12+\n\x05total\x18\x04 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x05total\x12$\n\ncard_token\x18\x05 \x01(\tB\x05\x18\x01\x80\x01\x01R\tcardToken\x12\x30\n\x07ship_to\x18\x06 \x01(\x0b\x32\x17.shop.common.v1.AddressR\x06shipTo\x12:\n\nfulfilment\x18\x07 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:%\x92\xf4\x18!\n\x13orders.order.placed\x10\x01\x1a\x08order_id\"\x8c\x02\n\x0cOrderCreated\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12/\n\x05items\x18\x03 \x03(\x0b\x32\x19.shop.orders.v1.OrderItemR\x05items\x12+\n\x05total\x18\x04 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x05total\x12:\n\nfulfilment\x18\x05 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:&\x92\xf4\x18\"\n\x14orders.order.created\x10\x01\x1a\x08order_id\"\xa7\x01\n\rOrderRejected\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x31\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x17.shop.orders.v1.FailureR\x07\x66\x61ilure:\'\x92\xf4\x18#\n\x15orders.order.rejected\x10\x01\x1a\x08order_id\"\x99\x01\n\tOrderPaid\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1d\n\npayment_id\x18\x02 \x01(\tR\tpaymentId\x12-\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x06\x61mount:#\x92\xf4\x18\x1f\n\x11orders.order.paid\x10\x01\x1a\x08order_id\"\x81\x02\n\x14OrderShippingStarted\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x30\n\x07ship_to\x18\x02 \x01(\x0b\x32\x17.shop.common.v1.AddressR\x06shipTo\x12/\n\x05items\x18\x03 \x03(\x0b\x32\x19.shop.orders.v1.OrderItemR\x05items\x12:\n\nfulfilment\x18\x04 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:/\x92\xf4\x18+\n\x1dorders.order.shipping_started\x10\x01\x1a\x08order_id\"\x9b\x01\n\x0cOrderShipped\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0bshipment_id\x18\x02 \x01(\tR\nshipmentId\x12\'\n\x0ftracking_number\x18\x03 \x01(\tR\x0etrackingNumber:&\x92\xf4\x18\"\n\x14orders.order.shipped\x10\x01\x1a\x08order_id\"\xcc\x01\n\x0eOrderConfirmed\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12+\n\x05total\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x05total\x12\'\n\x0ftracking_number\x18\x04 \x01(\tR\x0etrackingNumber:(\x92\xf4\x18$\n\x16orders.order.confirmed\x10\x01\x1a\x08order_id\"\xc0\x01\n\x0cOrderUndoing\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x31\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x17.shop.orders.v1.FailureR\x07\x66\x61ilure\x12:\n\nfulfilment\x18\x03 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:&\x92\xf4\x18\"\n\x14orders.order.undoing\x10\x01\x1a\x08order_id\"\xa3\x01\n\x0bOrderFailed\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x31\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x17.shop.orders.v1.FailureR\x07\x66\x61ilure:%\x92\xf4\x18!\n\x13orders.order.failed\x10\x01\x1a\x08order_id\"\xa9\x01\n\x0eOrderCancelled\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x31\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x17.shop.orders.v1.FailureR\x07\x66\x61ilure:(\x92\xf4\x18$\n\x16orders.order.cancelled\x10\x01\x1a\x08order_id\"j\n\x0eOrderNoteAdded\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x12\n\x04note\x18\x02 \x01(\tR\x04note:)\x92\xf4\x18%\n\x17orders.order.note_added\x10\x01\x1a\x08order_idb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,26 +60,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERCANCELLED']._serialized_options = b'\222\364\030$\n\026orders.order.cancelled\020\001\032\010order_id'
   _globals['_ORDERNOTEADDED']._loaded_options = None
   _globals['_ORDERNOTEADDED']._serialized_options = b'\222\364\030%\n\027orders.order.note_added\020\001\032\010order_id'
-  _globals['_ORDERPLACED']._serialized_start=159
-  _globals['_ORDERPLACED']._serialized_end=453
-  _globals['_ORDERCREATED']._serialized_start=456
-  _globals['_ORDERCREATED']._serialized_end=664
-  _globals['_ORDERREJECTED']._serialized_start=667
-  _globals['_ORDERREJECTED']._serialized_end=834
-  _globals['_ORDERPAID']._serialized_start=837
-  _globals['_ORDERPAID']._serialized_end=990
-  _globals['_ORDERSHIPPINGSTARTED']._serialized_start=992
-  _globals['_ORDERSHIPPINGSTARTED']._serialized_end=1090
-  _globals['_ORDERSHIPPED']._serialized_start=1093
-  _globals['_ORDERSHIPPED']._serialized_end=1248
-  _globals['_ORDERCONFIRMED']._serialized_start=1251
-  _globals['_ORDERCONFIRMED']._serialized_end=1455
-  _globals['_ORDERUNDOING']._serialized_start=1458
-  _globals['_ORDERUNDOING']._serialized_end=1590
-  _globals['_ORDERFAILED']._serialized_start=1593
-  _globals['_ORDERFAILED']._serialized_end=1756
-  _globals['_ORDERCANCELLED']._serialized_start=1759
-  _globals['_ORDERCANCELLED']._serialized_end=1928
-  _globals['_ORDERNOTEADDED']._serialized_start=1930
-  _globals['_ORDERNOTEADDED']._serialized_end=2036
+  _globals['_ORDERPLACED']._serialized_start=192
+  _globals['_ORDERPLACED']._serialized_end=546
+  _globals['_ORDERCREATED']._serialized_start=549
+  _globals['_ORDERCREATED']._serialized_end=817
+  _globals['_ORDERREJECTED']._serialized_start=820
+  _globals['_ORDERREJECTED']._serialized_end=987
+  _globals['_ORDERPAID']._serialized_start=990
+  _globals['_ORDERPAID']._serialized_end=1143
+  _globals['_ORDERSHIPPINGSTARTED']._serialized_start=1146
+  _globals['_ORDERSHIPPINGSTARTED']._serialized_end=1403
+  _globals['_ORDERSHIPPED']._serialized_start=1406
+  _globals['_ORDERSHIPPED']._serialized_end=1561
+  _globals['_ORDERCONFIRMED']._serialized_start=1564
+  _globals['_ORDERCONFIRMED']._serialized_end=1768
+  _globals['_ORDERUNDOING']._serialized_start=1771
+  _globals['_ORDERUNDOING']._serialized_end=1963
+  _globals['_ORDERFAILED']._serialized_start=1966
+  _globals['_ORDERFAILED']._serialized_end=2129
+  _globals['_ORDERCANCELLED']._serialized_start=2132
+  _globals['_ORDERCANCELLED']._serialized_end=2301
+  _globals['_ORDERNOTEADDED']._serialized_start=2303
+  _globals['_ORDERNOTEADDED']._serialized_end=2409
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from shop.common.v1 import address_pb2 as _address_pb2
+from shop.common.v1 import fulfilment_pb2 as _fulfilment_pb2
 from shop.common.v1 import money_pb2 as _money_pb2
 from shop.orders.v1 import orders_pb2 as _orders_pb2
 import builtins as _builtins
@@ -40,6 +41,7 @@ class OrderPlaced(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     CARD_TOKEN_FIELD_NUMBER: _builtins.int
     SHIP_TO_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     customer_id: _builtins.str
@@ -58,6 +60,8 @@ class OrderPlaced(_message.Message):
         OrderService.GetPaymentInstruction.
         """
 
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_orders_pb2.OrderItem]:
         """What was ordered."""
@@ -79,10 +83,11 @@ class OrderPlaced(_message.Message):
         total: _money_pb2.Money | None = ...,
         card_token: _builtins.str = ...,
         ship_to: _address_pb2.Address | None = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ship_to", b"ship_to", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_token", b"card_token", "customer_id", b"customer_id", "items", b"items", "order_id", b"order_id", "ship_to", b"ship_to", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_token", b"card_token", "customer_id", b"customer_id", "fulfilment", b"fulfilment", "items", b"items", "order_id", b"order_id", "ship_to", b"ship_to", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -98,10 +103,13 @@ class OrderCreated(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     customer_id: _builtins.str
     """Who ordered."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_orders_pb2.OrderItem]:
         """What was ordered."""
@@ -117,10 +125,11 @@ class OrderCreated(_message.Message):
         customer_id: _builtins.str = ...,
         items: _abc.Iterable[_orders_pb2.OrderItem] | None = ...,
         total: _money_pb2.Money | None = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "items", b"items", "order_id", b"order_id", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "fulfilment", b"fulfilment", "items", b"items", "order_id", b"order_id", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,16 +206,32 @@ class OrderShippingStarted(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
+    SHIP_TO_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
+    @_builtins.property
+    def ship_to(self) -> _address_pb2.Address:
+        """Where it goes, if the order is choreographed."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_orders_pb2.OrderItem]:
+        """What is in the parcel, if the order is choreographed."""
+
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
+        ship_to: _address_pb2.Address | None = ...,
+        items: _abc.Iterable[_orders_pb2.OrderItem] | None = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ship_to", b"ship_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fulfilment", b"fulfilment", "items", b"items", "order_id", b"order_id", "ship_to", b"ship_to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -286,8 +311,11 @@ class OrderUndoing(_message.Message):
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     @_builtins.property
     def failure(self) -> _orders_pb2.Failure:
         """Why."""
@@ -297,10 +325,11 @@ class OrderUndoing(_message.Message):
         *,
         order_id: _builtins.str = ...,
         failure: _orders_pb2.Failure | None = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "fulfilment", b"fulfilment", "order_id", b"order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from shop.common.v1 import address_pb2 as _address_pb2
 from shop.common.v1 import event_pb2 as _event_pb2
+from shop.common.v1 import fulfilment_pb2 as _fulfilment_pb2
 from shop.common.v1 import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -143,6 +144,7 @@ class Order(_message.Message):
     NOTES_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """UUIDv7."""
     customer_id: _builtins.str
@@ -157,6 +159,8 @@ class Order(_message.Message):
     """Shipment, once booked."""
     tracking_number: _builtins.str
     """Number to follow the parcel with, once booked."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How it is seen through; not stated by orders that are older."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderItem]:
         """What was ordered."""
@@ -202,10 +206,11 @@ class Order(_message.Message):
         notes: _abc.Iterable[_builtins.str] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "failure", b"failure", "ship_to", b"ship_to", "total", b"total", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "customer_id", b"customer_id", "failure", b"failure", "items", b"items", "notes", b"notes", "order_id", b"order_id", "payment_id", b"payment_id", "sequence", b"sequence", "ship_to", b"ship_to", "shipment_id", b"shipment_id", "status", b"status", "total", b"total", "tracking_number", b"tracking_number", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "customer_id", b"customer_id", "failure", b"failure", "fulfilment", b"fulfilment", "items", b"items", "notes", b"notes", "order_id", b"order_id", "payment_id", b"payment_id", "sequence", b"sequence", "ship_to", b"ship_to", "shipment_id", b"shipment_id", "status", b"status", "total", b"total", "tracking_number", b"tracking_number", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -281,10 +286,13 @@ class CreateOrderRequest(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     CARD_TOKEN_FIELD_NUMBER: _builtins.int
     SHIP_TO_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """Who orders."""
     card_token: _builtins.str
     """Token of the card to charge; never a card number."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How it is seen through."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderItem]:
         """What, 1 to 100 items, each SKU once, all in one currency."""
@@ -300,10 +308,11 @@ class CreateOrderRequest(_message.Message):
         items: _abc.Iterable[Global___OrderItem] | None = ...,
         card_token: _builtins.str = ...,
         ship_to: _address_pb2.Address | None = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ship_to", b"ship_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_token", b"card_token", "customer_id", b"customer_id", "items", b"items", "ship_to", b"ship_to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_token", b"card_token", "customer_id", b"customer_id", "fulfilment", b"fulfilment", "items", b"items", "ship_to", b"ship_to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

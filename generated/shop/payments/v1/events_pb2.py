@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
+from shop.common.v1 import fulfilment_pb2 as shop_dot_common_dot_v1_dot_fulfilment__pb2
 from shop.common.v1 import money_pb2 as shop_dot_common_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/payments/v1/events.proto\x12\x10shop.payments.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1ashop/common/v1/money.proto\"\xa7\x01\n\x0fPaymentCaptured\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1d\n\npayment_id\x18\x02 \x01(\tR\tpaymentId\x12-\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x06\x61mount:+\x92\xf4\x18\'\n\x19payments.payment.captured\x10\x01\x1a\x08order_id\"\xa8\x01\n\x0fPaymentDeclined\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1d\n\npayment_id\x18\x02 \x01(\tR\tpaymentId\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tail:+\x92\xf4\x18\'\n\x19payments.payment.declined\x10\x01\x1a\x08order_id\"\xa7\x01\n\x0fPaymentRefunded\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1d\n\npayment_id\x18\x02 \x01(\tR\tpaymentId\x12-\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x06\x61mount:+\x92\xf4\x18\'\n\x19payments.payment.refunded\x10\x01\x1a\x08order_idb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/payments/v1/events.proto\x12\x10shop.payments.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fshop/common/v1/fulfilment.proto\x1a\x1ashop/common/v1/money.proto\"\xe3\x01\n\x0fPaymentCaptured\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1d\n\npayment_id\x18\x02 \x01(\tR\tpaymentId\x12-\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x06\x61mount\x12:\n\nfulfilment\x18\x04 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:+\x92\xf4\x18\'\n\x19payments.payment.captured\x10\x01\x1a\x08order_id\"\xe4\x01\n\x0fPaymentDeclined\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1d\n\npayment_id\x18\x02 \x01(\tR\tpaymentId\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tail\x12:\n\nfulfilment\x18\x05 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:+\x92\xf4\x18\'\n\x19payments.payment.declined\x10\x01\x1a\x08order_id\"\xe3\x01\n\x0fPaymentRefunded\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1d\n\npayment_id\x18\x02 \x01(\tR\tpaymentId\x12-\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x06\x61mount\x12:\n\nfulfilment\x18\x04 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:+\x92\xf4\x18\'\n\x19payments.payment.refunded\x10\x01\x1a\x08order_idb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,10 +40,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAYMENTDECLINED']._serialized_options = b'\222\364\030\'\n\031payments.payment.declined\020\001\032\010order_id'
   _globals['_PAYMENTREFUNDED']._loaded_options = None
   _globals['_PAYMENTREFUNDED']._serialized_options = b'\222\364\030\'\n\031payments.payment.refunded\020\001\032\010order_id'
-  _globals['_PAYMENTCAPTURED']._serialized_start=104
-  _globals['_PAYMENTCAPTURED']._serialized_end=271
-  _globals['_PAYMENTDECLINED']._serialized_start=274
-  _globals['_PAYMENTDECLINED']._serialized_end=442
-  _globals['_PAYMENTREFUNDED']._serialized_start=445
-  _globals['_PAYMENTREFUNDED']._serialized_end=612
+  _globals['_PAYMENTCAPTURED']._serialized_start=137
+  _globals['_PAYMENTCAPTURED']._serialized_end=364
+  _globals['_PAYMENTDECLINED']._serialized_start=367
+  _globals['_PAYMENTDECLINED']._serialized_end=595
+  _globals['_PAYMENTREFUNDED']._serialized_start=598
+  _globals['_PAYMENTREFUNDED']._serialized_end=825
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ Events of payments: facts, published after the transaction that wrote them."""
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from shop.common.v1 import fulfilment_pb2 as _fulfilment_pb2
 from shop.common.v1 import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -26,10 +27,13 @@ class PaymentCaptured(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     PAYMENT_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     payment_id: _builtins.str
     """The payment."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What was taken."""
@@ -40,10 +44,11 @@ class PaymentCaptured(_message.Message):
         order_id: _builtins.str = ...,
         payment_id: _builtins.str = ...,
         amount: _money_pb2.Money | None = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "order_id", b"order_id", "payment_id", b"payment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "fulfilment", b"fulfilment", "order_id", b"order_id", "payment_id", b"payment_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -51,7 +56,7 @@ Global___PaymentCaptured: _TypeAlias = PaymentCaptured  # noqa: Y015
 
 @_typing.final
 class PaymentDeclined(_message.Message):
-    """The card of an order was declined."""
+    """An order was not charged, and never will be."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -59,14 +64,17 @@ class PaymentDeclined(_message.Message):
     PAYMENT_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     payment_id: _builtins.str
     """The payment."""
     reason: _builtins.str
-    """Reason as in ErrorInfo: "CARD_DECLINED"."""
+    """Reason as in ErrorInfo, e.g. "CARD_DECLINED"."""
     detail: _builtins.str
     """One sentence for people."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     def __init__(
         self,
         *,
@@ -74,10 +82,11 @@ class PaymentDeclined(_message.Message):
         payment_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         detail: _builtins.str = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "order_id", b"order_id", "payment_id", b"payment_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "fulfilment", b"fulfilment", "order_id", b"order_id", "payment_id", b"payment_id", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -92,10 +101,13 @@ class PaymentRefunded(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     PAYMENT_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     payment_id: _builtins.str
     """The payment."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What was given back: what PaymentCaptured said. Absent when nothing had been
@@ -108,10 +120,11 @@ class PaymentRefunded(_message.Message):
         order_id: _builtins.str = ...,
         payment_id: _builtins.str = ...,
         amount: _money_pb2.Money | None = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "order_id", b"order_id", "payment_id", b"payment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "fulfilment", b"fulfilment", "order_id", b"order_id", "payment_id", b"payment_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

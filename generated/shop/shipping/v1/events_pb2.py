@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
+from shop.common.v1 import fulfilment_pb2 as shop_dot_common_dot_v1_dot_fulfilment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/shipping/v1/events.proto\x12\x10shop.shipping.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\"\xa1\x01\n\x0eShipmentBooked\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0bshipment_id\x18\x02 \x01(\tR\nshipmentId\x12\'\n\x0ftracking_number\x18\x03 \x01(\tR\x0etrackingNumber:*\x92\xf4\x18&\n\x18shipping.shipment.booked\x10\x01\x1a\x08order_id\"\x89\x01\n\x0fShipmentRefused\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\x03 \x01(\tR\x06\x64\x65tail:+\x92\xf4\x18\'\n\x19shipping.shipment.refused\x10\x01\x1a\x08order_id\"]\n\x11ShipmentCancelled\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId:-\x92\xf4\x18)\n\x1bshipping.shipment.cancelled\x10\x01\x1a\x08order_idb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/shipping/v1/events.proto\x12\x10shop.shipping.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fshop/common/v1/fulfilment.proto\"\xdd\x01\n\x0eShipmentBooked\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0bshipment_id\x18\x02 \x01(\tR\nshipmentId\x12\'\n\x0ftracking_number\x18\x03 \x01(\tR\x0etrackingNumber\x12:\n\nfulfilment\x18\x04 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:*\x92\xf4\x18&\n\x18shipping.shipment.booked\x10\x01\x1a\x08order_id\"\xc5\x01\n\x0fShipmentRefused\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\x03 \x01(\tR\x06\x64\x65tail\x12:\n\nfulfilment\x18\x04 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:+\x92\xf4\x18\'\n\x19shipping.shipment.refused\x10\x01\x1a\x08order_id\"\x99\x01\n\x11ShipmentCancelled\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12:\n\nfulfilment\x18\x02 \x01(\x0e\x32\x1a.shop.common.v1.FulfilmentR\nfulfilment:-\x92\xf4\x18)\n\x1bshipping.shipment.cancelled\x10\x01\x1a\x08order_idb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHIPMENTREFUSED']._serialized_options = b'\222\364\030\'\n\031shipping.shipment.refused\020\001\032\010order_id'
   _globals['_SHIPMENTCANCELLED']._loaded_options = None
   _globals['_SHIPMENTCANCELLED']._serialized_options = b'\222\364\030)\n\033shipping.shipment.cancelled\020\001\032\010order_id'
-  _globals['_SHIPMENTBOOKED']._serialized_start=76
-  _globals['_SHIPMENTBOOKED']._serialized_end=237
-  _globals['_SHIPMENTREFUSED']._serialized_start=240
-  _globals['_SHIPMENTREFUSED']._serialized_end=377
-  _globals['_SHIPMENTCANCELLED']._serialized_start=379
-  _globals['_SHIPMENTCANCELLED']._serialized_end=472
+  _globals['_SHIPMENTBOOKED']._serialized_start=109
+  _globals['_SHIPMENTBOOKED']._serialized_end=330
+  _globals['_SHIPMENTREFUSED']._serialized_start=333
+  _globals['_SHIPMENTREFUSED']._serialized_end=530
+  _globals['_SHIPMENTCANCELLED']._serialized_start=533
+  _globals['_SHIPMENTCANCELLED']._serialized_end=686
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ Events of parcels: facts, published after the transaction that wrote them."""
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from shop.common.v1 import fulfilment_pb2 as _fulfilment_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -25,22 +26,26 @@ class ShipmentBooked(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     SHIPMENT_ID_FIELD_NUMBER: _builtins.int
     TRACKING_NUMBER_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     shipment_id: _builtins.str
     """The shipment."""
     tracking_number: _builtins.str
     """Number to follow the parcel with."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
         shipment_id: _builtins.str = ...,
         tracking_number: _builtins.str = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "shipment_id", b"shipment_id", "tracking_number", b"tracking_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fulfilment", b"fulfilment", "order_id", b"order_id", "shipment_id", b"shipment_id", "tracking_number", b"tracking_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -48,29 +53,33 @@ Global___ShipmentBooked: _TypeAlias = ShipmentBooked  # noqa: Y015
 
 @_typing.final
 class ShipmentRefused(_message.Message):
-    """No carrier takes the parcel of an order."""
+    """The parcel of an order was not booked, and never will be."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     reason: _builtins.str
-    """Reason as in ErrorInfo: "NO_CARRIER"."""
+    """Reason as in ErrorInfo, e.g. "NO_CARRIER"."""
     detail: _builtins.str
     """One sentence for people."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         detail: _builtins.str = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "order_id", b"order_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "fulfilment", b"fulfilment", "order_id", b"order_id", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -83,16 +92,20 @@ class ShipmentCancelled(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
+    fulfilment: _fulfilment_pb2.Fulfilment.ValueType
+    """How the order is seen through: who reacts to this event goes by it."""
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
+        fulfilment: _fulfilment_pb2.Fulfilment.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fulfilment", b"fulfilment", "order_id", b"order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
