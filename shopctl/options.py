@@ -13,6 +13,12 @@ import typer
 from services.topology import MAX_OFFSET, MIN_OFFSET
 from shopctl.supervisor.programs import SERVICES
 
+# How an order is seen through, as in the contract.
+Fulfilment = Literal["orchestrated", "choreographed"]
+FulfilmentOption = Annotated[
+    Fulfilment, typer.Option(help="By a saga of orders, or by the events of all services.")
+]
+
 DEFAULT_HOME: Final = Path(".mesh")
 NO_AGE: Final = timedelta()
 

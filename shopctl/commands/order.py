@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 import typer
 
 from shop.common.v1.address_pb2 import Address
+from shop.common.v1.fulfilment_pb2 import Fulfilment
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1.customers_pb2 import GetCustomerRequest
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
@@ -32,6 +33,7 @@ from shopctl.formatting import (
 from shopctl.options import (
     CityOption,
     CountryOption,
+    FulfilmentOption,
     IdOnlyOption,
     KeyOption,
     PostalCodeOption,
@@ -88,6 +90,7 @@ async def place(
     city: CityOption = "",
     postal_code: PostalCodeOption = "",
     country: CountryOption = "",
+    fulfilment: FulfilmentOption = "orchestrated",
     watch: Annotated[bool, typer.Option("--watch", help="Then follow it to its end.")] = False,
     key: KeyOption = "",
     id_only: IdOnlyOption = False,
@@ -109,6 +112,7 @@ async def place(
         ],
         card_token=card,
         ship_to=await _ship_to(shop, customer, where),
+        fulfilment=Fulfilment.Value(f"FULFILMENT_{fulfilment.upper()}"),
     )
     response = await shop.change("orders", OrderServiceStub, "CreateOrder", request, key)
     order = response.order
@@ -206,6 +210,7 @@ def _lines(order: pb.Order) -> list[str]:
         order=order.order_id,
         status=enum_name(pb.OrderStatus.items(), order.status),
         customer=order.customer_id,
+        fulfilment=enum_name(Fulfilment.items(), order.fulfilment) if order.fulfilment else "",
         items=items,
         total=format_money(order.total),
         ship_to=format_address(order.ship_to),

@@ -8,7 +8,7 @@ import typer
 
 from shopctl.client import running_offset
 from shopctl.errors import ExitCode
-from shopctl.options import DEFAULT_HOME, HomeOption, JsonOption, ShopOffsetOption
+from shopctl.options import DEFAULT_HOME, FulfilmentOption, HomeOption, JsonOption, ShopOffsetOption
 from shopctl.replay import report, session
 from shopctl.replay.progress import Tally, TallyProgress, printed_lines
 from shopctl.terminal import is_terminal
@@ -40,6 +40,7 @@ def replay(
             help="Card of the others: tok_slow, tok_flaky and tok_lost work in the end, too.",
         ),
     ] = "tok_good",
+    fulfilment: FulfilmentOption = "orchestrated",
     seed: Annotated[int, typer.Option(help="The same seed draws the same orders.")] = 1,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for everything.")] = 300.0,
     scale_factor: Annotated[
@@ -62,6 +63,7 @@ def replay(
         declined=declined,
         short=short,
         card=card,
+        fulfilment=fulfilment,
         seed=seed,
         timeout=timeout,
         scale_factor=scale_factor,

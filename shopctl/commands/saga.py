@@ -1,18 +1,24 @@
 """`shopctl saga`."""
 
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Final, Literal
 
+import grpc
 import typer
 from google.protobuf.message import Message
 
 from accord.ops.v1 import saga_pb2 as pb
 from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
 from accord.ops.v1.work_pb2 import WorkState
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_CHOREOGRAPHED
+from shop.orders.v1.orders_pb2 import GetOrderRequest
+from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shopctl import bulk
 from shopctl.client import Shop, with_shop
 from shopctl.commands.work import attempts, stuck
+from shopctl.errors import CommandError, ExitCode
 from shopctl.formatting import Columns, enum_name, format_fields, format_time, to_duration
 from shopctl.options import (
     NO_AGE,
@@ -195,7 +201,25 @@ async def abandon(
 
 async def _get(shop: Shop, service: str, saga_id: str) -> pb.GetSagaResponse:
     async with shop.calling(service) as channel:
-        return await SagaServiceStub(channel).GetSaga(pb.GetSagaRequest(saga_id=saga_id))
+        try:
+            return await SagaServiceStub(channel).GetSaga(pb.GetSagaRequest(saga_id=saga_id))
+        except grpc.RpcError as error:
+            if service == "orders" and error.code() is grpc.StatusCode.NOT_FOUND:
+                await _say_if_choreographed(channel, saga_id)
+            raise
+
+
+async def _say_if_choreographed(channel: grpc.aio.Channel, order_id: str) -> None:
+    """Ends the command if there is an order that needs no saga."""
+    with suppress(grpc.RpcError):
+        request = GetOrderRequest(order_id=order_id)
+        order = (await OrderServiceStub(channel).GetOrder(request)).order
+        if order.fulfilment == FULFILMENT_CHOREOGRAPHED:
+            raise CommandError(
+                f"order {order_id} is choreographed, so it has no saga; what it waits for is work "
+                f"with its id as key: shopctl work list",
+                ExitCode.REFUSED,
+            )
 
 
 async def _settle(shop: Shop, service: str, key: str, rpc: str, request: Message) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from accord.context import idempotency_key
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_ORCHESTRATED, Fulfilment
 from shop.customers.v1.customers_pb2 import CreateCustomerRequest
 from shop.inventory.v1.inventory_pb2 import UpsertProductRequest
 from shop.orders.v1.orders_pb2 import CreateOrderRequest, StreamOrderUpdatesRequest
@@ -70,12 +71,14 @@ class Driver:
     Attributes:
         customer_ids: customer key -> id in the shop.
         card: token of the cards that are not meant to be declined.
+        fulfilment: how the orders are seen through.
     """
 
     plan: Plan
     customer_ids: Mapping[int, str]
     card: str
     clients: Clients
+    fulfilment: "Fulfilment.ValueType" = FULFILMENT_ORCHESTRATED
 
     async def drive(self) -> Mapping[int, Followed]:
         """Sees all orders through, as many of them under way at a time as there may be calls.
@@ -102,6 +105,7 @@ class Driver:
             items=order.lines,
             card_token=DECLINED_CARD if order.fate is Fate.DECLINED else self.card,
             ship_to=self.plan.buyers[order.custkey].address,
+            fulfilment=self.fulfilment,
         )
         key = idempotency_key(f"{self.plan.run}/order/{order.number}")
         answer = await self.clients.retries.call(

@@ -63,8 +63,9 @@ def summary(settings: Settings, result: Result, tally: Tally) -> str:
     retries = sum(tally.retries.values())
     verdict = "all books agree" if result.verdict.agrees else "THE BOOKS DO NOT AGREE"
     return (
-        f"{verdict}: {settings.orders} orders in {result.seconds:.1f} s ({rate:.0f} per second), "
-        f"{retries} calls repeated, run {result.run}, seed {settings.seed}"
+        f"{verdict}: {settings.orders} orders in {result.seconds:.1f} s "
+        f"({rate:.0f} per second), "
+        f"{retries} calls repeated, run {result.run}, seed {settings.seed}, {settings.fulfilment}"
     )
 
 
@@ -76,6 +77,7 @@ def as_json(settings: Settings, result: Result, tally: Tally) -> dict[str, Any]:
         "seed": settings.seed,
         "scale_factor": settings.scale_factor,
         "orders": settings.orders,
+        "fulfilment": settings.fulfilment,
         "concurrency": settings.concurrency,
         "seconds": round(result.seconds, 3),
         "retries": dict(tally.retries),

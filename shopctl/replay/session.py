@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from services import topology
+from shop.common.v1 import fulfilment_pb2 as pb
 from shopctl.errors import CommandError, ExitCode
+from shopctl.options import Fulfilment
 from shopctl.replay.books import BookReader
 from shopctl.replay.clients import connect
 from shopctl.replay.driver import Driver, load
@@ -40,6 +42,7 @@ class Settings:
         timeout: for everything, in seconds.
         scale_factor: of TPC-H.
         offset: port offset of the shop.
+        fulfilment: how the orders are seen through.
     """
 
     orders: int
@@ -51,6 +54,7 @@ class Settings:
     timeout: float
     scale_factor: float
     offset: int
+    fulfilment: Fulfilment = "orchestrated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,9 @@ async def _replay(settings: Settings, plan: Plan, expected: Expected, tally: Tal
         ):
             customer_ids = await load(plan, clients)
             started = time.monotonic()
-            followed = await Driver(plan, customer_ids, settings.card, clients).drive()
+            fulfilment = pb.Fulfilment.Value(f"FULFILMENT_{settings.fulfilment.upper()}")
+            driver = Driver(plan, customer_ids, settings.card, clients, fulfilment)
+            followed = await driver.drive()
             seconds = time.monotonic() - started
             reader = BookReader(followed, clients)
             await reader.wait_for_mail(MAIL_SECONDS)

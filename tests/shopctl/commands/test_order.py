@@ -45,6 +45,18 @@ def place(shop: Shop, customer: str, *arguments: str, item: str = "tea:2") -> st
     ).strip()
 
 
+def test_a_choreographed_order_says_that_it_is_one(real_shop: Shop, customer: str) -> None:
+    """It ends as others do; who looks for its saga is told why there is none."""
+    order = place(real_shop, customer, "--watch", "--fulfilment", "choreographed").split()[0]
+    assert "CONFIRMED" in output(real_shop, "order", "get", order)
+    (read,) = objects(output(real_shop, "order", "get", order, "--json"))
+    assert read["fulfilment"] == "FULFILMENT_CHOREOGRAPHED"
+    assert "choreographed" in output(real_shop, "order", "get", order).lower()
+    refused = real_shop.run("saga", "show", order)
+    assert refused.returncode == ExitCode.REFUSED
+    assert f"order {order} is choreographed" in refused.stderr
+
+
 def test_an_order_from_basket_to_door(real_shop: Shop, customer: str) -> None:
     """What is placed can be followed to its end, read and listed."""
     order = place(real_shop, customer)

@@ -85,6 +85,17 @@ def test_replays_follow_each_other(mesh: MeshProcess) -> None:
     assert by_name["payments", "captured"] == by_name["card processor", "held"] > 0
 
 
+def test_choreographed_orders_have_the_same_books(mesh: MeshProcess) -> None:
+    """Nothing in any book tells how the orders were seen through."""
+    arguments = ("--orders", "20", "--declined", "20", "--short-stock", "10", "--json")
+    saga, events = (
+        report_of(shopctl(mesh.home, "replay", *arguments, "--fulfilment", fulfilment))
+        for fulfilment in ("orchestrated", "choreographed")
+    )
+    assert events["fulfilment"] == "choreographed"
+    assert saga["checks"] == events["checks"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("card", ["tok_flaky", "tok_lost"])
 def test_cards_that_misbehave(mesh: MeshProcess, card: str) -> None:
