@@ -1,7 +1,7 @@
 """Events of an invented service, and who publishes and who receives them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,7 @@ async def receiving(
     owner: str = "receiver",
     record: Record | None = None,
     upcasters: Upcasters = AS_WRITTEN,
+    wanted: Callable[[Any], bool] | None = None,
 ) -> AsyncIterator[Executor]:
     """A process of the service "shipping" that takes events of "orders"."""
     broker = broker_at(url, "shipping")
@@ -131,6 +132,7 @@ async def receiving(
         executor=executor,
         record=record,
         upcasters=upcasters,
+        wanted=wanted,
     )
     async with at_work(executor), background(consumer.serve()):
         yield executor

@@ -106,6 +106,37 @@ async def test_an_event_reaches_its_handler_at_once(
     assert notes.seen[0].payload == note("k", "number 1")
 
 
+async def test_what_is_not_wanted_is_passed_over(
+    record: Database, broker_server: NatsServer
+) -> None:
+    """It leaves no row in the inbox and holds nothing up; one that cannot be read is parked."""
+    notes = Notes()
+    unwanted = note("k", "number 1")
+    async with (
+        broker_server.jetstream() as jetstream,
+        receiving(
+            record,
+            broker_server.url,
+            {OrderNoteAdded: notes},
+            wanted=lambda event: event != unwanted,
+        ),
+    ):
+        await make_stream(jetstream)
+        for sequence in (1, 2):
+            await send(jetstream, "k", sequence)
+        headers = {"ce-id": "bad", "ce-type": KIND, "ce-subject": "b", "ce-sequence": "1"}
+        await jetstream.publish("orders.order.note_added.b", b"\xff", headers=headers)
+        await until(has(record, 1), "the wanted event")
+
+        async def is_parked() -> bool:
+            return [row.key for row in await record.read(parked_items)] == ["b"]
+
+        await until(is_parked, "the other to be parked")
+    assert notes.sequences == {"k": [2]}
+    rows = await record.read(lambda tx: tx.all("SELECT event_id FROM inbox ORDER BY event_id"))
+    assert [row["event_id"] for row in rows] == ["bad", "k-2"]
+
+
 async def test_an_event_that_comes_twice_has_one_effect(
     record: Database, broker_server: NatsServer
 ) -> None:

@@ -92,6 +92,29 @@ async def test_what_is_redacted_is_not_published(record: Database) -> None:
     assert second.payload == note("n").SerializeToString()
 
 
+async def test_an_event_follows_the_last_of_its_key(record: Database) -> None:
+    """Without a sequence it gets the next one; one that must not be repeated is appended once."""
+    left = outbox.Outbox(lambda: None, lambda key: None)
+
+    def write(tx: Tx) -> None:
+        for text in ("a", "b"):
+            left.append(tx, note("k", text))
+        left.append(tx, note("l"))
+        for text in ("b", "c"):
+            left.append_once(tx, note("k", text), "note")
+        for key in ("k", "m"):
+            left.append_once(tx, note(key, "d"))
+
+    await record.write(write)
+    found = await record.read(lambda tx: [*outbox.of_key(tx, "k"), *outbox.of_key(tx, "m")])
+    assert [(event.sequence, event.message()) for event in found] == [
+        (1, note("k", "a")),
+        (2, note("k", "b")),
+        (3, note("k", "c")),
+        (1, note("m", "d")),
+    ]
+
+
 async def test_a_key_is_read_beyond_a_sequence(record: Database) -> None:
     """Reading a key after a sequence gives the later ones in order, and no other key's."""
 
