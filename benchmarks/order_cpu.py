@@ -36,12 +36,12 @@ async def run(orders: int, warm: int, at_once: int, mesh: MeshProcess) -> Mappin
         customers = await load(plan, clients)
         first = replace(plan, orders=plan.orders[:warm])
         await Driver(first, customers, "tok_visa", clients).drive()
-        pids = _pids(mesh)
-        before, began = _used(pids), time.monotonic()
+        pids = pids_of(mesh)
+        before, began = used(pids), time.monotonic()
         counted = replace(plan, orders=plan.orders[warm:])
         await Driver(counted, customers, "tok_visa", clients).drive()
         placed = time.monotonic() - began
-        after = await _settled(pids)
+        after = await settled(pids)
     spent = {name: (after[name] - before[name]) / orders * 1000 for name in pids}
     return {
         "cpu_ms_per_order": round(sum(spent[name] for name in WITH_THEM), 2),
@@ -52,24 +52,26 @@ async def run(orders: int, warm: int, at_once: int, mesh: MeshProcess) -> Mappin
     }
 
 
-async def _settled(pids: Mapping[str, int]) -> Mapping[str, float]:
+async def settled(pids: Mapping[str, int]) -> Mapping[str, float]:
     """What each process has used when the shop does nothing any more."""
-    seen = _used(pids)
+    seen = used(pids)
     while True:
         await asyncio.sleep(1.0)
-        now = _used(pids)
+        now = used(pids)
         if sum(now.values()) - sum(seen.values()) < 0.05:
             return now
         seen = now
 
 
-def _pids(mesh: MeshProcess) -> Mapping[str, int]:
+def pids_of(mesh: MeshProcess) -> Mapping[str, int]:
+    """Name -> process id of all that runs."""
     found = state.read_run(mesh.home)
     assert found is not None
     return {each.name: each.pid for each in found.processes if each.pid} | {"supervisor": found.pid}
 
 
-def _used(pids: Mapping[str, int]) -> dict[str, float]:
+def used(pids: Mapping[str, int]) -> dict[str, float]:
+    """Seconds of CPU that each process has used."""
     return {name: harness.cpu_seconds(pid) for name, pid in pids.items()}
 
 

@@ -29,6 +29,7 @@ PAGES: Final = (
     "docs/views.md",
     "docs/queues.md",
     "docs/webhooks.md",
+    "docs/sagas.md",
     "generated/README.md",
     "interceptors/README.md",
 )

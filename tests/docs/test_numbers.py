@@ -85,6 +85,7 @@ def kept(method: str) -> float:
 QUEUE: Final = executor.Queue("test", nothing)
 JOBS: Final = jobs.Kind("a job", table.Work, nothing)  # type: ignore[type-var, arg-type]
 USUAL: Final = (len(executor.DELAYS) + 1, sum(executor.DELAYS))
+LONG: Final = (len(orchestrator.DELAYS) + 1, sum(orchestrator.DELAYS) / 60)
 BREAKER: Final = breaker.BreakerPolicy()
 RETRY: Final = retry.RetryPolicy(2)
 RESUME: Final = resume.ResumeLimits()
@@ -95,7 +96,7 @@ POLICY: Final = "protos/accord/v1/policy.proto"
 PROMISED: Final[list[tuple[str, str, Sequence[float]]]] = [
     # Background work, sagas, events.
     ("docs/operations.md", "the next step of an order | {} attempts, {} minutes",
-     (len(orchestrator.DELAYS) + 1, sum(orchestrator.DELAYS) / 60)),
+     LONG),
     ("docs/faults.md", "CI kills for {} s at points", (test_crash_points.SHARE_SECONDS,)),
     ("docs/operations.md", "If no process serves it for {} s", (unserved.UNSERVED,)),
     ("docs/policies/compensation.md", "served such a queue for {} s", (unserved.UNSERVED,)),
@@ -122,7 +123,13 @@ PROMISED: Final[list[tuple[str, str, Sequence[float]]]] = [
     ("docs/queues.md", "it asks for {} at a time", (inbox.PREFETCH,)),
     ("docs/decisions/024-a-full-queue-refuses-at-its-sender.md", "stays away for longer than {} s",
      (work_queue.ACK_WAIT,)),
-    ("docs/operations.md", "a refund the processor has not confirmed | {} attempts, {} s", USUAL),
+    ("docs/operations.md", "a refund the processor has not confirmed | {} attempts, {} minutes",
+     LONG),
+    ("docs/operations.md", "a charge of a choreographed order | {} attempts, {} minutes", LONG),
+    ("docs/operations.md", "a parcel of a choreographed order | {} attempts, {} minutes", LONG),
+    ("docs/operations.md", "an event of a [choreographed](sagas.md) order | {} attempts, {} s",
+     USUAL),
+    ("docs/sagas.md", "| calls of card processor and carrier are tried for | {} minutes", LONG[1:]),
     ("docs/operations.md", "a parcel to be cancelled | {} attempts, {} s", USUAL),
     ("docs/operations.md", "a mail to a customer | {} day", (round(sum(PATIENCE) / DAY, 2),)),
     ("docs/operations.md", "at the {} death, after waits of {}, {}, {} and {} s",

@@ -292,6 +292,21 @@ async def test_lost_answers_and_events_that_come_again(
         assert await parked(shop, service) == []
 
 
+async def test_without_a_broker_the_records_are_enough(
+    tmp_path: Path, shop_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the broker is away, what each service says is read from its record."""
+    monkeypatch.setattr(inbox, "AUDIT", 0.5)
+    monkeypatch.setattr(inbox, "GRACE", 0.1)
+    monkeypatch.setattr(inbox, "RETRY", 0.5)
+    async with running_shop(tmp_path, *PARTS, database_url=shop_database) as shop:
+        await shop.product("tea", 499, on_hand=10)
+        order = await place(shop, await request(shop))
+        assert kinds(await updates(shop, order.order_id)) == GOOD
+        assert await ledger(shop, order.order_id) == Ledger(1, 998, 1, 2)
+        assert await stock(shop, "tea") == (8, 0)
+
+
 async def test_what_others_undo_ends_the_order(shop: Shop) -> None:
     """A refund and a release by hand leave no order hanging: it fails, or an operator sees it."""
     await behave(shop, CARDS, sandbox_pb2.BEHAVIOR_FAIL)
