@@ -1,5 +1,6 @@
 """Contracts with many RPCs and no policy: a baseline, then a policy for one RPC at a time."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,66 @@ def test_policies_that_come_and_go_one_by_one(many: Path) -> None:
     ):
         found = [f"{change.rule.id}: {change.what}" for change in compare(then, now) if change.rule]
         assert found == expected
+
+
+WHOLE = CONFIGURATION.replace(
+    "plugins:",
+    "breaking:\n  use: [FILE, POLICY]\n  except: [RPC_SAME_IDEMPOTENCY_LEVEL]\nplugins:",
+)
+BARE = HEAD.replace('import "accord/v1/policy.proto";\n', "")
+
+
+def part(number: int, rpcs: list[str], head: str = BARE, more: str = "") -> str:
+    """A file of a service that has these RPCs."""
+    return f"{head.replace('many', f'part{number}')}{''.join(rpcs)}}}\n{more}"
+
+
+def test_a_repository_without_any_option_adopts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 13 services with 130 RPCs: one command, then each policy is judged by itself.
+
+    What stands there may be reordered and grow; a new service is found, and one that states enough
+    leaves the baseline, into which nobody writes.
+    """
+    rpcs = RPCS[:10]
+    files = {f"part{number}.proto": part(number, rpcs) for number in range(13)}
+    root = written_contracts.write(tmp_path / "root", files, WHOLE)
+    monkeypatch.chdir(root)
+    assert len(lint(root)) == 13
+    assert cli.main(["contracts", "baseline"]) == 0
+    assert lint(root) == []
+    base = shutil.copytree(root, tmp_path / "base")
+
+    def breaking() -> list[Said]:
+        return written_contracts.findings(root, "breaking", "--against", str(base))
+
+    # A first policy, and what else changes beside it.
+    good, bad = RPC % (3, OWN % 'allow: ["*"]'), RPC % (3, OWN % "retry: {max_attempts: 9}")
+    file = root / "part5.proto"
+    file.write_text(part(5, [*rpcs[4:], RPC % ("More", ""), good, *rpcs[:3]], HEAD))
+    assert lint(root) == []
+    assert breaking() == []
+    file.write_text(part(5, [*rpcs[:3], bad, *rpcs[4:]], HEAD))
+    own = range(HEAD.count("\n") + 4, HEAD.count("\n") + 8)
+    found = lint(root)
+    assert {said.rule for said in found} == {"ACCORD_CALLERS_STATED", "ACCORD_RETRY_BOUNDS"}
+    assert all(said.file == "part5.proto" and said.line in own for said in found)
+    assert breaking() == []
+
+    # A service that is new, and one that states everything.
+    service = 'option (accord.v1.service) = {owner: "a" defaults: {allow: ["*"]}};\n'
+    reads = [RPC % (number, OWN % "") for number in range(10)]
+    file.write_text(
+        part(5, [service, *reads], HEAD, "service New { rpc Do(M) returns (M); }\nmessage M {}\n")
+    )
+    assert [said.message.partition(":")[0] for said in lint(root)] == ["New states no policy"]
+    assert breaking() == []
+    capsys.readouterr()
+    assert cli.main(["contracts", "baseline"]) == 0
+    assert "findings mended: 1 of 13" in capsys.readouterr().out
+    assert cli.main(["contracts", "baseline", "--against", str(base)]) == 0
+    with (root / baseline.FILE).open("a") as written:
+        written.write("ACCORD_POLICY_STATED part5.proto: New states no policy\n")
+    assert cli.main(["contracts", "baseline", "--against", str(base)]) == 1
+    assert "1 are new: ACCORD_POLICY_STATED part5.proto" in capsys.readouterr().err
