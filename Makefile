@@ -73,6 +73,17 @@ SEED ?= 1
 mutants: $(VENV)/installed-mutants ## small changes that no test notices; N=12 of each module of tools/mutants.toml, SEED=1, MODULES="breaker work/"
 	@nice -n 19 $(BIN)/python tools/mutants.py --count $(N) --seed $(SEED) $(MODULES)
 
+WHEELS := tests/contracts/corpus/wheels.txt
+CORPUS := $(VENV)/corpus
+$(CORPUS)/installed: $(WHEELS) | $(STAMP)
+	@rm -rf $(CORPUS)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target $(CORPUS) -r $(WHEELS)
+	@touch $@
+
+.PHONY: corpus
+corpus: $(CORPUS)/installed ## check and export contracts that nobody here wrote, of 15 wheels (some minutes); prints sizes and times
+	@CORPUS=$(CORPUS) $(BIN)/pytest tests/contracts/corpus --quiet --capture=no $(ARGS)
+
 .PHONY: format
 format: $(STAMP) ## format code and contracts
 	@$(BIN)/ruff check --fix .

@@ -28,6 +28,10 @@ message Page {
   int32 limit = 1;
   bytes cursor = 2;
 }
+message Job {
+  int64 last_modified = 1;
+  string next_step = 2;
+}
 message Operation {
   repeated string issues = 1;
 }
@@ -57,6 +61,12 @@ LISTS = [
         "",
     ),
     ("ListThings", "string id = 1;", THINGS, "a page size, a page token, the next token"),
+    (
+        "ListThings",
+        "string id = 1;",
+        "repeated Job jobs = 1;",
+        "a page size, a page token, the next token",
+    ),
     ("List", "string id = 1;", NEXT, "a page size, a page token"),
     ("ListThings", "int32 limit = 1;", THINGS, "a page token, the next token"),
     ("ListThings", "int32 limit = 1; string token = 2;", THINGS, "the next token"),

@@ -130,12 +130,12 @@ def _words(field: pb.FieldDescriptor) -> frozenset[str]:
 
 
 def _singles(message: pb.Descriptor) -> Iterator[pb.FieldDescriptor]:
-    """Its single fields, and those of the messages in them."""
+    """Its single fields, and those of the messages in them, not of what it lists."""
     for field in message.fields:
         if not field.is_repeated:
             yield field
-        if field.message_type is not None:
-            yield from (inner for inner in field.message_type.fields if not inner.is_repeated)
+            if field.message_type is not None:
+                yield from (inner for inner in field.message_type.fields if not inner.is_repeated)
 
 
 def _grows(field: pb.FieldDescriptor, validation: Validation) -> bool:

@@ -34,7 +34,7 @@ def resumable(contracts: Contracts) -> Iterator[Finding]:
         if not written.HasField("resume") and not written.stream.not_resumable.strip():
             yield Finding(
                 rpc.place,
-                f"{rpc.short} cannot be resumed and does not say why",
+                f"{rpc.short} says neither how it is resumed nor why it cannot be",
                 'write `resume: {request_field: "after_sequence" response_field: "sequence"}`, or '
                 '`stream: {not_resumable: "..."}`',
             )

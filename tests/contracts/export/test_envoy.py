@@ -90,7 +90,8 @@ def _cluster(name: str, port: int) -> dict[str, Any]:
     }
 
 
-def _validated(folder: Path, configuration: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def validated(folder: Path, configuration: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """What Envoy says of a configuration."""
     file = folder / "envoy.json"
     file.write_text(json.dumps(configuration))
     return subprocess.run(
@@ -136,7 +137,7 @@ async def _proxied(
 def test_envoy_accepts(tmp_path: Path, name: str) -> None:
     """`envoy --mode validate` takes the routes of all contracts that we have."""
     routes = exported(name)
-    done = _validated(tmp_path, bootstrap(routes, inline(routes)))
+    done = validated(tmp_path, bootstrap(routes, inline(routes)))
     assert done.returncode == 0, done.stderr
 
 
@@ -145,7 +146,7 @@ def test_envoy_refuses_nonsense(tmp_path: Path) -> None:
     for key, value in (("tiemout", "1s"), ("timeout", "soon")):
         routes = exported("shop")
         routes["virtual_hosts"][0]["routes"][0]["route"][key] = value
-        assert _validated(tmp_path, bootstrap(routes, inline(routes))).returncode != 0
+        assert validated(tmp_path, bootstrap(routes, inline(routes))).returncode != 0
 
 
 async def test_envoy_retries_as_the_contract_says(tmp_path: Path) -> None:
