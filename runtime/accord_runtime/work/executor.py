@@ -248,6 +248,7 @@ class Executor:
         now = self._read_clock(tx)
         self._shared = tx.postgres
         dead = ownership.beat(tx, self._owner, now, self._queues) if self._shared else []
+        self._unserved.park(tx, self._queues, now)  # Before rows are locked: others wait for them.
         found = False
         for row in ownership.lost(tx, self._owner, now, dead, began=self._taken_back):
             if row["id"] not in self._at_work:
@@ -258,7 +259,6 @@ class Executor:
             if table.bring_forward(tx, name, now, queue.longest):
                 log.warning("work of %s is due now: a clock was ahead when it was written", name)
                 found = True
-        self._unserved.park(tx, self._queues, now)
         if found:
             tx.after_commit(self.wake)
 
