@@ -44,7 +44,8 @@ class MailSteps:
         self._executor = runtime.executor
         self._customers = CustomerServiceStub(runtime.mesh.channel("customers"))
         self._mail_server = MailServer.of(runtime.settings.mail_server)
-        self._shared = runtime.sender(EMAIL) if runtime.settings.shared_mail else None
+        # Without sharing it sends what is left of a time with it.
+        self._email, self._shares = runtime.sender(EMAIL), runtime.settings.shared_mail
         self._executor.register(Queue(ADDRESS, self.address, delays=PATIENCE))
         self._executor.register(Queue(MAIL, self.send, delays=PATIENCE, concurrency=SENDING))
         self.handlers: dict[type[Message], EventHandler] = {
@@ -84,11 +85,11 @@ class MailSteps:
         def effect(tx: Tx) -> None:
             if not store.insert(tx, notification, news.outcome):
                 return
-            if self._shared is None:
-                self._executor.enqueue(tx, MAIL, notification.notification_id)
-            else:
+            if self._shares:
                 level = None if news.outcome == "CONFIRMED" else URGENT
-                self._shared.send(tx, _command(notification), level)
+                self._email.send(tx, _command(notification), level)
+            else:
+                self._executor.enqueue(tx, MAIL, notification.notification_id)
 
         return effect
 

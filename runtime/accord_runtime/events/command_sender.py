@@ -85,7 +85,8 @@ class CommandSender:
         executor.register(Queue(self._expired, self._send_again))
         self._told = asyncio.Event()
         self._waiting, self._since = queue.max_messages, 0.0  # Not known yet.
-        self._refused = 0
+        self._refused = self._late = 0
+        self._seen = ("", 0)  # The stream's identity and end.
         self._problem = ""
         meter = metrics.get_meter("accord_runtime")
         name = {"queue": queue.name}
@@ -93,6 +94,7 @@ class CommandSender:
             ("waiting", "{command}", "Commands nobody has taken.", lambda: self._waiting),
             ("oldest_age", "s", "Age of the oldest of them.", lambda: self._age()),
             ("refused", "{command}", "Commands refused by a full queue.", lambda: self._refused),
+            ("expired", "{command}", "Commands the broker did not take.", lambda: self._late),
         ):
             observe = [lambda _, read=read: [Observation(read(), name)]]
             meter.create_observable_gauge(f"accord.queue.{what}", observe, unit, text)
@@ -196,6 +198,7 @@ class CommandSender:
             for row, answer in zip(rows, answers, strict=True)
             if isinstance(answer, PubAck)
         }
+        self._seen = (created, max([last, *(ack.seq for ack in acks.values())]))
         if acks:
             await self._database.write(lock.guard(partial(self._note, created=created, acks=acks)))
         failed = [answer for answer in answers if isinstance(answer, BaseException)]
@@ -211,11 +214,12 @@ class CommandSender:
                 " AND stream = :created AND sequence BETWEEN 1 AND :floor",
                 {"queue": known["queue"], "created": created, "level": level, "floor": floor},
             )
-        tx.execute(
-            "UPDATE command SET sequence = 0 WHERE queue = :queue AND sequence > 0"
-            " AND (stream <> :created OR sequence > :last)",
-            known,
-        )
+        if created != self._seen[0] or last < self._seen[1]:
+            tx.execute(
+                "UPDATE command SET sequence = 0 WHERE queue = :queue AND sequence > 0"
+                " AND (stream <> :created OR sequence > :last)",
+                known,
+            )
         return tx.all(
             "SELECT * FROM command WHERE queue = :queue AND sequence = 0"
             " ORDER BY level, id LIMIT :most",
@@ -248,6 +252,7 @@ class CommandSender:
             "SELECT * FROM command WHERE queue = :queue AND sequence = 0 AND expires_at <= :now",
             {"queue": self._queue.name, "now": now},
         )
+        self._late += len(rows)
         for row in rows:
             why = f"expired after {self._queue.ttl:g} s, before the broker took it"
             why += f": {self._problem}" if self._problem else ""

@@ -36,7 +36,7 @@ ACK_WAIT: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class WorkQueue:
-    """What a queue holds, and how much."""
+    """What a queue holds, and how much. One database sends to it, any number take from it."""
 
     name: str
     command: type[Message]

@@ -81,12 +81,18 @@ async def sending(queue: WorkQueue, database: Database, url: str) -> AsyncIterat
 
 @asynccontextmanager
 async def receiving(
-    queue: WorkQueue, database: Database, url: str, handler: Handler = carry_out
+    queue: WorkQueue,
+    database: Database,
+    url: str,
+    handler: Handler = carry_out,
+    ready: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Executor]:
     """A process that receives."""
     broker = broker_at(url, "shipping")
     executor = Executor(database, "receiver")
-    receiver = CommandReceiver(queue, handler, database=database, broker=broker, executor=executor)
+    receiver = CommandReceiver(
+        queue, handler, database=database, broker=broker, executor=executor, ready=ready
+    )
     async with at_work(executor), background(receiver.serve()):
         yield executor
     await broker.close()
@@ -204,6 +210,24 @@ async def test_no_more_is_taken_than_can_be_done(
             go.release()
         await until(done(ids, record), "all to be done")
     assert most == 2
+
+
+async def test_nothing_is_taken_while_there_is_too_much_work(
+    record: Database, broker_server: NatsServer, other: Other
+) -> None:
+    """A receiver that is not ready leaves all to others, and takes what is left when it is."""
+    ready: list[bool] = []
+    busy, idle = await other(), await other()
+    async with (
+        sending(LARGE, record, broker_server.url) as process,
+        receiving(LARGE, busy, broker_server.url, ready=lambda: bool(ready)),
+    ):
+        async with receiving(LARGE, idle, broker_server.url):
+            ids = [await process.send() for _ in range(5)]
+            await until(done(ids, idle), "the other one to do all")
+        later = [await process.send() for _ in range(5)]
+        ready.append(True)
+        await until(done(later, busy), "the rest to be done")
 
 
 async def test_what_is_urgent_comes_first(
