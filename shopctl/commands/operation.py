@@ -2,7 +2,7 @@
 
 from importlib import import_module
 from pkgutil import walk_packages
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -11,13 +11,15 @@ from accord.ops.v1 import operation_pb2 as pb
 from accord.ops.v1.operation_pb2_grpc import OperationServiceStub
 from shopctl.client import Shop, with_shop
 from shopctl.errors import CommandError, ExitCode
-from shopctl.formatting import enum_name, format_time
+from shopctl.formatting import Columns, enum_name, format_time
 from shopctl.options import AnyServiceOption, LimitOption, ServiceOption
 from shopctl.supervisor.programs import SERVICES
 
 app = typer.Typer(
     name="operation", no_args_is_help=True, help="Follow jobs that take longer than a call."
 )
+
+COLUMNS: Final = Columns(OPERATION=36, BEGUN=19, STATE=9, SERVICE=13, KIND=16, DONE=8, ERROR=0)
 
 OperationArgument = Annotated[str, typer.Argument(metavar="ID", help="The operation.")]
 # Where an operation can stand, as in the contract.
@@ -34,11 +36,12 @@ async def list_operations(
 ) -> None:
     """List operations, newest first; of every service, one after the other, unless one is named."""
     wanted = pb.OperationState.Value(f"OPERATION_STATE_{(state or 'unspecified').upper()}")
-    for name in [service] if service else SERVICES:
-        request = pb.ListOperationsRequest(state=wanted)
-        found = shop.rows(name, OperationServiceStub, "ListOperations", request, limit)
-        async for operation in found:
-            shop.print(operation, _line(name, operation), service=name)
+    with shop.listing("operations", COLUMNS) as row:
+        for name in [service] if service else SERVICES:
+            request = pb.ListOperationsRequest(state=wanted)
+            found = shop.rows(name, OperationServiceStub, "ListOperations", request, limit)
+            async for operation in found:
+                row(operation, _line(name, operation), service=name)
 
 
 @app.command()
@@ -88,10 +91,8 @@ async def follow(
 def _line(service: str, operation: pb.Operation) -> str:
     state = enum_name(pb.OperationState.items(), operation.state)
     units = f"{operation.done_units}/{operation.total_units or '?'}"
-    return (
-        f"{operation.operation_id}  {format_time(operation.created_at)}  {state:<9}  {service}  "
-        f"{operation.kind}  {units}  {operation.error.message}"
-    ).rstrip()
+    at, what = format_time(operation.created_at), (service, operation.kind, units)
+    return COLUMNS.line(operation.operation_id, at, state, *what, operation.error.message)
 
 
 def _know_all_messages() -> None:

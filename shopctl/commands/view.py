@@ -9,7 +9,7 @@ from shop.analytics.v1 import analytics_pb2 as pb
 from shop.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
 from shopctl.client import Shop, with_shop
 from shopctl.errors import CommandError, ExitCode
-from shopctl.formatting import enum_name, format_time
+from shopctl.formatting import Columns, enum_name, format_time
 from shopctl.options import KeyOption
 
 app = typer.Typer(
@@ -17,6 +17,8 @@ app = typer.Typer(
 )
 
 SERVICE: Final = "analytics"
+
+COLUMNS: Final = Columns(VIEW=12, STATE=10, UP_TO=-8, WAITING=-8, BUILT=19, NOTE=0)
 
 PAUSE: Final = 0.2
 """Seconds between two looks at a rebuild."""
@@ -26,8 +28,10 @@ PAUSE: Final = 0.2
 @with_shop
 async def list_views(shop: Shop) -> None:
     """List the views: how complete each is, what it waits for, and when it was built."""
-    async for view in shop.rows(SERVICE, AnalyticsServiceStub, "ListViews", pb.ListViewsRequest()):
-        shop.print(view, _line(view))
+    found = shop.rows(SERVICE, AnalyticsServiceStub, "ListViews", pb.ListViewsRequest())
+    with shop.listing("views", COLUMNS) as row:
+        async for view in found:
+            row(view, _line(view))
 
 
 @app.command()
@@ -58,11 +62,9 @@ async def rebuild(
 
 
 def _line(view: pb.View) -> str:
-    complete = view.completeness
-    line = (
-        f"{view.name}  {enum_name(pb.ViewState.items(), view.state):<10}  up to "
-        f"{complete.position}, {complete.waiting} waiting  built {format_time(view.built_at)}"
-    )
+    complete, state = view.completeness, enum_name(pb.ViewState.items(), view.state)
+    note = view.problem
     if view.HasField("rebuild"):
-        line += f"  rebuilding {view.rebuild.position}/{view.rebuild.target or '?'}"
-    return f"{line}  {view.problem}".rstrip()
+        note = f"rebuilding {view.rebuild.position}/{view.rebuild.target or '?'}  {note}".rstrip()
+    up_to = (str(complete.position), str(complete.waiting))
+    return COLUMNS.line(view.name, state, *up_to, format_time(view.built_at), note)

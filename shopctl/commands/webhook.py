@@ -1,7 +1,7 @@
 """`shopctl webhook`."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,11 +11,13 @@ from shop.notifications.v1.webhooks_pb2_grpc import WebhookServiceStub
 from shopctl.client import Shop, with_shop
 from shopctl.commands.operation import follow
 from shopctl.errors import CommandError, ExitCode
-from shopctl.formatting import enum_name, format_fields, format_time
+from shopctl.formatting import Columns, enum_name, format_fields, format_time
 from shopctl.options import KeyOption, LimitOption
 
 app = typer.Typer(name="webhook", no_args_is_help=True, help="Have events of orders sent to a URL.")
 
+COLUMNS: Final = Columns(WEBHOOK=36, CREATED=19, STATE=6, URL=32, REASON=0)
+DELIVERIES: Final = Columns(MESSAGE=36, UPDATED=19, STATE=9, EVENT=16, KEY=36, TRIED=-5, ERROR=0)
 SERVICE = "notifications"
 WebhookArgument = Annotated[str, typer.Argument(metavar="ID", help="The webhook.")]
 
@@ -46,10 +48,11 @@ async def list_webhooks(shop: Shop, limit: LimitOption = 50) -> None:
     """List webhooks, newest first."""
     request = pb.ListWebhooksRequest()
     found = shop.rows(SERVICE, WebhookServiceStub, "ListWebhooks", request, limit)
-    async for webhook in found:
-        state = enum_name(pb.WebhookState.items(), webhook.state)
-        line = f"{webhook.webhook_id}  {format_time(webhook.created_at)}  {state:<6}  {webhook.url}"
-        shop.print(webhook, f"{line}  {webhook.reason}".rstrip())
+    with shop.listing("webhooks", COLUMNS) as row:
+        async for webhook in found:
+            state = enum_name(pb.WebhookState.items(), webhook.state)
+            what = (format_time(webhook.created_at), state, webhook.url, webhook.reason)
+            row(webhook, COLUMNS.line(webhook.webhook_id, *what))
 
 
 @app.command()
@@ -58,11 +61,11 @@ async def deliveries(shop: Shop, webhook_id: WebhookArgument, limit: LimitOption
     """List the deliveries of a webhook in the last week, those of the newest events first."""
     request = pb.ListDeliveriesRequest(webhook_id=webhook_id)
     found = shop.rows(SERVICE, WebhookServiceStub, "ListDeliveries", request, limit)
-    async for each in found:
-        state = enum_name(pb.DeliveryState.items(), each.state)
-        kind = each.event_type.rpartition(".")[2]
-        line = f"{each.message_id}  {format_time(each.updated_at)}  {state:<9}  {kind}  {each.key}"
-        shop.print(each, f"{line}  tried {each.attempts}x  {each.error}".rstrip())
+    with shop.listing("deliveries", DELIVERIES) as row:
+        async for each in found:
+            state = enum_name(pb.DeliveryState.items(), each.state)
+            what = (each.event_type.rpartition(".")[2], each.key, f"{each.attempts}x", each.error)
+            row(each, DELIVERIES.line(each.message_id, format_time(each.updated_at), state, *what))
 
 
 @app.command()

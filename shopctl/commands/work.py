@@ -40,6 +40,17 @@ COLUMNS: Final = Columns(
     WORK=36, ENQUEUED=19, STATE=6, SERVICE=13, QUEUE=13, KEY=36, ATTEMPTS=10, LAST_ERROR=0
 )
 
+QUEUES: Final = Columns(
+    SERVICE=13,
+    QUEUE=20,
+    WAITING=-11,
+    IN_FLIGHT=-9,
+    PARKED=-6,
+    REFUSED=-7,
+    OLDEST=-6,
+    PROBLEM=0,
+)
+
 MAX_ERROR: Final = 100
 """Characters of an error in a line of a list."""
 
@@ -73,21 +84,17 @@ async def queues(shop: Shop, service: AnyServiceOption = None) -> None:
 
     `outbox`: events that the broker has not got yet; `outbox:NAME`: commands that nobody has taken.
     """
-    for name in [service] if service else SERVICES:
-        async with shop.calling(name) as channel:
-            found = await WorkServiceStub(channel).GetQueues(pb.GetQueuesRequest())
-        for queue in found.queues:
-            age = duration(queue.oldest_age.ToTimedelta().total_seconds())
-            most = f" of {queue.max_waiting}" if queue.max_waiting else ""
-            shop.print(
-                queue,
-                f"{name:<14} {queue.queue:<20} {queue.waiting}{most} waiting, "
-                f"{queue.in_flight} in flight, {queue.parked} parked"
-                + (f", the oldest for {age}" if queue.HasField("oldest_age") else "")
-                + (f", {queue.refused} refused" if queue.refused else "")
-                + (f": {queue.problem}" if queue.problem else ""),
-                service=name,
-            )
+    with shop.listing("queues", QUEUES) as row:
+        for name in [service] if service else SERVICES:
+            async with shop.calling(name) as channel:
+                found = await WorkServiceStub(channel).GetQueues(pb.GetQueuesRequest())
+            for queue in found.queues:
+                age = queue.oldest_age.ToTimedelta().total_seconds()
+                oldest = duration(age if queue.HasField("oldest_age") else None)
+                most = f"/{queue.max_waiting}" if queue.max_waiting else ""
+                counts = (str(queue.in_flight), str(queue.parked), str(queue.refused))
+                cells = (name, queue.queue, f"{queue.waiting}{most}", *counts, oldest)
+                row(queue, QUEUES.line(*cells, queue.problem), service=name)
 
 
 @app.command()
