@@ -202,7 +202,7 @@ def milliseconds(nanoseconds: int) -> str:
 
 def _what(recorded: Recorded) -> str:
     method = harmless(recorded.span.name.rpartition("/")[2])
-    if recorded.span.kind == pb.SpanKind.SPAN_KIND_CLIENT:
+    if recorded.span.kind == pb.SpanKind.SPAN_KIND_CLIENT and "/" in recorded.span.name:
         return f"→ {method}"
     return f"{recorded.service} {method}"
 
