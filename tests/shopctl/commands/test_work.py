@@ -27,11 +27,11 @@ from shopctl.errors import ExitCode
 from shopctl.formatting import enum_name
 from tests.services.orders.books import behave, updates
 from tests.shopctl.support.shop import SHOPCTL
-from tests.support.shop import Shop, order_request, running_shop
+from tests.support.shop import ALL, Shop, order_request, running_shop
 from tests.support.wait import DEADLINE, until
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
-SHOP = ("sandbox", "customers", "inventory", "payments", "shipping", "notifications", "orders")
+SHOP = ALL
 
 
 @dataclass(frozen=True)
