@@ -20,9 +20,6 @@ EXPLAINED = {
 }
 """Pages that a reader follows step by step, or that are made: they explain what they need."""
 
-OVERVIEWS = {"architecture.md", "patterns.md"}
-"""Tables that lead to the other pages."""
-
 
 @pytest.mark.parametrize("words", WORDS, ids=lambda words: words[1])
 def test_words_are_found_by_the_alphabet(words: list[str]) -> None:
@@ -46,6 +43,6 @@ def test_words_are_used() -> None:
 )
 def test_pages_lead_to_it(page: Path) -> None:
     """A newcomer to any page is led to the words, before the first heading below the title."""
-    if page == GLOSSARY or page.name in EXPLAINED or page.name in OVERVIEWS:
+    if page == GLOSSARY or page.name in EXPLAINED:
         return
     assert "glossary.md)" in re.split(r"^## ", page.read_text(), flags=re.MULTILINE)[0]
