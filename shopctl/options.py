@@ -1,8 +1,10 @@
 """Options and arguments that several commands share, and what they are checked with."""
 
+import os
 import pkgutil
 import re
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Annotated, Final, Literal
 
 import typer
 
+from accord_runtime.settings import targets
 from services.topology import MAX_OFFSET, MIN_OFFSET
 from shopctl.supervisor.programs import SERVICES
 
@@ -27,14 +30,22 @@ _DURATION: Final = re.compile(r"(\d{1,6})(ms|[smh])", re.ASCII)
 _AGE: Final = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
 
 
+def services() -> tuple[str, ...]:
+    """The services of the shop, and what else `MESH_TARGETS` names, such as a mailer."""
+    with suppress(ValueError):  # Which is said when it is used.
+        elsewhere = targets(os.environ.get("MESH_TARGETS", ""))
+        return tuple(dict.fromkeys((*SERVICES, *elsewhere)))
+    return SERVICES
+
+
 def _check_service(name: str | None) -> str | None:
     """A name of a service, or none.
 
     Raises:
         typer.BadParameter: there is no such service.
     """
-    if name and name not in SERVICES:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(SERVICES)}")
+    if name and name not in services():
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(services())}")
     return name
 
 

@@ -23,8 +23,8 @@ from shopctl.options import (
     ReasonOption,
     ServiceOption,
     StuckOption,
+    services,
 )
-from shopctl.supervisor.programs import SERVICES
 from shopctl.supervisor.status import duration
 
 app = typer.Typer(
@@ -71,7 +71,7 @@ async def list_work(
 ) -> None:
     """List work, oldest first; of every service, one after the other, unless one is named."""
     with shop.listing("work", COLUMNS) as row:
-        for name in [service] if service else SERVICES:
+        for name in [service] if service else services():
             wanted = _wanted(state, queue=queue, min_age=to_duration(min_age))
             async for item in shop.rows(name, WorkServiceStub, "ListWork", wanted, limit):
                 row(item, _line(name, item), service=name)
@@ -85,7 +85,7 @@ async def queues(shop: Shop, service: AnyServiceOption = None) -> None:
     `outbox`: events that the broker has not got yet; `outbox:NAME`: commands that nobody has taken.
     """
     with shop.listing("queues", QUEUES) as row:
-        for name in [service] if service else SERVICES:
+        for name in [service] if service else services():
             async with shop.calling(name) as channel:
                 found = await WorkServiceStub(channel).GetQueues(pb.GetQueuesRequest())
             for queue in found.queues:

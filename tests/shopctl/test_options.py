@@ -6,6 +6,7 @@ import pytest
 import typer
 
 from shopctl import options
+from shopctl.supervisor.programs import SERVICES
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,13 @@ def test_times_that_make_no_sense(text: str) -> None:
     """Anything else is a usage error."""
     with pytest.raises(typer.BadParameter, match="is not a time"):
         options.parse_duration(text)
+
+
+def test_processes_beside_the_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--service` takes what `MESH_TARGETS` names beside the services, which a mailer is."""
+    monkeypatch.setenv("MESH_TARGETS", "mailer=127.0.0.1:9070,orders=127.0.0.1:1")
+    assert options.services() == (*SERVICES, "mailer")
+    monkeypatch.setenv("MESH_TARGETS", "no address")
+    assert options.services() == SERVICES
+    with pytest.raises(typer.BadParameter, match="'mailer' is not one of"):
+        options._check_service("mailer")
