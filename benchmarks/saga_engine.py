@@ -75,7 +75,7 @@ async def accord(call: Call, url: str) -> AsyncIterator[Carry]:
 @asynccontextmanager
 async def dbos(call: Call, url: str) -> AsyncIterator[Carry]:
     """DBOS Transact: a workflow of three steps."""
-    from dbos import DBOS, DBOSConfig, SetWorkflowID  # type: ignore[import-not-found,unused-ignore]
+    from dbos import DBOS, DBOSConfig, SetWorkflowID
 
     # SQLite's own default (a rollback journal, synchronous=FULL) is what DBOS leaves in place.
     config: DBOSConfig = {"name": "benchmark", "system_database_url": url, "log_level": "ERROR"}

