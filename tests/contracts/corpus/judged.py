@@ -13,7 +13,7 @@ from tests.contracts.corpus import descriptors
 
 Image = descriptor_pb2.FileDescriptorSet
 
-PUBLISHED = 30
+PUBLISHED = 5
 """Files of which a message is published."""
 
 
