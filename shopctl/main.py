@@ -16,6 +16,8 @@ COMMANDS: Final = (
     "status",
     "down",
     "reset",
+    "backup",
+    "restore",
     "replay",
     "demo",
     "audit",

@@ -119,6 +119,14 @@ HomeOption = Annotated[
     Path,
     typer.Option("--home", envvar="MESH_HOME", help="Folder with the state of the shop."),
 ]
+DatabaseUrlOption = Annotated[
+    str,
+    typer.Option(
+        envvar="DATABASE_URL",
+        show_envvar=True,
+        help="postgresql://... for a schema per service; default is a file per service.",
+    ),
+]
 OffsetOption = Annotated[
     int,
     typer.Option(

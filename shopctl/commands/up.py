@@ -9,7 +9,13 @@ import typer
 from accord_runtime import state_folder
 from services.topology import BROKER
 from shopctl.errors import CommandError, ExitCode
-from shopctl.options import DEFAULT_HOME, HomeOption, JsonOption, OffsetOption
+from shopctl.options import (
+    DEFAULT_HOME,
+    DatabaseUrlOption,
+    HomeOption,
+    JsonOption,
+    OffsetOption,
+)
 from shopctl.supervisor import broker, programs, state
 from shopctl.supervisor.foreground import Foreground
 
@@ -31,14 +37,7 @@ def up(
             help="Leave this one out, to run it yourself. May be repeated.",
         ),
     ] = None,
-    database_url: Annotated[
-        str,
-        typer.Option(
-            envvar="DATABASE_URL",
-            show_envvar=True,
-            help="postgresql://... for a schema per service; default is a file per service.",
-        ),
-    ] = "",
+    database_url: DatabaseUrlOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Start the shop: the broker and every service, in this terminal, until Ctrl-C.

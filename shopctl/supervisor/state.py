@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -28,9 +28,14 @@ class LockHeldError(Exception):
         self.pid = pid
 
 
+def locked(home: Path) -> AbstractContextManager[None]:
+    """Holds the lock of a state folder, which must exist; see `holding`."""
+    return holding(home / LOCK_FILE)
+
+
 @contextmanager
-def locked(home: Path) -> Iterator[None]:
-    """Holds the lock of a state folder, which must exist, for the length of a `with` block.
+def holding(path: Path) -> Iterator[None]:
+    """Holds a lock file for the length of a `with` block.
 
     The kernel releases it however this process ends. The file stays behind; it may be deleted
     while the lock is held.
@@ -38,7 +43,7 @@ def locked(home: Path) -> Iterator[None]:
     Raises:
         LockHeldError: another process holds it.
     """
-    descriptor = _acquire(home / LOCK_FILE)
+    descriptor = _acquire(path)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

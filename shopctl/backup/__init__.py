@@ -1,0 +1,1 @@
+"""Databases of services, copied into one archive while they are used, and put back."""

@@ -1,0 +1,113 @@
+"""The archive: a zip file with the copy of a database per service, and `manifest.json`."""
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from shutil import copyfileobj
+from typing import Final
+
+from accord_runtime.process import MIGRATIONS
+from shopctl.errors import CommandError, ExitCode
+from shopctl.supervisor.programs import SERVICES
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What the manifest says of the copy of one database.
+
+    Attributes:
+        service: whose, and the name of the archive's member.
+        backend: `sqlite`, a database file, or `postgresql`, a schema as pg_dump writes it.
+        taken_at: time of the copy, RFC 3339, UTC.
+        position: of the newest of the service's own events; 0 when there is none.
+        migrations: component -> statements that were applied.
+        size: bytes.
+        sha256: of the member, in hexadecimal.
+    """
+
+    service: str
+    backend: str
+    taken_at: str
+    position: int
+    migrations: Mapping[str, int]
+    size: int
+    sha256: str
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def write(archive: Path, folder: Path, copies: Iterable[Copy]) -> None:
+    """Make the archive of what is in `folder`, which is on the same disk; there at once or not."""
+    draft = folder / "archive"
+    listed = []
+    with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as members:
+        for copy in copies:
+            members.write(folder / copy.service, copy.service)
+            listed.append(asdict(copy))
+        members.writestr(MANIFEST, json.dumps({"format": FORMAT, "copies": listed}, indent=2))
+    with draft.open("rb") as opened:
+        os.fsync(opened.fileno())
+    os.replace(draft, archive)
+
+
+def read(archive: Path) -> list[Copy]:
+    """What is in an archive.
+
+    Raises:
+        CommandError: it is none, it is damaged, or a later version has made it.
+    """
+    try:
+        with zipfile.ZipFile(archive) as members:
+            manifest = json.loads(members.read(MANIFEST))
+        made = manifest["format"]
+        copies = [Copy(**copy) for copy in manifest["copies"]] if made == FORMAT else []
+        known = isinstance(made, int) and all(copy.service in SERVICES for copy in copies)
+    except OSError as error:
+        raise CommandError(f"cannot read {archive}: {error.strerror}", ExitCode.USAGE) from None
+    except (zipfile.BadZipFile, zlib.error, ValueError, LookupError, TypeError):
+        raise CommandError(f"{archive} is not an archive of shopctl backup, or damaged") from None
+    if not known or made != FORMAT:
+        raise CommandError(f"{archive} is of another shop or version: format {made!r}")
+    return copies
+
+
+def extract(archive: Path, copy: Copy, file: Path) -> None:
+    """Write one copy to a file.
+
+    Raises:
+        CommandError: it is not what was put in, or later code than this has written it.
+    """
+    servicer = import_module(f"services.{copy.service}.servicer")
+    ours = {"runtime": len(MIGRATIONS), copy.service: len(servicer.SERVICE.migrations)}
+    for component, number in copy.migrations.items():
+        if number > ours.get(component, 0):
+            raise CommandError(
+                f"the copy of {copy.service} is newer than this version: it has migration {number}"
+                f" of {component}, of which {ours.get(component, 0)} are known"
+            )
+    try:
+        with (
+            zipfile.ZipFile(archive) as members,
+            members.open(copy.service) as member,
+            file.open("wb") as target,
+        ):
+            copyfileobj(member, target)
+            os.fsync(target.fileno())
+        right = digest(file) == copy.sha256
+    except (zipfile.BadZipFile, zlib.error, LookupError, EOFError):
+        right = False
+    if not right:
+        raise CommandError(f"the copy of {copy.service} in {archive} is damaged")
