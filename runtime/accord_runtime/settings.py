@@ -19,10 +19,10 @@ class Addresses:
 
     services: Mapping[str, str]
     """Service name -> address, of all services."""
-    broker: str
-    mail: str
-    """The mail server."""
-    metrics_distance: int
+    broker: str = "127.0.0.1:4222"
+    mail: str = ""
+    """The mail server, if services of the mesh send mails."""
+    metrics_distance: int = 2000
     """How far above a service's own port its `/metrics` are served."""
 
 

@@ -141,6 +141,19 @@ class Sagas:
         Raises:
             Conflict: there is a saga with this id.
         """
+        self._insert(tx, definition, id)
+        return self._executor.enqueue_held(tx, queue_of(definition.name, definition.version), id)
+
+    def begin(self, tx: Tx, definition: Definition, id: str) -> None:  # noqa: A002
+        """Begin a saga in the background, after the commit.
+
+        Raises:
+            Conflict: there is a saga with this id.
+        """
+        self._insert(tx, definition, id)
+        self._executor.enqueue(tx, queue_of(definition.name, definition.version), id)
+
+    def _insert(self, tx: Tx, definition: Definition, id: str) -> None:  # noqa: A002
         now = self._clock()
         tx.insert(
             "saga",
@@ -156,7 +169,6 @@ class Sagas:
                 "updated_at": now,
             },
         )
-        return self._executor.enqueue_held(tx, queue_of(definition.name, definition.version), id)
 
     def cancel(self, tx: Tx, id: str) -> None:  # noqa: A002
         """Ask for a saga to be undone. Whether it still can be is the caller's to decide."""
