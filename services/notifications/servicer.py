@@ -1,6 +1,6 @@
 """The RPCs of `shop.notifications.v1.NotificationService`, and how the service is put together."""
 
-from typing import Any
+from google.protobuf.message import Message
 
 from accord.errors import NotFound, Resource
 from accord_runtime.database import Database, Tx
@@ -79,7 +79,7 @@ def build(runtime: Runtime) -> None:
 def _both(first: EventHandler, second: EventHandler) -> EventHandler:
     """A handler that does what both do; their effects commit together."""
 
-    async def handle(event: Received[Any]) -> Effect:
+    async def handle(event: Received[Message]) -> Effect:
         effects = [await first(event), await second(event)]
 
         def effect(tx: Tx) -> None:

@@ -33,6 +33,7 @@ PUBLIC: Final = {
     "accord.contract.live_overrides": (
         "FileSource Layer OverrideRefused PolicySource PolicyStore parse"
     ),
+    "accord.contract.names": "described meant method_name",
     "accord.errors": (
         "Aborted AlreadyExists CODES DETAILS_KEY DeadlineExceeded FailedPrecondition"
         " IdempotencyConflict InvalidArgument NotFound OutOfRange PermissionDenied Precondition"

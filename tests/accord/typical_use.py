@@ -81,6 +81,7 @@ from accord.contract.live_overrides import (
     PolicyStore,
     parse,
 )
+from accord.contract.names import described, meant, method_name
 from accord.errors import CODES, DETAILS_KEY, Translate
 from accord.policies.breaker import BreakerPolicy
 from accord.policies.budget import BudgetPolicy
@@ -249,6 +250,12 @@ def charge(tx: Tx, request: Message) -> Message:
         Mesh("parcels", idempotency=store)
         assert_type(store.commit(lambda connection: request), Message)
     raise SystemExit(MIGRATIONS)
+
+
+def named(name: str) -> str:
+    """What a name that came from somewhere means here."""
+    found = described(method_name(name))
+    return meant(name, ["pkg.Service/Method"]) if found is None else found.full_name
 
 
 def contract(message: Message) -> tuple[MethodPolicy, EventPolicy | None]:
