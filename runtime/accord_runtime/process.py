@@ -136,7 +136,7 @@ async def running(
             # Two processes on one port would share its calls in silence.
             server=(server := mesh.server(options=[("grpc.so_reuseport", 0)])),
             executor=executor,
-            outbox=Outbox(publishing.wake, notifier.changed),
+            outbox=Outbox(publishing.wake, notifier.changed, service=service.name),
             notifier=notifier,
             broker=broker,
             jobs=jobs.Jobs(database, executor, notifier),

@@ -134,9 +134,13 @@ class Settings:
                 ip_network(network)
             except ValueError as error:
                 raise ValueError(f"OUTBOUND_NETWORKS: {error}") from None
+        usual, listen = addresses(int(offset)), environment.get("MESH_LISTEN", "")
+        if not listen and name not in usual.services:
+            known = ", ".join(usual.services) or "none"
+            raise ValueError(f"no address is known of {name!r}, only of {known}; see MESH_LISTEN")
         return cls(
             name=name,
-            addresses=addresses(int(offset)),
+            addresses=usual,
             home=Path(environment.get("MESH_HOME", "") or ".mesh"),
             port_offset=int(offset),
             database_url=environment.get("DATABASE_URL", ""),
@@ -150,7 +154,7 @@ class Settings:
             targets=environment.get("MESH_TARGETS", ""),
             outbound_networks=networks,
             outbound_http=environment.get("OUTBOUND_HTTP", "") == "1",
-            listen=environment.get("MESH_LISTEN", ""),
+            listen=listen,
         )
 
     @property

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from accord_runtime.settings import Settings, targets
+from accord_runtime.settings import Addresses, Settings, targets
 from services import topology
 from services.topology import MAX_OFFSET, MIN_OFFSET
 
@@ -19,6 +19,16 @@ def test_nothing_needs_to_be_set(tmp_path: Path) -> None:
     assert settings.mail_server == "127.0.0.1:9061"
     assert settings.peers["payments"] == "127.0.0.1:9052"
     assert Settings.from_environment("orders", topology.addresses, {}).home == Path(".mesh")
+
+
+def test_a_service_without_an_address_is_refused() -> None:
+    """A name that is not among the addresses is named with those that are, unless it is told."""
+    with pytest.raises(ValueError, match="no address is known of 'desk', only of depot"):
+        Settings.from_environment("desk", lambda offset: Addresses({"depot": "10.0.0.1:1"}), {})
+    told = {"MESH_LISTEN": "10.0.0.1:2"}
+    settings = Settings.from_environment("desk", lambda offset: Addresses({}), told)
+    assert settings.address == "10.0.0.1:2"
+    assert settings.broker == ["nats://127.0.0.1:4222"]
 
 
 def test_a_relative_home_gives_an_absolute_database() -> None:

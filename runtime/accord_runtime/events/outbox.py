@@ -115,7 +115,8 @@ def _class_of(type_name: str) -> type[Message]:
 class Outbox:
     """Where the transactions of a service leave their events.
 
-    After the commit of an event `publish` is called, and `changed` with its key.
+    After the commit of an event `publish` is called, and `changed` with its key. `service`: whose
+    stream takes them; empty: nobody looks at their subjects.
     """
 
     def __init__(
@@ -123,10 +124,12 @@ class Outbox:
         publish: Callable[[], None],
         changed: Callable[[str], None],
         clock: Callable[[], float] = time.time,
+        service: str = "",
     ) -> None:
         self._publish = publish
         self._changed = changed
         self._clock = clock
+        self._begins = f"{service}." if service else ""
 
     def append(
         self, tx: Tx, event: Message, *, sequence: int | None = None, causation_id: str = ""
@@ -140,11 +143,15 @@ class Outbox:
         Raises:
             Conflict: somebody else has appended this sequence; decide again.
             ValueError: the message is no event, is larger than `MAX_BYTES`, has a key that cannot
-                travel in a header, or says what must not be published.
+                travel in a header or a subject that does not begin with the service's name, or says
+                what must not be published.
         """
         policy = event_policy(event)
         if policy is None:
             raise ValueError(f"{event.DESCRIPTOR.full_name} is no event")
+        if not policy.subject.startswith(self._begins):
+            subject = f"{event.DESCRIPTOR.full_name} has the subject {policy.subject!r}"
+            raise ValueError(f"{subject}, which does not begin with {self._begins!r}")
         key = str(getattr(event, policy.key))
         if not key or key != key.strip() or not (key.isascii() and key.isprintable()):
             raise ValueError(f"{event.DESCRIPTOR.full_name} has the key {key!r}")

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -54,6 +55,16 @@ async def test_a_key_that_cannot_travel_is_refused(record: Database, key: str) -
     """A key that no message header can hold fails its transaction, not the publisher later."""
     with pytest.raises(ValueError, match="key"):
         await record.write(lambda tx: append(tx, note(key), sequence=1, now=NOW))
+
+
+async def test_a_subject_that_no_stream_takes_is_refused(record: Database) -> None:
+    """An event goes to the stream of its service: one of another name would never get out."""
+    for service in ("", "orders"):
+        events = outbox.Outbox(lambda: None, lambda key: None, service=service)
+        await record.write(partial(events.append, event=note("k")))
+    events = outbox.Outbox(lambda: None, lambda key: None, service="desk")
+    with pytest.raises(ValueError, match=r"'orders.order.note_added', .* begin with 'desk\.'"):
+        await record.write(lambda tx: events.append(tx, note("k")))
 
 
 async def test_only_events_are_appended(record: Database) -> None:
