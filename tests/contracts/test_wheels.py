@@ -1,6 +1,10 @@
 """The wheels: what is in them, and that they stand alone."""
 
+import os
+import re
+import subprocess
 import tomllib
+from dataclasses import replace
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
@@ -10,6 +14,11 @@ from grpc_tools import protoc
 
 from accord.protos import include
 from tests.contracts.consumer import Consumer, block
+from tests.docs.pages import blocks
+from tests.support.foreign import Foreign, compiled
+from tests.support.nats import nats_server
+from tests.support.ports import free_port, listens
+from tests.support.wait import until
 from tools import wheels
 
 PACKAGES = {
@@ -164,6 +173,68 @@ def test_own_contracts_with_the_library_alone(library_user: Consumer) -> None:
         "print(p.timeout, p.retry.max_attempts)"
     )
     assert library_user.run("-c", read) == "2.0 3\n"
+
+
+async def test_the_smallest_service_with_the_runtime_alone(
+    runtime_user: Consumer, tmp_path: Path
+) -> None:
+    """The runtime's README works: contract, service and caller, where only its wheel is.
+
+    What it shows is what is printed, in this life of the service and, after `kill -9`, in the next.
+    """
+    readme = (wheels.ROOT / "runtime" / "README.md").read_text()
+    contract, *fragments = blocks(readme, "proto")
+    protos = tmp_path / "protos" / "acme" / "parcels" / "v1"
+    protos.mkdir(parents=True)
+    (protos / "parcels.proto").write_text(contract)
+    compiled(tmp_path, tmp_path / "protos")
+    event, calls = fragments
+    messages = re.findall(r"\((\w+)\)", calls)
+    (tmp_path / "fragments").mkdir()
+    (tmp_path / "fragments" / "fragments.proto").write_text(
+        'syntax = "proto3"; package acme.fragments.v1; import "accord/v1/policy.proto";'
+        f"{event} service Snippet {{ {calls} }}" + "".join(f"message {m} {{}}" for m in messages)
+    )
+    compiled(tmp_path, tmp_path / "fragments")
+
+    port = str(free_port())
+    program, caller = (text.replace("9070", port) for text in blocks(readme, "python"))
+    (tmp_path / "parcels.py").write_text(program.replace(f"{port} + offset", port))
+    (tmp_path / "call.py").write_text(caller)
+    (shown,) = blocks(readme, "text")
+    here = replace(runtime_user, folder=tmp_path)
+    for _ in range(2):
+        service = subprocess.Popen(  # noqa: ASYNC220
+            [runtime_user.python, "parcels.py"],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "NATS_URL": f"nats://127.0.0.1:{free_port()}"},
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            await until(lambda: listens(int(port)), "it to listen", seconds=60)
+            assert here.run("call.py") == shown
+        finally:
+            service.kill()
+            service.wait()
+
+
+async def test_two_services_with_the_runtime_alone(runtime_user: Consumer, tmp_path: Path) -> None:
+    """Those of docs/examples/runtime, with a real broker, where only the wheel of it is."""
+    async with nats_server() as broker:
+        foreign = Foreign(tmp_path / "acme", broker.url, runtime_user.python, {})
+        try:
+            for name in ("desk", "depot"):
+                await foreign.start(name)
+            desk, depot = "acme.desk.v1.DeskService", "acme.depot.v1.DepotService"
+            taken = await foreign.call("desk", f"{desk}/SendParcel", "first", grams=900)
+
+            async def told() -> bool:
+                return bool((await foreign.call("depot", f"{depot}/GetParcel", **taken))["sent"])
+
+            await until(told, "the depot to have been told", seconds=60)
+            assert (await foreign.call("desk", f"{desk}/GetParcel", **taken))["state"] == "sent"
+        finally:
+            foreign.close()
 
 
 def test_the_checkout_names_its_own_protos() -> None:

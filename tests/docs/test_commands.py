@@ -3,7 +3,10 @@
 import itertools
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -32,6 +35,7 @@ PAGES: Final = (
     "docs/sagas.md",
     "generated/README.md",
     "interceptors/README.md",
+    "runtime/README.md",
 )
 """Those with blocks that no other test of this folder, or of `tests/contracts`, runs."""
 
@@ -75,7 +79,20 @@ def _grpcurl(words: list[str]) -> None:
             json_format.Parse(words[words.index("-d") + 1], request)
 
 
-PROGRAMS: Final = {"make": _make, "accord": _accord, "shopctl": _shopctl, "grpcurl": _grpcurl}
+def _nats_server(words: list[str]) -> None:
+    program = Path(sys.executable).parent / "nats-server"
+    told = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
+    for word in words:
+        assert not word.startswith("-") or f"{word}, " in told.stdout + told.stderr, word
+
+
+PROGRAMS: Final = {
+    "make": _make,
+    "accord": _accord,
+    "shopctl": _shopctl,
+    "grpcurl": _grpcurl,
+    "nats-server": _nats_server,
+}
 INSTALLERS: Final = ("pip", "python")
 """Run by `test_first_contract.py`, with the same words."""
 

@@ -8,7 +8,7 @@ import pytest
 from tests.docs.pages import ROOT
 
 README = ROOT / "interceptors" / "README.md"
-PAGES = [README, *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = [README, ROOT / "runtime" / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 
 def anchor(title: str) -> str:

@@ -29,6 +29,7 @@ RUN: Final = {
     "docs/webhooks.md": "test_webhooks.py",
     "generated/README.md": "../contracts/test_clients.py",
     "interceptors/README.md": "../contracts/test_wheels.py",  # `python`; `py` are parts
+    "runtime/README.md": "../contracts/test_wheels.py",
 }
 """Page -> the test that runs its blocks of `python` as they stand."""
 
@@ -144,6 +145,46 @@ import pytest
 ParcelServiceStub: Any
 GetParcelRequest: Any
 request: Any
+""",
+    "runtime/README.md": ANYTHING
+    + """
+import accord
+import grpc.aio
+import pytest
+from pathlib import Path
+from google.protobuf.message import Message
+from accord_runtime.database import Database, Tx
+from accord_runtime.events.audit import reading
+from accord_runtime.events.inbox import Received
+from accord_runtime.grpc.ids import derived
+from accord_runtime.process import running
+from accord_runtime.saga import Call, Contract, Definition, Local, Sagas
+from accord_runtime.service import Runtime, Service
+from accord_runtime.settings import Addresses, Settings
+from accord_runtime.work.executor import Queue
+from accord_runtime.work.table import Effect, Work
+from shop.orders.v1.orders_pb2 import ReadEventsRequest
+from shop.orders.v1.orders_pb2_grpc import OrderServiceStub as DeskServiceStub
+class ParcelSent(Message):
+    parcel_id: str
+    def __init__(self, *, parcel_id: str) -> None: ...
+class SendParcelResponse(ParcelSent): ...
+SERVICE: Service
+database: Database
+runtime: Runtime
+addresses: Any
+letters: Any
+parcel_id: str
+sku: str
+ParcelServiceStub: Any
+StoreParcelRequest: Any
+def note(tx: Tx, parcel_id: str) -> None: ...
+async def shelf(parcel_id: str) -> Message: raise NotImplementedError
+label = van = shelf
+def labelled(tx: Tx, parcel_id: str, answer: Any) -> None: ...
+def sent(tx: Tx, parcel_id: str) -> None: ...
+def refused(tx: Tx, parcel_id: str, step: str, error: accord.ServiceError) -> None: ...
+undone = sent
 """,
 }
 """Page -> what its parts leave to the reader, who has it."""

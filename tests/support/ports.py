@@ -45,6 +45,12 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
+def listens(port: int) -> bool:
+    """Whether something listens on a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex((topology.HOST, port)) == 0
+
+
 def free_offset() -> int:
     """A port offset with which every port of the shop is free, and that no other test run takes."""
     for offset in itertools.islice(_offsets, len(_slots)):
