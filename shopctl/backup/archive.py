@@ -19,24 +19,29 @@ from shopctl.supervisor.programs import SERVICES
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 
+POSITION: Final = "SELECT COALESCE(MAX(position), 0) FROM events"
+APPLIED: Final = "SELECT component, MAX(number) FROM schema_migrations GROUP BY component"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a copied database says of itself."""
+
+    position: int
+    """Of the newest of the service's own events; 0 when there is none."""
+    migrations: Mapping[str, int]
+    """Component -> statements that were applied."""
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What the manifest says of the copy of one database.
-
-    Attributes:
-        service: whose, and the name of the archive's member.
-        backend: `sqlite`, a database file, or `postgresql`, a schema as pg_dump writes it.
-        taken_at: time of the copy, RFC 3339, UTC.
-        position: of the newest of the service's own events; 0 when there is none.
-        migrations: component -> statements that were applied.
-        size: bytes.
-        sha256: of the member, in hexadecimal.
-    """
+    """What the manifest says of the copy of a service's database, a member of its name."""
 
     service: str
     backend: str
+    """`sqlite`: a database file; `postgresql`: a schema as pg_dump writes it."""
     taken_at: str
+    """RFC 3339, UTC."""
     position: int
     migrations: Mapping[str, int]
     size: int
@@ -64,11 +69,7 @@ def write(archive: Path, folder: Path, copies: Iterable[Copy]) -> None:
 
 
 def read(archive: Path) -> list[Copy]:
-    """What is in an archive.
-
-    Raises:
-        CommandError: it is none, it is damaged, or a later version has made it.
-    """
+    """What is in an archive; CommandError if it is none, or damaged, or of a later version."""
     try:
         with zipfile.ZipFile(archive) as members:
             manifest = json.loads(members.read(MANIFEST))
@@ -85,11 +86,7 @@ def read(archive: Path) -> list[Copy]:
 
 
 def extract(archive: Path, copy: Copy, file: Path) -> None:
-    """Write one copy to a file.
-
-    Raises:
-        CommandError: it is not what was put in, or later code than this has written it.
-    """
+    """Write a copy to a file; CommandError if it is damaged, or later code has written it."""
     servicer = import_module(f"services.{copy.service}.servicer")
     ours = {"runtime": len(MIGRATIONS), copy.service: len(servicer.SERVICE.migrations)}
     for component, number in copy.migrations.items():

@@ -11,13 +11,13 @@ import psycopg
 from psycopg import pq
 from psycopg.sql import SQL, Identifier
 
-from shopctl.backup.store import APPLIED, POSITION, State
+from shopctl.backup.archive import APPLIED, POSITION, State
 from shopctl.errors import CommandError, ExitCode
 from shopctl.supervisor.programs import SERVICES
 
 
 class PostgresStore:
-    """See `Store`."""
+    """As `SqliteStore`, whose docstrings tell the same of these methods."""
 
     backend = "postgresql"
 
@@ -25,19 +25,19 @@ class PostgresStore:
         self._url = url
 
     def services(self) -> list[str]:
-        """See `Store.services`."""
+        """Those that have a schema."""
         with self._connected() as server:
             found = {name for (name,) in server.execute("SELECT nspname FROM pg_namespace")}
         return [name for name in SERVICES if name in found]
 
     def copy(self, service: str, file: Path) -> State:
-        """See `Store.copy`; what it says of itself is of the same snapshot."""
+        """What is said of it is of the same snapshot as the copy."""
         with self._connected() as server, server.transaction():
             server.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             [(snapshot,)] = server.execute("SELECT pg_export_snapshot()")
             server.execute(SQL("SET LOCAL search_path = {}").format(Identifier(service)))
             [(position,)] = server.execute(POSITION).fetchall()
-            migrations = dict(server.execute(APPLIED).fetchall())
+            migrations: dict[str, int] = dict(server.execute(APPLIED).fetchall())
             self._run(
                 *("pg_dump", "--format=custom", f'--schema="{service}"', f"--snapshot={snapshot}"),
                 *("--no-owner", "--no-privileges", f"--file={file}"),
@@ -46,7 +46,7 @@ class PostgresStore:
 
     @contextmanager
     def unused(self, service: str) -> Iterator[None]:
-        """See `Store.unused`."""
+        """A service counts as running for 2.5 s after it was killed."""
         with self._connected() as server:
             # A service that starts waits for this lock before it makes its schema.
             server.execute("SELECT pg_advisory_lock(hashtext(%s))", [service])
@@ -59,7 +59,7 @@ class PostgresStore:
             yield
 
     def put_back(self, service: str, file: Path, mark: str) -> str:
-        """See `Store.put_back`."""
+        """All is as before if it cannot be done."""
         aside = f"{service}_{mark}"
         there = service in self.services()
         rename = SQL("ALTER SCHEMA {} RENAME TO {}")
@@ -67,30 +67,19 @@ class PostgresStore:
             if there:
                 server.execute(rename.format(Identifier(service), Identifier(aside)))
             try:
-                self._run(
-                    *("pg_restore", "--single-transaction", "--exit-on-error", "--no-owner"),
-                    *("--dbname=", str(file)),
-                )
+                options = ("--single-transaction", "--exit-on-error", "--no-owner", "--dbname=")
+                self._run("pg_restore", *options, str(file))
             except CommandError:
                 if there:
                     server.execute(rename.format(Identifier(aside), Identifier(service)))
                 raise
         return f"schema {aside}" if there else ""
 
-    @contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection]:
-        try:
-            with psycopg.connect(self._url, autocommit=True, connect_timeout=5) as server:
-                yield server
-        except psycopg.Error as error:
-            raise CommandError(f"PostgreSQL: {error}") from None
+    def _connected(self) -> psycopg.Connection:
+        return psycopg.connect(self._url, autocommit=True, connect_timeout=5)
 
     def _run(self, program: str, *arguments: str) -> None:
-        """Run one of the server's programs; it has the URL from its environment, not seen by `ps`.
-
-        Raises:
-            CommandError: it is not there, or failed.
-        """
+        """Run a client of the server, which has the URL from its environment: `ps` shows it not."""
         if which(program) is None:
             raise CommandError(f"{program} is not on the PATH: install the clients of PostgreSQL")
         options = {

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from shopctl.backup.store import APPLIED, POSITION, State
+from shopctl.backup.archive import APPLIED, POSITION, State
 from shopctl.errors import CommandError, ExitCode
 from shopctl.supervisor import state
 from shopctl.supervisor.programs import SERVICES
 
 
 class SqliteStore:
-    """See `Store`."""
+    """The databases of the services of one shop. Every method may raise CommandError."""
 
     backend = "sqlite"
 
@@ -21,11 +21,11 @@ class SqliteStore:
         self._home = home
 
     def services(self) -> list[str]:
-        """See `Store.services`."""
+        """Those that have a database."""
         return [name for name in SERVICES if self._database(name).exists()]
 
     def copy(self, service: str, file: Path) -> State:
-        """See `Store.copy`.
+        """Write a copy of a database that may be in use, as it was at one moment.
 
         In one step, which is one snapshot of the WAL: of several, each write of the service would
         start it anew. Neither readers nor the writer wait for it.
@@ -49,7 +49,7 @@ class SqliteStore:
 
     @contextmanager
     def unused(self, service: str) -> Iterator[None]:
-        """See `Store.unused`."""
+        """Keep the service from starting for the length of the block; refuse if it runs."""
         try:
             with state.holding(Path(f"{self._database(service)}.lock")):
                 yield
@@ -59,10 +59,10 @@ class SqliteStore:
             ) from None
 
     def put_back(self, service: str, file: Path, mark: str) -> str:
-        """See `Store.put_back`. `file` is on the same disk.
+        """Put a copy, on the same disk, in the place of a database that is `unused`.
 
-        There is a database at every moment: a service that found none would begin with an empty
-        one. Links, and no copies, so that a full disk is not in the way.
+        Returns where is now what was there, with `mark` in its name; empty if nothing was. There
+        is a database at every moment: a service that found none would begin with an empty one.
         """
         database = self._database(service)
         aside = database.with_name(f"{database.name}.{mark}")
@@ -78,9 +78,6 @@ class SqliteStore:
             os.replace(file, database)
         except OSError as error:
             raise CommandError(f"cannot replace {database}: {error.strerror}") from None
-        folder = os.open(self._home, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
         return str(aside) if there else ""
 
     def _database(self, service: str) -> Path:

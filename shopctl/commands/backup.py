@@ -7,13 +7,13 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
 
 from shopctl.backup import archive
-from shopctl.backup.store import Store
+from shopctl.backup.sqlite import SqliteStore
 from shopctl.errors import CommandError, ExitCode
 from shopctl.options import (
     DEFAULT_HOME,
@@ -24,6 +24,9 @@ from shopctl.options import (
 )
 from shopctl.terminal import is_terminal
 
+if TYPE_CHECKING:
+    from shopctl.backup.postgres import PostgresStore
+
 app = typer.Typer()
 
 FIRST: Final = ("notifications", "analytics", "accounting", "orders")
@@ -31,14 +34,12 @@ FIRST: Final = ("notifications", "analytics", "accounting", "orders")
 seen events that never happened, one that is behind takes them again."""
 
 
-def store_of(home: Path, database_url: str) -> Store:
+def store_of(home: Path, database_url: str) -> "SqliteStore | PostgresStore":
     """Where the databases of the shop are."""
     if database_url:
         from shopctl.backup.postgres import PostgresStore  # psycopg takes long to import
 
         return PostgresStore(database_url)
-    from shopctl.backup.sqlite import SqliteStore
-
     return SqliteStore(home)
 
 
@@ -72,25 +73,17 @@ def backup(
         # Beside the archive: there is room for it there, and it is moved there at once.
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=file.absolute().parent) as folder:
             for name in names:
+                now = datetime.now(UTC).isoformat(timespec="milliseconds")
                 with show(f"copying {name}"):
-                    copies.append(_copied(store, name, Path(folder) / name))
-                said = f"{name:13}  {copies[-1].size:>12,} bytes, at event {copies[-1].position}"
-                typer.echo(json.dumps(asdict(copies[-1])) if as_json else said)
+                    state = store.copy(name, copied := Path(folder) / name)
+                    size, sha256 = copied.stat().st_size, archive.digest(copied)
+                copy = archive.Copy(
+                    name, store.backend, now, **asdict(state), size=size, sha256=sha256
+                )
+                copies.append(copy)
+                said = f"{name:13}  {size:>12,} bytes, at event {copy.position}"
+                typer.echo(json.dumps(asdict(copy)) if as_json else said)
             with show("packing"):
                 archive.write(file, Path(folder), copies)
     except OSError as error:
         raise CommandError(f"cannot write {file}: {error.strerror or error}") from None
-
-
-def _copied(store: Store, name: str, file: Path) -> archive.Copy:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    state = store.copy(name, file)
-    return archive.Copy(
-        service=name,
-        backend=store.backend,
-        taken_at=now,
-        position=state.position,
-        migrations=state.migrations,
-        size=file.stat().st_size,
-        sha256=archive.digest(file),
-    )
