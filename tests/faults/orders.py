@@ -14,12 +14,16 @@ from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Final
 
+import grpc
+
+from accord.errors import ServiceError
+from shop.orders.v1.orders_pb2 import GetOrderRequest
 from shopctl.replay.books import BookReader
 from shopctl.replay.clients import Clients, connect
 from shopctl.replay.driver import Driver, Followed, load
 from shopctl.replay.model import Expected, Plan, PlannedOrder
 from shopctl.replay.progress import Tally
-from shopctl.replay.reconcile import reconcile
+from shopctl.replay.reconcile import Verdict, reconcile
 from shopctl.replay.tpch import Tpch
 from tests.faults.processes import Shop
 from tests.support.wait import until
@@ -96,16 +100,33 @@ class Orders:
         await self.told(seconds, pills)
         await self.idle(seconds, len(pills))
 
+    async def verdict(self) -> Verdict:
+        """What the books say of all orders; those that orders does not know are not on record."""
+        assert self.followed.keys() == self._expected.orders.keys(), "not all orders have ended"
+        known = dict(self.followed)
+
+        async def ask(entry: tuple[int, Followed]) -> None:
+            number, order = entry
+            request = GetOrderRequest(order_id=order.order_id)
+            try:
+                await self.clients.orders.GetOrder(request)
+            except grpc.RpcError as error:
+                if ServiceError.from_rpc(error).reason != "NOT_FOUND":
+                    raise
+                del known[number]
+
+        await self.clients.for_each(self.followed.items(), ask)
+        reader = BookReader(known, self.clients)
+        books = await reader.read(self.plan.run, self._customers.values())
+        return reconcile(self._expected, books)
+
     async def check(self, pills: Collection[int] = ()) -> None:
         """All invariants: see `policy.md`. `pills`: orders whose mail cannot be sent.
 
         Raises:
             AssertionError: one does not hold.
         """
-        assert self.followed.keys() == self._expected.orders.keys(), "not all orders have ended"
-        reader = BookReader(self.followed, self.clients)
-        books = await reader.read(self.plan.run, self._customers.values())
-        verdict = reconcile(self._expected, books)
+        verdict = await self.verdict()
         unsent = {f"order {number} ({self.order_id(number)})" for number in pills}
         wrong = Counter(
             f"{each.book}, {each.what}: {each.actual} instead of {each.expected}"
