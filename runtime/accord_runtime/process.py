@@ -40,6 +40,7 @@ from accord_runtime.grpc import idempotency, reflection, validation
 from accord_runtime.grpc.idempotency import SqlIdempotencyStore
 from accord_runtime.jobs.servicer import OperationServicer
 from accord_runtime.ports import holder
+from accord_runtime.saga import orchestrator
 from accord_runtime.service import Background, Runtime, Service
 from accord_runtime.settings import Addresses, Settings
 from accord_runtime.telemetry import Telemetry, logs, span_store
@@ -193,7 +194,7 @@ async def running(
         overrides = mesh.control.overrides
         background.start("live policy", lambda: overrides.follow(live_policy))
         background.start("policy file", lambda: overrides.follow(policy_file, Layer.FILE))
-        background.start("sweeper", lambda: _sweep(database))
+        background.start("sweeper", lambda: _sweep(database, sagas=runtime.sagas is not None))
         background.start("spans", lambda: runtime.telemetry.spans.serve(database))
         background.start("operations", runtime.jobs.serve)
         for name, work in runtime.background:
@@ -238,12 +239,15 @@ async def _serve_metrics(
     stack.push_async_callback(server.close)
 
 
-async def _sweep(database: Database) -> None:
+async def _sweep(database: Database, *, sagas: bool) -> None:
     while True:
         try:
             await database.write(lambda tx: idempotency.sweep(tx, time.time()))
+            removed = int(sagas)
+            while removed:
+                removed = await database.write(lambda tx: orchestrator.sweep(tx, time.time()))
         except DatabaseError as error:
-            log.warning("old answers could not be removed: %s", error)
+            log.warning("old answers and sagas could not be removed: %s", error)
         await asyncio.sleep(3600)
 
 

@@ -55,6 +55,13 @@ so that a service that is being restarted does not need an operator."""
 TIMEOUT: Final = 15.0
 """Seconds for one attempt of a step: no RPC of one may have a longer timeout in its contract."""
 
+KEPT: Final = 90 * 24 * 3600.0
+"""Seconds for which a saga is kept that has ended, with its history. One that an operator has
+abandoned is kept for ever: what is left to settle is known by nothing else."""
+
+SWEPT: Final = 1000
+"""Sagas that one transaction removes at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Saga:
@@ -98,6 +105,15 @@ def to_saga(row: Row) -> Saga:
     values = dict(row)
     position = Position(Phase(values.pop("phase")), int(values.pop("step")))
     return Saga(**{**values, "position": position, "cancelled": bool(row["cancelled"])})
+
+
+def sweep(tx: Tx, now: float) -> int:
+    """Remove some of the sagas that ended too long ago; return how many."""
+    return tx.execute(
+        "DELETE FROM saga WHERE id IN (SELECT id FROM saga"
+        " WHERE phase IN (:done, :undone) AND updated_at <= :oldest LIMIT :most)",
+        {"done": Phase.DONE, "undone": Phase.UNDONE, "oldest": now - KEPT, "most": SWEPT},
+    )
 
 
 class Sagas:

@@ -11,7 +11,7 @@ from accord_runtime.database import Conflict, Database, Tx
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.saga import Definition, Kind, Phase, Sagas, Step, state_machine
 from accord_runtime.saga.definition import Action
-from accord_runtime.saga.orchestrator import QUEUE, Saga, load
+from accord_runtime.saga.orchestrator import KEPT, QUEUE, SWEPT, Saga, load, sweep
 from accord_runtime.work import table
 from accord_runtime.work.executor import DELAYS, Executor
 from accord_runtime.work.items import Item
@@ -159,6 +159,27 @@ async def test_ways_of_a_saga(
     assert set(world.calls) <= {f"{saga}/{step}/{way}" for step in "abpr" for way in ("do", "undo")}
     marks = await results(record)
     assert marks == ([] if phase is Phase.DONE else [saga, saga])
+
+
+async def test_what_has_ended_long_ago_is_removed(record: Database, clock: Clock) -> None:
+    """After ninety days and not before, some at a time; not what runs, nor what was abandoned."""
+    shop = Shop(record, clock, Plan(World(), {}))
+    many = {Phase.DONE: SWEPT + 1}
+    sagas = [(uuid7(), phase) for phase in Phase for _ in range(many.get(phase, 1))]
+
+    def begin(tx: Tx) -> None:
+        for saga, phase in sagas:
+            shop.sagas.start(tx, shop.definition, saga)
+            values = {"phase": phase, "id": saga}
+            tx.execute("UPDATE saga SET phase = :phase WHERE id = :id", values)
+
+    await record.write(begin)
+    now = clock()
+    assert await record.write(lambda tx: sweep(tx, now + KEPT - 1)) == 0
+    removed = [await record.write(lambda tx: sweep(tx, now + KEPT)) for _ in range(3)]
+    assert removed == [SWEPT, 2, 0]
+    rows = await record.read(lambda tx: tx.all("SELECT phase FROM saga"))
+    assert {row["phase"] for row in rows} == {Phase.FORWARD, Phase.BACKWARD, Phase.ABANDONED}
 
 
 async def test_a_duplicate_start_is_refused(record: Database, clock: Clock) -> None:
