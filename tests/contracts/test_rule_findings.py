@@ -92,6 +92,12 @@ DEFAULTS = """    defaults: {
 UUID = "[(buf.validate.field).string.uuid = true]"
 # Every rule of the requests of notifications.
 UNCHECKED = (
+    (
+        NOTIFICATIONS,
+        "string notification_id = 1 [(buf.validate.field).string.uuid = true];\n  // When",
+        "string notification_id = 1;\n  // When",
+    ),
+    (NOTIFICATIONS, " [(buf.validate.field).required = true]", ""),
     (NOTIFICATIONS, f" {UUID}", ""),
     (
         NOTIFICATIONS,
@@ -153,7 +159,7 @@ LINT_MUTATIONS = [
     Mutation(
         "ACCORD_POLICY_VALID", ORDERS, "PRIORITY_CRITICAL}", "PRIORITY_CRITICAL rate: {}}", "limit"
     ),
-    Mutation("ACCORD_POLICY_VALID", ORDERS, '"UNKNOWN_CUSTOMER"]', '"unknown"]', "errors"),
+    Mutation("ACCORD_POLICY_VALID", ORDERS, '"UNKNOWN_CUSTOMER",', '"unknown",', "errors"),
     Mutation("ACCORD_POLICY_VALID", ORDERS, GET_ORDER, "max_depth: 9\n" + GET_ORDER, "max_depth"),
     Mutation("ACCORD_POLICY_VALID", ORDERS, '      allow: ["*"]', '      allow: [""]', "allow"),
     Mutation("ACCORD_POLICY_VALID", ORDERS, "ttl: {seconds: 30}", "ttl: {nanos: -1}", "ttl"),
@@ -829,13 +835,13 @@ CHANGES = [
         "",
         "rpc ListCustomers",
     ),
-    Mutation("POLICY_ERROR_REMOVED", ORDERS, 'errors: ["UNKNOWN_CUSTOMER"]', "", "rpc CreateOrder"),
+    Mutation("POLICY_ERROR_REMOVED", ORDERS, 'errors: ["QUEUE_FULL"]', "", "rpc SubmitOrder"),
     Mutation("POLICY_ERROR_REMOVED", ORDERS, '"TOO_LATE",', '"TOO_EARLY",', "errors"),
     Mutation(
         "POLICY_ERROR_ADDED",
         ORDERS,
-        '["UNKNOWN_CUSTOMER"]',
-        '["UNKNOWN_CUSTOMER", "ODD"]',
+        '["QUEUE_FULL"]',
+        '["QUEUE_FULL", "ODD"]',
         "errors",
     ),
     # Work.
