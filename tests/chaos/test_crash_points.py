@@ -23,7 +23,7 @@ from tests.support.mesh_process import running_mesh
 from tests.support.ports import free_offset
 from tests.support.postgres import running_postgres
 
-SHARE_SECONDS: Final = 40.0
+SHARE_SECONDS: Final = 20.0
 """How long CI kills."""
 SEED: Final = int(os.environ.get("CRASH_SEED") or time.time() // 3600)
 """Another share of the points each hour."""

@@ -18,7 +18,7 @@ from tests.faults.conftest import Fault
 from tests.faults.scale import ORDERS, SECONDS
 from tests.support.wait import until
 
-IN_CI: Final = ("notifications", "orders")
+IN_CI: Final = ("orders",)
 
 RECORDS: Final = ("orders", "payments", "inventory", "shipping")
 """They have events of their own."""

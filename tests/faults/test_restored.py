@@ -138,7 +138,7 @@ async def test_a_stream_restored_from_yesterday(fault: Fault, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["purged", "with a hole"])
+@pytest.mark.parametrize("loss", ["purged", pytest.param("with a hole", marks=pytest.mark.full)])
 async def test_a_stream_that_lost_events(fault: Fault, loss: str) -> None:
     """A consumer that was down meanwhile is told of them all the same, though nothing is amiss."""
     async with fault(f"a stream {loss}", 2 * ORDERS, by_hand=[CONSUMER]) as scene:

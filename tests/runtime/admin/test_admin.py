@@ -21,7 +21,7 @@ from accord.ops.v1 import audit_pb2, saga_pb2, work_pb2
 from accord.ops.v1.audit_pb2_grpc import AuditServiceStub
 from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
 from accord.ops.v1.work_pb2_grpc import WorkServiceStub
-from accord_runtime import admin, saga
+from accord_runtime import admin, jobs, saga
 from accord_runtime.database import Tx
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.process import running
@@ -942,7 +942,7 @@ async def test_an_operator_ships_an_order_by_hand(impatient_shop: Shop) -> None:
 # The contracts.
 
 
-EVERYWHERE = (*admin.CONTRACTS, CONTRACT)
+EVERYWHERE = (*admin.CONTRACTS, CONTRACT, jobs.CONTRACT)
 
 
 def test_every_rpc_is_for_operators_and_bounded() -> None:
