@@ -300,7 +300,7 @@ def test_many_violations(world: World) -> None:
 
 
 def test_many_refusals(world: World) -> None:
-    """An order for 100 products that are not sold here is told of some of them, and that is final."""
+    """An order for 100 products that are not sold here is told of some of them, for good."""
     request = inventory.ReserveStockRequest(order_id=ID)
     for number in range(100):
         request.lines.add(sku=f"{'x' * 60}{number}", quantity=1, unit_price=euros(1))
