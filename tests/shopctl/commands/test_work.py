@@ -194,7 +194,7 @@ async def test_parked_work_is_retried_and_discarded(shop: Shop) -> None:
 
     item = await shop.runtimes["orders"].database.write(park)
     text = await output(shop, "work", "retry", item, *orders)
-    assert re.search(r"READY   orders +letters  \\u001b\[2J +failed 0x", text)
+    assert re.search(r"READY   orders +letters +\\u001b\[2J +failed 0x", text)
     await refused(shop, "NOT_PARKED", "work", "discard", item, *orders)
     assert len(await objects(shop, "audit", "--limit", "1")) == 1
     assert len(await objects(shop, "audit")) == 2
