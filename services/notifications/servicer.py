@@ -1,8 +1,11 @@
 """The RPCs of `shop.notifications.v1.NotificationService`, and how the service is put together."""
 
+import time
+from typing import Final
+
 from google.protobuf.message import Message
 
-from accord.errors import NotFound, Resource
+from accord.errors import InvalidArgument, NotFound, Resource
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.audit import reading
 from accord_runtime.events.inbox import EventHandler, Received
@@ -23,6 +26,9 @@ from shop.notifications.v1.webhooks_pb2_grpc import add_WebhookServiceServicer_t
 from shop.orders.v1.orders_pb2 import ReadEventsRequest
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 
+AHEAD: Final = 60.0
+"""Seconds by which the clock of a mailer may be ahead."""
+
 
 class Notifications(NotificationServiceServicer):
     """Answers from the service's own database."""
@@ -42,6 +48,8 @@ class Notifications(NotificationServiceServicer):
         self, request: pb.RecordSentRequest, context: Context
     ) -> pb.RecordSentResponse:
         at = request.sent_at.ToMicroseconds() / 1e6
+        if not 0 <= at <= time.time() + AHEAD:
+            raise InvalidArgument(("sent_at", "must lie between 1970 and now"))
 
         def record(tx: Tx) -> pb.Notification | None:
             store.mark_sent(tx, request.notification_id, at)
