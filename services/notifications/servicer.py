@@ -10,7 +10,7 @@ from accord_runtime.database import Database, Tx
 from accord_runtime.events.audit import reading
 from accord_runtime.events.inbox import EventHandler, Received
 from accord_runtime.grpc.page_tokens import Page
-from accord_runtime.grpc.types import Context
+from accord_runtime.grpc.types import Context, unix_seconds
 from accord_runtime.service import Runtime, Service
 from accord_runtime.work.table import Effect
 from services.notifications import store
@@ -47,9 +47,9 @@ class Notifications(NotificationServiceServicer):
     async def RecordSent(
         self, request: pb.RecordSentRequest, context: Context
     ) -> pb.RecordSentResponse:
-        at = request.sent_at.ToMicroseconds() / 1e6
-        if not 0 <= at <= time.time() + AHEAD:
-            raise InvalidArgument(("sent_at", "must lie between 1970 and now"))
+        at = unix_seconds(request.sent_at, "sent_at")
+        if at > time.time() + AHEAD:
+            raise InvalidArgument(("sent_at", "must not lie in the future"))
 
         def record(tx: Tx) -> pb.Notification | None:
             store.mark_sent(tx, request.notification_id, at)

@@ -97,7 +97,13 @@ UNCHECKED = (
         "string notification_id = 1 [(buf.validate.field).string.uuid = true];\n  // When",
         "string notification_id = 1;\n  // When",
     ),
-    (NOTIFICATIONS, " [(buf.validate.field).required = true]", ""),
+    (
+        NOTIFICATIONS,
+        " [\n    (buf.validate.field).required = true,\n    (buf.validate.field).cel = {\n"
+        '      id: "sent_at.range"\n      message: "must not be before 1970"\n'
+        '      expression: "this >= timestamp(0)"\n    }\n  ]',
+        "",
+    ),
     (NOTIFICATIONS, f" {UUID}", ""),
     (
         NOTIFICATIONS,

@@ -6,6 +6,8 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from accord.errors import InvalidArgument
+
 Context: TypeAlias = object
 """What gRPC gives a handler beside the request, `grpc.aio.ServicerContext`: nothing is asked of it.
 
@@ -21,6 +23,19 @@ def timestamp(seconds: float) -> Timestamp:
     moment = Timestamp()
     moment.FromMicroseconds(round(seconds * 1e6))
     return moment
+
+
+def unix_seconds(moment: Timestamp, field: str) -> float:
+    """A time in a request as Unix seconds.
+
+    Raises:
+        InvalidArgument: it is none, as with `nanos` below 0, which rules of the contract do not
+            see; `field` is named.
+    """
+    try:
+        return moment.ToMicroseconds() / 1e6
+    except ValueError as error:
+        raise InvalidArgument((field, "must be a time")) from error
 
 
 def duration(seconds: float) -> Duration:

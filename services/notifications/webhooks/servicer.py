@@ -12,7 +12,7 @@ from accord_runtime.database import Row, Tx
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.grpc.page_tokens import Page
-from accord_runtime.grpc.types import Context
+from accord_runtime.grpc.types import Context, unix_seconds
 from accord_runtime.service import Runtime
 from services.notifications.webhooks import conditions, store
 from services.notifications.webhooks.addresses import Destinations
@@ -119,7 +119,8 @@ class Webhooks(WebhookServiceServicer):
     async def ReplayWebhook(
         self, request: pb.ReplayWebhookRequest, context: Context
     ) -> pb.ReplayWebhookResponse:
-        since, until = _seconds(request.since), _seconds(request.until)
+        since = unix_seconds(request.since, "since")
+        until = unix_seconds(request.until, "until")
         if since >= until:
             raise InvalidArgument(("until", "must be later than `since`"))
         if until > self._clock():
@@ -158,7 +159,3 @@ class Webhooks(WebhookServiceServicer):
             elif request.condition and (wrong := conditions.problem(request.condition, name)):
                 found.append(FieldViolation("condition", wrong))
         return found
-
-
-def _seconds(moment: Timestamp) -> float:
-    return moment.seconds + moment.nanos / 1e9

@@ -26,7 +26,7 @@ from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)shop/notifications/v1/notifications.proto\x12\x15shop.notifications.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x02\n\x0cNotification\x12\'\n\x0fnotification_id\x18\x01 \x01(\tR\x0enotificationId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12\x1c\n\trecipient\x18\x03 \x01(\tR\trecipient\x12\x18\n\x07subject\x18\x04 \x01(\tR\x07subject\x12\x12\n\x04\x62ody\x18\x05 \x01(\tR\x04\x62ody\x12>\n\x05state\x18\x06 \x01(\x0e\x32(.shop.notifications.v1.NotificationStateR\x05state\x12\x39\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x33\n\x07sent_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06sentAt\"K\n\x16GetNotificationRequest\x12\x31\n\x0fnotification_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0enotificationId\"b\n\x17GetNotificationResponse\x12G\n\x0cnotification\x18\x01 \x01(\x0b\x32#.shop.notifications.v1.NotificationR\x0cnotification\"\x83\x01\n\x11RecordSentRequest\x12\x31\n\x0fnotification_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0enotificationId\x12;\n\x07sent_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x06sentAt\"]\n\x12RecordSentResponse\x12G\n\x0cnotification\x18\x01 \x01(\x0b\x32#.shop.notifications.v1.NotificationR\x0cnotification\"\x94\x01\n\x18ListNotificationsRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x07orderId\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\"\x8e\x01\n\x19ListNotificationsResponse\x12I\n\rnotifications\x18\x01 \x03(\x0b\x32#.shop.notifications.v1.NotificationR\rnotifications\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*s\n\x11NotificationState\x12\"\n\x1eNOTIFICATION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19NOTIFICATION_STATE_QUEUED\x10\x01\x12\x1b\n\x17NOTIFICATION_STATE_SENT\x10\x02\x32\xde\x03\n\x13NotificationService\x12u\n\x0fGetNotification\x12-.shop.notifications.v1.GetNotificationRequest\x1a..shop.notifications.v1.GetNotificationResponse\"\x03\x90\x02\x01\x12\x95\x01\n\nRecordSent\x12(.shop.notifications.v1.RecordSentRequest\x1a).shop.notifications.v1.RecordSentResponse\"2\x90\x02\x02\x92\xf4\x18+\n\x02\x08\x02\x32\x02\x08\x02:\x1dspiffe://shop.internal/mailerj\x02\x08\x02\x12{\n\x11ListNotifications\x12/.shop.notifications.v1.ListNotificationsRequest\x1a\x30.shop.notifications.v1.ListNotificationsResponse\"\x03\x90\x02\x01\x1a;\x92\xf4\x18\x37\n\x12team-notifications\x12!\n\x02\x08\x02\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x02\x08\x03:\x01*x\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)shop/notifications/v1/notifications.proto\x12\x15shop.notifications.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x02\n\x0cNotification\x12\'\n\x0fnotification_id\x18\x01 \x01(\tR\x0enotificationId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12\x1c\n\trecipient\x18\x03 \x01(\tR\trecipient\x12\x18\n\x07subject\x18\x04 \x01(\tR\x07subject\x12\x12\n\x04\x62ody\x18\x05 \x01(\tR\x04\x62ody\x12>\n\x05state\x18\x06 \x01(\x0e\x32(.shop.notifications.v1.NotificationStateR\x05state\x12\x39\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x33\n\x07sent_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06sentAt\"K\n\x16GetNotificationRequest\x12\x31\n\x0fnotification_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0enotificationId\"b\n\x17GetNotificationResponse\x12G\n\x0cnotification\x18\x01 \x01(\x0b\x32#.shop.notifications.v1.NotificationR\x0cnotification\"\xc4\x01\n\x11RecordSentRequest\x12\x31\n\x0fnotification_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0enotificationId\x12|\n\x07sent_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampBG\xbaHD\xba\x01>\n\rsent_at.range\x12\x17must not be before 1970\x1a\x14this >= timestamp(0)\xc8\x01\x01R\x06sentAt\"]\n\x12RecordSentResponse\x12G\n\x0cnotification\x18\x01 \x01(\x0b\x32#.shop.notifications.v1.NotificationR\x0cnotification\"\x94\x01\n\x18ListNotificationsRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x07orderId\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\"\x8e\x01\n\x19ListNotificationsResponse\x12I\n\rnotifications\x18\x01 \x03(\x0b\x32#.shop.notifications.v1.NotificationR\rnotifications\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*s\n\x11NotificationState\x12\"\n\x1eNOTIFICATION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19NOTIFICATION_STATE_QUEUED\x10\x01\x12\x1b\n\x17NOTIFICATION_STATE_SENT\x10\x02\x32\xde\x03\n\x13NotificationService\x12u\n\x0fGetNotification\x12-.shop.notifications.v1.GetNotificationRequest\x1a..shop.notifications.v1.GetNotificationResponse\"\x03\x90\x02\x01\x12\x95\x01\n\nRecordSent\x12(.shop.notifications.v1.RecordSentRequest\x1a).shop.notifications.v1.RecordSentResponse\"2\x90\x02\x02\x92\xf4\x18+\n\x02\x08\x02\x32\x02\x08\x02:\x1dspiffe://shop.internal/mailerj\x02\x08\x02\x12{\n\x11ListNotifications\x12/.shop.notifications.v1.ListNotificationsRequest\x1a\x30.shop.notifications.v1.ListNotificationsResponse\"\x03\x90\x02\x01\x1a;\x92\xf4\x18\x37\n\x12team-notifications\x12!\n\x02\x08\x02\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x02\x08\x03:\x01*x\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDSENTREQUEST'].fields_by_name['notification_id']._loaded_options = None
   _globals['_RECORDSENTREQUEST'].fields_by_name['notification_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_RECORDSENTREQUEST'].fields_by_name['sent_at']._loaded_options = None
-  _globals['_RECORDSENTREQUEST'].fields_by_name['sent_at']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_RECORDSENTREQUEST'].fields_by_name['sent_at']._serialized_options = b'\272HD\272\001>\n\rsent_at.range\022\027must not be before 1970\032\024this >= timestamp(0)\310\001\001'
   _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -53,8 +53,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NOTIFICATIONSERVICE'].methods_by_name['RecordSent']._serialized_options = b'\220\002\002\222\364\030+\n\002\010\0022\002\010\002:\035spiffe://shop.internal/mailerj\002\010\002'
   _globals['_NOTIFICATIONSERVICE'].methods_by_name['ListNotifications']._loaded_options = None
   _globals['_NOTIFICATIONSERVICE'].methods_by_name['ListNotifications']._serialized_options = b'\220\002\001'
-  _globals['_NOTIFICATIONSTATE']._serialized_start=1164
-  _globals['_NOTIFICATIONSTATE']._serialized_end=1279
+  _globals['_NOTIFICATIONSTATE']._serialized_start=1229
+  _globals['_NOTIFICATIONSTATE']._serialized_end=1344
   _globals['_NOTIFICATION']._serialized_start=126
   _globals['_NOTIFICATION']._serialized_end=460
   _globals['_GETNOTIFICATIONREQUEST']._serialized_start=462
@@ -62,13 +62,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETNOTIFICATIONRESPONSE']._serialized_start=539
   _globals['_GETNOTIFICATIONRESPONSE']._serialized_end=637
   _globals['_RECORDSENTREQUEST']._serialized_start=640
-  _globals['_RECORDSENTREQUEST']._serialized_end=771
-  _globals['_RECORDSENTRESPONSE']._serialized_start=773
-  _globals['_RECORDSENTRESPONSE']._serialized_end=866
-  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_start=869
-  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_end=1017
-  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_start=1020
-  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_end=1162
-  _globals['_NOTIFICATIONSERVICE']._serialized_start=1282
-  _globals['_NOTIFICATIONSERVICE']._serialized_end=1760
+  _globals['_RECORDSENTREQUEST']._serialized_end=836
+  _globals['_RECORDSENTRESPONSE']._serialized_start=838
+  _globals['_RECORDSENTRESPONSE']._serialized_end=931
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_start=934
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_end=1082
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_start=1085
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_end=1227
+  _globals['_NOTIFICATIONSERVICE']._serialized_start=1347
+  _globals['_NOTIFICATIONSERVICE']._serialized_end=1825
 # @@protoc_insertion_point(module_scope)
