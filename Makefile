@@ -127,7 +127,8 @@ exports: $(STAMP) ## write the contracts for other tools into dist/contracts/: g
 wheels: $(STAMP) ## build the wheels accord, accord-checks, accord-runtime and accord-shop-clients into dist/
 	@$(BIN)/python tools/wheels.py dist
 
-BENCHMARKS := storm hedging overload probes deadline kills backends call_overhead without_options idle
+BENCHMARKS := storm hedging overload probes deadline kills backends call_overhead without_options idle \
+	order_cpu fulfilment sagas growth
 SHORT_storm := --calls 400
 SHORT_hedging := --calls 1000
 SHORT_overload := --seconds 2
@@ -138,13 +139,17 @@ SHORT_backends := --seconds 3 --before 1
 SHORT_call_overhead := --rounds 8 --calls 200
 SHORT_without_options := --rounds 8 --calls 200
 SHORT_idle := --seconds 2 --settle 1
+SHORT_order_cpu := --orders 20 --warm 10
+SHORT_fulfilment := --alone 5 --crowd 8 --rounds 1
+SHORT_sagas := --rounds 1 --sagas 64 --databases sqlite
+SHORT_growth := --events 6000 --open-orders 500 --pairs 3
 
 $(VENV)/installed-bench: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
 .PHONY: bench
-bench: $(VENV)/installed-bench ## print the figures of benchmarks/README.md (about a quarter of an hour); ARGS=--json for machines
+bench: $(VENV)/installed-bench ## print the figures of benchmarks/README.md (about half an hour); ARGS=--json for machines
 	@for each in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$each $(ARGS) || exit 1; done
 
 .PHONY: bench-short
