@@ -34,7 +34,7 @@ PUBLIC: Final = {
     "accord_runtime.grpc.idempotency": "commit key record settled",
     "accord_runtime.grpc.ids": "derived made_at uuid7",
     "accord_runtime.grpc.page_tokens": "Page",
-    "accord_runtime.grpc.types": "Context Trailed duration timestamp",
+    "accord_runtime.grpc.types": "Context Trailed duration timestamp unix_seconds",
     "accord_runtime.jobs": "Job Jobs Kind Progress",
     "accord_runtime.process": "main running",
     "accord_runtime.saga": "Call Contract Definition Local MIGRATIONS Saga Sagas",
