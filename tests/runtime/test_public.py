@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Final
 
 import pytest
@@ -68,13 +68,12 @@ def _imports(file: Path) -> Iterator[tuple[str, str]]:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("accord_runtime"):
             for alias in node.names:
-                found = getattr(import_module(node.module or ""), alias.name, None)
                 whole = f"{node.module}.{alias.name}"
-                yield (
-                    (whole, "")
-                    if isinstance(found, ModuleType)
-                    else (node.module or "", alias.name)
+                package = find_spec(node.module or "")
+                is_module = bool(package and package.submodule_search_locations) and (
+                    find_spec(whole) is not None
                 )
+                yield (whole, "") if is_module else (node.module or "", alias.name)
         elif isinstance(node, ast.Import):
             yield from (
                 (alias.name, "") for alias in node.names if alias.name.startswith("accord_runtime")

@@ -165,7 +165,6 @@ async def test_own_error_is_not_marked(driver: Driver) -> None:
 @pytest.mark.parametrize("own", [True, False])
 async def test_mark_of_a_nested_call_travels_up(driver: Driver, method: str, own: bool) -> None:
     """A "never" from below is passed on in all arities, from a foreign channel as well."""
-
     streamed = method in ("ClientStream", "Bidi")
 
     async def abort(request: Any, context: Any) -> None:
