@@ -23,6 +23,7 @@ from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
 from accord.ops.v1.work_pb2_grpc import WorkServiceStub
 from accord_runtime.grpc.ids import uuid7
 from services import topology
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_CHOREOGRAPHED
 from shop.orders.v1 import orders_pb2 as pb
 from shop.payments.v1 import payments_pb2
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
@@ -263,6 +264,16 @@ async def declined(caller: Caller) -> str:
     return await caller.place(card="tok_declined")
 
 
+async def choreographed(caller: Caller) -> str:
+    """An order that goes on by the services' events, and ends well."""
+    return await caller.place(fulfilment=FULFILMENT_CHOREOGRAPHED)
+
+
+async def choreographed_declined(caller: Caller) -> str:
+    """One whose card is declined: what was done is undone by events."""
+    return await caller.place(card="tok_declined", fulfilment=FULFILMENT_CHOREOGRAPHED)
+
+
 async def cancelled(caller: Caller) -> str:
     """An order that is cancelled while its card is being charged."""
     slow = sandbox_pb2.SetBehaviorRequest(
@@ -292,6 +303,8 @@ class Flow:
 FLOWS: Final[Mapping[str, Flow]] = {
     "confirmed": Flow(confirmed, frozenset({pb.ORDER_STATUS_CONFIRMED})),
     "declined": Flow(declined, frozenset({pb.ORDER_STATUS_FAILED})),
+    "choreographed": Flow(choreographed, frozenset({pb.ORDER_STATUS_CONFIRMED})),
+    "choreographed and declined": Flow(choreographed_declined, frozenset({pb.ORDER_STATUS_FAILED})),
     # Who is killed meanwhile may be cancelled too late.
     "cancelled": Flow(cancelled, frozenset({pb.ORDER_STATUS_CANCELLED, pb.ORDER_STATUS_CONFIRMED})),
 }

@@ -52,10 +52,14 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
 
 
 @pytest.mark.slow
-def test_replay_reconciles_under_kills(database_url: str | None, tmp_path: Path) -> None:
-    """Real orders reconcile to the cent while every process is killed along the way."""
+@pytest.mark.parametrize("fulfilment", ["orchestrated", "choreographed"])
+def test_replay_reconciles_under_kills(
+    database_url: str | None, fulfilment: str, tmp_path: Path
+) -> None:
+    """Real orders, of either way, reconcile to the cent while every process is killed."""
     with running_mesh(tmp_path / "mesh", free_offset(), database_url) as mesh:
         command = [*SHOPCTL, "replay", "--json", "--home", str(mesh.home)]
+        command += ["--fulfilment", fulfilment]
         options = {"orders": ORDERS, "timeout": TIMEOUT}
         for name, value in options.items():
             command += [f"--{name}", str(value)]

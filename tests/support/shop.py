@@ -16,6 +16,7 @@ from accord_runtime.service import Runtime, Service
 from accord_runtime.settings import Settings
 from services import topology
 from shop.common.v1.address_pb2 import Address
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_UNSPECIFIED, Fulfilment
 from shop.common.v1.money_pb2 import Money
 from shop.customers.v1.customers_pb2 import CreateCustomerRequest
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
@@ -117,6 +118,7 @@ def order_request(
     price: int = 499,
     card: str = "tok_visa",
     country: str = "DE",
+    fulfilment: "Fulfilment.ValueType" = FULFILMENT_UNSPECIFIED,
 ) -> orders_pb2.CreateOrderRequest:
     """A request for an order of some products that cost the same."""
     return orders_pb2.CreateOrderRequest(
@@ -127,6 +129,7 @@ def order_request(
         ],
         card_token=card,
         ship_to=address(country),
+        fulfilment=fulfilment,
     )
 
 
