@@ -61,9 +61,7 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("database_url", "fulfilment"), WAYS, indirect=["database_url"], ids="-".join
-)
+@pytest.mark.parametrize(("database_url", "fulfilment"), WAYS, indirect=["database_url"])
 def test_replay_reconciles_under_kills(
     database_url: str | None, fulfilment: str, tmp_path: Path
 ) -> None:
