@@ -5,7 +5,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec
@@ -173,6 +173,23 @@ async def serves(channel: grpc.aio.Channel) -> bool:
         else:
             return True
     return False
+
+
+async def each(services: Sequence[str], listed: Callable[[str], Awaitable[None]]) -> None:
+    """List what each of these services has; one that does not answer keeps nothing of the others.
+
+    Raises the last CommandError when all have been asked, after those before it were printed.
+    """
+    failed = None
+    for name in services:
+        try:
+            await listed(name)
+        except CommandError as error:
+            if failed is not None:
+                typer.echo(failed, err=True)
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 def with_shop(

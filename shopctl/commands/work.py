@@ -9,7 +9,7 @@ import typer
 from accord.ops.v1 import work_pb2 as pb
 from accord.ops.v1.work_pb2_grpc import WorkServiceStub
 from shopctl import bulk
-from shopctl.client import Shop, with_shop
+from shopctl.client import Shop, each, with_shop
 from shopctl.formatting import Columns, enum_name, format_fields, format_time, to_duration
 from shopctl.options import (
     NO_AGE,
@@ -71,10 +71,13 @@ async def list_work(
 ) -> None:
     """List work, oldest first; of every service, one after the other, unless one is named."""
     with shop.listing("work", COLUMNS) as row:
-        for name in [service] if service else services():
+
+        async def listed(name: str) -> None:
             wanted = _wanted(state, queue=queue, min_age=to_duration(min_age))
             async for item in shop.rows(name, WorkServiceStub, "ListWork", wanted, limit):
                 row(item, _line(name, item), service=name)
+
+        await each([service] if service else services(), listed)
 
 
 @app.command()
@@ -85,7 +88,8 @@ async def queues(shop: Shop, service: AnyServiceOption = None) -> None:
     `outbox`: events that the broker has not got yet; `outbox:NAME`: commands that nobody has taken.
     """
     with shop.listing("queues", QUEUES) as row:
-        for name in [service] if service else services():
+
+        async def listed(name: str) -> None:
             async with shop.calling(name) as channel:
                 found = await WorkServiceStub(channel).GetQueues(pb.GetQueuesRequest())
             for queue in found.queues:
@@ -95,6 +99,8 @@ async def queues(shop: Shop, service: AnyServiceOption = None) -> None:
                 counts = (str(queue.in_flight), str(queue.parked), str(queue.refused))
                 cells = (name, queue.queue, f"{queue.waiting}{most}", *counts, oldest)
                 row(queue, QUEUES.line(*cells, queue.problem), service=name)
+
+        await each([service] if service else services(), listed)
 
 
 @app.command()

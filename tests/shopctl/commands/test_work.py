@@ -309,6 +309,16 @@ async def test_many_sagas_are_retried_by_filter(shop: Shop) -> None:
     assert await records(shop) == orders
 
 
+async def test_a_service_that_is_down_hides_no_other(shop: Shop) -> None:
+    """The queues of all others are listed, and then it is said who is missing."""
+    await shop.stop("payments")
+    ran = await run(shop, "work", "queues", "--json")
+    listed = {json.loads(line)["service"] for line in ran.out.splitlines()}
+    assert listed == set(SHOP) - {"payments"}
+    assert ran.code == ExitCode.NOT_RUNNING
+    assert "payments does not serve" in ran.error
+
+
 async def _retried(shop: Shop, count: int) -> bool:
     found: int = await shop.runtimes["orders"].database.read(
         lambda tx: tx.value("SELECT COUNT(*) FROM audit")
