@@ -807,6 +807,60 @@ async def test_abandoning_races_with_the_outcome_of_a_step(bench: Bench) -> None
         assert len(await bench.audit(saga_id)) == abandoned
 
 
+async def one_wins(*commands: Awaitable[Any]) -> None:
+    """Of contradicting commands that are sent at once one is carried out, the others are told."""
+    outcomes = await asyncio.gather(*commands, return_exceptions=True)
+    refusals = [each for each in outcomes if isinstance(each, grpc.RpcError)]
+    assert len(refusals) == len(outcomes) - 1, outcomes
+    told = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND
+    assert {ServiceError.from_rpc(refusal).code for refusal in refusals} <= set(told)
+
+
+@pytest.mark.parametrize("command", ["skip", "compensate", "abandon"])
+async def test_of_operators_at_once_one_wins(bench: Bench, command: str) -> None:
+    """Whoever skips, turns back or gives up what another just has is told; one record is kept."""
+    bench.broken |= {"c" if command == "skip" else "b", "d", "-a"}
+    for _ in range(5):
+        saga_id = await bench.start_saga()
+        await eventually(lambda saga_id=saga_id: stuck(bench, saga_id), "the saga to be stuck")  # type: ignore[misc]
+
+        def call(saga_id: str = saga_id) -> Awaitable[Any]:
+            if command == "skip":
+                skip = saga_pb2.SkipStepRequest(saga_id=saga_id, step="c", reason="r")
+                return bench.sagas.SkipStep(skip, metadata=key())
+            if command == "compensate":
+                back = saga_pb2.CompensateSagaRequest(saga_id=saga_id, reason="r")
+                return bench.sagas.CompensateSaga(back, metadata=key())
+            abandon = saga_pb2.AbandonSagaRequest(saga_id=saga_id, reason="r")
+            return bench.sagas.AbandonSaga(abandon, metadata=key())
+
+        await one_wins(*(call() for _ in range(3)))
+        assert len(await bench.audit(saga_id)) == 1
+
+
+async def test_of_a_retry_and_a_discard_at_once_one_wins(bench: Bench) -> None:
+    """An item is tried again or given up, and whoever wanted the other is told."""
+    for number in range(10):
+        name = f"k{number}"
+        bench.broken.add(name)
+        await bench.enqueue(name, "one")
+        (item,) = await bench.parked()
+        commands = [
+            bench.work.RetryWork(retry_work(item.work_id), metadata=key()),
+            bench.work.DiscardWork(discard_work(item.work_id), metadata=key()),
+        ]
+        bench.held[name] = asyncio.Event()  # So that it is not parked again meanwhile.
+        await one_wins(*commands[:: 1 if number % 2 else -1])
+        bench.broken.discard(name)
+        bench.held[name].set()
+        assert len(await bench.audit(item.work_id)) == 1
+
+
+async def stuck(bench: Bench, saga_id: str) -> bool:
+    """Whether the work of a saga is parked."""
+    return (await bench.saga(saga_id)).work.state == work_pb2.WORK_STATE_PARKED
+
+
 async def test_turning_back_races_with_the_pivot(bench: Bench) -> None:
     """A saga that was told to turn back is undone, and one that was not is done."""
     bench.pause = 0.01
