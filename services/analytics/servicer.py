@@ -54,6 +54,7 @@ class Analytics(AnalyticsServiceServicer):
                 metrics=metrics, next_page_token=token, completeness=complete
             )
 
+        await self._views.caught_up(SALES.name, "orders/")
         return await self._database.read(read)
 
     async def WatchMetrics(

@@ -11,6 +11,7 @@ from accord_runtime.views import Change, View
 from services.analytics import domain
 from services.analytics.domain import COLUMNS, Cell, Sale
 from shop.analytics.v1 import analytics_pb2 as pb
+from shop.orders.v1.events_pb2 import OrderNoteAdded
 
 MIGRATIONS: Final = [
     """
@@ -78,7 +79,8 @@ def _apply(tx: Tx, change: Change) -> None:
 SALES: Final = View(
     name="sales",
     version=1,
-    apply=dict.fromkeys(domain.STATUS, _apply),
+    # A note changes no number; that it is there is what its writer may ask for.
+    apply={**dict.fromkeys(domain.STATUS, _apply), OrderNoteAdded: lambda tx, change: None},
     tables={"sale": "order_id", "metric": "hour"},
 )
 """The metrics of orders, by the hour in which they were placed."""

@@ -30,7 +30,7 @@ PUBLIC: Final = {
     "accord_runtime.events.record": "RecordReader",
     "accord_runtime.events.versions": "AS_WRITTEN Upcasters",
     "accord_runtime.events.work_queue": "WorkQueue",
-    "accord_runtime.grpc.consistency": "caught_up",
+    "accord_runtime.grpc.consistency": "caught_up seen",
     "accord_runtime.grpc.idempotency": "commit key record settled",
     "accord_runtime.grpc.ids": "derived made_at uuid7",
     "accord_runtime.grpc.page_tokens": "Page",

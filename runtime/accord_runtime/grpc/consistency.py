@@ -22,6 +22,16 @@ LOOK: Final = 0.1
 """Seconds between looks where nobody tells of a change."""
 
 
+def seen(things: str) -> str:
+    """The thing that the caller has seen, without what its name begins with; "" if it is no such.
+
+    `things`: as in "orders/".
+    """
+    call = accord.current()
+    of = call.seen.of if call is not None and call.seen is not None else ""
+    return of.removeprefix(things) if of.startswith(things) else ""
+
+
 async def caught_up(
     database: Database, notifier: Notifier, of: str, key: str, position: Callable[[Tx], int]
 ) -> None:

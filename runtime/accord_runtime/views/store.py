@@ -156,7 +156,7 @@ def take(tx: Tx, view: View, event: Received[Any]) -> None:
     """Apply an event to the view, and keep it for the generation that is being built."""
     state = change(tx, view.name)
     apply(tx, view, Change(state.generation, state.revision, event))
-    if state.building and event.sequence > _last(tx, view.name, state.building, event.key):
+    if state.building and event.sequence > last(tx, view.name, state.building, event.key):
         row = {
             "name": view.name,
             "key": event.key,
@@ -172,7 +172,7 @@ def take(tx: Tx, view: View, event: Received[Any]) -> None:
 def apply(tx: Tx, view: View, change: Change) -> None:
     """Apply an event to a generation, unless that has it."""
     event = change.event
-    if event.sequence <= _last(tx, view.name, change.generation, event.key):
+    if event.sequence <= last(tx, view.name, change.generation, event.key):
         return
     view.apply[type(event.payload)](tx, change)
     row = {"name": view.name, "generation": change.generation, "key": event.key}
@@ -230,7 +230,7 @@ def sweep(tx: Tx, view: View) -> bool:
     return True
 
 
-def _last(tx: Tx, name: str, generation: int, key: str) -> int:
+def last(tx: Tx, name: str, generation: int, key: str) -> int:
     """The number of the last event of a key in a generation."""
     found = tx.value(
         "SELECT sequence FROM view_key"

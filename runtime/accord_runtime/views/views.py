@@ -16,6 +16,7 @@ from accord_runtime.events.broker import persistently
 from accord_runtime.events.inbox import Received
 from accord_runtime.events.notifier import wait
 from accord_runtime.events.versions import AS_WRITTEN, Upcasters
+from accord_runtime.grpc import consistency
 from accord_runtime.service import Runtime
 from accord_runtime.views import store
 from accord_runtime.views.store import Change, State, View
@@ -132,6 +133,25 @@ class Views:
                 yield
                 await asyncio.sleep(PAUSE)
                 await watch.wait()
+
+    async def caught_up(self, name: str, things: str) -> None:
+        """Return once a view has of a key what the caller of this call has seen of it.
+
+        `things`: what the source calls its keys in consistency tokens, as "orders/". Events that no
+        view has in its `apply` are never caught up with.
+
+        Raises:
+            Unavailable: as `grpc.consistency.caught_up`.
+        """
+
+        def position(tx: Tx) -> int:
+            return store.last(tx, name, store.read(tx, name).generation, key)
+
+        if key := consistency.seen(things):
+            topic = _topic(name)
+            await consistency.caught_up(
+                self._database, self._notifier, things + key, topic, position
+            )
 
     async def serve(self) -> None:
         """Rebuild what is to be rebuilt, until cancelled."""

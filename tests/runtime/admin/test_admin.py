@@ -845,7 +845,7 @@ async def test_of_a_retry_and_a_discard_at_once_one_wins(bench: Bench) -> None:
         bench.broken.add(name)
         await bench.enqueue(name, "one")
         (item,) = await bench.parked()
-        commands = [
+        commands: list[Awaitable[Any]] = [
             bench.work.RetryWork(retry_work(item.work_id), metadata=key()),
             bench.work.DiscardWork(discard_work(item.work_id), metadata=key()),
         ]

@@ -17,6 +17,7 @@ import accord
 from accord.errors import ServiceError
 from accord.ops.v1.operation_pb2 import WatchOperationRequest
 from accord.ops.v1.operation_pb2_grpc import OperationServiceStub
+from accord.policies.consistency import CONSISTENCY_KEY
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.service import Runtime
 from services.analytics.domain import COLUMNS
@@ -26,6 +27,8 @@ from tests.services.analytics.histories import by_status, history, mixed, placed
 from tests.services.sandbox.world import running_process
 from tests.support.shop import Shop
 from tests.support.wait import until
+
+NOBODY = "00000000-0000-7000-8000-000000000000"
 
 
 @asynccontextmanager
@@ -122,6 +125,27 @@ async def test_built_kept_and_queried(
         before = Timestamp(seconds=1_000_000_000)
         request = pb.QueryMetricsRequest(dimension=pb.DIMENSION_DAY, end_time=before)
         assert not (await stub.QueryMetrics(request)).metrics
+
+
+async def test_what_a_caller_has_seen_is_counted(
+    shop: Shop, orders: Runtime, stub: AnalyticsServiceStub
+) -> None:
+    """A query with the token of a write is answered when the view has it, however late it comes."""
+    await place(orders, "PAID", tea=1)
+    last = len(history("CONFIRMED", NOBODY, placed(NOBODY, 499, "EUR", tea=1)))
+    async with analytics(shop):
+        await until(partial(built, stub, 1), "the view to be built")
+        for number in range(1, 6):
+            thing = f"orders/{await place(orders, 'CONFIRMED', tea=1)}"
+            request = pb.QueryMetricsRequest(dimension=pb.DIMENSION_STATUS)
+            token = ((CONSISTENCY_KEY, f"{thing}={last}"),)
+            answer = await stub.QueryMetrics(request, metadata=token)
+            counts = {each.value: each.orders.placed for each in answer.metrics}
+            assert counts == {"PAID": 1, "CONFIRMED": number}
+        later = ((CONSISTENCY_KEY, f"{thing}={last + 1}"),)
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.QueryMetrics(request, metadata=later, timeout=0.5)
+        assert accord.ServiceError.from_rpc(caught.value).reason == "NOT_CAUGHT_UP"
 
 
 async def test_killed_while_it_rebuilds(

@@ -77,9 +77,10 @@ class AnalyticsServiceServicer:
 
     def QueryMetrics(self, request, context):
         """Returns metrics of the orders placed in a range of time, one per value of a
-        dimension and currency.
+        dimension and currency. With the consistency token of an order they count it
+        as its caller has seen it.
 
-        Errors: INVALID_ARGUMENT.
+        Errors: INVALID_ARGUMENT; UNAVAILABLE (NOT_CAUGHT_UP).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,9 +23,10 @@ class AnalyticsServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     QueryMetrics: _aio.UnaryUnaryMultiCallable[_analytics_pb2.QueryMetricsRequest, _analytics_pb2.QueryMetricsResponse]
     """Returns metrics of the orders placed in a range of time, one per value of a
-    dimension and currency.
+    dimension and currency. With the consistency token of an order they count it
+    as its caller has seen it.
 
-    Errors: INVALID_ARGUMENT.
+    Errors: INVALID_ARGUMENT; UNAVAILABLE (NOT_CAUGHT_UP).
     """
     WatchMetrics: _aio.UnaryStreamMultiCallable[_analytics_pb2.WatchMetricsRequest, _analytics_pb2.WatchMetricsResponse]
     """Streams metrics: as they are, and then those that change, at most ten times
@@ -72,9 +73,10 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_analytics_pb2.QueryMetricsRequest, _abc.Awaitable[_analytics_pb2.QueryMetricsResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.QueryMetricsResponse]:
         """Returns metrics of the orders placed in a range of time, one per value of a
-        dimension and currency.
+        dimension and currency. With the consistency token of an order they count it
+        as its caller has seen it.
 
-        Errors: INVALID_ARGUMENT.
+        Errors: INVALID_ARGUMENT; UNAVAILABLE (NOT_CAUGHT_UP).
         """
 
     @_abc_1.abstractmethod
