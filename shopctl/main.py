@@ -21,6 +21,7 @@ COMMANDS: Final = (
     "replay",
     "demo",
     "audit",
+    "certs",
     "mesh",
     "order",
     "customer",
