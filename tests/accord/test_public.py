@@ -39,6 +39,7 @@ PUBLIC: Final = {
         " IdempotencyConflict InvalidArgument NotFound OutOfRange PermissionDenied Precondition"
         " Resource ResourceExhausted ServiceError Translate Unavailable failure_of"
     ),
+    "accord.identity": "Bundle Identity IdentityError",
     "accord.interfaces": (
         "FieldViolation IdempotencyStore StoredAnswer SyncIdempotencyStore Validator"
     ),

@@ -83,6 +83,7 @@ from accord.contract.live_overrides import (
 )
 from accord.contract.names import described, meant, method_name
 from accord.errors import CODES, DETAILS_KEY, Translate
+from accord.identity import Bundle, Identity, IdentityError
 from accord.policies.breaker import BreakerPolicy
 from accord.policies.budget import BudgetPolicy
 from accord.policies.cache import CachePolicy
@@ -286,6 +287,15 @@ POLICIES: Final = (
     StreamPolicy(),
     Dark.RETRY,
 )
+
+
+def certified(folder: Path) -> tuple[grpc.ServerCredentials, Bundle]:
+    """Mutual TLS from the files of a folder."""
+    try:
+        identity = Identity.from_folder(folder, revoked=folder / "revoked.txt")
+    except IdentityError as error:
+        raise SystemExit(str(error)) from None
+    return identity.server_credentials(), identity.bundle
 
 
 async def live(found: Mesh) -> None:

@@ -1,0 +1,177 @@
+"""What the files of an identity say, checked before anybody uses it.
+
+gRPC says nothing of a key that does not match, nor of garbage: every handshake fails, without a
+word of why.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
+
+try:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+except ImportError as error:
+    raise ImportError(
+        "accord.identity needs cryptography: pip install 'accord[identity]'"
+    ) from error
+
+SKEW: Final = 60.0
+"""Seconds by which a certificate may begin in the future: clocks of two hosts differ a little.
+
+OpenSSL and BoringSSL know no such tolerance, so it is not used while there is a certificate that is
+valid without it.
+"""
+
+_CAUSES: Final = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for what it cannot read, or that does not fit."""
+
+_DOMAIN: Final = re.compile(r"[a-z0-9._-]+")
+_SPIFFE_ID: Final = re.compile(r"spiffe://([a-z0-9._-]+)(/[A-Za-z0-9._-]+)+")
+"""Source: SPIFFE-ID, 2."""
+
+
+class IdentityError(ValueError):
+    """What is wrong with an identity's files, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A certificate with its key and those that it trusts, all of which fit together."""
+
+    certificate: bytes
+    """PEM: the leaf, then the intermediates that lead to a root."""
+    key: bytes = field(repr=False)
+    """PEM, of the leaf."""
+    roots: bytes
+    """PEM: whose certificates are accepted of others."""
+    id: str
+    """The SPIFFE id of the leaf: "spiffe://shop.internal/orders"."""
+    serial: str
+    """Of the leaf, in lower-case hexadecimal digits, as a deny list has it."""
+    not_before: float
+    """POSIX seconds; the chain is valid from then on."""
+    not_after: float
+    """POSIX seconds; the first certificate of the chain that ends, ends then."""
+
+    @property
+    def trust_domain(self) -> str:
+        """That of its id: "shop.internal"."""
+        return trust_domain(self.id)
+
+
+def parse(certificate: bytes, key: bytes, roots: bytes) -> Bundle:
+    """Read PEM texts and check that they fit together. Times are not looked at: see `check_time`.
+
+    Raises IdentityError; its text begins with the part that is wrong, "certificate: ...".
+    """
+    chain, trusted = _certificates("certificate", certificate), _certificates("roots", roots)
+    leaf = chain[0]
+    try:
+        private = load_pem_private_key(key, None)
+    except _CAUSES as error:
+        raise IdentityError(f"key: cannot be read: {_line(error)}") from None
+    if private.public_key() != leaf.public_key():
+        raise IdentityError("key: does not match the certificate")
+    for number, (issued, issuer) in enumerate(pairwise(chain), 2):
+        if not _issued(issued, issuer):
+            raise IdentityError(f"certificate: number {number} in it has not issued the one before")
+    if chain[-1] not in trusted and not any(_issued(chain[-1], root) for root in trusted):
+        raise IdentityError(
+            f"certificate: does not lead to a root: none of {len(trusted)} has issued"
+            f" {chain[-1].subject.rfc4514_string() or 'it'!r}"
+        )
+    return Bundle(
+        certificate,
+        key,
+        roots,
+        spiffe_id(leaf),
+        f"{leaf.serial_number:x}",
+        max(each.not_valid_before_utc.timestamp() for each in chain),
+        min(each.not_valid_after_utc.timestamp() for each in chain),
+    )
+
+
+def check_time(bundle: Bundle, now: float, skew: float) -> None:
+    """Raise IdentityError if a bundle has ended, or begins more than `skew` seconds from `now`."""
+    if now >= bundle.not_after:
+        raise IdentityError(f"certificate: has expired at {utc(bundle.not_after)}")
+    if now + skew < bundle.not_before:
+        raise IdentityError(
+            f"certificate: is from the future, valid only from {utc(bundle.not_before)}: is the"
+            " clock of this host slow?"
+        )
+
+
+def spiffe_id(leaf: x509.Certificate) -> str:
+    """The SPIFFE id of a certificate: its one alternative name that is a URI.
+
+    Raises IdentityError. Source: X.509-SVID, 2 and 5.2.
+    """
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        names = x509.SubjectAlternativeName([])
+    except _CAUSES as error:
+        raise IdentityError(f"certificate: cannot be read: {_line(error)}") from None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) != 1:
+        found = ", ".join(uris) or ", ".join(names.get_values_for_type(x509.DNSName)) or "nothing"
+        raise IdentityError(f"certificate: needs exactly one SPIFFE id, and names {found}")
+    if not _SPIFFE_ID.fullmatch(uris[0]):
+        raise IdentityError(f"certificate: {uris[0]!r} is no SPIFFE id: spiffe://DOMAIN/NAME")
+    return uris[0]
+
+
+def trust_domain(spiffe_id: str) -> str:
+    """That of a SPIFFE id: "shop.internal"."""
+    return spiffe_id.split("/")[2]
+
+
+def is_trust_domain(name: str) -> bool:
+    """Whether a text can be the name of a trust domain."""
+    return _DOMAIN.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=4096)
+def serial_of(certificate: bytes) -> int:
+    """The serial number of a certificate in PEM. Raises ValueError."""
+    return x509.load_pem_x509_certificate(certificate).serial_number
+
+
+def _certificates(part: str, text: bytes) -> Sequence[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(text)
+    except _CAUSES as error:
+        raise IdentityError(f"{part}: cannot be read: {_line(error)}") from None
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except _CAUSES:
+        return False
+    return True
+
+
+def utc(seconds: float) -> str:
+    """POSIX seconds as a person reads them."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _line(error: Exception) -> str:
+    """The beginning of an error's text, which may tell of much else."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:100]
