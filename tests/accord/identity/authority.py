@@ -99,13 +99,14 @@ class Authority:
         alternatives: list[x509.GeneralName] = [x509.UniformResourceIdentifier(x) for x in names]
         alternatives += [*map(x509.DNSName, dns), x509.IPAddress(IPv4Address("127.0.0.1"))]
         subject = _name("leaf")
-        builder = self._begin(subject, key.public_key(), begins, ends).add_extension(
-            x509.SubjectAlternativeName(alternatives), critical=False
+        signer = key if self_signed else self.key
+        certificate = (
+            self._begin(
+                subject, key.public_key(), begins, ends, subject if self_signed else self.subject
+            )
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .sign(signer, SHA256())
         )
-        if self_signed:
-            certificate = builder.issuer_name(subject).sign(key, SHA256())
-        else:
-            certificate = builder.sign(self.key, SHA256())
         chain = _pem(certificate)
         if self._parent is not None and chained:
             chain += _pem(self.certificate)
@@ -113,13 +114,18 @@ class Authority:
         return Leaf(chain, secret, self.roots)
 
     def _begin(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, begins: float, ends: float
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        begins: float,
+        ends: float,
+        issuer: x509.Name | None = None,
     ) -> x509.CertificateBuilder:
         now = time.time()
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(self.subject)
+            .issuer_name(issuer or self.subject)
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(datetime.fromtimestamp(now + begins, UTC))
