@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from accord.errors import Resource as Resource
     from accord.errors import ResourceExhausted as ResourceExhausted
     from accord.errors import ServiceError as ServiceError
+    from accord.errors import Unauthenticated as Unauthenticated
     from accord.errors import Unavailable as Unavailable
     from accord.errors import failure_of as failure_of
     from accord.interfaces import FieldViolation as FieldViolation
@@ -64,7 +65,7 @@ _HOMES = {
     "accord.errors": (
         "Aborted AlreadyExists DeadlineExceeded FailedPrecondition IdempotencyConflict"
         " InvalidArgument NotFound OutOfRange PermissionDenied Precondition Resource"
-        " ResourceExhausted ServiceError Unavailable failure_of"
+        " ResourceExhausted ServiceError Unauthenticated Unavailable failure_of"
     ),
     "accord.interfaces": (
         "FieldViolation IdempotencyStore StoredAnswer SyncIdempotencyStore Validator"

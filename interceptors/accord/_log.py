@@ -9,3 +9,8 @@ def log(level: int, message: str, *, error: BaseException | None = None, **field
     """Log to the logger "accord": `fields` in the line, and as attributes of the record."""
     line = message + "".join(f" {name}=%s" for name in fields)
     _log.log(level, line, *fields.values(), exc_info=error, extra=fields)
+
+
+def debugging() -> bool:
+    """Whether lines of the level DEBUG are wanted: to be asked before one is made."""
+    return _log.isEnabledFor(logging.DEBUG)

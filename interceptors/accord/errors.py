@@ -318,6 +318,13 @@ class PermissionDenied(ServiceError):
         super().__init__(grpc.StatusCode.PERMISSION_DENIED, reason, message)
 
 
+class Unauthenticated(ServiceError):
+    """It is not proven who calls, or for whom."""
+
+    def __init__(self, reason: str = "UNAUTHENTICATED", message: str = "") -> None:
+        super().__init__(grpc.StatusCode.UNAUTHENTICATED, reason, message)
+
+
 class IdempotencyConflict(Exception):
     """Raised by a handler whose idempotency record was written by somebody else meanwhile.
 

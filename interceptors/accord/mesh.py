@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from inspect import get_annotations
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import grpc
 import grpc.aio
@@ -105,7 +105,8 @@ class Mesh:
     caller may see. `on_resume` is told before a broken stream is opened again, which goes on for
     `resume_patience` seconds without progress. `budget` bounds the retries and hedges to each
     target. `limits` bounds what its servers take on; `authorize` refuses callers without a verified
-    identity, and all whom a contract does not list. `channel_options` are those of all channels, as
+    identity, and all whom a contract does not list; "dark": it counts and logs them, and they pass.
+    `channel_options` are those of all channels, as
     far as one's own do not win over them. `health_checks` are the targets whose channels watch
     `grpc.health.v1` and send nothing to a server that does not say SERVING; without metadata, so
     that a server which asks for some would never be called. A mapping names the service whose
@@ -117,7 +118,7 @@ class Mesh:
     Raises:
         ServiceConfigError: `service_config` is one that gRPC would fail every call with.
         ValueError: `health_checks` name what is no target, map one to its address and not to a
-            service, or stand beside a `service_config`.
+            service, or stand beside a `service_config`; `authorize` is none of the three.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Mesh:
         resume_patience: float = 60.0,
         budget: BudgetPolicy | None = None,
         limits: Limits | None = None,
-        authorize: bool = False,
+        authorize: bool | Literal["dark"] = False,
         channel_options: Options = (),
         health_checks: Iterable[str] | Mapping[str, str] = (),
         service_config: Mapping[str, Any] | None = None,  # as in JSON
@@ -144,6 +145,8 @@ class Mesh:
             balancing.check(service_config)
             if health_checks:
                 raise ValueError("health_checks: say it in the service_config, which replaces them")
+        if authorize not in (True, False, "dark"):
+            raise ValueError(f"authorize={authorize!r}: expected True, False or 'dark'")
         self.name = name
         self._service_config = service_config
         self._targets = targets if targets is not None else {}

@@ -37,7 +37,7 @@ PUBLIC: Final = {
     "accord.errors": (
         "Aborted AlreadyExists CODES DETAILS_KEY DeadlineExceeded FailedPrecondition"
         " IdempotencyConflict InvalidArgument NotFound OutOfRange PermissionDenied Precondition"
-        " Resource ResourceExhausted ServiceError Translate Unavailable failure_of"
+        " Resource ResourceExhausted ServiceError Translate Unauthenticated Unavailable failure_of"
     ),
     "accord.identity": "Bundle Identity IdentityError",
     "accord.interfaces": (

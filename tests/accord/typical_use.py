@@ -36,6 +36,7 @@ from accord import (
     ServiceError,
     StoredAnswer,
     SyncIdempotencyStore,
+    Unauthenticated,
     Unavailable,
     Validator,
     cache_for,
@@ -161,6 +162,7 @@ ERRORS: Final[tuple[ServiceError, ...]] = (
     NotFound(resource=Resource("parcel", "7")),
     OutOfRange("POSITION", "does not exist yet"),
     PermissionDenied("NOT_YOURS"),
+    Unauthenticated("TOKEN_EXPIRED"),
     ResourceExhausted("QUOTA", 1.0),
     ServiceError(CODES[10], "LOST", resource=Resource("parcel", "7")),
 )

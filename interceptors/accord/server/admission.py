@@ -18,7 +18,8 @@ from accord.policies.limiter import OVERLOADED
 from accord.policies.queue import PATIENCE, Permit, Waiter
 from accord.policies.rate_limit import RATE_LIMITED
 from accord.policies.types import Refused
-from accord.server.authorization import denial
+from accord.server.authorization import Authorize, check, opened
+from accord.server.refusal_log import allowed
 from accord.server.request import own
 from accord.server.state import ServerState
 from accord.telemetry.propagation import trace_id
@@ -28,13 +29,13 @@ class Admission:
     """Admits the calls of one method."""
 
     def __init__(
-        self, method: str, state: ServerState, *, streaming: bool, authorize: bool
+        self, method: str, state: ServerState, *, streaming: bool, authorize: Authorize
     ) -> None:
         self._state = state
         self._count = partial(state.counts.add, method)
         self._authorize = authorize
-        # Probes have no certificate. The others of gRPC's own show what the process does.
-        self._open = own(method) and not (authorize and not method.startswith("/grpc.health."))
+        # gRPC's own, but for health, show what the process does.
+        self._open = opened(method) or (own(method) and not authorize)
         self._streaming = streaming
         self._line = state.line(method, streaming=streaming)
         self.limiter = state.limiter
@@ -43,10 +44,7 @@ class Admission:
         """Whether this caller may do this now. Raises ServiceError."""
         policy = call.policy
         if not self._open and (self._authorize or policy.allow):
-            denied = denial(call, identified=self._authorize)
-            if denied is not None:
-                self._count("authorization.refused")
-                raise denied
+            self._authorized(call)
         if (
             policy.max_depth is not None
             and too_deep(call.depth, policy.max_depth)
@@ -70,6 +68,17 @@ class Admission:
                 raise errors.ResourceExhausted(
                     RATE_LIMITED, refused.retry_after, "the caller's rate limit is used up"
                 )
+
+    def _authorized(self, call: CallContext) -> None:
+        refused, dark = check(call, self._authorize)
+        found = refused or dark
+        if found is None:
+            allowed(call.principal, call.method)
+            return
+        self._count(f"authorization.{'dark' if refused is None else 'refused'}.{found.reason}")
+        self._state.refusals.note(call.principal, call.method, found.reason, dark=refused is None)
+        if refused is not None:
+            raise refused
 
     def share(self, call: CallContext, holders: tuple[str, ...]) -> bool:
         """Whether a stream has taken a place of its holders' share. Raises ResourceExhausted."""

@@ -5,12 +5,17 @@ on a development machine's loopback, unless the mesh says that identities are ne
 passes whom the contract does not list, and else everybody where it lists nobody.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 from accord.context import ANONYMOUS, CallContext
+from accord.contract.policy_types import MethodPolicy
 from accord.contract.registry import method_policy
-from accord.errors import PermissionDenied
+from accord.errors import PermissionDenied, ServiceError, Unauthenticated
 from accord.server.request import own
+
+Authorize = bool | Literal["dark"]
+"""Whether every caller needs an identity that the contract lists; "dark": it is said of those who
+have none, who pass."""
 
 NOT_ALLOWED: Final = "NOT_ALLOWED"
 """ErrorInfo reason: the contract does not list the caller's identity."""
@@ -18,19 +23,53 @@ NOT_ALLOWED: Final = "NOT_ALLOWED"
 NO_IDENTITY: Final = "NO_IDENTITY"
 """ErrorInfo reason: the caller has no verified identity, where one is needed."""
 
-_EVERYBODY: Final = "*"
+EVERYBODY: Final = "*"
 _OPERATED: Final = "/accord.ops.v1.MeshService/GetState"
 """Who may call it may look into the process by gRPC's own services."""
 
+_HEALTH: Final = "/grpc.health."
+_SHOWN: Final = 8
 
-def denial(call: CallContext, *, identified: bool) -> PermissionDenied | None:
+
+def ruling(method: MethodPolicy) -> MethodPolicy:
+    """The policy that says who may call a method: gRPC's own, which have none, are the operator's.
+
+    But for health, which is open: probes have no certificate.
+    """
+    return method_policy(_OPERATED) if own(method.method) else method
+
+
+def opened(method: str) -> bool:
+    """Whether a method is everybody's, whatever is authorised."""
+    return method.startswith(_HEALTH)
+
+
+def denial(policy: MethodPolicy, principal: str, *, identified: bool) -> ServiceError | None:
     """Why a call is refused; None: it is not. `identified`: every caller needs an identity."""
-    policy = method_policy(_OPERATED) if own(call.policy.method) else call.policy
-    if call.principal == ANONYMOUS:
+    allow = ruling(policy).allow
+    if principal == ANONYMOUS:
         if identified:
-            return PermissionDenied(NO_IDENTITY, "needs a certificate with an identity")
-    elif (identified or policy.allow) and not policy.allow & {_EVERYBODY, call.principal}:
+            return Unauthenticated(
+                NO_IDENTITY, "needs a certificate with one URI, which is the caller's SPIFFE id"
+            )
+    elif (identified or allow) and not allow & {EVERYBODY, principal}:
+        named = sorted(allow)
+        more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+        who = f"{', '.join(named[:_SHOWN])}{more}" if named else "nobody"
         return PermissionDenied(
-            NOT_ALLOWED, f"{call.principal} may not call {call.policy.method[1:]}"
+            NOT_ALLOWED,
+            f"{principal} may not call {policy.method[1:]}: its contract allows {who}",
         )
     return None
+
+
+def check(
+    call: CallContext, authorize: Authorize
+) -> tuple[ServiceError | None, ServiceError | None]:
+    """Why a call is refused, and why it would be: one of them, or none."""
+    policy = call.policy
+    found = denial(policy, call.principal, identified=bool(authorize))
+    if authorize != "dark":
+        return found, None
+    acts = None if own(policy.method) else denial(policy, call.principal, identified=False)
+    return acts, None if acts else found

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from accord import context, errors
 from accord.context import CallContext
@@ -43,8 +43,9 @@ class Settings:
     idempotency: Repeats | None = None
     """None: nobody, so no method may require keys."""
     translate: errors.Translate | None = None
-    authorize: bool = False
-    """Whether every caller needs a verified identity. One that has it is checked in any case."""
+    authorize: bool | Literal["dark"] = False
+    """Whether every caller needs a verified identity that the contract lists; "dark": this is said,
+    and acts on nobody. One that has an identity is checked by a list in any case."""
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from accord.policies.rate_limit import RateLimiter, RatePolicy
 from accord.policies.stream_share import StreamShares
 from accord.policies.types import Refused
 from accord.server.fault_injection import FaultTable
+from accord.server.refusal_log import RefusalLog
 
 MAX_STREAMS: Final = 1000
 """Streams of one server that may be open at once."""
@@ -49,6 +50,7 @@ class ServerState:
         self.overrides = Overrides()
         self.counts = Counts()
         self.faults = FaultTable(clock, random)
+        self.refusals = RefusalLog(clock)
         self.limiter = Limiter(clock=clock, random=random)
         self.max_streams = limits.streams
         self.streams = self.limiter.line(limits.streams, watched=False)

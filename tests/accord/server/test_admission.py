@@ -91,7 +91,10 @@ async def test_allow_list(driver: Driver, certificates: Path, authorize: bool) -
         assert (await stubs["alice"].Guarded(Message(text="a"))).text == "a"
         error = await failure(stubs["bob"].Guarded(Message()))
         assert (error.code, error.reason) == (Code.PERMISSION_DENIED, "NOT_ALLOWED")
-        assert "spiffe://test.internal/bob" in error.message
+        assert error.message == (
+            "spiffe://test.internal/bob may not call accordtest.v1.EchoService/Guarded:"
+            " its contract allows spiffe://test.internal/alice"
+        )
         assert (await stubs["bob"].Limited(Message(text="b"))).text == "b"  # "*"
         unlisted = stubs["alice"].Unary(Message(text="c"))  # its contract lists nobody
         if authorize:
@@ -141,7 +144,7 @@ def test_what_shows_the_process_is_its_operators(
     if refused is None:
         admission.check(call)
         return
-    with pytest.raises(accord.PermissionDenied, match=f"grpc.{service}|certificate") as caught:
+    with pytest.raises(accord.ServiceError, match=f"grpc.{service}|certificate") as caught:
         admission.check(call)
     assert caught.value.reason == refused
 
@@ -153,8 +156,40 @@ async def test_anonymous_on_loopback(driver: Driver) -> None:
     async with driver.bare({"Guarded": answer, "Unary": answer}, authorize=True) as served:
         for method in (served.stub.Guarded, served.stub.Unary):
             error = await failure(method(Message()))
-            assert (error.code, error.reason) == (Code.PERMISSION_DENIED, "NO_IDENTITY")
-        assert served.counts("Guarded") == {"authorization.refused": 1}
+            assert (error.code, error.reason) == (Code.UNAUTHENTICATED, "NO_IDENTITY")
+        assert served.counts("Guarded") == {"authorization.refused.NO_IDENTITY": 1}
+
+
+async def test_authorisation_in_dark_mode(
+    driver: Driver, certificates: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What `authorize` would add is counted and logged; a list acts on identities as before."""
+    mesh = accord.Mesh("callee", authorize="dark")
+    behaviours = {"Guarded": answer, "Unary": answer}
+    async with mutual(driver, mesh, behaviours, certificates, ("alice", "bob")) as stubs:
+        assert (await stubs["bob"].Unary(Message(text="a"))).text == "a"
+        assert (await failure(stubs["bob"].Guarded(Message()))).code is Code.PERMISSION_DENIED
+    async with driver.bare({"Guarded": answer}, authorize="dark") as served:
+        assert (await served.stub.Guarded(Message(text="a"))).text == "a"
+        assert served.counts("Guarded") == {"authorization.dark.NO_IDENTITY": 1}
+    assert mesh.control.counts.of("/accordtest.v1.EchoService/Unary") == {
+        "authorization.dark.NOT_ALLOWED": 1
+    }
+    said = [record.getMessage().partition(" trace_id")[0] for record in caplog.records]
+    assert said == [
+        "a call would be refused caller=spiffe://test.internal/bob"
+        " method=/accordtest.v1.EchoService/Unary reason=NOT_ALLOWED times=1",
+        "a call was refused caller=spiffe://test.internal/bob"
+        " method=/accordtest.v1.EchoService/Guarded reason=NOT_ALLOWED times=1",
+        "a call would be refused caller=anonymous"
+        " method=/accordtest.v1.EchoService/Guarded reason=NO_IDENTITY times=1",
+    ]
+
+
+def test_authorize_is_one_of_three() -> None:
+    """A word that is no mode is refused at once."""
+    with pytest.raises(ValueError, match="authorize='drak'"):
+        accord.Mesh("callee", authorize="drak")  # type: ignore[arg-type]
 
 
 async def test_rate_limit_per_identity(driver: Driver, certificates: Path) -> None:

@@ -30,6 +30,7 @@ ERRORS: Final[list[accord.ServiceError]] = [
     accord.Unavailable("AWAY", 2.0),
     accord.DeadlineExceeded("LATE", "too late"),
     accord.PermissionDenied("NOT_YOURS"),
+    accord.Unauthenticated("TOKEN_EXPIRED"),
 ]
 COPIES: Final[list[Callable[[Any], Any]]] = [
     copy.copy,
