@@ -44,7 +44,7 @@ class Customers(CustomerServiceServicer):
     async def GetCustomer(
         self, request: pb.GetCustomerRequest, context: Context
     ) -> pb.GetCustomerResponse:
-        customer = await self._database.read(lambda tx: store.find(tx, request.customer_id))
+        customer = await self._database.look_up(lambda tx: store.find(tx, request.customer_id))
         if customer is None:
             raise NotFound(resource=Resource("customer", request.customer_id))
         return pb.GetCustomerResponse(customer=customer)

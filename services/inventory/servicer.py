@@ -89,7 +89,7 @@ class Inventory(InventoryServiceServicer):
         return await commit(self._database, write)
 
     async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.GetStockResponse:
-        product = await self._database.read(lambda tx: store.find(tx, request.sku))
+        product = await self._database.look_up(lambda tx: store.find(tx, request.sku))
         if product is None:
             raise NotFound(resource=Resource("product", request.sku))
         return pb.GetStockResponse(product=product)

@@ -39,7 +39,7 @@ class Notifications(NotificationServiceServicer):
     async def GetNotification(
         self, request: pb.GetNotificationRequest, context: Context
     ) -> pb.GetNotificationResponse:
-        found = await self._database.read(lambda tx: store.find(tx, request.notification_id))
+        found = await self._database.look_up(lambda tx: store.find(tx, request.notification_id))
         if found is None:
             raise NotFound(resource=Resource("notification", request.notification_id))
         return pb.GetNotificationResponse(notification=found)

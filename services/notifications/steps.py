@@ -99,7 +99,7 @@ class MailSteps:
         When the process dies between the mail server's yes and the commit, the mail is sent again,
         under the same Message-ID.
         """
-        notification = await self._database.read(lambda tx: store.find(tx, work.key))
+        notification = await self._database.look_up(lambda tx: store.find(tx, work.key))
         if notification is None:
             raise Permanent(f"there is no notification {work.key}")
         if notification.HasField("sent_at"):

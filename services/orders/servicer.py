@@ -111,7 +111,7 @@ class OrderServicer(OrderServiceServicer):
             request.order_id,
             lambda tx: store.sequence(tx, request.order_id),
         )
-        order = await self._database.read(read)
+        order = await self._database.look_up(read)
         # It changes by itself until it has ended: nobody may take it for open when it has.
         ended = order.status in domain.TERMINAL
         context.set_trailing_metadata((*_shows(order), *(() if ended else accord.cache_for(0))))
@@ -125,7 +125,7 @@ class OrderServicer(OrderServiceServicer):
     async def GetPaymentInstruction(
         self, request: pb.GetPaymentInstructionRequest, context: Context
     ) -> pb.GetPaymentInstructionResponse:
-        token = await self._database.read(lambda tx: store.card_token(tx, request.order_id))
+        token = await self._database.look_up(lambda tx: store.card_token(tx, request.order_id))
         return pb.GetPaymentInstructionResponse(card_token=token)
 
     async def ListOrders(
@@ -200,7 +200,7 @@ class OrderServicer(OrderServiceServicer):
         known: they get the error.
         """
         customer_id = request.customer_id
-        if not await self._database.read(lambda tx: store.has_ordered(tx, customer_id)):
+        if not await self._database.look_up(lambda tx: store.has_ordered(tx, customer_id)):
             return None
         return GetCustomerResponse(customer=Customer(customer_id=customer_id), fallback=True)
 
@@ -216,7 +216,7 @@ class OrderServicer(OrderServiceServicer):
 
     async def _answer(self, order_id: str) -> pb.CreateOrderResponse | None:
         """The order as it was when its first outcome was known; None until then."""
-        raw = await self._database.read(lambda tx: idempotency.settled(tx, order_id))
+        raw = await self._database.look_up(lambda tx: idempotency.settled(tx, order_id))
         return None if raw is None else pb.CreateOrderResponse.FromString(raw)
 
 

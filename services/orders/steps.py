@@ -172,7 +172,7 @@ class OrderSteps:
             self._happened(tx, order, domain.ending(order))
 
     async def _order(self, order_id: str) -> Order:
-        return await self._database.read(lambda tx: store.get(tx, order_id))
+        return await self._database.look_up(lambda tx: store.get(tx, order_id))
 
     def _then(
         self,

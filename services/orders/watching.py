@@ -86,7 +86,7 @@ class Watching:
                 if follower.ended:
                     return
                 await watch.wait()
-                updates = await self._database.read(follower.read)
+                updates = await self._database.look_up(follower.read)
 
     async def track(
         self, requests: AsyncIterator[pb.TrackOrdersRequest]

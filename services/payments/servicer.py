@@ -122,7 +122,7 @@ class Payments(PaymentServiceServicer):
     async def GetPayment(
         self, request: pb.GetPaymentRequest, context: Context
     ) -> pb.GetPaymentResponse:
-        payment = await self._database.read(lambda tx: store.find(tx, request.order_id))
+        payment = await self._database.look_up(lambda tx: store.find(tx, request.order_id))
         if payment is None:
             raise NotFound(resource=Resource("payment", request.order_id))
         return pb.GetPaymentResponse(payment=payment)

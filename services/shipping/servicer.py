@@ -105,7 +105,7 @@ class Shipping(ShippingServiceServicer):
     async def GetShipment(
         self, request: pb.GetShipmentRequest, context: Context
     ) -> pb.GetShipmentResponse:
-        shipment = await self._database.read(lambda tx: store.find(tx, request.order_id))
+        shipment = await self._database.look_up(lambda tx: store.find(tx, request.order_id))
         if shipment is None:
             raise NotFound(resource=Resource("shipment", request.order_id))
         return pb.GetShipmentResponse(shipment=shipment)

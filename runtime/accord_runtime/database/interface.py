@@ -180,6 +180,14 @@ class Database(ABC):
             DatabaseError: any other fault of a statement, including an attempt to write.
         """
 
+    async def look_up(self, fn: Callable[[Tx], T]) -> T:
+        """As `read`, for a few rows that an index finds.
+
+        Where such a read costs less than to hand it to a thread it is done at once, and nothing
+        else runs on the event loop meanwhile.
+        """
+        return await self.read(fn)
+
     @abstractmethod
     def exclusive(self, name: str) -> AbstractAsyncContextManager[Lock]:
         """Hold the lock `name` of this database: `async with database.exclusive("relay") as lock`.

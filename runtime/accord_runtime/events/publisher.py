@@ -182,7 +182,7 @@ class Publisher:
         while True:
             self._numbered.clear()
             read = partial(after_position, position=mark.position, most=BATCH)
-            batch = without_repeated_keys(await self._database.read(read))
+            batch = without_repeated_keys(await self._database.look_up(read))
             if not batch:
                 await wait(self._numbered, CHECK)
             else:

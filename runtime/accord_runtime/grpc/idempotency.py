@@ -35,7 +35,7 @@ class SqlIdempotencyStore:
 
     async def lookup(self, scope: Scope) -> StoredAnswer | None:
         """The answer of a call with this scope; pending while its outcome is open."""
-        return await self._database.read(lambda tx: find(tx, scope, time.time()))
+        return await self._database.look_up(lambda tx: find(tx, scope, time.time()))
 
 
 async def commit(database: Database, fn: Callable[[Tx], M | ServiceError]) -> M:

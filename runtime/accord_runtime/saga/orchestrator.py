@@ -197,7 +197,7 @@ class Sagas:
             self._executor.expedite(tx, queue_of(row["definition"], row["version"]), id)
 
     async def _work(self, work: Work) -> Effect | None:
-        saga = await self._database.read(lambda tx: load(tx, work.key))
+        saga = await self._database.look_up(lambda tx: load(tx, work.key))
         if saga is None or saga.position.ended:
             return None
         definition = self.definition(saga)

@@ -18,6 +18,7 @@ All that happens to a row is here, in some more than 400 lines.
 
 import asyncio
 import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -118,6 +119,7 @@ class Executor:
         self._groups = defaultdict[str, Counter[str]](Counter)  # by `queue`
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._next: dict[str, float] = {}  # by queue: when it is to be looked at; missing: now
         self._looking = asyncio.Lock()
         self._draining = self._taken_back = False
         self._shared = False  # with other processes
@@ -158,8 +160,7 @@ class Executor:
         if due_at is not None and due_at > now + longest:
             raise ValueError(f"work of {queue!r} is due in {longest:g} s at most; see Queue.ahead")
         table.enqueue(tx, queue, key, payload, now=now, due_at=due_at, flow_at=flow_at, seq=seq)
-        tx.after_commit(self.wake)
-        tx.after_commit(partial(self._tell_if_full, queue))
+        tx.after_commit(partial(self._changed, queue))
 
     def enqueue_held(self, tx: Tx, queue: str, key: str, payload: bytes = b"") -> Work:
         """Add work that this process will `run` itself, right after the commit.
@@ -177,7 +178,13 @@ class Executor:
 
     def wake(self) -> None:
         """Look at the table now."""
+        self._next.clear()
         self._wake.set()
+
+    def _changed(self, queue: str) -> None:
+        self._next.pop(queue, None)
+        self._wake.set()
+        self._tell_if_full(queue)
 
     def _tell_if_full(self, queue: str) -> None:
         if max(self._free(self._queues[queue])) <= 0:
@@ -216,6 +223,7 @@ class Executor:
                 pause = await self._round()
             except DatabaseError as error:
                 log.warning("work could not be claimed: %s", error)
+                self._next.clear()
                 pause = ownership.BEAT
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -295,7 +303,12 @@ class Executor:
                 if max(places := self._free(queue)) > 0
             }
             # Reading first keeps an idle look from being a write transaction.
-            due, next_due = await self._database.read(lambda tx: table.look(tx, list(free), now))
+            looked = [name for name in free if self._next.get(name, 0.0) <= now]
+            self._next |= dict.fromkeys(looked, now + POLL)
+            due, later = await self._database.look_up(lambda tx: table.look(tx, looked, now))
+            for name, at in later.items():
+                if name in self._next:  # Else it has changed meanwhile.
+                    self._next[name] = min(self._next[name], at)
             if due:
                 groups = {name: Counter(self._groups[name]) for name in due}
                 claim = partial(self._claim, due=due, now=now, free=free, groups=groups)
@@ -303,7 +316,8 @@ class Executor:
                     self._start(work)
                 for name in due:
                     self._tell_if_full(name)
-            return min(POLL, max(0.0, next_due - now))
+            ends = min((self._next.get(name, 0.0) for name in free), default=math.inf)
+            return min(POLL, max(0.0, ends - now))
 
     def _free(self, queue: Queue) -> tuple[int, int]:
         """The places of a queue that are free for the oldest flows, and for the newest."""
@@ -359,7 +373,9 @@ class Executor:
             self._groups[work.queue] -= Counter([work.key[: queue.group]])
             if self._suspect == work.id:
                 self._suspect = ""
-            self.wake()
+                self.wake()
+            self._next.pop(work.queue, None)
+            self._wake.set()
 
     async def _attempt(self, queue: Queue, work: Work, *, held: bool = False) -> None:
         self._at_work.add(work.id)

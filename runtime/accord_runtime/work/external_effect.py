@@ -130,7 +130,7 @@ class ExternalEffect(Generic[Record]):
 
     async def _finish(self, work: Work) -> Effect | None:
         """Finish what was begun; the handler of the queue."""
-        record = await self._database.read(lambda tx: self._undoing(tx, work.key))
+        record = await self._database.look_up(lambda tx: self._undoing(tx, work.key))
         return None if record is None else await self._undo(record)
 
     def _undoing(self, tx: Tx, key: str) -> Record | None:

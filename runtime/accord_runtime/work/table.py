@@ -5,7 +5,6 @@ run, and its place among what may run already: there it is the time at which its
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -297,26 +296,28 @@ def bring_forward(tx: Tx, queue: str, now: float, longest: float) -> int:
     )
 
 
-def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], float]:
-    """Which of these queues may have work that can run now, and when more becomes due."""
+_FIRST: Final = (
+    "SELECT due_at FROM work WHERE queue = :queue AND state = 'ready' AND lease_until = 0"
+    " ORDER BY due_at LIMIT 1"
+)
+_LATER: Final = (
+    "SELECT MIN(due_at) FROM work WHERE queue = :queue AND state = 'ready' AND due_at > :now"
+)
+
+
+def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], dict[str, float]]:
+    """Which of these queues may have work that can run now, and when more of each becomes due."""
     due: list[str] = []
-    next_due = math.inf
+    later: dict[str, float] = {}
     for queue in queues:
         values = {"queue": queue, "now": now}
-        if tx.value(
-            "SELECT 1 FROM work WHERE queue = :queue AND state = 'ready'"
-            " AND due_at <= :now AND lease_until = 0 LIMIT 1",
-            values,
-        ):
+        first = tx.value(_FIRST, values)
+        if first is not None and first <= now:
             due.append(queue)
-        later = tx.value(
-            "SELECT MIN(due_at) FROM work WHERE queue = :queue AND state = 'ready'"
-            " AND due_at > :now",
-            values,
-        )
-        if later is not None:
-            next_due = min(next_due, later)
-    return due, next_due
+            first = tx.value(_LATER, values)
+        if first is not None:
+            later[queue] = first
+    return due, later
 
 
 def complete(tx: Tx, work: Work, owner: str, effect: Effect | None) -> None:

@@ -85,7 +85,7 @@ class WebhookSteps:
         name = event.payload.DESCRIPTOR.full_name
         webhooks = [
             webhook
-            for webhook in await self._database.read(store.active)
+            for webhook in await self._database.look_up(store.active)
             if name in json.loads(webhook["event_types"])
             and holds(webhook["condition"], event.payload)
         ]
