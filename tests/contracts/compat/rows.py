@@ -327,7 +327,7 @@ def _(world: World) -> None:
 @row(f"{NOTIFICATIONS}RecordSent")
 def _(world: World) -> None:
     mail = world.until_mailed(world.confirmed)
-    sent = {"notification_id": mail["notification_id"], "sent_at": "2999-01-01T00:00:00Z"}
+    sent = {"notification_id": mail["notification_id"], "sent_at": "2026-01-01T00:00:00Z"}
     answer = world.call(f"{NOTIFICATIONS}RecordSent", sent)["notification"]
     assert answer["sent_at"] == mail["sent_at"]
     unknown = {**sent, "notification_id": UNKNOWN}
