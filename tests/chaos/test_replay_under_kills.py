@@ -43,11 +43,11 @@ PROGRESS: Final = re.compile(r"placing orders (\d+)/(\d+)")
 
 WAYS: Final = [
     (database, fulfilment)
-    for number, database in enumerate(("sqlite", "postgresql"))
+    for database in ("sqlite", "postgresql")
     for fulfilment in ("orchestrated", "choreographed")
-    if FULL or (fulfilment == "choreographed") == bool(number)
+    if FULL or (database, fulfilment) == ("sqlite", "orchestrated")
 ]
-"""Each database and each way of an order; CI has time for each of them once."""
+"""Database, way of an order; CI has the others where anything may happen (`test_random_chaos`)."""
 
 
 @pytest.fixture
