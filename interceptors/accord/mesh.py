@@ -38,6 +38,7 @@ from accord.server.state import Limits, ServerState
 from accord.server.types import GenericHandler
 
 if TYPE_CHECKING:
+    from accord.identity import Identity
     from accord.sync.mesh import SyncMesh
 
 MAX_OPEN: Final = 4000
@@ -112,7 +113,9 @@ class Mesh:
     that a server which asks for some would never be called. A mapping names the service whose
     health is watched; else it is "", the whole server. `service_config` replaces the one that
     channels have by themselves (see `accord.client.service_config`). `message_sizes` has its
-    servers record the sizes of messages beside durations (see `accord.telemetry.metrics`). `clock`
+    servers record the sizes of messages beside durations (see `accord.telemetry.metrics`).
+    `identity` is who this process is: its servers know callers of its trust domains only, and none
+    that it has revoked (see docs/identity.md). `clock`
     is monotonic, `random` uniform over [0, 1).
 
     Raises:
@@ -138,6 +141,7 @@ class Mesh:
         health_checks: Iterable[str] | Mapping[str, str] = (),
         service_config: Mapping[str, Any] | None = None,  # as in JSON
         message_sizes: bool = False,
+        identity: "Identity | None" = None,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = randomness.random,
     ) -> None:
@@ -162,10 +166,11 @@ class Mesh:
             self.control.counts.add,
             ResumeLimits(patience=resume_patience),
         )
-        self._watched = watch(self._methods, self.control, sizes=message_sizes)
+        self.identity = identity
+        self._watched = watch(self._methods, self.control, identity, sizes=message_sizes)
         self._client = ClientSettings(env, on_resume)
         self._settings = Settings(
-            name, clock, self.control, validator, idempotency, translate, authorize
+            name, clock, self.control, validator, idempotency, translate, authorize, identity
         )
         self._channel_defaults = _merged(_CHANNEL_OPTIONS, channel_options)
         if not isinstance(health_checks, Mapping):
@@ -279,9 +284,11 @@ class Mesh:
         `grpc.aio.server`.
         """
         pipelines = ServerPipelines(self._settings, migration_thread_pool)
+        options = _merged(_SERVER_OPTIONS, options)
+        pipelines.peers.callers.bound(options)
         server = bare(
             interceptors=[ServerInterceptor(pipelines), *interceptors] if interceptors else [],
-            options=_merged(_SERVER_OPTIONS, options),
+            options=options,
             migration_thread_pool=migration_thread_pool,
             maximum_concurrent_rpcs=maximum_concurrent_rpcs,
             compression=compression,

@@ -6,7 +6,7 @@ The policies keep it anyway, so it costs a call nothing.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -18,30 +18,42 @@ from accord.server.state import ServerState
 from accord.telemetry import metrics
 from accord.telemetry.metrics import OTHER, client_labels
 
+if TYPE_CHECKING:
+    from accord.identity import Identity
+
 Read = Callable[["Watched"], Iterable[Observation]]
 
 
 class Watched:
-    """What one mesh lets be read: its clients' methods and its servers' control."""
+    """What one mesh lets be read: its clients' methods, its servers' control, who it is."""
 
-    __slots__ = ("__weakref__", "control", "methods")
+    __slots__ = ("__weakref__", "control", "identity", "methods")
 
-    def __init__(self, methods: MethodStates, control: ServerState) -> None:
+    def __init__(
+        self, methods: MethodStates, control: ServerState, identity: "Identity | None"
+    ) -> None:
         self.methods = methods
         self.control = control
+        self.identity = identity
 
 
 _watched: WeakSet[Watched] = WeakSet()
 
 
-def watch(methods: MethodStates, control: ServerState, *, sizes: bool = False) -> Watched:
+def watch(
+    methods: MethodStates,
+    control: ServerState,
+    identity: "Identity | None" = None,
+    *,
+    sizes: bool = False,
+) -> Watched:
     """Let a mesh be read for as long as the result is kept; `sizes`: record those of messages.
 
     One mesh per process: the labels do not tell two apart.
     """
     if sizes:
         metrics.record_sizes()
-    watched = Watched(methods, control)
+    watched = Watched(methods, control, identity)
     _watched.add(watched)
     metrics.instruments()
     return watched
@@ -133,6 +145,14 @@ def _overrides(watched: Watched) -> Iterator[Observation]:
     yield Observation(len(overrides.refused()), {"accord.override.state": "refused"})
 
 
+def _identity(value: Callable[["Identity"], float]) -> Read:
+    def read(watched: Watched) -> Iterator[Observation]:
+        if watched.identity is not None:
+            yield Observation(value(watched.identity))
+
+    return read
+
+
 _COUNTERS: Final[tuple[tuple[str, str, str, Read], ...]] = (
     ("client.breaker.opened", "{time}", "Times a breaker has opened.", _routes("breaker.opened")),
     ("client.breaker.refused", "{attempt}", "Attempts not made: open.", _routes("breaker.refused")),
@@ -156,6 +176,18 @@ _GAUGES: Final[tuple[tuple[str, str, str, Read], ...]] = (
     ("server.delay", "s", "Wait of a call before it begins.", _limiter("delay")),
     ("server.overloaded", "1", "1 while calls wait for too long.", _limiter("overloaded")),
     ("overrides", "{method}", "Policies in force, or refused.", _overrides),
+    (
+        "identity.expiry",
+        "s",
+        "Until the certificate in use ends.",
+        _identity(lambda found: found.bundle.not_after - found.clock()),
+    ),
+    (
+        "identity.problem",
+        "1",
+        "1 while its files are not used.",
+        _identity(lambda found: int(found.problem is not None)),
+    ),
 )
 
 metrics.add_instruments(_create)

@@ -147,9 +147,11 @@ def is_trust_domain(name: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def serial_of(certificate: bytes) -> int:
-    """The serial number of a certificate in PEM. Raises ValueError."""
-    return x509.load_pem_x509_certificate(certificate).serial_number
+def serials_and_end(certificates: bytes) -> tuple[frozenset[int], float]:
+    """Serial numbers of certificates in PEM, and when the first of them ends. Raises ValueError."""
+    found = x509.load_pem_x509_certificates(certificates)
+    ends = min(each.not_valid_after_utc.timestamp() for each in found)
+    return frozenset(each.serial_number for each in found), ends
 
 
 def _certificates(part: str, text: bytes) -> Sequence[x509.Certificate]:

@@ -20,7 +20,7 @@ from accord.identity.bundle import (
     check_time,
     is_trust_domain,
     parse,
-    serial_of,
+    serials_and_end,
     utc,
 )
 from accord.identity.deny_list import DenyList
@@ -68,7 +68,7 @@ class Identity:
         """`clock`: POSIX seconds. The rest as in `from_files`."""
         self._files = tuple(map(Path, (certificate, key, roots)))
         self._denied = None if revoked is None else DenyList(Path(revoked))
-        self._clock = clock
+        self.clock = clock
         self._lock = Lock()
         self._looked = time.monotonic()
         self._failed = ""
@@ -160,10 +160,15 @@ class Identity:
             _configuration(given), fetch, require_client_authentication=True
         )
 
-    def is_revoked(self, certificate: bytes) -> bool:
-        """Whether a certificate, in PEM, is on the deny list. Raises ValueError if it is none."""
-        denied = self._denied
-        return denied is not None and serial_of(certificate) in denied.serials
+    def is_revoked(self, *certificates: bytes) -> bool:
+        """Whether a certificate is on the deny list; all in PEM. Raises ValueError for none."""
+        if self._denied is None or not (serials := self._denied.serials):
+            return False
+        return any(not serials.isdisjoint(serials_and_end(each)[0]) for each in certificates)
+
+    def ends(self, certificate: bytes) -> float:
+        """When a certificate in PEM ends, in POSIX seconds. Raises ValueError."""
+        return serials_and_end(certificate)[1]
 
     def refresh(self) -> None:
         """Read the files now. What is wrong with them is the `problem` when it is seen again."""
@@ -204,7 +209,7 @@ class Identity:
 
     def _read(self) -> None:
         """Take what the files say, if it is good. Raises IdentityError."""
-        kept, now = self.bundle, self._clock()
+        kept, now = self.bundle, self.clock()
         texts = self._texts()
         if texts == (kept.certificate, kept.key, kept.roots):
             with self._named():
@@ -256,7 +261,7 @@ class Identity:
     def _parse(self, texts: tuple[bytes, bytes, bytes], skew: float) -> Bundle:
         with self._named():
             bundle = parse(*texts)
-            check_time(bundle, self._clock(), skew)
+            check_time(bundle, self.clock(), skew)
             return bundle
 
     @contextmanager

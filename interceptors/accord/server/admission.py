@@ -19,6 +19,7 @@ from accord.policies.queue import PATIENCE, Permit, Waiter
 from accord.policies.rate_limit import RATE_LIMITED
 from accord.policies.types import Refused
 from accord.server.authorization import Authorize, check, opened
+from accord.server.callers import NOBODY, Caller
 from accord.server.refusal_log import allowed
 from accord.server.request import own
 from accord.server.state import ServerState
@@ -40,11 +41,11 @@ class Admission:
         self._line = state.line(method, streaming=streaming)
         self.limiter = state.limiter
 
-    def check(self, call: CallContext) -> None:
+    def check(self, call: CallContext, caller: Caller = NOBODY) -> None:
         """Whether this caller may do this now. Raises ServiceError."""
         policy = call.policy
-        if not self._open and (self._authorize or policy.allow):
-            self._authorized(call)
+        if caller.reason or (not self._open and (self._authorize or policy.allow)):
+            self._authorized(call, caller)
         if (
             policy.max_depth is not None
             and too_deep(call.depth, policy.max_depth)
@@ -69,8 +70,8 @@ class Admission:
                     RATE_LIMITED, refused.retry_after, "the caller's rate limit is used up"
                 )
 
-    def _authorized(self, call: CallContext) -> None:
-        refused, dark = check(call, self._authorize)
+    def _authorized(self, call: CallContext, caller: Caller) -> None:
+        refused, dark = check(call, self._authorize, caller)
         found = refused or dark
         if found is None:
             allowed(call.principal, call.method)

@@ -11,6 +11,7 @@ from accord.context import ANONYMOUS, CallContext
 from accord.contract.policy_types import MethodPolicy
 from accord.contract.registry import method_policy
 from accord.errors import PermissionDenied, ServiceError, Unauthenticated
+from accord.server.callers import Caller
 from accord.server.request import own
 
 Authorize = bool | Literal["dark"]
@@ -44,14 +45,18 @@ def opened(method: str) -> bool:
     return method.startswith(_HEALTH)
 
 
-def denial(policy: MethodPolicy, principal: str, *, identified: bool) -> ServiceError | None:
-    """Why a call is refused; None: it is not. `identified`: every caller needs an identity."""
+def denial(
+    policy: MethodPolicy, principal: str, *, identified: bool, why: str = ""
+) -> ServiceError | None:
+    """Why a call is refused; None: it is not.
+
+    `identified`: every caller needs an identity; `why` says why this one has none.
+    """
     allow = ruling(policy).allow
     if principal == ANONYMOUS:
         if identified:
-            return Unauthenticated(
-                NO_IDENTITY, "needs a certificate with one URI, which is the caller's SPIFFE id"
-            )
+            needed = "needs a certificate with one URI, which is the caller's SPIFFE id"
+            return Unauthenticated(NO_IDENTITY, f"{needed}: {why}" if why else needed)
     elif (identified or allow) and not allow & {EVERYBODY, principal}:
         named = sorted(allow)
         more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
@@ -64,11 +69,13 @@ def denial(policy: MethodPolicy, principal: str, *, identified: bool) -> Service
 
 
 def check(
-    call: CallContext, authorize: Authorize
+    call: CallContext, authorize: Authorize, caller: Caller
 ) -> tuple[ServiceError | None, ServiceError | None]:
     """Why a call is refused, and why it would be: one of them, or none."""
     policy = call.policy
-    found = denial(policy, call.principal, identified=bool(authorize))
+    if caller.reason:
+        return PermissionDenied(caller.reason, caller.text), None
+    found = denial(policy, call.principal, identified=bool(authorize), why=caller.text)
     if authorize != "dark":
         return found, None
     acts = None if own(policy.method) else denial(policy, call.principal, identified=False)

@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2
 from accord.contract.names import described
 from accord.contract.policy_types import ContractError, Key, MethodPolicy
 from accord.contract.registry import check_service, travelling_policy
+from accord.server.callers import Callers
 from accord.server.codec import Codec
 from accord.server.request import Peers, Settings, own
 from accord.server.stage_order import Stages
@@ -30,7 +31,7 @@ class Pipelines:
 
     def __init__(self, settings: Settings, *, keeps_keys: bool, remedy: str) -> None:
         """`keeps_keys`: somebody recognises repeats by their keys; `remedy`: how to have it so."""
-        self.peers = Peers()
+        self.peers = Peers(Callers(settings.identity))
         self._keeps_keys = keeps_keys
         self._remedy = remedy
         self._settings = settings

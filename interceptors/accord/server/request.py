@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from accord import context, errors
 from accord.context import CallContext
@@ -12,9 +12,13 @@ from accord.policies.call_depth import DEPTH_KEY, read_depth
 from accord.policies.consistency import CONSISTENCY_KEY, read_token
 from accord.policies.fault_injection import FAULT_KEY, readable
 from accord.policies.retry import ATTEMPT_KEY, read_attempt
+from accord.server.callers import Callers
 from accord.server.state import ServerState
 from accord.server.types import GrpcContext
 from accord.telemetry.propagation import HEADERS
+
+if TYPE_CHECKING:
+    from accord.identity import Identity
 
 WORKERS: Final = 320
 """Threads for handlers; they are started when they are needed, and idle ones are used again."""
@@ -28,8 +32,6 @@ READ: Final = HEADERS | {
     CONSISTENCY_KEY,
 }
 """The metadata that the library reads. Of several values under one key the last one counts."""
-
-_SPIFFE: Final = "peer_spiffe_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +48,19 @@ class Settings:
     authorize: bool | Literal["dark"] = False
     """Whether every caller needs a verified identity that the contract lists; "dark": this is said,
     and acts on nobody. One that has an identity is checked by a list in any case."""
+    identity: "Identity | None" = None
+    """Whose trust domains and deny list its callers are checked by."""
 
 
 @dataclass(slots=True)
 class Peers:
-    """Whether the callers of a server may have certificates.
+    """The callers of a server, and whether they may have certificates.
 
     Where they cannot, nobody is asked for one: it costs as much as half of all other checks.
     """
 
+    callers: Callers
     secure: bool = True
-
-
-def principal(grpc_context: GrpcContext) -> str:
-    """Who calls, by certificate and nothing else."""
-    found = grpc_context.auth_context().get(_SPIFFE)
-    return found[0].decode(errors="replace") if found else context.ANONYMOUS
 
 
 def holders(grpc_context: GrpcContext, principal: str) -> tuple[str, ...]:

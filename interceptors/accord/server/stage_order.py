@@ -38,9 +38,10 @@ from accord.policies.resume import OPEN_KEY
 from accord.policies.types import Code, Priority
 from accord.server import spans
 from accord.server.admission import Admission
+from accord.server.callers import NOBODY, Caller
 from accord.server.codec import Codec
 from accord.server.idempotency import identify
-from accord.server.request import READ, Peers, Settings, holders, principal, read_headers
+from accord.server.request import READ, Peers, Settings, holders, read_headers
 from accord.server.timeouts import TimeLimits, time_limits
 from accord.server.types import NO_ERROR, GrpcContext, Req, Res, Status, Trailers
 from accord.telemetry.propagation import incoming
@@ -69,6 +70,7 @@ class IncomingCall:
     observed: spans.ServerCall | None
     arrived: float
     """When it came to this process."""
+    caller: Caller
     holders: tuple[str, ...] = ()
     """Of a stream: who holds its place."""
     shared: bool = False
@@ -134,12 +136,13 @@ class Stages(Generic[Req, Res]):
         if left is None or (remaining is not None and remaining < left):
             left = remaining
         now = settings.clock()
+        caller = self._peers.callers.find(grpc_context) if self._peers.secure else NOBODY
         call = CallContext(
             settings.service,
             policy,
             None if left is None else now + left,
             settings.clock,
-            principal(grpc_context) if self._peers.secure else context.ANONYMOUS,
+            caller.principal,
             priority=Priority.DEFAULT if policy.limit is None else policy.limit.priority,
         )
         trace = _NO_TRACE
@@ -152,8 +155,9 @@ class Stages(Generic[Req, Res]):
         context.enter(call)
         watched = remaining is None or remaining > self._bound
         found = IncomingCall(
-            call, headers, remaining, self._limits if watched else None, observed, now - waited
-        )
+            call, headers, remaining, self._limits if watched else None, observed, now - waited,
+            caller,
+        )  # fmt: skip
         if self._streaming:
             found.holders = holders(grpc_context, call.principal)
         return found
@@ -164,7 +168,7 @@ class Stages(Generic[Req, Res]):
         if call.deadline is not None and call.clock() >= call.deadline:
             # The one who asked has gone: work that is late already is not begun.
             raise errors.DeadlineExceeded(message="the deadline had passed when the call arrived")
-        self.admission.check(call)
+        self.admission.check(call, incoming.caller)
 
     def enter(
         self,

@@ -23,6 +23,9 @@ NO_ERROR: Final = (None, 0, grpc.StatusCode.OK)
 """Status codes of a context whose handler has set no error."""
 
 Metadata = Iterable[tuple[str, str | bytes]]
+Options = Sequence[tuple[str, str | int]]
+"""Arguments of gRPC's servers, by name."""
+
 Trailers = tuple[tuple[str, str | bytes], ...]
 
 

@@ -115,12 +115,14 @@ class SyncMesh:
             max_workers = WORKERS + self._settings.state.max_streams
         pool = Pool(max_workers, thread_name_prefix="accord-server")
         pipelines = ServerPipelines(self._settings, idempotency)
+        options = self._server_options(options)
+        pipelines.peers.callers.bound(options)
         # Beneath any instrumentation: see `accord.aio.client_channel.Channel`.
         server = _server.create_server(
             pool,
             (),
             [ServerInterceptor(pipelines), *interceptors] if interceptors else [],
-            tuple(self._server_options(options)),
+            tuple(options),
             maximum_concurrent_rpcs,
             compression,
             xds,

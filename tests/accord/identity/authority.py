@@ -33,6 +33,10 @@ class Leaf:
     def serial(self) -> str:
         return f"{x509.load_pem_x509_certificate(self.certificate).serial_number:x}"
 
+    @cached_property
+    def not_after(self) -> float:
+        return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc.timestamp()
+
     def trusting(self, *others: "Authority") -> "Leaf":
         """The same, with more roots."""
         return Leaf(self.certificate, self.key, self.roots + b"".join(x.roots for x in others))
