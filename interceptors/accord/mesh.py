@@ -4,7 +4,7 @@ import asyncio
 import json
 import random as randomness
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,6 +23,8 @@ from accord.aio.server import Server
 from accord.aio.server_core import bare
 from accord.aio.server_interceptors import ServerInterceptor, ServerPipelines
 from accord.client import service_config as balancing
+from accord.client.channels import Channels
+from accord.client.handshakes import HandshakeLog
 from accord.client.method_state import ClientSnapshot, Environment, MethodStates
 from accord.client.request import ClientSettings, Fallback, OnResume
 from accord.client.types import Options
@@ -164,6 +166,7 @@ class Mesh:
             random,
             self._methods,
             self.control.counts.add,
+            HandshakeLog(identity).failed,
             ResumeLimits(patience=resume_patience),
         )
         self.identity = identity
@@ -180,7 +183,7 @@ class Mesh:
             self.address(target)
             if ":" in service:
                 raise ValueError(f"health_checks: {service!r} is an address, and no service")
-        self._channels: dict[tuple[Hashable, ...], grpc.aio.Channel] = {}
+        self._channels: Channels[grpc.aio.Channel] = Channels()
 
     def address(self, target: str) -> str:
         """Where a named service listens.
@@ -209,19 +212,22 @@ class Mesh:
         are those of mutual TLS, by which servers know the caller; None: without TLS. `options` are
         added to the library's own and win over them. `interceptors` go before the library's: they
         see a call once, with what came of it after all its attempts. Others of the three get a
-        channel of their own, which makes way for certificates that are renewed.
+        channel of their own. That of credentials which are forgotten, since they were renewed, is
+        closed with the last stub and call that use it.
         """
-        key = (target, contracts, credentials, tuple(options), *map(id, interceptors))
-        channel = self._channels.get(key)
-        if channel is None:
-            channel = self._channels[key] = Channel(
+        if credentials is not None:
+            self._methods.secure(target)
+        return self._channels.find(
+            credentials,
+            (target, contracts, tuple(options), *map(id, interceptors)),
+            lambda: Channel(
                 self.address(target),
                 credentials,
                 self._channel_options(target, contracts, options),
                 Attempts(self._client, target),
                 interceptors,
-            )
-        return channel
+            ),
+        )
 
     def _channel_options(self, target: str, contracts: Sequence[str], options: Options) -> Options:
         for name in contracts:
@@ -314,9 +320,7 @@ class Mesh:
 
     async def close(self, grace: float | None = None) -> None:
         """Close all channels; calls in flight get `grace` seconds, those of `sync` none."""
-        channels = list(self._channels.values())
-        self._channels.clear()
-        await asyncio.gather(*(channel.close(grace) for channel in channels))
+        await asyncio.gather(*(channel.close(grace) for channel in self._channels.clear()))
         if "sync" in self.__dict__:
             self.sync.close()
 

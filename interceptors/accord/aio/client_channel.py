@@ -146,9 +146,11 @@ def _ours(theirs: Callable[P, C], kind: Callable[..., object]) -> Callable[P, C]
 
     def ours(channel: "Channel", *made: object) -> object:  # for `kind`
         method, bare, given = made
-        if not channel._quick:
-            return bare
-        return kind(channel._attempts, method, bare, given, channel._active)
+        found = bare
+        if channel._quick:
+            found = kind(channel._attempts, method, bare, given, channel._active)
+        vars(found)["channel"] = channel  # a channel without references closes itself
+        return found
 
     make = replacing(theirs, ours)
 

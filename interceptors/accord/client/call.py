@@ -141,8 +141,11 @@ class Attempt:
             pushback=told_to_wait(failure.pushback, failure.retry_info),
             given=self.timeout,
             contract=call.state.attempt_time,
-            own=failure.own,
+            own=call.own(failure),
         )
+        if failure.handshake and call.own(failure):
+            call.env.count(call.policy.method, "handshake.failed")
+            call.env.handshake_failed(target, failure.handshake, call.env.clock())
         if outcome is not Outcome.SUCCESS:
             call.env.methods.written(call.policy.method)  # it may have acted
         if not last:  # what the call comes to counts, for another backend may answer
@@ -321,7 +324,7 @@ class Call:
     def after(self, attempt: Attempt, failure: Failure) -> Again | Raise:
         """What follows from the failure of an attempt, which asks for it."""
         resumption = self.resumption
-        if failure.own:
+        if self.own(failure):
             return EXHAUSTED  # it would be the same again, for the tiers above too
         if resumption is None:
             return self._again(failure)
@@ -343,6 +346,10 @@ class Call:
         left = self.remaining()
         wait = skip_waiting.backoff(delay if left is None else min(delay, left))
         return Again(wait, resumes=True)
+
+    def own(self, failure: Failure) -> bool:
+        """Whether it is this side's to put right, or both sides' that do not shake hands."""
+        return failure.own or (failure.handshake != "" and self.state.target.secure)
 
     def _again(self, failure: Failure) -> Again | Raise:
         policy, env = self.policy, self.env

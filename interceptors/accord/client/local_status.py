@@ -17,9 +17,17 @@ _OWN: Final[dict[StatusCode, tuple[str, ...]]] = {
         UNDECODABLE,
     ),
     StatusCode.UNKNOWN: ("Exception iterating requests!",),
-    # With a certificate that is not accepted; a connection lost in mid-handshake says otherwise.
-    StatusCode.UNAVAILABLE: ("handshake failed (TSI_PROTOCOL", "metadata from plugin failed"),
+    StatusCode.UNAVAILABLE: ("metadata from plugin failed",),
 }
+
+# Of a certificate that is not accepted; a connection lost in mid-handshake says otherwise.
+_REFUSED: Final = (
+    "handshake failed (TSI_PROTOCOL",
+    "Failed to create security handshaker",  # a key that does not fit
+    "verification check failed",  # another host, or another identity
+)
+
+_UNCONNECTED: Final = ("failed to connect to all addresses", "connections to all backends failing")
 
 _LOST: Final = ("Socket closed", "onnection reset", "roken pipe", "Cancelling all calls", "GOAWAY",
                 "imeout", "Stream removed", "ransport closed", "ndpoint closed")  # fmt: skip
@@ -27,7 +35,31 @@ _LOST: Final = ("Socket closed", "onnection reset", "roken pipe", "Cancelling al
 
 def own(code: StatusCode, details: str) -> bool:
     """Whether the caller's own side has made it, or a message of the call breaks a bound."""
-    return any(text in details for text in _OWN.get(code, ()))
+    return any(text in details for text in _OWN.get(code, ())) or refused(code, details)
+
+
+def refused(code: StatusCode, details: str) -> bool:
+    """Whether the caller's own side has refused to shake hands."""
+    return code is StatusCode.UNAVAILABLE and any(text in details for text in _REFUSED)
+
+
+def handshake(code: StatusCode, details: str) -> str:
+    """`details`, if they tell of a handshake that has failed, or would do so over TLS."""
+    unwelcome = code is StatusCode.UNAVAILABLE and turned_away(details)
+    return details if unwelcome or refused(code, details) else ""
+
+
+def turned_away(details: str) -> bool:
+    """Whether a server has closed a connection before its first word.
+
+    After a TLS handshake that is how it refuses the client's certificate: with TLS 1.3 the client
+    is done by then. Without TLS it is a server, or what stands before it, that breaks down.
+    """
+    return details.endswith(": Socket closed") and _unconnected(details)
+
+
+def _unconnected(details: str) -> bool:
+    return any(text in details for text in _UNCONNECTED)
 
 
 def lost(code: StatusCode, details: str) -> bool:
@@ -38,7 +70,7 @@ def lost(code: StatusCode, details: str) -> bool:
     return (
         code is StatusCode.UNAVAILABLE
         and any(text in details for text in _LOST)
-        and "failed to connect" not in details
+        and not _unconnected(details)
     )
 
 

@@ -39,7 +39,7 @@ _UNAVAILABLE: Final = frozenset({Code.UNAVAILABLE})
 class Target:
     """What all methods of one target share."""
 
-    __slots__ = ("budget", "cache", "lost_at", "name", "turns", "writers")
+    __slots__ = ("budget", "cache", "lost_at", "name", "secure", "told_at", "turns", "writers")
 
     def __init__(self, name: str, budget: BudgetPolicy, clock: Callable[[], float]) -> None:
         self.name = name
@@ -49,6 +49,10 @@ class Target:
         """Methods that make kept answers void."""
         self.lost_at = -math.inf
         """When a connection was last lost, which all calls on it tell, on the engine's clock."""
+        self.told_at = -math.inf
+        """When the log was last told that a handshake has failed, on the same clock."""
+        self.secure = False
+        """Whether it is called over TLS."""
         self.turns = 0
         """Attempts so far: gRPC's `round_robin` sends each to the next backend."""
 
@@ -196,6 +200,11 @@ class MethodStates:
         state.generation = generation
         return state
 
+    def secure(self, name: str) -> None:
+        """A target is called over TLS."""
+        with self._lock:
+            self._target(name).secure = True
+
     def _target(self, name: str) -> Target:
         target = self._targets.get(name)
         if target is None:
@@ -248,6 +257,8 @@ class Environment:
     random: Callable[[], float]
     methods: MethodStates
     count: Callable[[str, str], None]
+    handshake_failed: Callable[[Target, str, float], None]
+    """Told of a target, the details of the status, and when it was."""
     resume: ResumeLimits = field(default_factory=ResumeLimits)
     lock: RLock = field(default_factory=RLock)
     """Held while anything is decided: calls of `grpc.aio` and of threads share counters."""

@@ -370,6 +370,7 @@ def read_failure(
         started,
         own=not explained and local_status.own(code, details),
         lost=not explained and local_status.lost(code, details),
+        handshake="" if explained else local_status.handshake(code, details),
     )
 
 

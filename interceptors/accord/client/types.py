@@ -57,7 +57,8 @@ class Failure:
     `reason` is that of its ErrorInfo; `pushback` (from `parse_pushback`) and `retry_info` are the
     seconds that it asks to wait; `transport` says that the connection broke below the status,
     `started` that the caller has seen a message of the stream, `own` that no server is to blame,
-    `lost` that it ended with its connection, as all calls on it did.
+    `lost` that it ended with its connection, as all calls on it did; `handshake` are the details of
+    a status that tells of a failed handshake, or would over TLS.
     """
 
     code: Code
@@ -68,6 +69,7 @@ class Failure:
     started: bool = False
     own: bool = False
     lost: bool = False
+    handshake: str = ""
 
 
 class Sent(Protocol):

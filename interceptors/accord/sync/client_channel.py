@@ -37,6 +37,7 @@ class Callables(Generic[Req, Res, P]):
         bare: ResponseCallable[Res],
         given: Given[P],
     ) -> None:
+        self._channel = channel  # as long as it is referred to, its mesh closes it
         self._attempts = channel._attempts
         self._method = method
         self._given = given
@@ -120,6 +121,7 @@ class StreamCallable(Generic[Req, Res, P]):
         bare: Callable[..., Responses[Res]],
         given: Given[P],
     ) -> None:
+        self._channel = channel
         self._attempts = channel._attempts
         self._method = method
         self._given = given

@@ -1,13 +1,13 @@
 """`mesh.sync`: what a mesh holds for gRPC with threads."""
 
-from collections.abc import Callable, Hashable, Sequence
-from threading import RLock
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import grpc
 from google.protobuf.message import Message
 from grpc import _server
 
+from accord.client.channels import Channels
 from accord.client.request import ClientSettings
 from accord.client.types import Options
 from accord.interfaces import SyncIdempotencyStore
@@ -43,9 +43,7 @@ class SyncMesh:
         self._address = address
         self._channel_options = channel_options
         self._server_options = server_options
-        self._lock = RLock()
-        """Of the channels alone: making one takes its time."""
-        self._channels: dict[tuple[Hashable, ...], grpc.Channel] = {}
+        self._channels: Channels[grpc.Channel] = Channels()
 
     def channel(
         self,
@@ -56,18 +54,20 @@ class SyncMesh:
         interceptors: Sequence[Any] = (),  # as above
     ) -> grpc.Channel:
         """The channel to a named service: made once, then kept. See `Mesh.channel`."""
-        key = (target, contracts, credentials, tuple(options), *map(id, interceptors))
-        with self._lock:
-            channel = self._channels.get(key)
-            if channel is None:
-                made = Channel(
-                    self._address(target),
-                    credentials,
-                    self._channel_options(target, contracts, options),
-                    Attempts(self._client, target),
-                )
-                channel = self._channels[key] = grpc.intercept_channel(made, *interceptors)
-            return channel
+
+        def make() -> grpc.Channel:
+            made = Channel(
+                self._address(target),
+                credentials,
+                self._channel_options(target, contracts, options),
+                Attempts(self._client, target),
+            )
+            return grpc.intercept_channel(made, *interceptors)
+
+        if credentials is not None:
+            self._client.env.methods.secure(target)
+        key = (target, contracts, tuple(options), *map(id, interceptors))
+        return self._channels.find(credentials, key, make)
 
     def client_interceptors(
         self, target: str = ""
@@ -139,8 +139,5 @@ class SyncMesh:
 
     def close(self) -> None:
         """Close all channels, and end their calls."""
-        with self._lock:
-            channels = list(self._channels.values())
-            self._channels.clear()
-        for channel in channels:
+        for channel in self._channels.clear():
             channel.close()

@@ -123,6 +123,12 @@ async def test_own_mistakes_are_neutral_and_final(driver: str, mistake: str) -> 
             False,
         ),
         ("UNAVAILABLE", "failed to connect to all addresses; Connection reset", False, False),
+        (
+            "UNAVAILABLE",
+            "connections to all backends failing; last error: UNAVAILABLE: ipv4:1: Socket closed",
+            False,
+            False,
+        ),
         ("UNAVAILABLE", "Stream removed (Socket closed)", False, True),
         ("UNAVAILABLE", "down", False, False),
         ("INTERNAL", "reference 7", False, False),
