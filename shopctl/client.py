@@ -18,10 +18,13 @@ from google.protobuf.message import Message
 import accord
 from accord_runtime.admin import TAKES_CALLS
 from services import topology
+from shopctl.certs import OPERATOR
 from shopctl.errors import CommandError, ExitCode, explain
 from shopctl.formatting import Columns, format_json
+from shopctl.identity import credentials, identity_of
 from shopctl.options import DEFAULT_HOME, HomeOption, JsonOption, ShopOffsetOption
 from shopctl.supervisor import state
+from shopctl.supervisor.health import listens
 from shopctl.terminal import harmless
 
 P = ParamSpec("P")
@@ -53,6 +56,8 @@ class Shop:
         self._home = home
         self._offset = offset
         self._mesh: accord.Mesh | None = None
+        self.identity = OPERATOR
+        """Who calls: `certs/<identity>` in the folder."""
 
     @asynccontextmanager
     async def calling(self, service: str, key: str = "") -> AsyncIterator[grpc.aio.Channel]:
@@ -70,10 +75,13 @@ class Shop:
                 # Its own: one that failed before, in this process, would make it wait.
                 channel_options=[("grpc.use_local_subchannel_pool", 1)],
             )
-        channel = self._mesh.channel(service)
+        # It is the service, and no other of the same authority, whom the certificate names.
+        named = [("grpc.ssl_target_name_override", service)] if self._credentials else []
+        channel = self._mesh.channel(service, credentials=self._credentials, options=named)
         if not await serves(channel):
             raise CommandError(
-                f"{service} does not serve at {address}; is the shop up? See: shopctl status",
+                f"{service} does not serve at {address}{await self._refused(address)};"
+                " is the shop up? See: shopctl status",
                 ExitCode.NOT_RUNNING,
             )
         try:
@@ -135,6 +143,21 @@ class Shop:
         """Closes all connections."""
         if self._mesh is not None:
             await self._mesh.close()
+
+    @functools.cached_property
+    def _credentials(self) -> grpc.ChannelCredentials | None:
+        identity = identity_of(self._home, self.identity)
+        return credentials(identity) if identity else None
+
+    async def _refused(self, address: str) -> str:
+        """What else may be wrong where somebody listens."""
+        if self._credentials and await listens(address):
+            return (
+                f" for whom it does not trust: the certificate of {self.identity} may be revoked"
+                " or of another shop (see: shopctl certs show), or it may go without TLS"
+                " (MESH_INSECURE=1)"
+            )
+        return ""
 
     @functools.cached_property
     def _targets(self) -> dict[str, str]:

@@ -1,10 +1,15 @@
 """What holds for all tests."""
 
+import os
+
 from hypothesis import settings
 
 # No test is timed: on a busy machine any of them may stand still for a second.
 settings.register_profile("accord", deadline=None)
 settings.load_profile("accord")
+
+# Shops go without TLS here; tests/security has them with certificates.
+os.environ["MESH_INSECURE"] = "1"
 
 pytest_plugins = [
     "tests.faults.summary",

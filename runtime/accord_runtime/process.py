@@ -18,6 +18,7 @@ from grpc_channelz.v1 import channelz
 import accord
 from accord.admin.mesh_service import CONTRACT, serve
 from accord.contract.live_overrides import FileSource, Layer
+from accord.identity import Identity, IdentityError
 from accord.ops.v1.operation_pb2_grpc import add_OperationServiceServicer_to_server
 from accord_runtime import admin, jobs, state_folder, telemetry
 from accord_runtime.admin import health
@@ -95,6 +96,7 @@ async def running(
     Raises:
         ContractError: a policy in the contract is invalid.
         DatabaseError: the database cannot be reached, is another process's, or is damaged.
+        IdentityError: its certificate is none that anybody would accept.
         OSError: the port is in use.
     """
     for contract in (
@@ -106,6 +108,10 @@ async def running(
     ):
         accord.check_service(contract)
     async with contextlib.AsyncExitStack() as stack:
+        identity = None
+        if settings.identity:
+            identity = Identity.from_folder(settings.identity, revoked=settings.revoked)
+            stack.callback(identity.close)
         database = await open_database(settings.database, service.name)
         stack.push_async_callback(database.close)
         await migrate(database, "runtime", MIGRATIONS)
@@ -128,6 +134,7 @@ async def running(
             validator=validation.violations,
             idempotency=SqlIdempotencyStore(database),
             translate=_translate,
+            identity=identity,
         )
         stack.push_async_callback(mesh.close)
         runtime = Runtime(
@@ -172,7 +179,10 @@ async def running(
         _introspection(runtime.server, contracts)
         validation.warm(contracts)
         try:
-            runtime.server.add_insecure_port(settings.address)
+            if identity is None:
+                runtime.server.add_insecure_port(settings.address)
+            else:
+                runtime.server.add_secure_port(settings.address, identity.server_credentials())
         except RuntimeError as error:
             port = settings.address.rpartition(":")[2]
             by = port.isdecimal() and holder(int(port))
@@ -284,6 +294,8 @@ async def _main(service: Service, settings: Settings, recorded: Telemetry) -> bo
         loop.add_signal_handler(number, stop.set)
     async with running(service, settings, recorded) as runtime:
         log.info("serving on %s", settings.address)
+        if settings.identity is None:
+            log.warning("WITHOUT TLS: whoever is on this host may call everything")
         waits = [asyncio.create_task(event.wait()) for event in (stop, runtime.failed)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -313,7 +325,7 @@ def main(service: Service, addresses: Callable[[int], Addresses]) -> None:
         if settings.home.exists() or not settings.database_url:
             state_folder.prepare(settings.home)
         code = 0 if asyncio.Runner().run(_main(service, settings, recorded)) else 1
-    except (DatabaseError, accord.ContractError, OSError) as error:
+    except (DatabaseError, IdentityError, accord.ContractError, OSError) as error:
         log.critical("%s", error)
         code = 1
     finally:

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
@@ -87,6 +87,9 @@ class Settings:
     """Whether outsiders may have HTTP without TLS called, too (`OUTBOUND_HTTP=1`)."""
     listen: str = ""
     """`host:port` to listen on; empty for the usual (`MESH_LISTEN`)."""
+    identity: Path | None = None
+    """Folder of its certificate, key and roots; None: without TLS (`MESH_IDENTITY`, or
+    `<home>/certs/<name>`; `MESH_INSECURE=1`)."""
 
     @classmethod
     def from_environment(
@@ -138,10 +141,11 @@ class Settings:
         if not listen and name not in usual.services:
             known = ", ".join(usual.services) or "none"
             raise ValueError(f"no address is known of {name!r}, only of {known}; see MESH_LISTEN")
+        home = Path(environment.get("MESH_HOME", "") or ".mesh")
         return cls(
             name=name,
             addresses=usual,
-            home=Path(environment.get("MESH_HOME", "") or ".mesh"),
+            home=home,
             port_offset=int(offset),
             database_url=environment.get("DATABASE_URL", ""),
             nats_url=nats_url,
@@ -155,7 +159,13 @@ class Settings:
             outbound_networks=networks,
             outbound_http=environment.get("OUTBOUND_HTTP", "") == "1",
             listen=listen,
+            identity=_identity(environment, home / "certs" / name, listen or usual.services[name]),
         )
+
+    @property
+    def revoked(self) -> Path | None:
+        """Serials of certificates that are not accepted; the file need not exist."""
+        return self.identity and self.identity.parent / "revoked.txt"
 
     @property
     def address(self) -> str:
@@ -193,3 +203,39 @@ class Settings:
     def peers(self) -> dict[str, str]:
         """Name -> `host:port` of every service."""
         return {**self.addresses.services, **targets(self.targets)}
+
+
+def _identity(environment: Mapping[str, str], usual: Path, address: str) -> Path | None:
+    """The folder of the identity; None: none is wanted, and nobody else can get at the port.
+
+    Raises:
+        ValueError: there is none.
+    """
+    insecure = environment.get("MESH_INSECURE", "")
+    if insecure not in ("", "0", "1"):
+        raise ValueError(f"MESH_INSECURE={insecure!r}: expected 1 or nothing")
+    if insecure == "1":
+        if not is_loopback(address):
+            raise ValueError(
+                f"MESH_INSECURE=1 is for loopback only, not for {address}:"
+                " whoever reaches it could call everything"
+            )
+        return None
+    folder = Path(environment.get("MESH_IDENTITY", "") or usual)
+    if not folder.is_dir():
+        raise ValueError(
+            f"no identity: there is no folder {folder} with tls.crt, tls.key and ca.crt"
+            " (MESH_IDENTITY names another); without TLS on loopback: MESH_INSECURE=1"
+        )
+    return folder
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a `host:port`, or the path of a socket, is reached from this host only."""
+    host = address.rpartition(":")[0].strip("[]")
+    if address.startswith(("unix:", "unix-abstract:")) or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

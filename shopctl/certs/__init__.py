@@ -1,1 +1,10 @@
 """The shop's own certificate authority, for whoever has none: see docs/certificates.md."""
+
+from typing import Final
+
+from services.topology import BROKER, SERVICES
+
+OPERATOR: Final = "operator"
+"""Whose certificate `shopctl` shows."""
+IDENTITIES: Final = (*SERVICES, OPERATOR, BROKER)
+"""Who gets a certificate without being asked."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from accord_runtime import state_folder
-from services.topology import BROKER, SERVICES
+from shopctl.certs import IDENTITIES
 from shopctl.errors import CommandError
 from shopctl.formatting import Columns
 from shopctl.options import DEFAULT_HOME, HomeOption, JsonOption, parse_age
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="certs", no_args_is_help=True, help="Certificates of the shop's own authority."
 )
-
-OPERATOR: Final = "operator"
-IDENTITIES: Final = (*SERVICES, OPERATOR, BROKER)
-"""Who gets a certificate without being asked."""
 
 COLUMNS: Final = Columns(NAME=13, STATE=7, LEFT=-6, NOT_AFTER=16, SERIAL=16, ISSUER=0)
 LifeOption = Annotated[

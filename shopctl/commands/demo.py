@@ -44,6 +44,7 @@ def demo(
         timeout=120.0,
         scale_factor=0.01,
         offset=running_offset(home, offset) or 0,
+        home=home,
     )
     tally = Tally(orders)
     console = report.console()

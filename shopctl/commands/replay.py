@@ -68,6 +68,7 @@ def replay(
         timeout=timeout,
         scale_factor=scale_factor,
         offset=running_offset(home, offset) or 0,
+        home=home,
     )
     tally = Tally(orders)
     people = is_terminal() and not as_json

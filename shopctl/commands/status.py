@@ -27,7 +27,7 @@ def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
         raise CommandError(
             f"nothing runs in {home}; start the shop with: shopctl up", ExitCode.NOT_RUNNING
         )
-    rows = asyncio.run(survey(run))
+    rows = asyncio.run(survey(run, home))
     serving = all(row.state is State.SERVING for row in rows if row.managed)
     if as_json:
         report = {

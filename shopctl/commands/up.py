@@ -2,12 +2,14 @@
 
 import asyncio
 import os
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from accord_runtime import state_folder
 from services.topology import BROKER
+from shopctl.certs import IDENTITIES
 from shopctl.errors import CommandError, ExitCode
 from shopctl.options import (
     DEFAULT_HOME,
@@ -18,6 +20,9 @@ from shopctl.options import (
 )
 from shopctl.supervisor import broker, programs, state
 from shopctl.supervisor.foreground import Foreground
+
+if TYPE_CHECKING:
+    from shopctl.certs.authority import Authority
 
 app = typer.Typer()
 
@@ -43,9 +48,11 @@ def up(
     """Start the shop: the broker and every service, in this terminal, until Ctrl-C.
 
     Children that die are started again. Ctrl-C lets everything finish what it is doing; a second
-    one ends it at once. Logs are in HOME/logs.
+    one ends it at once. Logs are in HOME/logs. Certificates are made and renewed in HOME/certs;
+    MESH_INSECURE=1 goes without TLS, on loopback.
     """
     home = home.resolve()
+    insecure = os.environ.get("MESH_INSECURE", "") == "1"
     selection = programs.select(
         home,
         offset=offset,
@@ -53,6 +60,7 @@ def up(
         database_url=database_url,
         nats_url=os.environ.get("NATS_URL", ""),
         inherited=os.environ,
+        insecure=insecure,
     )
     try:
         state_folder.prepare(home)
@@ -65,7 +73,14 @@ def up(
                 )
             if any(program.name == BROKER for program in selection.programs):
                 broker.write_config(home, offset)
-            foreground = Foreground(home, offset, selection, quiet=quiet, as_json=as_json)
+            foreground = Foreground(
+                home,
+                offset,
+                selection,
+                quiet=quiet,
+                as_json=as_json,
+                authority=None if insecure else _certificates(home),
+            )
             code = asyncio.run(foreground.run())
     except state.LockHeldError as error:
         raise CommandError(
@@ -77,3 +92,22 @@ def up(
         raise CommandError(str(error), ExitCode.FAILED) from None
     if code is not ExitCode.OK:
         raise typer.Exit(code)
+
+
+def _certificates(home: Path) -> "Authority":
+    """The authority of the shop, after everybody has a certificate.
+
+    Raises:
+        CommandError: it is somebody else's, who has not made one for everybody.
+    """
+    from shopctl.certs.authority import Authority  # cryptography takes long to import
+
+    authority = Authority(home / "certs")
+    if not authority.foreign:
+        authority.prepare(IDENTITIES)
+    elif missing := [name for name in IDENTITIES if not (authority.folder / name).is_dir()]:
+        raise CommandError(
+            f"the certificates in {authority.folder} are not ours (there is no root/), and there "
+            f"are none for {', '.join(missing)}"
+        )
+    return authority

@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final, TypeVar
 
 import grpc
@@ -29,6 +30,7 @@ from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
 from shop.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
 from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceStub
 from shopctl.errors import CommandError, ExitCode
+from shopctl.identity import identity_of
 from shopctl.replay.progress import Tally
 
 T = TypeVar("T")
@@ -133,13 +135,16 @@ class Clients:
 
 
 @asynccontextmanager
-async def connect(offset: int, tally: Tally, concurrency: int) -> AsyncIterator[Clients]:
-    """Clients of the shop with this port offset; policies come from its contracts."""
+async def connect(
+    offset: int, home: Path, tally: Tally, concurrency: int
+) -> AsyncIterator[Clients]:
+    """Clients of the shop with this port offset and folder; policies come from its contracts."""
     targets = topology.targets(offset, os.environ.get("MESH_TARGETS", ""))
     mesh = accord.Mesh(
         "shopctl",
         targets=targets,
         health_checks=dict.fromkeys(targets, TAKES_CALLS),
+        identity=identity_of(home),
         on_resume=lambda _method, _attempt, error: tally.retried(error.code().name),
     )
     try:

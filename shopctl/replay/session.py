@@ -5,11 +5,13 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from services import topology
 from shop.common.v1 import fulfilment_pb2 as pb
 from shopctl.errors import CommandError, ExitCode
+from shopctl.identity import is_insecure
 from shopctl.options import Fulfilment
 from shopctl.replay.books import BookReader
 from shopctl.replay.clients import connect
@@ -42,6 +44,7 @@ class Settings:
         timeout: for everything, in seconds.
         scale_factor: of TPC-H.
         offset: port offset of the shop.
+        home: its folder, with the operator's certificate.
         fulfilment: how the orders are seen through.
     """
 
@@ -54,6 +57,7 @@ class Settings:
     timeout: float
     scale_factor: float
     offset: int
+    home: Path
     fulfilment: Fulfilment = "orchestrated"
 
 
@@ -95,11 +99,11 @@ def replay(settings: Settings, tally: Tally) -> Result:
 
 
 async def _replay(settings: Settings, plan: Plan, expected: Expected, tally: Tally) -> Result:
-    await _await_shop(settings.offset, min(REACHABLE_SECONDS, settings.timeout))
+    await _await_shop(settings, min(REACHABLE_SECONDS, settings.timeout))
     try:
         async with (
             asyncio.timeout(settings.timeout),
-            connect(settings.offset, tally, settings.concurrency) as clients,
+            connect(settings.offset, settings.home, tally, settings.concurrency) as clients,
         ):
             customer_ids = await load(plan, clients)
             started = time.monotonic()
@@ -120,21 +124,23 @@ async def _replay(settings: Settings, plan: Plan, expected: Expected, tally: Tal
         ) from None
 
 
-async def _await_shop(offset: int, seconds: float) -> None:
+async def _await_shop(settings: Settings, seconds: float) -> None:
     """Lets restarts pass, but does not wait for a shop that nobody started."""
     waiting: Sequence[str] = SERVICES
     deadline = time.monotonic() + seconds
-    while waiting := await _not_serving(waiting, offset):
+    while waiting := await _not_serving(waiting, settings):
         if len(waiting) == len(SERVICES) or time.monotonic() > deadline:
             raise CommandError(
                 f"{', '.join(waiting)} cannot be reached at {topology.HOST} with port offset "
-                f"{offset}; start the shop with: shopctl up",
+                f"{settings.offset}; start the shop with: shopctl up",
                 ExitCode.NOT_RUNNING,
             )
         await asyncio.sleep(0.2)
 
 
-async def _not_serving(names: Sequence[str], offset: int) -> list[str]:
-    checks = (check_grpc(topology.address(name, offset), 2.0) for name in names)
+async def _not_serving(names: Sequence[str], settings: Settings) -> list[str]:
+    home = None if is_insecure(settings.home) else settings.home
+    addresses = (topology.address(name, settings.offset) for name in names)
+    checks = (check_grpc(address, 2.0, home) for address in addresses)
     answers = zip(names, await asyncio.gather(*checks), strict=True)
     return [name for name, answer in answers if answer.state is not State.SERVING]

@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shopctl.errors import ExitCode
 from shopctl.supervisor import hints, state, status
@@ -16,6 +17,9 @@ from shopctl.supervisor.logs import Format, Human, LogFile, json_lines, raw
 from shopctl.supervisor.programs import Selection
 from shopctl.supervisor.restarts import Event, Notice, Supervisor
 from shopctl.terminal import TerminalWriter, is_terminal, wants_colour, width
+
+if TYPE_CHECKING:
+    from shopctl.certs.authority import Authority
 
 LOGS: Final = "logs"
 READY_SECONDS: Final = 60.0
@@ -26,17 +30,25 @@ class Foreground:
     """One run of the shop. Make it and `run` it in the main thread, holding the lock of `home`.
 
     `home` is an absolute path, and exists. `quiet`: do not follow the logs; `as_json`: print one
-    JSON object per line instead of text.
+    JSON object per line instead of text; `authority`: of their certificates, None: without TLS.
     """
 
     def __init__(
-        self, home: Path, offset: int, selection: Selection, *, quiet: bool, as_json: bool
+        self,
+        home: Path,
+        offset: int,
+        selection: Selection,
+        *,
+        quiet: bool,
+        as_json: bool,
+        authority: "Authority | None" = None,
     ) -> None:
         self._home = home
         self._offset = offset
         self._selection = selection
         self._quiet = quiet
         self._as_json = as_json
+        self._authority = authority
         self._started = time.time()
         self._terminal = TerminalWriter(sys.stdout.fileno())
         self._format = self._choose_format()
@@ -61,11 +73,16 @@ class Foreground:
             loop.add_signal_handler(number, self._supervisor.stop)
         names = [program.name for program in self._selection.programs]
         self._say("starting", f"starting {', '.join(names)}", programs=names)
+        if self._authority is None:
+            text = "WITHOUT TLS: whoever is on this host may call everything"
+            self._say("insecure", f"{text} (MESH_INSECURE=1)")
+        keeper = asyncio.create_task(self._keep_certificates())
         welcome = asyncio.create_task(self._welcome())
         try:
             await self._supervisor.run()
         finally:
             welcome.cancel()
+            keeper.cancel()
             state.remove_run(self._home)
             self._close_files()
             self._say("stopped", "stopped")
@@ -76,7 +93,7 @@ class Foreground:
         ready = await self._supervisor.serving(READY_SECONDS)
         if self._supervisor.stopping:
             return
-        rows = await status.survey(self._run())
+        rows = await status.survey(self._run(), self._home)
         if not self._as_json:
             picture = status.table(rows, colour=wants_colour(), width=width())
             self._terminal.print(f"\n{picture}\n")
@@ -88,11 +105,19 @@ class Foreground:
         if not self._as_json:
             if ready:
                 left_out = tuple(self._selection.left_out)
-                said = hints.text(self._home, self._offset, left_out)
+                secure = self._authority is not None
+                said = hints.text(self._home, self._offset, left_out, secure=secure)
                 self._terminal.print(f"\n{said}\n")
             else:
                 self._print_tails()
         self._following = not self._quiet
+
+    async def _keep_certificates(self) -> None:
+        if self._authority is not None:
+            from shopctl.certs.keeper import keep  # cryptography takes long to import
+
+            say = partial(self._say, "certificates")
+            await keep(self._authority, say, lambda: None)
 
     def _close_files(self) -> None:
         for name, file in self._files.items():
@@ -174,7 +199,8 @@ class Foreground:
             state.ProcessRecord(name, address, None, State.UNREACHABLE, 0, None, managed=False)
             for name, address in self._selection.left_out.items()
         ]
-        return state.Run(os.getpid(), self._offset, self._started, [*ours, *others])
+        insecure = self._authority is None
+        return state.Run(os.getpid(), self._offset, self._started, [*ours, *others], insecure)
 
     def _choose_format(self) -> Format:
         if self._as_json:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from services.topology import METRICS_DISTANCE
+from shopctl.errors import CommandError
+from shopctl.identity import credentials, identity_of
 
 
 class State(StrEnum):
@@ -39,18 +41,26 @@ async def _open(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     return await asyncio.open_connection(host, int(port))
 
 
-async def check_grpc(address: str, timeout: float) -> Answer:
-    """A `Check` by `grpc.health.v1.Health/Check` of the server as a whole (service name "").
-
-    What it says beyond that, it says by `accord.ops.v1.HealthService`, if it serves that.
-    """
+async def listens(address: str, timeout: float = 1.0) -> bool:
+    """Whether anybody takes connections there."""
     try:
         async with asyncio.timeout(timeout):
-            # A refused connection is cheap to notice here; a gRPC channel would go into
-            # back-off for a second. It also spares the import of gRPC until it is needed.
             _, writer = await _open(address)
             writer.close()
     except (OSError, TimeoutError):
+        return False
+    return True
+
+
+async def check_grpc(address: str, timeout: float, home: Path | None = None) -> Answer:
+    """A `Check` by `grpc.health.v1.Health/Check` of the server as a whole (service name "").
+
+    What it says beyond that, it says by `accord.ops.v1.HealthService`, if it serves that, to the
+    operator of the shop in `home`; None: without TLS.
+    """
+    # A refused connection is cheap to notice here; a gRPC channel would go into back-off for a
+    # second. It also spares the import of gRPC until it is needed.
+    if not await listens(address, timeout):
         return Answer(State.UNREACHABLE)
 
     import grpc.aio
@@ -62,7 +72,17 @@ async def check_grpc(address: str, timeout: float) -> Answer:
 
     # A proxy from the environment has no business between us and loopback.
     options = [("grpc.enable_http_proxy", 0)]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
+    try:
+        identity = identity_of(home) if home else None
+    except CommandError as error:
+        return Answer(State.UNREACHABLE, str(error))
+    # Channels have no way to go without TLS but one of their own.
+    opened = (
+        grpc.aio.secure_channel(address, credentials(identity), options)
+        if identity
+        else grpc.aio.insecure_channel(address, options)
+    )
+    async with opened as channel:
         stub: Any = HealthStub(channel)
         try:
             answer = await stub.Check(HealthCheckRequest(), timeout=timeout)

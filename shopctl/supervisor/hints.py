@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from services import topology
+from shopctl.certs import OPERATOR
 from shopctl.options import DEFAULT_HOME
 
 
@@ -17,10 +18,19 @@ class _ShellTemplate(Template):
     delimiter = "%"  # what begins with `$` is the shell's
 
 
-def text(home: Path, offset: int, left_out: Sequence[str] = ()) -> str:
-    """What to do next; `home` is an absolute path, who is `left_out` the user wants to run."""
+def text(home: Path, offset: int, left_out: Sequence[str] = (), *, secure: bool = False) -> str:
+    """What to do next; `home` is an absolute path, who is `left_out` the user wants to run.
+
+    `secure`: by the operator's certificate.
+    """
     folder, python = shlex.quote(str(home)), shlex.quote(_short(Path(sys.executable)))
     environment = f"MESH_HOME={folder} MESH_PORT_OFFSET={offset} LOG_FORMAT=text"
+    options = "-plaintext"
+    if secure:
+        own = shlex.quote(_short(home / "certs" / OPERATOR))
+        options = f"-cacert {own}/ca.crt -cert {own}/tls.crt -key {own}/tls.key"
+    else:
+        environment += " MESH_INSECURE=1"
     by_hand = "".join(
         f"  {environment} {python} -m services.{name}\n"
         for name in left_out
@@ -32,7 +42,7 @@ def text(home: Path, offset: int, left_out: Sequence[str] = ()) -> str:
         {name: topology.address(name, offset) for name in topology.SERVICES},
         export="" if home == DEFAULT_HOME.resolve() else f"  export MESH_HOME={folder}\n\n",
         shopctl=tool("shopctl"),
-        grpcurl=tool("grpcurl"),
+        grpcurl=f"{tool('grpcurl')} {options}",
         by_hand=f"Run what was left out yourself:\n\n{by_hand}\n" if by_hand else "",
         logs=_short(home / "logs"),
     )

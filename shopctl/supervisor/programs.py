@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -67,11 +68,13 @@ def select(
     database_url: str,
     nats_url: str,
     inherited: Mapping[str, str],
+    insecure: bool = False,
 ) -> Selection:
     """The programs of the shop; starts and writes nothing.
 
     `home` is an absolute path. Without `database_url` there is a SQLite file per service, without
-    `nats_url` a broker of our own; `inherited` is the environment of this process.
+    `nats_url` a broker of our own; `inherited` is the environment of this process; `insecure`: they
+    go without TLS.
 
     Raises:
         CommandError: a name is unknown, nothing is left, or the broker is not installed.
@@ -85,6 +88,7 @@ def select(
         "NATS_URL": nats_url or f"nats://{topology.address(topology.BROKER, offset)}",
         "LOG_FORMAT": "json",
         "PYTHONUNBUFFERED": "1",
+        "MESH_INSECURE": str(int(insecure)),
     }
     if not nats_url:
         # It belongs to another broker. The token of our own stays in its file, where services look
@@ -93,7 +97,11 @@ def select(
     programs = []
     if topology.BROKER not in left_out and not nats_url:
         programs.append(_broker(home, offset, inherited))
-    programs += [_service(name, offset, env) for name in SERVICES if name not in left_out]
+    programs += [
+        _service(name, offset, env, None if insecure else home)
+        for name in SERVICES
+        if name not in left_out
+    ]
     return Selection(
         programs=tuple(programs),
         left_out={
@@ -143,7 +151,7 @@ def _check_names(left_out: Sequence[str]) -> None:
         raise CommandError("--except leaves nothing to start", ExitCode.USAGE)
 
 
-def _service(name: str, offset: int, env: Mapping[str, str]) -> Program:
+def _service(name: str, offset: int, env: Mapping[str, str], home: Path | None) -> Program:
     port = topology.port(name, offset)
     ports = {"gRPC": port, METRICS: port + topology.METRICS_DISTANCE}
     if name == "sandbox":
@@ -151,10 +159,10 @@ def _service(name: str, offset: int, env: Mapping[str, str]) -> Program:
     return Program(
         name=name,
         argv=(sys.executable, "-m", f"services.{name}"),
-        env=env,
+        env={**env, "MESH_IDENTITY": str(home / "certs" / name) if home else ""},
         address=topology.address(name, offset),
         ports=ports,
-        health=check_grpc,
+        health=partial(check_grpc, home=home),
     )
 
 

@@ -120,12 +120,13 @@ class ProcessRecord:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A running supervisor. `started` is Unix time in seconds."""
+    """A running supervisor. `started` is Unix time in seconds, `insecure`: it goes without TLS."""
 
     pid: int
     offset: int
     started: float
     processes: Sequence[ProcessRecord]
+    insecure: bool = False
 
 
 def write_run(home: Path, run: Run) -> None:

@@ -5,6 +5,7 @@ import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
 from rich.table import Table
@@ -55,18 +56,21 @@ class Row:
     waiting: int = 0
 
 
-async def survey(run: Run) -> list[Row]:
+async def survey(run: Run, home: Path) -> list[Row]:
     """One row per process, the supervisor first. Takes 2 x `CHECK_TIMEOUT` seconds at most."""
-    states = await asyncio.gather(*(_state(process) for process in run.processes))
+    secure = None if run.insecure else home
+    states = await asyncio.gather(*(_state(process, secure) for process in run.processes))
     supervisor = ProcessRecord("supervisor", "", run.pid, State.SERVING, 0, run.started)
     return [_row(supervisor, Answer(State.SERVING)), *map(_row, run.processes, states)]
 
 
-async def _state(process: ProcessRecord) -> Answer:
+async def _state(process: ProcessRecord, home: Path | None) -> Answer:
     if process.managed and process.pid is None:
         return Answer(State(process.state), process.reason)  # who answers at that address is not it
-    check = check_broker if process.name == BROKER else check_grpc
-    answer = await check(process.address, CHECK_TIMEOUT)
+    if process.name == BROKER:
+        answer = await check_broker(process.address, CHECK_TIMEOUT)
+    else:
+        answer = await check_grpc(process.address, CHECK_TIMEOUT, home)
     still_starting = process.state == State.STARTING and answer.state is State.UNREACHABLE
     return Answer(State.STARTING) if still_starting else answer
 

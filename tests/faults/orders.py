@@ -209,7 +209,7 @@ async def orders(
         buyer = plan.buyers[plan.orders[0].custkey]
         buyer.email = f"{email}{buyer.email}"
     tally = Tally(count)
-    async with connect(shop.offset, tally, CALLS) as clients:
+    async with connect(shop.offset, shop.home, tally, CALLS) as clients:
         placed = Orders(shop, clients, plan, expected, await load(plan, clients))
         try:
             yield placed

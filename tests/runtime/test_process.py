@@ -226,6 +226,7 @@ class Program:
         self.environment = {
             **{name: os.environ[name] for name in kept if name in os.environ},
             "MESH_HOME": str(home),
+            "MESH_INSECURE": "1",
             "MESH_LISTEN": f"127.0.0.1:{free_port()}",
             "NATS_URL": f"nats://127.0.0.1:{free_port()}",
             **environment,

@@ -1,5 +1,7 @@
 """What the environment may say to a service."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,38 +11,45 @@ from services import topology
 from services.topology import MAX_OFFSET, MIN_OFFSET
 
 
+def settings_from(
+    name: str, addresses: Callable[[int], Addresses], environment: Mapping[str, str]
+) -> Settings:
+    """Of a service that has an identity."""
+    return Settings.from_environment(name, addresses, {"MESH_IDENTITY": ".", **environment})
+
+
 def test_nothing_needs_to_be_set(tmp_path: Path) -> None:
     """Without variables a service is on its usual port, with a file and the local broker."""
-    settings = Settings.from_environment("orders", topology.addresses, {"MESH_HOME": str(tmp_path)})
+    settings = settings_from("orders", topology.addresses, {"MESH_HOME": str(tmp_path)})
     assert settings.address == "127.0.0.1:9051"
     assert settings.database == f"sqlite:///{tmp_path}/orders.db"
     assert settings.broker == ["nats://127.0.0.1:4222"]
     assert settings.broker_token is None
     assert settings.mail_server == "127.0.0.1:9061"
     assert settings.peers["payments"] == "127.0.0.1:9052"
-    assert Settings.from_environment("orders", topology.addresses, {}).home == Path(".mesh")
+    assert settings_from("orders", topology.addresses, {}).home == Path(".mesh")
 
 
 def test_a_service_without_an_address_is_refused() -> None:
     """A name that is not among the addresses is named with those that are, unless it is told."""
     with pytest.raises(ValueError, match="no address is known of 'desk', only of depot"):
-        Settings.from_environment("desk", lambda offset: Addresses({"depot": "10.0.0.1:1"}), {})
+        settings_from("desk", lambda offset: Addresses({"depot": "10.0.0.1:1"}), {})
     told = {"MESH_LISTEN": "10.0.0.1:2"}
-    settings = Settings.from_environment("desk", lambda offset: Addresses({}), told)
+    settings = settings_from("desk", lambda offset: Addresses({}), told)
     assert settings.address == "10.0.0.1:2"
     assert settings.broker == ["nats://127.0.0.1:4222"]
 
 
 def test_a_relative_home_gives_an_absolute_database() -> None:
     """The URL of the database does not depend on where the process is later."""
-    settings = Settings.from_environment("orders", topology.addresses, {"MESH_HOME": "state"})
+    settings = settings_from("orders", topology.addresses, {"MESH_HOME": "state"})
     assert settings.database == f"sqlite:///{Path.cwd()}/state/orders.db"
 
 
 def test_an_offset_moves_everything() -> None:
     """Service, broker, mail server and peers move together; an override wins."""
     environment = {"MESH_PORT_OFFSET": "100", "MESH_TARGETS": "payments=10.0.0.1:1"}
-    settings = Settings.from_environment("orders", topology.addresses, environment)
+    settings = settings_from("orders", topology.addresses, environment)
     assert settings.address == "127.0.0.1:9151"
     assert settings.broker == ["nats://127.0.0.1:4322"]
     assert settings.mail_server == "127.0.0.1:9161"
@@ -58,7 +67,7 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
         "SMTP_ADDRESS": "mail:25",
         "LOG_FORMAT": "text",
     }
-    settings = Settings.from_environment("orders", topology.addresses, environment)
+    settings = settings_from("orders", topology.addresses, environment)
     assert settings.address == "0.0.0.0:1"
     assert settings.database == "postgresql://db/shop"
     assert settings.broker == ["nats://broker:1"]
@@ -67,7 +76,7 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
     (tmp_path / "nats.token").write_text("secret\n")
     assert settings.broker_token == "secret"
     environment["NATS_TOKEN"] = "other"
-    given = Settings.from_environment("orders", topology.addresses, environment)
+    given = settings_from("orders", topology.addresses, environment)
     assert given.broker_token == "other"
     assert "other" not in repr(given)
 
@@ -98,24 +107,26 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_refused(variable: str, value: str) -> None:
     """A value that makes no sense is an error that names it, before anything is started."""
     with pytest.raises(ValueError, match=rf"{variable}|port offset"):
-        Settings.from_environment("orders", topology.addresses, {variable: value})
+        settings_from("orders", topology.addresses, {variable: value})
 
 
 def test_an_empty_variable_is_none() -> None:
     """A variable that is set to nothing is as one that is not set."""
     names = ("MESH_PORT_OFFSET", "LOG_FORMAT", "MESH_HOME", "DATABASE_URL", "MESH_TARGETS")
-    settings = Settings.from_environment("orders", topology.addresses, dict.fromkeys(names, ""))
-    assert settings == Settings("orders", topology.addresses())
+    settings = settings_from(
+        "orders", topology.addresses, {**dict.fromkeys(names, ""), "MESH_IDENTITY": "."}
+    )
+    assert settings == Settings("orders", topology.addresses(), identity=Path("."))
 
 
 def test_a_broker_may_have_several_seeds(tmp_path: Path) -> None:
     """They are separated by commas; a bad one is named without its password."""
     environment = {"NATS_URL": "nats://a:1, tls://me:secret@b,", "NATS_REPLICAS": "3"}
-    settings = Settings.from_environment("orders", topology.addresses, environment)
+    settings = settings_from("orders", topology.addresses, environment)
     assert settings.broker == ["nats://a:1", "tls://me:secret@b"]
     assert settings.nats_replicas == 3
     with pytest.raises(ValueError, match="NATS_URL: 'b' is not") as caught:
-        Settings.from_environment("orders", topology.addresses, {"NATS_URL": "me:secret@b"})
+        settings_from("orders", topology.addresses, {"NATS_URL": "me:secret@b"})
     assert "secret" not in str(caught.value)
 
 
@@ -127,3 +138,37 @@ def test_a_target_may_have_several_addresses() -> None:
         "payments": "ipv6:[::1]:1,[::1]:2",
         "a": "b:1",
     }
+
+
+def test_certificates_are_those_of_the_service_in_the_home_unless_it_is_told(
+    tmp_path: Path,
+) -> None:
+    """The usual folder, another one, or none for loopback alone."""
+    usual = tmp_path / "certs" / "orders"
+    usual.mkdir(parents=True)
+    home = {"MESH_HOME": str(tmp_path)}
+    read = partial(Settings.from_environment, "orders", topology.addresses)
+    assert read(home).identity == usual
+    assert read(home).revoked == tmp_path / "certs" / "revoked.txt"
+    assert read({"MESH_IDENTITY": str(tmp_path)}).identity == tmp_path
+    assert read({**home, "MESH_INSECURE": "1"}).identity is None
+    assert read({**home, "MESH_INSECURE": "1", "MESH_LISTEN": "[::1]:1"}).revoked is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({}, "no identity: there is no folder .mesh/certs/orders.*MESH_INSECURE=1"),
+        ({"MESH_IDENTITY": "nowhere"}, "there is no folder nowhere"),
+        ({"MESH_INSECURE": "yes"}, "expected 1 or nothing"),
+        ({"MESH_INSECURE": "1", "MESH_LISTEN": "0.0.0.0:1"}, "loopback only"),
+        ({"MESH_INSECURE": "1", "MESH_LISTEN": "orders.internal:1"}, "loopback only"),
+    ],
+)
+def test_a_service_does_not_start_open_to_everybody(
+    environment: dict[str, str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an identity, and without a word that none is wanted, it is refused in one line."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=says):
+        Settings.from_environment("orders", topology.addresses, environment)

@@ -97,7 +97,7 @@ def inherited() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("MESH_", "NATS_", "DATABASE_", "LOG_"))
+        if not name.startswith(("MESH_", "NATS_", "DATABASE_", "LOG_")) or name == "MESH_INSECURE"
     }
 
 

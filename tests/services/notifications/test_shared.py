@@ -1,7 +1,6 @@
 """Mails that several processes share, each with a database of its own."""
 
 import asyncio
-import os
 import signal
 import sys
 from collections import Counter
@@ -24,6 +23,7 @@ from shop.orders.v1 import events_pb2
 from tests.services.notifications.mailbox import Mailbox
 from tests.services.notifications.serving import channel_to, serving
 from tests.services.notifications.test_service import confirmed, publish, sent, work
+from tests.support.mesh_process import inherited
 from tests.support.nats import NatsServer, nats_server
 from tests.support.ports import free_port
 from tests.support.wait import until
@@ -61,7 +61,7 @@ class MailerProcess:
 
     def __init__(self, home: Path, name: str, notifications: str, nats: str, smtp: str) -> None:
         self._environment = {
-            **{key: text for key, text in os.environ.items() if not key.startswith("MESH_")},
+            **inherited(),
             "MESH_HOME": str(home),
             "MESH_LISTEN": f"127.0.0.1:{free_port()}",
             "MESH_TARGETS": f"notifications={notifications}",

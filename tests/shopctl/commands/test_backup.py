@@ -21,6 +21,7 @@ from tests.services.orders.conftest import shop_database
 from tests.services.sandbox.world import running_process
 from tests.shopctl.commands.test_work import Ran
 from tests.shopctl.support.shop import SHOPCTL
+from tests.support.mesh_process import inherited
 from tests.support.ports import free_offset
 from tests.support.shop import Shop, running_shop
 from tests.support.wait import DEADLINE
@@ -38,7 +39,7 @@ async def shopctl(
     process = await asyncio.create_subprocess_exec(
         *(*SHOPCTL, *words, "--home", str(home)),
         env={
-            **{name: text for name, text in os.environ.items() if not name.startswith("MESH_")},
+            **inherited(),
             "DATABASE_URL": url,
             "PATH": path if path is not None else f"{TOOLS}:{os.environ['PATH']}",
         },

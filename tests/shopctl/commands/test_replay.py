@@ -1,7 +1,6 @@
 """`shopctl replay` and `shopctl demo` against the real shop."""
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from shop.sandbox.v1.sandbox_pb2 import (
 )
 from shop.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
 from shopctl.errors import ExitCode
-from tests.support.mesh_process import SHOPCTL, MeshProcess, running_mesh
+from tests.support.mesh_process import SHOPCTL, MeshProcess, inherited, running_mesh
 from tests.support.ports import free_offset
 
 DEADLINE = 60.0
@@ -38,7 +37,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshProcess]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MESH_")}
+    kept = inherited()
     return {**kept, "MESH_HOME": str(home)}
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import shlex
 import time
@@ -27,6 +26,7 @@ from shopctl.errors import ExitCode
 from shopctl.formatting import enum_name
 from tests.services.orders.books import behave, updates
 from tests.shopctl.support.shop import SHOPCTL
+from tests.support.mesh_process import inherited
 from tests.support.shop import ALL, Shop, order_request, running_shop
 from tests.support.wait import DEADLINE, until
 
@@ -58,7 +58,7 @@ async def run(shop: Shop, *arguments: str) -> Ran:
         *arguments,
         cwd=shop.home,
         env={
-            **{name: text for name, text in os.environ.items() if not name.startswith("MESH_")},
+            **inherited(),
             "MESH_PORT_OFFSET": str(shop.offset),
         },
         stdout=asyncio.subprocess.PIPE,

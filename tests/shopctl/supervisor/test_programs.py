@@ -119,6 +119,8 @@ def test_child_environment() -> None:
         "NATS_URL": "nats://127.0.0.1:4272",
         "LOG_FORMAT": "json",
         "PYTHONUNBUFFERED": "1",
+        "MESH_IDENTITY": "/home/mesh/certs/sandbox",
+        "MESH_INSECURE": "0",
     }
 
 

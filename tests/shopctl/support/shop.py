@@ -61,6 +61,7 @@ class Shop:
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("MESH_", "NATS_", "DATABASE_", "TINY_"))
+            or name == "MESH_INSECURE"
         }
         return {**kept, "MESH_PORT_OFFSET": str(self.offset), **(extra or {})}
 

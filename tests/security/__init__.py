@@ -1,0 +1,1 @@
+"""The whole shop with certificates, as real processes."""

@@ -1,0 +1,111 @@
+"""The shop has certificates from the first `shopctl up`, and everybody shows one."""
+
+import json
+import re
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from services import topology
+from shopctl.errors import ExitCode
+from tests.security.shop import SecureShop, secure_shop
+from tests.support.ports import free_offset
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureShop]:
+    with secure_shop(tmp_path_factory.mktemp("secure") / "home") as shop:
+        yield shop
+
+
+@pytest.mark.parametrize("how", ["orchestrated", "choreographed"])
+def test_an_order_is_seen_through(shop: SecureShop, how: str) -> None:
+    """Every call on its way is made with certificates, by commands as well."""
+    assert shop.order("--fulfilment", how)["status"].endswith("CONFIRMED")
+    states = json.loads(shop.say("status", "--json"))
+    assert states["serving"]
+
+
+def test_the_supervisor_makes_everybodys_certificate(shop: SecureShop) -> None:
+    """Each service gets the folder of its own, and no word that it may go without."""
+    shown = map(json.loads, shop.say("certs", "show", "--json").splitlines())
+    states = {row["name"]: row["state"] for row in shown}
+    assert set(states) >= {*topology.SERVICES, "operator", "broker"}
+    assert set(states.values()) == {"valid"}
+    pid = shop.mesh.records()["orders"].pid
+    environment = Path(f"/proc/{pid}/environ").read_text()
+    assert f"MESH_IDENTITY={shop.home}/certs/orders\0" in environment
+    assert "MESH_INSECURE=0" in environment
+
+
+@pytest.mark.parametrize("name", topology.SERVICES)
+def test_nobody_serves_without_a_certificate(shop: SecureShop, name: str) -> None:
+    """Neither a plaintext client nor one that trusts the server, and shows nothing, is answered."""
+    address = topology.address(name, shop.mesh.offset)
+    roots = (shop.home / "certs" / name / "ca.crt").read_bytes()
+    for channel in (
+        grpc.insecure_channel(address),
+        grpc.secure_channel(address, grpc.ssl_channel_credentials(roots)),
+    ):
+        with channel, pytest.raises(grpc.RpcError) as raised:
+            channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)(b"", timeout=5)
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    context = ssl.create_default_context(cadata=roots.decode())
+    context.set_alpn_protocols(["h2"])
+    with socket.create_connection((topology.HOST, topology.port(name, shop.mesh.offset))) as raw:
+        found = context.wrap_socket(raw, server_hostname=f"{name}.shop.internal")
+        assert found.version() == "TLSv1.3"
+
+
+def test_the_lines_for_grpcurl_work_when_pasted(shop: SecureShop) -> None:
+    """What `up` prints is an order over gRPC, by the operator's certificate."""
+    lines = re.findall(r"^  (.*(?:grpcurl).*)$", shop.hints(), re.MULTILINE)
+    assert len(lines) == 5
+    assert all("-cacert" in line and "-plaintext" not in line for line in lines)
+    script = "set -eo pipefail\n" + "\n".join(lines)
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "ORDER_STATUS_CONFIRMED" in done.stdout, done.stderr
+
+
+def test_a_command_says_what_to_do_without_a_certificate(shop: SecureShop, tmp_path: Path) -> None:
+    """None, one of another shop, and a shop that is called without TLS: one line each."""
+    place = ("--port-offset", str(shop.mesh.offset), "product", "list")
+    command = (place[2], place[3], *place[:2])
+    done = shop.run(*command, MESH_HOME=str(tmp_path))
+    assert "no certificate of operator in" in done.stderr
+    assert "shopctl certs init" in done.stderr
+    assert shop.run("certs", "init", "--home", str(tmp_path / "other")).returncode == 0
+    done = shop.run(*command, MESH_HOME=str(tmp_path / "other"))
+    assert "may be revoked or of another shop" in done.stderr
+    assert done.returncode == ExitCode.NOT_RUNNING
+    done = shop.run(*command, MESH_INSECURE="1")
+    assert done.returncode == ExitCode.NOT_RUNNING
+
+
+def test_without_tls_it_says_so_loudly(tmp_path: Path) -> None:
+    """`MESH_INSECURE=1 shopctl up` is plaintext; commands know that from the shop itself."""
+    with secure_shop(tmp_path / "home", MESH_INSECURE="1") as shop:
+        assert "WITHOUT TLS" in shop.mesh.output.read_text()
+        assert "-plaintext" in shop.hints()
+        assert shop.order()["status"].endswith("CONFIRMED")
+        warned = [line for line in shop.mesh.logged("orders") if line["level"] == "warning"]
+        assert any("WITHOUT TLS" in line["msg"] for line in warned)
+    assert not (tmp_path / "home" / "certs").exists()
+
+
+def test_certificates_of_somebody_else_must_be_complete(shop: SecureShop, tmp_path: Path) -> None:
+    """With another authority's files nothing is made, and what is missing is named."""
+    (tmp_path / "certs" / "orders").mkdir(parents=True)
+    (tmp_path / "certs" / "orders" / "svid.pem").touch()
+    tmp_path.chmod(0o700)
+    words = ("up", "--home", str(tmp_path), "--port-offset", str(free_offset()))
+    done = shop.run(*words)
+    assert "are not ours" in done.stderr
+    assert "none for payments" in done.stderr
