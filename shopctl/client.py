@@ -58,6 +58,8 @@ class Shop:
         self._mesh: accord.Mesh | None = None
         self.identity = OPERATOR
         """Who calls: `certs/<identity>` in the folder."""
+        self.insecure = False
+        """Whether to call without TLS, whatever the shop does."""
 
     @asynccontextmanager
     async def calling(self, service: str, key: str = "") -> AsyncIterator[grpc.aio.Channel]:
@@ -88,6 +90,10 @@ class Shop:
             yield channel
         except grpc.RpcError as error:
             raise explain(error, service, address, key) from None
+
+    def address(self, service: str) -> str:
+        """Where a service listens."""
+        return self._targets[service]
 
     async def rows(
         self, service: str, stub: Stub, rpc: str, request: Any, limit: int = sys.maxsize
@@ -146,7 +152,7 @@ class Shop:
 
     @functools.cached_property
     def _credentials(self) -> grpc.ChannelCredentials | None:
-        identity = identity_of(self._home, self.identity)
+        identity = None if self.insecure else identity_of(self._home, self.identity)
         return credentials(identity) if identity else None
 
     async def _refused(self, address: str) -> str:

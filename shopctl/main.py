@@ -23,6 +23,7 @@ COMMANDS: Final = (
     "audit",
     "certs",
     "mesh",
+    "curl",
     "order",
     "customer",
     "product",

@@ -6,15 +6,20 @@ import re
 import uuid
 from contextlib import suppress
 from datetime import timedelta
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from accord_runtime.settings import targets
 from services.topology import MAX_OFFSET, MIN_OFFSET
 from shopctl.supervisor.programs import SERVICES
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import MethodDescriptor
 
 # How an order is seen through, as in the contract.
 Fulfilment = Literal["orchestrated", "choreographed"]
@@ -105,14 +110,37 @@ def complete_method(incomplete: str) -> list[str]:
     """The methods of the shop's contracts that a word may become, for the shell."""
     import shop  # only what completes a word waits for all contracts
 
-    return [
-        name
-        for module in pkgutil.walk_packages(shop.__path__, "shop.")
+    return [name for name in _methods(shop) if name.startswith(incomplete)]
+
+
+def find_method(wanted: str) -> "MethodDescriptor":
+    """A method of a contract of the shop or of its operators, by its full name or the end of one.
+
+    Raises:
+        typer.BadParameter: there is none, or several.
+    """
+    import accord.ops
+    import shop
+
+    every = {**_methods(shop), **_methods(accord.ops)}
+    found = [name for name in every if f".{name}".endswith((f".{wanted}", f"/{wanted}"))]
+    if len(found) != 1:
+        near = found or get_close_matches(wanted, every, 3, 0.5)
+        raise typer.BadParameter(
+            f"{wanted!r} is {'several methods' if found else 'no method'} of the contracts"
+            + (f"; there is {', '.join(near)}" if near else "")
+        )
+    return every[found[0]]
+
+
+def _methods(package: ModuleType) -> dict[str, "MethodDescriptor"]:
+    return {
+        f"{service.full_name}/{method.name}": method
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
         if module.name.endswith("_pb2")
         for service in import_module(module.name).DESCRIPTOR.services_by_name.values()
         for method in service.methods
-        if (name := f"{service.full_name}/{method.name}").startswith(incomplete)
-    ]
+    }
 
 
 HomeOption = Annotated[

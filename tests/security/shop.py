@@ -28,11 +28,14 @@ class SecureShop:
         until_sync(lambda: "Ctrl-C stops" in self.mesh.output.read_text(), "the hints")
         return self.mesh.output.read_text()
 
-    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """A command of `shopctl`, to its end."""
         return subprocess.run(
             [*SHOPCTL, *words],
             env={**inherited(), "MESH_HOME": str(self.home), **environment},
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=60,
@@ -53,8 +56,8 @@ class SecureShop:
         self.say("product", "put", "tea", "--price", "4.50", "--stock", "100")
         place = ("order", "place", "--customer", customer, "--item", "tea:2", "--watch", "--json")
         lines = self.say(*place, *options).splitlines()
-        last: dict[str, Any] = json.loads(lines[-1])
-        return last
+        placed: dict[str, Any] = json.loads(lines[0])
+        return {**placed.get("order", placed), **json.loads(lines[-1])}
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import re
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -15,12 +14,6 @@ from services import topology
 from shopctl.errors import ExitCode
 from tests.security.shop import SecureShop, secure_shop
 from tests.support.ports import free_offset
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureShop]:
-    with secure_shop(tmp_path_factory.mktemp("secure") / "home") as shop:
-        yield shop
 
 
 @pytest.mark.parametrize("how", ["orchestrated", "choreographed"])
