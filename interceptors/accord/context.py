@@ -8,7 +8,7 @@ import contextvars
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from random import getrandbits
 from time import monotonic
@@ -28,6 +28,8 @@ ANONYMOUS: Final = "anonymous"
 
 PRIORITY_KEY: Final = "accord-priority"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
+USER_KEY: Final = "accord-user"
+"""The token of the end user for whom a call is made; see `accord.identity.users`."""
 CACHE_TTL_KEY: Final = "accord-cache-ttl"
 """Trailer: whole seconds for which this one answer may be kept, if less than the contract's."""
 RESERVED_PREFIX: Final = "accord-"
@@ -44,6 +46,19 @@ class Idempotency:
 
     scope: Scope
     fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """The end user for whom a call is made, verified; never who calls: that is the principal."""
+
+    id: str
+    """Such as the id of a customer."""
+    roles: frozenset[str]
+    issuer: str
+    """SPIFFE id of who says so."""
+    token: str = field(repr=False)
+    """As it travels on."""
 
 
 @dataclass(slots=True)
@@ -65,6 +80,8 @@ class CallContext:
     """Which attempt of its caller this is, from 0. A tier below a retry makes one attempt only."""
     seen: Token | None = None
     """What its caller has seen, and so must be shown, or a later state of it."""
+    user: User | None = None
+    """For whom it is made; None: for nobody but its caller, or nobody can tell."""
     _trace: tuple[int, int] | None = None
 
     def trace(self) -> tuple[int, int]:
@@ -76,6 +93,11 @@ class CallContext:
             # "or 1": an id of zero is invalid, however unlikely it is.
             self._trace = (getrandbits(128) or 1, getrandbits(64) or 1)
         return self._trace
+
+    @property
+    def actor(self) -> str:
+        """Who acts: the principal, and the user that it acts for: "spiffe://x/edge for 17"."""
+        return self.principal if self.user is None else f"{self.principal} for {self.user.id}"
 
     @property
     def method(self) -> str:
@@ -121,12 +143,12 @@ def carry(fn: Callable[P, T]) -> Callable[P, T]:
 def detach() -> Iterator[None]:
     """Work started inside outlives the request: it inherits no deadline and no idempotency key.
 
-    It is nobody's attempt either: its own calls may be retried.
+    It is nobody's attempt either: its own calls may be retried. Nor is it the user's any more.
     """
     call = _current.get()
     if call is not None:
         call.trace()  # goes with it
-        call = replace(call, deadline=None, idempotency=None, attempt=0)
+        call = replace(call, deadline=None, idempotency=None, attempt=0, user=None)
     with _entered(call, None):
         yield
 
@@ -204,11 +226,14 @@ def read_priority(value: str | bytes) -> Priority | None:
     return Priority.__members__.get(value) if isinstance(value, str) else None
 
 
-def outgoing(call: CallContext | None) -> Iterable[tuple[str, str]]:
-    """What travels from the call being handled to the calls it makes, trace excluded."""
+def outgoing(call: CallContext | None, user: User | None = None) -> Iterable[tuple[str, str]]:
+    """What travels from the call being handled to the calls it makes, trace excluded.
+
+    `user`: for whom they are made, if their caller has not said so by itself.
+    """
     if call is None:
         return ()
-    depth = str(nested(call.depth))
-    if call.priority is Priority.DEFAULT:
-        return ((DEPTH_KEY, depth),)
-    return ((DEPTH_KEY, depth), (PRIORITY_KEY, call.priority.name))
+    found: tuple[tuple[str, str], ...] = ((DEPTH_KEY, str(nested(call.depth))),)
+    if call.priority is not Priority.DEFAULT:
+        found = (*found, (PRIORITY_KEY, call.priority.name))
+    return found if user is None else (*found, (USER_KEY, user.token))

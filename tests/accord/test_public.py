@@ -40,6 +40,7 @@ PUBLIC: Final = {
         " Resource ResourceExhausted ServiceError Translate Unauthenticated Unavailable failure_of"
     ),
     "accord.identity": "Bundle Identity IdentityError",
+    "accord.identity.users": "ISSUERS LEEWAY MAX_LIFE USER_KEY User UserTokens issue",
     "accord.interfaces": (
         "FieldViolation IdempotencyStore StoredAnswer SyncIdempotencyStore Validator"
     ),

@@ -85,6 +85,15 @@ from accord.contract.live_overrides import (
 from accord.contract.names import described, meant, method_name
 from accord.errors import CODES, DETAILS_KEY, Translate
 from accord.identity import Bundle, Identity, IdentityError
+from accord.identity.users import (
+    ISSUERS,
+    LEEWAY,
+    MAX_LIFE,
+    USER_KEY,
+    User,
+    UserTokens,
+    issue,
+)
 from accord.policies.breaker import BreakerPolicy
 from accord.policies.budget import BudgetPolicy
 from accord.policies.cache import CachePolicy
@@ -298,6 +307,13 @@ def certified(folder: Path) -> tuple[grpc.ServerCredentials, Bundle]:
     except IdentityError as error:
         raise SystemExit(str(error)) from None
     return identity.server_credentials(), identity.bundle
+
+
+def user(identity: Identity, token: str) -> tuple[User, tuple[str, str]]:
+    """For whom a call is made, and for whom the next one is."""
+    tokens = UserTokens(identity, issuers=[*ISSUERS, "kiosk"])
+    own = issue(identity.bundle, "17", ["customer"], life=MAX_LIFE - LEEWAY)
+    return tokens.read(token), (USER_KEY, own)
 
 
 async def live(found: Mesh) -> None:

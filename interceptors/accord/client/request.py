@@ -45,6 +45,9 @@ from accord.telemetry.propagation import TRACEPARENT
 MAX_ATTEMPTS_KEY: Final = "accord-max-attempts"
 """Metadata that a caller sets to make fewer attempts than the contract allows; it stays here."""
 
+_TRAVELS: Final = (CONSISTENCY_KEY, context.USER_KEY)
+"""Metadata of the library's that a caller may set."""
+
 _DIGITS: Final = 19
 """Those of the largest int64; what is longer counts as absent."""
 
@@ -136,7 +139,8 @@ class Outgoing(Generic[Req, Res, E]):
         if policy.resume is not None and request is not None:
             token = int(getattr(request, policy.resume.request_field))
         if handled is not None:
-            metadata = (*metadata, *context.outgoing(handled))
+            acts_for = None if context.USER_KEY in self._options else handled.user
+            metadata = (*metadata, *context.outgoing(handled, acts_for))
             declared = handled.policy.calls.get(policy.method)
             inherits, inherited_attempt = handled.deadline, handled.attempt
         elif (left := context.scope_left()) is not None:
@@ -275,12 +279,11 @@ class Outgoing(Generic[Req, Res, E]):
         """A copy of the kept answer to a request; None: it must be asked."""
         if not self.call.state.caches or not isinstance(request, Message | bytes):
             return None
-        handled = context.current()
         asked = read_token(self._options.get(CONSISTENCY_KEY))
-        principal = "" if handled is None else handled.principal
+        reader = _reader(context.current(), self._options.get(context.USER_KEY))
         with self.call.env.lock:
             self._kept = KeptAnswers(self.call.state)
-            kept = self._kept.lookup(request, principal, asked)
+            kept = self._kept.lookup(request, reader, asked)
         if kept is None:
             if self._kept.seen is not None and CONSISTENCY_KEY not in self._options:
                 self._metadata = (*self._metadata, (CONSISTENCY_KEY, str(self._kept.seen)))
@@ -320,6 +323,16 @@ class Outgoing(Generic[Req, Res, E]):
         return cast("Res | None", answer)
 
 
+def _reader(handled: context.CallContext | None, token: str | bytes | None) -> str:
+    """For whom an answer is kept: what one user may read is nobody else's."""
+    if token is not None:
+        return str(token)
+    if handled is None:
+        return ""
+    user = handled.user
+    return handled.principal if user is None else f"{handled.actor} {sorted(user.roles)}"
+
+
 def _sorted(given: Metadata) -> tuple[Pairs, Mapping[str, str | bytes], bool]:
     """A caller's metadata: what travels, what is for the library, whether a trace is in it."""
     metadata: list[Pair] = []
@@ -334,7 +347,7 @@ def _sorted(given: Metadata) -> tuple[Pairs, Mapping[str, str | bytes], bool]:
             options[name] = value
         elif name.startswith(context.RESERVED_PREFIX) and name != FAULT_KEY:
             options[name] = value
-            if name != CONSISTENCY_KEY:
+            if name not in _TRAVELS:
                 continue
         metadata.append((key, value))
     return tuple(metadata), options, traced

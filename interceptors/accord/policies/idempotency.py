@@ -24,6 +24,7 @@ class Scope:
     """Identity of a call: nobody can collide with another principal's or method's keys."""
 
     principal: str
+    """Who acts, see `accord.CallContext.actor`: an edge calls for many users."""
     method: str
     key: str
 

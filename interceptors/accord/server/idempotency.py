@@ -46,7 +46,7 @@ def identify(
     if problem is not None:
         raise _bad_key(problem, "IDEMPOTENCY_KEY_INVALID")
     seen = b"" if request is None else fingerprint(call.method, request)
-    return Idempotency(Scope(call.principal, call.method, key), seen)
+    return Idempotency(Scope(call.actor, call.method, key), seen)
 
 
 def _bad_key(problem: str, reason: str) -> InvalidArgument:

@@ -30,6 +30,7 @@ READ: Final = HEADERS | {
     context.PRIORITY_KEY,
     context.IDEMPOTENCY_KEY,
     CONSISTENCY_KEY,
+    context.USER_KEY,
 }
 """The metadata that the library reads. Of several values under one key the last one counts."""
 
@@ -50,6 +51,8 @@ class Settings:
     and acts on nobody. One that has an identity is checked by a list in any case."""
     identity: "Identity | None" = None
     """Whose trust domains and deny list its callers are checked by."""
+    users: Callable[[str | bytes], context.User] | None = None
+    """Reads the token of an end user, or raises Unauthenticated; None: nobody looks at it."""
 
 
 @dataclass(slots=True)

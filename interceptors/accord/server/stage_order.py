@@ -1,7 +1,7 @@
 """The stages of a method: what a call passes on its way to a handler, and back.
 
     arrive    metadata, trace -> the current call
-    check     deadline -> authorisation -> depth -> rate limit
+    check     deadline -> authorisation -> depth -> rate limit -> end user
               (the driver reads the one request: who never sends it must not hold a place)
     enter     concurrency limit
               (the driver waits for a place, if the call has to)
@@ -169,6 +169,9 @@ class Stages(Generic[Req, Res]):
             # The one who asked has gone: work that is late already is not begun.
             raise errors.DeadlineExceeded(message="the deadline had passed when the call arrived")
         self.admission.check(call, incoming.caller)
+        token = incoming.headers.get(context.USER_KEY)
+        if token is not None and self._settings.users is not None:
+            call.user = self._settings.users(token)
 
     def enter(
         self,
