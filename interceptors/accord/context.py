@@ -154,6 +154,14 @@ def detach() -> Iterator[None]:
 
 
 @contextmanager
+def without_user() -> Iterator[None]:
+    """What is done inside is nobody's but this process's: no token of an end user travels on."""
+    call = _current.get()
+    with _entered(None if call is None else replace(call, user=None), _ends.get()):
+        yield
+
+
+@contextmanager
 def deadline(seconds: float) -> Iterator[None]:
     """Calls made inside, and those that they make, end `seconds` from now at the latest.
 

@@ -69,6 +69,7 @@ MIGRATIONS: Final = [
     *position.LATER_MIGRATIONS,
     *command_sender.MIGRATIONS,
     *span_store.MIGRATIONS,
+    *outbox.LATER_MIGRATIONS,
 ]
 
 GRACE: Final = 5.0

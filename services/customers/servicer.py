@@ -6,6 +6,7 @@ from typing import Final
 
 from accord.errors import AlreadyExists, NotFound, Resource
 from accord_runtime.database import Database, Tx
+from accord_runtime.grpc import owner
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.ids import uuid7
 from accord_runtime.grpc.types import Context
@@ -45,8 +46,10 @@ class Customers(CustomerServiceServicer):
         self, request: pb.GetCustomerRequest, context: Context
     ) -> pb.GetCustomerResponse:
         customer = await self._database.look_up(lambda tx: store.find(tx, request.customer_id))
+        what = Resource("customer", request.customer_id)
         if customer is None:
-            raise NotFound(resource=Resource("customer", request.customer_id))
+            raise NotFound(resource=what)
+        owner.check(customer.customer_id, what)
         return pb.GetCustomerResponse(customer=customer)
 
     async def ListCustomers(
@@ -55,6 +58,8 @@ class Customers(CustomerServiceServicer):
         last = request.after_number
         while page := await self._database.read(partial(store.page, after=last, most=PAGE)):
             for last, customer in page:
+                if not owner.may_touch(customer.customer_id):
+                    continue
                 yield pb.ListCustomersResponse(number=last, customer=customer)
 
 

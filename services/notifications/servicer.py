@@ -9,6 +9,7 @@ from accord.errors import InvalidArgument, NotFound, Resource
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.audit import reading
 from accord_runtime.events.inbox import EventHandler, Received
+from accord_runtime.grpc import owner
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context, unix_seconds
 from accord_runtime.service import Runtime, Service
@@ -40,7 +41,7 @@ class Notifications(NotificationServiceServicer):
         self, request: pb.GetNotificationRequest, context: Context
     ) -> pb.GetNotificationResponse:
         found = await self._database.look_up(lambda tx: store.find(tx, request.notification_id))
-        if found is None:
+        if found is None or owner.only() is not None:  # whose it is, only orders know
             raise NotFound(resource=Resource("notification", request.notification_id))
         return pb.GetNotificationResponse(notification=found)
 
@@ -63,6 +64,8 @@ class Notifications(NotificationServiceServicer):
     async def ListNotifications(
         self, request: pb.ListNotificationsRequest, context: Context
     ) -> pb.ListNotificationsResponse:
+        if owner.only() is not None:
+            return pb.ListNotificationsResponse()
         asked = Page(request, order_id=request.order_id)
         page, token = await self._database.read(lambda tx: store.page(tx, asked, request.order_id))
         return pb.ListNotificationsResponse(notifications=page, next_page_token=token)

@@ -27,7 +27,7 @@ MAX_REFUSALS: Final = 100
 
 def cancel(tx: Tx, outbox: Outbox, sagas: Sagas, order_id: str, reason: str) -> Order:
     """Begin to undo an order. Raises a refusal when it is too late."""
-    order = store.get(tx, order_id, lock=True)
+    order = store.get_own(tx, order_id, lock=True)
     store.happened(tx, outbox, order, domain.cancel(order, reason))
     sagas.cancel(tx, order_id)
     return order
@@ -96,7 +96,7 @@ class BulkUpdates:
             if request.WhichOneof("update") == "cancel_reason":
                 cancel(tx, self._outbox, self._sagas, request.order_id, request.cancel_reason)
             else:
-                order = store.get(tx, request.order_id, lock=True)
+                order = store.get_own(tx, request.order_id, lock=True)
                 store.happened(tx, self._outbox, order, domain.note(order, request.add_note))
         except ServiceError as error:
             refusal = Refusal(

@@ -13,7 +13,7 @@ from accord.errors import FailedPrecondition, ServiceError, Unavailable, failure
 from accord_runtime import saga
 from accord_runtime.database import Tx
 from accord_runtime.events.record import RecordReader
-from accord_runtime.grpc import idempotency
+from accord_runtime.grpc import idempotency, owner
 from accord_runtime.grpc.consistency import caught_up
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.ids import uuid7
@@ -96,6 +96,8 @@ class OrderServicer(OrderServiceServicer):
     async def GetOrder(self, request: pb.GetOrderRequest, context: Trailed) -> pb.GetOrderResponse:
         def read(tx: Tx) -> pb.Order:
             at = request.WhichOneof("at")
+            if owner.only() is not None:
+                store.get_own(tx, request.order_id)  # whose it is, before anything is said of it
             if at == "at_sequence":
                 return store.as_of(tx, request.order_id, sequence=request.at_sequence)
             if at == "at_time":
@@ -120,6 +122,8 @@ class OrderServicer(OrderServiceServicer):
     async def SubmitOrder(
         self, request: pb.SubmitOrderRequest, context: Context
     ) -> pb.SubmitOrderResponse:
+        if not owner.may_touch(request.order.customer_id):
+            raise _unknown(request.order.customer_id)
         return await self._intake.submit(request.order)
 
     async def GetPaymentInstruction(
@@ -131,9 +135,12 @@ class OrderServicer(OrderServiceServicer):
     async def ListOrders(
         self, request: pb.ListOrdersRequest, context: Context
     ) -> pb.ListOrdersResponse:
-        asked = Page(request, customer_id=request.customer_id, status=str(request.status))
+        customer_id = request.customer_id or owner.only() or ""
+        if not owner.may_touch(customer_id):
+            return pb.ListOrdersResponse()
+        asked = Page(request, customer_id=customer_id, status=str(request.status))
         page, token = await self._database.read(
-            lambda tx: store.page(tx, asked, customer_id=request.customer_id, status=request.status)
+            lambda tx: store.page(tx, asked, customer_id=customer_id, status=request.status)
         )
         return pb.ListOrdersResponse(orders=page, next_page_token=token)
 
@@ -177,18 +184,21 @@ class OrderServicer(OrderServiceServicer):
                 yield response
 
     async def _known(self, customer_id: str) -> None:
-        """Look the customer up; an unknown one is a refusal, and recorded as the answer."""
+        """Look the customer up; an unknown one is a refusal, and recorded as the answer.
+
+        Whoever is not the user for whom the call is made is unknown, too.
+        """
+
+        def refuse(tx: Tx) -> pb.CreateOrderResponse:
+            raise _unknown(customer_id) from None
+
+        if not owner.may_touch(customer_id):
+            await commit(self._database, refuse)
         try:
             await self._customers.GetCustomer(GetCustomerRequest(customer_id=customer_id))
         except grpc.RpcError as error:
             if ServiceError.from_rpc(error).reason != "NOT_FOUND":
                 raise
-
-            def refuse(tx: Tx) -> pb.CreateOrderResponse:
-                raise FailedPrecondition(
-                    "UNKNOWN_CUSTOMER", f"customer {customer_id!r} does not exist"
-                ) from None
-
             await commit(self._database, refuse)
 
     async def _known_without_asking(
@@ -218,6 +228,10 @@ class OrderServicer(OrderServiceServicer):
         """The order as it was when its first outcome was known; None until then."""
         raw = await self._database.look_up(lambda tx: idempotency.settled(tx, order_id))
         return None if raw is None else pb.CreateOrderResponse.FromString(raw)
+
+
+def _unknown(customer_id: str) -> FailedPrecondition:
+    return FailedPrecondition("UNKNOWN_CUSTOMER", f"customer {customer_id!r} does not exist")
 
 
 def _named(order_id: str) -> str:

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from accord.errors import NotFound, OutOfRange, Resource
 from accord_runtime.database import Row, Tx
 from accord_runtime.events.outbox import Event, Outbox, event_time, of_key
+from accord_runtime.grpc import owner
 from accord_runtime.grpc.page_tokens import Page
 from services.orders import domain
 from shop.orders.v1.events_pb2 import OrderPlaced
@@ -97,6 +98,13 @@ def get(tx: Tx, order_id: str, *, lock: bool = False) -> Order:
     if row is None:
         raise NotFound(resource=Resource("shop.orders.v1.Order", order_id))
     return Order.FromString(row["folded"])
+
+
+def get_own(tx: Tx, order_id: str, *, lock: bool = False) -> Order:
+    """As `get`, of which other users than its customer are told that there is none."""
+    order = get(tx, order_id, lock=lock)
+    owner.check(order.customer_id, Resource("shop.orders.v1.Order", order_id))
+    return order
 
 
 def sequence(tx: Tx, order_id: str) -> int:

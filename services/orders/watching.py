@@ -47,7 +47,7 @@ class Follower:
             NotFound: there is no such order.
             OutOfRange: `sequence` lies in the future of the order (SEQUENCE_IN_FUTURE).
         """
-        head = store.get(tx, self.order_id).sequence
+        head = store.get_own(tx, self.order_id).sequence
         if self.sequence > head:
             raise OutOfRange(
                 "SEQUENCE_IN_FUTURE",

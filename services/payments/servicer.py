@@ -14,7 +14,7 @@ from accord.errors import InvalidArgument, NotFound, Resource, ServiceError, Una
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.record import RecordReader
-from accord_runtime.grpc import idempotency
+from accord_runtime.grpc import idempotency, owner
 from accord_runtime.grpc.types import Context
 from accord_runtime.saga.orchestrator import DELAYS
 from accord_runtime.service import Runtime, Service
@@ -123,7 +123,7 @@ class Payments(PaymentServiceServicer):
         self, request: pb.GetPaymentRequest, context: Context
     ) -> pb.GetPaymentResponse:
         payment = await self._database.look_up(lambda tx: store.find(tx, request.order_id))
-        if payment is None:
+        if payment is None or owner.only() is not None:  # whose it is, only orders know
             raise NotFound(resource=Resource("payment", request.order_id))
         return pb.GetPaymentResponse(payment=payment)
 

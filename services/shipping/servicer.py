@@ -12,7 +12,7 @@ from accord.errors import Aborted, FailedPrecondition, NotFound, Resource, Servi
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.record import RecordReader
-from accord_runtime.grpc import idempotency
+from accord_runtime.grpc import idempotency, owner
 from accord_runtime.grpc.types import Context
 from accord_runtime.service import Runtime, Service
 from accord_runtime.work.executor import Executor
@@ -106,7 +106,7 @@ class Shipping(ShippingServiceServicer):
         self, request: pb.GetShipmentRequest, context: Context
     ) -> pb.GetShipmentResponse:
         shipment = await self._database.look_up(lambda tx: store.find(tx, request.order_id))
-        if shipment is None:
+        if shipment is None or owner.only() is not None:  # whose it is, only orders know
             raise NotFound(resource=Resource("shipment", request.order_id))
         return pb.GetShipmentResponse(shipment=shipment)
 

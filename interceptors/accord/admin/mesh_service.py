@@ -181,7 +181,7 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
             raise errors.InvalidArgument(("lasting", "must lie between 1 ms and 1 h"))
         if policy.delay_percent > 0 or policy.abort_percent > 0:
             call = current()
-            principal = "" if call is None else call.principal
+            principal = "" if call is None else call.actor
             self._control.faults.inject(method, policy, lasting, principal, request.reason)
         else:
             self._control.faults.clear(method)

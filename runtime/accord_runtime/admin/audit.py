@@ -41,7 +41,7 @@ def record(tx: Tx, done: Intervention) -> None:
         {
             "id": uuid7(),
             "at": time.time(),
-            "principal": call.principal,
+            "principal": call.actor,
             "method": call.method.removeprefix("/"),
             **asdict(done),
         },

@@ -23,7 +23,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from accord import event_policy, trace_headers
+from accord import current, event_policy, trace_headers
+from accord.context import ANONYMOUS
 from accord_runtime.database import Conflict, Row, Tx
 from accord_runtime.events.versions import TooNew, Upcasters
 from accord_runtime.grpc.ids import uuid7
@@ -50,6 +51,8 @@ MIGRATIONS: Final = [
     "CREATE INDEX events_next ON events (key, sequence) WHERE position IS NULL",
 ]
 
+LATER_MIGRATIONS: Final = ["ALTER TABLE events ADD COLUMN actor TEXT NOT NULL DEFAULT ''"]
+"""Those that came after other tables of the runtime."""
 
 MAX_BYTES: Final = 1_000_000
 """Bytes of an event: with its headers below the 1 MiB that a broker takes by default."""
@@ -74,6 +77,8 @@ class Event:
     trace: str
     """Trace context of the transaction's cause, as JSON headers."""
     occurred_at: float
+    actor: str = ""
+    """Who had it happen, "spiffe://x/edge for 17"; empty: nobody who was identified, or a saga."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -175,6 +180,7 @@ class Outbox:
             causation_id=causation_id,
             trace=json.dumps(trace_headers()),
             occurred_at=self._clock(),
+            actor=_actor(),
         )
         tx.insert("events", asdict(written))
         tx.after_commit(self._publish)
@@ -189,6 +195,11 @@ class Outbox:
         fields = [[getattr(each, name) for name in same] for each in (*known, event)]
         if fields[-1] not in fields[:-1]:
             self.append(tx, event)
+
+
+def _actor() -> str:
+    call = current()
+    return "" if call is None or call.principal == ANONYMOUS else call.actor
 
 
 @cache

@@ -310,6 +310,7 @@ def headers(service: str, event: Event) -> dict[str, str]:
         "ce-sequence": str(event.sequence),
         "ce-time": datetime.fromtimestamp(event.occurred_at, UTC).isoformat(),
         "ce-causationid": event.causation_id or "-",
+        **({"ce-actor": event.actor} if event.actor else {}),
         **event.headers,
     }
 

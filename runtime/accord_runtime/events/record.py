@@ -10,6 +10,7 @@ from accord.errors import OutOfRange
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.notifier import RECORD, Notifier
 from accord_runtime.events.outbox import Event, after_position, committed, event_time, head
+from accord_runtime.grpc import owner
 
 BATCH: Final = 200
 """Events read at once."""
@@ -38,9 +39,13 @@ class RecordReader:
     async def read(self, asked: Asked, response: Callable[..., R]) -> AsyncGenerator[R, None]:
         """The events beyond a position, as responses with a `position` and an `event`.
 
+        None for a user who has something of their own: events are of all.
+
         Raises:
             OutOfRange: the position lies beyond the last event (POSITION_IN_FUTURE).
         """
+        if owner.only() is not None:
+            return
         types, position = list(asked.types), asked.after_position
         with self._notifier.watching(RECORD) as watch:
             last = await self._database.read(committed)

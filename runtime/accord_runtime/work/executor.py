@@ -27,6 +27,7 @@ from functools import partial
 from typing import Final
 
 from accord import use_trace
+from accord.context import without_user
 from accord_runtime.database import (
     Database,
     DatabaseCorrupt,
@@ -191,14 +192,15 @@ class Executor:
             self._database.notify(WORK)
 
     async def run(self, work: Work) -> None:
-        """Do held work in the caller's own context (deadline, trace).
+        """Do held work in the caller's own context (deadline, trace), but for nobody's sake.
 
         Goes on to its end even when the caller is cancelled.
 
         Raises:
             Exception: whatever the handler raised; the work will be tried again.
         """
-        task = asyncio.create_task(self._attempt(self._queues[work.queue], work, held=True))
+        with without_user():
+            task = asyncio.create_task(self._attempt(self._queues[work.queue], work, held=True))
         self._keep(task)
         await asyncio.shield(task)
 

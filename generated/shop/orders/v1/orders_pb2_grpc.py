@@ -121,8 +121,9 @@ class OrderServiceServicer:
         exists when its turn has come, within 24 hours; until then other RPCs answer
         NOT_FOUND. One that cannot be processed waits for the operator.
 
-        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was
-        recorded, repeat the call after the delay that it names).
+        Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (UNKNOWN_CUSTOMER: it is not
+        the user for whom the call is made); RESOURCE_EXHAUSTED (QUEUE_FULL: nothing
+        was recorded, repeat the call after the delay that it names).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,8 +41,9 @@ class OrderServiceStub:
     exists when its turn has come, within 24 hours; until then other RPCs answer
     NOT_FOUND. One that cannot be processed waits for the operator.
 
-    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was
-    recorded, repeat the call after the delay that it names).
+    Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (UNKNOWN_CUSTOMER: it is not
+    the user for whom the call is made); RESOURCE_EXHAUSTED (QUEUE_FULL: nothing
+    was recorded, repeat the call after the delay that it names).
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.GetOrderRequest, _orders_pb2.GetOrderResponse]
     """Returns an order. Callers may keep the answer for 30 s.
@@ -142,8 +143,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         exists when its turn has come, within 24 hours; until then other RPCs answer
         NOT_FOUND. One that cannot be processed waits for the operator.
 
-        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was
-        recorded, repeat the call after the delay that it names).
+        Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (UNKNOWN_CUSTOMER: it is not
+        the user for whom the call is made); RESOURCE_EXHAUSTED (QUEUE_FULL: nothing
+        was recorded, repeat the call after the delay that it names).
         """
 
     @_abc_1.abstractmethod
