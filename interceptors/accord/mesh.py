@@ -117,8 +117,8 @@ class Mesh:
     channels have by themselves (see `accord.client.service_config`). `message_sizes` has its
     servers record the sizes of messages beside durations (see `accord.telemetry.metrics`).
     `identity` is who this process is: its servers know callers of its trust domains only, and none
-    that it has revoked (see docs/identity.md). `clock`
-    is monotonic, `random` uniform over [0, 1).
+    that it has revoked (see docs/identity.md), and verify for whom they call (see
+    `accord.identity.users`). `clock` is monotonic, `random` uniform over [0, 1).
 
     Raises:
         ServiceConfigError: `service_config` is one that gRPC would fail every call with.
@@ -172,8 +172,13 @@ class Mesh:
         self.identity = identity
         self._watched = watch(self._methods, self.control, identity, sizes=message_sizes)
         self._client = ClientSettings(env, on_resume)
+        users = None
+        if identity is not None:
+            from accord.identity.users import UserTokens  # late: only the extra has what it needs
+
+            users = UserTokens(identity).read
         self._settings = Settings(
-            name, clock, self.control, validator, idempotency, translate, authorize, identity
+            name, clock, self.control, validator, idempotency, translate, authorize, identity, users
         )
         self._channel_defaults = _merged(_CHANNEL_OPTIONS, channel_options)
         if not isinstance(health_checks, Mapping):

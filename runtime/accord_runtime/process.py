@@ -136,6 +136,7 @@ async def running(
             idempotency=SqlIdempotencyStore(database),
             translate=_translate,
             identity=identity,
+            authorize=identity is not None,
         )
         stack.push_async_callback(mesh.close)
         runtime = Runtime(
