@@ -34,6 +34,9 @@ BROKER_PORT: Final = 4222
 SMTP_PORT: Final = 9061
 """Mail server inside the sandbox process."""
 
+HEALTH_DISTANCE: Final = 1000
+"""Health of a service is served without certificates this far above its gRPC port."""
+
 METRICS_DISTANCE: Final = 2000
 """`/metrics` of a service is served this far above its gRPC port."""
 
@@ -72,6 +75,7 @@ def addresses(offset: int = 0) -> Addresses:
         services={name: address(name, offset) for name in SERVICES},
         broker=address(BROKER, offset),
         mail=f"{HOST}:{smtp_port(offset)}",
+        health_distance=HEALTH_DISTANCE,
         metrics_distance=METRICS_DISTANCE,
     )
 

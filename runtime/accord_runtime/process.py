@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import grpc
 from grpc_channelz.v1 import channelz
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 import accord
 from accord.admin.mesh_service import CONTRACT, serve
@@ -83,6 +84,12 @@ CHANNEL_OPTIONS: Final = (
 )
 """Of the channels to the other services."""
 
+PROBES: Final = 100
+"""Calls at once on the port for health, which everybody may call who reaches it."""
+
+_ALONE: Final = (("grpc.so_reuseport", 0),)
+"""Two processes on one port would share its calls in silence."""
+
 PATIENCE: Final = 3.0
 """Seconds that background work is given to end. With `GRACE`, `accord`'s lame duck and what is left
 to export (`telemetry.setup.CLOSING`) below the 10 s after which a supervisor kills a process."""
@@ -143,8 +150,7 @@ async def running(
             settings=settings,
             mesh=mesh,
             database=database,
-            # Two processes on one port would share its calls in silence.
-            server=(server := mesh.server(options=[("grpc.so_reuseport", 0)])),
+            server=(server := mesh.server(options=_ALONE)),
             executor=executor,
             outbox=Outbox(publishing.wake, notifier.changed, service=service.name),
             notifier=notifier,
@@ -180,16 +186,12 @@ async def running(
         )
         _introspection(runtime.server, contracts)
         validation.warm(contracts)
-        try:
-            if identity is None:
-                runtime.server.add_insecure_port(settings.address)
-            else:
-                runtime.server.add_secure_port(settings.address, identity.server_credentials())
-        except RuntimeError as error:
-            port = settings.address.rpartition(":")[2]
-            by = port.isdecimal() and holder(int(port))
-            why = f", which is held by {by}" if by else "; is it in use?"
-            raise OSError(f"cannot listen on {settings.address}{why}") from error
+        credentials = None if identity is None else identity.server_credentials()
+        _listen(server, settings.address, credentials)
+        probed = mesh.server(options=_ALONE, maximum_concurrent_rpcs=PROBES)
+        if settings.health_address:
+            add_HealthServicer_to_server(server.health, probed)
+            _listen(probed, settings.health_address)
 
         background = _Tasks(runtime.failed)
         stack.push_async_callback(background.stop)
@@ -215,6 +217,9 @@ async def running(
             await _serve_metrics(runtime.telemetry.scrape, settings, stack)
         await runtime.server.start()
         background.start("database", watch.watch_database)
+        if settings.health_address:
+            await probed.start()
+            stack.push_async_callback(probed.stop)
         stack.push_async_callback(runtime.server.stop, GRACE)
         yield runtime
 
@@ -229,6 +234,21 @@ def _translate(error: Exception) -> accord.ServiceError | None:
     if isinstance(error, TooNew):
         return accord.FailedPrecondition("EVENT_TOO_NEW", str(error))
     return None
+
+
+def _listen(
+    server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None
+) -> None:
+    try:
+        if credentials is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        port = address.rpartition(":")[2]
+        by = port.isdecimal() and holder(int(port))
+        why = f", which is held by {by}" if by else "; is it in use?"
+        raise OSError(f"cannot listen on {address}{why}") from error
 
 
 def _introspection(server: grpc.aio.Server, contracts: Sequence[str]) -> None:

@@ -22,6 +22,8 @@ class Addresses:
     broker: str = "127.0.0.1:4222"
     mail: str = ""
     """The mail server, if services of the mesh send mails."""
+    health_distance: int = 1000
+    """How far above it its health is served without certificates, if it has one itself."""
     metrics_distance: int = 2000
     """How far above a service's own port its `/metrics` are served."""
 
@@ -87,6 +89,8 @@ class Settings:
     """Whether outsiders may have HTTP without TLS called, too (`OUTBOUND_HTTP=1`)."""
     listen: str = ""
     """`host:port` to listen on; empty for the usual (`MESH_LISTEN`)."""
+    health: str = ""
+    """`host:port` for health without certificates; empty for the usual (`MESH_HEALTH`)."""
     identity: Path | None = None
     """Folder of its certificate, key and roots; None: without TLS (`MESH_IDENTITY`, or
     `<home>/certs/<name>`; `MESH_INSECURE=1`)."""
@@ -159,6 +163,7 @@ class Settings:
             outbound_networks=networks,
             outbound_http=environment.get("OUTBOUND_HTTP", "") == "1",
             listen=listen,
+            health=environment.get("MESH_HEALTH", ""),
             identity=_identity(environment, home / "certs" / name, listen or usual.services[name]),
         )
 
@@ -171,6 +176,14 @@ class Settings:
     def address(self) -> str:
         """`host:port` on which the service listens."""
         return self.listen or self.addresses.services[self.name]
+
+    @property
+    def health_address(self) -> str:
+        """`host:port` of its health without certificates; empty: all its calls go without."""
+        host, _, port = self.address.rpartition(":")
+        host = host if is_loopback(self.address) else "127.0.0.1"
+        usual = f"{host}:{int(port) + self.addresses.health_distance}" if self.identity else ""
+        return self.health or usual
 
     @property
     def metrics_port(self) -> int:

@@ -154,6 +154,8 @@ def _check_names(left_out: Sequence[str]) -> None:
 def _service(name: str, offset: int, env: Mapping[str, str], home: Path | None) -> Program:
     port = topology.port(name, offset)
     ports = {"gRPC": port, METRICS: port + topology.METRICS_DISTANCE}
+    if home:
+        ports["health"] = port + topology.HEALTH_DISTANCE
     if name == "sandbox":
         ports["SMTP"] = topology.smtp_port(offset)
     return Program(

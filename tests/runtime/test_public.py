@@ -33,6 +33,7 @@ PUBLIC: Final = {
     "accord_runtime.grpc.consistency": "caught_up seen",
     "accord_runtime.grpc.idempotency": "commit key record settled",
     "accord_runtime.grpc.ids": "derived made_at uuid7",
+    "accord_runtime.grpc.owner": "STAFF check may_touch only",
     "accord_runtime.grpc.page_tokens": "Page",
     "accord_runtime.grpc.types": "Context Trailed duration timestamp unix_seconds",
     "accord_runtime.jobs": "Job Jobs Kind Progress",

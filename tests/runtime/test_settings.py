@@ -62,13 +62,14 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
     environment = {
         "MESH_HOME": str(tmp_path),
         "MESH_LISTEN": "0.0.0.0:1",
+        "MESH_HEALTH": "0.0.0.0:2",
         "DATABASE_URL": "postgresql://db/shop",
         "NATS_URL": "nats://broker:1",
         "SMTP_ADDRESS": "mail:25",
         "LOG_FORMAT": "text",
     }
     settings = settings_from("orders", topology.addresses, environment)
-    assert settings.address == "0.0.0.0:1"
+    assert (settings.address, settings.health_address) == ("0.0.0.0:1", "0.0.0.0:2")
     assert settings.database == "postgresql://db/shop"
     assert settings.broker == ["nats://broker:1"]
     assert settings.mail_server == "mail:25"

@@ -38,9 +38,10 @@ _held: deque[int] = deque()
 
 
 def free_port() -> int:
-    """A port that nothing listens on right now, nor on that for its metrics."""
+    """A port that nothing listens on right now, nor on those for its health and its metrics."""
     for port in itertools.islice(_ports, _TRIES):
-        if _free(port) and _free(port + topology.METRICS_DISTANCE):
+        above = (0, topology.HEALTH_DISTANCE, topology.METRICS_DISTANCE)
+        if all(_free(port + distance) for distance in above):
             return port
     raise AssertionError("no free port")
 
@@ -55,7 +56,8 @@ def free_offset() -> int:
     """A port offset with which every port of the shop is free, and that no other test run takes."""
     for offset in itertools.islice(_offsets, len(_slots)):
         ports = [topology.port(name, offset) for name in (topology.BROKER, *topology.SERVICES)]
-        ports += [port + topology.METRICS_DISTANCE for port in ports]
+        above = (0, topology.HEALTH_DISTANCE, topology.METRICS_DISTANCE)
+        ports = [port + distance for port in ports for distance in above]
         if _ours(offset) and all(_free(port) for port in [*ports, topology.smtp_port(offset)]):
             return offset
     raise AssertionError("no free ports")

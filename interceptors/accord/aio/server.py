@@ -1,6 +1,7 @@
 """A server that checks its contracts, tells its health and drains before it stops."""
 
 import asyncio
+from typing import Any
 
 import grpc.aio
 from grpc.aio import _server
@@ -38,6 +39,11 @@ class Server(Registration[_server.Server], grpc.aio.Server):
         if HEALTH not in self._services:
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self)
         await self._server.start()
+
+    @property
+    def health(self) -> Any:  # gRPC's stubs know its sync servicer only
+        """The servicer of its health, for another server on a port that needs no certificate."""
+        return self._health
 
     async def set_health(self, service: str, status: int) -> None:
         """As gRPC's own `HealthServicer.set`; a server that drains stays NOT_SERVING."""

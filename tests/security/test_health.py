@@ -1,0 +1,79 @@
+"""Health is for everybody, on a port of its own, and nothing else is."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from accord_runtime.process import running
+from accord_runtime.settings import Settings
+from shop.customers.v1.customers_pb2 import GetCustomerRequest
+from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
+from shopctl.certs.authority import Authority
+from tests.runtime.little_service import service as little_service
+from tests.support.mesh import settings_of
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    authority = Authority(tmp_path / "certs")
+    authority.prepare(["little"])
+    return replace(settings_of("little", tmp_path), identity=authority.folder / "little")
+
+
+async def test_probes_need_no_certificate(settings: Settings) -> None:
+    """Who has no certificate learns whether the service serves, until it ends, and no more."""
+    async with grpc.aio.insecure_channel(settings.health_address) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)  # The types know of grpc.Channel only.
+        async with running(little_service("little"), settings):
+            for contract in ("", "shop.customers.v1.CustomerService"):
+                asked = health_pb2.HealthCheckRequest(service=contract)
+                assert (await health.Check(asked, timeout=5)).status == SERVING
+            watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=20)
+            assert (await watch.read()).status == SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await CustomerServiceStub(channel).GetCustomer(GetCustomerRequest(), timeout=5)
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert (await watch.read()).status == NOT_SERVING
+
+
+async def test_what_is_without_certificates_has_it_where_it_is_asked_for(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Without an identity health stays where it was; a port for it alone can be set."""
+    plain = replace(settings, identity=None)
+    assert plain.health_address == ""
+    address = settings.health_address
+    async with (
+        running(little_service("little"), replace(plain, health=address)),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest(), timeout=5)).status == SERVING
+
+
+async def test_a_port_that_is_taken_is_said(settings: Settings) -> None:
+    """Whoever probes somebody else's port would believe what that says: it does not start."""
+    other = replace(settings, listen=settings.health_address, identity=None)
+    async with running(little_service("little"), other):
+        with pytest.raises(OSError, match=f"cannot listen on {settings.health_address}"):
+            async with running(
+                little_service("little"),
+                replace(settings, database_url="sqlite:///" + str(settings.home / "second.db")),
+            ):
+                pass
+
+
+def test_it_is_on_loopback() -> None:
+    """A service that listens everywhere is probed on loopback, unless it is told otherwise."""
+    base = settings_of("little", Path("x"))
+    secure = replace(base, identity=Path("x"))
+    assert replace(secure, listen="0.0.0.0:9051").health_address == "127.0.0.1:10051"
+    assert replace(secure, listen="127.0.0.7:9051").health_address == "127.0.0.7:10051"
