@@ -16,7 +16,7 @@ import typer
 from google.protobuf.message import Message
 
 import accord
-from accord_runtime.admin import TAKES_CALLS
+from accord_runtime.grpc.operator_contracts import TAKES_CALLS
 from services import topology
 from shopctl.certs import OPERATOR
 from shopctl.errors import CommandError, ExitCode, explain

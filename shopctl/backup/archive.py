@@ -12,7 +12,6 @@ from pathlib import Path
 from shutil import copyfileobj
 from typing import Final
 
-from accord_runtime.process import MIGRATIONS
 from shopctl.errors import CommandError, ExitCode
 from shopctl.supervisor.programs import SERVICES
 
@@ -87,6 +86,8 @@ def read(archive: Path) -> list[Copy]:
 
 def extract(archive: Path, copy: Copy, file: Path) -> None:
     """Write a copy to a file; CommandError if it is damaged, or later code has written it."""
+    from accord_runtime.process import MIGRATIONS  # with all of the runtime
+
     servicer = import_module(f"services.{copy.service}.servicer")
     ours = {"runtime": len(MIGRATIONS), copy.service: len(servicer.SERVICE.migrations)}
     for component, number in copy.migrations.items():

@@ -19,7 +19,7 @@ import accord
 from accord.errors import ServiceError
 from accord.policies.retry import Retry, RetryPolicy, Stop
 from accord.policies.types import Code
-from accord_runtime.admin import TAKES_CALLS
+from accord_runtime.grpc.operator_contracts import TAKES_CALLS
 from services import topology
 from shop.accounting.v1.accounting_pb2_grpc import AccountingServiceStub
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub

@@ -1,5 +1,7 @@
 """The command line as a whole."""
 
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -31,3 +33,15 @@ def test_version() -> None:
 def test_a_command_alone_is_the_same(name: str) -> None:
     """What is imported besides it makes no difference to a command."""
     assert usage(name, name) == usage("", name)
+
+
+def test_a_command_is_there_at_once() -> None:
+    """None of them loads what only a service needs: its runtime, the broker, validation."""
+    program = """if True:
+        import sys
+        from shopctl.main import command_line
+        command_line()
+        services = {"accord_runtime.service", "aiohttp", "nats", "protovalidate", "psycopg"}
+        print(*services & set(sys.modules))
+    """
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "\n"

@@ -5,8 +5,6 @@ HealthService, and SagaService if it has sagas. An intervention, its audit recor
 its idempotency key commit together.
 """
 
-from typing import Final
-
 from accord.ops.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from accord.ops.v1.health_pb2_grpc import add_HealthServiceServicer_to_server
 from accord.ops.v1.saga_pb2_grpc import add_SagaServiceServicer_to_server
@@ -17,25 +15,10 @@ from accord_runtime.admin.health import Health
 from accord_runtime.admin.sagas import SagaServicer
 from accord_runtime.admin.traces import TraceServicer
 from accord_runtime.admin.work import WorkServicer
+from accord_runtime.grpc.operator_contracts import CONTRACTS, SAGA_CONTRACT, TAKES_CALLS
 from accord_runtime.service import Runtime
 
 __all__ = ["CONTRACTS", "MIGRATIONS", "SAGA_CONTRACT", "TAKES_CALLS", "record", "serve"]
-
-CONTRACTS: Final = (
-    "accord.ops.v1.WorkService",
-    "accord.ops.v1.AuditService",
-    "accord.ops.v1.TraceService",
-    "accord.ops.v1.HealthService",
-)
-"""What every service serves."""
-
-TAKES_CALLS: Final = CONTRACTS[0]
-"""The name under which the health of a process is watched by its callers: it is SERVING while calls
-are taken, whatever the database does. Processes of 0.1.0 have it, too; a name that a process does
-not know would keep all calls from it."""
-
-SAGA_CONTRACT: Final = "accord.ops.v1.SagaService"
-"""What a service with sagas serves, too."""
 
 
 def serve(runtime: Runtime, health: Health) -> tuple[str, ...]:
