@@ -1,7 +1,7 @@
 """What the shop says of itself while something is wrong, and after how many seconds.
 
-Three voices, as an operator or a monitoring system hears them: the command `shopctl status --json`,
-the RPC `grpc.health.v1.Health/Check` of every service, and its `/metrics`. Kept is every change.
+Three voices, as an operator or a monitoring system hears them: what `shopctl status` prints, the
+RPC `grpc.health.v1.Health/Check` of every service, and its `/metrics`. Kept is every change.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from services.topology import METRICS_DISTANCE
+from shopctl.supervisor.state import read_run
+from shopctl.supervisor.status import survey
 from tests.faults.processes import ANSWER, Shop, health_of
+from tests.faults.scale import FULL
 
-PAUSE: Final = 0.5
+PAUSE: Final = 0.5 if FULL else 1.0
 """Seconds between questions to a service."""
-
-STATUS_PAUSE: Final = 1.5
-"""Seconds between commands, each of which is a process."""
 
 GOOD: Final = frozenset({"serving", "SERVING", "served"})
 
@@ -140,10 +140,10 @@ class Watch:
             changes.append(Said(self.now(), what))
 
     async def status(self) -> None:
-        """Ask the command, once."""
-        _, printed = await self.shop.command("status")
-        for process in printed[0]["processes"] if printed else ():
-            self.note("status", process["name"], process["state"])
+        """Ask what the command asks, once, without a process for it."""
+        run = read_run(self.shop.home)
+        for row in await survey(run) if run else ():
+            self.note("status", row.name, row.state)
 
     async def health(self, name: str, address: str) -> None:
         """Ask a service, once."""
@@ -170,16 +170,16 @@ async def watching(shop: Shop, others: Mapping[str, str] | None = None) -> Async
     """Listen while the block runs; `others` are further replicas: name -> `host:port`."""
     watch = Watch(shop)
 
-    async def ask(question: Callable[[], Coroutine[Any, Any, None]], pause: float) -> None:
+    async def ask(question: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             await question()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(PAUSE)
 
-    tasks = [asyncio.create_task(ask(watch.status, STATUS_PAUSE))]
+    tasks = [asyncio.create_task(ask(watch.status))]
     for name, address in {**shop.addresses(), **(others or {})}.items():
         for each in (watch.health, watch.metrics):
             question = lambda each=each, name=name, address=address: each(name, address)  # noqa: E731
-            tasks.append(asyncio.create_task(ask(question, PAUSE)))
+            tasks.append(asyncio.create_task(ask(question)))
     try:
         yield watch
         await watch.status()

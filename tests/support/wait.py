@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 
 DEADLINE = 20.0
 PAUSE = 0.01
+SHARE = 0.05
+"""What is waited for long is asked for less often: a pause is this much of the time so far."""
 
 
 async def until(
@@ -14,15 +16,16 @@ async def until(
 ) -> None:
     """Ask again and again; fail the test when it did not come true in `seconds`."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
+    began = loop.time()
     while True:
         answer = condition()
         if inspect.isawaitable(answer):
             answer = await answer
         if answer:
             return
-        assert loop.time() < deadline, f"timed out waiting for: {what}"
-        await asyncio.sleep(PAUSE)
+        waited = loop.time() - began
+        assert waited < seconds, f"timed out waiting for: {what}"
+        await asyncio.sleep(max(PAUSE, waited * SHARE))
 
 
 def until_sync(condition: Callable[[], object], what: str) -> None:
