@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import nats
 import pytest
@@ -60,7 +63,7 @@ async def test_a_seed_that_is_down_at_the_start_is_said(
     await until(lambda: "the broker is away" in caplog.text, "the outage to be said", seconds=2)
     assert down.removeprefix("nats://127.0.0.1:") in caplog.text
     assert "refused" in broker.problem.lower() or "failed" in broker.problem.lower()
-    await asyncio.sleep(1)  # five more attempts
+    await asyncio.sleep(0.6)  # another attempt
     assert caplog.text.count("the broker is away") == 1
     waiting.cancel()
     several = broker_at(f"{down}, {broker_server.url}", "orders")
@@ -68,6 +71,27 @@ async def test_a_seed_that_is_down_at_the_start_is_said(
         assert (await several.client()).is_connected
     assert f"connected to the broker at 127.0.0.1:{broker_server.port}" in caplog.text
     await several.close()
+
+
+def test_what_a_websocket_needs_is_not_loaded_before_there_is_one() -> None:
+    """A service starts without aiohttp, which would make it take a fifth longer."""
+    program = "import sys, accord_runtime.process; print('aiohttp' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False\n"
+
+
+async def test_a_broker_behind_a_websocket(tmp_path: Path) -> None:
+    """It is connected to as any other."""
+    port, file = free_port(), tmp_path / "nats.conf"
+    file.write_text(f"websocket {{host: 127.0.0.1, port: {port}, no_tls: true}}")
+    server = NatsServer(tmp_path, "-c", str(file))
+    try:
+        await server.start()
+        broker = broker_at(f"ws://127.0.0.1:{port}", "orders")
+        async with asyncio.timeout(5):
+            assert (await broker.client()).is_connected
+        await broker.close()
+    finally:
+        server.kill()
 
 
 async def test_a_lost_connection_and_its_return_are_said(
