@@ -52,6 +52,8 @@ class Broker:
         self._said: set[str] = set()
         self.problem = "it has not acknowledged them"
         """What went wrong last."""
+        self.listeners: set[Callable[[], None]] = set()
+        """Told whenever there is a connection again."""
 
     async def client(self) -> Client:
         """The connection; waits, for as long as it takes, until there is one."""
@@ -128,6 +130,8 @@ class Broker:
         url = self._client.connected_url
         log.info("connected to the broker at %s:%s", url and url.hostname, url and url.port)
         self._said.clear()
+        for listener in tuple(self.listeners):
+            listener()
 
     async def _disconnected(self) -> None:
         log.info("the connection to the broker is lost")

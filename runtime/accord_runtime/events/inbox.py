@@ -42,6 +42,7 @@ from accord_runtime.events.message import CAME, occurred, pack, problem, unpack
 from accord_runtime.events.notifier import wait
 from accord_runtime.events.outbox import MAX_BYTES
 from accord_runtime.events.position import Consumed
+from accord_runtime.events.pull import pulling
 from accord_runtime.events.versions import AS_WRITTEN, TooNew, Upcasters
 from accord_runtime.telemetry import flow_spans
 from accord_runtime.work.executor import Executor, Permanent, Queue
@@ -64,8 +65,9 @@ MIGRATIONS: Final = [
 PREFETCH: Final = 100
 """Messages asked of the broker at once; it never has more unacknowledged ones out."""
 
-PATIENCE: Final = 4.0
-"""Seconds after which the broker is asked anew: it forgets who waits when it is restarted."""
+COMPARE: Final = 0.5
+"""Seconds after which the stream is compared again before anything is taken: events that come later
+than that wait for those that it has lost before them."""
 
 MEMORY: Final = MAX_AGE + 24 * 3600.0
 """Seconds for which an event is recognised; the broker keeps it for a day less."""
@@ -193,44 +195,36 @@ class Inbox:
     async def _receive(self, lock: Lock) -> None:
         jetstream = await self._broker.jetstream()
         at, delivered = await self._resume(lock, jetstream)
-        subscription = await jetstream.pull_subscribe_bind(
-            durable=self._service, stream=self._stream
-        )
-        self._delivered = 0.0
+        self._delivered, compared = 0.0, time.monotonic()
         try:
-            while True:
-                try:
-                    # Without heartbeats, which let nats-py 2.16 leave a second pull request behind:
-                    # the next event would wait for seconds.
-                    messages = await subscription.fetch(PREFETCH, timeout=PATIENCE)
-                except TimeoutError:
-                    messages = []
-                if not messages:  # Which it may be without a time-out, too.
-                    # Raises when the consumer has gone; _resume makes it again.
-                    await jetstream.consumer_info(self._stream, self._service)
-                    self._nothing_waits()
-                    continue
-                fetched = time.time()
-                for message in messages:
-                    delivered += 1
-                    if message.metadata.sequence.consumer != delivered:
-                        raise LookupError("messages were lost on their way; asking again")
-                stream = await jetstream.stream_info(self._stream)
-                if str(stream.created) != at.created:
-                    raise LookupError("the stream was made anew")
-                at = await self._fill(lock, at, stream.state)
-                last = messages[-1].metadata
-                at = replace(at, acknowledged=last.sequence.stream)
-                take = partial(self._take, messages=messages, at=at)
-                await self._database.write(lock.guard(take))
-                for message in messages:
-                    await message.ack()
-                    self._note(message, fetched)
-                if not last.num_pending:
-                    self._nothing_waits()
+            async with pulling(self._broker, self._stream, self._service, PREFETCH) as pull:
+                while True:
+                    messages = await pull.next()
+                    if not messages:
+                        self._nothing_waits()
+                        continue
+                    fetched = time.time()
+                    for message in messages:
+                        delivered += 1
+                        if message.metadata.sequence.consumer != delivered:
+                            raise LookupError("messages were lost on their way; asking again")
+                    if time.monotonic() - compared > COMPARE:
+                        stream = await jetstream.stream_info(self._stream)
+                        if str(stream.created) != at.created:
+                            raise LookupError("the stream was made anew")
+                        at = await self._fill(lock, at, stream.state)
+                        compared = time.monotonic()
+                    last = messages[-1].metadata
+                    at = replace(at, acknowledged=last.sequence.stream)
+                    take = partial(self._take, messages=messages, at=at)
+                    await self._database.write(lock.guard(take))
+                    for message in messages:
+                        await message.ack()
+                        self._note(message, fetched)
+                    if not last.num_pending:
+                        self._nothing_waits()
         finally:
             self._delivered = math.inf
-            await subscription.unsubscribe()
 
     def _note(self, message: Msg, fetched: float) -> None:
         """Record that a message has come, if it is an event."""
