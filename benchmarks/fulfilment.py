@@ -70,7 +70,7 @@ async def run(alone: int, crowd: int, rounds: int, mesh: MeshProcess) -> Mapping
     with Tpch(0.01) as tpch:
         plan = tpch.draw(total, declined=0.0, short=0.0, seed=20_26, run="fulfilment")
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    async with connect(mesh.offset, Tally(total), 16) as clients:
+    async with connect(mesh.offset, mesh.home, Tally(total), 16) as clients:
         part = Part(plan, await load(plan, clients), clients)
         for kind in KINDS.values():  # what is cold at first
             await part.drive(crowd, kind)

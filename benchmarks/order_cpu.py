@@ -32,7 +32,7 @@ async def run(orders: int, warm: int, at_once: int, mesh: MeshProcess) -> Mappin
     with Tpch(0.01) as tpch:
         plan = tpch.draw(orders + warm, declined=0.0, short=0.0, seed=20_26, run="cpu")
     tally = Tally(orders + warm)
-    async with connect(mesh.offset, tally, at_once) as clients:
+    async with connect(mesh.offset, mesh.home, tally, at_once) as clients:
         customers = await load(plan, clients)
         first = replace(plan, orders=plan.orders[:warm])
         await Driver(first, customers, "tok_visa", clients).drive()

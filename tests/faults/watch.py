@@ -142,7 +142,7 @@ class Watch:
     async def status(self) -> None:
         """Ask what the command asks, once, without a process for it."""
         run = read_run(self.shop.home)
-        for row in await survey(run) if run else ():
+        for row in await survey(run, self.shop.home) if run else ():
             self.note("status", row.name, row.state)
 
     async def health(self, name: str, address: str) -> None:
