@@ -70,7 +70,7 @@ class OrderSteps:
         by_hand = self._shipped_by_hand
         steps = contract.steps(
             Call("reserve", reserve, self._reservation, self._reserved),
-            Call("charge", charge, self._payment, self._paid, amended=self._with_card),
+            Call("charge", charge, self._payment, self._paid),
             Local("start_shipping", self._start_shipping),
             Call("ship", ship, self._parcel, self._shipped, skipped=by_hand),
             Call("commit_stock", commit_stock, _stock, skipped=_nothing),
@@ -100,15 +100,6 @@ class OrderSteps:
     async def _payment(self, order_id: str) -> ChargeRequest:
         order = await self._order(order_id)
         return ChargeRequest(order_id=order_id, amount=order.total)
-
-    async def _with_card(
-        self, order_id: str, request: ChargeRequest, error: ServiceError
-    ) -> ChargeRequest | None:
-        """Payments of 0.1.0 does not ask for the card. It has refused before it did anything."""
-        if [violation.field for violation in error.violations] != ["card_token"]:
-            return None
-        token = await self._database.read(lambda tx: store.card_token(tx, order_id))
-        return ChargeRequest(order_id=order_id, amount=request.amount, card_token=token)
 
     def _paid(self, tx: Tx, order_id: str, answer: ChargeResponse) -> None:
         def paid(order: Order) -> Message:

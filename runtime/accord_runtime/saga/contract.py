@@ -20,7 +20,6 @@ from google.protobuf.message_factory import GetMessageClass
 from accord import ContractError, failure_of, idempotency_key, method_policy
 from accord.contract import SagaPolicy
 from accord.contract.names import described, meant, method_name
-from accord.errors import ServiceError
 from accord_runtime.database import Tx
 from accord_runtime.saga import fill
 from accord_runtime.saga.definition import Action, Kind, Step, step_key
@@ -42,9 +41,6 @@ class Call(Generic[Q, A]):
     """What is asked, given the saga's id; the same each time, for it is asked under one key."""
     answered: Callable[[Tx, str, A], None] = lambda tx, saga_id, answer: None
     """Written when it has answered: transaction, saga id, answer."""
-    amended: Callable[[str, Q, ServiceError], Awaitable[Q | None]] | None = None
-    """What is asked of an older callee that has refused a request: given the saga's id, the request
-    and why. None: the refusal stands."""
     skipped: Callable[[Tx, str], None] | None = None
     """See `Step.skipped`."""
 
@@ -144,16 +140,7 @@ class Contract:
         call = self._call(step.rpc)
 
         async def ask(saga_id: str, key: str) -> Any:
-            request, metadata = await step.request(saga_id), idempotency_key(key)
-            try:
-                return await call(request, metadata=metadata)
-            except grpc.RpcError as error:
-                if step.amended is None:
-                    raise
-                other = await step.amended(saga_id, request, ServiceError.from_rpc(error))
-                if other is None:
-                    raise
-            return await call(other, metadata=metadata)
+            return await call(await step.request(saga_id), metadata=idempotency_key(key))
 
         return ask
 
