@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from inspect import get_annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import grpc
@@ -42,6 +43,8 @@ from accord.server.types import GenericHandler
 if TYPE_CHECKING:
     from accord.identity import Identity
     from accord.sync.mesh import SyncMesh
+    from accord.xds.client import XdsClient
+    from accord.xds.plane import TargetState
 
 MAX_OPEN: Final = 4000
 """Calls of one connection. See docs/abuse.md for what fewer or more cost."""
@@ -118,12 +121,17 @@ class Mesh:
     servers record the sizes of messages beside durations (see `accord.telemetry.metrics`).
     `identity` is who this process is: its servers know callers of its trust domains only, and none
     that it has revoked (see docs/identity.md), and verify for whom they call (see
-    `accord.identity.users`). `clock` is monotonic, `random` uniform over [0, 1).
+    `accord.identity.users`); its channels go by xDS, with mutual TLS, to servers that are who they
+    should be. `routes`, a file, says which version of a target gets which calls, and
+    `control_plane` is the address of one that knows it for a fleet (see docs/xds.md). `clock` is
+    monotonic, `random` uniform over [0, 1).
 
     Raises:
         ServiceConfigError: `service_config` is one that gRPC would fail every call with.
         ValueError: `health_checks` name what is no target, map one to its address and not to a
-            service, or stand beside a `service_config`; `authorize` is none of the three.
+            service, or stand beside a `service_config`; `authorize` is none of the three;
+            `routes` or `control_plane` stand without an `identity`, or a `service_config` beside
+            one.
     """
 
     def __init__(
@@ -144,6 +152,8 @@ class Mesh:
         service_config: Mapping[str, Any] | None = None,  # as in JSON
         message_sizes: bool = False,
         identity: "Identity | None" = None,
+        routes: Path | str | None = None,
+        control_plane: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = randomness.random,
     ) -> None:
@@ -153,7 +163,14 @@ class Mesh:
                 raise ValueError("health_checks: say it in the service_config, which replaces them")
         if authorize not in (True, False, "dark"):
             raise ValueError(f"authorize={authorize!r}: expected True, False or 'dark'")
+        if identity is None and (routes is not None or control_plane is not None):
+            raise ValueError("routes and control_plane: without an identity nobody obeys them")
+        if identity is not None and service_config is not None:
+            raise ValueError("service_config: channels by xDS, which an identity has, obey none")
         self.name = name
+        self.identity = identity
+        self._routes = routes
+        self._control_plane = control_plane
         self._service_config = service_config
         self._targets = targets if targets is not None else {}
         self.control = ServerState(limits, clock=clock, random=random)
@@ -214,25 +231,46 @@ class Mesh:
 
         It belongs to the event loop in which it is first used, and may be made before one runs.
         `contracts` are the services called over it, "pkg.Service", to be checked now. `credentials`
-        are those of mutual TLS, by which servers know the caller; None: without TLS. `options` are
+        are those of mutual TLS, by which servers know the caller; None: those of the mesh's
+        identity, which renew themselves, and no TLS if it has none. `options` are
         added to the library's own and win over them. `interceptors` go before the library's: they
         see a call once, with what came of it after all its attempts. Others of the three get a
         channel of their own. That of credentials which are forgotten, since they were renewed, is
         closed with the last stub and call that use it.
         """
-        if credentials is not None:
+        if credentials is not None or self.identity is not None:
             self._methods.secure(target)
         return self._channels.find(
             credentials,
             (target, contracts, tuple(options), *map(id, interceptors)),
             lambda: Channel(
-                self.address(target),
-                credentials,
+                *self._way(target, credentials),
                 self._channel_options(target, contracts, options),
                 Attempts(self._client, target),
                 interceptors,
             ),
         )
+
+    def _way(
+        self, target: str, credentials: grpc.ChannelCredentials | None
+    ) -> tuple[str, grpc.ChannelCredentials | None]:
+        """What gRPC is to open a channel to, and with which credentials."""
+        address = self.address(target)
+        if credentials is not None or self.identity is None:
+            return address, credentials
+        xds = self._xds
+        return xds.target(target, address, self._health_checks.get(target)), xds.credentials()
+
+    @cached_property
+    def _xds(self) -> "XdsClient":
+        from accord.xds.client import XdsClient  # late: most processes have no identity
+
+        assert self.identity is not None  # else nobody asks
+        return XdsClient(self.identity, routes=self._routes, control_plane=self._control_plane)
+
+    def routed(self) -> "list[TargetState]":
+        """The targets of the control plane in this process; empty if it has none."""
+        return self._xds.state() if "_xds" in self.__dict__ else []
 
     def _channel_options(self, target: str, contracts: Sequence[str], options: Options) -> Options:
         for name in contracts:
@@ -318,7 +356,7 @@ class Mesh:
         return SyncMesh(
             self._client,
             self._settings,
-            address=self.address,
+            way=self._way,
             channel_options=self._channel_options,
             server_options=partial(_merged, _SERVER_OPTIONS),
         )
@@ -328,6 +366,8 @@ class Mesh:
         await asyncio.gather(*(channel.close(grace) for channel in self._channels.clear()))
         if "sync" in self.__dict__:
             self.sync.close()
+        if "_xds" in self.__dict__:
+            self.__dict__.pop("_xds").close()
 
 
 def _merged(ours: Options, options: Options) -> Options:

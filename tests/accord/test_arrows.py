@@ -52,6 +52,7 @@ FLOORS: Final = (
     {"errors"},
     {"telemetry", "stores", "identity"},
     {"client", "server"},
+    {"xds"},
     {"aio", "sync", "admin"},
     {"mesh"},
     {"testing"},

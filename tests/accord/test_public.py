@@ -63,6 +63,7 @@ PUBLIC: Final = {
     "accord.testing": (
         "Attempt Clock Draws FaultyServer Step drop fail hang no_waiting reply serve"
     ),
+    "accord.xds": "ControlPlane Ejection Route RouteError Rule TargetState XdsError parse",
 }
 """Modules -> names. The README has the same table; what is not in it may change at any time."""
 

@@ -131,6 +131,18 @@ from accord.testing import (
     reply,
 )
 from accord.testing import serve as serve_for_a_test
+from accord.xds import (
+    ControlPlane,
+    Ejection,
+    Route,
+    RouteError,
+    Rule,
+    TargetState,
+    XdsError,
+)
+from accord.xds import (
+    parse as parse_routes,
+)
 
 
 class Answers:
@@ -314,6 +326,20 @@ def user(identity: Identity, token: str) -> tuple[User, tuple[str, str]]:
     tokens = UserTokens(identity, issuers=[*ISSUERS, "kiosk"])
     own = issue(identity.bundle, "17", ["customer"], life=MAX_LIFE - LEEWAY)
     return tokens.read(token), (USER_KEY, own)
+
+
+def routed(file: Path) -> list[TargetState]:
+    """A control plane of one's own: what it routes where."""
+    try:
+        canary = Rule({"v2": 1}, headers={"x-canary": "yes"}, fallback=("v1",))
+        versions = {"v1": "10.0.0.7:9051", "v2": "dns:///orders-v2:9051"}
+        route = Route(versions, {"v1": 95, "v2": 5}, (canary,), ejection=Ejection(percent=30))
+        plane = ControlPlane("shop.internal", routes=file)
+        plane.add("orders", route)
+        plane.add("payments", parse_routes(file.read_text())["payments"])
+    except (RouteError, XdsError) as error:
+        raise SystemExit(str(error)) from None
+    return plane.state()
 
 
 async def live(found: Mesh) -> None:

@@ -66,7 +66,8 @@ class Identity:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`clock`: POSIX seconds. The rest as in `from_files`."""
-        self._files = tuple(map(Path, (certificate, key, roots)))
+        self.files: Final = (Path(certificate), Path(key), Path(roots))
+        """Those of the certificate, the key and the roots."""
         self._denied = None if revoked is None else DenyList(Path(revoked))
         self.clock = clock
         self._lock = Lock()
@@ -217,7 +218,7 @@ class Identity:
             return
         bundle = self._parse(texts, 0.0 if kept.not_before <= now < kept.not_after else SKEW)
         if bundle.id != kept.id:
-            raise IdentityError(f"{self._files[0]}: is of {bundle.id}, and no more of {kept.id}")
+            raise IdentityError(f"{self.files[0]}: is of {bundle.id}, and no more of {kept.id}")
         self.bundle = bundle
         log(logging.INFO, "the identity was renewed", id=bundle.id, serial=bundle.serial,
             expires=utc(bundle.not_after))  # fmt: skip
@@ -241,16 +242,16 @@ class Identity:
             before = texts
             time.sleep(_SETTLES)
         else:
-            raise IdentityError(f"{self._files[0]}: it and its key never stay the same")
-        mode = self._files[1].stat().st_mode
+            raise IdentityError(f"{self.files[0]}: it and its key never stay the same")
+        mode = self.files[1].stat().st_mode
         if mode & stat.S_IROTH:
             log(logging.WARNING, "everybody on this host can read the key of the identity",
-                file=self._files[1], mode=stat.filemode(mode))  # fmt: skip
+                file=self.files[1], mode=stat.filemode(mode))  # fmt: skip
         return found
 
     def _texts(self) -> tuple[bytes, bytes, bytes]:
         found: list[bytes] = []
-        for file in self._files:
+        for file in self.files:
             try:
                 found.append(file.read_bytes())
             except OSError as error:
@@ -271,7 +272,7 @@ class Identity:
             yield
         except IdentityError as error:
             part, _, what = str(error).partition(": ")
-            raise IdentityError(f"{self._files[_PARTS.index(part)]}: {what}") from None
+            raise IdentityError(f"{self.files[_PARTS.index(part)]}: {what}") from None
 
 
 def _configuration(bundle: Bundle) -> grpc.ServerCertificateConfiguration:

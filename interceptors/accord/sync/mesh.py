@@ -33,14 +33,16 @@ class SyncMesh:
         client: ClientSettings,
         settings: Settings,
         *,
-        address: Callable[[str], str],
+        way: Callable[
+            [str, grpc.ChannelCredentials | None], tuple[str, grpc.ChannelCredentials | None]
+        ],
         channel_options: Callable[[str, Sequence[str], Options], Options],
         server_options: Callable[[Options], Options],
     ) -> None:
         """The functions are its mesh's."""
         self._client = client
         self._settings = settings
-        self._address = address
+        self._way = way
         self._channel_options = channel_options
         self._server_options = server_options
         self._channels: Channels[grpc.Channel] = Channels()
@@ -56,15 +58,15 @@ class SyncMesh:
         """The channel to a named service: made once, then kept. See `Mesh.channel`."""
 
         def make() -> grpc.Channel:
+            way = self._way(target, credentials)
             made = Channel(
-                self._address(target),
-                credentials,
+                *way,
                 self._channel_options(target, contracts, options),
                 Attempts(self._client, target),
             )
             return grpc.intercept_channel(made, *interceptors)
 
-        if credentials is not None:
+        if credentials is not None or self._settings.identity is not None:
             self._client.env.methods.secure(target)
         key = (target, contracts, tuple(options), *map(id, interceptors))
         return self._channels.find(credentials, key, make)
