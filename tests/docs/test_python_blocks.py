@@ -26,6 +26,7 @@ from tests.docs.pages import ROOT, blocks
 RUN: Final = {
     "README.md": "test_readme.py",
     "docs/first-contract.md": "test_first_contract.py",
+    "docs/identity.md": "test_identity.py",
     "docs/webhooks.md": "test_webhooks.py",
     "generated/README.md": "../contracts/test_clients.py",
     "interceptors/README.md": "../contracts/test_wheels.py",  # `python`; `py` are parts
