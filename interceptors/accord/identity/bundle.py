@@ -5,7 +5,8 @@ word of why.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,6 +16,8 @@ from typing import Final
 try:
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 except ImportError as error:
     raise ImportError(
@@ -39,7 +42,11 @@ _CAUSES: Final = (
 )
 """What `cryptography` raises for what it cannot read, or that does not fit."""
 
-_DOMAIN: Final = re.compile(r"[a-z0-9._-]+")
+_CURVES: Final = ("secp256r1", "secp384r1")
+
+DOMAIN: Final = re.compile(r"[a-z0-9._-]+")
+"""The name of a trust domain."""
+
 _SPIFFE_ID: Final = re.compile(r"spiffe://([a-z0-9._-]+)(/[A-Za-z0-9._-]+)+")
 """Source: SPIFFE-ID, 2."""
 
@@ -70,7 +77,7 @@ class Bundle:
     @property
     def trust_domain(self) -> str:
         """That of its id: "shop.internal"."""
-        return trust_domain(self.id)
+        return self.id.split("/")[2]
 
 
 def parse(certificate: bytes, key: bytes, roots: bytes) -> Bundle:
@@ -79,30 +86,25 @@ def parse(certificate: bytes, key: bytes, roots: bytes) -> Bundle:
     Raises IdentityError; its text begins with the part that is wrong, "certificate: ...".
     """
     chain, trusted = _certificates("certificate", certificate), _certificates("roots", roots)
-    leaf = chain[0]
-    try:
+    with _readable("key"):
         private = load_pem_private_key(key, None)
-    except _CAUSES as error:
-        raise IdentityError(f"key: cannot be read: {_line(error)}") from None
-    if private.public_key() != leaf.public_key():
+    with _readable("certificate"):
+        matches = private.public_key() == chain[0].public_key()
+    if not matches:
         raise IdentityError("key: does not match the certificate")
+    curve = private.curve.name if isinstance(private, EllipticCurvePrivateKey) else ""
+    if curve not in _CURVES and not isinstance(private, RSAPrivateKey):
+        raise IdentityError("key: is none that gRPC takes: ECDSA P-256 or P-384, or RSA")
     for number, (issued, issuer) in enumerate(pairwise(chain), 2):
         if not _issued(issued, issuer):
             raise IdentityError(f"certificate: number {number} in it has not issued the one before")
     if chain[-1] not in trusted and not any(_issued(chain[-1], root) for root in trusted):
-        raise IdentityError(
-            f"certificate: does not lead to a root: none of {len(trusted)} has issued"
-            f" {chain[-1].subject.rfc4514_string() or 'it'!r}"
-        )
-    return Bundle(
-        certificate,
-        key,
-        roots,
-        spiffe_id(leaf),
-        f"{leaf.serial_number:x}",
-        max(each.not_valid_before_utc.timestamp() for each in chain),
-        min(each.not_valid_after_utc.timestamp() for each in chain),
-    )
+        raise IdentityError("certificate: does not lead to a root")
+    name = spiffe_id(chain[0])
+    with _readable("certificate"):
+        begins = max(each.not_valid_before_utc.timestamp() for each in chain)
+        ends = min(each.not_valid_after_utc.timestamp() for each in chain)
+        return Bundle(certificate, key, roots, name, f"{chain[0].serial_number:x}", begins, ends)
 
 
 def check_time(bundle: Bundle, now: float, skew: float) -> None:
@@ -121,44 +123,33 @@ def spiffe_id(leaf: x509.Certificate) -> str:
 
     Raises IdentityError. Source: X.509-SVID, 2 and 5.2.
     """
-    try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        names = x509.SubjectAlternativeName([])
-    except _CAUSES as error:
-        raise IdentityError(f"certificate: cannot be read: {_line(error)}") from None
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    with _readable("certificate"):
+        try:
+            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            names = x509.SubjectAlternativeName([])
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        others = names.get_values_for_type(x509.DNSName)
     if len(uris) != 1:
-        found = ", ".join(uris) or ", ".join(names.get_values_for_type(x509.DNSName)) or "nothing"
+        found = ", ".join(uris or others) or "nothing"
         raise IdentityError(f"certificate: needs exactly one SPIFFE id, and names {found}")
     if not _SPIFFE_ID.fullmatch(uris[0]):
         raise IdentityError(f"certificate: {uris[0]!r} is no SPIFFE id: spiffe://DOMAIN/NAME")
     return uris[0]
 
 
-def trust_domain(spiffe_id: str) -> str:
-    """That of a SPIFFE id: "shop.internal"."""
-    return spiffe_id.split("/")[2]
-
-
-def is_trust_domain(name: str) -> bool:
-    """Whether a text can be the name of a trust domain."""
-    return _DOMAIN.fullmatch(name) is not None
-
-
 @lru_cache(maxsize=4096)
 def serials_and_end(certificates: bytes) -> tuple[frozenset[int], float]:
-    """Serial numbers of certificates in PEM, and when the first of them ends. Raises ValueError."""
-    found = x509.load_pem_x509_certificates(certificates)
-    ends = min(each.not_valid_after_utc.timestamp() for each in found)
-    return frozenset(each.serial_number for each in found), ends
+    """Serial numbers of certificates in PEM, and when the first ends. Raises IdentityError."""
+    found = _certificates("certificate", certificates)
+    with _readable("certificate"):
+        ends = min(each.not_valid_after_utc.timestamp() for each in found)
+        return frozenset(each.serial_number for each in found), ends
 
 
 def _certificates(part: str, text: bytes) -> Sequence[x509.Certificate]:
-    try:
+    with _readable(part):
         return x509.load_pem_x509_certificates(text)
-    except _CAUSES as error:
-        raise IdentityError(f"{part}: cannot be read: {_line(error)}") from None
 
 
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -169,11 +160,15 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
+@contextmanager
+def _readable(part: str) -> Iterator[None]:
+    try:
+        yield
+    except _CAUSES as error:  # the text may go on and on
+        text = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise IdentityError(f"{part}: cannot be read: {text}") from None
+
+
 def utc(seconds: float) -> str:
     """POSIX seconds as a person reads them."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _line(error: Exception) -> str:
-    """The beginning of an error's text, which may tell of much else."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:100]

@@ -14,11 +14,11 @@ import grpc
 
 from accord._log import log
 from accord.identity.bundle import (
+    DOMAIN,
     SKEW,
     Bundle,
     IdentityError,
     check_time,
-    is_trust_domain,
     parse,
     serials_and_end,
     utc,
@@ -82,7 +82,7 @@ class Identity:
         self.trust_domain = self.bundle.trust_domain
         named = (trust_domains,) if isinstance(trust_domains, str) else tuple(trust_domains)
         for name in named:
-            if not is_trust_domain(name):
+            if not DOMAIN.fullmatch(name):
                 raise IdentityError(f"trust_domains: {name!r} is none; partner.example would be")
         self.trust_domains = frozenset((self.trust_domain, *named))
         """Whose identities are accepted: its own, and those that were named."""
@@ -162,13 +162,13 @@ class Identity:
         )
 
     def is_revoked(self, *certificates: bytes) -> bool:
-        """Whether a certificate is on the deny list; all in PEM. Raises ValueError for none."""
+        """Whether one of these, in PEM, is on the deny list. Raises IdentityError: it is none."""
         if self._denied is None or not (serials := self._denied.serials):
             return False
         return any(not serials.isdisjoint(serials_and_end(each)[0]) for each in certificates)
 
     def ends(self, certificate: bytes) -> float:
-        """When a certificate in PEM ends, in POSIX seconds. Raises ValueError."""
+        """When a certificate in PEM ends, in POSIX seconds. Raises IdentityError."""
         return serials_and_end(certificate)[1]
 
     def refresh(self) -> None:

@@ -25,6 +25,9 @@ REVOKED: Final = "REVOKED"
 EXPIRED: Final = "EXPIRED"
 """ErrorInfo reason: the certificate has ended since, and longer ago than a connection lives."""
 
+UNREADABLE: Final = "UNREADABLE"
+"""ErrorInfo reason: TLS has accepted a certificate of which nobody here can tell the serial."""
+
 MAX_KEPT: Final = 4096
 """Certificates that are kept by their text."""
 
@@ -71,15 +74,18 @@ class Callers:
         texts = properties.get(_CERTIFICATE)
         if not texts:
             return NOBODY
-        caller = self._kept.get(texts[0])
-        if caller is None:
-            if len(self._kept) >= MAX_KEPT:
-                self._kept.clear()
-            caller = self._kept[texts[0]] = self._read(properties)
-        if identity is None or caller.reason:
-            return caller
-        if identity.is_revoked(texts[0], *properties.get(_CHAIN, ())):
-            return replace(caller, reason=REVOKED, text="the certificate is revoked")
+        try:
+            caller = self._kept.get(texts[0])
+            if caller is None:
+                if len(self._kept) >= MAX_KEPT:
+                    self._kept.clear()
+                caller = self._kept[texts[0]] = self._read(properties)
+            if identity is None or caller.reason:
+                return caller
+            if identity.is_revoked(texts[0], *properties.get(_CHAIN, ())):
+                return replace(caller, reason=REVOKED, text="the certificate is revoked")
+        except ValueError as error:
+            return Caller(reason=UNREADABLE, text=str(error))
         if identity.clock() > caller.ends + self._age:
             return replace(caller, reason=EXPIRED, text="the certificate has expired")
         return caller

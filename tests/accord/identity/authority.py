@@ -97,9 +97,10 @@ class Authority:
         ends: float = DAY,
         chained: bool = True,
         self_signed: bool = False,
+        curve: type[ec.EllipticCurve] = ec.SECP256R1,
     ) -> Leaf:
         """A certificate for these URIs; `begins` and `ends`: seconds from now."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = ec.generate_private_key(curve())
         alternatives: list[x509.GeneralName] = [x509.UniformResourceIdentifier(x) for x in names]
         alternatives += [*map(x509.DNSName, dns), x509.IPAddress(IPv4Address("127.0.0.1"))]
         subject = _name("leaf")

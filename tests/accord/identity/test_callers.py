@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import grpc
@@ -14,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import accord
 from accord.identity import Identity
+from accord.server.callers import UNREADABLE, Callers
 from tests.accord.drivers import Driver
 from tests.accord.identity.authority import Authority, Leaf, put
 from tests.accord.identity.kit import answer, asked, client, credentials, served
@@ -104,6 +106,15 @@ def _health(channel: grpc.aio.Channel) -> Any:
     return health_pb2_grpc.HealthStub(channel)
 
 
+def test_an_unreadable_certificate(folder: Path, tmp_path: Path) -> None:
+    """What TLS has accepted, and nobody can look up in the deny list, is refused."""
+    put(tmp_path / "revoked.txt", b"12")
+    callers = Callers(Identity.from_folder(folder, revoked=tmp_path / "revoked.txt"))
+    properties = {"x509_pem_cert": [b"?"], "peer_spiffe_id": [ORDERS.encode()]}
+    context: Any = SimpleNamespace(auth_context=lambda: properties)
+    assert callers.find(context).reason == UNREADABLE
+
+
 async def _used(address: str, serial: str) -> None:
     """Wait until the server shows a certificate."""
 
@@ -177,6 +188,7 @@ async def test_a_session_does_not_outlive_its_certificate(driver: Driver, folder
                 assert await answer(stub) == wanted
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
 @pytest.mark.parametrize("version", ["TLSv1_1", "TLSv1_2", "TLSv1_3"])
 async def test_versions_of_tls(driver: Driver, folder: Path, version: str) -> None:
     """A server of gRPC takes TLS 1.2 and 1.3, and nothing older."""

@@ -5,16 +5,19 @@ import logging
 import os
 import threading
 import time
+from base64 import b64decode, encodebytes
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Final
 from weakref import ref
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP521R1
 
 import accord
 from accord.identity import Identity, IdentityError
-from accord.identity.bundle import SKEW
+from accord.identity.bundle import SKEW, parse
 from accord.identity.identity import INTERVAL, LAYOUTS
 from tests.accord.identity.authority import Authority, Leaf, put
 from tests.support.telemetry import Metrics
@@ -68,6 +71,7 @@ BAD: Final[dict[str, tuple[Callable[[Path], object], str]]] = {
     "no file": (lambda folder: (folder / "tls.key").unlink(), "tls.key: No such file"),
     "unreadable": (_unreadable, "tls.key: Is a directory"),
     "key of another": (_mismatch, "tls.key: does not match the certificate"),
+    "curve that gRPC has not": (_writes(CA.issue(ORDERS, curve=SECP521R1)), "none that gRPC takes"),
     "missing intermediate": (_writes(CA.issue(ORDERS, chained=False)), "does not lead to a root"),
     "wrong authority": (_writes(Leaf(STRANGER.certificate, STRANGER.key, GOOD.roots)),
                         "does not lead to a root"),
@@ -113,6 +117,34 @@ def test_bad_later(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     new.write(tmp_path)
     identity.refresh()
     assert (identity.problem, identity.bundle.serial) == (None, new.serial)
+
+
+def _broken(text: bytes, random: Random) -> bytes:
+    """PEM of which the end is missing, or some bytes of what is in it are others."""
+    if random.random() < 0.3:
+        return text[: random.randrange(len(text))]
+    begin, *lines = text.split(b"-----END")[0].splitlines()
+    found = bytearray(b64decode(b"".join(lines)))
+    for _ in range(random.randrange(1, 4)):
+        found[random.randrange(len(found))] = random.randrange(256)
+    return begin + b"\n" + encodebytes(found) + begin.replace(b"BEGIN", b"END") + b"\n"
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@pytest.mark.parametrize("seed", range(10))
+def test_whatever_the_files_say(seed: int) -> None:
+    """It is a good identity, or an IdentityError of one line; nothing else comes of it."""
+    random, refusals = Random(seed), list[str]()
+    for _ in range(100):
+        texts = [GOOD.certificate, GOOD.key, GOOD.roots]
+        part = random.randrange(3)
+        texts[part] = _broken(texts[part], random)
+        try:
+            parse(*texts)
+        except IdentityError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 80
+    assert not any("\n" in refusal for refusal in refusals)
 
 
 def test_a_bad_deny_list(tmp_path: Path) -> None:
@@ -236,7 +268,9 @@ def test_a_start_during_a_swap(tmp_path: Path) -> None:
 
 def test_files_are_watched(tmp_path: Path) -> None:
     """A new certificate is taken soon, without anybody asking; a forgotten one rests."""
+    others = threading.enumerate()
     identity = Identity.from_folder(GOOD.write(tmp_path))
+    (watcher,) = (thread for thread in threading.enumerate() if thread not in others)
     began = time.monotonic()
     new = CA.issue(ORDERS)
     new.write(tmp_path)
@@ -248,7 +282,7 @@ def test_files_are_watched(tmp_path: Path) -> None:
 
     def forgotten() -> bool:
         gc.collect(0)
-        return gone() is None and "accord-identity" not in {t.name for t in threading.enumerate()}
+        return gone() is None and not watcher.is_alive()
 
     _until(forgotten)
 
