@@ -24,6 +24,8 @@ COMMANDS: Final = (
     "certs",
     "mesh",
     "curl",
+    "token",
+    "authz",
     "order",
     "customer",
     "product",

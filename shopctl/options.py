@@ -119,10 +119,7 @@ def find_method(wanted: str) -> "MethodDescriptor":
     Raises:
         typer.BadParameter: there is none, or several.
     """
-    import accord.ops
-    import shop
-
-    every = {**_methods(shop), **_methods(accord.ops)}
+    every = contracts()
     found = [name for name in every if f".{name}".endswith((f".{wanted}", f"/{wanted}"))]
     if len(found) != 1:
         near = found or get_close_matches(wanted, every, 3, 0.5)
@@ -131,6 +128,14 @@ def find_method(wanted: str) -> "MethodDescriptor":
             + (f"; there is {', '.join(near)}" if near else "")
         )
     return every[found[0]]
+
+
+def contracts() -> "dict[str, MethodDescriptor]":
+    """All methods of the contracts of the shop and of its operators, by full name."""
+    import accord.ops
+    import shop
+
+    return {**_methods(shop), **_methods(accord.ops)}
 
 
 def _methods(package: ModuleType) -> dict[str, "MethodDescriptor"]:

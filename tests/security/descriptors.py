@@ -4,6 +4,7 @@ import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Final
 
 from google.protobuf.descriptor import MethodDescriptor
 from grpc_channelz.v1 import channelz_pb2
@@ -36,7 +37,7 @@ def _modules() -> Iterator[str]:
                 yield found.name
 
 
-def rpcs() -> list[Rpc]:
+def _rpcs() -> list[Rpc]:
     """All of the shop's and of the operator's contracts, and gRPC's own."""
     modules = [*map(import_module, _modules()), channelz_pb2, health_pb2, reflection_pb2]
     services = [each for m in modules for each in m.DESCRIPTOR.services_by_name.values()]
@@ -47,3 +48,7 @@ def _rpc(method: MethodDescriptor) -> Rpc:
     own = method.GetOptions().Extensions[policy_pb2.policy]
     service = method.containing_service.GetOptions().Extensions[policy_pb2.service]
     return Rpc(method, frozenset(own.allow or service.defaults.allow))
+
+
+RPCS: Final = _rpcs()
+"""All of them."""

@@ -18,7 +18,7 @@ import accord
 from accord.identity import Identity
 from services import topology
 from shopctl.certs.certificates import spiffe_id
-from tests.security.descriptors import Rpc, rpcs
+from tests.security.descriptors import RPCS, Rpc
 from tests.support.bad_certificates import Bad, bad_certificates
 
 Code = grpc.StatusCode
@@ -34,8 +34,6 @@ HANDSHAKE: Final = ("expired", "future", "wrong-ca", "self-signed", "no-intermed
 OK: Final = (Code.OK, "")
 NOT_ALLOWED: Final = (Code.PERMISSION_DENIED, "NOT_ALLOWED")
 NO_IDENTITY: Final = (Code.UNAUTHENTICATED, "NO_IDENTITY")
-
-RPCS: Final = rpcs()
 
 
 @pytest.fixture(scope="module")
