@@ -58,9 +58,8 @@ class Customers(CustomerServiceServicer):
         last = request.after_number
         while page := await self._database.read(partial(store.page, after=last, most=PAGE)):
             for last, customer in page:
-                if not owner.may_touch(customer.customer_id):
-                    continue
-                yield pb.ListCustomersResponse(number=last, customer=customer)
+                if owner.may_touch(customer.customer_id):
+                    yield pb.ListCustomersResponse(number=last, customer=customer)
 
 
 def build(runtime: Runtime) -> None:
