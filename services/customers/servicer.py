@@ -46,10 +46,8 @@ class Customers(CustomerServiceServicer):
         self, request: pb.GetCustomerRequest, context: Context
     ) -> pb.GetCustomerResponse:
         customer = await self._database.look_up(lambda tx: store.find(tx, request.customer_id))
-        what = Resource("customer", request.customer_id)
-        if customer is None:
-            raise NotFound(resource=what)
-        owner.check(customer.customer_id, what)
+        if customer is None or not owner.may_touch(customer.customer_id):
+            raise NotFound(resource=Resource("customer", request.customer_id))
         return pb.GetCustomerResponse(customer=customer)
 
     async def ListCustomers(

@@ -37,9 +37,26 @@ def test_somebody_elses_certificate_is_shown(shop: SecureShop) -> None:
     """`--as` is for whoever has a certificate here; others are told how they get one."""
     done = shop.run("curl", "--as", "orders", "PaymentService/GetPayment")
     assert done.returncode == ExitCode.REFUSED
-    assert "payment_id" in done.stderr
+    assert "NOT_ALLOWED: spiffe://shop.internal/orders may not call" in done.stderr
     done = shop.run("curl", "--as", "nobody", "OrderService/ListOrders")
     assert "shopctl certs issue nobody" in done.stderr
+
+
+def test_calls_are_made_for_a_customer(shop: SecureShop) -> None:
+    """With a token of `shopctl token` a customer is seen by themselves, and by nobody else."""
+    ids = []
+    for name in ("eva", "max"):
+        body = json.dumps({"name": name, "email": f"{name}@example.com"})
+        made = shop.say("curl", CUSTOMER, "-d", body, "-H", f"idempotency-key: {name}")
+        ids.append(json.loads(made)["customer"]["customer_id"])
+    request = json.dumps({"customer_id": ids[0]})
+    for customer, code in zip(ids, (0, ExitCode.REFUSED), strict=True):
+        token = f"accord-user:{shop.say('token', '--customer', customer)}"
+        done = shop.run("curl", "CustomerService/GetCustomer", "-d", request, "-H", token)
+        assert done.returncode == code, done.stderr
+    done = shop.run("curl", "OrderService/ListOrders", "-H", "accord-user:garbage")
+    assert done.returncode == ExitCode.REFUSED
+    assert "TOKEN_MALFORMED" in done.stderr
 
 
 def test_without_tls_it_is_loud_and_reaches_nobody(shop: SecureShop) -> None:
