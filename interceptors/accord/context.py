@@ -29,6 +29,8 @@ ANONYMOUS: Final = "anonymous"
 PRIORITY_KEY: Final = "accord-priority"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 USER_KEY: Final = "accord-user"
+SHADOW: Final = ("accord-shadow", "1")
+"""Metadata of a copy of a call, and of the calls that it leads to: these are not copied again."""
 """The token of the end user for whom a call is made; see `accord.identity.users`."""
 CACHE_TTL_KEY: Final = "accord-cache-ttl"
 """Trailer: whole seconds for which this one answer may be kept, if less than the contract's."""
@@ -82,6 +84,8 @@ class CallContext:
     """What its caller has seen, and so must be shown, or a later state of it."""
     user: User | None = None
     """For whom it is made; None: for nobody but its caller, or nobody can tell."""
+    shadow: bool = False
+    """Whether it is a copy of a call, or is made by one: nobody waits for its answer."""
     _trace: tuple[int, int] | None = None
 
     def trace(self) -> tuple[int, int]:
@@ -244,4 +248,6 @@ def outgoing(call: CallContext | None, user: User | None = None) -> Iterable[tup
     found: tuple[tuple[str, str], ...] = ((DEPTH_KEY, str(nested(call.depth))),)
     if call.priority is not Priority.DEFAULT:
         found = (*found, (PRIORITY_KEY, call.priority.name))
+    if call.shadow:
+        found = (*found, SHADOW)
     return found if user is None else (*found, (USER_KEY, user.token))

@@ -28,6 +28,7 @@ from accord.client.channels import Channels
 from accord.client.handshakes import HandshakeLog
 from accord.client.method_state import ClientSnapshot, Environment, MethodStates
 from accord.client.request import ClientSettings, Fallback, OnResume
+from accord.client.shadow import Shadows
 from accord.client.types import Options
 from accord.contract.names import meant, method_name, wrong_response
 from accord.contract.registry import check_service
@@ -189,6 +190,8 @@ class Mesh:
         self.identity = identity
         self._watched = watch(self._methods, self.control, identity, sizes=message_sizes)
         self._client = ClientSettings(env, on_resume)
+        self._shadows = Shadows(env, self._bare)
+        self._client.shadow = self._shadows.send
         users = None
         if identity is not None:
             from accord.identity.users import UserTokens  # late: only the extra has what it needs
@@ -267,6 +270,14 @@ class Mesh:
 
         assert self.identity is not None  # else nobody asks
         return XdsClient(self.identity, routes=self._routes, control_plane=self._control_plane)
+
+    def _bare(self, target: str) -> grpc.Channel:
+        """A channel that enforces no contract."""
+        address, credentials = self._way(target, None)
+        options = self._channel_options(target, (), ())
+        if credentials is None:
+            return grpc.insecure_channel(address, options)
+        return grpc.secure_channel(address, credentials, options)
 
     def routed(self) -> "list[TargetState]":
         """The targets of the control plane in this process; empty if it has none."""
@@ -366,6 +377,7 @@ class Mesh:
         await asyncio.gather(*(channel.close(grace) for channel in self._channels.clear()))
         if "sync" in self.__dict__:
             self.sync.close()
+        self._shadows.close()
         if "_xds" in self.__dict__:
             self.__dict__.pop("_xds").close()
 

@@ -85,6 +85,13 @@ def _lines(found: pb.GetStateResponse) -> Iterator[str]:
             f"hedge    {hedge.target}  {hedge.method}  {after},"
             f" {hedge.sent} sent, {hedge.refused} refused by the budget"
         )
+    for route in found.routes:
+        resting = f", {len(route.resting)} resting" if route.resting else ""
+        yield (
+            f"route    {route.target}  {route.version}  weight {route.weight},"
+            f" {', '.join(route.endpoints) or 'no endpoint'}{resting}"
+        )
+        yield from (f"rule     {route.target}  {rule}" for rule in route.rules)
     for method in found.methods:
         counts = [f"{name} {number}" for name, number in sorted(method.counts.items())]
         yield f"method   {method.method}  {'; '.join([*_differences(method), *counts])}"

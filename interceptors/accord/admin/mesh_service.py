@@ -1,9 +1,9 @@
 """What the operator of a process sees and changes over gRPC: `accord.ops.v1.MeshService`."""
 
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
@@ -21,6 +21,9 @@ from accord.policies.fault_injection import FaultPolicy
 from accord.policies.types import Code
 from accord.server.state import ServerState
 from accord.v1 import policy_pb2
+
+if TYPE_CHECKING:
+    from accord.xds.plane import TargetState
 
 # It is not used, and the generated base has another one for each RPC.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -67,6 +70,9 @@ class Operated(Protocol):
 
     def snapshot(self) -> ClientSnapshot:
         """Breakers, budgets, hedge delays and caches of its clients."""
+
+    def routed(self) -> "list[TargetState]":
+        """The targets of its control plane, if it has one."""
 
 
 def serve(
@@ -138,6 +144,7 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
                 if item.method.startswith(prefix)
             ],
             hedges=_hedges(routes),
+            routes=[route for state in self._mesh.routed() for route in _routes(state)],
         )
 
     async def SetOverride(
@@ -328,6 +335,20 @@ def _hedges(routes: Iterable[RouteSnapshot]) -> list[pb.Hedge]:
         for route in routes
         if route.hedge is not None
     ]
+
+
+def _routes(state: "TargetState") -> Iterator[pb.Route]:
+    resting = state.resting()
+    for version in sorted(state.route.versions):
+        endpoints = state.addresses(version)
+        yield pb.Route(
+            target=state.target,
+            version=version,
+            weight=state.route.weights.get(version, 0),
+            endpoints=endpoints,
+            resting=[each for each in endpoints if each in resting],
+            rules=[str(rule) for rule in state.route.rules if rule.weights.get(version)],
+        )
 
 
 def _budgets(targets: Iterable[TargetSnapshot]) -> list[pb.Budget]:

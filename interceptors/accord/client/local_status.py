@@ -55,7 +55,8 @@ def turned_away(details: str) -> bool:
     After a TLS handshake that is how it refuses the client's certificate: with TLS 1.3 the client
     is done by then. Without TLS it is a server, or what stands before it, that breaks down.
     """
-    return details.endswith(": Socket closed") and _unconnected(details)
+    said = details.partition(" (xDS node ID:")[0]  # which xDS adds
+    return said.endswith(": Socket closed") and _unconnected(details)
 
 
 def _unconnected(details: str) -> bool:

@@ -34,7 +34,7 @@ from accord.client.types import (
     Res,
 )
 from accord.contract.names import wrong_response
-from accord.contract.policy_types import ContractError
+from accord.contract.policy_types import ContractError, MethodPolicy
 from accord.errors import DEPENDENCY, EXHAUSTED
 from accord.policies.consistency import CONSISTENCY_KEY, read_token
 from accord.policies.fault_injection import FAULT_KEY
@@ -63,6 +63,10 @@ OnResume = Callable[..., None]
 The error is gRPC's: an `AioRpcError`, or an `RpcError` of a call over threads.
 """
 
+Shadow = Callable[[MethodPolicy, object, Pairs, float | None], None]
+"""Sends a copy of a call, if it is one's turn: see `accord.client.shadow.Shadows.send`."""
+
+
 Fallback = Callable[..., object]  # of any request and response: each method has its own
 """Given a request and the error of its call, the response to use instead, or None for the error.
 
@@ -80,6 +84,7 @@ class ClientSettings:
         self.on_resume = on_resume
         self.fallbacks: dict[str, Fallback] = {}
         """By method as it travels, "/pkg.Service/Method"."""
+        self.shadow: Shadow = lambda *_: None
 
 
 class Caller(Generic[E]):
@@ -158,6 +163,8 @@ class Outgoing(Generic[Req, Res, E]):
         )
         self.call.observer, headers = observe(state, env.clock, traced=traced)
         self._metadata = metadata + headers if headers else metadata
+        if policy.shadow is not None and not (handled is not None and handled.shadow):
+            caller.settings.shadow(policy, request, self._metadata, self.call.remaining())
 
     def details_of(self, attempt: Attempt) -> Details:
         """The details of an attempt."""

@@ -13,7 +13,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Final, Protocol
@@ -23,8 +23,8 @@ from google.protobuf import json_format
 from accord._log import log
 from accord.contract.names import METHOD, OPERATED
 from accord.contract.options_reader import merge_options
-from accord.contract.policy_types import ContractError, Dark, MethodPolicy
-from accord.contract.registry import live_policy, travelling_policy
+from accord.contract.policy_types import ContractError, Dark, MethodPolicy, ShadowPolicy
+from accord.contract.registry import live_policy, pure, travelling_policy
 from accord.ops.v1 import mesh_pb2
 
 POLL_INTERVAL: Final = 0.75
@@ -275,6 +275,7 @@ class Overrides:
         dark = _dark(method[1:], merged)
         try:
             policy = live_policy(method, merged.policy, dark, f"{top.name.lower()} policy")
+            policy = replace(policy, shadow=_shadow(policy, merged))
         except ContractError as error:
             raise OverrideRefused(method[1:], error.finding) from None
         except KeyError:
@@ -347,3 +348,19 @@ def _dark(method: str, override: mesh_pb2.Override) -> list[Dark]:
         return [Dark(number) for number in override.dark]
     except ValueError:
         raise OverrideRefused(method, "dark: names a policy that has no dark mode") from None
+
+
+def _shadow(policy: MethodPolicy, override: mesh_pb2.Override) -> ShadowPolicy | None:
+    if not override.HasField("shadow"):
+        return None
+    method, wanted = policy.method[1:], override.shadow
+    if policy.streaming or not pure(policy.method):
+        problem = "only of an RPC with NO_SIDE_EFFECTS, one request and one response"
+        raise OverrideRefused(method, f"shadow: {problem}")
+    if (
+        not wanted.target
+        or not 1 <= wanted.percent <= 100
+        or not 0 <= wanted.max_concurrent <= 1000
+    ):
+        raise OverrideRefused(method, "shadow: target, percent 1 to 100, max_concurrent 0 to 1,000")
+    return ShadowPolicy(wanted.target, wanted.percent, wanted.max_concurrent or 10)

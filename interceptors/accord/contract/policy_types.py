@@ -82,6 +82,17 @@ class LimitPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowPolicy:
+    """Copies of calls to another target, of which nobody waits for the answer."""
+
+    target: str
+    percent: int
+    """Of the calls: 1 to 100."""
+    max_concurrent: int = 10
+    """Copies on their way at once; what is beyond is not sent."""
+
+
+@dataclass(frozen=True, slots=True)
 class CompensationPolicy:
     """The RPC that undoes this one; `fill` maps its request's fields to where they come from."""
 
@@ -170,6 +181,8 @@ class MethodPolicy:
     floor: FloorPolicy = FloorPolicy()
     dark: frozenset[Dark] = frozenset()
     """Policies that only decide and count; set by live policy alone."""
+    shadow: ShadowPolicy | None = None
+    """Set by live policy alone."""
 
     @property
     def streaming(self) -> bool:

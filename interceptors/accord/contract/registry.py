@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pb2, descriptor_pool
 
 from accord.contract.names import described, meant, method_name, services
 from accord.contract.options_reader import Reader
@@ -87,6 +87,14 @@ def live_policy(
         problem = too_few(1, policy.floor.max_attempts)
         raise refuse("", f"in dark mode no retry is made, and {problem}")
     return policy
+
+
+def pure(method: str) -> bool:
+    """Whether the contract says NO_SIDE_EFFECTS of a method, "/pkg.Service/Method"."""
+    found = described(method)
+    return found is not None and (
+        found.GetOptions().idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+    )
 
 
 def check_service(service: str) -> tuple[MethodPolicy, ...]:

@@ -31,6 +31,7 @@ READ: Final = HEADERS | {
     context.IDEMPOTENCY_KEY,
     CONSISTENCY_KEY,
     context.USER_KEY,
+    context.SHADOW[0],
 }
 """The metadata that the library reads. Of several values under one key the last one counts."""
 
@@ -94,6 +95,8 @@ def read_headers(call: CallContext, headers: dict[str, str | bytes], ignored: li
         elif name == context.PRIORITY_KEY:
             priority = found = context.read_priority(value)
             call.priority = priority or call.priority
+        elif name == context.SHADOW[0]:
+            call.shadow = True
         elif name == CONSISTENCY_KEY:
             call.seen = read_token(value)
             found = None if call.seen is None else 0

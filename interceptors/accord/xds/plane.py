@@ -40,6 +40,14 @@ class TargetState:
     """By version; one that is not in it has not been looked up."""
     unhealthy: frozenset[Endpoint]
 
+    def addresses(self, version: str) -> list[str]:
+        """The endpoints of a version, as people write them."""
+        return [resources.address(each) for each in self.endpoints.get(version, ())]
+
+    def resting(self) -> set[str]:
+        """Endpoints that are sent no new calls: they do not serve, or they drain."""
+        return {*self.route.draining, *map(resources.address, self.unhealthy)}
+
 
 class ControlPlane:
     """Knows the targets, and serves them over xDS. Safe under threads.

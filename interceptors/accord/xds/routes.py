@@ -62,6 +62,11 @@ class Rule:
     fallback: tuple[str, ...] = ()
     """Versions that are called when no endpoint of those in `weights` is left."""
 
+    def __str__(self) -> str:
+        headers = [f"{key}: {value}" for key, value in sorted(self.headers.items())]
+        to = [f"{version} {weight}" for version, weight in sorted(self.weights.items())]
+        return f"{', '.join([*sorted(self.identities), *headers]) or 'all'} to {', '.join(to)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Route:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import accord
+from accord.admin.mesh_service import MeshServicer
 from accord.identity import Identity
 from accord.ops.v1 import mesh_pb2
 from tests.accord.drivers import Driver, ways
@@ -165,14 +166,28 @@ async def test_draining(driver: Driver, caller: Identity, orders: Identity, tmp_
         assert set(first) == {"a", "b"}
         found.route(1, 1, draining=[found.two.address])
         async with asyncio.timeout(5):
-            while await called(stub, 10) != {"a": 10}:
+            while await called(stub, 30) != {"a": 30}:
                 pass
-        assert await called(stub, 30) == {"a": 30}
+        assert await called(stub, 50) == {"a": 50}
         for each in (found.one, found.two):
             each.released.set()
         assert [(await each.read()).text for each in streams] == first
-        state = found.mesh.routed()[0]
-        assert state.route.draining == {found.two.address}
         for each in streams:
             each.cancel()
-        await eventually(lambda: True)
+
+
+async def test_an_operator_sees_the_routes(
+    caller: Identity, orders: Identity, tmp_path: Path
+) -> None:
+    """Versions, shares, endpoints, who drains and which rules there are stand in the state."""
+    rule = {"headers": {"x-canary": "yes"}, "weights": {"v2": 1}}
+    async with versions(caller, orders, tmp_path, 95, 5, rules=[rule]) as found:
+        found.route(95, 5, rules=[rule], draining=[found.two.address])
+        await eventually(lambda: found.mesh.routed()[0].route.draining)
+        operator: Any = MeshServicer(found.mesh, None, None)
+        state = await operator.GetState(mesh_pb2.GetStateRequest(), None)
+        one, two = state.routes
+        assert (one.target, one.version, one.weight) == ("orders", "v1", 95)
+        assert (list(one.endpoints), list(one.resting)) == ([found.one.address], [])
+        assert list(two.resting) == list(two.endpoints) == [found.two.address]
+        assert list(two.rules) == ["x-canary: yes to v2 1"]

@@ -133,6 +133,7 @@ class Override(_message.Message):
 
     POLICY_FIELD_NUMBER: _builtins.int
     DARK_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def policy(self) -> _policy_pb2.MethodPolicy:
         """Fields to change: timeout, attempt_timeout, retry, hedge, breaker, limit,
@@ -144,19 +145,56 @@ class Override(_message.Message):
     def dark(self) -> _containers.RepeatedScalarFieldContainer[Global___DarkPolicy.ValueType]:
         """Policies in dark mode."""
 
+    @_builtins.property
+    def shadow(self) -> Global___Shadow:
+        """Send some of the calls to another target, too. Only of an RPC with
+        NO_SIDE_EFFECTS, one request and one response.
+        """
+
     def __init__(
         self,
         *,
         policy: _policy_pb2.MethodPolicy | None = ...,
         dark: _abc.Iterable[Global___DarkPolicy.ValueType] | None = ...,
+        shadow: Global___Shadow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dark", b"dark", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dark", b"dark", "policy", b"policy", "shadow", b"shadow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Override: _TypeAlias = Override  # noqa: Y015
+
+@_typing.final
+class Shadow(_message.Message):
+    """Copies of calls, of which nobody waits for the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """Where they are sent."""
+    percent: _builtins.int
+    """Percent of the calls: 1 to 100."""
+    max_concurrent: _builtins.int
+    """Copies on their way at once; what is beyond is not sent. 0: 10."""
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        percent: _builtins.int = ...,
+        max_concurrent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_concurrent", b"max_concurrent", "percent", b"percent", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shadow: _TypeAlias = Shadow  # noqa: Y015
 
 @_typing.final
 class Fault(_message.Message):
@@ -529,6 +567,54 @@ class Refused(_message.Message):
 Global___Refused: _TypeAlias = Refused  # noqa: Y015
 
 @_typing.final
+class Route(_message.Message):
+    """A version of a target, as the control plane in the process routes calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    RESTING_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """What is called, e.g. "payments"."""
+    version: _builtins.str
+    """Name of the version."""
+    weight: _builtins.int
+    """Its share of the calls that meet no rule, among those of all versions."""
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where it listens, e.g. "10.0.0.7:9052"."""
+
+    @_builtins.property
+    def resting(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Endpoints that are sent no new calls: they do not serve, or they drain."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The rules that send calls to it, for people."""
+
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        version: _builtins.str = ...,
+        weight: _builtins.int = ...,
+        endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        resting: _abc.Iterable[_builtins.str] | None = ...,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "resting", b"resting", "rules", b"rules", "target", b"target", "version", b"version", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
 class GetStateRequest(_message.Message):
     """Request of GetState."""
 
@@ -563,6 +649,7 @@ class GetStateResponse(_message.Message):
     METHODS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     HEDGES_FIELD_NUMBER: _builtins.int
+    ROUTES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Name of the process's mesh, e.g. "orders"."""
     @_builtins.property
@@ -589,6 +676,10 @@ class GetStateResponse(_message.Message):
     def hedges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hedge]:
         """By target and method: those that are hedged."""
 
+    @_builtins.property
+    def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Route]:
+        """By target and version; none where there is no control plane in the process."""
+
     def __init__(
         self,
         *,
@@ -599,10 +690,11 @@ class GetStateResponse(_message.Message):
         methods: _abc.Iterable[Global___Method] | None = ...,
         refused: _abc.Iterable[Global___Refused] | None = ...,
         hedges: _abc.Iterable[Global___Hedge] | None = ...,
+        routes: _abc.Iterable[Global___Route] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers", "budgets", b"budgets", "hedges", b"hedges", "limit", b"limit", "methods", b"methods", "refused", b"refused", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers", "budgets", b"budgets", "hedges", b"hedges", "limit", b"limit", "methods", b"methods", "refused", b"refused", "routes", b"routes", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
