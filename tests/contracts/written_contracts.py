@@ -17,7 +17,8 @@ from accord_checks import image, plugin, plugin_messages
 from accord_checks.breaking_rules.all_rules import BREAKING_RULES
 from accord_checks.contracts import Contracts
 from accord_checks.declarations import Place
-from tools.contracts import ROOT, SCRIPTS
+from tools import contracts as tool
+from tools.contracts import ROOT
 
 VOCABULARY = ("accord/v1/policy.proto", "buf/validate/validate.proto")
 
@@ -41,7 +42,7 @@ class Said:
 
 def buf(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `buf` with its plugins in a folder."""
-    path = os.pathsep.join((str(SCRIPTS), os.environ.get("PATH", os.defpath)))
+    path = os.pathsep.join((str(tool.SCRIPTS), os.environ.get("PATH", os.defpath)))
     return subprocess.run(
         ("buf", *arguments),
         cwd=root,
