@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -10,6 +11,8 @@ settings.load_profile("accord")
 
 # Shops go without TLS here; tests/security has them with certificates.
 os.environ["MESH_INSECURE"] = "1"
+# A shell that starts a run in the background has it ignore Ctrl-C, and so would all it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = [
     "tests.faults.summary",

@@ -84,11 +84,14 @@ def test_the_generated_client(mesh: MeshProcess, tmp_path: Path) -> None:
             text=True,
         ) as client:
             assert client.stdout is not None
-            assert client.stderr is not None
-            assert client.stdout.readline().startswith("customer ")
-            assert client.stdout.readline() == "1 shop.orders.v1.OrderPlaced\n"
-            client.send_signal(signal.SIGINT)
-            assert client.wait(20) == 0, client.stderr.read()
+            try:
+                assert client.stdout.readline().startswith("customer ")
+                assert client.stdout.readline() == "1 shop.orders.v1.OrderPlaced\n"
+                client.send_signal(signal.SIGINT)
+                _, said = client.communicate(timeout=20)
+                assert client.returncode == 0, said
+            finally:
+                client.kill()
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")) + sorted(ROOT.glob("*.md")))
