@@ -6,6 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Tests wait for brokers and processes most of the time: three at once keep two cores busy.
 JOBS ?= 3
+# Hundreds of processes are started: each finds its modules compiled.
+export PYTHONDONTWRITEBYTECODE :=
 STAMP := $(VENV)/installed
 
 $(STAMP): pyproject.toml constraints.txt interceptors/pyproject.toml contracts/pyproject.toml runtime/pyproject.toml generated/pyproject.toml tests/contracts/export/node/package-lock.json

@@ -3,6 +3,7 @@
 import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 # No test is timed: on a busy machine any of them may stand still for a second.
@@ -20,3 +21,9 @@ pytest_plugins = [
     "tests.support.skips",
     "tests.support.small_disk",
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: side by side, the others fill what time is left at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
