@@ -86,25 +86,25 @@ class Choreography:
                 if not error.refusal:
                     raise
                 refusal = error
-            said: reservations.Published = StockReserved(order_id=order_id, lines=lines)
+            said: StockReserved | StockRejected = StockReserved(order_id=order_id, lines=lines)
             if isinstance(refusal, ServiceError):
                 said = StockRejected(
                     order_id=order_id, reason=refusal.reason, detail=refusal.message
                 )
-            reservations.say(tx, self._outbox, said)
+            reservations.ORDERS.say(tx, self._outbox, said)
 
         return reserve
 
     async def _not_paid(self, event: Received[Any]) -> Effect:
         def release(tx: Tx) -> None:
             reservations.release(tx, self._outbox, event.key, FULFILMENT_CHOREOGRAPHED)
-            reservations.say(tx, self._outbox, StockReleased(order_id=event.key))
+            reservations.ORDERS.say(tx, self._outbox, StockReleased(order_id=event.key))
 
         return release
 
     async def _booked(self, event: Received[ShipmentBooked]) -> Effect:
         def commit(tx: Tx) -> None:
             reservations.commit(tx, self._outbox, event.key)
-            reservations.say(tx, self._outbox, StockCommitted(order_id=event.key))
+            reservations.ORDERS.say(tx, self._outbox, StockCommitted(order_id=event.key))
 
         return commit

@@ -16,13 +16,10 @@ from typing import Final
 from accord.errors import FailedPrecondition, InvalidArgument, Precondition
 from accord_runtime.database import Tx
 from accord_runtime.events.outbox import Outbox, of_key
+from services.fulfilment import OrderTable
 from services.inventory.domain import State, problems
 from services.inventory.store import to_price, to_product
-from shop.common.v1.fulfilment_pb2 import (
-    FULFILMENT_CHOREOGRAPHED,
-    FULFILMENT_ORCHESTRATED,
-    Fulfilment,
-)
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_ORCHESTRATED, Fulfilment
 from shop.inventory.v1.events_pb2 import (
     StockCommitted,
     StockRejected,
@@ -31,7 +28,7 @@ from shop.inventory.v1.events_pb2 import (
 )
 from shop.inventory.v1.inventory_pb2 import Product, ReserveLine
 
-Published = StockReserved | StockRejected | StockReleased | StockCommitted
+ORDERS: Final = OrderTable("reservation")
 
 NAMED: Final = 20
 """Lines that a refusal names, the worst ones; an error with more would not fit the trailers."""
@@ -77,10 +74,10 @@ def reserve(
         refusal = _refusal(found)
         _enter(tx, order_id, State.REJECTED)
         rejected = StockRejected(order_id=order_id, reason=refusal.reason, detail=refusal.message)
-        _publish(tx, outbox, rejected)
+        ORDERS.publish(tx, outbox, rejected)
         return refusal
     _move(tx, order_id, reserved=+1)
-    _publish(tx, outbox, StockReserved(order_id=order_id, lines=lines))
+    ORDERS.publish(tx, outbox, StockReserved(order_id=order_id, lines=lines))
     return State.RESERVED
 
 
@@ -104,7 +101,7 @@ def release(
     elif state is State.REJECTED:
         _enter(tx, order_id, State.RELEASED)
     if state is not State.RELEASED:
-        _publish(tx, outbox, StockReleased(order_id=order_id))
+        ORDERS.publish(tx, outbox, StockReleased(order_id=order_id))
     return State.RELEASED
 
 
@@ -119,29 +116,8 @@ def commit(tx: Tx, outbox: Outbox, order_id: str) -> State:
         raise FailedPrecondition("NOT_RESERVED", "the order holds no stock")
     if state is State.RESERVED:
         _end(tx, order_id, State.COMMITTED, on_hand=-1)
-        _publish(tx, outbox, StockCommitted(order_id=order_id))
+        ORDERS.publish(tx, outbox, StockCommitted(order_id=order_id))
     return State.COMMITTED
-
-
-def say(tx: Tx, outbox: Outbox, event: Published) -> None:
-    """Publish how a choreographed order stands, unless that was said: its row may be older.
-
-    What becomes of a row that was made for it is published anyway.
-    """
-    if _fulfilment(tx, event.order_id) != FULFILMENT_CHOREOGRAPHED:
-        event.fulfilment = FULFILMENT_CHOREOGRAPHED
-        outbox.append_once(tx, event, "fulfilment")
-
-
-def _publish(tx: Tx, outbox: Outbox, event: Published) -> None:
-    event.fulfilment = _fulfilment(tx, event.order_id)
-    outbox.append(tx, event)
-
-
-def _fulfilment(tx: Tx, order_id: str) -> "Fulfilment.ValueType":
-    sql = "SELECT fulfilment FROM reservation WHERE order_id = :order_id"
-    found: Fulfilment.ValueType = tx.value(sql, {"order_id": order_id})
-    return found
 
 
 def _begin(tx: Tx, order_id: str, state: State, fulfilment: int, key: str | None = None) -> bool:

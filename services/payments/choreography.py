@@ -90,7 +90,7 @@ class Choreography:
             said = PaymentCaptured(
                 order_id=order_id, payment_id=payment.payment_id, amount=payment.amount
             )
-        return lambda tx: store.say(tx, self._outbox, said)
+        return lambda tx: store.ORDERS.say(tx, self._outbox, said)
 
     async def _undoing(self, event: Received[Any]) -> Effect:
         def undo(tx: Tx) -> None:
@@ -98,7 +98,7 @@ class Choreography:
             refunded = store.find(tx, event.key)
             if refunded is not None and refunded.state == pb.PAYMENT_STATE_REFUNDED:
                 said = PaymentRefunded(order_id=event.key, payment_id=refunded.payment_id)
-                store.say(tx, self._outbox, said)
+                store.ORDERS.say(tx, self._outbox, said)
             # A charge that waits for its next attempt, or for an operator, finds nothing to do.
             self._executor.expedite(tx, CHARGES, event.key)
 

@@ -7,12 +7,9 @@ from accord_runtime.database import Tx
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.grpc.ids import derived
 from accord_runtime.grpc.types import timestamp
+from services.fulfilment import OrderTable
 from services.payments.domain import Outcome
-from shop.common.v1.fulfilment_pb2 import (
-    FULFILMENT_CHOREOGRAPHED,
-    FULFILMENT_ORCHESTRATED,
-    Fulfilment,
-)
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_ORCHESTRATED, Fulfilment
 from shop.common.v1.money_pb2 import Money
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1.events_pb2 import PaymentCaptured, PaymentDeclined, PaymentRefunded
@@ -37,6 +34,8 @@ MIGRATIONS: Final = [
 ]
 
 Published = PaymentCaptured | PaymentDeclined | PaymentRefunded
+
+ORDERS: Final = OrderTable("payment")
 
 _PREFIX: Final = "PAYMENT_STATE_"
 """What the contract sets before the name of a state."""
@@ -77,7 +76,7 @@ def settle(tx: Tx, outbox: Outbox, payment: Payment, outcome: Outcome, now: floa
         },
     )
     if settled:
-        _publish(tx, outbox, _settled(payment, outcome))
+        ORDERS.publish(tx, outbox, _settled(payment, outcome))
 
 
 def _settled(payment: Payment, outcome: Outcome) -> Published:
@@ -129,31 +128,10 @@ def finish_refund(tx: Tx, outbox: Outbox, order_id: str, amount: Money | None, n
     if amount is not None:
         # Nobody here knew that it had been taken, or this database is older than its events.
         captured = PaymentCaptured(order_id=order_id, payment_id=payment_id, amount=amount)
-        captured.fulfilment = _fulfilment(tx, order_id)
+        captured.fulfilment = ORDERS.fulfilment(tx, order_id)
         outbox.append_once(tx, captured)
     refunded = PaymentRefunded(order_id=order_id, payment_id=payment_id, amount=amount)
-    _publish(tx, outbox, refunded)
-
-
-def say(tx: Tx, outbox: Outbox, event: Published) -> None:
-    """Publish how a choreographed order stands, unless that was said: its row may be older.
-
-    What becomes of a row that was made for it is published anyway.
-    """
-    if _fulfilment(tx, event.order_id) != FULFILMENT_CHOREOGRAPHED:
-        event.fulfilment = FULFILMENT_CHOREOGRAPHED
-        outbox.append_once(tx, event, "fulfilment")
-
-
-def _publish(tx: Tx, outbox: Outbox, event: Published) -> None:
-    event.fulfilment = _fulfilment(tx, event.order_id)
-    outbox.append(tx, event)
-
-
-def _fulfilment(tx: Tx, order_id: str) -> "Fulfilment.ValueType":
-    sql = "SELECT fulfilment FROM payment WHERE order_id = :order_id"
-    found: Fulfilment.ValueType = tx.value(sql, {"order_id": order_id})
-    return found
+    ORDERS.publish(tx, outbox, refunded)
 
 
 def find(tx: Tx, order_id: str) -> Payment | None:

@@ -76,4 +76,4 @@ class Choreography:
                 shipment_id=shipment.shipment_id,
                 tracking_number=shipment.tracking_number,
             )
-        return lambda tx: store.say(tx, self._outbox, said)
+        return lambda tx: store.ORDERS.say(tx, self._outbox, said)

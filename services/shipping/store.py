@@ -7,12 +7,9 @@ from accord_runtime.database import Tx
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.grpc.ids import derived
 from accord_runtime.grpc.types import timestamp
+from services.fulfilment import OrderTable
 from services.shipping.domain import Outcome
-from shop.common.v1.fulfilment_pb2 import (
-    FULFILMENT_CHOREOGRAPHED,
-    FULFILMENT_ORCHESTRATED,
-    Fulfilment,
-)
+from shop.common.v1.fulfilment_pb2 import FULFILMENT_ORCHESTRATED, Fulfilment
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1.events_pb2 import ShipmentBooked, ShipmentCancelled, ShipmentRefused
 from shop.shipping.v1.shipping_pb2 import Shipment, ShipmentState
@@ -36,6 +33,8 @@ MIGRATIONS: Final = [
 ]
 
 Published = ShipmentBooked | ShipmentRefused | ShipmentCancelled
+
+ORDERS: Final = OrderTable("shipment")
 
 _PREFIX: Final = "SHIPMENT_STATE_"
 """What the contract sets before the name of a state."""
@@ -85,7 +84,7 @@ def settle(tx: Tx, outbox: Outbox, shipment: Shipment, outcome: Outcome, now: fl
         answer,
     )
     if settled:
-        _publish(tx, outbox, _settled(shipment, outcome))
+        ORDERS.publish(tx, outbox, _settled(shipment, outcome))
     elif outcome.tracking_number:
         # The carrier may yet refuse to cancel: then this is a booked parcel after all.
         tx.execute(
@@ -139,31 +138,11 @@ def finish_cancellation(
     )
     if row is not None and row.pop("state") == "BOOKED":
         # Its booking may have been answered while it was to be cancelled.
-        booked = ShipmentBooked(order_id=order_id, fulfilment=_fulfilment(tx, order_id), **row)
+        how = ORDERS.fulfilment(tx, order_id)
+        booked = ShipmentBooked(order_id=order_id, fulfilment=how, **row)
         outbox.append_once(tx, booked)
     elif row is not None and cancelled:
-        _publish(tx, outbox, ShipmentCancelled(order_id=order_id))
-
-
-def say(tx: Tx, outbox: Outbox, event: Published) -> None:
-    """Publish how a choreographed order stands, unless that was said: its row may be older.
-
-    What becomes of a row that was made for it is published anyway.
-    """
-    if _fulfilment(tx, event.order_id) != FULFILMENT_CHOREOGRAPHED:
-        event.fulfilment = FULFILMENT_CHOREOGRAPHED
-        outbox.append_once(tx, event, "fulfilment")
-
-
-def _publish(tx: Tx, outbox: Outbox, event: Published) -> None:
-    event.fulfilment = _fulfilment(tx, event.order_id)
-    outbox.append(tx, event)
-
-
-def _fulfilment(tx: Tx, order_id: str) -> "Fulfilment.ValueType":
-    sql = "SELECT fulfilment FROM shipment WHERE order_id = :order_id"
-    found: Fulfilment.ValueType = tx.value(sql, {"order_id": order_id})
-    return found
+        ORDERS.publish(tx, outbox, ShipmentCancelled(order_id=order_id))
 
 
 def find(tx: Tx, order_id: str) -> Shipment | None:
