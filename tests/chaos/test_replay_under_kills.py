@@ -15,11 +15,6 @@ from tests.support.mesh_process import SHOPCTL, MeshProcess, running_mesh
 from tests.support.ports import free_offset
 from tests.support.postgres import running_postgres
 
-ORDERS: Final = 500 if FULL else 100
-"""Enough for the processes to be killed one after the other; more of them find rarer mistakes."""
-
-TIMEOUT: Final = 120 + ORDERS
-
 VICTIMS: Final = (
     "orders",
     "payments",
@@ -37,6 +32,11 @@ VICTIMS: Final = (
     "payments",
 )
 """Who is killed, in this order: everybody, and those who decide about an order more than once."""
+
+ORDERS: Final = 500 if FULL else 3 * (len(VICTIMS) + 2)
+"""Enough for each kill to hit some that are under way; more of them find rarer mistakes."""
+
+TIMEOUT: Final = 120 + ORDERS
 
 PROGRESS: Final = re.compile(r"placing orders (\d+)/(\d+)")
 

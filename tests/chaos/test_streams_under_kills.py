@@ -18,7 +18,7 @@ from tests.services.orders.books import behave
 from tests.support.process import ServiceProcess
 from tests.support.shop import Shop, order_request, running_shop
 
-ORDERS = 1000 if FULL else 200
+ORDERS = 1000 if FULL else 100
 KILLS = 20 if FULL else 4
 
 

@@ -13,7 +13,14 @@ from grpc_health.v1 import health_pb2
 from accord_runtime.settings import Settings
 from shopctl.supervisor import parent_death
 
-READY_SECONDS: Final = 30.0
+READY_SECONDS: Final = 60.0
+
+OPTIONS: Final = [
+    ("grpc.use_local_subchannel_pool", 1),
+    *((f"grpc.{which}_reconnect_backoff_ms", 50) for which in ("initial", "min", "max")),
+]
+"""Of a channel to a server that may not be there yet: gRPC itself would pause for longer and longer
+before it looks again."""
 
 
 class ServiceProcess:
@@ -57,7 +64,7 @@ class ServiceProcess:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        with grpc.insecure_channel(self._settings.address) as channel:
+        with grpc.insecure_channel(self._settings.address, OPTIONS) as channel:
             check = channel.unary_unary(
                 "/grpc.health.v1.Health/Check",
                 request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
