@@ -29,6 +29,27 @@ SERVICES: Final[Mapping[str, int]] = MappingProxyType(
 )
 """Service name -> base port of its gRPC server."""
 
+SOURCES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "orders": ("inventory", "payments", "shipping"),
+        "payments": ("orders", "shipping"),
+        "inventory": ("orders", "payments", "shipping"),
+        "shipping": ("orders",),
+        "notifications": ("orders",),
+        "analytics": ("orders",),
+        "accounting": ("orders", "payments"),
+    }
+)
+"""Service name -> whose events it takes; the broker gives it no others."""
+
+QUEUES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
+    {
+        "intake": ("orders", ("orders",)),
+        "email": ("notifications", ("mailer",)),
+    }
+)
+"""Work queue -> who sends its commands, and who takes them."""
+
 BROKER: Final = "broker"
 BROKER_PORT: Final = 4222
 SMTP_PORT: Final = 9061

@@ -171,7 +171,8 @@ async def running(
         where = f"schema {service.name}" if settings.database_url else settings.database
         stream = service.name.upper()
         watch = health.Health(
-            database, where, stream, tell, lambda: broker.problem, runtime.backlog
+            *(database, where, stream, tell, lambda: broker.problem, runtime.backlog),
+            refusal=lambda: broker.refusal,
         )
         contracts = (
             *service.contracts,

@@ -199,7 +199,18 @@ class Settings:
     def broker(self) -> list[str]:
         """URLs of the broker."""
         seeds = [seed.strip() for seed in self.nats_url.split(",")]
-        return list(filter(None, seeds)) or [f"nats://{self.addresses.broker}"]
+        scheme = "tls" if self.identity else "nats"
+        return list(filter(None, seeds)) or [f"{scheme}://{self.addresses.broker}"]
+
+    @property
+    def broker_by_certificate(self) -> bool:
+        """Whether the broker knows the service by its certificate: by `tls://` without a user."""
+        return all(seed.startswith("tls://") and "@" not in seed for seed in self.broker)
+
+    @property
+    def own_broker(self) -> bool:
+        """Whether the broker is the mesh's own, which has a certificate of its name."""
+        return self.broker == [f"tls://{self.addresses.broker}"]
 
     @property
     def broker_token(self) -> str | None:

@@ -8,3 +8,10 @@ OPERATOR: Final = "operator"
 """Whose certificate `shopctl` shows."""
 IDENTITIES: Final = (*SERVICES, OPERATOR, BROKER)
 """Who gets a certificate without being asked."""
+
+TRUST_DOMAIN: Final = "shop.internal"
+
+
+def spiffe_id(name: str, trust_domain: str = TRUST_DOMAIN) -> str:
+    """The identity of a service."""
+    return f"spiffe://{trust_domain}/{name}"

@@ -248,6 +248,10 @@ class Authority:
         found = [(name, pair.certificate) for name, pair in every if pair]
         return [each for each in found if serial(each[1]) not in revoked]
 
+    def usable(self) -> list[str]:
+        """Whose certificates are there and not revoked, as far as they are ours."""
+        return self.names() if self.foreign else [name for name, _ in self._renewable()]
+
     def _certificate(self, name: str) -> x509.Certificate:
         path = self.folder / name / files.CERTIFICATE
         return x509.load_pem_x509_certificate(path.read_bytes())

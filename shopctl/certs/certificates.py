@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-TRUST_DOMAIN: Final = "shop.internal"
+from shopctl.certs import TRUST_DOMAIN, spiffe_id
 
 SKEW: Final = timedelta(minutes=10)
 """How far clocks may be apart: certificates are valid from so long ago, but no longer than they
@@ -123,11 +123,6 @@ def new_leaf(
     if known:
         extensions.append((x509.SubjectAlternativeName(known), False))
     return _sign(name, issuer, *(valid or _span(life, now)), extensions)
-
-
-def spiffe_id(name: str, trust_domain: str = TRUST_DOMAIN) -> str:
-    """The identity of a service."""
-    return f"spiffe://{trust_domain}/{name}"
 
 
 def serial(certificate: x509.Certificate) -> str:

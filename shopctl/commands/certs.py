@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from accord_runtime import state_folder
-from shopctl.certs import IDENTITIES
+from shopctl.certs import IDENTITIES, spiffe_id
 from shopctl.errors import CommandError
 from shopctl.formatting import Columns
 from shopctl.options import DEFAULT_HOME, HomeOption, JsonOption, parse_age
@@ -66,7 +66,6 @@ def init(home: HomeOption = DEFAULT_HOME, life: LifeOption = None) -> None:
 @app.command()
 def show(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
     """List certificates: who for, whether valid, for how long, its serial and who signed it."""
-    from shopctl.certs.certificates import spiffe_id
     from shopctl.certs.listing import rows
 
     authority = _existing(home)

@@ -71,15 +71,16 @@ def up(
                     f"shop: shopctl up --port-offset {offset % 800 + 100}",
                     ExitCode.IN_USE,
                 )
+            authority = None if insecure else _certificates(home)
             if any(program.name == BROKER for program in selection.programs):
-                broker.write_config(home, offset)
+                broker.write_config(home, offset, authority.usable() if authority else ())
             foreground = Foreground(
                 home,
                 offset,
                 selection,
                 quiet=quiet,
                 as_json=as_json,
-                authority=None if insecure else _certificates(home),
+                authority=authority,
             )
             code = asyncio.run(foreground.run())
     except state.LockHeldError as error:

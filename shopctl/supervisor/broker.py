@@ -5,11 +5,12 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from services import topology
 from shopctl.errors import CommandError
+from shopctl.supervisor.broker_users import users
 from shopctl.supervisor.health import broker_health
 
 TOKEN_FILE = "nats.token"
@@ -36,19 +37,49 @@ def token(home: Path) -> str:
     return path.read_text().strip()
 
 
-def write_config(home: Path, offset: int) -> None:
-    """Writes the server's configuration, which holds the token."""
+def write_config(home: Path, offset: int, known: Sequence[str] = ()) -> None:
+    """Writes the server's configuration, which holds the token.
+
+    `known`: whom it knows by their certificates; nobody: whoever has the token may do everything.
+    """
     folder = home / FOLDER
     folder.mkdir(exist_ok=True)
     path = _config_path(home)
     path.unlink(missing_ok=True)  # its mode is only given when it is created
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(config(folder, topology.address(topology.BROKER, offset), token(home)))
+        how = _by_certificate(home / "certs", known) if known else _by_token(token(home))
+        file.write(config(folder, topology.address(topology.BROKER, offset), how))
 
 
-def config(folder: Path, listen: str, secret: str) -> str:
-    """Text of the configuration.
+def _by_token(secret: str) -> str:
+    return f"authorization {{ token: {json.dumps(secret)} }}"
+
+
+def _by_certificate(certificates: Path, known: Sequence[str]) -> str:
+    """The user is the URI of a client's certificate.
+
+    `handshake_first`: nothing is said before TLS has shown who the server is.
+    """
+    own = certificates / topology.BROKER
+    return f"""\
+tls {{
+  cert_file: {json.dumps(str(own / "tls.crt"))}
+  key_file: {json.dumps(str(own / "tls.key"))}
+  ca_file: {json.dumps(str(own / "ca.crt"))}
+  verify_and_map: true
+  handshake_first: true
+  timeout: 5
+}}
+authorization {{
+  users: [
+{users(known)}
+  ]
+}}"""
+
+
+def config(folder: Path, listen: str, access: str) -> str:
+    """Text of the configuration; `access` is the part about who may do what.
 
     `sync_interval`: by default an acknowledged message is flushed to disk within two minutes. The
     databases of the services are the record and what a broker has lost is published again, so that
@@ -65,7 +96,7 @@ max_connections: 1000
 ping_interval: "10s"
 write_deadline: "10s"
 logtime_utc: true
-authorization {{ token: {quoted(secret)} }}
+{access}
 jetstream {{
   store_dir: {quoted(str(folder))}
   sync_interval: "10s"

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from services.topology import BROKER
 from shopctl.errors import ExitCode
-from shopctl.supervisor import hints, state, status
+from shopctl.supervisor import broker, hints, state, status
 from shopctl.supervisor.health import State
 from shopctl.supervisor.logs import Format, Human, LogFile, json_lines, raw
 from shopctl.supervisor.programs import Selection
@@ -117,7 +118,14 @@ class Foreground:
             from shopctl.certs.keeper import keep  # cryptography takes long to import
 
             say = partial(self._say, "certificates")
-            await keep(self._authority, say, lambda: None)
+            await keep(self._authority, say, self._tell_broker)
+
+    def _tell_broker(self) -> None:
+        """Has the broker read the certificates again, and whom it knows."""
+        for child in self._supervisor.children:
+            if child.program.name == BROKER and self._authority is not None:
+                broker.write_config(self._home, self._offset, self._authority.usable())
+                child.reload()
 
     def _close_files(self) -> None:
         for name, file in self._files.items():

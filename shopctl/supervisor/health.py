@@ -100,20 +100,20 @@ async def check_grpc(address: str, timeout: float, home: Path | None = None) -> 
 
 
 async def check_broker(address: str, timeout: float) -> Answer:
-    """A `Check` of a NATS server: it greets whoever connects, and every stream can be written to.
+    """A `Check` of a NATS server: it takes connections, and every stream can be written to.
 
     After a failed write (a full disk) a stream refuses all that follow until the server is started
     again (nats-io/nats-server#1987), while others go on: so the server is asked for the health of
-    all of them, where it has a port for that.
+    all of them. One that was not started by us may have no port for that, but it greets.
     """
     try:
         async with asyncio.timeout(timeout):
-            if await _exchange(address, b"", 5) != b"INFO ":
-                return Answer(State.NOT_SERVING, "what listens there is no NATS server")
             try:
                 answer = await _exchange(broker_health(address), b"GET /healthz HTTP/1.0\r\n\r\n")
             except ConnectionRefusedError:
-                return Answer(State.SERVING)  # not started by us
+                if await _exchange(address, b"", 5) != b"INFO ":
+                    return Answer(State.NOT_SERVING, "what listens there is no NATS server")
+                return Answer(State.SERVING)
     except (OSError, TimeoutError):
         return Answer(State.UNREACHABLE)
     try:

@@ -142,6 +142,12 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
 
+    def reload(self) -> None:
+        """Asks the process to read its configuration again."""
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGHUP)
+
     def kill(self) -> None:
         """Ends the process, and those that it started, at once."""
         if self.pid is not None:

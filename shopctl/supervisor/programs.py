@@ -80,12 +80,13 @@ def select(
         CommandError: a name is unknown, nothing is left, or the broker is not installed.
     """
     _check_names(left_out)
+    scheme = "nats" if insecure else "tls"
     env = {
         **inherited,
         "MESH_HOME": str(home),
         "MESH_PORT_OFFSET": str(offset),
         "DATABASE_URL": database_url,
-        "NATS_URL": nats_url or f"nats://{topology.address(topology.BROKER, offset)}",
+        "NATS_URL": nats_url or f"{scheme}://{topology.address(topology.BROKER, offset)}",
         "LOG_FORMAT": "json",
         "PYTHONUNBUFFERED": "1",
         "MESH_INSECURE": str(int(insecure)),

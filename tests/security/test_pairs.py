@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 import accord
 from accord.identity import Identity
 from services import topology
-from shopctl.certs.certificates import spiffe_id
+from shopctl.certs import spiffe_id
 from tests.security.descriptors import RPCS, Rpc
 from tests.support.bad_certificates import Bad, bad_certificates
 

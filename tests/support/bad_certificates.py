@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from shopctl.certs import files
+from shopctl.certs import files, spiffe_id
 from shopctl.certs.authority import Authority
 from shopctl.certs.certificates import (
     Pair,
@@ -14,7 +14,6 @@ from shopctl.certs.certificates import (
     new_leaf,
     new_root,
     serial,
-    spiffe_id,
 )
 
 DAY: Final = timedelta(days=1)

@@ -63,7 +63,8 @@ class Health(HealthServiceServicer):
     """The health of one process, and the RPCs of `accord.ops.v1.HealthService`.
 
     `tell` is told its status for gRPC when that changes, `where` names the database in the log,
-    `why` says why the broker takes no events, `work` is told how much waits.
+    `why` says why the broker takes no events, `work` is told how much waits, `refusal` says what
+    the broker refuses: wrong until somebody changes its permissions.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Health(HealthServiceServicer):
         tell: Callable[[int], Awaitable[None]],
         why: Callable[[], str],
         work: Backlog | None = None,
+        refusal: Callable[[], str] = lambda: "",
     ) -> None:
         self.database_problem = ""
         """Why the database cannot commit; empty while it does."""
@@ -84,6 +86,8 @@ class Health(HealthServiceServicer):
         self._tell = tell
         self._why = why
         self._work = work or Backlog()
+        self._refusal = refusal
+        self._told: int = HealthCheckResponse.SERVING
         self._damage = ""
         self._doubt = asyncio.Event()
         database.on_failure = self._doubted
@@ -99,6 +103,8 @@ class Health(HealthServiceServicer):
     @property
     def broker_problem(self) -> str:
         """How many events wait, for how long and why, if one does for long."""
+        if refused := self._refusal():
+            return refused
         events, oldest = self.lag.events, self.lag.oldest
         said = f"{events} events wait for the broker, the oldest for {oldest:.0f} s: {self._why()}"
         return said if oldest > LATE else ""
@@ -111,16 +117,22 @@ class Health(HealthServiceServicer):
             problem = self._damage or await self._probe()
             if problem and not self.database_problem:
                 log.error("not serving, the database cannot commit: %s", problem)
-                await self._tell(HealthCheckResponse.NOT_SERVING)
             elif self.database_problem and not problem:
                 log.info("serving again, the database commits")
-                await self._tell(HealthCheckResponse.SERVING)
             self.database_problem = problem
+            await self._tell_status()
             if self._damage:
                 return
             if problem:
                 self._doubt.set()
             await asyncio.sleep(PROBE)
+
+    async def _tell_status(self) -> None:
+        wrong = self.database_problem or self._refusal()
+        status = HealthCheckResponse.NOT_SERVING if wrong else HealthCheckResponse.SERVING
+        if status != self._told:
+            self._told = status
+            await self._tell(status)
 
     def _doubted(self, error: DatabaseError) -> None:
         if isinstance(error, DatabaseCorrupt) and not self._damage:
@@ -147,6 +159,7 @@ class Health(HealthServiceServicer):
         said: float | None = None
         while True:
             await asyncio.sleep(LOOK)
+            await self._tell_status()
             try:
                 self.lag, queues = await self._database.read(self._look)
             except DatabaseError as error:

@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import ssl
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -13,6 +16,7 @@ from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NotFoundError
 
+from accord.identity.identity import LAYOUTS
 from accord_runtime.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,6 +30,9 @@ DUPLICATE_WINDOW = 600.0
 ANSWER = 2.0
 """Seconds to wait for an answer: a leader that was killed gives none, and in four to nine there is
 the next one."""
+
+REFUSED = 30.0
+"""Seconds for which a refusal counts: who is refused tries again all the time."""
 
 _RETRY = 0.5
 
@@ -42,6 +49,23 @@ def stream_of(service: str) -> StreamConfig:
     )
 
 
+class _Client(Client):
+    """Shows the certificate that there is when it connects, and whenever it connects again."""
+
+    def __init__(self, identity: Path) -> None:
+        super().__init__()
+        self._identity = identity
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """Raises OSError: the files do not fit together, for a moment perhaps."""
+        names = next(names for names in LAYOUTS if (self._identity / names[0]).exists())
+        certificate, key, roots = (self._identity / name for name in names)
+        context = ssl.create_default_context(cafile=roots)
+        context.load_cert_chain(certificate, key)
+        return context
+
+
 class Broker:
     """One connection of a process, made when the broker is there."""
 
@@ -54,16 +78,15 @@ class Broker:
         """What went wrong last."""
         self.listeners: set[Callable[[], None]] = set()
         """Told whenever there is a connection again."""
+        self._refusal, self._refused_at = "", -REFUSED
 
     async def client(self) -> Client:
         """The connection; waits, for as long as it takes, until there is one."""
         async with self._lock:
             while self._client is None or self._client.is_closed:
                 try:
-                    self._client = await nats.connect(
-                        self._settings.broker,
+                    self._client = await self._connect(
                         name=self._settings.name,
-                        token=self._settings.broker_token,
                         max_reconnect_attempts=-1,
                         reconnect_time_wait=0.2,
                         connect_timeout=1,
@@ -78,6 +101,25 @@ class Broker:
                     await self._error(error)
                     await asyncio.sleep(_RETRY)
             return self._client
+
+    async def _connect(self, **options: Any) -> Client:
+        settings = self._settings
+        if settings.identity is None or not settings.broker_by_certificate:
+            return await nats.connect(settings.broker, token=settings.broker_token, **options)
+        client = _Client(settings.identity)
+        if settings.own_broker:
+            # It is the broker, and nobody who listens in its place, before anything is said.
+            options |= {"tls_hostname": "broker", "tls_handshake_first": True}
+        await client.connect(
+            settings.broker, inbox_prefix=f"_INBOX_{settings.name}".encode(), **options
+        )
+        return client
+
+    @property
+    def refusal(self) -> str:
+        """What the broker has refused of late, which it tells nobody who waits for an answer."""
+        recent = time.monotonic() - self._refused_at < REFUSED
+        return f"the broker refuses: {self._refusal}" if recent else ""
 
     async def jetstream(self) -> JetStreamContext:
         """JetStream; waits like `client`."""
@@ -137,6 +179,13 @@ class Broker:
         log.info("the connection to the broker is lost")
 
     async def _error(self, error: Exception) -> None:
+        if "permissions violation" in str(error).lower():
+            self._refusal = str(error).removeprefix("nats: ")
+            self._refused_at = time.monotonic()
+            if self.refusal not in self._said:
+                self._said.add(self.refusal)
+                log.error("%s", self.refusal)
+            return
         self.problem = str(error) or type(error).__name__
         self._warn(f"the broker is away ({self.problem}); events wait in the outbox")
 
