@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from services.topology import METRICS_DISTANCE
+from services.topology import HEALTH_DISTANCE, METRICS_DISTANCE
 from shopctl.errors import CommandError
 from shopctl.identity import credentials, identity_of
 
@@ -56,7 +56,7 @@ async def check_grpc(address: str, timeout: float, home: Path | None = None) -> 
     """A `Check` by `grpc.health.v1.Health/Check` of the server as a whole (service name "").
 
     What it says beyond that, it says by `accord.ops.v1.HealthService`, if it serves that, to the
-    operator of the shop in `home`; None: without TLS.
+    operator of the shop in `home`; None: without TLS, and all on one port.
     """
     # A refused connection is cheap to notice here; a gRPC channel would go into back-off for a
     # second. It also spares the import of gRPC until it is needed.
@@ -72,29 +72,31 @@ async def check_grpc(address: str, timeout: float, home: Path | None = None) -> 
 
     # A proxy from the environment has no business between us and loopback.
     options = [("grpc.enable_http_proxy", 0)]
-    try:
-        identity = identity_of(home) if home else None
-    except CommandError as error:
-        return Answer(State.UNREACHABLE, str(error))
-    # Channels have no way to go without TLS but one of their own.
-    opened = (
-        grpc.aio.secure_channel(address, credentials(identity), options)
-        if identity
-        else grpc.aio.insecure_channel(address, options)
-    )
-    async with opened as channel:
+    probed = distant(address, HEALTH_DISTANCE) if home else address
+    async with grpc.aio.insecure_channel(probed, options) as channel:
         stub: Any = HealthStub(channel)
         try:
             answer = await stub.Check(HealthCheckRequest(), timeout=timeout)
         except grpc.aio.AioRpcError as error:
             unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
             return Answer(State.UNREACHABLE if error.code() in unreachable else State.NOT_SERVING)
-        try:
+    said, unsaid = GetHealthResponse(), ""
+    try:
+        identity = identity_of(home) if home else None
+        # Channels have no way to go without TLS but one of their own.
+        opened = (
+            grpc.aio.secure_channel(address, credentials(identity), options)
+            if identity
+            else grpc.aio.insecure_channel(address, options)
+        )
+        async with opened as channel:
             said = await HealthServiceStub(channel).GetHealth(GetHealthRequest(), timeout=timeout)
-        except grpc.aio.AioRpcError:
-            said = GetHealthResponse()
+    except CommandError as error:
+        unsaid = str(error)
+    except grpc.aio.AioRpcError:
+        pass
     serving = answer.status == HealthCheckResponse.SERVING
-    reason = "; ".join(filter(None, (said.database_problem, said.broker_problem)))
+    reason = "; ".join(filter(None, (said.database_problem, said.broker_problem, unsaid)))
     state = State.SERVING if serving else State.NOT_SERVING
     return Answer(state, reason, said.waiting_events)
 
@@ -125,8 +127,13 @@ async def check_broker(address: str, timeout: float) -> Answer:
 
 def broker_health(address: str) -> str:
     """Where our broker answers for its health, given where it takes connections."""
+    return distant(address, METRICS_DISTANCE)
+
+
+def distant(address: str, distance: int) -> str:
+    """The address so many ports above another."""
     host, _, port = address.rpartition(":")
-    return f"{host}:{int(port) + METRICS_DISTANCE}"
+    return f"{host}:{int(port) + distance}"
 
 
 async def _exchange(address: str, request: bytes, most: int = -1) -> bytes:
