@@ -61,6 +61,10 @@ chaos: $(STAMP) ## the tests that kill processes and brokers, at full length (an
 faults: $(STAMP) ## full disks, wrong clocks, frozen processes and the like, at full length (half an hour); LENGTH=short
 	@FAULTS=$(or $(LENGTH),full) $(BIN)/pytest tests/faults $(ARGS)
 
+.PHONY: rotation
+rotation: $(STAMP) ## certificates that live for seconds are replaced while orders flow, three times each (some minutes)
+	@ROTATION=full $(BIN)/pytest tests/security/test_rotation.py $(ARGS)
+
 .PHONY: abuse
 abuse: $(STAMP) ## the attacks of docs/abuse.md, half a minute each
 	@ABUSE=30 $(BIN)/pytest tests/abuse $(ARGS)
