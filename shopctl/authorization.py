@@ -11,8 +11,7 @@ from accord.contract.registry import method_policy
 from accord.server.authorization import EVERYBODY, NO_IDENTITY, denial, opened, ruling
 from accord.server.callers import WRONG_TRUST_DOMAIN
 from services.topology import SERVICES
-from shopctl.certs import OPERATOR
-from shopctl.certs.certificates import TRUST_DOMAIN, spiffe_id
+from shopctl.certs import OPERATOR, TRUST_DOMAIN, spiffe_id
 from shopctl.options import contracts, find_method
 
 PROTOS: Final = Path(__file__).parents[1] / "protos"

@@ -11,7 +11,7 @@ from accord import NotFound, check_service, method_policy
 from accord.identity import users
 from accord_runtime.grpc import owner
 from shopctl.authorization import CALLERS, explain
-from shopctl.certs.certificates import spiffe_id
+from shopctl.certs import spiffe_id
 from tests.docs.pages import ROOT, blocks
 from tests.security.descriptors import RPCS
 from tools import authorization
