@@ -21,8 +21,9 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshProcess]:
-    """The shop, as `make up` starts it, on other ports."""
-    with running_mesh(tmp_path_factory.mktemp("readme") / "mesh", free_offset()) as mesh:
+    """The shop, as `make up` starts it, with certificates, on other ports."""
+    home = tmp_path_factory.mktemp("readme") / "mesh"
+    with running_mesh(home, free_offset(), environment={"MESH_INSECURE": ""}) as mesh:
         yield mesh
 
 
@@ -41,7 +42,7 @@ def paste(script: str, mesh: MeshProcess) -> str:
     done = subprocess.run(
         ["bash", "-euo", "pipefail"],
         input=script,
-        env={**os.environ, "MESH_HOME": str(mesh.home)},
+        env={**os.environ, "MESH_HOME": str(mesh.home), "MESH_INSECURE": ""},
         capture_output=True,
         text=True,
         timeout=60,
@@ -53,7 +54,8 @@ def paste(script: str, mesh: MeshProcess) -> str:
 def session(mesh: MeshProcess) -> str:
     """The grpcurl session."""
     scripts = Path(sys.executable).parent
-    return block("session", "sh", mesh).replace("$PWD/.venv/bin", str(scripts))
+    code = block("session", "sh", mesh).replace("$PWD/.venv/bin", str(scripts))
+    return code.replace(".mesh/", f"{mesh.home}/")
 
 
 def test_the_grpcurl_session(mesh: MeshProcess) -> None:
@@ -79,6 +81,7 @@ def test_the_generated_client(mesh: MeshProcess, tmp_path: Path) -> None:
         with subprocess.Popen(
             [sys.executable, "-c", block("client", "python", mesh)],
             cwd=tmp_path,
+            env={**os.environ, "MESH_IDENTITY": str(mesh.home / "certs/operator")},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

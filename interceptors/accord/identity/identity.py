@@ -1,9 +1,10 @@
 """An identity of which the files are watched: the newest that is good is used."""
 
 import logging
+import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -114,6 +115,15 @@ class Identity:
         Raises IdentityError for files that are no identity now.
         """
         return cls(certificate, key, roots, revoked=revoked, trust_domains=trust_domains)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
+        """The identity of the folder that `MESH_IDENTITY` names; None: it names none.
+
+        Raises IdentityError as `from_folder`.
+        """
+        folder = environment.get("MESH_IDENTITY")
+        return cls.from_folder(folder) if folder else None
 
     @classmethod
     def from_folder(

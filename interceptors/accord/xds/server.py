@@ -7,7 +7,7 @@ calls, and the control plane has to answer while the process's own loop is busy.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -32,6 +32,22 @@ _Event = pb.DiscoveryRequest | None
 """None: resources have changed."""
 
 
+class _Threads(ThreadPoolExecutor):
+    """A thread for each stream, for which nobody waits when the process ends."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        done: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                done.set_exception(error)
+
+        Thread(target=run, name="accord-xds", daemon=True).start()
+        return done
+
+
 class Server:
     """Serves what `find` finds to whoever asks, and again when it is told of changes."""
 
@@ -45,9 +61,8 @@ class Server:
         self._find = find
         self._lock = Lock()
         self._streams: dict[SimpleQueue[_Event | StopIteration], Subscription] = {}
-        pool = ThreadPoolExecutor(MAX_STREAMS, thread_name_prefix="accord-xds")
         self._server = grpc.server(
-            pool,
+            _Threads(),
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 256 * 1024)],
             maximum_concurrent_rpcs=MAX_STREAMS,
         )

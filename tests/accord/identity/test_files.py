@@ -43,6 +43,15 @@ def test_layouts(names: tuple[str, ...], tmp_path: Path) -> None:
     assert "PRIVATE" not in repr(found)
 
 
+def test_from_the_environment(tmp_path: Path) -> None:
+    """It is that of the folder which is named there, or there is none."""
+    identity = Identity.from_environment({"MESH_IDENTITY": str(GOOD.write(tmp_path))})
+    assert identity is not None
+    assert identity.id == ORDERS
+    assert Identity.from_environment({}) is None
+    assert Identity.from_environment({"MESH_IDENTITY": ""}) is None
+
+
 def _mismatch(folder: Path) -> None:
     put(folder / "tls.key", CA.issue(ORDERS).key)
 
