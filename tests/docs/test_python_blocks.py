@@ -38,6 +38,12 @@ OPTIONS: Final = "# mypy: allow-untyped-defs, allow-untyped-calls, check-untyped
 ANYTHING: Final = "from typing import Any\n"
 
 FRAMES: Final = {
+    "docs/xds.md": ANYTHING
+    + """
+import accord
+from accord.identity import Identity
+from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
+""",
     "docs/coming-from.md": ANYTHING
     + """
 import accord
