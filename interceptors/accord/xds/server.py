@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 from google.protobuf.any_pb2 import Any as Resource
@@ -19,6 +19,8 @@ from google.protobuf.any_pb2 import Any as Resource
 from accord._log import log
 from accord.xds.subscription import Subscription, TooMany
 from accord.xds.v3 import discovery_pb2 as pb
+
+T = TypeVar("T")
 
 SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
@@ -33,10 +35,11 @@ _Event = pb.DiscoveryRequest | None
 
 
 class _Threads(ThreadPoolExecutor):
-    """A thread for each stream, for which nobody waits when the process ends."""
+    """A thread for each stream, which does not keep the process from ending."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        done: Future[Any] = Future()
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
+        """See `concurrent.futures.Executor.submit`."""
+        done: Future[T] = Future()
 
         def run() -> None:
             try:

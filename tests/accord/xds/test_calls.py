@@ -63,6 +63,33 @@ async def test_nobody_there_is_unavailable(driver: Driver, caller: Identity) -> 
     await mesh.close()
 
 
+LEAVING = """
+import asyncio, sys
+import accord
+from accord.identity import Identity
+from tests.accord.kit import Message, Stub
+
+async def main():
+    mesh = accord.Mesh("caller", identity=Identity.from_folder(sys.argv[1]),
+                       targets={"orders": sys.argv[2]}, health_checks={"orders"})
+    print((await Stub(mesh.channel("orders")).Unary(Message())).text)
+    print((await asyncio.to_thread(Stub(mesh.sync.channel("orders")).Unary, Message())).text)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_ends_without_closing(people: People, orders: Identity) -> None:
+    """The threads of the control plane keep no process from ending."""
+    async with backend(orders, "a", healthy=True) as server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", LEAVING, people.issue("caller"), server.address),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        assert (process.returncode, out.split()) == (0, [b"a", b"a"])
+
+
 async def test_two_meshes_with_other_addresses(caller: Identity, orders: Identity) -> None:
     """Meshes of one process that know a target by different addresses do not mix them up."""
     async with backend(orders, "a") as one, backend(orders, "b") as two:
