@@ -65,7 +65,8 @@ class Settings:
     port_offset: int = 0
     """Added to every port (`MESH_PORT_OFFSET`)."""
     database_url: str = ""
-    """Where the record is kept; empty for `<home>/<name>.db` (`DATABASE_URL`)."""
+    """Where the record is kept; empty for `<home>/<name>.db` (`DATABASE_URL`, in which `{service}`
+    is the service's name)."""
     nats_url: str = ""
     """The broker, or several of one cluster; empty for the local one (`NATS_URL`)."""
     nats_replicas: int = 1
@@ -151,7 +152,7 @@ class Settings:
             addresses=usual,
             home=home,
             port_offset=int(offset),
-            database_url=environment.get("DATABASE_URL", ""),
+            database_url=environment.get("DATABASE_URL", "").replace("{service}", name),
             nats_url=nats_url,
             nats_replicas=int(replicas),
             max_backlog=int(bound),
