@@ -23,7 +23,7 @@ def test_nothing_needs_to_be_set(tmp_path: Path) -> None:
     settings = settings_from("orders", topology.addresses, {"MESH_HOME": str(tmp_path)})
     assert settings.address == "127.0.0.1:9051"
     assert settings.database == f"sqlite:///{tmp_path}/orders.db"
-    assert settings.broker == ["nats://127.0.0.1:4222"]
+    assert settings.broker == ["tls://127.0.0.1:4222"]
     assert settings.broker_token is None
     assert settings.mail_server == "127.0.0.1:9061"
     assert settings.peers["payments"] == "127.0.0.1:9052"
@@ -37,7 +37,7 @@ def test_a_service_without_an_address_is_refused() -> None:
     told = {"MESH_LISTEN": "10.0.0.1:2"}
     settings = settings_from("desk", lambda offset: Addresses({}), told)
     assert settings.address == "10.0.0.1:2"
-    assert settings.broker == ["nats://127.0.0.1:4222"]
+    assert settings.broker == ["tls://127.0.0.1:4222"]
 
 
 def test_a_relative_home_gives_an_absolute_database() -> None:
@@ -51,7 +51,7 @@ def test_an_offset_moves_everything() -> None:
     environment = {"MESH_PORT_OFFSET": "100", "MESH_TARGETS": "payments=10.0.0.1:1"}
     settings = settings_from("orders", topology.addresses, environment)
     assert settings.address == "127.0.0.1:9151"
-    assert settings.broker == ["nats://127.0.0.1:4322"]
+    assert settings.broker == ["tls://127.0.0.1:4322"]
     assert settings.mail_server == "127.0.0.1:9161"
     assert settings.peers["inventory"] == "127.0.0.1:9153"
     assert settings.peers["payments"] == "10.0.0.1:1"
@@ -153,6 +153,14 @@ def test_certificates_are_those_of_the_service_in_the_home_unless_it_is_told(
     assert read(home).revoked == tmp_path / "certs" / "revoked.txt"
     assert read({"MESH_IDENTITY": str(tmp_path)}).identity == tmp_path
     assert read({**home, "MESH_INSECURE": "1"}).identity is None
+    assert read({**home, "MESH_INSECURE": "1"}).broker == ["nats://127.0.0.1:4222"]
+    own, named = read(home), read({**home, "NATS_URL": "tls://me:secret@elsewhere"})
+    assert own.own_broker
+    assert own.broker_by_certificate
+    assert not named.broker_by_certificate
+    assert read({**home, "DATABASE_URL": "postgresql://{service}@db"}).database.endswith(
+        "orders@db"
+    )
     assert read({**home, "MESH_INSECURE": "1", "MESH_LISTEN": "[::1]:1"}).revoked is None
 
 
