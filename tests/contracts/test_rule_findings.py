@@ -72,6 +72,12 @@ HEDGE = """      hedge: {
         min_delay: {nanos: 20000000}
       }
 """
+OPERATORS = '      allow: ["spiffe://shop.internal/operator"]\n'
+SUBMIT_ERRORS = """      errors: [
+        "QUEUE_FULL",
+        "UNKNOWN_CUSTOMER"
+      ]
+"""
 KEY = "idempotency: {key: KEY_REQUIRED}"
 KEY_POLICY = f"    option (accord.v1.policy) = {{\n      {KEY}"
 NATURAL = "idempotency: {key: KEY_NATURAL}"
@@ -141,11 +147,11 @@ LINT_MUTATIONS = [
     ),
     Mutation("ACCORD_OWNER_STATED", PAYMENTS, '    owner: "team-payments"\n', "", "option (acc"),
     Mutation("ACCORD_OWNER_STATED", ORDERS, '"team-orders"', '" "', "option (accord.v1.service)"),
-    Mutation("ACCORD_CALLERS_STATED", SANDBOX, '      allow: ["*"]\n', "", "option (accord.v1.s"),
+    Mutation("ACCORD_CALLERS_STATED", SANDBOX, OPERATORS, "", "option (accord.v1.s"),
     Mutation("ACCORD_CALLERS_VALID", PAYMENTS, '"spiffe://shop.internal/orders"', '"or"', "allow"),
     Mutation("ACCORD_CALLERS_VALID", PAYMENTS, "internal/orders", "internal/orders/", "allow"),
     Mutation(
-        "ACCORD_CALLERS_VALID", ORDERS, '["*"]', '["*", "spiffe://shop.internal/edge"]', "allow"
+        "ACCORD_CALLERS_VALID", ORDERS, OPERATORS, OPERATORS.replace('["', '["*", "'), "allow"
     ),
     Mutation("ACCORD_LISTED_ONCE", ORDERS, CHARGED, CHARGED + CHARGED, "steps"),
     Mutation(
@@ -167,7 +173,7 @@ LINT_MUTATIONS = [
     ),
     Mutation("ACCORD_POLICY_VALID", ORDERS, '"UNKNOWN_CUSTOMER",', '"unknown",', "errors"),
     Mutation("ACCORD_POLICY_VALID", ORDERS, GET_ORDER, "max_depth: 9\n" + GET_ORDER, "max_depth"),
-    Mutation("ACCORD_POLICY_VALID", ORDERS, '      allow: ["*"]', '      allow: [""]', "allow"),
+    Mutation("ACCORD_POLICY_VALID", ORDERS, OPERATORS, '      allow: [""]\n', "allow"),
     Mutation("ACCORD_POLICY_VALID", ORDERS, "ttl: {seconds: 30}", "ttl: {nanos: -1}", "ttl"),
     Mutation(
         "ACCORD_POLICY_VALID",
@@ -579,7 +585,10 @@ STATED = """  option (accord.v1.service) = {
       limit: {priority: PRIORITY_SHEDDABLE}
       breaker: {}
       max_depth: 2
-      allow: ["*"]
+      allow: [
+        "spiffe://shop.internal/edge",
+        "spiffe://shop.internal/operator"
+      ]
     }
   };
 """
@@ -671,8 +680,8 @@ CHANGES = [
     Mutation(
         "POLICY_CALLER_REMOVED",
         ORDERS,
-        'allow: ["*"]',
-        'allow: ["spiffe://shop.internal/edge"]',
+        OPERATORS,
+        OPERATORS.replace("operator", "edge"),
         "allow",
     ),
     Mutation("POLICY_CALLER_REMOVED", PAYMENTS, "internal/orders", "internal/order", "allow"),
@@ -841,13 +850,13 @@ CHANGES = [
         "",
         "rpc ListCustomers",
     ),
-    Mutation("POLICY_ERROR_REMOVED", ORDERS, 'errors: ["QUEUE_FULL"]', "", "rpc SubmitOrder"),
+    Mutation("POLICY_ERROR_REMOVED", ORDERS, SUBMIT_ERRORS, "", "rpc SubmitOrder"),
     Mutation("POLICY_ERROR_REMOVED", ORDERS, '"TOO_LATE",', '"TOO_EARLY",', "errors"),
     Mutation(
         "POLICY_ERROR_ADDED",
         ORDERS,
-        '["QUEUE_FULL"]',
-        '["QUEUE_FULL", "ODD"]',
+        '"QUEUE_FULL",',
+        '"QUEUE_FULL", "ODD",',
         "errors",
     ),
     # Work.
