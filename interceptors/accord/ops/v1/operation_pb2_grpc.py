@@ -28,7 +28,7 @@ if _version_not_supported:
 class OperationServiceStub:
     """Shows the operations of one service. An RPC that takes long answers an
     `Operation` at once; the work goes on in the background, over restarts and
-    deaths of the process, and is asked for here, by whoever has its id.
+    deaths of the process, and is asked for here, by its id.
 
     An operation that has ended is kept for a day, its result with it; one that
     has not ended a day after it began fails.
@@ -65,7 +65,7 @@ class OperationServiceStub:
 class OperationServiceServicer:
     """Shows the operations of one service. An RPC that takes long answers an
     `Operation` at once; the work goes on in the background, over restarts and
-    deaths of the process, and is asked for here, by whoever has its id.
+    deaths of the process, and is asked for here, by its id.
 
     An operation that has ended is kept for a day, its result with it; one that
     has not ended a day after it began fails.
@@ -145,7 +145,7 @@ def add_OperationServiceServicer_to_server(servicer, server):
 class OperationService:
     """Shows the operations of one service. An RPC that takes long answers an
     `Operation` at once; the work goes on in the background, over restarts and
-    deaths of the process, and is asked for here, by whoever has its id.
+    deaths of the process, and is asked for here, by its id.
 
     An operation that has ended is kept for a day, its result with it; one that
     has not ended a day after it began fails.

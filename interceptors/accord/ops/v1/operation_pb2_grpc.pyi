@@ -15,7 +15,7 @@ GRPC_VERSION: str
 class OperationServiceStub:
     """Shows the operations of one service. An RPC that takes long answers an
     `Operation` at once; the work goes on in the background, over restarts and
-    deaths of the process, and is asked for here, by whoever has its id.
+    deaths of the process, and is asked for here, by its id.
 
     An operation that has ended is kept for a day, its result with it; one that
     has not ended a day after it began fails.
@@ -50,7 +50,7 @@ class OperationServiceStub:
 class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows the operations of one service. An RPC that takes long answers an
     `Operation` at once; the work goes on in the background, over restarts and
-    deaths of the process, and is asked for here, by whoever has its id.
+    deaths of the process, and is asked for here, by its id.
 
     An operation that has ended is kept for a day, its result with it; one that
     has not ended a day after it began fails.
