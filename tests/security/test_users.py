@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import grpc
@@ -198,7 +199,7 @@ def test_chains_are_verified_once(
         return verify(*arguments)
 
     monkeypatch.setattr(users, "_verify", noted)
-    monkeypatch.setattr(users, "_CACHED", 2)
+    monkeypatch.setattr(users, "_RECENT", 2)
     authority: Authority = world.authority
     signer = authority.pair("intermediate")
     assert signer is not None
@@ -212,12 +213,38 @@ def test_chains_are_verified_once(
         for _ in range(5):
             tokens.read(issuer.token())
     assert len(verified) == 6
-    assert len(tokens._chains) == 2
+    assert len(tokens._chains._kept) == len(tokens._users._kept) == 2
     text = (authority.folder / "revoked.txt").read_text()
     files.write(authority.folder, revoked_txt=f"{text}{issuers[2][1]}\n".encode())
     orders.refresh()
     with pytest.raises(Unauthenticated, match="revoked"):
         tokens.read(issuers[2][0].token())
+
+
+def test_a_token_that_was_good_is_not_for_ever(
+    orders: Identity, edge: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signature is verified once; the end of a token and the deny list count at each call."""
+    tokens, token = UserTokens(orders), edge.token()
+    first = tokens.read(token)
+
+    def decode(*_: Any, **__: Any) -> Any:
+        raise jwt.ExpiredSignatureError
+
+    monkeypatch.setattr(jwt, "decode", decode)
+    for seconds, taken in ((0, True), (64, True), (66, False)):
+        later = SimpleNamespace(time=lambda ahead=seconds: time.time() + ahead)
+        monkeypatch.setattr(users, "time", later)
+        if taken:
+            assert tokens.read(token) is first
+            continue
+        with pytest.raises(Unauthenticated) as caught:
+            tokens.read(token)
+        assert caught.value.reason == "TOKEN_EXPIRED"
+    monkeypatch.setattr(users, "time", time)
+    monkeypatch.setattr(orders, "is_revoked", lambda *_: True)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        tokens.read(token)
 
 
 def test_too_large_is_not_parsed() -> None:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from accord.context import USER_KEY, User
 from accord.errors import Unauthenticated
@@ -58,8 +58,11 @@ MAX_BYTES: Final = 8 * 1024
 MAX_CHAIN: Final = 4
 """Certificates in a token."""
 
-_CACHED: Final = 64
-"""Chains whose verification is remembered; one of an issuer is new when its leaf is renewed."""
+_RECENT: Final = 256
+"""Verified chains that are remembered, and as many tokens."""
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _ROLES: Final = 16
 _NAME: Final = re.compile(r"[!-~]{1,128}")
@@ -112,27 +115,58 @@ class _Vouched:
     """POSIX seconds between which all of it is valid."""
 
 
+class _Recent(Generic[K, V]):
+    """Results that are found again, the last `_RECENT` of them. Safe under threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._kept: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def put(self, key: K, value: V) -> None:
+        with self._lock:
+            self._kept[key] = value
+            while len(self._kept) > _RECENT:
+                self._kept.popitem(last=False)
+
+
 class UserTokens:
-    """Verifies the tokens that come with calls. Safe under threads."""
+    """Verifies the tokens that come with calls. Safe under threads.
+
+    Signatures are verified once, of a chain and of a token, which many calls have; times and the
+    deny list are looked at with each call.
+    """
 
     def __init__(self, identity: Identity, issuers: Sequence[str] = ISSUERS) -> None:
         """`identity`: whose roots and trust domain count; `issuers`: names in that domain."""
         self._identity = identity
         self._issuers = frozenset(f"spiffe://{identity.trust_domain}/{name}" for name in issuers)
-        self._lock = Lock()
-        self._chains: OrderedDict[bytes, _Vouched] = OrderedDict()
+        self._chains = _Recent[bytes, _Vouched]()
+        self._users = _Recent[str, tuple[User, float, bytes, _Vouched]]()
 
     def read(self, token: str | bytes) -> User:
         """The user of a token. Raises Unauthenticated: it is not to be believed."""
         if not isinstance(token, str) or len(token) > MAX_BYTES:
             raise _refused("TOKEN_MALFORMED", "is none, or too large")
+        roots = self._identity.bundle.roots
+        if (known := self._users.get(token)) is not None:
+            user, ends, trusted, vouched = known
+            if time.time() < ends and trusted == roots:
+                self._check(vouched)
+                return user
         try:
             header = jwt.get_unverified_header(token)
         except jwt.InvalidTokenError:
             raise _refused("TOKEN_MALFORMED", "is no JWT") from None
         if header.get("alg") != ALGORITHM:
             raise _refused("TOKEN_ALGORITHM", "is not signed with ES256")
-        vouched = self._vouched(header.get("x5c"))
+        vouched = self._vouched(header.get("x5c"), roots)
         if vouched.issuer not in self._issuers:
             raise _refused("TOKEN_ISSUER", f"is of {vouched.issuer}, who issues none")
         try:
@@ -150,29 +184,26 @@ class UserTokens:
                 (_refused(why, text) for kind, why, text in _REASONS if isinstance(error, kind)),
                 _refused("TOKEN_MALFORMED", "cannot be read"),
             ) from None
-        return _user(claims, vouched.issuer, token)
+        user = _user(claims, vouched.issuer, token)
+        self._users.put(token, (user, claims["exp"] + LEEWAY, roots, vouched))
+        return user
 
-    def _vouched(self, x5c: Any) -> _Vouched:
+    def _vouched(self, x5c: Any, roots: bytes) -> _Vouched:
         """Who has signed, by a chain of certificates that the roots vouch for now."""
         if not isinstance(x5c, list) or not 0 < len(x5c) <= MAX_CHAIN:
             raise _refused("TOKEN_CHAIN", f"has no chain of 1 to {MAX_CHAIN} certificates")
-        roots = self._identity.bundle.roots
         key = hashlib.sha256("\n".join(map(str, x5c)).encode() + b"\0" + roots).digest()
-        with self._lock:
-            found = self._chains.get(key)
-            if found is not None:
-                self._chains.move_to_end(key)
+        found = self._chains.get(key)
         if found is None:
-            found = _verify(x5c, roots)
-            with self._lock:
-                self._chains[key] = found
-                while len(self._chains) > _CACHED:
-                    self._chains.popitem(last=False)
-        if not found.begins - LEEWAY <= time.time() < found.ends:
-            raise _refused("TOKEN_CHAIN", "has a certificate that has expired")
-        if any(map(self._identity.is_revoked, found.certificates)):
-            raise _refused("TOKEN_CHAIN", "has a certificate that was revoked")
+            self._chains.put(key, found := _verify(x5c, roots))
+        self._check(found)
         return found
+
+    def _check(self, vouched: _Vouched) -> None:
+        if not vouched.begins - LEEWAY <= time.time() < vouched.ends:
+            raise _refused("TOKEN_CHAIN", "has a certificate that has expired")
+        if any(map(self._identity.is_revoked, vouched.certificates)):
+            raise _refused("TOKEN_CHAIN", "has a certificate that was revoked")
 
 
 def _verify(x5c: Sequence[Any], roots: bytes) -> _Vouched:
