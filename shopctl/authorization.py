@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from accord import method_policy
 from accord.context import ANONYMOUS
-from accord.contract.names import GRPC
-from accord.contract.registry import method_policy
 from accord.server.authorization import EVERYBODY, NO_IDENTITY, denial, opened, ruling
-from accord.server.callers import WRONG_TRUST_DOMAIN
 from services.topology import SERVICES
 from shopctl.certs import OPERATOR, TRUST_DOMAIN, spiffe_id
 from shopctl.options import contracts, find_method
 
 PROTOS: Final = Path(__file__).parents[1] / "protos"
 """Where the contracts are, in a checkout."""
+
+_GRPC: Final = "grpc."
+_FOREIGN: Final = "WRONG_TRUST_DOMAIN"
 
 CALLERS: Final = (*SERVICES, "mailer", "edge", OPERATOR)
 """The identities of the shop."""
@@ -49,7 +50,7 @@ def explain(caller: str, wanted: str) -> Explanation:
     Raises:
         typer.BadParameter: there is no such method.
     """
-    if wanted.removeprefix("/").startswith(GRPC[1:]):
+    if wanted.removeprefix("/").startswith(_GRPC):
         path = f"/{wanted.removeprefix('/')}"
     else:
         found = find_method(wanted)
@@ -62,7 +63,7 @@ def explain(caller: str, wanted: str) -> Explanation:
     if opened(path):
         why = "health is everybody's: probes have no certificate"
     elif "://" in caller and not identity.startswith(f"spiffe://{TRUST_DOMAIN}/"):
-        reason = WRONG_TRUST_DOMAIN
+        reason = _FOREIGN
         why = f"{identity} is of another trust domain than {TRUST_DOMAIN}"
     elif refused is not None:
         reason = refused.reason
@@ -71,7 +72,7 @@ def explain(caller: str, wanted: str) -> Explanation:
             if reason == NO_IDENTITY
             else "the contract does not list it"
         )
-    elif path.startswith(GRPC):
+    elif path[1:].startswith(_GRPC):
         why = f"gRPC's own methods are for whoever may call {ruling(policy).method[1:]}"
     where = _where(ruling(policy).method)
     return Explanation(identity, path[1:], not reason, reason, why, sorted(allow), where)

@@ -132,10 +132,10 @@ def find_method(wanted: str) -> "MethodDescriptor":
 
 def contracts() -> "dict[str, MethodDescriptor]":
     """All methods of the contracts of the shop and of its operators, by full name."""
-    import accord.ops
+    import accord.ops.v1
     import shop
 
-    return {**_methods(shop), **_methods(accord.ops)}
+    return {**_methods(shop), **_methods(accord.ops.v1)}
 
 
 def _methods(package: ModuleType) -> dict[str, "MethodDescriptor"]:

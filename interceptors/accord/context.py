@@ -28,9 +28,9 @@ ANONYMOUS: Final = "anonymous"
 
 PRIORITY_KEY: Final = "accord-priority"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
-USER_KEY: Final = "accord-user"
 SHADOW: Final = ("accord-shadow", "1")
 """Metadata of a copy of a call, and of the calls that it leads to: these are not copied again."""
+USER_KEY: Final = "accord-user"
 """The token of the end user for whom a call is made; see `accord.identity.users`."""
 CACHE_TTL_KEY: Final = "accord-cache-ttl"
 """Trailer: whole seconds for which this one answer may be kept, if less than the contract's."""

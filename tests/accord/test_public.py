@@ -55,6 +55,7 @@ PUBLIC: Final = {
     "accord.policies.rate_limit": "RatePolicy",
     "accord.policies.retry": "Retry RetryPolicy Stop",
     "accord.policies.types": "Code Priority",
+    "accord.server.authorization": "EVERYBODY NO_IDENTITY denial opened ruling",
     "accord.stores": (
         "DbApiStore KEPT MIGRATIONS SqliteStore Tx find key record settle settled sweep"
     ),

@@ -103,6 +103,7 @@ from accord.policies.hedge import HedgePolicy
 from accord.policies.rate_limit import RatePolicy
 from accord.policies.retry import Retry, RetryPolicy, Stop
 from accord.policies.types import Code, Priority
+from accord.server.authorization import EVERYBODY, NO_IDENTITY, denial, opened, ruling
 from accord.stores import (
     KEPT,
     MIGRATIONS,
@@ -340,6 +341,15 @@ def routed(file: Path) -> list[TargetState]:
     except (RouteError, XdsError) as error:
         raise SystemExit(str(error)) from None
     return plane.state()
+
+
+def may(caller: str, method: str) -> str:
+    """Why a caller may, or may not, call a method."""
+    policy = method_policy(method)
+    if opened(policy.method) or EVERYBODY in ruling(policy).allow:
+        return "everybody may"
+    found = denial(policy, caller, identified=True)
+    return "" if found is None or found.reason == NO_IDENTITY else found.message
 
 
 async def live(found: Mesh) -> None:

@@ -25,6 +25,8 @@ NO_IDENTITY: Final = "NO_IDENTITY"
 """ErrorInfo reason: the caller has no verified identity, where one is needed."""
 
 EVERYBODY: Final = "*"
+"""In a contract's list: every verified identity of the trust domains that are accepted."""
+
 _OPERATED: Final = "/accord.ops.v1.MeshService/GetState"
 """Who may call it may look into the process by gRPC's own services."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from accord.identity import Identity
 from accord.identity.users import UserTokens
+from accord.server.callers import WRONG_TRUST_DOMAIN
 from shopctl import authorization
 from shopctl.certs.authority import Authority
 from shopctl.errors import ExitCode
@@ -61,7 +62,7 @@ def test_explain_names_the_line_of_the_contract() -> None:
         ("orders", "MeshService/GetState", "NOT_ALLOWED"),
         ("anonymous", "GetOrder", "NO_IDENTITY"),
         ("spiffe://shop.internal/edge", "GetOrder", ""),
-        ("spiffe://evil/edge", "GetOrder", "WRONG_TRUST_DOMAIN"),
+        ("spiffe://evil/edge", "GetOrder", WRONG_TRUST_DOMAIN),
         ("anonymous", "grpc.health.v1.Health/Check", ""),
         ("orders", "grpc.channelz.v1.Channelz/GetServers", "NOT_ALLOWED"),
         ("operator", "grpc.reflection.v1.ServerReflection/ServerReflectionInfo", ""),
