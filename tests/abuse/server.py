@@ -1,7 +1,7 @@
 """A server of the library in a process of its own: `python -m tests.abuse.server aio|sync`.
 
-Prints its address. Its methods are those of the test contract, one that echoes and two that send
-for as long as they may.
+With a folder of certificates behind that, it has mutual TLS. Prints its address. Its methods are
+those of the test contract, one that echoes and two that send for as long as they may.
 """
 
 import asyncio
@@ -10,9 +10,11 @@ import gc
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from typing import Any, Final
 
 import accord
+from accord.identity import Identity
 from tests.accord.kit import Message, handlers
 
 PAUSE: Final = 0.01
@@ -29,6 +31,21 @@ def tidied(request: Any) -> Any:
     return request
 
 
+@cache
+def mesh() -> accord.Mesh:
+    """That of the server."""
+    folder = sys.argv[2:]
+    return accord.Mesh("callee", identity=Identity.from_folder(*folder) if folder else None)
+
+
+def listen(server: Any) -> int:
+    """The port of a server that listens."""
+    identity = mesh().identity
+    if identity is None:
+        return int(server.add_insecure_port("127.0.0.1:0"))
+    return int(server.add_secure_port("127.0.0.1:0", identity.server_credentials()))
+
+
 def in_an_event_loop() -> None:
     """With `grpc.aio`."""
 
@@ -41,10 +58,10 @@ def in_an_event_loop() -> None:
             await asyncio.sleep(PAUSE)
 
     async def serve() -> None:
-        server = accord.Mesh("callee").server()
+        server = mesh().server()
         behaviours = {"Unary": echo, "ServerStream": endless, "Quiet": endless}
         server.add_generic_rpc_handlers((handlers(behaviours),))
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = listen(server)
         await server.start()
         print(f"127.0.0.1:{port}", flush=True)
         await server.wait_for_termination()
@@ -63,10 +80,10 @@ def in_threads() -> None:
             yield Message(text="x" * 1000)
             time.sleep(PAUSE)
 
-    server = accord.Mesh("callee").sync.server()
+    server = mesh().sync.server()
     behaviours = {"Unary": echo, "ServerStream": endless, "Quiet": endless}
     server.add_generic_rpc_handlers((handlers(behaviours),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = listen(server)
     server.start()
     print(f"127.0.0.1:{port}", flush=True)
     server.wait_for_termination()

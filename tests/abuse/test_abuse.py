@@ -45,9 +45,9 @@ BURST: Final = {"aio": 3000, "sync": 1000}
 
 
 @contextmanager
-def serving(kind: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A server; yields its address and process."""
-    command = [sys.executable, "-m", "tests.abuse.server", kind]
+def serving(*kind: str) -> Iterator[tuple[str, psutil.Process]]:
+    """A server, see `tests.abuse.server`; yields its address and process."""
+    command = [sys.executable, "-m", "tests.abuse.server", *kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
