@@ -55,7 +55,7 @@ lowest: $(LOWEST)/installed ## the library's tests on the lowest versions of wha
 
 .PHONY: chaos
 chaos: $(STAMP) ## the tests that kill processes and brokers, at full length (an hour and more)
-	@CHAOS=full $(BIN)/pytest tests/chaos $(ARGS)
+	@CHAOS=full $(BIN)/pytest tests/chaos tests/services/{payments,shipping}/test_interleaving.py $(ARGS)
 
 .PHONY: faults
 faults: $(STAMP) ## full disks, wrong clocks, frozen processes and the like, at full length (half an hour); LENGTH=short

@@ -17,6 +17,7 @@ from shop.common.v1.money_pb2 import Money
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1.events_pb2 import PaymentCaptured, PaymentRefunded
+from tests.chaos.scale import FULL
 from tests.services.payments.client import PRICE, TAKEN, TAKEN_AND_BACK
 from tests.services.sandbox.interleaving import Gate, Interleaving, Standing, explore, running_bench
 from tests.support.events import OUTBOX, events_of
@@ -104,11 +105,11 @@ class ChargesAndRefunds(Interleaving):
 def test_the_books_agree_with_the_ledger(tmp_path: Path) -> None:
     """After any interleaving, failure and crash, money was taken once and is where we say."""
     with running_bench(tmp_path, "", "payments", store.MIGRATIONS) as bench:
-        explore(ChargesAndRefunds, bench, examples=200)
+        explore(ChargesAndRefunds, bench, examples=200 if FULL else 60)
 
 
 @pytest.mark.slow
 def test_the_books_agree_with_the_ledger_on_postgres(tmp_path: Path, postgres_url: str) -> None:
     """The same on the other backend, shorter: gates lie between transactions, not inside them."""
     with running_bench(tmp_path, postgres_url, "payments_gated", store.MIGRATIONS) as bench:
-        explore(ChargesAndRefunds, bench, examples=30)
+        explore(ChargesAndRefunds, bench, examples=30 if FULL else 10)

@@ -17,6 +17,7 @@ from services.shipping.servicer import Shipping
 from shop.common.v1.address_pb2 import Address
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1.events_pb2 import ShipmentBooked
+from tests.chaos.scale import FULL
 from tests.services.sandbox.interleaving import Gate, Interleaving, Standing, explore, running_bench
 from tests.services.shipping.client import BOOKED, BOOKED_AND_CANCELLED, LINES
 from tests.services.shipping.test_store import EVENTS
@@ -121,11 +122,11 @@ class BookingsAndCancellations(Interleaving):
 def test_the_books_agree_with_the_ledger(tmp_path: Path) -> None:
     """After any interleaving, failure and crash, one parcel travels, if any, and we know it."""
     with running_bench(tmp_path, "", "shipping", store.MIGRATIONS) as bench:
-        explore(BookingsAndCancellations, bench, examples=200)
+        explore(BookingsAndCancellations, bench, examples=200 if FULL else 60)
 
 
 @pytest.mark.slow
 def test_the_books_agree_with_the_ledger_on_postgres(tmp_path: Path, postgres_url: str) -> None:
     """The same on the other backend, shorter: gates lie between transactions, not inside them."""
     with running_bench(tmp_path, postgres_url, "shipping_gated", store.MIGRATIONS) as bench:
-        explore(BookingsAndCancellations, bench, examples=30)
+        explore(BookingsAndCancellations, bench, examples=30 if FULL else 10)
