@@ -494,7 +494,7 @@ class Interleaving(ABC):
     async def drain(self) -> set[str]:
         """Let the executor do all that is left; returns the keys that wait for an operator."""
         self.now += 60.0  # Leases of what was lost run out.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while await self.bench.database.read(_ready):
                 self.now += 10.0
                 self.executor.wake()
