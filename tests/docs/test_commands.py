@@ -25,6 +25,7 @@ PAGES: Final = (
     "CONTRIBUTING.md",
     "README.md",
     "contracts/README.md",
+    "docs/certificates.md",
     "docs/exports.md",
     "docs/faults.md",
     "docs/jobs.md",
