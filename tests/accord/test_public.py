@@ -22,7 +22,7 @@ PUBLIC: Final = {
     "accord.client.service_config": "ServiceConfigError",
     "accord.context": (
         "ANONYMOUS CallContext Idempotency cache_for carry current deadline detach"
-        " idempotency_key shows"
+        " idempotency_key shows without_user"
     ),
     "accord.contract": (
         "CompensationPolicy ContractError Dark EventPolicy"
@@ -39,7 +39,7 @@ PUBLIC: Final = {
         " IdempotencyConflict InvalidArgument NotFound OutOfRange PermissionDenied Precondition"
         " Resource ResourceExhausted ServiceError Translate Unauthenticated Unavailable failure_of"
     ),
-    "accord.identity": "Bundle Identity IdentityError",
+    "accord.identity": "Bundle Identity IdentityError LAYOUTS",
     "accord.identity.users": "ISSUERS LEEWAY MAX_LIFE USER_KEY User UserTokens issue",
     "accord.interfaces": (
         "FieldViolation IdempotencyStore StoredAnswer SyncIdempotencyStore Validator"

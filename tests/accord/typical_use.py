@@ -57,7 +57,7 @@ from accord import (
 )
 from accord.admin.mesh_service import CONTRACT, Audit, Intervention, serve
 from accord.client.service_config import ServiceConfigError
-from accord.context import ANONYMOUS
+from accord.context import ANONYMOUS, without_user
 from accord.contract import (
     LIVE_FIELDS,
     CompensationPolicy,
@@ -84,7 +84,7 @@ from accord.contract.live_overrides import (
 )
 from accord.contract.names import described, meant, method_name
 from accord.errors import CODES, DETAILS_KEY, Translate
-from accord.identity import Bundle, Identity, IdentityError
+from accord.identity import LAYOUTS, Bundle, Identity, IdentityError
 from accord.identity.users import (
     ISSUERS,
     LEEWAY,
@@ -314,7 +314,8 @@ POLICIES: Final = (
 
 
 def certified(folder: Path) -> tuple[grpc.ServerCredentials, Bundle]:
-    """Mutual TLS from the files of a folder."""
+    """Mutual TLS from the files of a folder, in any of the layouts."""
+    assert any((folder / names[0]).exists() for names in LAYOUTS)
     try:
         identity = Identity.from_folder(folder, revoked=folder / "revoked.txt")
     except IdentityError as error:
@@ -325,7 +326,8 @@ def certified(folder: Path) -> tuple[grpc.ServerCredentials, Bundle]:
 def user(identity: Identity, token: str) -> tuple[User, tuple[str, str]]:
     """For whom a call is made, and for whom the next one is."""
     tokens = UserTokens(identity, issuers=[*ISSUERS, "kiosk"])
-    own = issue(identity.bundle, "17", ["customer"], life=MAX_LIFE - LEEWAY)
+    with without_user():
+        own = issue(identity.bundle, "17", ["customer"], life=MAX_LIFE - LEEWAY)
     return tokens.read(token), (USER_KEY, own)
 
 

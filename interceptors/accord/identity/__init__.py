@@ -4,6 +4,6 @@ Needs the extra `accord[identity]`.
 """
 
 from accord.identity.bundle import Bundle, IdentityError
-from accord.identity.identity import Identity
+from accord.identity.identity import LAYOUTS, Identity
 
-__all__ = ["Bundle", "Identity", "IdentityError"]
+__all__ = ["LAYOUTS", "Bundle", "Identity", "IdentityError"]

@@ -16,7 +16,7 @@ from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NotFoundError
 
-from accord.identity.identity import LAYOUTS
+from accord.identity import LAYOUTS
 from accord_runtime.settings import Settings
 
 log = logging.getLogger(__name__)
