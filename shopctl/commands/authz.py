@@ -44,11 +44,3 @@ def explain(
     typer.echo(harmless(f"{found.caller} {verdict} {found.method}"))
     typer.echo(harmless(f"why       {found.reason or 'ALLOWED'}: {found.why}"))
     typer.echo(f"contract  {found.contract}: {', '.join(found.allow) or 'nobody'}")
-
-
-@app.command()
-def matrix() -> None:
-    """Print the table of all RPCs and all identities, in Markdown."""
-    from shopctl.authorization import matrix as table  # brings all contracts
-
-    typer.echo(table())

@@ -89,11 +89,6 @@ def test_a_method_that_is_none_is_named() -> None:
     assert "GetOrder" in done.stderr
 
 
-def test_the_matrix_is_printed() -> None:
-    """The table of the docs is a command's, too."""
-    assert "| `OrderService`: `GetPaymentInstruction` |" in run("authz", "matrix").stdout
-
-
 def test_tokens_are_those_that_services_take(home: Path) -> None:
     """A token is for a customer, or for whoever runs the command, and lives for a minute."""
     tokens = UserTokens(Identity.from_folder(home / "certs" / "orders"))
