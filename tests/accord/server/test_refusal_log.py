@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from accord.server.refusal_log import MAX_LINES, RefusalLog
+from accord.server.refusal_log import MAX_LINES, RefusalLog, allowed
 from tests.support.clock import Clock
 
 
@@ -46,3 +46,13 @@ def test_bounded(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     clock.advance(60)
     log.note("last", "/p.S/M", "NOT_ALLOWED")
     assert counted + sum(times for _, times in said(caplog)) == 10 * MAX_LINES + 1
+
+
+@pytest.mark.parametrize(("level", "lines"), [(logging.DEBUG, 1), (logging.INFO, 0)])
+def test_what_is_allowed_is_said_to_who_looks_closely(
+    caplog: pytest.LogCaptureFixture, level: int, lines: int
+) -> None:
+    """A call that is allowed is a line at debug, and none else."""
+    caplog.set_level(level, "accord")
+    allowed("a", "/p.S/M")
+    assert len(caplog.records) == lines
