@@ -143,7 +143,7 @@ class Watch:
         """Ask what the command asks, once, without a process for it."""
         run = read_run(self.shop.home)
         for row in await survey(run, self.shop.home) if run else ():
-            self.note("status", row.name, row.state)
+            self.note("status", row.name, str(row.state))
 
     async def health(self, name: str, address: str) -> None:
         """Ask a service, once."""
