@@ -133,7 +133,7 @@ exports: $(STAMP) ## write the contracts for other tools into dist/contracts/: g
 wheels: $(STAMP) ## build the wheels accord, accord-checks, accord-runtime and accord-shop-clients into dist/
 	@$(BIN)/python tools/wheels.py dist
 
-BENCHMARKS := storm hedging overload probes deadline kills backends call_overhead without_options idle \
+BENCHMARKS := storm hedging overload probes deadline kills backends call_overhead without_options mtls idle \
 	order_cpu fulfilment sagas growth
 SHORT_storm := --calls 400
 SHORT_hedging := --calls 1000
@@ -144,6 +144,7 @@ SHORT_kills := --kills 5 --messages 500
 SHORT_backends := --seconds 3 --before 1
 SHORT_call_overhead := --rounds 8 --calls 200
 SHORT_without_options := --rounds 8 --calls 200
+SHORT_mtls := --rounds 4 --calls 200 --connections 10
 SHORT_idle := --seconds 2 --settle 1
 SHORT_order_cpu := --orders 20 --warm 10
 SHORT_fulfilment := --alone 5 --crowd 8 --rounds 1
