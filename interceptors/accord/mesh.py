@@ -283,6 +283,10 @@ class Mesh:
         """The targets of the control plane in this process; empty if it has none."""
         return self._xds.state() if "_xds" in self.__dict__ else []
 
+    def route_problems(self) -> list[str]:
+        """Why the file of routes is not obeyed, and what of it gRPC has refused."""
+        return self._xds.problems() if "_xds" in self.__dict__ else []
+
     def _channel_options(self, target: str, contracts: Sequence[str], options: Options) -> Options:
         for name in contracts:
             check_service(name)

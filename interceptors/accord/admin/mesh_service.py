@@ -74,6 +74,9 @@ class Operated(Protocol):
     def routed(self) -> "list[TargetState]":
         """The targets of its control plane, if it has one."""
 
+    def route_problems(self) -> list[str]:
+        """What is wrong with its routes."""
+
 
 def serve(
     mesh: Operated,
@@ -142,6 +145,10 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
                 )
                 for item in control.overrides.refused()
                 if item.method.startswith(prefix)
+            ]
+            + [
+                pb.Refused(source=pb.SOURCE_FILE, problem=f"routes: {problem}")
+                for problem in self._mesh.route_problems()
             ],
             hedges=_hedges(routes),
             routes=[route for state in self._mesh.routed() for route in _routes(state)],

@@ -33,8 +33,6 @@ class _Wanted:
     sent: str | None = None
     """Version of what was sent last."""
     nonce: str = ""
-    accepted: str = ""
-    """Version that the client has acknowledged last."""
     refused: str = ""
     """Why it has refused what was sent last."""
 
@@ -59,10 +57,8 @@ class Subscription:
         wanted = self._wanted.setdefault(request.type_url, _Wanted())
         if request.response_nonce != wanted.nonce:
             return []  # of an older answer; another request follows
-        if request.response_nonce and request.HasField("error_detail"):
-            wanted.refused = request.error_detail.message
-        elif request.response_nonce:
-            wanted.accepted, wanted.refused = request.version_info, ""
+        # Without it, what was sent is acknowledged.
+        wanted.refused = request.error_detail.message if request.response_nonce else ""
         wanted.names = tuple(sorted(request.resource_names))
         return self._news(request.type_url, wanted)
 

@@ -191,3 +191,7 @@ async def test_an_operator_sees_the_routes(
         assert (list(one.endpoints), list(one.resting)) == ([found.one.address], [])
         assert list(two.resting) == list(two.endpoints) == [found.two.address]
         assert list(two.rules) == ["x-canary: yes to v2 1"]
+        found.route(95, -5)
+        await eventually(found.mesh.route_problems)
+        state = await operator.GetState(mesh_pb2.GetStateRequest(), None)
+        assert "weights: must be whole numbers" in state.refused[0].problem
