@@ -147,6 +147,8 @@ class Lock:
 class Database(ABC):
     """One service's database; belongs to the event loop it was opened on."""
 
+    shared: ClassVar[bool] = True
+    """Whether other processes may have it open, too."""
     on_failure: Callable[[DatabaseError], None] | None = None
     """Told, on the event loop, of what kept a transaction from its end: not reached, or damaged."""
 

@@ -227,6 +227,8 @@ def _own(file: Path) -> tuple[Path, int]:
 class SqliteDatabase(Database):
     """A database in one file, which this process owns."""
 
+    shared: ClassVar[bool] = False
+
     def __init__(self, file: str, service: str) -> None:
         path, lock = _own(Path(file))
         self._lock: int | None = lock

@@ -1,9 +1,9 @@
 """The event table: a service's own record of what happened, and its outbox.
 
-An event is appended in the transaction that makes it true. After the commit the
-publisher gives it its *position*, dense and in an order that respects every key,
-and publishes it. Streams read the table by key and sequence or by position; the
-notifier wakes them.
+An event is appended in the transaction that makes it true. Its *position*, dense and in an order
+that respects every key, it has from the beginning where one process alone writes; else the
+publisher gives it one after the commit. Then it is published. Streams read the table by key and
+sequence or by position; the notifier wakes them.
 
 Everybody may read an event. What only one other service may know is in none: that service asks for
 it. Fields that the contract marks with `debug_redact` are refused when an event is appended, and
@@ -14,7 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -64,7 +64,7 @@ class Event:
 
     event_id: str
     position: int | None
-    """Number among all events of the service, from 1; None until the publisher has seen it."""
+    """Number among all events of the service, from 1; None until it has been given one."""
     key: str
     sequence: int
     """Number among the events of its key, from 1."""
@@ -170,7 +170,7 @@ class Outbox:
             raise ValueError(f"{event.DESCRIPTOR.full_name} has {len(payload)} bytes, too many")
         written = Event(
             event_id=uuid7(),
-            position=None,
+            position=None if tx.postgres else _next_position(tx),
             key=key,
             sequence=sequence,
             type=event.DESCRIPTOR.full_name,
@@ -182,7 +182,7 @@ class Outbox:
             occurred_at=self._clock(),
             actor=_actor(),
         )
-        tx.insert("events", asdict(written))
+        tx.insert("events", {name: getattr(written, name) for name in Event.__slots__})
         tx.after_commit(self._publish)
         tx.after_commit(lambda: self._changed(key))
         return written
@@ -277,6 +277,16 @@ def keys_after(tx: Tx, position: int) -> tuple[int, list[str]]:
         "SELECT DISTINCT key FROM events WHERE position > :position", {"position": position}
     )
     return last, [row["key"] for row in rows]
+
+
+def _next_position(tx: Tx) -> int | None:
+    """The position of the next event; None while there are some that wait for theirs."""
+    row = tx.one(
+        "SELECT MAX(position) AS head,"
+        " EXISTS (SELECT 1 FROM events WHERE position IS NULL) AS waits FROM events"
+    )
+    assert row is not None
+    return None if row["waits"] else (row["head"] or 0) + 1
 
 
 def number(tx: Tx, most: int = 1000) -> int:

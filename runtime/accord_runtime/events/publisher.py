@@ -60,6 +60,13 @@ BATCH: Final = 100
 CHECK: Final = 10.0
 """Seconds between looks at the stream's identity and length."""
 
+NOTE: Final = 1.0
+"""Seconds between notes of what was acknowledged, and ..."""
+
+NOTED: Final = 50
+"""... events. What was not noted is published again after a crash, under ids that the broker
+knows."""
+
 _HOLES: Final = 10_000
 """Deleted messages up to which the broker is asked which they are."""
 
@@ -167,34 +174,45 @@ class Publisher:
             self._numbers = False
 
     async def _number(self, lock: Lock) -> None:
+        # What one process alone writes has its number, but for what is left of before.
+        give, numbers = lock.guard(lambda tx: number(tx) > 0), True
         while True:
             self._committed.clear()
-            while await self._database.write(lock.guard(number)):
-                self._notifier.changed(RECORD)
-                self._numbered.set()
+            while numbers and await self._database.write(give):
                 self._database.notify(POSITIONS)
+            numbers = self._database.shared
+            self._notifier.changed(RECORD)
+            self._numbered.set()
             await wait(self._committed, POLL)
 
     async def _publish(self, lock: Lock) -> None:
         jetstream = await self._broker.jetstream()
-        mark = await self._compare(lock, jetstream)
-        checked = time.monotonic()
-        while True:
-            self._numbered.clear()
-            read = partial(after_position, position=mark.position, most=BATCH)
-            batch = without_repeated_keys(await self._database.look_up(read))
-            if not batch:
-                await wait(self._numbered, CHECK)
-            else:
-                mark = await self._send(lock, jetstream, mark, batch)
-            if time.monotonic() - checked >= CHECK:
-                mark = await self._compare(lock, jetstream)
-                checked = time.monotonic()
+        mark = noted = await self._compare(lock, jetstream)
+        checked, noted_at = time.monotonic(), 0.0
+        try:
+            while True:
+                self._numbered.clear()
+                read = partial(after_position, position=mark.position, most=BATCH)
+                batch = without_repeated_keys(await self._database.look_up(read))
+                if not batch:
+                    await wait(self._numbered, CHECK if mark == noted else NOTE)
+                else:
+                    mark = await self._send(jetstream, mark, batch)
+                due = mark.position - noted.position >= NOTED
+                check = time.monotonic() - checked >= CHECK
+                if mark != noted and (due or check or time.monotonic() - noted_at >= NOTE):
+                    await self._database.write(lock.guard(partial(self._note, mark=mark)))
+                    noted, noted_at = mark, time.monotonic()
+                if check:
+                    mark = noted = await self._compare(lock, jetstream)
+                    checked = time.monotonic()
+        except Exception:
+            if mark != noted:  # What is lost is found by what was there.
+                await self._database.write(lock.guard(partial(self._note, mark=mark)))
+            raise
 
-    async def _send(
-        self, lock: Lock, jetstream: JetStreamContext, mark: Mark, batch: list[Event]
-    ) -> Mark:
-        """Publish a batch and note it. Raises when any of it was not acknowledged."""
+    async def _send(self, jetstream: JetStreamContext, mark: Mark, batch: list[Event]) -> Mark:
+        """Publish a batch; how far that is. Raises when any of it was not acknowledged."""
         spans = [flow_spans.publishing(event) for event in batch]
         acks = await asyncio.gather(
             *(
@@ -215,9 +233,7 @@ class Publisher:
         position = batch[-1].position
         assert position is not None
         highest = max(mark.acknowledged, *(ack.seq for ack in acks))
-        reached = replace(mark, position=position, acknowledged=highest)
-        await self._database.write(lock.guard(lambda tx: self._note(tx, reached)))
-        return reached
+        return replace(mark, position=position, acknowledged=highest)
 
     async def _compare(self, lock: Lock, jetstream: JetStreamContext) -> Mark:
         """Compare what was noted with what the broker has, and go back if it has less."""

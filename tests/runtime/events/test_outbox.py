@@ -148,8 +148,10 @@ async def test_positions_are_dense_and_read_in_order(record: Database) -> None:
         append(tx, started("l"), sequence=1, now=NOW + 60)
 
     await record.write(write)
-    assert await record.read(outbox.head) == 0
-    assert [await record.write(lambda tx: outbox.number(tx, 3)) for _ in range(4)] == [3, 3, 2, 0]
+    if record.shared:
+        assert await record.read(outbox.head) == 0
+        given = [await record.write(lambda tx: outbox.number(tx, 3)) for _ in range(4)]
+        assert given == [3, 3, 2, 0]
     assert await record.read(outbox.head) == 8
     assert await record.read(lambda tx: outbox.head(tx, before=NOW + 1)) == 7
     page = await record.read(lambda tx: outbox.after_position(tx, 2, 4))

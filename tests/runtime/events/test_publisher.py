@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.js import JetStreamContext
 
-from accord_runtime.database import Database, Lock, Tx, open_database
+from accord_runtime.database import Database, Tx, open_database
 from accord_runtime.database.migrations import migrate
 from accord_runtime.events import outbox
 from accord_runtime.events import publisher as module
@@ -132,11 +132,9 @@ async def test_a_restarted_relay_publishes_nothing_twice(
         sent: list[Event] = []
         send = second.publisher._send
 
-        async def counting(
-            lock: Lock, jetstream: JetStreamContext, mark: Mark, batch: list[Event]
-        ) -> Mark:
+        async def counting(jetstream: JetStreamContext, mark: Mark, batch: list[Event]) -> Mark:
             sent.extend(batch)
-            return await send(lock, jetstream, mark, batch)
+            return await send(jetstream, mark, batch)
 
         second.publisher._send = counting  # type: ignore[method-assign]
         await second.append(note("z"))
