@@ -69,13 +69,16 @@ class Runtime:
         record: Record | None = None,
         upcasters: Upcasters = AS_WRITTEN,
         wanted: Callable[[Any], bool] | None = None,
+        at_once: bool = False,
     ) -> None:
         """Receive another service's events; `stream` is its name in capitals.
 
         `record` reads that service's own record, for what the broker has lost or does not keep any
         more. Events of the last 30 days are handled when there is no position yet, and those of a
         type when it gets a handler. `upcasters` say how older versions of the events are read;
-        `wanted` is asked of each event before it is taken.
+        `wanted` is asked of each event before it is taken. `at_once`: the handlers ask nobody but
+        this database, so that where one process alone has it what they want to be written commits
+        together with the events' receipt, and is work only if that fails.
         """
         inbox = Inbox(
             self.settings.name,
@@ -87,6 +90,7 @@ class Runtime:
             record=record,
             upcasters=upcasters,
             wanted=wanted,
+            at_once=at_once,
         )
         self.background.append((f"consumer of {stream}", inbox.serve))
 

@@ -27,7 +27,7 @@ def subscribe(runtime: Runtime) -> None:
         "ORDERS": reading(orders.ReadEvents, ReadOrders),
     }
     for stream, events in domain.EVENTS.items():
-        runtime.subscribe(stream, dict.fromkeys(events, _handle), records[stream])
+        runtime.subscribe(stream, dict.fromkeys(events, _handle), records[stream], at_once=True)
 
 
 async def _handle(event: Received[Any]) -> Effect:

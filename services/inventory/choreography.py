@@ -50,6 +50,7 @@ class Choreography:
                 OrderServiceStub(channel("orders")).ReadEvents, orders_pb2.ReadEventsRequest
             ),
             wanted=wanted,
+            at_once=True,
         )
         runtime.subscribe(
             "PAYMENTS",
@@ -58,6 +59,7 @@ class Choreography:
                 PaymentServiceStub(channel("payments")).ReadEvents, payments_pb2.ReadEventsRequest
             ),
             wanted=wanted,
+            at_once=True,
         )
         runtime.subscribe(
             "SHIPPING",
@@ -66,6 +68,7 @@ class Choreography:
                 ShippingServiceStub(channel("shipping")).ReadEvents, shipping_pb2.ReadEventsRequest
             ),
             wanted=wanted,
+            at_once=True,
         )
 
     async def _placed(self, event: Received[OrderPlaced]) -> Effect:

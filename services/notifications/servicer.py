@@ -82,6 +82,7 @@ def build(runtime: Runtime) -> None:
         "ORDERS",
         handlers,
         record=reading(orders.ReadEvents, ReadEventsRequest),
+        at_once=True,
     )
     add_NotificationServiceServicer_to_server(Notifications(runtime.database), runtime.server)
     add_WebhookServiceServicer_to_server(webhooks, runtime.server)

@@ -162,6 +162,7 @@ class Choreography:
                 dict.fromkeys(kinds, self._hear),
                 record=reading(stub(runtime.mesh.channel(service)).ReadEvents, request),
                 wanted=lambda event: event.fulfilment == FULFILMENT_CHOREOGRAPHED,
+                at_once=True,
             )
 
     async def _hear(self, event: Received[Any]) -> Effect:

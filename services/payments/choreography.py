@@ -62,6 +62,7 @@ class Choreography:
             {OrderCreated: self._created, OrderUndoing: self._undoing},
             record=reading(orders.ReadEvents, orders_pb2.ReadEventsRequest),
             wanted=wanted,
+            at_once=True,
         )
         shipping = ShippingServiceStub(runtime.mesh.channel("shipping"))
         runtime.subscribe(
@@ -69,6 +70,7 @@ class Choreography:
             {ShipmentRefused: self._undoing},
             record=reading(shipping.ReadEvents, shipping_pb2.ReadEventsRequest),
             wanted=wanted,
+            at_once=True,
         )
 
     async def _created(self, event: Received[OrderCreated]) -> Effect:

@@ -48,6 +48,7 @@ class Choreography:
             {OrderShippingStarted: self._started},
             record=reading(orders.ReadEvents, ReadEventsRequest),
             wanted=lambda event: event.fulfilment == FULFILMENT_CHOREOGRAPHED,
+            at_once=True,
         )
 
     async def _started(self, event: Received[OrderShippingStarted]) -> Effect:

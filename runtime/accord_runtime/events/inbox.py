@@ -21,30 +21,34 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from types import MappingProxyType
+from typing import Any, Final
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamState
 from nats.js.errors import NotFoundError
 
-from accord import event_policy, use_trace
-from accord_runtime.database import Database, Lock, Tx
+from accord import use_trace
+from accord_runtime.database import Database, DatabaseUnavailable, Lock, Tx
 from accord_runtime.events import position
 from accord_runtime.events.audit import AUDIT, GRACE, RETRY, Audit, Record
 from accord_runtime.events.broker import MAX_AGE, Broker, persistently
-from accord_runtime.events.message import CAME, occurred, pack, problem, unpack
+from accord_runtime.events.handling import EventHandler as EventHandler
+from accord_runtime.events.handling import Handling, Ready
+from accord_runtime.events.handling import Received as Received
+from accord_runtime.events.message import CAME, occurred, pack, unpack
 from accord_runtime.events.notifier import wait
-from accord_runtime.events.outbox import MAX_BYTES
 from accord_runtime.events.position import Consumed
 from accord_runtime.events.pull import pulling
-from accord_runtime.events.versions import AS_WRITTEN, TooNew, Upcasters
+from accord_runtime.events.versions import AS_WRITTEN, Upcasters
 from accord_runtime.telemetry import flow_spans
+from accord_runtime.work import table
 from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
 
@@ -65,35 +69,17 @@ MIGRATIONS: Final = [
 PREFETCH: Final = 100
 """Messages asked of the broker at once; it never has more unacknowledged ones out."""
 
-COMPARE: Final = 0.5
-"""Seconds after which the stream is compared again before anything is taken: events that come later
-than that wait for those that it has lost before them."""
+NOTE: Final = 1.0
+"""Seconds after which the position is noted though nothing was taken: what is not wanted may come
+again."""
+
+AT_ONCE: Final = 1.0
+"""Seconds that a handler may take whose events are handled at once; else they become work."""
 
 MEMORY: Final = MAX_AGE + 24 * 3600.0
 """Seconds for which an event is recognised; the broker keeps it for a day less."""
 
 _SWEEP: Final = 3600.0
-
-M = TypeVar("M", bound=Message)
-
-
-@dataclass(frozen=True, slots=True)
-class Received(Generic[M]):
-    """An event of another service."""
-
-    event_id: str
-    """UUIDv7, the same at every delivery."""
-    key: str
-    """What orders it."""
-    sequence: int
-    """Number among the events of its key, from 1."""
-    payload: M
-    """The event."""
-    occurred_at: float = 0.0
-    """When it was committed, Unix seconds."""
-
-
-EventHandler = Callable[[Received[Any]], Awaitable[Effect | None]]
 
 
 class Inbox:
@@ -117,28 +103,21 @@ class Inbox:
         record: Record | None = None,
         upcasters: Upcasters = AS_WRITTEN,
         wanted: Callable[[Any], bool] | None = None,
+        at_once: bool = False,
     ) -> None:
         self._service = service
-        self._wanted = wanted
         self._source = source
+        self._at_once = at_once
         self._stream = source.upper()
         self._queue = f"inbox:{source}"
         self._database = database
         self._broker = broker
         self._executor = executor
-        self._upcasters = upcasters
-        self._handlers: dict[str, tuple[type[Message], EventHandler]] = {}
-        self._kinds: dict[str, str] = {}
-        for message, handler in handlers.items():
-            upcasters.check(message)
-            policy = event_policy(message)
-            assert policy is not None  # checked
-            self._handlers[message.DESCRIPTOR.full_name] = (message, handler)
-            self._kinds[message.DESCRIPTOR.full_name] = policy.subject
-        self._subjects = [f"{kind}.*" for kind in self._kinds.values()]
+        self._handling = Handling(service, handlers, upcasters, wanted)
+        self._subjects = [f"{kind}.*" for kind in self._handling.kinds.values()]
         executor.register(Queue(self._queue, self._handle))
         self._audit = record and Audit(
-            source, record, list(self._handlers), self._keep_wanted, database
+            source, record, list(self._handling.kinds), self._keep_wanted, database
         )
         # Up to when (Unix seconds) the broker has delivered all it had; infinite while it is away.
         self._delivered = math.inf
@@ -164,9 +143,9 @@ class Inbox:
     async def _take_up(self, lock: Lock, since: float) -> None:
         """Fetch what there was of the types that the version before did not handle."""
         noted = await self._database.read(partial(position.read, source=self._source))
-        types, known = " ".join(sorted(self._handlers)), noted.types.split()
+        types, known = " ".join(sorted(self._handling.kinds)), noted.types.split()
         if types != noted.types:
-            added = [kind for kind in self._handlers if known and kind not in known]
+            added = [kind for kind in self._handling.kinds if known and kind not in known]
             if added and self._audit:
                 log.info("taking the events of %s so far: %s", self._source, ", ".join(added))
                 await self._audit.fetch(lock, added, max(since, noted.since))
@@ -195,11 +174,13 @@ class Inbox:
     async def _receive(self, lock: Lock) -> None:
         jetstream = await self._broker.jetstream()
         at, delivered = await self._resume(lock, jetstream)
-        self._delivered, compared = 0.0, time.monotonic()
+        self._delivered, noted = 0.0, time.monotonic()
         try:
             async with pulling(self._broker, self._stream, self._service, PREFETCH) as pull:
                 while True:
                     messages = await pull.next()
+                    if messages is None:
+                        return  # It is made again.
                     if not messages:
                         self._nothing_waits()
                         continue
@@ -208,18 +189,19 @@ class Inbox:
                         delivered += 1
                         if message.metadata.sequence.consumer != delivered:
                             raise LookupError("messages were lost on their way; asking again")
-                    if time.monotonic() - compared > COMPARE:
+                    last = messages[-1].metadata
+                    taken = list(filter(self._taken, messages))
+                    if taken or time.monotonic() - noted > NOTE:
                         stream = await jetstream.stream_info(self._stream)
                         if str(stream.created) != at.created:
                             raise LookupError("the stream was made anew")
                         at = await self._fill(lock, at, stream.state)
-                        compared = time.monotonic()
-                    last = messages[-1].metadata
-                    at = replace(at, acknowledged=last.sequence.stream)
-                    take = partial(self._take, messages=messages, at=at)
-                    await self._database.write(lock.guard(take))
+                        at = replace(at, acknowledged=last.sequence.stream)
+                        await self._write(lock, taken, at)
+                        noted = time.monotonic()
                     for message in messages:
                         await message.ack()
+                    for message in taken:
                         self._note(message, fetched)
                     if not last.num_pending:
                         self._nothing_waits()
@@ -229,8 +211,8 @@ class Inbox:
     def _note(self, message: Msg, fetched: float) -> None:
         """Record that a message has come, if it is an event."""
         headers = message.headers or {}
-        if not self._problem(headers):
-            kind = self._kinds[headers["ce-type"]]
+        if not self._handling.problem(headers):
+            kind = self._handling.kinds[headers["ce-type"]]
             flow_spans.received(headers, kind, message.metadata.timestamp, fetched)
 
     def _nothing_waits(self) -> None:
@@ -305,18 +287,45 @@ class Inbox:
         reached = max(at.acknowledged, state.first_seq - 1)
         return replace(at, acknowledged=reached, deleted=deleted)
 
-    def _take(self, tx: Tx, messages: list[Msg], at: Consumed) -> None:
+    def _taken(self, message: Msg) -> bool:
+        """Whether a message is kept: all but events that are not wanted."""
+        headers = _headers(message)
+        return bool(self._handling.problem(headers)) or self._handling.wants(
+            headers["ce-type"], message.data
+        )
+
+    async def _write(self, lock: Lock, messages: Sequence[Msg], at: Consumed) -> None:
+        """Take some messages: those that are handled at once together with what comes of them."""
+        take = partial(self._take, messages=messages, at=at)
+        if self._at_once and not self._database.shared:
+            found = [
+                await self._handling.ready(_headers(each), each.data, AT_ONCE) for each in messages
+            ]
+            ready = {each.event_id: each for each in found if each}
+            try:
+                await self._database.write(lock.guard(partial(take, ready=ready)))
+                return
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:
+                log.debug("events of %s are not handled at once: %s", self._source, error)
+        await self._database.write(lock.guard(take))
+
+    def _take(
+        self,
+        tx: Tx,
+        messages: Sequence[Msg],
+        at: Consumed,
+        ready: Mapping[str, Ready] = MappingProxyType({}),
+    ) -> None:
         for message in messages:
-            headers = {**(message.headers or {}), CAME: message.subject}
-            apart = ""
-            if self._problem(headers):
+            headers, apart = _headers(message), ""
+            if self._handling.problem(headers):
                 # Under a name of its own: what it says of itself may be another's.
                 number = message.metadata.sequence.stream
                 apart = f"{message.subject}#{number} of {at.created}"
-            elif not self._wants(headers["ce-type"], message.data):
-                continue
-            if not self._keep(tx, headers, message.data, apart=apart):
-                event_id = apart or headers["ce-id"]
+            event_id = apart or headers["ce-id"]
+            if not self._keep(tx, headers, message.data, apart=apart, ready=ready.get(event_id)):
                 tx.execute(
                     "UPDATE inbox SET received_at = :now WHERE consumer = :consumer"
                     " AND event_id = :event_id",
@@ -325,30 +334,32 @@ class Inbox:
         stream = {"created": at.created, "acknowledged": at.acknowledged, "deleted": at.deleted}
         position.note(tx, self._source, **stream)
 
-    def _problem(self, headers: Mapping[str, str]) -> str:
-        return problem(headers, self._kinds, self._service)
-
-    def _wants(self, kind: str, payload: bytes) -> bool:
-        if self._wanted is None:
-            return True
-        try:
-            return self._wanted(self._handlers[kind][0].FromString(payload))
-        except DecodeError:
-            return True  # Its handler says what is wrong with it.
-
     def _keep_wanted(self, tx: Tx, headers: Mapping[str, str], payload: bytes) -> bool:
-        return self._wants(headers["ce-type"], payload) and self._keep(tx, headers, payload)
+        wants = self._handling.wants(headers["ce-type"], payload)
+        return wants and self._keep(tx, headers, payload)
 
-    def _keep(self, tx: Tx, headers: Mapping[str, str], payload: bytes, *, apart: str = "") -> bool:
+    def _keep(
+        self,
+        tx: Tx,
+        headers: Mapping[str, str],
+        payload: bytes,
+        *,
+        apart: str = "",
+        ready: Ready | None = None,
+    ) -> bool:
         """Put an event into the inbox and to work; False if it is there already.
 
-        `apart`: id and key of what is no event.
+        `apart`: id and key of what is no event. `ready`: what is written instead, unless earlier
+        events of its key are waiting.
         """
         event_id = apart or headers["ce-id"]
         row = {"consumer": self._source, "event_id": event_id, "received_at": time.time()}
         if not tx.insert("inbox", row, on_conflict="DO NOTHING"):
             return False
         key, seq = (apart, 0) if apart else (headers["ce-subject"], int(headers["ce-sequence"]))
+        if ready and not table.waits(tx, self._queue, key):
+            ready.write(tx)
+            return True
         with use_trace(headers):
             packed, flow_at = pack(headers, payload), occurred(headers)
             self._executor.enqueue(tx, self._queue, key, packed, flow_at=flow_at, seq=seq)
@@ -361,18 +372,11 @@ class Inbox:
 
     async def _handle(self, work: Work) -> Effect | None:
         headers, payload = unpack(work.payload)
-        if problem := self._problem(headers):
+        if problem := self._handling.problem(headers):
             raise Permanent(problem)
-        if len(payload) > MAX_BYTES:
-            raise Permanent(f"an event has {MAX_BYTES} bytes at most, not {len(payload)}")
-        flow_spans.processing(work, self._kinds[headers["ce-type"]], headers["ce-id"])
-        message, handler = self._handlers[headers["ce-type"]]
-        key, version = headers["ce-subject"], int(headers.get("ce-dataversion", "1"))
-        try:
-            event = self._upcasters.read(message, version, payload)
-        except (TooNew, ValueError) as error:
-            raise Permanent(str(error)) from error
-        except DecodeError as error:
-            raise Permanent(f"not a {headers['ce-type']}: {error}") from error
-        sequence, occurred_at = int(headers["ce-sequence"]), occurred(headers) or work.flow_at
-        return await handler(Received(headers["ce-id"], key, sequence, event, occurred_at))
+        flow_spans.processing(work, self._handling.kinds[headers["ce-type"]], headers["ce-id"])
+        return await self._handling.effect(headers, payload, work.flow_at)
+
+
+def _headers(message: Msg) -> dict[str, str]:
+    return {**(message.headers or {}), CAME: message.subject}

@@ -17,45 +17,44 @@ from accord_runtime.events.broker import Broker
 EXPIRES: Final = 60.0
 """Seconds for which a request is open."""
 
-HEARTBEAT: Final = 4.0
+HEARTBEAT: Final = 10.0
 """Seconds after which the broker says that the request is open, and that there is nothing."""
 
-SILENCE: Final = 10.0
+SILENCE: Final = 25.0
 """Seconds without a word after which the request is taken for forgotten."""
 
 
 class Pull:
     """What a durable consumer has, for one receiver."""
 
-    def __init__(self, broker: Broker, stream: str, durable: str, most: int) -> None:
+    def __init__(self, broker: Broker, stream: str, durable: str, most: int, reply: str) -> None:
         self._broker = broker
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
         self._most = most
-        self._reply = ""
+        self._reply = reply
         self._left = 0  # of what was asked for
         self._messages: list[Msg] = []
-        self._problem = ""
+        self._gone = False
         self._word = asyncio.Event()
 
-    async def next(self) -> list[Msg]:
+    async def next(self) -> list[Msg] | None:
         """What has come; nothing, when the broker has said that there is nothing.
 
+        None: the consumer has gone, or may have, for there is another connection.
+
         Raises:
-            LookupError: the consumer has gone, or the broker does not answer.
+            LookupError: the broker does not answer.
         """
         if self._left <= 0:
             await self._ask()
-        if not self._messages:
-            self._word.clear()
-            try:
-                async with asyncio.timeout(SILENCE):
-                    await self._word.wait()
-            except TimeoutError:
-                raise LookupError("the broker is silent") from None
+        try:
+            async with asyncio.timeout(SILENCE):
+                await self._word.wait()
+        except TimeoutError:
+            raise LookupError("the broker is silent") from None
+        self._word.clear()
         messages, self._messages = self._messages, []
-        if self._problem and not messages:
-            raise LookupError(self._problem)
-        return messages
+        return None if self._gone and not messages else messages
 
     async def _ask(self) -> None:
         asked = {
@@ -67,21 +66,21 @@ class Pull:
         client = await self._broker.client()
         await client.publish(self._subject, json.dumps(asked).encode(), self._reply)
 
-    async def _came(self, message: Msg) -> None:
+    async def came(self, message: Msg) -> None:
+        """A message of the consumer, or a word of the broker."""
         status = (message.headers or {}).get("Status")
         if not status:
             self._messages.append(message)
             self._left -= 1
         elif status in ("404", "408"):  # The request has ended.
             self._left = 0
-        elif status != "100":
-            assert message.headers is not None
-            self._problem = message.headers.get("Description") or f"there is no consumer: {status}"
+        elif status != "100":  # Deleted, moved to another leader, or not there.
+            self._gone = True
         self._word.set()
 
-    def _connected(self) -> None:
+    def connected(self) -> None:
         """Another server, or the same one after a restart, knows of no request."""
-        self._left = 0
+        self._gone = True
         self._word.set()
 
 
@@ -89,12 +88,12 @@ class Pull:
 async def pulling(broker: Broker, stream: str, durable: str, most: int) -> AsyncIterator[Pull]:
     """A durable consumer's messages; up to `most` are asked for at once."""
     client = await broker.client()
-    pull = Pull(broker, stream, durable, most)
-    pull._reply = client.new_inbox()
-    subscription = await client.subscribe(pull._reply, cb=pull._came)
-    broker.listeners.add(pull._connected)
+    reply = client.new_inbox()
+    pull = Pull(broker, stream, durable, most, reply)
+    subscription = await client.subscribe(reply, cb=pull.came)
+    broker.listeners.add(pull.connected)
     try:
         yield pull
     finally:
-        broker.listeners.discard(pull._connected)
+        broker.listeners.discard(pull.connected)
         await subscription.unsubscribe()

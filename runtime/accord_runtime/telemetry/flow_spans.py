@@ -8,7 +8,7 @@ says how long something lay before the span began.
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Final
 
@@ -63,6 +63,22 @@ def received(headers: Mapping[str, str], subject: str, published: datetime, fetc
                 WAITED: max(0.0, fetched - published.timestamp()),
             },
         ).end()
+
+
+def handling(headers: Mapping[str, str], subject: str) -> Span:
+    """The span of an event that is handled as soon as it has come; ended when that is written."""
+    with use_trace(headers):
+        return _tracer.start_span(
+            f"process {subject}",
+            kind=SpanKind.CONSUMER,
+            links=_linked(),
+            attributes=_message("process", subject, headers["ce-id"], headers["ce-subject"]),
+        )
+
+
+def current(span: Span) -> AbstractContextManager[Span]:
+    """Makes a span current in a block, and nothing else."""
+    return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
 
 @contextmanager

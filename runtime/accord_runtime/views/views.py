@@ -78,7 +78,8 @@ class Views:
         self._views = {view.name: view for view in views}
         self._begun = asyncio.Event()
         types = {message for view in views for message in view.apply}
-        runtime.subscribe(stream, dict.fromkeys(types, self._handle), record, upcasters)
+        handlers = dict.fromkeys(types, self._handle)
+        runtime.subscribe(stream, handlers, record, upcasters, at_once=True)
         runtime.background.append((f"views of {stream}", self.serve))
 
     async def _handle(self, event: Received[Any]) -> Effect:

@@ -320,6 +320,12 @@ def look(tx: Tx, queues: Sequence[str], now: float) -> tuple[list[str], dict[str
     return due, later
 
 
+def waits(tx: Tx, queue: str, key: str) -> bool:
+    """Whether there is work of a key, parked or being done."""
+    sql = "SELECT 1 FROM work WHERE queue = :queue AND key = :key LIMIT 1"
+    return tx.one(sql, {"queue": queue, "key": key}) is not None
+
+
 def complete(tx: Tx, work: Work, owner: str, effect: Effect | None) -> None:
     """Apply the effect of a row and remove it, in one transaction.
 

@@ -119,6 +119,7 @@ async def receiving(
     record: Record | None = None,
     upcasters: Upcasters = AS_WRITTEN,
     wanted: Callable[[Any], bool] | None = None,
+    at_once: bool = False,
 ) -> AsyncIterator[Executor]:
     """A process of the service "shipping" that takes events of "orders"."""
     broker = broker_at(url, "shipping")
@@ -133,6 +134,7 @@ async def receiving(
         record=record,
         upcasters=upcasters,
         wanted=wanted,
+        at_once=at_once,
     )
     async with at_work(executor), background(consumer.serve()):
         yield executor
