@@ -116,6 +116,8 @@ class SpanStore:
         self._room = waiting
         self._waiting: deque[EndedSpan] = deque()
         self._writing = asyncio.Lock()
+        self._some = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.dropped = 0
         """Spans for which there was no room."""
 
@@ -125,6 +127,9 @@ class SpanStore:
             self.dropped += 1
         else:
             self._waiting.append(span)
+            if self._loop is not None and not self._some.is_set():
+                with suppress(RuntimeError):  # The loop has ended.
+                    self._loop.call_soon_threadsafe(self._some.set)
 
     async def serve(self, database: Database) -> None:
         """Write until cancelled."""
@@ -134,8 +139,13 @@ class SpanStore:
             "{span}",
             "Spans that were not kept: more ended than could be written.",
         )
-        swept = 0.0
+        swept, self._loop = 0.0, asyncio.get_running_loop()
         while True:
+            if not self._waiting:
+                self._some.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SWEEP):
+                        await self._some.wait()
             await asyncio.sleep(WRITE)
             # What cannot be written waits for the next time, as long as there is room.
             with suppress(DatabaseError):

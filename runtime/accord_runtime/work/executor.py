@@ -241,7 +241,7 @@ class Executor:
             try:
                 # Who is alone reads first, to cost nothing while nothing is wrong.
                 if not self._draining and (
-                    self._shared or await self._database.read(self._anything_wrong)
+                    self._shared or await self._database.look_up(self._anything_wrong)
                 ):
                     await self._database.write(self._look_after)
             except DatabaseError as error:
