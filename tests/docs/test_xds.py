@@ -6,9 +6,8 @@ from typing import Any
 
 import accord
 from tests.accord.kit import Message, Stub
-from tests.accord.xds.kit import People, backend, called, joined
+from tests.accord.xds.kit import People, backend, called, joined, until_only, until_seen
 from tests.accord.xds.test_fleet import write
-from tests.accord.xds.test_split import until_seen
 from tests.docs.pages import ROOT, blocks
 
 PAGE = (ROOT / "docs" / "xds.md").read_text()
@@ -32,9 +31,7 @@ async def test_routes_of_the_page(tmp_path: Path) -> None:
         assert (await called(stub, 50))["v1"] > 25
         await until_seen(stub, "v2")
         follow(rules)
-        for _ in range(2000):
-            if (await called(stub, 10)) == {"v2": 10}:
-                break
+        await until_only(stub, "v2")
         follow({**rules, "rules": rules["rules"][1:]})
         await until_seen(stub, "v1")
         marked = (("x-canary", "yes"),)

@@ -122,6 +122,21 @@ async def called(stub: Stub, calls: int, **options: Any) -> Counter[str]:
     return found
 
 
+async def until_seen(stub: Stub, *names: str) -> None:
+    """Call until all of these have answered."""
+    seen: set[str] = set()
+    async with asyncio.timeout(20):
+        while not seen >= set(names):
+            seen |= set(await called(stub, 5))
+
+
+async def until_only(stub: Stub, name: str, calls: int = 10, **options: Any) -> None:
+    """Call until one has answered so many in a row."""
+    async with asyncio.timeout(30):
+        while await called(stub, calls, **options) != {name: calls}:
+            pass
+
+
 async def joined(mesh: accord.Mesh, target: str) -> grpc.aio.Channel:
     """A channel of a mesh, once gRPC has let go of what an earlier test of the process had."""
     async with asyncio.timeout(30):

@@ -20,7 +20,16 @@ from accord.xds import plane as planes
 from accord.xds.client import CONFIG
 from tests.accord.drivers import Driver
 from tests.accord.kit import Message, Stub, eventually, failure
-from tests.accord.xds.kit import ID, NOT_SERVING, SERVING, People, backend, called
+from tests.accord.xds.kit import (
+    ID,
+    NOT_SERVING,
+    SERVING,
+    People,
+    backend,
+    called,
+    until_only,
+    until_seen,
+)
 
 
 async def test_a_call_is_made_by_mutual_tls(
@@ -110,8 +119,7 @@ async def test_endpoints_are_balanced(driver: Driver, caller: Identity, orders: 
         mesh = accord.Mesh("caller", targets={"orders": both}, identity=caller)
         stub = driver.stub(mesh, "orders")
         await eventually(lambda: mesh.routed()[0].endpoints.get("v1"))
-        while set(await called(stub, 4)) != {"a", "b"}:
-            pass
+        await until_seen(stub, "a", "b")
         assert await called(stub, 20) == {"a": 10, "b": 10}
         await mesh.close()
 
@@ -192,20 +200,17 @@ async def test_who_does_not_serve_is_left_out(
         def out(state: TargetState) -> int:
             return len(state.unhealthy)
 
-        while set(await called(stub, 4)) != {"a", "b"}:
-            pass
+        await until_seen(stub, "a", "b")
         await two.health.set("", NOT_SERVING)
         await eventually(lambda: out(mesh.routed()[0]))
-        while (await called(stub, 4)) != {"a": 4}:
-            pass
+        await until_only(stub, "a")
         assert await called(stub, 20) == {"a": 20}
         await two.health.set("", SERVING)
-        while "b" not in await called(stub, 4):
-            pass
+        await until_seen(stub, "b")
         await mesh.close()
 
 
-async def test_restart_of_the_only_server_with_warning(caller: Identity, orders: Identity) -> None:
+async def test_a_server_that_stops_warns_before(caller: Identity, orders: Identity) -> None:
     """A rolling stop, as the runtime makes it, fails none of the calls under way."""
     async with backend(orders, "a") as one, backend(orders, "b", healthy=True) as two:
         both = f"ipv4:{one.address},{two.address}"
@@ -213,8 +218,7 @@ async def test_restart_of_the_only_server_with_warning(caller: Identity, orders:
             "caller", targets={"orders": both}, identity=caller, health_checks={"orders"}
         )
         stub = Stub(mesh.channel("orders"))
-        while set(await called(stub, 4)) != {"a", "b"}:
-            pass
+        await until_seen(stub, "a", "b")
         calling = asyncio.gather(*(called(stub, 400) for _ in range(10)))
         await asyncio.sleep(0.1)
         await two.health.set("", NOT_SERVING)

@@ -15,7 +15,7 @@ from accord.identity import Identity
 from accord.ops.v1 import mesh_pb2
 from tests.accord.drivers import Driver, ways
 from tests.accord.kit import Message, Stub, eventually, path
-from tests.accord.xds.kit import CALLER, Backend, backend, called, joined
+from tests.accord.xds.kit import CALLER, Backend, backend, called, joined, until_only, until_seen
 from tests.accord.xds.test_fleet import write
 
 AT_ONCE = 20
@@ -27,15 +27,6 @@ async def many(stub: Stub, calls: int, **options: Any) -> Counter[str]:
         *(called(stub, calls // AT_ONCE, **options) for _ in range(AT_ONCE))
     )
     return sum(found, Counter())
-
-
-async def until_seen(stub: Stub, *names: str) -> float:
-    """Call until all of these have answered; seconds that it took."""
-    began, seen = time.monotonic(), set[str]()
-    async with asyncio.timeout(20):
-        while not seen >= set(names):
-            seen |= set(await called(stub, 5))
-    return time.monotonic() - began
 
 
 class Versions:
@@ -119,9 +110,7 @@ async def test_calls_with_a_header_go_elsewhere(
             path("Unary"), mesh_pb2.Override(dark=[mesh_pb2.DARK_POLICY_BREAKER])
         )
         found.two.fails = lambda: True
-        async with asyncio.timeout(20):
-            while await called(stub, 10, metadata=marked) != {"a": 10}:
-                pass
+        await until_only(stub, "a", metadata=marked)
 
 
 async def test_callers_with_an_identity_go_elsewhere(
@@ -165,9 +154,7 @@ async def test_draining(driver: Driver, caller: Identity, orders: Identity, tmp_
         first = [(await each.read()).text for each in streams]
         assert set(first) == {"a", "b"}
         found.route(1, 1, draining=[found.two.address])
-        async with asyncio.timeout(5):
-            while await called(stub, 30) != {"a": 30}:
-                pass
+        await until_only(stub, "a", 30)
         assert await called(stub, 50) == {"a": 50}
         for each in (found.one, found.two):
             each.released.set()
