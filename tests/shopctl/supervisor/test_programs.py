@@ -116,7 +116,7 @@ def test_child_environment() -> None:
         "MESH_HOME": "/home/mesh",
         "MESH_PORT_OFFSET": "50",
         "DATABASE_URL": "postgresql://db",
-        "NATS_URL": "nats://127.0.0.1:4272",
+        "NATS_URL": "tls://127.0.0.1:4272",
         "LOG_FORMAT": "json",
         "PYTHONUNBUFFERED": "1",
         "MESH_IDENTITY": "/home/mesh/certs/sandbox",
