@@ -9,11 +9,13 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from nats.aio.client import Client
 
+from accord_runtime.admin import policy_store
 from accord_runtime.process import running
 from accord_runtime.settings import Settings
 from services import topology
 from services.customers.servicer import SERVICE
 from shopctl.identity import _watched, credentials
+from shopctl.supervisor import broker_users
 from tests.security.shop import SecureShop
 from tests.support.ports import free_port
 from tests.support.shop import running_shop
@@ -63,6 +65,7 @@ async def test_who_takes_whose_events_is_what_services_say(tmp_path: Path) -> No
         for each in mine
         if each.startswith("sender")
     }
+    assert broker_users.BUCKET == policy_store.BUCKET
     assert senders == {queue: sender for queue, (sender, _) in topology.QUEUES.items()}
 
 
