@@ -122,7 +122,7 @@ class Authority:
             # Known before they are used: what is not in the list cannot be revoked by name.
             self._write_issued([*self.issued(), *(_issued(*each, root) for each in made.items())])
             for name, pair in made.items():
-                files.write_pair(self.folder / name, pair, self._roots_pem())
+                files.write_identity(self.folder / name, pair, self._roots_pem())
 
     def renew_due(self) -> list[str]:
         """Renews what has used up two thirds of its life, and ends what is to end of a root.

@@ -1,11 +1,15 @@
 """Folders of certificates as cert-manager lays them out, written so that no reader is misled.
 
-A file is replaced at once and is on disk before it is seen. Of a pair the key and the certificate
-are replaced one after the other, without anything between: whoever meets the moment reads again.
+A file is replaced at once and is on disk before it is seen. The files of an identity are replaced
+together, as Kubernetes does it: they are links by way of `..data`, which is a link to the folder
+with the newest. No reader ever finds a key beside the certificate of another for longer than it
+takes to open both; gRPC, which looks whether the files have changed meanwhile, does not even then.
 """
 
 import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,10 +62,31 @@ def write(folder: Path, **contents: bytes) -> None:
         os.close(descriptor)
 
 
-def write_pair(folder: Path, pair: Pair, roots: bytes = b"") -> None:
-    """Replaces key and certificate, and before them the roots if there are any."""
-    extra = {"ca_crt": roots} if roots else {}
-    write(folder, **extra, tls_key=pair.key_pem, tls_crt=pair.chain_pem)
+def write_pair(folder: Path, pair: Pair) -> None:
+    """Replaces key and certificate."""
+    write(folder, tls_key=pair.key_pem, tls_crt=pair.chain_pem)
+
+
+def write_identity(folder: Path, pair: Pair, roots: bytes) -> None:
+    """Replaces key, certificate and roots together."""
+    make(folder)
+    newest = Path(tempfile.mkdtemp(prefix="..", dir=folder))
+    write(newest, ca_crt=roots, tls_key=pair.key_pem, tls_crt=pair.chain_pem)
+    _link(folder / "..data", newest.name)
+    for name in (ROOTS, KEY, CERTIFICATE):
+        if not (folder / name).is_symlink():
+            _link(folder / name, f"..data/{name}")
+    for old in folder.glob("..*"):
+        if old.is_dir() and not old.is_symlink() and old != newest:
+            shutil.rmtree(old)
+
+
+def _link(path: Path, target: str) -> None:
+    """Makes a link, or has it lead elsewhere."""
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(target)
+    os.replace(draft, path)
 
 
 def read_pair(folder: Path) -> Pair | None:

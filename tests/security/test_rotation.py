@@ -27,14 +27,14 @@ from tests.support.wait import until_sync
 
 FULL: Final = os.environ.get("ROTATION") == "full"
 ROUNDS: Final = 3 if FULL else 1
-ORDERS: Final = 2000 if FULL else 100
+ORDERS: Final = 800 if FULL else 100
 LIFE: Final = timedelta(seconds=8)
 
 
 @contextmanager
 def orders(shop: SecureShop, fulfilment: str) -> Iterator[subprocess.Popen[str]]:
     """Orders, one after the other, with all books compared in the end."""
-    words = ("replay", "--json", "--orders", str(ORDERS), "--concurrency", "4")
+    words = ("replay", "--json", "--orders", str(ORDERS), "--concurrency", "4", "--timeout", "550")
     process = subprocess.Popen(
         [*SHOPCTL, *words, "--fulfilment", fulfilment],
         env={**inherited(), "MESH_HOME": str(shop.home)},

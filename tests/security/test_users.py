@@ -206,7 +206,7 @@ def test_chains_are_verified_once(
     issuers = []
     for number in range(3):
         pair = new_leaf(signer, "edge")
-        files.write_pair(tmp_path / str(number), pair, b"")
+        files.write_pair(tmp_path / str(number), pair)
         issuers.append((Issuer(tmp_path / str(number)), serial(pair.certificate)))
     tokens = UserTokens(orders)
     for issuer, _ in issuers * 2:

@@ -59,5 +59,5 @@ def bad_certificates(folder: Path, name: str = "orders") -> Bad:
     }
     roots = (authority.folder / name / files.ROOTS).read_bytes()
     for kind, pair in made.items():
-        files.write_pair(folder / "bad" / kind, pair, roots)
+        files.write_identity(folder / "bad" / kind, pair, roots)
     return Bad(authority, {kind: folder / "bad" / kind for kind in made})

@@ -60,7 +60,8 @@ def test_each_kind_is_rotated_and_a_second_init_changes_nothing(home: Path) -> N
 def test_a_service_of_ones_own_gets_a_certificate_and_loses_it(home: Path) -> None:
     """`issue` prints the folder; `revoke` by name is seen in `show`."""
     folder = Path(certs(home, "issue", "mailer", "--life", "6s").stdout.strip())
-    assert sorted(path.name for path in folder.iterdir()) == ["ca.crt", "tls.crt", "tls.key"]
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".."))
+    assert names == ["ca.crt", "tls.crt", "tls.key"]
     assert re.fullmatch(r"revoked [0-9a-f]{16}\n", certs(home, "revoke", "mailer").stdout)
     assert shown(home)["mailer"]["state"] == "revoked"
 
