@@ -27,7 +27,7 @@ from tests.support.wait import until_sync
 
 FULL: Final = os.environ.get("ROTATION") == "full"
 ROUNDS: Final = 3 if FULL else 1
-ORDERS: Final = 800 if FULL else 100
+ORDERS: Final = 400 if FULL else 100
 LIFE: Final = timedelta(seconds=8)
 
 
