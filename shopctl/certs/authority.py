@@ -149,10 +149,11 @@ class Authority:
 
     def next_due(self) -> float:
         """Unix time at which `renew_due` has something to do, if nothing else happens."""
+        times = [_due_at(leaf) for _, leaf in self._renewable()]
         if self._announced():
-            return self.clock() - self._age_of_root() + SETTLE
-        leaves = (leaf for _, leaf in self._renewable())
-        times = [_due_at(leaf) for leaf in (*leaves, self._intermediate().certificate)]
+            times.append(self.clock() - self._age_of_root() + SETTLE)
+        else:
+            times.append(_due_at(self._intermediate().certificate))
         until: dict[str, float] = {}
         for each in self.issued():
             until[each.root] = max(each.until, until.get(each.root, 0.0))

@@ -135,6 +135,9 @@ def test_a_root_is_replaced_in_stages(authority: Authority, clock: Clock) -> Non
     authority.announce_root()
     assert len(roots_of(authority, "orders")) == 2
     assert authority.renew_due() == []  # nobody may have read it yet
+    authority.issue(["payments"], timedelta(seconds=2))
+    assert authority.next_due() < clock() + 1.5  # what is due meanwhile does not wait for that
+    authority.issue(["payments"], DAY)
     with pytest.raises(CommandError, match="on its way already"):
         authority.announce_root()
     all_trust_each_other()
