@@ -16,7 +16,7 @@ CHECK = "/buf.plugin.check.v1.CheckService/Check"
 CONFIGURATION = """version: v2
 lint:
   use: [ACCORD]
-  ignore: [buf]
+  ignore: [accord/xds, buf]
 breaking:
   use: [POLICY]
 plugins:

@@ -213,6 +213,7 @@ async def running_shop(
         database_url=database_url or "",
         nats_url="",
         inherited={**inherited(), **(environment or {})},
+        insecure=True,
     )
     parts = {
         program.name: Part(program, home / "logs" / f"{program.name}.log")
