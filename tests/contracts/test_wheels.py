@@ -209,7 +209,11 @@ async def test_the_smallest_service_with_the_runtime_alone(
         service = subprocess.Popen(  # noqa: ASYNC220
             [runtime_user.python, "parcels.py"],
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "NATS_URL": f"nats://127.0.0.1:{free_port()}"},
+            env={
+                "PATH": os.environ["PATH"],
+                "MESH_INSECURE": "1",
+                "NATS_URL": f"nats://127.0.0.1:{free_port()}",
+            },
             stdout=subprocess.DEVNULL,
         )
         try:

@@ -62,6 +62,7 @@ class Foreign:
             **kept,
             **more,
             "MESH_HOME": str(folder / "state"),
+            "MESH_INSECURE": "1",
             "MESH_TARGETS": targets,
             "NATS_URL": nats_url,
         }

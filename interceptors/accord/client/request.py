@@ -63,9 +63,8 @@ OnResume = Callable[..., None]
 The error is gRPC's: an `AioRpcError`, or an `RpcError` of a call over threads.
 """
 
-Shadow = Callable[[MethodPolicy, object, Pairs, float | None], None]
+Shadow = Callable[[MethodPolicy, object, Pairs, float | None], None]  # of any request
 """Sends a copy of a call, if it is one's turn: see `accord.client.shadow.Shadows.send`."""
-
 
 Fallback = Callable[..., object]  # of any request and response: each method has its own
 """Given a request and the error of its call, the response to use instead, or None for the error.

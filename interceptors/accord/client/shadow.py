@@ -36,7 +36,11 @@ class Shadows:
         self._under_way: dict[str, int] = {}
 
     def send(
-        self, policy: MethodPolicy, request: object, metadata: Pairs, left: float | None
+        self,
+        policy: MethodPolicy,
+        request: object,  # of any method, or bytes
+        metadata: Pairs,
+        left: float | None,
     ) -> None:
         """Send a copy of a call, if it is one's turn; `left`: seconds that it has."""
         shadow, method = policy.shadow, policy.method

@@ -32,7 +32,7 @@ def lines(wanted: Mapping[str, int], price: Money = PRICE) -> list[ReserveLine]:
 
 async def open_store(database: Database, stock: Mapping[str, int]) -> None:
     """Make the tables, and a product at the usual price for each SKU."""
-    await migrate(database, "runtime", outbox.MIGRATIONS)
+    await migrate(database, "runtime", [*outbox.MIGRATIONS, *outbox.LATER_MIGRATIONS])
     await migrate(database, "inventory", MIGRATIONS)
     for sku, on_hand in stock.items():
         await upsert(database, sku, on_hand)

@@ -34,7 +34,7 @@ Step = Callable[[Tx], object]
 @pytest.fixture
 async def payments(database: Database) -> Database:
     """An empty payments database, on each backend in turn."""
-    await migrate(database, "runtime", outbox.MIGRATIONS)
+    await migrate(database, "runtime", [*outbox.MIGRATIONS, *outbox.LATER_MIGRATIONS])
     await migrate(database, "payments", store.MIGRATIONS)
     return database
 

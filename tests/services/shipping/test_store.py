@@ -32,7 +32,7 @@ Step = Callable[[Tx], object]
 @pytest.fixture
 async def shipments(database: Database) -> Database:
     """An empty shipping database, on each backend in turn."""
-    await migrate(database, "runtime", outbox.MIGRATIONS)
+    await migrate(database, "runtime", [*outbox.MIGRATIONS, *outbox.LATER_MIGRATIONS])
     await migrate(database, "shipping", store.MIGRATIONS)
     return database
 
