@@ -88,7 +88,7 @@ class Shadows:
             self._under_way[method] = under_way + 1
             return True
 
-    def _ended(self, method: str, copy: Any = None) -> None:
+    def _ended(self, method: str, copy: Any = None) -> None:  # a call of either kind of gRPC
         with self._lock:
             self._under_way[method] -= 1
         ok = copy is not None and copy.code() is grpc.StatusCode.OK

@@ -162,8 +162,8 @@ async def test_an_executor_that_is_alone_and_idle_writes_nothing(
         await put(executor, database, "k")
         await until(lambda: held.started, "the work")
         counted("write")
-        counted("read")
-        await until(lambda: counts["read"] > 50, "it to have looked often")
+        counted("look_up")
+        await until(lambda: counts["look_up"] > 50, "it to have looked often")
         assert counts["write"] == 0
         executor._at_work.clear()  # As if a life before had left it.
         clock.advance(36.0)
