@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from threading import Lock
-from typing import Any, Final
+from typing import Final
 
 import grpc
 from google.protobuf.message import Message
@@ -88,7 +88,7 @@ class Shadows:
             self._under_way[method] = under_way + 1
             return True
 
-    def _ended(self, method: str, copy: Any = None) -> None:  # a call of either kind of gRPC
+    def _ended(self, method: str, copy: grpc.Call | None = None) -> None:
         with self._lock:
             self._under_way[method] -= 1
         ok = copy is not None and copy.code() is grpc.StatusCode.OK

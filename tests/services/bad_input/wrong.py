@@ -65,7 +65,11 @@ GOOD: Final[Mapping[str, Message]] = {
     "accord.ops.v1.MeshService/GetState": mesh.GetStateRequest(method_prefix="shop."),
     "accord.ops.v1.MeshService/SetOverride": mesh.SetOverrideRequest(
         method=METHOD,
-        override=mesh.Override(policy=_POLICY, dark=[mesh.DARK_POLICY_BREAKER]),
+        override=mesh.Override(
+            policy=_POLICY,
+            dark=[mesh.DARK_POLICY_BREAKER],
+            shadow=mesh.Shadow(target="next", percent=1),
+        ),
         reason="a test",
     ),
     "accord.ops.v1.MeshService/ClearOverride": mesh.ClearOverrideRequest(
@@ -353,6 +357,8 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
     "accord.ops.v1.MeshService/SetOverride": [
         *_method("method"),
         *_values("override", None),
+        *_values("override.shadow.percent", 0, 101),
+        *_values("override.shadow.target", ""),
         *_values("override.dark", [mesh.DARK_POLICY_BREAKER] * 9),
         *_reason("reason"),
     ],
