@@ -100,6 +100,13 @@ def _none(edge: Issuer) -> str:
     return f"{head.decode().rstrip('=')}.{edge.token().split('.')[1]}."
 
 
+def _of_another_version(edge: Issuer) -> str:
+    leaf = base64.b64decode(edge.x5c[0]).replace(
+        b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x28", 1
+    )
+    return edge.token(x5c=[base64.b64encode(leaf).decode(), *edge.x5c[1:]])
+
+
 REFUSED: Final[list[tuple[str, str, Callable[[Issuer], Any]]]] = [
     ("expired", "TOKEN_EXPIRED", lambda e: e.token(iat=int(time.time()) - 100, life=-20)),
     ("future", "TOKEN_NOT_YET_VALID", lambda e: e.token(iat=int(time.time()) + 30)),
@@ -119,9 +126,12 @@ REFUSED: Final[list[tuple[str, str, Callable[[Issuer], Any]]]] = [
     ("chain of text", "TOKEN_CHAIN", lambda e: e.token(x5c=["certificate"])),
     ("chain that is none", "TOKEN_CHAIN", lambda e: e.token(x5c="AAAA")),
     ("chain of numbers", "TOKEN_CHAIN", lambda e: e.token(x5c=[1, 2])),
+    ("a version that X.509 has not", "TOKEN_CHAIN", _of_another_version),
     ("no intermediate", "TOKEN_CHAIN", lambda e: e.token(x5c=e.x5c[:1])),
     ("no subject", "TOKEN_CLAIMS", lambda e: e.token(sub=None)),
     ("no expiry", "TOKEN_CLAIMS", lambda e: e.token(exp=None)),
+    ("an expiry in quotes", "TOKEN_CLAIMS", lambda e: e.token(exp=str(int(time.time()) + 60))),
+    ("a beginning in quotes", "TOKEN_CLAIMS", lambda e: e.token(iat=str(int(time.time())))),
     ("a subject of two lines", "TOKEN_CLAIMS", lambda e: e.token(sub="a\nb")),
     ("a role that is none", "TOKEN_CLAIMS", lambda e: e.token(roles=[{}])),
     ("garbage", "TOKEN_MALFORMED", lambda e: "garbage"),

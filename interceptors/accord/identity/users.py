@@ -30,7 +30,7 @@ from accord.identity.identity import Identity
 
 try:
     import jwt
-    from cryptography import x509
+    from cryptography import exceptions, x509
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding
     from cryptography.x509 import verification
@@ -60,6 +60,15 @@ MAX_CHAIN: Final = 4
 
 _RECENT: Final = 256
 """Verified chains that are remembered, and as many tokens."""
+
+_UNREADABLE: Final = (
+    TypeError,
+    ValueError,  # IdentityError is one
+    x509.InvalidVersion,
+    exceptions.UnsupportedAlgorithm,
+    verification.VerificationError,
+)
+"""What is raised of certificates that are none, or that the roots do not vouch for."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -214,7 +223,7 @@ def _verify(x5c: Sequence[Any], roots: bytes) -> _Vouched:
         verifier = verification.PolicyBuilder().store(store).time(datetime.now(UTC))
         path = verifier.build_client_verifier().verify(chain[0], chain[1:]).chain
         issuer, key = spiffe_id(chain[0]), chain[0].public_key()
-    except (TypeError, ValueError, verification.VerificationError):  # IdentityError is a ValueError
+    except _UNREADABLE:
         raise _refused("TOKEN_CHAIN", "has no chain to one of the roots") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise _refused("TOKEN_CHAIN", "has a key that is not of P-256")
@@ -228,7 +237,10 @@ def _verify(x5c: Sequence[Any], roots: bytes) -> _Vouched:
 
 
 def _user(claims: dict[str, Any], issuer: str, token: str) -> User:
-    if claims["exp"] - claims["iat"] > MAX_LIFE:
+    begins, ends = claims["iat"], claims["exp"]
+    if not isinstance(begins, int | float) or not isinstance(ends, int | float):
+        raise _refused("TOKEN_CLAIMS", "has an iat or exp that is no number")  # JWT takes "1"
+    if ends - begins > MAX_LIFE:
         raise _refused("TOKEN_LIFE", f"lives for more than {MAX_LIFE:g} s")
     subject, roles = claims["sub"], claims.get("roles", [])
     named = [subject, *roles] if isinstance(roles, list) and len(roles) <= _ROLES else [None]
