@@ -37,7 +37,7 @@ def _publish(name: str) -> set[str]:
     found |= {f"$KV.{BUCKET}.shop.{name}.>", f"$KV.{BUCKET}.accord.>"}
     found |= {f"{name}.>", *_stream(name.upper())}
     for source in SOURCES.get(name, ()):
-        found |= {*_stream(source.upper()), *_consumer(source.upper(), name)}
+        found |= {f"$JS.API.STREAM.INFO.{source.upper()}", *_consumer(source.upper(), name)}
     for queue, (sender, receivers) in QUEUES.items():
         stream = f"QUEUE_{queue.upper()}"
         if name in (sender, *receivers):
@@ -48,8 +48,12 @@ def _publish(name: str) -> set[str]:
 
 
 def _stream(stream: str) -> Iterator[str]:
-    """To make it, if it is not there, and to know how it is."""
-    for what in ("INFO", "CREATE", "UPDATE"):
+    """To make it, if it is not there, and to know how it is.
+
+    Nobody may update one: that could forget its events, fill it from others' streams, which the
+    broker does without asking who may read them, and pass on what is in it under others' subjects.
+    """
+    for what in ("INFO", "CREATE"):
         yield f"$JS.API.STREAM.{what}.{stream}"
 
 

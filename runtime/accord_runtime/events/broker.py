@@ -161,6 +161,9 @@ class Broker:
         name, has, wanted = info.config.name, info.config.num_replicas, self._settings.nats_replicas
         if (has or 1) >= wanted:
             return
+        if self._settings.own_broker:  # where nobody may update a stream
+            self._warn(f"no {wanted} copies of stream {name}: the mesh's own broker is one server")
+            return
         try:
             await jetstream.update_stream(replace(info.config, num_replicas=wanted))
             log.info("stream %s has %d copies from now on", name, wanted)
