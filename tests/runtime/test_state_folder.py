@@ -40,3 +40,12 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
     assert mode(home) == 0o750
     home.chmod(0o700)
     prepare(home)
+
+
+def test_somebody_elses_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has made it beforehand could open it, or take its files, whenever it is full."""
+    home = tmp_path / "home"
+    prepare(home)
+    monkeypatch.setattr(os, "geteuid", lambda: home.stat().st_uid + 1)  # as if we were another
+    with pytest.raises(PermissionError, match="is another user's"):
+        prepare(home)
