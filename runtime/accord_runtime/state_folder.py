@@ -16,6 +16,6 @@ def prepare(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     found = home.stat()
     if found.st_uid != os.geteuid():
-        raise PermissionError(f"{home} is another user's (uid {found.st_uid}); take one of your own")
+        raise PermissionError(f"{home} is another user's ({found.st_uid}); take one of your own")
     if found.st_mode & 0o077:
         raise PermissionError(f"other users may enter {home}; keep them out: chmod 700 {home}")
