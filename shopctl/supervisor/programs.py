@@ -12,7 +12,7 @@ from typing import Final
 from accord_runtime.ports import holder
 from services import topology
 from shopctl.errors import CommandError, ExitCode
-from shopctl.supervisor import broker
+from shopctl.supervisor import broker, environment
 from shopctl.supervisor.health import Check, broker_health, check_broker, check_grpc
 
 SERVICES: Final = tuple(topology.SERVICES)
@@ -73,8 +73,8 @@ def select(
     """The programs of the shop; starts and writes nothing.
 
     `home` is an absolute path. Without `database_url` there is a SQLite file per service, without
-    `nats_url` a broker of our own; `inherited` is the environment of this process; `insecure`: they
-    go without TLS.
+    `nats_url` a broker of our own; `inherited` is the environment of this process, of which they
+    get what they read; `insecure`: they go without TLS.
 
     Raises:
         CommandError: a name is unknown, nothing is left, or the broker is not installed.
@@ -82,7 +82,7 @@ def select(
     _check_names(left_out)
     scheme = "nats" if insecure else "tls"
     env = {
-        **inherited,
+        **environment.of_services(inherited),
         "MESH_HOME": str(home),
         "MESH_PORT_OFFSET": str(offset),
         "DATABASE_URL": database_url,

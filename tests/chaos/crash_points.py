@@ -65,7 +65,7 @@ class Points:
         self._folder = folder
         self._serials = itertools.count()
         path = os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")])
-        self.environment: Mapping[str, str] = {"PYTHONPATH": path, "CRASH_POINTS": str(folder)}
+        self.environment: Mapping[str, str] = {"PYTHONPATH": path, "MESH_CRASH_POINTS": str(folder)}
 
     def arm(self, point: Point) -> None:
         """Whoever passes it from now on, so many times, dies."""

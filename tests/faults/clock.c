@@ -27,7 +27,7 @@ static int (*real_wait)(pthread_cond_t *, pthread_mutex_t *, const struct timesp
 static long (*real_syscall)(long, ...);
 
 __attribute__((constructor)) static void start(void) {
-    const char *path = getenv("FAULTS_CLOCK");
+    const char *path = getenv("MESH_FAULTS_CLOCK");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     real_clock = dlsym(RTLD_NEXT, "clock_gettime");
     real_wait = dlsym(RTLD_NEXT, "pthread_cond_timedwait");

@@ -38,7 +38,7 @@ class Clock:
     @property
     def environment(self) -> dict[str, str]:
         """Of the processes."""
-        return {"LD_PRELOAD": str(self._library), "FAULTS_CLOCK": str(self._setting)}
+        return {"LD_PRELOAD": str(self._library), "MESH_FAULTS_CLOCK": str(self._setting)}
 
     def set(self, seconds: int) -> None:
         """Set it, in all of them at once."""

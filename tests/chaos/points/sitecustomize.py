@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-FOLDER = os.environ["CRASH_POINTS"]
+FOLDER = os.environ["MESH_CRASH_POINTS"]
 
 IDLE = {
     "Executor._live",

@@ -124,6 +124,14 @@ def test_child_environment() -> None:
     }
 
 
+def test_what_no_service_reads_is_not_for_services() -> None:
+    """Secrets in the shell of whoever starts the shop stay there; settings go on."""
+    kept = {"OTEL_EXPORTER_OTLP_HEADERS": "k=v", "PGPASSFILE": "/p", "HTTPS_PROXY": "http://p"}
+    given = environment("", AWS_SECRET_ACCESS_KEY="a", GITHUB_TOKEN="g", SECRET="s", **kept)
+    assert not {"AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "SECRET"} & set(given)
+    assert kept.items() <= given.items()
+
+
 def test_token_goes_with_its_broker() -> None:
     """An inherited NATS_TOKEN is for the inherited NATS_URL and never for our own broker."""
     assert environment("nats://elsewhere", NATS_TOKEN="t")["NATS_TOKEN"] == "t"
