@@ -37,7 +37,7 @@ def _publish(name: str) -> set[str]:
     found |= {f"$KV.{BUCKET}.shop.{name}.>", f"$KV.{BUCKET}.accord.>"}
     found |= {f"{name}.>", *_stream(name.upper())}
     for source in SOURCES.get(name, ()):
-        found |= {f"$JS.API.STREAM.INFO.{source.upper()}", *_consumer(source.upper(), name)}
+        found |= {*_stream(source.upper()), *_consumer(source.upper(), name)}
     for queue, (sender, receivers) in QUEUES.items():
         stream = f"QUEUE_{queue.upper()}"
         if name in (sender, *receivers):
