@@ -37,8 +37,14 @@ seen events that never happened, one that is behind takes them again."""
 def store_of(home: Path, database_url: str) -> "SqliteStore | PostgresStore":
     """Where the databases of the shop are."""
     if database_url:
-        from shopctl.backup.postgres import PostgresStore  # psycopg takes long to import
+        from accord_runtime.database import DatabaseError
+        from accord_runtime.database.postgres import parameters  # psycopg takes long to import
+        from shopctl.backup.postgres import PostgresStore
 
+        try:
+            parameters(database_url)
+        except DatabaseError as error:
+            raise CommandError(str(error), ExitCode.USAGE) from None
         return PostgresStore(database_url)
     return SqliteStore(home)
 

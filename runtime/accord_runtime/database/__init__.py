@@ -53,10 +53,9 @@ async def open_database(url: str, service: str) -> Database:
 
         database = PostgresDatabase(url, service)
     else:
-        # The URL may hold a password, so only its scheme is named.
-        raise ValueError(
-            f"expected sqlite:///<file> or postgresql://..., got scheme {scheme[:20]!r}"
-        )
+        # The URL may hold a password, so only its scheme is named, if it has one.
+        named = repr(scheme[:20]) if separator and scheme.isalnum() else "that is none"
+        raise ValueError(f"expected sqlite:///<file> or postgresql://..., got scheme {named}")
     try:
         await database.write(database.prepare)
     except BaseException:

@@ -77,8 +77,27 @@ _DEFAULTS: dict[str, str | int] = {
 """Connection parameters that a URL may override."""
 
 
+def parameters(url: str) -> dict[str, Any]:
+    """What a URL says of a connection.
+
+    Raises:
+        DatabaseError: it cannot be read. libpq quotes what it does not understand, which is as
+            likely as not a part of the password; so nothing of that is told.
+    """
+    try:
+        found = conninfo_to_dict(url)
+    except psycopg.Error:
+        found = None
+    if found is None or "@" in str(found.get("host")):  # the second half of a password
+        raise DatabaseError(
+            "the database's URL cannot be read: expected postgresql://USER:PASSWORD@HOST:PORT/NAME,"
+            " with each other sign of a password as % and two hexadecimal digits"
+        )
+    return found
+
+
 def _conninfo(url: str, service: str) -> str:
-    given = conninfo_to_dict(url)
+    given = parameters(url)
     defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
     defaults.setdefault("application_name", service)
     return make_conninfo(url, **defaults)

@@ -376,7 +376,15 @@ async def test_a_lock_is_free_after_an_error(db: Database) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "orders.db", "sqlite://", "sqlite:///", "sqlite:orders.db", "mysql://u:secret@h/d"],
+    [
+        "",
+        "orders.db",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:orders.db",
+        "mysql://u:secret@h/d",
+        "user=u password=secret://x",
+    ],
 )
 async def test_refuses_other_urls(url: str) -> None:
     """A URL of no known form is refused, without repeating a password in the message."""
