@@ -16,6 +16,7 @@ import typer
 
 from accord_runtime.settings import targets
 from services.topology import MAX_OFFSET, MIN_OFFSET
+from shopctl.errors import CommandError, ExitCode
 from shopctl.supervisor.programs import SERVICES
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ NO_AGE: Final = timedelta()
 
 _UNITS: Final = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION: Final = re.compile(r"(\d{1,6})(ms|[smh])", re.ASCII)
+_PASSWORD: Final = re.compile(r"//[^/@]*:[^/]*@|password=")
 _AGE: Final = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
 
 
@@ -152,9 +154,24 @@ HomeOption = Annotated[
     Path,
     typer.Option("--home", envvar="MESH_HOME", help="Folder with the state of the shop."),
 ]
+
+
+def _without_password(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """Everybody on the host can read the arguments of a process, and nobody its environment."""
+    source = context.get_parameter_source(str(parameter.name))
+    if source is not None and source.name == "COMMANDLINE" and _PASSWORD.search(value):
+        raise CommandError(
+            "other users of this host can read the arguments of a process: "
+            "give a URL with a password by DATABASE_URL",
+            ExitCode.USAGE,
+        )
+    return value
+
+
 DatabaseUrlOption = Annotated[
     str,
     typer.Option(
+        callback=_without_password,
         envvar="DATABASE_URL",
         show_envvar=True,
         help="postgresql://... for a schema per service; default is a file per service.",
