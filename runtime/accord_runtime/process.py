@@ -146,6 +146,8 @@ async def running(
             idempotency=SqlIdempotencyStore(database),
             translate=_translate,
             identity=identity,
+            routes=settings.routes or None,
+            control_plane=settings.control_plane or None,
             authorize=identity is not None,
         )
         stack.push_async_callback(mesh.close)

@@ -95,6 +95,10 @@ class Settings:
     identity: Path | None = None
     """Folder of its certificate, key and roots; None: without TLS (`MESH_IDENTITY`, or
     `<home>/certs/<name>`; `MESH_INSECURE=1`)."""
+    routes: str = ""
+    """File that says which version of a target gets which calls: docs/xds.md (`MESH_ROUTES`)."""
+    control_plane: str = ""
+    """Address of a control plane for several processes (`MESH_CONTROL_PLANE`)."""
 
     @classmethod
     def from_environment(
@@ -147,6 +151,11 @@ class Settings:
             known = ", ".join(usual.services) or "none"
             raise ValueError(f"no address is known of {name!r}, only of {known}; see MESH_LISTEN")
         home = Path(environment.get("MESH_HOME", "") or ".mesh")
+        identity = _identity(environment, home / "certs" / name, listen or usual.services[name])
+        routes = environment.get("MESH_ROUTES", "")
+        control_plane = environment.get("MESH_CONTROL_PLANE", "")
+        if identity is None and (routes or control_plane):
+            raise ValueError("MESH_ROUTES, MESH_CONTROL_PLANE: without TLS nobody obeys them")
         return cls(
             name=name,
             addresses=usual,
@@ -165,7 +174,9 @@ class Settings:
             outbound_http=environment.get("OUTBOUND_HTTP", "") == "1",
             listen=listen,
             health=environment.get("MESH_HEALTH", ""),
-            identity=_identity(environment, home / "certs" / name, listen or usual.services[name]),
+            identity=identity,
+            routes=routes,
+            control_plane=control_plane,
         )
 
     @property

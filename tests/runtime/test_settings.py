@@ -152,6 +152,8 @@ def test_certificates_are_those_of_the_service_in_the_home_unless_it_is_told(
     assert read(home).identity == usual
     assert read(home).revoked == tmp_path / "certs" / "revoked.txt"
     assert read({"MESH_IDENTITY": str(tmp_path)}).identity == tmp_path
+    assert read({**home, "MESH_ROUTES": "routes.json"}).routes == "routes.json"
+    assert read({**home, "MESH_CONTROL_PLANE": "unix:ads"}).control_plane == "unix:ads"
     assert read({**home, "MESH_INSECURE": "1"}).identity is None
     assert read({**home, "MESH_INSECURE": "1"}).broker == ["nats://127.0.0.1:4222"]
     own, named = read(home), read({**home, "NATS_URL": "tls://me:secret@elsewhere"})
@@ -170,6 +172,8 @@ def test_certificates_are_those_of_the_service_in_the_home_unless_it_is_told(
         ({}, "no identity: there is no folder .mesh/certs/orders.*MESH_INSECURE=1"),
         ({"MESH_IDENTITY": "nowhere"}, "there is no folder nowhere"),
         ({"MESH_INSECURE": "yes"}, "expected 1 or nothing"),
+        ({"MESH_INSECURE": "1", "MESH_ROUTES": "r.json"}, "without TLS nobody obeys"),
+        ({"MESH_INSECURE": "1", "MESH_CONTROL_PLANE": "unix:x"}, "without TLS nobody obeys"),
         ({"MESH_INSECURE": "1", "MESH_LISTEN": "0.0.0.0:1"}, "loopback only"),
         ({"MESH_INSECURE": "1", "MESH_LISTEN": "orders.internal:1"}, "loopback only"),
     ],
