@@ -21,6 +21,7 @@ from accord.admin.mesh_service import CONTRACT, serve
 from accord.contract.live_overrides import FileSource, Layer
 from accord.identity import Identity, IdentityError
 from accord.ops.v1.operation_pb2_grpc import add_OperationServiceServicer_to_server
+from accord.xds import RouteError, XdsError
 from accord_runtime import admin, jobs, state_folder, telemetry
 from accord_runtime.admin import health
 from accord_runtime.admin.policy_store import BrokerPolicyStore
@@ -332,6 +333,17 @@ async def _main(service: Service, settings: Settings, recorded: Telemetry) -> bo
     return not runtime.failed.is_set()
 
 
+_REFUSED: Final = (
+    DatabaseError,
+    IdentityError,
+    RouteError,
+    XdsError,
+    accord.ContractError,
+    OSError,
+)
+"""What keeps a service from starting, and says so in one line."""
+
+
 def main(service: Service, addresses: Callable[[int], Addresses]) -> None:
     """Run a service as its environment says, until SIGTERM or SIGINT; exits 0 after draining.
 
@@ -353,7 +365,7 @@ def main(service: Service, addresses: Callable[[int], Addresses]) -> None:
         if settings.home.exists() or not settings.database_url:
             state_folder.prepare(settings.home)
         code = 0 if asyncio.Runner().run(_main(service, settings, recorded)) else 1
-    except (DatabaseError, IdentityError, accord.ContractError, OSError) as error:
+    except _REFUSED as error:
         log.critical("%s", error)
         code = 1
     finally:

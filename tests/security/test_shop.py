@@ -1,10 +1,12 @@
 """The shop has certificates from the first `shopctl up`, and everybody shows one."""
 
 import json
+import os
 import re
 import socket
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -52,6 +54,34 @@ def test_nobody_serves_without_a_certificate(shop: SecureShop, name: str) -> Non
     with socket.create_connection((topology.HOST, topology.port(name, shop.mesh.offset))) as raw:
         found = context.wrap_socket(raw, server_hostname=f"{name}.shop.internal")
         assert found.version() == "TLSv1.3"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"payments": ', "does not parse"),
+        ('{"payments": {"version": {}}}', "payments.version: is no field; did you mean 'versions'"),
+    ],
+)
+def test_routes_that_are_wrong_keep_a_service_from_starting(
+    shop: SecureShop, tmp_path: Path, text: str, says: str
+) -> None:
+    """One line says what is wrong in the file, and there is no traceback."""
+    (tmp_path / "routes.json").write_text(text)
+    settings = {
+        "MESH_HOME": str(tmp_path / "mesh"),
+        "MESH_IDENTITY": str(shop.home / "certs" / "orders"),
+        "MESH_INSECURE": "",
+        "MESH_ROUTES": str(tmp_path / "routes.json"),
+        "LOG_FORMAT": "text",
+    }
+    command = [sys.executable, "-m", "services.orders"]
+    ran = subprocess.run(
+        command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 1
+    last = (ran.stdout + ran.stderr).splitlines()[-1]
+    assert f"CRITICAL {tmp_path / 'routes.json'}: {says}" in last
 
 
 def test_the_lines_for_grpcurl_work_when_pasted(shop: SecureShop) -> None:
