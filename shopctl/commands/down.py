@@ -11,7 +11,7 @@ import typer
 
 from shopctl.errors import CommandError, ExitCode
 from shopctl.options import DEFAULT_HOME, HomeOption
-from shopctl.supervisor.state import lock_holder
+from shopctl.supervisor.state import LOCK_FILE, lock_holder
 
 POLL_SECONDS: Final = 0.05
 
@@ -29,6 +29,9 @@ def down(
     pid = lock_holder(home)
     if pid is None:
         raise CommandError(f"nothing runs in {home}", ExitCode.NOT_RUNNING)
+    if (home / LOCK_FILE).stat().st_uid != os.geteuid():
+        # What is in it might be any process, which we may end and its owner may not.
+        raise CommandError(f"the shop in {home} is another user's, who can stop it")
     if pid:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
