@@ -179,6 +179,7 @@ async def running(
         watch = health.Health(
             *(database, where, stream, tell, lambda: broker.problem, runtime.backlog),
             refusal=lambda: broker.refusal,
+            identity=identity,
         )
         contracts = (
             *service.contracts,

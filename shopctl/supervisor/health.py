@@ -96,7 +96,9 @@ async def check_grpc(address: str, timeout: float, home: Path | None = None) -> 
     except grpc.aio.AioRpcError:
         pass
     serving = answer.status == HealthCheckResponse.SERVING
-    reason = "; ".join(filter(None, (said.database_problem, said.broker_problem, unsaid)))
+    reason = "; ".join(
+        filter(None, (said.database_problem, said.broker_problem, said.identity_problem, unsaid))
+    )
     state = State.SERVING if serving else State.NOT_SERVING
     return Answer(state, reason, said.waiting_events)
 

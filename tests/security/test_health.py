@@ -1,6 +1,7 @@
 """Health is for everybody, on a port of its own, and nothing else is."""
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from accord.identity import Identity
+from accord.ops.v1.health_pb2 import GetHealthRequest
+from accord.ops.v1.health_pb2_grpc import HealthServiceStub
 from accord_runtime.process import running
 from accord_runtime.settings import Settings
 from shop.customers.v1.customers_pb2 import GetCustomerRequest
@@ -16,6 +20,7 @@ from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shopctl.certs.authority import Authority
 from tests.runtime.little_service import service as little_service
 from tests.support.mesh import settings_of
+from tests.support.wait import until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -77,3 +82,40 @@ def test_it_is_on_loopback() -> None:
     secure = replace(base, identity=Path("x"))
     assert replace(secure, listen="0.0.0.0:9051").health_address == "127.0.0.1:10051"
     assert replace(secure, listen="127.0.0.7:9051").health_address == "127.0.0.7:10051"
+
+
+async def test_a_certificate_that_nobody_renews(settings: Settings, tmp_path: Path) -> None:
+    """What is wrong with its files is said while it serves; once it has expired it does not."""
+    authority = Authority(tmp_path / "certs")
+    authority.prepare(["operator"])
+    authority.issue(["little"], timedelta(seconds=12))
+    operator = Identity.from_folder(authority.folder / "operator")
+    shown = operator.bundle
+    credentials = grpc.ssl_channel_credentials(shown.roots, shown.key, shown.certificate)
+    named = [("grpc.ssl_target_name_override", "little")]
+    async with (
+        running(little_service("little"), settings),
+        grpc.aio.insecure_channel(settings.health_address) as open_to_all,
+        grpc.aio.secure_channel(settings.address, credentials, named) as channel,
+    ):
+        health: Any = health_pb2_grpc.HealthStub(open_to_all)
+
+        async def said() -> str:
+            answer = await HealthServiceStub(channel).GetHealth(GetHealthRequest(), timeout=5)
+            return answer.identity_problem
+
+        async def status() -> int:
+            answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+            return int(answer.status)
+
+        assert await said() == ""
+        (authority.folder / "little" / "tls.crt").write_text("half-wri")
+        await until(said, "the problem")
+        assert "tls.crt" in await said()
+        assert await status() == SERVING
+
+        async def ended() -> bool:
+            return await status() == NOT_SERVING
+
+        await until(ended, "the end of the certificate", seconds=40)
+    operator.close()

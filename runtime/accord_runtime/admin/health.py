@@ -17,6 +17,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 
+from accord.identity import Identity
 from accord.ops.v1 import health_pb2 as pb
 from accord.ops.v1.health_pb2_grpc import HealthServiceServicer
 from accord.ops.v1.work_pb2 import QueueStatus
@@ -64,7 +65,7 @@ class Health(HealthServiceServicer):
 
     `tell` is told its status for gRPC when that changes, `where` names the database in the log,
     `why` says why the broker takes no events, `work` is told how much waits, `refusal` says what
-    the broker refuses: wrong until somebody changes its permissions.
+    the broker refuses: wrong until somebody changes its permissions. `identity` is looked at, too.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Health(HealthServiceServicer):
         why: Callable[[], str],
         work: Backlog | None = None,
         refusal: Callable[[], str] = lambda: "",
+        identity: Identity | None = None,
     ) -> None:
         self.database_problem = ""
         """Why the database cannot commit; empty while it does."""
@@ -87,6 +89,7 @@ class Health(HealthServiceServicer):
         self._why = why
         self._work = work or Backlog()
         self._refusal = refusal
+        self._identity = identity
         self._told: int = HealthCheckResponse.SERVING
         self._damage = ""
         self._doubt = asyncio.Event()
@@ -109,6 +112,16 @@ class Health(HealthServiceServicer):
         said = f"{events} events wait for the broker, the oldest for {oldest:.0f} s: {self._why()}"
         return said if oldest > LATE else ""
 
+    @property
+    def identity_problem(self) -> str:
+        """What is wrong with the files of the certificate."""
+        return (self._identity and self._identity.problem) or ""
+
+    def _expired(self) -> bool:
+        """Whether nobody accepts the certificate any more, by the clock here."""
+        identity = self._identity
+        return identity is not None and identity.bundle.not_after < identity.clock()
+
     async def watch_database(self) -> None:
         """Find out whether it commits whenever there is doubt, until it is damaged."""
         while True:
@@ -128,7 +141,7 @@ class Health(HealthServiceServicer):
             await asyncio.sleep(PROBE)
 
     async def _tell_status(self) -> None:
-        wrong = self.database_problem or self._refusal()
+        wrong = self.database_problem or self._refusal() or self._expired()
         status = HealthCheckResponse.NOT_SERVING if wrong else HealthCheckResponse.SERVING
         if status != self._told:
             self._told = status
@@ -190,10 +203,11 @@ class Health(HealthServiceServicer):
     async def GetHealth(
         self, request: pb.GetHealthRequest, context: Context
     ) -> pb.GetHealthResponse:
-        """Returns whether the database commits, and how far the broker is behind."""
+        """Returns whether the database commits, how far the broker is behind, and so on."""
         return pb.GetHealthResponse(
             database_problem=self.database_problem,
             waiting_events=self.lag.events,
             oldest_age=duration(self.lag.oldest) if self.lag.events else None,
             broker_problem=self.broker_problem,
+            identity_problem=self.identity_problem,
         )

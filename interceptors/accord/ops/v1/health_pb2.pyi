@@ -44,6 +44,7 @@ class GetHealthResponse(_message.Message):
     WAITING_EVENTS_FIELD_NUMBER: _builtins.int
     OLDEST_AGE_FIELD_NUMBER: _builtins.int
     BROKER_PROBLEM_FIELD_NUMBER: _builtins.int
+    IDENTITY_PROBLEM_FIELD_NUMBER: _builtins.int
     database_problem: _builtins.str
     """Why the database cannot commit; empty while it does."""
     waiting_events: _builtins.int
@@ -53,6 +54,10 @@ class GetHealthResponse(_message.Message):
     broker_problem: _builtins.str
     """How many wait, for how long and why, as far as this process has met the
     reason, for people; empty when none waits for more than 10 s.
+    """
+    identity_problem: _builtins.str
+    """What is wrong with the files of the certificate; empty if nothing is. The
+    last good one is used until it ends; then the service does not serve.
     """
     @_builtins.property
     def oldest_age(self) -> _duration_pb2.Duration:
@@ -65,10 +70,11 @@ class GetHealthResponse(_message.Message):
         waiting_events: _builtins.int = ...,
         oldest_age: _duration_pb2.Duration | None = ...,
         broker_problem: _builtins.str = ...,
+        identity_problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_problem", b"broker_problem", "database_problem", b"database_problem", "oldest_age", b"oldest_age", "waiting_events", b"waiting_events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_problem", b"broker_problem", "database_problem", b"database_problem", "identity_problem", b"identity_problem", "oldest_age", b"oldest_age", "waiting_events", b"waiting_events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,8 +49,8 @@ class HealthServiceServicer:
     """
 
     def GetHealth(self, request, context):
-        """Returns whether the database of the service commits, and how far the
-        broker is behind.
+        """Returns whether the database of the service commits, how far the broker is
+        behind, and whether the certificate can be renewed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,8 +19,8 @@ class HealthServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHealth: _aio.UnaryUnaryMultiCallable[_health_pb2.GetHealthRequest, _health_pb2.GetHealthResponse]
-    """Returns whether the database of the service commits, and how far the
-    broker is behind.
+    """Returns whether the database of the service commits, how far the broker is
+    behind, and whether the certificate can be renewed.
     """
 
 class HealthServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -34,8 +34,8 @@ class HealthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _health_pb2.GetHealthRequest,
         context: _aio.ServicerContext[_health_pb2.GetHealthRequest, _abc.Awaitable[_health_pb2.GetHealthResponse]],
     ) -> _abc.Awaitable[_health_pb2.GetHealthResponse]:
-        """Returns whether the database of the service commits, and how far the
-        broker is behind.
+        """Returns whether the database of the service commits, how far the broker is
+        behind, and whether the certificate can be renewed.
         """
 
 def add_HealthServiceServicer_to_server(servicer: HealthServiceServicer, server: _aio.Server) -> None: ...
