@@ -86,7 +86,7 @@ def test_broker_wants_the_token(shop: Shop) -> None:
 
 def test_kill_leaves_no_process(shop: Shop) -> None:
     """`kill -9` of the supervisor takes every process with it, deaf ones too; then `up` works."""
-    process = shop.start_and_wait(*FEW, env={"TINY_OPTIONS": "--ignore-sigterm"})
+    process = shop.start_and_wait(*FEW, env={"MESH_TINY_OPTIONS": "--ignore-sigterm"})
     children = descendants(process.pid)
     assert len(children) == 2
     process.kill()
@@ -153,7 +153,7 @@ def test_restart_is_said_and_counted(shop: Shop) -> None:
 
 def test_status_tells_what_is_down(shop: Shop) -> None:
     """A service that does not serve is shown, and `status` ends with 3."""
-    shop.start("--json", *FEW, env={"TINY_OPTIONS": "--not-serving"})
+    shop.start("--json", *FEW, env={"MESH_TINY_OPTIONS": "--not-serving"})
     until_sync(
         lambda: "not serving" in shop.run("status").stdout, "orders to answer a health check"
     )
@@ -180,7 +180,7 @@ def test_unknown_name_is_left_out(shop: Shop) -> None:
 
 def test_two_interrupts_end_at_once(shop: Shop) -> None:
     """A second Ctrl-C kills what does not drain; the exit code says so and nothing stays."""
-    process = shop.start_and_wait(*FEW, env={"TINY_OPTIONS": "--ignore-sigterm"})
+    process = shop.start_and_wait(*FEW, env={"MESH_TINY_OPTIONS": "--ignore-sigterm"})
     children = descendants(process.pid)
     process.send_signal(signal.SIGINT)
     until_sync(lambda: shop.events("draining"), "draining")

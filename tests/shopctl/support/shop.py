@@ -20,7 +20,7 @@ SHOPCTL = (str(Path(sys.executable).with_name("shopctl")),)
 _MAIN = """\
 import os, runpy, sys
 port = {port} + int(os.environ["MESH_PORT_OFFSET"])
-sys.argv = [{tiny!r}, "--port", str(port), *os.environ.get("TINY_OPTIONS", "").split()]
+sys.argv = [{tiny!r}, "--port", str(port), *os.environ.get("MESH_TINY_OPTIONS", "").split()]
 runpy.run_path({tiny!r}, run_name="__main__")
 """
 
