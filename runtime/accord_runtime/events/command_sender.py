@@ -70,6 +70,8 @@ RETRY: Final = 5.0
 
 _NEAR: Final = 0.9
 """Share of the bound from which commands are counted one by one."""
+_BEHIND: Final = 100
+"""What is known to wait may be as many behind, so small queues are counted each time."""
 
 
 class CommandSender:
@@ -109,7 +111,7 @@ class CommandSender:
             ResourceExhausted: as many as may are waiting (QUEUE_FULL).
         """
         most = self._queue.max_messages
-        if self._waiting >= _NEAR * most and self._count(tx)[0] >= most:
+        if self._waiting >= _NEAR * most - _BEHIND and self._count(tx)[0] >= most:
             self._refused += 1
             text = f"{most} commands wait in the queue {self._queue.name}"
             raise ResourceExhausted("QUEUE_FULL", RETRY * random.uniform(1, 2), text)
