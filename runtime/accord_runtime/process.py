@@ -21,7 +21,7 @@ from accord.admin.mesh_service import CONTRACT, serve
 from accord.contract.live_overrides import FileSource, Layer
 from accord.identity import Identity, IdentityError
 from accord.ops.v1.operation_pb2_grpc import add_OperationServiceServicer_to_server
-from accord.xds import RouteError, XdsError
+from accord.xds import RouteError, XdsError, remove_socket
 from accord_runtime import admin, jobs, state_folder, telemetry
 from accord_runtime.admin import health
 from accord_runtime.admin.policy_store import BrokerPolicyStore
@@ -371,6 +371,7 @@ def main(service: Service, addresses: Callable[[int], Addresses]) -> None:
         code = 1
     finally:
         recorded.close()
+    remove_socket()
     logging.shutdown()
     # All is closed. The ends of the event loop and of the interpreter, beside threads of gRPC that
     # nobody can join, crash once in some thousand times.

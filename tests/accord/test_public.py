@@ -64,7 +64,8 @@ PUBLIC: Final = {
     "accord.testing": (
         "Attempt Clock Draws FaultyServer Step drop fail hang no_waiting reply serve"
     ),
-    "accord.xds": "ControlPlane Ejection Route RouteError Rule TargetState XdsError parse",
+    "accord.xds": "ControlPlane Ejection Route RouteError Rule TargetState XdsError parse"
+    " remove_socket",
 }
 """Modules -> names. The README has the same table; what is not in it may change at any time."""
 

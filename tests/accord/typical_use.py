@@ -1,5 +1,6 @@
 """How users use the library, for mypy: every name that they may import, once at least."""
 
+import os
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
@@ -140,6 +141,7 @@ from accord.xds import (
     Rule,
     TargetState,
     XdsError,
+    remove_socket,
 )
 from accord.xds import (
     parse as parse_routes,
@@ -378,3 +380,9 @@ def attempts_of_your_own(failed: Callable[[], Code]) -> float | Stop:
     """A policy decides for whoever asks it: seconds to wait, or why not to."""
     retry = Retry(RetryPolicy(3), repeatable=True, budget=None, random=random.random)
     return retry.failed(failed(), remaining=None)
+
+
+def ended(code: int) -> None:
+    """A process that ends without what the interpreter does at its end."""
+    remove_socket()
+    os._exit(code)

@@ -16,6 +16,7 @@ from services import topology
 from shopctl.errors import ExitCode
 from tests.security.shop import SecureShop, secure_shop
 from tests.support.ports import free_offset
+from tests.support.wait import until_sync
 
 
 @pytest.mark.parametrize("how", ["orchestrated", "choreographed"])
@@ -82,6 +83,33 @@ def test_routes_that_are_wrong_keep_a_service_from_starting(
     assert ran.returncode == 1
     last = (ran.stdout + ran.stderr).splitlines()[-1]
     assert f"CRITICAL {tmp_path / 'routes.json'}: {says}" in last
+
+
+def test_a_service_that_ends_leaves_no_socket(shop: SecureShop, tmp_path: Path) -> None:
+    """The folder of its control plane is there while it serves, for its user alone, then gone."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    settings = {
+        "MESH_HOME": str(tmp_path / "mesh"),
+        "MESH_IDENTITY": str(shop.home / "certs" / "orders"),
+        "MESH_INSECURE": "",
+        "MESH_PORT_OFFSET": str(free_offset()),
+        "TMPDIR": str(temporary),
+    }
+    command = [sys.executable, "-m", "services.orders"]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **settings},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        until_sync(lambda: list(temporary.glob("accord-xds-*/ads")), "the socket")
+        (folder,) = temporary.glob("accord-xds-*")
+        assert folder.stat().st_mode & 0o077 == 0
+        until_sync((tmp_path / "mesh" / "orders.db").exists, "the service")
+        process.terminate()
+        assert process.wait(60) == 0
+    assert not list(temporary.iterdir())
 
 
 def test_the_lines_for_grpcurl_work_when_pasted(shop: SecureShop) -> None:

@@ -3,7 +3,7 @@
 `accord.Mesh(name, identity=...)` uses it; `python -m accord.xds` serves a fleet. See docs/xds.md.
 """
 
-from accord.xds.client import XdsError
+from accord.xds.client import XdsError, remove_socket
 from accord.xds.plane import ControlPlane, TargetState
 from accord.xds.routes import Ejection, Route, RouteError, Rule, parse
 
@@ -16,4 +16,5 @@ __all__ = [
     "TargetState",
     "XdsError",
     "parse",
+    "remove_socket",
 ]

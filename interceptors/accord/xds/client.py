@@ -157,6 +157,16 @@ class XdsClient:
                 process.plane.remove(self._named.values())
 
 
+def remove_socket() -> None:
+    """Remove the socket of the control plane in this process, and its folder.
+
+    For whoever ends the process by `os._exit`, when all meshes are closed: no other way leaves any.
+    """
+    with _lock:
+        if _process is not None and _process.folder is not None:
+            _process.folder.cleanup()
+
+
 def _foreign() -> str:
     """The variable with a bootstrap that is not ours; "": there is none."""
     if os.environ.get(FILE):
