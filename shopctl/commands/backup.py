@@ -38,7 +38,9 @@ def store_of(home: Path, database_url: str) -> "SqliteStore | PostgresStore":
     """Where the databases of the shop are."""
     if database_url:
         from accord_runtime.database import DatabaseError
-        from accord_runtime.database.postgres import parameters  # psycopg takes long to import
+        from accord_runtime.database.postgres_parameters import (
+            parameters,  # psycopg takes long to import
+        )
         from shopctl.backup.postgres import PostgresStore
 
         try:

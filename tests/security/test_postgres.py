@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +44,7 @@ def server(binaries: Path, authority: Authority) -> Iterator[int]:
         subprocess.run(command, user=OWNER, check=True, stdout=subprocess.DEVNULL, **options)
 
     try:
-        data, port = folder / "data", free_port()
+        data = folder / "data"
         if OWNER:
             shutil.chown(folder, OWNER)
         run("initdb", "-D", str(data), "-A", "trust", "-U", "postgres", "--no-sync")
@@ -57,14 +58,12 @@ def server(binaries: Path, authority: Authority) -> Iterator[int]:
             "ssl_cert_file": f"'{folder}/tls.crt'",
             "ssl_key_file": f"'{folder}/tls.key'",
             "ssl_ca_file": f"'{folder}/ca.crt'",
-            "port": port,
             "unix_socket_directories": f"'{folder}'",
             "fsync": "off",
         }
         with (data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = {value}\n" for name, value in settings.items())
-        log = str(folder / "log")
-        run("pg_ctl", "-D", str(data), "-l", log, "-w", "start", cwd=folder)
+        port = start(partial(run, cwd=folder), data, folder / "log")
         try:
             admin = psycopg.connect(f"host={folder} port={port} user=postgres", autocommit=True)
             with admin:
@@ -76,6 +75,18 @@ def server(binaries: Path, authority: Authority) -> Iterator[int]:
             run("pg_ctl", "-D", str(data), "-m", "immediate", "stop", cwd=folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(run: Callable[..., None], data: Path, log: Path) -> int:
+    """Start the server; returns its port, which somebody else may take before it does."""
+    for _ in range(3):
+        port = free_port()
+        try:
+            run("pg_ctl", "-D", str(data), "-l", str(log), "-o", f"-p {port}", "-w", "start")
+        except subprocess.CalledProcessError:
+            continue
+        return port
+    raise AssertionError(log.read_text())
 
 
 def refresh(authority: Authority, folder: Path) -> None:

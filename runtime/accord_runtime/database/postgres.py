@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from accord_runtime.database.interface import (
     CommitUnknown,
@@ -30,6 +29,7 @@ from accord_runtime.database.interface import (
     Lock,
     Tx,
 )
+from accord_runtime.database.postgres_parameters import conninfo
 from accord_runtime.database.postgres_sql import (
     NumberLoader,
     PostgresTx,
@@ -47,8 +47,6 @@ CONNECTIONS = 4
 """Connections at most; they are opened as they are needed."""
 BACKLOG = 1024
 """Calls queued before further callers wait."""
-CONNECT_TIMEOUT = 3
-"""Seconds to wait for a connection."""
 STATEMENT_TIMEOUT = 10.0
 """Seconds for one statement, waiting for locks included; then `DatabaseUnavailable`."""
 RETRY_FOR = 3.0
@@ -65,42 +63,6 @@ LOCK_ANSWER = 2.0
 """Seconds without an answer after which a held lock counts as lost."""
 LOCK_SILENCE = 2.5
 """Seconds without a renewal after which another may take the lock."""
-
-_DEFAULTS: dict[str, str | int] = {
-    "connect_timeout": CONNECT_TIMEOUT,
-    # A server that vanished without a word must not hold a thread for minutes.
-    "keepalives_idle": 10,
-    "keepalives_interval": 3,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-}
-"""Connection parameters that a URL may override."""
-
-
-def parameters(url: str) -> dict[str, Any]:
-    """What a URL says of a connection.
-
-    Raises:
-        DatabaseError: it cannot be read. libpq quotes what it does not understand, which is as
-            likely as not a part of the password; so nothing of that is told.
-    """
-    try:
-        found = conninfo_to_dict(url)
-    except psycopg.Error:
-        found = None
-    if found is None or "@" in str(found.get("host")):  # the second half of a password
-        raise DatabaseError(
-            "the database's URL cannot be read: expected postgresql://USER:PASSWORD@HOST:PORT/NAME,"
-            " with each other sign of a password as % and two hexadecimal digits"
-        )
-    return found
-
-
-def _conninfo(url: str, service: str) -> str:
-    given = parameters(url)
-    defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
-    defaults.setdefault("application_name", service)
-    return make_conninfo(url, **defaults)
 
 
 class _Again(Exception):
@@ -208,7 +170,7 @@ class _Session:
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         # Transactions are begun and ended by hand, so that it is known when COMMIT was sent.
-        connection = psycopg.connect(_conninfo(self._url, self._service), autocommit=True)
+        connection = psycopg.connect(conninfo(self._url, self._service), autocommit=True)
         connection.adapters.register_loader("numeric", NumberLoader)
         try:
             milliseconds = str(int(STATEMENT_TIMEOUT * 1000))
@@ -336,7 +298,7 @@ class PostgresDatabase(Database):
             self._listening = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        where = _conninfo(self._url, self._service)
+        where = conninfo(self._url, self._service)
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(where, autocommit=True) as found:

@@ -72,7 +72,10 @@ def handling(headers: Mapping[str, str], subject: str) -> Span:
             f"process {subject}",
             kind=SpanKind.CONSUMER,
             links=_linked(),
-            attributes=_message("process", subject, headers["ce-id"], headers["ce-subject"]),
+            attributes={
+                **_message("process", subject, headers["ce-id"], headers["ce-subject"]),
+                WAITED: 0.0,
+            },
         )
 
 
