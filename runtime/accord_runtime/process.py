@@ -196,8 +196,10 @@ async def running(
         validation.warm(contracts)
         credentials = None if identity is None else identity.server_credentials()
         _listen(server, settings.address, credentials)
-        probed = mesh.server(options=_ALONE, maximum_concurrent_rpcs=PROBES)
+        # One that is never started corrupts memory when it is collected: gRPC's own.
+        probed = None
         if settings.health_address:
+            probed = mesh.server(options=_ALONE, maximum_concurrent_rpcs=PROBES)
             add_HealthServicer_to_server(server.health, probed)
             _listen(probed, settings.health_address)
 
@@ -225,7 +227,7 @@ async def running(
             await _serve_metrics(runtime.telemetry.scrape, settings, stack)
         await runtime.server.start()
         background.start("database", watch.watch_database)
-        if settings.health_address:
+        if probed is not None:
             await probed.start()
             stack.push_async_callback(probed.stop)
         stack.push_async_callback(runtime.server.stop, GRACE)
