@@ -37,7 +37,7 @@ test: $(STAMP) ## lint, types and all tests; JOBS=3 files at once
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0 $(ARGS)
 
 LOWEST := $(VENV)/lowest
 $(LOWEST)/installed: constraints-lowest.txt interceptors/pyproject.toml
@@ -49,7 +49,7 @@ $(LOWEST)/installed: constraints-lowest.txt interceptors/pyproject.toml
 # 0.66 cannot be told that a call is recorded already.
 .PHONY: lowest
 lowest: $(LOWEST)/installed ## the library's tests on the lowest versions of what it needs
-	@PYTHONPATH=.:runtime $(LOWEST)/bin/pytest tests/accord --quiet --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder \
+	@PYTHONPATH=.:runtime $(LOWEST)/bin/pytest tests/accord --quiet --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0 \
 		--ignore-glob='*/test_instrumentation.py' --ignore=tests/accord/test_figures.py \
 		--deselect tests/accord/telemetry/test_propagation.py::test_only_what_can_be_read_is_parsed $(ARGS)
 
