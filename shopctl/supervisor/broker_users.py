@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from accord_runtime.grpc.operator_contracts import POLICY_BUCKET
 from services.topology import BROKER, QUEUES, SOURCES
 from shopctl.certs import OPERATOR, spiffe_id
 
-BUCKET: Final = "live-policy"
-"""That of `accord_runtime.admin.policy_store`, which a command does not wait for."""
+BUCKET: Final = POLICY_BUCKET
 _POLICY: Final = f"KV_{BUCKET}"
 
 

@@ -15,8 +15,9 @@ from nats.js.errors import BucketNotFoundError, KeyNotFoundError, NoKeysError
 from nats.js.kv import KeyValue
 
 from accord_runtime.events.broker import Broker
+from accord_runtime.grpc.operator_contracts import POLICY_BUCKET
 
-BUCKET: Final = "live-policy"
+BUCKET: Final = POLICY_BUCKET
 
 SOON: Final = 0.05
 """Seconds from one look at the bucket to the next, just after something was written to it.

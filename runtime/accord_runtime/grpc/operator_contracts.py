@@ -1,4 +1,4 @@
-"""The names of the contracts by which every service is operated; no more, so that it loads at once.
+"""Names by which every service is operated; no more, so that it loads at once.
 
 `accord_runtime.admin` has the code behind them, and with it all that a service consists of.
 """
@@ -20,3 +20,6 @@ not know would keep all calls from it."""
 
 SAGA_CONTRACT: Final = "accord.ops.v1.SagaService"
 """What a service with sagas serves, too."""
+
+POLICY_BUCKET: Final = "live-policy"
+"""The bucket of the broker's key-value store that has live policy."""
