@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from accord.v1 import edge_pb2 as accord_dot_v1_dot_edge__pb2
 from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from shop.common.v1 import address_pb2 as shop_dot_common_dot_v1_dot_address__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!shop/customers/v1/customers.proto\x12\x11shop.customers.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshop/common/v1/address.proto\"\xc3\x01\n\x08\x43ustomer\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n\x05\x65mail\x18\x03 \x01(\tR\x05\x65mail\x12\x31\n\x07\x61\x64\x64ress\x18\x04 \x01(\x0b\x32\x17.shop.common.v1.AddressR\x07\x61\x64\x64ress\x12\x39\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\x9d\x01\n\x15\x43reateCustomerRequest\x12/\n\x04name\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x04name\x12 \n\x05\x65mail\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x18\xfe\x01`\x01R\x05\x65mail\x12\x31\n\x07\x61\x64\x64ress\x18\x03 \x01(\x0b\x32\x17.shop.common.v1.AddressR\x07\x61\x64\x64ress\"Q\n\x16\x43reateCustomerResponse\x12\x37\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.shop.customers.v1.CustomerR\x08\x63ustomer\"?\n\x12GetCustomerRequest\x12)\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncustomerId\"j\n\x13GetCustomerResponse\x12\x37\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.shop.customers.v1.CustomerR\x08\x63ustomer\x12\x1a\n\x08\x66\x61llback\x18\x02 \x01(\x08R\x08\x66\x61llback\"B\n\x14ListCustomersRequest\x12*\n\x0c\x61\x66ter_number\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0b\x61\x66terNumber\"h\n\x15ListCustomersResponse\x12\x16\n\x06number\x18\x01 \x01(\x03R\x06number\x12\x37\n\x08\x63ustomer\x18\x02 \x01(\x0b\x32\x1b.shop.customers.v1.CustomerR\x08\x63ustomer2\x83\x06\n\x0f\x43ustomerService\x12|\n\x0e\x43reateCustomer\x12(.shop.customers.v1.CreateCustomerRequest\x1a).shop.customers.v1.CreateCustomerResponse\"\x15\x92\xf4\x18\x11j\x02\x08\x01r\x0b\x45MAIL_TAKEN\x12\xc3\x02\n\x0bGetCustomer\x12%.shop.customers.v1.GetCustomerRequest\x1a&.shop.customers.v1.GetCustomerResponse\"\xe4\x01\x90\x02\x01\x92\xf4\x18\xdc\x01\"\x10\t\x00\x00\x00\x00\x00\xc0W@\x12\x05\x10\x80\xda\xc4\t2\x02\x08\x01:\x1bspiffe://shop.internal/edge:$spiffe://shop.internal/notifications:\x1fspiffe://shop.internal/operator:\x1dspiffe://shop.internal/ordersJ6\n\x02\x08\x1e\x12\x30shop.customers.v1.CustomerService/CreateCustomer\x82\x01\x08\n\x06\x10\x80\xca\xb5\xee\x01\x12\xb9\x01\n\rListCustomers\x12\'.shop.customers.v1.ListCustomersRequest\x1a(.shop.customers.v1.ListCustomersResponse\"S\x90\x02\x01\x92\xf4\x18L2\x02\x08\x03:\x1fspiffe://shop.internal/operatorZ\x16\n\x0c\x61\x66ter_number\x12\x06numberb\r\n\x03\x08\xd8\x04\x12\x02\x08Z\x1a\x02\x08\x1e\x30\x01\x1ap\x92\xf4\x18l\n\x0eteam-customers\x12Z\n\x02\x08\x02\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x00:\x1bspiffe://shop.internal/edge:\x1fspiffe://shop.internal/operatorx\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!shop/customers/v1/customers.proto\x12\x11shop.customers.v1\x1a\x14\x61\x63\x63ord/v1/edge.proto\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshop/common/v1/address.proto\"\xc3\x01\n\x08\x43ustomer\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n\x05\x65mail\x18\x03 \x01(\tR\x05\x65mail\x12\x31\n\x07\x61\x64\x64ress\x18\x04 \x01(\x0b\x32\x17.shop.common.v1.AddressR\x07\x61\x64\x64ress\x12\x39\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\x9d\x01\n\x15\x43reateCustomerRequest\x12/\n\x04name\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x04name\x12 \n\x05\x65mail\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x18\xfe\x01`\x01R\x05\x65mail\x12\x31\n\x07\x61\x64\x64ress\x18\x03 \x01(\x0b\x32\x17.shop.common.v1.AddressR\x07\x61\x64\x64ress\"Q\n\x16\x43reateCustomerResponse\x12\x37\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.shop.customers.v1.CustomerR\x08\x63ustomer\"?\n\x12GetCustomerRequest\x12)\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncustomerId\"j\n\x13GetCustomerResponse\x12\x37\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.shop.customers.v1.CustomerR\x08\x63ustomer\x12\x1a\n\x08\x66\x61llback\x18\x02 \x01(\x08R\x08\x66\x61llback\"B\n\x14ListCustomersRequest\x12*\n\x0c\x61\x66ter_number\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0b\x61\x66terNumber\"h\n\x15ListCustomersResponse\x12\x16\n\x06number\x18\x01 \x01(\x03R\x06number\x12\x37\n\x08\x63ustomer\x18\x02 \x01(\x0b\x32\x1b.shop.customers.v1.CustomerR\x08\x63ustomer2\xd7\x06\n\x0f\x43ustomerService\x12\x9e\x01\n\x0e\x43reateCustomer\x12(.shop.customers.v1.CreateCustomerRequest\x1a).shop.customers.v1.CreateCustomerResponse\"7\x92\xf4\x18\x11j\x02\x08\x01r\x0b\x45MAIL_TAKEN\x9a\xf4\x18\x1e\x1a\r/v1/customers8\x01\x42\x0b\t\x00\x00\x00\x00\x00\x00\xf0?\x10\x14\x12\xf4\x02\n\x0bGetCustomer\x12%.shop.customers.v1.GetCustomerRequest\x1a&.shop.customers.v1.GetCustomerResponse\"\x95\x02\x90\x02\x01\x92\xf4\x18\xdc\x01\"\x10\t\x00\x00\x00\x00\x00\xc0W@\x12\x05\x10\x80\xda\xc4\t2\x02\x08\x01:\x1bspiffe://shop.internal/edge:$spiffe://shop.internal/notifications:\x1fspiffe://shop.internal/operator:\x1dspiffe://shop.internal/ordersJ6\n\x02\x08\x1e\x12\x30shop.customers.v1.CustomerService/CreateCustomer\x82\x01\x08\n\x06\x10\x80\xca\xb5\xee\x01\x9a\xf4\x18-\n\x1b/v1/customers/{customer_id}2\x0e\x63ustomers:read\x12\xb9\x01\n\rListCustomers\x12\'.shop.customers.v1.ListCustomersRequest\x1a(.shop.customers.v1.ListCustomersResponse\"S\x90\x02\x01\x92\xf4\x18L2\x02\x08\x03:\x1fspiffe://shop.internal/operatorZ\x16\n\x0c\x61\x66ter_number\x12\x06numberb\r\n\x03\x08\xd8\x04\x12\x02\x08Z\x1a\x02\x08\x1e\x30\x01\x1ap\x92\xf4\x18l\n\x0eteam-customers\x12Z\n\x02\x08\x02\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x00:\x1bspiffe://shop.internal/edge:\x1fspiffe://shop.internal/operatorx\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,25 +46,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CUSTOMERSERVICE']._loaded_options = None
   _globals['_CUSTOMERSERVICE']._serialized_options = b'\222\364\030l\n\016team-customers\022Z\n\002\010\002\032\020\010\003\022\005\020\200\302\327/\032\002\010\n\"\001\016*\0002\000:\033spiffe://shop.internal/edge:\037spiffe://shop.internal/operatorx\002'
   _globals['_CUSTOMERSERVICE'].methods_by_name['CreateCustomer']._loaded_options = None
-  _globals['_CUSTOMERSERVICE'].methods_by_name['CreateCustomer']._serialized_options = b'\222\364\030\021j\002\010\001r\013EMAIL_TAKEN'
+  _globals['_CUSTOMERSERVICE'].methods_by_name['CreateCustomer']._serialized_options = b'\222\364\030\021j\002\010\001r\013EMAIL_TAKEN\232\364\030\036\032\r/v1/customers8\001B\013\t\000\000\000\000\000\000\360?\020\024'
   _globals['_CUSTOMERSERVICE'].methods_by_name['GetCustomer']._loaded_options = None
-  _globals['_CUSTOMERSERVICE'].methods_by_name['GetCustomer']._serialized_options = b'\220\002\001\222\364\030\334\001\"\020\t\000\000\000\000\000\300W@\022\005\020\200\332\304\t2\002\010\001:\033spiffe://shop.internal/edge:$spiffe://shop.internal/notifications:\037spiffe://shop.internal/operator:\035spiffe://shop.internal/ordersJ6\n\002\010\036\0220shop.customers.v1.CustomerService/CreateCustomer\202\001\010\n\006\020\200\312\265\356\001'
+  _globals['_CUSTOMERSERVICE'].methods_by_name['GetCustomer']._serialized_options = b'\220\002\001\222\364\030\334\001\"\020\t\000\000\000\000\000\300W@\022\005\020\200\332\304\t2\002\010\001:\033spiffe://shop.internal/edge:$spiffe://shop.internal/notifications:\037spiffe://shop.internal/operator:\035spiffe://shop.internal/ordersJ6\n\002\010\036\0220shop.customers.v1.CustomerService/CreateCustomer\202\001\010\n\006\020\200\312\265\356\001\232\364\030-\n\033/v1/customers/{customer_id}2\016customers:read'
   _globals['_CUSTOMERSERVICE'].methods_by_name['ListCustomers']._loaded_options = None
   _globals['_CUSTOMERSERVICE'].methods_by_name['ListCustomers']._serialized_options = b'\220\002\001\222\364\030L2\002\010\003:\037spiffe://shop.internal/operatorZ\026\n\014after_number\022\006numberb\r\n\003\010\330\004\022\002\010Z\032\002\010\036'
-  _globals['_CUSTOMER']._serialized_start=144
-  _globals['_CUSTOMER']._serialized_end=339
-  _globals['_CREATECUSTOMERREQUEST']._serialized_start=342
-  _globals['_CREATECUSTOMERREQUEST']._serialized_end=499
-  _globals['_CREATECUSTOMERRESPONSE']._serialized_start=501
-  _globals['_CREATECUSTOMERRESPONSE']._serialized_end=582
-  _globals['_GETCUSTOMERREQUEST']._serialized_start=584
-  _globals['_GETCUSTOMERREQUEST']._serialized_end=647
-  _globals['_GETCUSTOMERRESPONSE']._serialized_start=649
-  _globals['_GETCUSTOMERRESPONSE']._serialized_end=755
-  _globals['_LISTCUSTOMERSREQUEST']._serialized_start=757
-  _globals['_LISTCUSTOMERSREQUEST']._serialized_end=823
-  _globals['_LISTCUSTOMERSRESPONSE']._serialized_start=825
-  _globals['_LISTCUSTOMERSRESPONSE']._serialized_end=929
-  _globals['_CUSTOMERSERVICE']._serialized_start=932
-  _globals['_CUSTOMERSERVICE']._serialized_end=1703
+  _globals['_CUSTOMER']._serialized_start=166
+  _globals['_CUSTOMER']._serialized_end=361
+  _globals['_CREATECUSTOMERREQUEST']._serialized_start=364
+  _globals['_CREATECUSTOMERREQUEST']._serialized_end=521
+  _globals['_CREATECUSTOMERRESPONSE']._serialized_start=523
+  _globals['_CREATECUSTOMERRESPONSE']._serialized_end=604
+  _globals['_GETCUSTOMERREQUEST']._serialized_start=606
+  _globals['_GETCUSTOMERREQUEST']._serialized_end=669
+  _globals['_GETCUSTOMERRESPONSE']._serialized_start=671
+  _globals['_GETCUSTOMERRESPONSE']._serialized_end=777
+  _globals['_LISTCUSTOMERSREQUEST']._serialized_start=779
+  _globals['_LISTCUSTOMERSREQUEST']._serialized_end=845
+  _globals['_LISTCUSTOMERSRESPONSE']._serialized_start=847
+  _globals['_LISTCUSTOMERSRESPONSE']._serialized_end=951
+  _globals['_CUSTOMERSERVICE']._serialized_start=954
+  _globals['_CUSTOMERSERVICE']._serialized_end=1809
 # @@protoc_insertion_point(module_scope)

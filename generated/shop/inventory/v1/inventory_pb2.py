@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from accord.v1 import edge_pb2 as accord_dot_v1_dot_edge__pb2
 from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
 from shop.common.v1 import event_pb2 as shop_dot_common_dot_v1_dot_event__pb2
 from shop.common.v1 import money_pb2 as shop_dot_common_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!shop/inventory/v1/inventory.proto\x12\x11shop.inventory.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1ashop/common/v1/event.proto\x1a\x1ashop/common/v1/money.proto\"\xaf\x01\n\x07Product\x12\x10\n\x03sku\x18\x01 \x01(\tR\x03sku\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12+\n\x05price\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x05price\x12\x17\n\x07on_hand\x18\x04 \x01(\x03R\x06onHand\x12\x1a\n\x08reserved\x18\x05 \x01(\x03R\x08reserved\x12\x1c\n\tavailable\x18\x06 \x01(\x03R\tavailable\"\xe8\x02\n\x14UpsertProductRequest\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12/\n\x04name\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x04name\x12\xba\x01\n\x05price\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyB\x8c\x01\xbaH\x88\x01\xba\x01\x81\x01\n\x0bprice.range\x12\x38must be more than 0 and at most 100000000000 minor units\x1a\x38this.minor_units > 0 && this.minor_units <= 100000000000\xc8\x01\x01R\x05price\x12&\n\x07on_hand\x18\x04 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00R\x06onHand\"M\n\x15UpsertProductResponse\x12\x34\n\x07product\x18\x01 \x01(\x0b\x32\x1a.shop.inventory.v1.ProductR\x07product\"\xaf\x01\n\x0bReserveLine\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12&\n\x08quantity\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N \x00R\x08quantity\x12<\n\nunit_price\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\tunitPrice\"\xdf\x01\n\x13ReserveStockRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12\xa2\x01\n\x05lines\x18\x02 \x03(\x0b\x32\x1e.shop.inventory.v1.ReserveLineBl\xbaHi\x92\x01\x04\x08\x01\x10\x64\xba\x01_\n\x10lines.unique_sku\x12\x1amust contain each SKU once\x1a/size(this) > 100 || this.map(l, l.sku).unique()R\x05lines\"X\n\x14ReserveStockResponse\x12@\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.shop.inventory.v1.ReservationR\x0breservation\"c\n\x0bReservation\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x39\n\x05state\x18\x02 \x01(\x0e\x32#.shop.inventory.v1.ReservationStateR\x05state\":\n\x13ReleaseStockRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"X\n\x14ReleaseStockResponse\x12@\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.shop.inventory.v1.ReservationR\x0breservation\"9\n\x12\x43ommitStockRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"W\n\x13\x43ommitStockResponse\x12@\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.shop.inventory.v1.ReservationR\x0breservation\"M\n\x0fGetStockRequest\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\"H\n\x10GetStockResponse\x12\x34\n\x07product\x18\x01 \x01(\x0b\x32\x1a.shop.inventory.v1.ProductR\x07product\"\\\n\x10ListStockRequest\x12H\n\tafter_sku\x18\x01 \x01(\tB+\xbaH(r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\xd8\x01\x01R\x08\x61\x66terSku\"I\n\x11ListStockResponse\x12\x34\n\x07product\x18\x01 \x01(\x0b\x32\x1a.shop.inventory.v1.ProductR\x07product\"\xa0\x01\n\x11ReadEventsRequest\x12.\n\x0e\x61\x66ter_position\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterPosition\x12\x16\n\x06\x66ollow\x18\x02 \x01(\x08R\x06\x66ollow\x12\x43\n\x05types\x18\x03 \x03(\tB-\xbaH*\x92\x01\'\x10\x64\"#r!2\x1f^[A-Za-z_][A-Za-z0-9_.]{0,199}$R\x05types\"c\n\x12ReadEventsResponse\x12\x1a\n\x08position\x18\x01 \x01(\x03R\x08position\x12\x31\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1b.shop.common.v1.EventRecordR\x05\x65vent*\x96\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aRESERVATION_STATE_RESERVED\x10\x01\x12\x1e\n\x1aRESERVATION_STATE_RELEASED\x10\x02\x12\x1f\n\x1bRESERVATION_STATE_COMMITTED\x10\x03\x32\xe6\x0b\n\x10InventoryService\x12\xb5\x01\n\rUpsertProduct\x12\'.shop.inventory.v1.UpsertProductRequest\x1a(.shop.inventory.v1.UpsertProductResponse\"Q\x90\x02\x02\x92\xf4\x18J:\x1fspiffe://shop.internal/operatorj\x02\x08\x02r\x11STOCK_IS_RESERVEDr\x10\x43URRENCY_CHANGED\x12\xbd\x02\n\x0cReserveStock\x12&.shop.inventory.v1.ReserveStockRequest\x1a\'.shop.inventory.v1.ReserveStockResponse\"\xdb\x01\x92\xf4\x18\xd6\x01\x1a\x11\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x02\x0e\x08\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersRO\n/shop.inventory.v1.InventoryService/ReleaseStock\x12\x1c\n\x08order_id\x12\x10request.order_idj\x02\x08\x01r\x0cOUT_OF_STOCKr\x0fUNKNOWN_PRODUCTr\rPRICE_CHANGEDr\x12RESERVATION_CLOSED\x82\x01\x06\n\x02\x08\x01\x10\x02\x12\xa6\x01\n\x0cReleaseStock\x12&.shop.inventory.v1.ReleaseStockRequest\x1a\'.shop.inventory.v1.ReleaseStockResponse\"E\x90\x02\x02\x92\xf4\x18>2\x02\x08\x01:\x1dspiffe://shop.internal/ordersj\x02\x08\x02r\x15RESERVATION_COMMITTED\x12\x9a\x01\n\x0b\x43ommitStock\x12%.shop.inventory.v1.CommitStockRequest\x1a&.shop.inventory.v1.CommitStockResponse\"<\x90\x02\x02\x92\xf4\x18\x35\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersj\x02\x08\x02r\x0cNOT_RESERVED\x12r\n\x08GetStock\x12\".shop.inventory.v1.GetStockRequest\x1a#.shop.inventory.v1.GetStockResponse\"\x1d\x90\x02\x01\x92\xf4\x18\x16\n\x02\x08\x02\"\x10\t\x00\x00\x00\x00\x00\xc0W@\x12\x05\x10\x80\xda\xc4\t\x12\xc1\x01\n\tListStock\x12#.shop.inventory.v1.ListStockRequest\x1a$.shop.inventory.v1.ListStockResponse\"g\x90\x02\x01\x92\xf4\x18`2\x02\x08\x03\x62Z\n\x03\x08\xd8\x04\x12\x02\x08Z\x1a\x02\x08\x1e\"KProducts are ordered by SKU, not by a number: ask again after the last SKU.0\x01\x12\xe9\x01\n\nReadEvents\x12$.shop.inventory.v1.ReadEventsRequest\x1a%.shop.inventory.v1.ReadEventsResponse\"\x8b\x01\x90\x02\x01\x92\xf4\x18\x83\x01\x32\x02\x08\x03:\x1fspiffe://shop.internal/operator:\x1dspiffe://shop.internal/ordersZ\x1a\n\x0e\x61\x66ter_position\x12\x08positionb\r\n\x03\x08\x90\x1c\x12\x02\x08Z\x1a\x02\x08\x1er\x12POSITION_IN_FUTURE0\x01\x1ap\x92\xf4\x18l\n\x0eteam-inventory\x12Z\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x00:\x1bspiffe://shop.internal/edge:\x1fspiffe://shop.internal/operatorx\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!shop/inventory/v1/inventory.proto\x12\x11shop.inventory.v1\x1a\x14\x61\x63\x63ord/v1/edge.proto\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1ashop/common/v1/event.proto\x1a\x1ashop/common/v1/money.proto\"\xaf\x01\n\x07Product\x12\x10\n\x03sku\x18\x01 \x01(\tR\x03sku\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12+\n\x05price\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyR\x05price\x12\x17\n\x07on_hand\x18\x04 \x01(\x03R\x06onHand\x12\x1a\n\x08reserved\x18\x05 \x01(\x03R\x08reserved\x12\x1c\n\tavailable\x18\x06 \x01(\x03R\tavailable\"\xe8\x02\n\x14UpsertProductRequest\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12/\n\x04name\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x04name\x12\xba\x01\n\x05price\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyB\x8c\x01\xbaH\x88\x01\xba\x01\x81\x01\n\x0bprice.range\x12\x38must be more than 0 and at most 100000000000 minor units\x1a\x38this.minor_units > 0 && this.minor_units <= 100000000000\xc8\x01\x01R\x05price\x12&\n\x07on_hand\x18\x04 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00R\x06onHand\"M\n\x15UpsertProductResponse\x12\x34\n\x07product\x18\x01 \x01(\x0b\x32\x1a.shop.inventory.v1.ProductR\x07product\"\xaf\x01\n\x0bReserveLine\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\x12&\n\x08quantity\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N \x00R\x08quantity\x12<\n\nunit_price\x18\x03 \x01(\x0b\x32\x15.shop.common.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\tunitPrice\"\xdf\x01\n\x13ReserveStockRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12\xa2\x01\n\x05lines\x18\x02 \x03(\x0b\x32\x1e.shop.inventory.v1.ReserveLineBl\xbaHi\x92\x01\x04\x08\x01\x10\x64\xba\x01_\n\x10lines.unique_sku\x12\x1amust contain each SKU once\x1a/size(this) > 100 || this.map(l, l.sku).unique()R\x05lines\"X\n\x14ReserveStockResponse\x12@\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.shop.inventory.v1.ReservationR\x0breservation\"c\n\x0bReservation\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x39\n\x05state\x18\x02 \x01(\x0e\x32#.shop.inventory.v1.ReservationStateR\x05state\":\n\x13ReleaseStockRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"X\n\x14ReleaseStockResponse\x12@\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.shop.inventory.v1.ReservationR\x0breservation\"9\n\x12\x43ommitStockRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\"W\n\x13\x43ommitStockResponse\x12@\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.shop.inventory.v1.ReservationR\x0breservation\"M\n\x0fGetStockRequest\x12:\n\x03sku\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x03sku\"H\n\x10GetStockResponse\x12\x34\n\x07product\x18\x01 \x01(\x0b\x32\x1a.shop.inventory.v1.ProductR\x07product\"\\\n\x10ListStockRequest\x12H\n\tafter_sku\x18\x01 \x01(\tB+\xbaH(r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\xd8\x01\x01R\x08\x61\x66terSku\"I\n\x11ListStockResponse\x12\x34\n\x07product\x18\x01 \x01(\x0b\x32\x1a.shop.inventory.v1.ProductR\x07product\"\xa0\x01\n\x11ReadEventsRequest\x12.\n\x0e\x61\x66ter_position\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterPosition\x12\x16\n\x06\x66ollow\x18\x02 \x01(\x08R\x06\x66ollow\x12\x43\n\x05types\x18\x03 \x03(\tB-\xbaH*\x92\x01\'\x10\x64\"#r!2\x1f^[A-Za-z_][A-Za-z0-9_.]{0,199}$R\x05types\"c\n\x12ReadEventsResponse\x12\x1a\n\x08position\x18\x01 \x01(\x03R\x08position\x12\x31\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1b.shop.common.v1.EventRecordR\x05\x65vent*\x96\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aRESERVATION_STATE_RESERVED\x10\x01\x12\x1e\n\x1aRESERVATION_STATE_RELEASED\x10\x02\x12\x1f\n\x1bRESERVATION_STATE_COMMITTED\x10\x03\x32\x95\x0c\n\x10InventoryService\x12\xb5\x01\n\rUpsertProduct\x12\'.shop.inventory.v1.UpsertProductRequest\x1a(.shop.inventory.v1.UpsertProductResponse\"Q\x90\x02\x02\x92\xf4\x18J:\x1fspiffe://shop.internal/operatorj\x02\x08\x02r\x11STOCK_IS_RESERVEDr\x10\x43URRENCY_CHANGED\x12\xbd\x02\n\x0cReserveStock\x12&.shop.inventory.v1.ReserveStockRequest\x1a\'.shop.inventory.v1.ReserveStockResponse\"\xdb\x01\x92\xf4\x18\xd6\x01\x1a\x11\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x02\x0e\x08\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersRO\n/shop.inventory.v1.InventoryService/ReleaseStock\x12\x1c\n\x08order_id\x12\x10request.order_idj\x02\x08\x01r\x0cOUT_OF_STOCKr\x0fUNKNOWN_PRODUCTr\rPRICE_CHANGEDr\x12RESERVATION_CLOSED\x82\x01\x06\n\x02\x08\x01\x10\x02\x12\xa6\x01\n\x0cReleaseStock\x12&.shop.inventory.v1.ReleaseStockRequest\x1a\'.shop.inventory.v1.ReleaseStockResponse\"E\x90\x02\x02\x92\xf4\x18>2\x02\x08\x01:\x1dspiffe://shop.internal/ordersj\x02\x08\x02r\x15RESERVATION_COMMITTED\x12\x9a\x01\n\x0b\x43ommitStock\x12%.shop.inventory.v1.CommitStockRequest\x1a&.shop.inventory.v1.CommitStockResponse\"<\x90\x02\x02\x92\xf4\x18\x35\x32\x02\x08\x01:\x1dspiffe://shop.internal/ordersj\x02\x08\x02r\x0cNOT_RESERVED\x12\x8c\x01\n\x08GetStock\x12\".shop.inventory.v1.GetStockRequest\x1a#.shop.inventory.v1.GetStockResponse\"7\x90\x02\x01\x92\xf4\x18\x16\n\x02\x08\x02\"\x10\t\x00\x00\x00\x00\x00\xc0W@\x12\x05\x10\x80\xda\xc4\t\x9a\xf4\x18\x16\n\x12/v1/products/{sku}8\x01\x12\xd5\x01\n\tListStock\x12#.shop.inventory.v1.ListStockRequest\x1a$.shop.inventory.v1.ListStockResponse\"{\x90\x02\x01\x92\xf4\x18`2\x02\x08\x03\x62Z\n\x03\x08\xd8\x04\x12\x02\x08Z\x1a\x02\x08\x1e\"KProducts are ordered by SKU, not by a number: ask again after the last SKU.\x9a\xf4\x18\x10\n\x0c/v1/products8\x01\x30\x01\x12\xe9\x01\n\nReadEvents\x12$.shop.inventory.v1.ReadEventsRequest\x1a%.shop.inventory.v1.ReadEventsResponse\"\x8b\x01\x90\x02\x01\x92\xf4\x18\x83\x01\x32\x02\x08\x03:\x1fspiffe://shop.internal/operator:\x1dspiffe://shop.internal/ordersZ\x1a\n\x0e\x61\x66ter_position\x12\x08positionb\r\n\x03\x08\x90\x1c\x12\x02\x08Z\x1a\x02\x08\x1er\x12POSITION_IN_FUTURE0\x01\x1ap\x92\xf4\x18l\n\x0eteam-inventory\x12Z\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x00:\x1bspiffe://shop.internal/edge:\x1fspiffe://shop.internal/operatorx\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -75,47 +76,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVENTORYSERVICE'].methods_by_name['CommitStock']._loaded_options = None
   _globals['_INVENTORYSERVICE'].methods_by_name['CommitStock']._serialized_options = b'\220\002\002\222\364\03052\002\010\001:\035spiffe://shop.internal/ordersj\002\010\002r\014NOT_RESERVED'
   _globals['_INVENTORYSERVICE'].methods_by_name['GetStock']._loaded_options = None
-  _globals['_INVENTORYSERVICE'].methods_by_name['GetStock']._serialized_options = b'\220\002\001\222\364\030\026\n\002\010\002\"\020\t\000\000\000\000\000\300W@\022\005\020\200\332\304\t'
+  _globals['_INVENTORYSERVICE'].methods_by_name['GetStock']._serialized_options = b'\220\002\001\222\364\030\026\n\002\010\002\"\020\t\000\000\000\000\000\300W@\022\005\020\200\332\304\t\232\364\030\026\n\022/v1/products/{sku}8\001'
   _globals['_INVENTORYSERVICE'].methods_by_name['ListStock']._loaded_options = None
-  _globals['_INVENTORYSERVICE'].methods_by_name['ListStock']._serialized_options = b'\220\002\001\222\364\030`2\002\010\003bZ\n\003\010\330\004\022\002\010Z\032\002\010\036\"KProducts are ordered by SKU, not by a number: ask again after the last SKU.'
+  _globals['_INVENTORYSERVICE'].methods_by_name['ListStock']._serialized_options = b'\220\002\001\222\364\030`2\002\010\003bZ\n\003\010\330\004\022\002\010Z\032\002\010\036\"KProducts are ordered by SKU, not by a number: ask again after the last SKU.\232\364\030\020\n\014/v1/products8\001'
   _globals['_INVENTORYSERVICE'].methods_by_name['ReadEvents']._loaded_options = None
   _globals['_INVENTORYSERVICE'].methods_by_name['ReadEvents']._serialized_options = b'\220\002\001\222\364\030\203\0012\002\010\003:\037spiffe://shop.internal/operator:\035spiffe://shop.internal/ordersZ\032\n\016after_position\022\010positionb\r\n\003\010\220\034\022\002\010Z\032\002\010\036r\022POSITION_IN_FUTURE'
-  _globals['_RESERVATIONSTATE']._serialized_start=2236
-  _globals['_RESERVATIONSTATE']._serialized_end=2386
-  _globals['_PRODUCT']._serialized_start=137
-  _globals['_PRODUCT']._serialized_end=312
-  _globals['_UPSERTPRODUCTREQUEST']._serialized_start=315
-  _globals['_UPSERTPRODUCTREQUEST']._serialized_end=675
-  _globals['_UPSERTPRODUCTRESPONSE']._serialized_start=677
-  _globals['_UPSERTPRODUCTRESPONSE']._serialized_end=754
-  _globals['_RESERVELINE']._serialized_start=757
-  _globals['_RESERVELINE']._serialized_end=932
-  _globals['_RESERVESTOCKREQUEST']._serialized_start=935
-  _globals['_RESERVESTOCKREQUEST']._serialized_end=1158
-  _globals['_RESERVESTOCKRESPONSE']._serialized_start=1160
-  _globals['_RESERVESTOCKRESPONSE']._serialized_end=1248
-  _globals['_RESERVATION']._serialized_start=1250
-  _globals['_RESERVATION']._serialized_end=1349
-  _globals['_RELEASESTOCKREQUEST']._serialized_start=1351
-  _globals['_RELEASESTOCKREQUEST']._serialized_end=1409
-  _globals['_RELEASESTOCKRESPONSE']._serialized_start=1411
-  _globals['_RELEASESTOCKRESPONSE']._serialized_end=1499
-  _globals['_COMMITSTOCKREQUEST']._serialized_start=1501
-  _globals['_COMMITSTOCKREQUEST']._serialized_end=1558
-  _globals['_COMMITSTOCKRESPONSE']._serialized_start=1560
-  _globals['_COMMITSTOCKRESPONSE']._serialized_end=1647
-  _globals['_GETSTOCKREQUEST']._serialized_start=1649
-  _globals['_GETSTOCKREQUEST']._serialized_end=1726
-  _globals['_GETSTOCKRESPONSE']._serialized_start=1728
-  _globals['_GETSTOCKRESPONSE']._serialized_end=1800
-  _globals['_LISTSTOCKREQUEST']._serialized_start=1802
-  _globals['_LISTSTOCKREQUEST']._serialized_end=1894
-  _globals['_LISTSTOCKRESPONSE']._serialized_start=1896
-  _globals['_LISTSTOCKRESPONSE']._serialized_end=1969
-  _globals['_READEVENTSREQUEST']._serialized_start=1972
-  _globals['_READEVENTSREQUEST']._serialized_end=2132
-  _globals['_READEVENTSRESPONSE']._serialized_start=2134
-  _globals['_READEVENTSRESPONSE']._serialized_end=2233
-  _globals['_INVENTORYSERVICE']._serialized_start=2389
-  _globals['_INVENTORYSERVICE']._serialized_end=3899
+  _globals['_RESERVATIONSTATE']._serialized_start=2258
+  _globals['_RESERVATIONSTATE']._serialized_end=2408
+  _globals['_PRODUCT']._serialized_start=159
+  _globals['_PRODUCT']._serialized_end=334
+  _globals['_UPSERTPRODUCTREQUEST']._serialized_start=337
+  _globals['_UPSERTPRODUCTREQUEST']._serialized_end=697
+  _globals['_UPSERTPRODUCTRESPONSE']._serialized_start=699
+  _globals['_UPSERTPRODUCTRESPONSE']._serialized_end=776
+  _globals['_RESERVELINE']._serialized_start=779
+  _globals['_RESERVELINE']._serialized_end=954
+  _globals['_RESERVESTOCKREQUEST']._serialized_start=957
+  _globals['_RESERVESTOCKREQUEST']._serialized_end=1180
+  _globals['_RESERVESTOCKRESPONSE']._serialized_start=1182
+  _globals['_RESERVESTOCKRESPONSE']._serialized_end=1270
+  _globals['_RESERVATION']._serialized_start=1272
+  _globals['_RESERVATION']._serialized_end=1371
+  _globals['_RELEASESTOCKREQUEST']._serialized_start=1373
+  _globals['_RELEASESTOCKREQUEST']._serialized_end=1431
+  _globals['_RELEASESTOCKRESPONSE']._serialized_start=1433
+  _globals['_RELEASESTOCKRESPONSE']._serialized_end=1521
+  _globals['_COMMITSTOCKREQUEST']._serialized_start=1523
+  _globals['_COMMITSTOCKREQUEST']._serialized_end=1580
+  _globals['_COMMITSTOCKRESPONSE']._serialized_start=1582
+  _globals['_COMMITSTOCKRESPONSE']._serialized_end=1669
+  _globals['_GETSTOCKREQUEST']._serialized_start=1671
+  _globals['_GETSTOCKREQUEST']._serialized_end=1748
+  _globals['_GETSTOCKRESPONSE']._serialized_start=1750
+  _globals['_GETSTOCKRESPONSE']._serialized_end=1822
+  _globals['_LISTSTOCKREQUEST']._serialized_start=1824
+  _globals['_LISTSTOCKREQUEST']._serialized_end=1916
+  _globals['_LISTSTOCKRESPONSE']._serialized_start=1918
+  _globals['_LISTSTOCKRESPONSE']._serialized_end=1991
+  _globals['_READEVENTSREQUEST']._serialized_start=1994
+  _globals['_READEVENTSREQUEST']._serialized_end=2154
+  _globals['_READEVENTSRESPONSE']._serialized_start=2156
+  _globals['_READEVENTSRESPONSE']._serialized_end=2255
+  _globals['_INVENTORYSERVICE']._serialized_start=2411
+  _globals['_INVENTORYSERVICE']._serialized_end=3968
 # @@protoc_insertion_point(module_scope)

@@ -113,10 +113,7 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SubmitOrder(self, request, context):
-        """Returns an order as it is, or as it was: folded from its events up to a
-        number or a time. Callers may keep the answer for 30 s, but not the one
-        to how it is now before the order has ended.
-        Takes an order to be processed when there is time for it, in a queue of
+        """Takes an order to be processed when there is time for it, in a queue of
         10,000: for who hands in many and needs no outcome at once. The order
         exists when its turn has come, within 24 hours; until then other RPCs answer
         NOT_FOUND. One that cannot be processed waits for the operator.
@@ -130,7 +127,9 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOrder(self, request, context):
-        """Returns an order. Callers may keep the answer for 30 s.
+        """Returns an order as it is, or as it was: folded from its events up to a
+        number or a time. Callers may keep the answer for 30 s, but not the one
+        to how it is now before the order has ended.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND (there is no such order, or was none
         then); OUT_OF_RANGE (SEQUENCE_IN_FUTURE, TIME_IN_FUTURE).

@@ -33,10 +33,7 @@ class OrderServiceStub:
     was recorded, repeat the call after the delay that it names).
     """
     SubmitOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.SubmitOrderRequest, _orders_pb2.SubmitOrderResponse]
-    """Returns an order as it is, or as it was: folded from its events up to a
-    number or a time. Callers may keep the answer for 30 s, but not the one
-    to how it is now before the order has ended.
-    Takes an order to be processed when there is time for it, in a queue of
+    """Takes an order to be processed when there is time for it, in a queue of
     10,000: for who hands in many and needs no outcome at once. The order
     exists when its turn has come, within 24 hours; until then other RPCs answer
     NOT_FOUND. One that cannot be processed waits for the operator.
@@ -46,7 +43,9 @@ class OrderServiceStub:
     was recorded, repeat the call after the delay that it names).
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.GetOrderRequest, _orders_pb2.GetOrderResponse]
-    """Returns an order. Callers may keep the answer for 30 s.
+    """Returns an order as it is, or as it was: folded from its events up to a
+    number or a time. Callers may keep the answer for 30 s, but not the one
+    to how it is now before the order has ended.
 
     Errors: INVALID_ARGUMENT; NOT_FOUND (there is no such order, or was none
     then); OUT_OF_RANGE (SEQUENCE_IN_FUTURE, TIME_IN_FUTURE).
@@ -135,10 +134,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orders_pb2.SubmitOrderRequest,
         context: _aio.ServicerContext[_orders_pb2.SubmitOrderRequest, _abc.Awaitable[_orders_pb2.SubmitOrderResponse]],
     ) -> _abc.Awaitable[_orders_pb2.SubmitOrderResponse]:
-        """Returns an order as it is, or as it was: folded from its events up to a
-        number or a time. Callers may keep the answer for 30 s, but not the one
-        to how it is now before the order has ended.
-        Takes an order to be processed when there is time for it, in a queue of
+        """Takes an order to be processed when there is time for it, in a queue of
         10,000: for who hands in many and needs no outcome at once. The order
         exists when its turn has come, within 24 hours; until then other RPCs answer
         NOT_FOUND. One that cannot be processed waits for the operator.
@@ -154,7 +150,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orders_pb2.GetOrderRequest,
         context: _aio.ServicerContext[_orders_pb2.GetOrderRequest, _abc.Awaitable[_orders_pb2.GetOrderResponse]],
     ) -> _abc.Awaitable[_orders_pb2.GetOrderResponse]:
-        """Returns an order. Callers may keep the answer for 30 s.
+        """Returns an order as it is, or as it was: folded from its events up to a
+        number or a time. Callers may keep the answer for 30 s, but not the one
+        to how it is now before the order has ended.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND (there is no such order, or was none
         then); OUT_OF_RANGE (SEQUENCE_IN_FUTURE, TIME_IN_FUTURE).
