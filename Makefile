@@ -6,6 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Tests wait for brokers and processes most of the time: three at once keep two cores busy.
 JOBS ?= 3
+# A test that hangs says where, and ends the run: the longest takes two minutes.
+HANGS := -o faulthandler_timeout=900
 # Hundreds of processes are started: each finds its modules compiled.
 export PYTHONDONTWRITEBYTECODE :=
 STAMP := $(VENV)/installed
@@ -37,7 +39,8 @@ test: $(STAMP) ## lint, types and all tests; JOBS=3 files at once
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0 $(ARGS)
+	@$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0 \
+		$(HANGS) -o faulthandler_exit_on_timeout=true $(ARGS)
 
 LOWEST := $(VENV)/lowest
 $(LOWEST)/installed: constraints-lowest.txt interceptors/pyproject.toml
@@ -49,7 +52,7 @@ $(LOWEST)/installed: constraints-lowest.txt interceptors/pyproject.toml
 # 0.66 cannot be told that a call is recorded already.
 .PHONY: lowest
 lowest: $(LOWEST)/installed ## the library's tests on the lowest versions of what it needs
-	@PYTHONPATH=.:runtime $(LOWEST)/bin/pytest tests/accord --quiet --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0 \
+	@PYTHONPATH=.:runtime $(LOWEST)/bin/pytest tests/accord --quiet --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0 $(HANGS) \
 		--ignore-glob='*/test_instrumentation.py' --ignore=tests/accord/test_figures.py \
 		--deselect tests/accord/telemetry/test_propagation.py::test_only_what_can_be_read_is_parsed $(ARGS)
 
