@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 # A test that hangs says where, and ends the run: the longest takes two minutes.
 HANGS := -o faulthandler_timeout=900
+# What pytest ends with when what ARGS name has no such tests.
+NONE := 5
 # Hundreds of processes are started: each finds its modules compiled.
 export PYTHONDONTWRITEBYTECODE :=
 STAMP := $(VENV)/installed
@@ -35,12 +37,13 @@ demo: $(STAMP) ## place a few TPC-H orders against a running mesh beside a live 
 	@$(BIN)/shopctl demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## lint, types and all tests; JOBS=3 files at once
+test: $(STAMP) ## lint, types and all tests; JOBS=3 files at once, and what needs the machine alone after them
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0 \
-		$(HANGS) -o faulthandler_exit_on_timeout=true $(ARGS)
+		$(HANGS) -o faulthandler_exit_on_timeout=true -m 'not alone' $(ARGS) || test $$? = $(NONE)
+	@$(BIN)/pytest -m alone $(ARGS) || test $$? = $(NONE)
 
 LOWEST := $(VENV)/lowest
 $(LOWEST)/installed: constraints-lowest.txt interceptors/pyproject.toml
