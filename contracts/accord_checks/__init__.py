@@ -5,7 +5,9 @@ Nothing here is needed to make or to serve a call. What is in this file loads no
 
 from typing import Final
 
-_NUMBER: Final = 51010  # not read from the vocabulary: whoever only refuses need not load it
+_NUMBERS: Final = (
+    "51010 or 51011"  # not read from the vocabulary: whoever only refuses need not load it
+)
 
 
 class Refused(Exception):
@@ -18,6 +20,6 @@ class Refused(Exception):
 def number_taken(where: str) -> Refused:
     """That an option of somebody else's, in `where`, has the number of Accord's."""
     return Refused(
-        f"{where} has an option of its own with the number {_NUMBER}, which is Accord's: one of "
+        f"{where} has an option of its own with the number {_NUMBERS}, which is Accord's: one of "
         "the two has to go"
     )

@@ -23,7 +23,7 @@ from accord.contract import (
     read_method,
 )
 from accord.policies.breaker import BreakerPolicy
-from accord.v1 import policy_pb2
+from accord.v1 import edge_pb2, policy_pb2
 from accord_checks import Refused
 from accord_checks.call_graph import CallGraph
 from accord_checks.declarations import Event, File, Rpc, Service
@@ -60,6 +60,7 @@ class Contracts:
         self.events: dict[str, Event] = {}
         # Another extension may have the same number: only Accord's own is read.
         speaks = self.extension(policy_pb2.policy.full_name) is not None
+        self._routed = self.extension(edge_pb2.edge.full_name) is not None
         # The vocabulary of 0.1.0, which knew no sagas, implied what today's wants to be stated.
         vocabulary = self.message(policy_pb2.MethodPolicy.DESCRIPTOR.full_name) if speaks else None
         implied = implied and vocabulary is not None and "saga" not in vocabulary.fields_by_name
@@ -132,7 +133,7 @@ class Contracts:
         service = self.services[found.full_name] = Service(found, file, policy)
         for method in found.methods:
             own = method.GetOptions()
-            reading = read_method(method) if speaks else _unread(method)
+            reading = read_method(method, routed=self._routed) if speaks else _unread(method)
             has = speaks and own.HasExtension(policy_pb2.policy)
             rpc = Rpc(
                 method,

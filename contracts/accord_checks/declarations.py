@@ -11,10 +11,11 @@ from google.protobuf.message import Message
 
 from accord.contract import ContractError, MethodPolicy, Reading
 from accord.policies.retry import RetryPolicy
-from accord.v1 import policy_pb2
+from accord.v1 import edge_pb2, policy_pb2
 from accord_checks.source_positions import Positions, SourcePath, paths
 
 _NUMBER: Final = policy_pb2.POLICY_FIELD_NUMBER
+_EDGE: Final = edge_pb2.EDGE_FIELD_NUMBER
 _DEFAULTS: Final = policy_pb2.ServicePolicy.DEFAULTS_FIELD_NUMBER
 _KINDS: Final = {
     (False, False): "unary",
@@ -100,20 +101,16 @@ class _Declaration(Generic[Descriptor]):
     @property
     def option_place(self) -> Place:
         """Where its option is written, or where it begins itself."""
-        return self.file.nearest(self._option, len(self.path))
+        return self.file.nearest((*self.path, self.OPTIONS, _NUMBER), len(self.path))
 
     @property
     def comments(self) -> list[str]:
         """The comment above it; empty if there is none."""
         return [self.file.positions.comment(self.path)]
 
-    @property
-    def _option(self) -> SourcePath:
-        return (*self.path, self.OPTIONS, _NUMBER)
-
-    def _in_option(self, kind: pb.Descriptor, steps: Sequence[str | int], *within: int) -> Place:
-        """Where a part of its option is written: of the whole, or of the message `within` it."""
-        path, indexes = [*self._option, *within], []
+    def _in_option(self, kind: pb.Descriptor, steps: Sequence[str | int], *option: int) -> Place:
+        """Where a part of an option is written, by its number: or of a message within it."""
+        path, indexes = [*self.path, self.OPTIONS, *option], []
         descriptor: pb.Descriptor | None = kind
         for step in steps:
             if isinstance(step, int):
@@ -152,7 +149,7 @@ class Service(_Declaration[pb.ServiceDescriptor]):
         """Where a field of its defaults is written; without one, its option."""
         if not steps:
             return self.option_place
-        return self._in_option(policy_pb2.MethodPolicy.DESCRIPTOR, steps, _DEFAULTS)
+        return self._in_option(policy_pb2.MethodPolicy.DESCRIPTOR, steps, _NUMBER, _DEFAULTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,11 +217,14 @@ class Rpc(_Declaration[pb.MethodDescriptor]):
         """Where a field of its policy is written: names of fields and indexes of list elements.
 
         An option of the service's defaults is found there, or, not `inherited`, at the RPC itself:
-        the option may be right for its neighbours. What is written nowhere is at the RPC.
+        the option may be right for its neighbours. What is written nowhere is at the RPC. "edge"
+        is the option of that name.
         """
         first = str(steps[0]) if steps else ""
+        if first == "edge":
+            return self._in_option(edge_pb2.EdgeRoute.DESCRIPTOR, steps[1:], _EDGE)
         if self.own is not None and _has(self.own, first):
-            return self._in_option(policy_pb2.MethodPolicy.DESCRIPTOR, steps)
+            return self._in_option(policy_pb2.MethodPolicy.DESCRIPTOR, steps, _NUMBER)
         defaults = self.service.policy.defaults if self.service.policy is not None else None
         if inherited and defaults is not None and _has(defaults, first):
             return self.service.at(*steps)
@@ -250,7 +250,11 @@ class Event(_Declaration[pb.Descriptor]):
 
     def at(self, *steps: str | int) -> Place:
         """Where a field of the option is written; without one, where the message begins."""
-        return self._in_option(policy_pb2.EventPolicy.DESCRIPTOR, steps) if steps else self.place
+        return (
+            self._in_option(policy_pb2.EventPolicy.DESCRIPTOR, steps, _NUMBER)
+            if steps
+            else self.place
+        )
 
 
 def _has(message: Message, name: str) -> bool:

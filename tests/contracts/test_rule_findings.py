@@ -130,6 +130,24 @@ RATE = """        rate: {
           burst: 500
         }
 """
+WRITE = 'scopes: ["orders:write"]'
+ROUTE_OF_LIST = """    option (accord.v1.edge) = {
+      get: "/v1/orders"
+      scopes: ["orders:read"]
+    };
+"""
+EDGE_LISTS = """          burst: 500
+        }
+      }
+      allow: [
+        "spiffe://shop.internal/accounting",
+        "spiffe://shop.internal/edge",
+"""
+RATE_OF_CUSTOMERS = """      rate: {
+        per_second: 1
+        burst: 20
+      }
+"""
 SHIPPED = '          "shop.shipping.v1.ShippingService/CreateShipment",\n'
 TIMEOUT_60 = "timeout: {seconds: 60}"
 FILL_CANCEL = """          field: "order_id"
@@ -526,6 +544,51 @@ LINT_MUTATIONS = [
         "",
         "ttl",
     ),
+    # Routes.
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, "{order_id}/updates", "{id}/updates", "get"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, "{order_id}/updates", "{order_id}/../up", "get"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, "{order_id}/updates", "{order_id/updates", "get"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, "{order_id}/updates", "{order_id}/{order_id}", "get"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, '"/v1/orders/{order_id}"', '"v1"', "get"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, '      get: "/v1/orders"\n', "", "scopes"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, 'post: "/v1/orders"', 'get: "/v1/orders/a"', "get"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, 'post: "/v1/orders"', 'post: "/v1/{items}"', "post"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, WRITE, WRITE.replace('"]', ' "]'), "scopes"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, WRITE, WRITE.replace('"]', '", "orders:write"]'), "sc"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, WRITE, "", "option (accord.v1.edge)\npost"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, WRITE, WRITE + "\npublic: true", "public"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, "        per_second: 5\n", "per_second: -1\n", "per_s"),
+    Mutation(
+        "ACCORD_ROUTE_VALID",
+        ORDERS,
+        f"    option (accord.v1.policy) = {{\n      {TIMEOUT_60}",
+        f"option (accord.v1.edge) = {{post: '/v1/b' public: true}};\n"
+        f"    option (accord.v1.policy) = {{\n      {TIMEOUT_60}",
+        "option (accord.v1.edge)",
+    ),
+    Mutation("ACCORD_ROUTE_UNIQUE", ORDERS, "{order_id}/updates", "{order_id}", "get"),
+    Mutation(
+        "ACCORD_ROUTE_UNIQUE",
+        INVENTORY,
+        '"/v1/products/{sku}"',
+        '"/v1/customers/{sku}"',
+        "get",
+    ),
+    Mutation(
+        "ACCORD_ROUTE_QUERY",
+        ORDERS,
+        PAGE_TOKEN,
+        "  // Which.\n  OrderItem item = 9;\n" + PAGE_TOKEN,
+        'get: "/v1/orders"',
+    ),
+    Mutation(
+        "ACCORD_ROUTE_CALLER",
+        ORDERS,
+        EDGE_LISTS,
+        EDGE_LISTS.replace('        "spiffe://shop.internal/edge",\n', ""),
+        "allow",
+    ),
+    Mutation("ACCORD_ROUTE_RATE", CUSTOMERS, RATE_OF_CUSTOMERS, "", "public"),
     # Limits.
     Mutation(
         "ACCORD_FIELD_LIMITED",
@@ -884,6 +947,25 @@ CHANGES = [
         "",
         "invalidated_by",
     ),
+    # Routes.
+    Mutation("POLICY_ROUTE_REMOVED", ORDERS, ROUTE_OF_LIST, "", "rpc ListOrders"),
+    Mutation("POLICY_ROUTE_CHANGED", ORDERS, "order_id}:cancel", "order_id}:stop", "post"),
+    Mutation("POLICY_ROUTE_CHANGED", ORDERS, 'post: "/v1/orders/', 'put: "/v1/orders/', "put"),
+    Mutation(
+        "POLICY_ROUTE_ADDED",
+        ORDERS,
+        "",
+        "",
+        'get: "/v1/orders"',
+        before=((ORDERS, ROUTE_OF_LIST, ""),),
+    ),
+    Mutation("POLICY_SCOPE_ADDED", ORDERS, WRITE, 'scopes: ["orders:write", "vip"]', "scopes"),
+    Mutation("POLICY_SCOPE_ADDED", CUSTOMERS, "public: true", WRITE, "scopes"),
+    Mutation("POLICY_SCOPE_REMOVED", ORDERS, WRITE, "public: true", "public"),
+    Mutation("POLICY_SCOPE_REMOVED", ORDERS, "orders:write", "orders:read", "scopes"),
+    Mutation("POLICY_ROUTE_RATE_LOWERED", ORDERS, "per_second: 5", "per_second: 4", "per_second"),
+    Mutation("POLICY_BOUND_REMOVED", CUSTOMERS, RATE_OF_CUSTOMERS, "", "rpc CreateCustomer"),
+    Mutation("POLICY_BOUND_REMOVED", ORDERS, "burst: 50\n", "burst: 501\n", "burst"),
     # Requests.
     Mutation(
         "POLICY_VALIDATION_TIGHTENED",

@@ -20,10 +20,11 @@ from accord_checks.declarations import Place
 from tools import contracts as tool
 from tools.contracts import ROOT
 
-VOCABULARY = ("accord/v1/policy.proto", "buf/validate/validate.proto")
+VOCABULARY = ("accord/v1/edge.proto", "accord/v1/policy.proto", "buf/validate/validate.proto")
 
 _HEADER = """syntax = "proto3";
 package {package};
+import "accord/v1/edge.proto";
 import "accord/v1/policy.proto";
 import "buf/validate/validate.proto";
 """

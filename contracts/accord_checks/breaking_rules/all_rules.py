@@ -6,6 +6,7 @@ from accord_checks.breaking_rules import (
     cache,
     callers,
     calls,
+    edge,
     error_reasons,
     events,
     idempotency,
@@ -52,6 +53,12 @@ RPC_RULES: Final[tuple[Comparison[Rpc], ...]] = (
     calls.changed,
     cache.changed,
     cache.stale,
+    edge.removed,
+    edge.changed,
+    edge.added,
+    edge.scope_added,
+    edge.scope_removed,
+    edge.rate_lowered,
     policies.undeprecated,
 )
 EVENT_RULES: Final[tuple[Comparison[Event], ...]] = (

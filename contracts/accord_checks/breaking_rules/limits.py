@@ -47,10 +47,11 @@ def _begun(now: object, then: object) -> bool:
 def lowered(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Of a limit that was there."""
     for path in ("limit.rate.per_second", "limit.rate.burst", "limit.max_concurrent"):
-        yield from moved(old, new, path, _lower, _MORE)
+        yield from moved(old, new, path, lower, _MORE)
 
 
-def _lower(now: float | None, then: float | None) -> bool:
+def lower(now: float | None, then: float | None) -> bool:
+    """A bound that is there, and was greater."""
     return now is not None and then not in (None, math.inf) and less(now, then)
 
 
@@ -65,7 +66,7 @@ def _lower(now: float | None, then: float | None) -> bool:
 def priority_raised(old: Rpc, new: Rpc) -> Iterator[Found]:
     """Of an RPC that was shed at all."""
     instead = "ask whoever answers for the others"
-    yield from moved(old, new, "limit.priority", _lower, instead, "the priority")
+    yield from moved(old, new, "limit.priority", lower, instead, "the priority")
 
 
 @change_rule(
@@ -108,6 +109,9 @@ _BOUNDS: Final = (
     "max_depth",
     "stream.max_lifetime",
     "stream.idle",
+    "edge.rate",
+    "edge.rate.per_second",
+    "edge.rate.burst",
 )
 
 
@@ -129,6 +133,8 @@ def lost(old: Rpc, new: Rpc) -> Iterator[Found]:
     said: set[str] = set()
     for path in _BOUNDS:
         if path.startswith("stream") and not new.policy.server_streaming:
+            continue
+        if path.startswith("edge") and new.policy.edge is None:
             continue
         if not any(path.startswith(f"{whole}.") for whole in said):
             for found in moved(old, new, path, gone, "keep it, or state a lower one"):

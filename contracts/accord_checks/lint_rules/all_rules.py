@@ -7,6 +7,7 @@ from accord_checks.lint_rules import (
     callers,
     calls,
     compensation,
+    edge,
     events,
     idempotency,
     message_size,
@@ -32,6 +33,7 @@ _MODULES: Final = (
     streams,
     events,
     cache,
+    edge,
     message_size,
 )
 LINT_RULES: Final = tuple(

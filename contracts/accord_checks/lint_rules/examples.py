@@ -1,6 +1,7 @@
 """Parts of contracts that show what rules refuse and what they ask for."""
 
 import textwrap
+from collections.abc import Sequence
 from typing import Final
 
 READS: Final = "NO_SIDE_EFFECTS"
@@ -28,9 +29,18 @@ def compensation_example(source: str, method: str = "DropThing") -> str:
     return block("compensation", f'method: "example.v1.ThingService/{method}"', fill)
 
 
-def rpc_example(name: str, *options: str, level: str | None = None, stream: bool = False) -> str:
-    """An RPC that states these options of its policy, each a line or several."""
+def rpc_example(
+    name: str,
+    *options: str,
+    level: str | None = None,
+    stream: bool = False,
+    edge: Sequence[str] = (),
+) -> str:
+    """An RPC that states these options of its policy, each a line or several, and of its route."""
     written = f"  option idempotency_level = {level};\n" if level else ""
+    if edge:
+        route = textwrap.indent("\n".join(edge), "    ")
+        written += f"  option (accord.v1.edge) = {{\n{route}\n  }};\n"
     policy = textwrap.indent("\n".join(options), "    ")
     response = f"stream {name}Response" if stream else f"{name}Response"
     return (

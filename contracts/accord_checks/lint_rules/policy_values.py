@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from accord.policies.types import Code
-from accord.v1 import policy_pb2
+from accord.v1 import edge_pb2, policy_pb2
 from accord_checks.contracts import Contracts
 from accord_checks.declarations import Place
 from accord_checks.lint_rules.examples import allowing, block, get_thing
@@ -72,6 +72,8 @@ def _options(contracts: Contracts) -> Iterator[tuple[Place, str, Message]]:
     for rpc in contracts.own_rpcs:
         if rpc.own is not None:
             yield rpc.option_place, rpc.short, rpc.own
+        if rpc.policy.edge is not None:
+            yield rpc.at("edge"), rpc.short, rpc.descriptor.GetOptions().Extensions[edge_pb2.edge]
     for event in contracts.own_events:
         yield event.option_place, event.short, event.policy
 

@@ -11,7 +11,7 @@ from accord_checks.lint_rules.rule import Finding
 
 # What rules of their own say: of these options all, ...
 _COVERED: Final = frozenset(
-    {"timeout", "attempt_timeout", "retry", "floor", "resume", "calls", "compensation"}
+    {"timeout", "attempt_timeout", "retry", "floor", "resume", "calls", "compensation", "edge"}
 )
 # ... and of others this much. They judge what is written, element by element.
 _COVERED_FIELDS: Final = frozenset({"hedge", "saga.steps", "cache", "cache.invalidated_by"})

@@ -15,6 +15,7 @@ from accord.contract.options_reader import read_method as read_method
 from accord.contract.policy_types import CompensationPolicy as CompensationPolicy
 from accord.contract.policy_types import ContractError as ContractError
 from accord.contract.policy_types import Dark as Dark
+from accord.contract.policy_types import EdgePolicy as EdgePolicy
 from accord.contract.policy_types import EventPolicy as EventPolicy
 from accord.contract.policy_types import FloorPolicy as FloorPolicy
 from accord.contract.policy_types import Key as Key

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 
 METHOD: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*/[A-Za-z_]\w*", re.ASCII)
@@ -78,3 +78,13 @@ def services() -> Iterator[str]:
         file = getattr(module, "__dict__", {}).get("DESCRIPTOR")
         if isinstance(file, FileDescriptor):
             yield from (service.full_name for service in file.services_by_name.values())
+
+
+def leads_to_field(message: Descriptor | None, path: str) -> bool:
+    """Whether a dotted path leads to a field."""
+    for name in path.split("."):
+        found = message.fields_by_name.get(name) if message is not None else None
+        if found is None:
+            return False
+        message = found.message_type
+    return True

@@ -15,7 +15,8 @@ from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2, duration_pb2
 from google.protobuf.message import Message
 
-from accord.contract.names import METHOD, meant
+from accord.contract.edge import read_edge, read_rate
+from accord.contract.names import METHOD, leads_to_field, meant
 from accord.contract.policy_types import (
     CompensationPolicy,
     ContractError,
@@ -30,10 +31,9 @@ from accord.contract.policy_types import (
 from accord.policies.breaker import BreakerPolicy
 from accord.policies.cache import CachePolicy
 from accord.policies.hedge import HedgePolicy
-from accord.policies.rate_limit import RatePolicy
 from accord.policies.retry import RetryPolicy
 from accord.policies.types import Code, Priority
-from accord.v1 import policy_pb2
+from accord.v1 import edge_pb2, policy_pb2
 
 _MIN_TIMEOUT: Final = 0.001
 _MAX_TIMEOUT: Final = 3600.0
@@ -60,9 +60,14 @@ class Reading:
     """What is wrong, at most one for each field of the policy."""
 
 
-def read_method(method: pb.MethodDescriptor) -> Reading:
-    """Read a method of any descriptor pool, valid or not. Nothing is kept."""
+def read_method(method: pb.MethodDescriptor, *, routed: bool = True) -> Reading:
+    """Read a method of any descriptor pool, valid or not, with its route if it may have one.
+
+    Nothing is kept.
+    """
     reader = Reader(method)
+    if not routed:
+        reader.leave_out("edge")
     written = policy_pb2.MethodPolicy()
     written.CopyFrom(reader._raw)
     problems: list[ContractError] = []
@@ -73,7 +78,7 @@ def read_method(method: pb.MethodDescriptor) -> Reading:
             if any(problem.field == known.field for known in problems):
                 raise
             problems.append(problem)
-            reader._raw.ClearField(problem.field.partition(".")[0])  # type: ignore[arg-type]
+            reader.leave_out(problem.field.partition(".")[0])
 
 
 class Reader:
@@ -97,6 +102,9 @@ class Reader:
         self._declared = options.HasExtension(policy_pb2.policy) or service_options.HasExtension(
             policy_pb2.service
         )
+        self._edge = (
+            options.Extensions[edge_pb2.edge] if options.HasExtension(edge_pb2.edge) else None
+        )
         self._raw = policy_pb2.MethodPolicy()
         self._raw.CopyFrom(service_options.Extensions[policy_pb2.service].defaults)
         for descriptor, _ in self._own.ListFields():
@@ -107,6 +115,13 @@ class Reader:
         if live is not None:
             self._own_timeout |= live.HasField("timeout")
             merge_options(live, self._raw)
+
+    def leave_out(self, option: str) -> None:
+        """Read it as if the option were not written."""
+        if option == "edge":
+            self._edge = None
+        else:
+            self._raw.ClearField(option)  # type: ignore[arg-type]
 
     def policy(self) -> MethodPolicy:
         """The method's policy. Raises ContractError."""
@@ -137,6 +152,7 @@ class Reader:
             errors=self._errors(),
             max_depth=self._max_depth(),
             floor=self._floor(timeout, retry),
+            edge=read_edge(self._found, self._edge, self._refuse),
         )
         if policy.hedge is not None and not policy.idempotent:
             raise self._refuse("hedge", "only an idempotent RPC may be sent twice")
@@ -254,12 +270,8 @@ class Reader:
             raise self._refuse("limit.priority", f"{raw.priority} is not a priority")
         if self._streams and self._own.limit.max_concurrent:
             raise self._refuse("limit.max_concurrent", "streams have a limit of their own")
-        rate = None
-        if raw.HasField("rate"):
-            per_second = raw.rate.per_second
-            if not 0 < per_second < math.inf:
-                raise self._refuse("limit.rate.per_second", "must be more than zero")
-            rate = RatePolicy(per_second, raw.rate.burst or math.ceil(per_second))
+        stated = raw.HasField("rate")
+        rate = read_rate("limit.rate", raw.rate, self._refuse) if stated else None
         priority = Priority(raw.priority or Priority.DEFAULT)
         return LimitPolicy(priority, rate, raw.max_concurrent or math.inf)
 
@@ -296,7 +308,7 @@ class Reader:
             if not fill.field:
                 raise self._refuse("compensation.fill.field", "is empty")
             side, _, path = getattr(fill, "from").partition(".")
-            if side not in sides or not _has_path(sides[side], path):
+            if side not in sides or not leads_to_field(sides[side], path):
                 raise self._refuse(
                     "compensation.fill.from", f"{getattr(fill, 'from')!r} names no field"
                 )
@@ -386,13 +398,3 @@ def merge_options(changes: Message, into: Message) -> None:
         else:
             getattr(into, name).SetInParent()
             merge_options(value, getattr(into, name))
-
-
-def _has_path(message: pb.Descriptor | None, path: str) -> bool:
-    """Whether a dotted path leads to a field."""
-    for name in path.split("."):
-        found = message.fields_by_name.get(name) if message is not None else None
-        if found is None:
-            return False
-        message = found.message_type
-    return True

@@ -1,10 +1,12 @@
 """What a contract says about an RPC or an event: frozen. What it does not say is off."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
+from typing import Final
 
 from accord.policies.breaker import BreakerPolicy
 from accord.policies.cache import CachePolicy
@@ -12,6 +14,8 @@ from accord.policies.hedge import HedgePolicy
 from accord.policies.rate_limit import RatePolicy
 from accord.policies.retry import RetryPolicy
 from accord.policies.types import Priority
+
+_FIELD: Final = re.compile(r"\{(\w+)\}")
 
 
 class ContractError(Exception):
@@ -144,6 +148,27 @@ class FloorPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class EdgePolicy:
+    """How an RPC is reached from outside of the mesh."""
+
+    verb: str
+    """GET, PUT, POST, DELETE or PATCH."""
+    path: str
+    """With the names of fields in it: "/v1/orders/{order_id}:cancel"."""
+    scopes: frozenset[str] = frozenset()
+    """What a token must state, all of it; empty if it is `public`."""
+    public: bool = False
+    """Whether a call needs no token."""
+    rate: RatePolicy | None = None
+    """Of one user; None: the gateway's."""
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields of the request that are in the path, in order."""
+        return _FIELD.findall(self.path)
+
+
+@dataclass(frozen=True, slots=True)
 class MethodPolicy:
     """All that a contract says about one RPC. Times are seconds.
 
@@ -179,6 +204,8 @@ class MethodPolicy:
     errors: frozenset[str] = frozenset()
     max_depth: int | None = None
     floor: FloorPolicy = FloorPolicy()
+    edge: EdgePolicy | None = None
+    """None: it is not reached from outside."""
     dark: frozenset[Dark] = frozenset()
     """Policies that only decide and count; set by live policy alone."""
     shadow: ShadowPolicy | None = None
