@@ -1,7 +1,8 @@
 """Generate the typed Python code of all contracts; `--check` only compares.
 
 protos/accord/** goes into the library (`interceptors/accord`), protos/shop/**
-into the clients (`generated/shop`). The only generator there is: CI compares
+into the clients (`generated/shop`), with the OpenAPI document of what is
+reached from outside (`openapi.json`). The only generator there is: CI compares
 byte for byte, so a second one would only ever disagree.
 
 Validation rules (`buf.validate`) stay in the generated descriptors as bytes,
@@ -16,6 +17,7 @@ import filecmp
 import shutil
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +31,8 @@ WELL_KNOWN = Path(grpc_tools.__file__).parent / "_proto"
 RULES = "buf/validate/validate.proto"
 # Where the generated code of each root package lives.
 TARGETS = {"accord": ROOT / "interceptors" / "accord", "shop": ROOT / "generated" / "shop"}
-GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
+OPENAPI = "openapi.json"
+GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi", OPENAPI)
 
 
 def _protoc(*arguments: str) -> None:
@@ -42,19 +45,23 @@ def _contracts() -> list[str]:
     return sorted(name for name in files if name.split("/")[0] in TARGETS)
 
 
+def _compiled() -> descriptor_pb2.FileDescriptorSet:
+    with tempfile.NamedTemporaryFile() as everything:
+        _protoc(
+            f"-I{PROTOS}",
+            f"-I{WELL_KNOWN}",
+            "--include_imports",
+            "--include_source_info",
+            f"--descriptor_set_out={everything.name}",
+            *_contracts(),
+        )
+        return descriptor_pb2.FileDescriptorSet.FromString(Path(everything.name).read_bytes())
+
+
 def _describe(work: Path) -> Path:
     """Compile the contracts and take the import of the rules out of them."""
     everything = work / "contracts.binpb"
-    _protoc(
-        f"-I{PROTOS}",
-        f"-I{WELL_KNOWN}",
-        "--include_imports",
-        "--include_source_info",
-        f"--descriptor_set_out={everything}",
-        *_contracts(),
-    )
-    image = descriptor_pb2.FileDescriptorSet.FromString(everything.read_bytes())
-    kept = [file for file in image.file if file.name != RULES]
+    kept = [file for file in _compiled().file if file.name != RULES]
     for file in kept:
         if RULES in file.dependency:
             file.dependency.remove(RULES)
@@ -89,6 +96,18 @@ def generate(out: Path) -> None:
     (out / "__init__.py").unlink()
 
 
+def document(clients: Path) -> None:
+    """Write what is reached from outside as OpenAPI, beside the clients."""
+    # Not before the code of the vocabulary is that of today: it is read with it.
+    from accord_checks.export import openapi
+    from accord_checks.export.resolved_contracts import ResolvedContracts
+
+    project = tomllib.loads((ROOT / "generated" / "pyproject.toml").read_text())["project"]
+    contracts = ResolvedContracts(_compiled())
+    made = openapi.export(contracts, title="Shop", release=project["version"])
+    (clients / OPENAPI).write_text(made)
+
+
 def _generated(root: Path) -> Iterator[Path]:
     for pattern in GENERATED:
         yield from (path.relative_to(root) for path in root.rglob(pattern))
@@ -111,7 +130,7 @@ def install(fresh: Path, committed: Path) -> None:
     """Replace the committed generated code below `committed`."""
     for path in list(_generated(committed)):
         (committed / path).unlink()
-    for path in fresh.rglob("*.py*"):
+    for path in (*fresh.rglob("*.py*"), *fresh.glob(OPENAPI)):
         target = committed / path.relative_to(fresh)
         if target.name == "__init__.py" and target.exists():
             continue  # The library's own __init__ files are written by hand.
@@ -128,6 +147,9 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         out = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         generate(out)
+        if not check:
+            install(out / "accord", TARGETS["accord"])
+        document(out / "shop")
         for name, committed in TARGETS.items():
             if check:
                 findings += drift(out / name, committed)

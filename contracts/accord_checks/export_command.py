@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from accord_checks import Refused, image
-from accord_checks.export import asyncapi, envoy, service_config
+from accord_checks.export import asyncapi, envoy, openapi, service_config
 from accord_checks.export.reference import page
 from accord_checks.export.resolved_contracts import ResolvedContracts
 
@@ -47,6 +47,21 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     target.add_argument("--title", default="Events", help="what the document is called")
     target.add_argument("--release", default="unreleased", help="version of the contracts")
+    target = add(
+        "openapi",
+        "OpenAPI 3.1 document of what is reached from outside",
+        lambda found, given: openapi.export(
+            found,
+            title=given.title,
+            release=given.release,
+            servers=given.server or ("/",),
+        ),
+    )
+    target.add_argument("--title", default="API", help="what the document is called")
+    target.add_argument("--release", default="unreleased", help="version of the contracts")
+    target.add_argument(
+        "--server", action="append", metavar="URL", help="where it is served (default: /)"
+    )
     target = add(
         "reference",
         "one HTML page of everything",

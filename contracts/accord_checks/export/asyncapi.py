@@ -22,7 +22,7 @@ def export(
     """The document as JSON; `release` is the version of the contracts as a whole."""
     schemas: dict[str, Json] = {}
     for event in contracts.events:
-        _describe(contracts, event.descriptor, schemas)
+        json_schema.describe(event.descriptor, contracts.comment, schemas)
     document: Json = {
         "asyncapi": VERSION,
         "info": {
@@ -92,17 +92,3 @@ def _message(contracts: ResolvedContracts, event: Event) -> Json:
     if comment := contracts.comment(event.name):
         message["description"] = comment
     return message
-
-
-def _describe(
-    contracts: ResolvedContracts, message: pb.Descriptor, schemas: dict[str, Json]
-) -> None:
-    """Add a message's schema, and those of all that it refers to."""
-    if message.full_name in schemas or message.full_name in json_schema.WELL_KNOWN:
-        return
-    schemas[message.full_name] = {}
-    schemas[message.full_name] = json_schema.of_message(message, contracts.comment)
-    for field in message.fields:
-        used = (json_schema.map_value(field) or field).message_type
-        if used is not None:
-            _describe(contracts, used, schemas)

@@ -1,18 +1,20 @@
-"""JSON Schema (draft 7) of protobuf's JSON form (protobuf.dev, "ProtoJSON Format")."""
+"""JSON Schema (draft 7, and 2020-12) of protobuf's JSON form (protobuf.dev, "ProtoJSON Format")."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from google.protobuf import descriptor as pb
 
 from accord_checks.export import Json
+from accord_checks.export.json_bounds import bounded
+from accord_checks.protovalidate import Validation
 
 Comment = Callable[[str], str]
 """What a contract says above the thing of a full name."""
 
 _Field = pb.FieldDescriptor
-_INT64: Final = {"type": "string", "pattern": "^-?[0-9]+$", "format": "int64"}
-_UINT64: Final = {"type": "string", "pattern": "^[0-9]+$", "format": "uint64"}
+_INT64: Final = {"type": "string", "pattern": "^-?[0-9]{1,19}$", "format": "int64"}
+_UINT64: Final = {"type": "string", "pattern": "^[0-9]{1,20}$", "format": "uint64"}
 _INT32: Final = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
 _UINT32: Final = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
 _FLOAT: Final = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
@@ -66,21 +68,52 @@ def map_value(field: pb.FieldDescriptor) -> pb.FieldDescriptor | None:
     return entry.fields_by_name["value"]
 
 
-def of_message(message: pb.Descriptor, comment: Comment) -> Json:
-    """The schema of a message; messages in it are references to `#/components/schemas/`."""
+def describe(
+    message: pb.Descriptor,
+    comment: Comment,
+    schemas: dict[str, Json],
+    validation: Validation | None = None,
+) -> None:
+    """Add a message's schema by its name, and those of all that it refers to."""
+    if message.full_name in schemas or message.full_name in WELL_KNOWN:
+        return
+    schemas[message.full_name] = {}
+    schemas[message.full_name] = of_message(message, comment, validation)
+    for field in message.fields:
+        used = (map_value(field) or field).message_type
+        if used is not None:
+            describe(used, comment, schemas, validation)
+
+
+def of_message(
+    message: pb.Descriptor,
+    comment: Comment,
+    validation: Validation | None = None,
+    without: Collection[str] = (),
+) -> Json:
+    """The schema of a message; messages in it are references to `#/components/schemas/`.
+
+    With the rules of its fields if they are given, and without some of its fields.
+    """
     schema: Json = {"type": "object", "title": message.full_name}
     if said := comment(message.full_name):
         schema["description"] = said
+    fields = sorted(message.fields, key=lambda field: field.number)
+    fields = [field for field in fields if field.name not in without]
     schema["properties"] = {
-        field.json_name: _described(field, comment)
-        for field in sorted(message.fields, key=lambda field: field.number)
+        field.json_name: of_field(field, comment, validation) for field in fields
     }
-    if needed := [field.json_name for field in message.fields if field.is_required]:
+    if needed := [field.json_name for field in fields if needs(field, validation)]:
         schema["required"] = sorted(needed)
     choices = [_choice(oneof) for oneof in message.oneofs if len(oneof.fields) > 1]
     if choices:
         schema["allOf"] = choices
     return schema
+
+
+def needs(field: pb.FieldDescriptor, validation: Validation | None) -> bool:
+    """Whether a message without the field is refused."""
+    return field.is_required or (validation is not None and validation.refuses_empty(field))
 
 
 def _choice(oneof: pb.OneofDescriptor) -> Json:
@@ -89,8 +122,13 @@ def _choice(oneof: pb.OneofDescriptor) -> Json:
     return {"title": oneof.name, "oneOf": [*each, {"not": {"anyOf": each}}]}
 
 
-def _described(field: pb.FieldDescriptor, comment: Comment) -> Json:
+def of_field(
+    field: pb.FieldDescriptor, comment: Comment, validation: Validation | None = None
+) -> Json:
+    """The schema of a field, with what is said of it."""
     schema = _of_field(field)
+    if validation is not None:
+        schema = bounded(schema, field, validation.of_field(field))
     said = comment(field.full_name)
     if "$ref" in schema:
         # Draft 7 ignores what stands beside a reference.

@@ -1,13 +1,19 @@
 """The services and events of an image, with their policies resolved: what every export reads."""
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 from google.protobuf import descriptor_pb2
 
+from accord.contract import EdgePolicy
 from accord_checks import Refused
 from accord_checks.contracts import Contracts
 from accord_checks.declarations import Event, Rpc
 from accord_checks.image import imported
+from accord_checks.protovalidate import Validation
+
+_FIELD: Final = re.compile(r"\{\w+\}")
 
 
 class ResolvedContracts:
@@ -23,6 +29,8 @@ class ResolvedContracts:
             Refused: it is incomplete, or a policy in it is invalid.
         """
         contracts = Contracts(image.file, (file.name for file in image.file if imported(file)))
+        self.validation = Validation(contracts)
+        """The rules of its fields."""
         self._comments = {
             name: _clean(comment)
             for file in contracts.files.values()
@@ -41,6 +49,11 @@ class ResolvedContracts:
         for event in contracts.own_events:
             if event.problem is not None:
                 raise Refused(str(event.problem))
+
+    def routes(self) -> list[tuple[Rpc, EdgePolicy]]:
+        """What is reached from outside; of paths that match alike the narrower one first."""
+        found = [(rpc, rpc.policy.edge) for rpc in self.rpcs() if rpc.policy.edge is not None]
+        return sorted(found, key=lambda it: _FIELD.sub("~", it[1].path) + "~")
 
     def rpcs(self) -> Iterator[Rpc]:
         """All RPCs, service by service."""
@@ -63,5 +76,6 @@ class ResolvedContracts:
 
 
 def _clean(comment: str) -> str:
-    """A comment without the one space that follows `//` in each of its lines."""
-    return "\n".join(line.removeprefix(" ").rstrip() for line in comment.splitlines()).strip()
+    """A comment without the one space after `//` in each line, and without what it accepts."""
+    lines = (line.removeprefix(" ").rstrip() for line in comment.splitlines())
+    return "\n".join(line for line in lines if not line.startswith("buf:lint:ignore")).strip()
