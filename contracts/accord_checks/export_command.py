@@ -1,13 +1,22 @@
 """`accord contracts export TARGET SOURCE`: write down the contracts for somebody else's tool."""
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 from accord_checks import Refused, image
-from accord_checks.export import asyncapi, envoy, openapi, service_config
+from accord_checks.export import (
+    asyncapi,
+    envoy,
+    envoy_edge,
+    http_annotations,
+    openapi,
+    service_config,
+)
 from accord_checks.export.reference import page
 from accord_checks.export.resolved_contracts import ResolvedContracts
 
@@ -68,10 +77,73 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         lambda found, given: page.export(found, title=given.title),
     )
     target.add_argument("--title", default="Contracts", help="what the page is called")
-    add("envoy", "Envoy routes: timeouts and retries", lambda found, _: envoy.export(found))
+    _register_edge(add("envoy", "Envoy routes: timeouts and retries; --edge: all of it", _envoy))
     # The whole FileDescriptorSet, imports and comments included, as `protoc --descriptor_set_out`
     # and `buf build` write it; all other exports read it too.
-    add("protoset", "image for `grpcurl -protoset`", None)
+    target = add("protoset", "image for `grpcurl -protoset`", None)
+    target.add_argument(
+        "--http", action="store_true", help="with `google.api.http` where there is a route"
+    )
+
+
+def _register_edge(envoy: argparse.ArgumentParser) -> None:
+    envoy.add_argument("--edge", action="store_true", help="a whole bootstrap, for the edge")
+    edge = envoy.add_argument_group("with --edge")
+    edge.add_argument("--jwks", metavar="FILE", help="public keys of who issues tokens")
+    edge.add_argument("--issuer", help="`iss` of tokens")
+    edge.add_argument("--audience", help="`aud` of tokens")
+    edge.add_argument("--host", default="0.0.0.0", help="where to listen (default: everywhere)")
+    edge.add_argument("--port", type=int, default=8080, help="where to listen (default: 8080)")
+    edge.add_argument("--admin-port", type=int, help="Envoy's own interface, on loopback")
+    edge.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="SERVICE=HOST:PORT",
+        help='a replica of a service, such as "orders" of "shop.orders.v1.OrderService"',
+    )
+    edge.add_argument(
+        "--allow-origin", action="append", default=[], help="whose pages may call from a browser"
+    )
+    edge.add_argument(
+        "--certs",
+        metavar="DIR",
+        help="folder with tls.crt, tls.key and ca.crt: mutual TLS inward; two files for its secrets"
+        " are written beside the one that -o names",
+    )
+    edge.add_argument("--trust-domain", help="of the identities of services, with --certs")
+
+
+def _envoy(found: ResolvedContracts, given: argparse.Namespace) -> str:
+    if not given.edge:
+        return envoy.export(found)
+    wanted = ["jwks", "issuer", "audience", *(["trust_domain", "out"] if given.certs else [])]
+    if missing := [name for name in wanted if not getattr(given, name)]:
+        raise Refused(f"an edge needs --{missing[0].replace('_', '-')}, see --help")
+    targets: dict[str, list[str]] = {}
+    for target in given.target:
+        service, _, address = target.partition("=")
+        if not re.fullmatch(r".+:\d{1,5}", address):
+            raise Refused(f"--target {target} is none of SERVICE=HOST:PORT")
+        targets.setdefault(service, []).append(address)
+    beside = str(given.out.absolute().with_suffix("")) if given.certs else ""
+    if given.certs:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        for file, text in envoy_edge.secrets(os.path.abspath(given.certs), beside).items():
+            Path(file).write_text(text)
+    setting = envoy_edge.Setting(
+        jwks=given.jwks,
+        issuer=given.issuer,
+        audience=given.audience,
+        targets=targets,
+        host=given.host,
+        port=given.port,
+        admin=given.admin_port,
+        origins=given.allow_origin,
+        secrets=beside,
+        trust_domain=given.trust_domain or "",
+    )
+    return envoy_edge.export(found, setting)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,6 +151,8 @@ def run(arguments: argparse.Namespace) -> int:
     found, out = image.read(arguments.source), arguments.out
     export: Export | None = arguments.export
     if export is None:
+        if arguments.http:
+            found = http_annotations.annotated(ResolvedContracts(found))
         made = found.SerializeToString(deterministic=True)
     else:
         made = export(ResolvedContracts(found), arguments).encode()

@@ -54,9 +54,18 @@ def export(contracts: ResolvedContracts) -> str:
 
 
 def _route(rpc: Rpc) -> Json:
+    return {
+        "name": rpc.name,
+        "match": {"path": rpc.policy.method, "grpc": {}},
+        "route": action(rpc),
+    }
+
+
+def action(rpc: Rpc) -> Json:
+    """Where the calls of an RPC go, how long they may take and what is repeated."""
     policy = rpc.policy
     longest = policy.stream.max_lifetime if policy.timeout is None else policy.timeout
-    action: Json = {
+    made: Json = {
         "cluster": rpc.service.name,
         # `timeout` starts when the request has ended, and its default is 15 s. The duration of the
         # stream is that of the call, retries included; a caller may ask for less, not for more.
@@ -64,20 +73,16 @@ def _route(rpc: Rpc) -> Json:
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},  # as the caller says
     }
     if math.isfinite(longest):
-        action["max_stream_duration"] = {
+        made["max_stream_duration"] = {
             "max_stream_duration": json_duration(longest),
             "grpc_timeout_header_max": json_duration(longest),
         }
     if policy.timeout is None:
         idle = policy.stream.idle
-        action["idle_timeout"] = "0s" if math.isinf(idle) else json_duration(idle)
+        made["idle_timeout"] = "0s" if math.isinf(idle) else json_duration(idle)
     if rpc.retry is not None:
-        action["retry_policy"] = _retry(rpc.retry, policy.attempt_timeout)
-    return {
-        "name": rpc.name,
-        "match": {"path": policy.method, "grpc": {}},
-        "route": action,
-    }
+        made["retry_policy"] = _retry(rpc.retry, policy.attempt_timeout)
+    return made
 
 
 def _retry(policy: RetryPolicy, attempt_timeout: float | None) -> Json:

@@ -15,7 +15,6 @@ from accord_checks.export import Json
 _KEYWORDS: Final = {
     "min_len": "minLength",
     "max_len": "maxLength",
-    "pattern": "pattern",
     "gte": "minimum",
     "lte": "maximum",
     "const": "const",
@@ -35,7 +34,8 @@ _FORMATS: Final = {
     "uri": "uri",
     "uri_ref": "uri-reference",
 }
-_OF_RE2: Final = re.compile(r"\[\[:|\\[zAQCpP]|\(\?")
+_CLASSES: Final = {"[:cntrl:]": r"\x00-\x1f\x7f", "[:digit:]": "0-9", "[:alnum:]": "0-9A-Za-z"}
+_OF_RE2: Final = re.compile(r"\[:|\\[zAQCpP]|\(\?")
 """What RE2 has and regular expressions of JavaScript write otherwise, or do not have."""
 _NUMBERS: Final = frozenset({"int32", "sint32", "sfixed32", "uint32", "fixed32", "float", "double"})
 
@@ -51,13 +51,17 @@ def bounded(schema: Json, field: pb.FieldDescriptor, rules: Mapping[str, Any]) -
     for name, rule in rules.items():
         kind, _, what = name.partition(".")
         if kind == "int64" and what == "gte" and rule in (0, 1):
-            schema["pattern"] = "^[0-9]{1,19}$" if rule == 0 else "^[1-9][0-9]{0,18}$"
+            digits = len(str(rules.get("int64.lte", 2**63 - 1)))
+            schema["pattern"] = f"^[{rule}-9][0-9]{{0,{digits - 1}}}$"
         elif kind == "string" and what == "len":
             schema["minLength"] = schema["maxLength"] = rule
         elif kind == "string" and what in _FORMATS:
             schema["format"] = _FORMATS[what]
-        elif what == "pattern" and _OF_RE2.search(rule):
-            continue
+        elif what == "pattern":
+            for name, inside in _CLASSES.items():
+                rule = rule.replace(name, inside)
+            if not _OF_RE2.search(rule):
+                schema["pattern"] = rule
         elif kind in ("string", "repeated", "map", *_NUMBERS) and what in _KEYWORDS:
             schema[_KEYWORDS[what]] = sorted(rule) if what == "in" else rule
     for part, where in (("repeated.items.", "items"), ("map.values.", "additionalProperties")):

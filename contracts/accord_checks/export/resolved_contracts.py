@@ -29,6 +29,7 @@ class ResolvedContracts:
             Refused: it is incomplete, or a policy in it is invalid.
         """
         contracts = Contracts(image.file, (file.name for file in image.file if imported(file)))
+        self.image = image
         self.validation = Validation(contracts)
         """The rules of its fields."""
         self._comments = {
