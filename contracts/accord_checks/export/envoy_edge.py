@@ -226,6 +226,20 @@ def _host(routes: Sequence[tuple[Rpc, EdgePolicy]], setting: Setting) -> Json:
             # Whoever speaks gRPC; a transcoded request is matched here once more.
             {"name": rpc.name, "match": {"path": rpc.policy.method}, **said},
         ]
+    if setting.origins:
+        cors = {
+            "allow_origin_string_match": [{"exact": origin} for origin in setting.origins],
+            "allow_methods": "GET,PUT,POST,DELETE,PATCH",
+            "allow_headers": "authorization,content-type,grpc-timeout,idempotency-key,traceparent,"
+            "x-grpc-web,x-user-agent",
+            "expose_headers": "grpc-status,grpc-message,grpc-status-details-bin,retry-after",
+            "max_age": "600",
+        }
+        host["typed_per_filter_config"] = {_name("cors"): _typed("cors", _PER_ROUTE, cors)}
+        # The filter answers pre-flights where a route to a cluster is; nobody else may take it.
+        options = {"headers": [{"name": ":method", "string_match": {"exact": "OPTIONS"}}]}
+        first = {"cluster": routes[0][0].service.name}
+        host["routes"].append({"match": {"prefix": "/", **options}, "route": first})
     nothing = {
         _name("jwt_authn"): _typed("jwt_authn", _PER_ROUTE, {"disabled": True}),
         _name("rbac"): _typed("rbac", _PER_ROUTE, {}),
@@ -238,16 +252,6 @@ def _host(routes: Sequence[tuple[Rpc, EdgePolicy]], setting: Setting) -> Json:
             "direct_response": {"status": 404},
         }
     )
-    if setting.origins:
-        cors = {
-            "allow_origin_string_match": [{"exact": origin} for origin in setting.origins],
-            "allow_methods": "GET,PUT,POST,DELETE,PATCH",
-            "allow_headers": "authorization,content-type,grpc-timeout,idempotency-key,traceparent,"
-            "x-grpc-web,x-user-agent",
-            "expose_headers": "grpc-status,grpc-message,grpc-status-details-bin,retry-after",
-            "max_age": "600",
-        }
-        host["typed_per_filter_config"] = {_name("cors"): _typed("cors", _PER_ROUTE, cors)}
     return host
 
 
@@ -297,8 +301,8 @@ def _scopes(edge: EdgePolicy) -> Json:
     wanted = [rf"(.* )?{re.escape(scope)}( .*)?" for scope in sorted(edge.scopes)]
     path = {"filter": _name("jwt_authn"), "path": [{"key": "jwt"}, {"key": "scope"}]}
     having: list[Any] = [
-        {"metadata": {**path, "value": {"string_match": {"safe_regex": {"regex": regex}}}}}
-        for regex in wanted
+        {"sourced_metadata": {"metadata_matcher": {**path, "value": {"string_match": match}}}}
+        for match in ({"safe_regex": {"regex": regex}} for regex in wanted)
     ]
     principal = {"and_ids": {"ids": having}} if having else {"any": True}
     return {"permissions": [{"any": True}], "principals": [principal]}
