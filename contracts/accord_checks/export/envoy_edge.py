@@ -185,6 +185,9 @@ def _filters(
             described.SerializeToString(deterministic=True)
         ).decode(),
         "services": services,
+        # Else a path that only the transcoder takes for a route, "/v1/orders/", is matched again as
+        # that of gRPC, past the rules that have let it through as none.
+        "match_incoming_request_route": True,
         "convert_grpc_status": True,
         "print_options": {
             "always_print_primitive_fields": True,
@@ -223,7 +226,6 @@ def _host(routes: Sequence[tuple[Rpc, EdgePolicy]], setting: Setting) -> Json:
         said = {"typed_per_filter_config": _rules(rpc, edge), "route": action(rpc)}
         host["routes"] += [
             {"name": f"REST {rpc.name}", "match": {**rest, **verb}, **said},
-            # Whoever speaks gRPC; a transcoded request is matched here once more.
             {"name": rpc.name, "match": {"path": rpc.policy.method}, **said},
         ]
     if setting.origins:

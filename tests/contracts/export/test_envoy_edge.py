@@ -281,12 +281,18 @@ async def test_who_has_no_token_or_scope_is_refused_on_both(tmp_path: Path) -> N
         for path in (
             "/",
             "/v1/orders/a/b",
-            f"/v1/orders/{ORDER}:stop",
             "/v2/orders",
             "/v1/orders/",
+            "/v1/orders/?pageSize=1",
+            "//v1/orders",
+            "/v1/./orders/.",
         ):
             assert (await edge.get(path, bearer())).status_code == 404, path
+            edge.orders.seen.clear()
             assert (await edge.get(path)).status_code == 404, path
+            assert not edge.orders.seen
+        for path in ("/v1/%6frders", "/v1/x/../orders"):  # the same, by RFC 3986
+            assert (await edge.get(path)).status_code == 401, path
         unreached = "/shop.orders.v1.OrderService/GetPaymentInstruction"
         method = edge.channel.unary_unary(unreached, lambda it: it.SerializeToString(), bytes)
         assert await code(bearer(), method) == "UNIMPLEMENTED"
