@@ -221,7 +221,7 @@ class Rpc(_Declaration[pb.MethodDescriptor]):
         is the option of that name.
         """
         first = str(steps[0]) if steps else ""
-        if first == "edge":
+        if first == "edge" and self.descriptor.GetOptions().HasExtension(edge_pb2.edge):
             return self._in_option(edge_pb2.EdgeRoute.DESCRIPTOR, steps[1:], _EDGE)
         if self.own is not None and _has(self.own, first):
             return self._in_option(policy_pb2.MethodPolicy.DESCRIPTOR, steps, _NUMBER)

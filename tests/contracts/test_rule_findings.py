@@ -550,7 +550,7 @@ LINT_MUTATIONS = [
     Mutation("ACCORD_ROUTE_VALID", ORDERS, "{order_id}/updates", "{order_id/updates", "get"),
     Mutation("ACCORD_ROUTE_VALID", ORDERS, "{order_id}/updates", "{order_id}/{order_id}", "get"),
     Mutation("ACCORD_ROUTE_VALID", ORDERS, '"/v1/orders/{order_id}"', '"v1"', "get"),
-    Mutation("ACCORD_ROUTE_VALID", ORDERS, '      get: "/v1/orders"\n', "", "scopes"),
+    Mutation("ACCORD_ROUTE_VALID", ORDERS, '      get: "/v1/orders"\n', "", "option (accord.v1.e"),
     Mutation("ACCORD_ROUTE_VALID", ORDERS, 'post: "/v1/orders"', 'get: "/v1/orders/a"', "get"),
     Mutation("ACCORD_ROUTE_VALID", ORDERS, 'post: "/v1/orders"', 'post: "/v1/{items}"', "post"),
     Mutation("ACCORD_ROUTE_VALID", ORDERS, WRITE, WRITE.replace('"]', ' "]'), "scopes"),
@@ -964,7 +964,7 @@ CHANGES = [
     Mutation("POLICY_SCOPE_REMOVED", ORDERS, WRITE, "public: true", "public"),
     Mutation("POLICY_SCOPE_REMOVED", ORDERS, "orders:write", "orders:read", "scopes"),
     Mutation("POLICY_ROUTE_RATE_LOWERED", ORDERS, "per_second: 5", "per_second: 4", "per_second"),
-    Mutation("POLICY_BOUND_REMOVED", CUSTOMERS, RATE_OF_CUSTOMERS, "", "rpc CreateCustomer"),
+    Mutation("POLICY_BOUND_REMOVED", CUSTOMERS, RATE_OF_CUSTOMERS, "", "option (accord.v1.edge)"),
     Mutation("POLICY_BOUND_REMOVED", ORDERS, "burst: 50\n", "burst: 501\n", "burst"),
     # Requests.
     Mutation(

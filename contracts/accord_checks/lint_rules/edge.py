@@ -47,7 +47,7 @@ def valid(contracts: Contracts) -> Iterator[Finding]:
         'write a path such as "/v1/things/{thing_id}:cancel", and POST for what changes something',
         "edge",
         specific={
-            "edge": "take the option away, or add an RPC of one request beside it",
+            "edge": 'write `get: "/v1/things"` for an RPC of one request, or take it away',
             "edge.scopes": scopes,
             "edge.public": scopes,
             "edge.rate.per_second": "write `rate: {per_second: 5}`",

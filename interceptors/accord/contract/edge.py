@@ -35,7 +35,7 @@ def read_edge(
         return None
     verb = raw.WhichOneof("pattern")
     if verb is None:
-        raise refuse("edge", "has no path: write one such as get: '/v1/orders/{order_id}'")
+        raise refuse("edge", "contains no path such as get: '/v1/orders/{order_id}'")
     if method.client_streaming:
         raise refuse("edge", "a stream of requests cannot be sent from outside")
     path: str = getattr(raw, verb)
@@ -49,7 +49,7 @@ def read_edge(
         read_rate("edge.rate", raw.rate, refuse) if raw.HasField("rate") else None,
     )
     if len(set(edge.fields)) < len(edge.fields):
-        raise refuse(f"edge.{verb}", "names a field twice")
+        raise refuse(f"edge.{verb}", "contains a field twice")
     for name in edge.fields:
         field = method.input_type.fields_by_name.get(name)
         if field is None:
@@ -64,7 +64,7 @@ def read_edge(
         if not _SCOPE.fullmatch(scope):
             raise refuse("edge.scopes", f"{scope!r} is not a scope such as 'orders:read'")
     if len(edge.scopes) < len(raw.scopes):
-        raise refuse("edge.scopes", "has a scope twice")
+        raise refuse("edge.scopes", "contains a scope twice")
     if bool(edge.scopes) is edge.public:
         problem = "contradicts edge.scopes" if edge.public else "is empty, and it is not public"
         raise refuse("edge.public" if edge.public else "edge.scopes", problem)
