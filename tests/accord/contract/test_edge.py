@@ -5,10 +5,9 @@ from typing import Final
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 
-from accord.contract import EdgePolicy, MethodPolicy, check_service, read_method
+from accord.contract import EdgePolicy, MethodPolicy, read_method
 from accord.policies.rate_limit import RatePolicy
 from accord.v1 import edge_pb2, policy_pb2
-from shop.orders.v1 import orders_pb2
 
 PURE: Final = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
 
@@ -35,17 +34,16 @@ def _read(
     return reading.policy, [problem.field for problem in reading.problems]
 
 
-def test_the_routes_of_a_service_are_read_with_its_policies() -> None:
-    """Verb, path, fields, scopes and rate are part of what `check_service` answers."""
-    service = orders_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
-    found = {policy.method.rpartition("/")[2]: policy.edge for policy in check_service(service)}
-    assert found["SubmitOrder"] is None
-    assert found["CreateOrder"] == EdgePolicy(
-        "POST", "/v1/orders", frozenset({"orders:write"}), rate=RatePolicy(5, 50)
+def test_a_route_is_part_of_the_policy() -> None:
+    """Verb, path, fields, scopes and rate are read with the rest of what a contract says."""
+    route = edge_pb2.EdgeRoute(
+        post="/v1/things/{string}:cancel", scopes=["b", "a"], rate=policy_pb2.Rate(per_second=0.5)
     )
-    cancel = found["CancelOrder"]
-    assert cancel is not None
-    assert (cancel.path, cancel.fields) == ("/v1/orders/{order_id}:cancel", ["order_id"])
+    edge = _read(route)[0].edge
+    assert edge == EdgePolicy(
+        "POST", "/v1/things/{string}:cancel", frozenset({"a", "b"}), rate=RatePolicy(0.5, 1)
+    )
+    assert edge.fields == ["string"]
 
 
 @pytest.mark.parametrize(

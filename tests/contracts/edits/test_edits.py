@@ -432,9 +432,9 @@ EDITS = [
     edit(
         "the number of the vocabulary itself",
         "POLICY_REMOVED",
-        (VOCABULARY, "MethodPolicy policy = 51010", "MethodPolicy policy = 51011"),
-        (VOCABULARY, "ServicePolicy service = 51010", "ServicePolicy service = 51011"),
-        (VOCABULARY, "EventPolicy event = 51010", "EventPolicy event = 51011"),
+        (VOCABULARY, "MethodPolicy policy = 51010", "MethodPolicy policy = 51012"),
+        (VOCABULARY, "ServicePolicy service = 51010", "ServicePolicy service = 51012"),
+        (VOCABULARY, "EventPolicy event = 51010", "EventPolicy event = 51012"),
     ),
 ]
 

@@ -20,11 +20,22 @@ _KEYS: Final = {
 
 def rows(rpc: Rpc, calls: Calls) -> Iterator[Row]:
     """What a contract says about an RPC."""
+    yield from _outside(rpc)
     yield from _time(rpc)
     yield from _safety(rpc, calls)
     yield from _load(rpc)
     yield from _callers(rpc, calls)
     yield from _later(rpc, calls)
+
+
+def _outside(rpc: Rpc) -> Iterator[Row]:
+    edge = rpc.policy.edge
+    if edge is None:
+        return
+    scopes = ", ".join(map(code, sorted(edge.scopes)))
+    often = f"; {edge.rate.per_second:g} calls a second for each user" if edge.rate else ""
+    needs = f"with a token for {scopes}" if scopes else "for everybody"
+    yield "From outside", f"{code(f'{edge.verb} {edge.path}')}, {needs}{often}"
 
 
 def _time(rpc: Rpc) -> Iterator[Row]:
