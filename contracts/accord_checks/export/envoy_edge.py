@@ -20,7 +20,7 @@ from accord_checks.export.envoy import action
 from accord_checks.export.http_annotations import annotated
 from accord_checks.export.resolved_contracts import ResolvedContracts
 
-RATE: Final = RatePolicy(20, 100)
+RATE: Final = RatePolicy(100, 200)
 """Calls per second of one user, or of one address where no token is needed, unless a route says."""
 
 BODY: Final = 1024 * 1024

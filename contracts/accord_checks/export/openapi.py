@@ -19,6 +19,7 @@ JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 EVENTS: Final = "text/event-stream"
 
+_SECONDS: Final = r"^([1-9][0-9]{0,3}(\.[0-9]{1,3})?|0\.[0-9]{0,2}[1-9])$"
 _IN_QUERY: Final = ("GET", "DELETE")
 _PROBLEM: Final = {
     "type": "object",
@@ -33,6 +34,7 @@ _PROBLEM: Final = {
         "code": {"type": "string", "description": "gRPC's code, such as NOT_FOUND."},
         "reason": {"type": "string", "description": "For programs, such as UNKNOWN_CUSTOMER."},
         "domain": {"type": "string", "description": "Whose reason it is."},
+        "requestId": {"type": "string", "description": "For who asks its operator about it."},
         "details": {
             "type": "array",
             "description": "google.rpc details, such as BadRequest and RetryInfo.",
@@ -120,9 +122,16 @@ def _close(routes: list[tuple[Rpc, EdgePolicy]], schemas: dict[str, Json]) -> No
 
 def _operation(contracts: ResolvedContracts, rpc: Rpc, edge: EdgePolicy) -> Json:
     said = contracts.comment(rpc.descriptor.full_name)
-    refused = (
-        ["TooManyRequests"] if edge.public else ["Unauthorized", "Forbidden", "TooManyRequests"]
-    )
+    responses: dict[str, Json] = {"200": {"description": "The answer.", "content": _content(rpc)}}
+    if rpc.policy.resume is not None:
+        responses["204"] = {"description": "The stream has ended, and all of it has been seen."}
+    if rpc.policy.cache is not None and edge.verb == "GET":
+        responses["304"] = {"description": "It is what the caller has, by `If-None-Match`."}
+    if not edge.public:
+        responses["401"] = _ref("responses", "Unauthorized")
+        responses["403"] = _ref("responses", "Forbidden")
+    responses["429"] = _ref("responses", "TooManyRequests")
+    responses["default"] = _ref("responses", "Problem")
     operation: Json = {
         "operationId": rpc.short,
         "tags": [rpc.service.short],
@@ -131,16 +140,7 @@ def _operation(contracts: ResolvedContracts, rpc: Rpc, edge: EdgePolicy) -> Json
         "x-rpc": rpc.name,
         "security": [] if edge.public else [{"bearer": sorted(edge.scopes)}],
         "parameters": list(_parameters(contracts, rpc, edge)),
-        "responses": {
-            "200": {"description": "The answer.", "content": _content(rpc)},
-            **{
-                {"Unauthorized": "401", "Forbidden": "403"}.get(name, "429"): _ref(
-                    "responses", name
-                )
-                for name in refused
-            },
-            "default": _ref("responses", "Problem"),
-        },
+        "responses": responses,
     }
     if rpc.descriptor.GetOptions().deprecated:
         operation["deprecated"] = True
@@ -158,10 +158,8 @@ def _content(rpc: Rpc) -> Json:
     if not rpc.descriptor.server_streaming:
         return {JSON: {"schema": answer}}
     # OpenAPI 3.1 has no word for what each event holds.
-    events = "Server-sent events: the `data` of each is JSON"
-    if rpc.policy.resume is not None:
-        events += ", its `id` what `Last-Event-ID` takes"
-    return {EVENTS: {"schema": {"type": "string", "description": f"{events}."}, "x-data": answer}}
+    events = "Server-sent events: `data` is JSON; `end` is the last, or `error` with a Problem."
+    return {EVENTS: {"schema": {"type": "string", "description": events}, "x-data": answer}}
 
 
 def _parameters(contracts: ResolvedContracts, rpc: Rpc, edge: EdgePolicy) -> Iterator[Json]:
@@ -186,7 +184,7 @@ def _parameters(contracts: ResolvedContracts, rpc: Rpc, edge: EdgePolicy) -> Ite
         schema = {"type": "string", "pattern": "^[!-~]+$", "maxLength": 255}
         yield _header("Idempotency-Key", said, schema, required=True)
     said = "Seconds that the caller waits at most."
-    yield _header("Request-Timeout", said, {"type": "number", "exclusiveMinimum": 0})
+    yield _header("Request-Timeout", said, {"type": "string", "pattern": _SECONDS})
     if rpc.policy.resume is not None:
         said = "The `id` of the last event seen: the stream goes on after it."
         yield _header("Last-Event-ID", said, {"type": "string", "pattern": "^[0-9]{1,19}$"})

@@ -78,6 +78,7 @@ def test_an_operation_says_what_its_contract_says() -> None:
     assert ("query", "pageSize") in asked
     assert not asked["header", "Request-Timeout"]["required"]
     assert asked["query", "pageSize"]["schema"]["maximum"] == 500
+    assert "304" in operation("get", ORDER)["responses"]
     order = parameters("get", ORDER)
     assert order["path", "order_id"]["required"]
     assert order["query", "atTime"]["schema"]["format"] == "date-time"
