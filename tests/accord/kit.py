@@ -26,8 +26,8 @@ SERVICE = "accordtest.v1.EchoService"
 Handlers = Mapping[str, Callable[..., Any]]
 
 
-def _compile() -> None:
-    """Add the test contract to the default pool, as importing generated code would."""
+def add_contract(name: str) -> None:
+    """Add a test contract to the default pool, as importing generated code would."""
     vocabulary = HERE.parents[1] / "protos"
     wellknown = resources.files("grpc_tools") / "_proto"
     with tempfile.NamedTemporaryFile() as out:
@@ -37,17 +37,17 @@ def _compile() -> None:
             f"-I{vocabulary}",
             f"-I{wellknown}",
             f"--descriptor_set_out={out.name}",
-            "accordtest/v1/echo.proto",
+            name,
         ]
         if protoc.main(arguments) != 0:
             raise RuntimeError("the test contract does not compile")
         files = descriptor_pb2.FileDescriptorSet.FromString(Path(out.name).read_bytes())
-    assert policy_pb2.DESCRIPTOR  # what the contract imports is in the pool
+    assert policy_pb2.DESCRIPTOR  # what contracts import is in the pool
     for file in files.file:
         descriptor_pool.Default().Add(file)
 
 
-_compile()
+add_contract("accordtest/v1/echo.proto")
 _POOL = descriptor_pool.Default()
 _METHODS = {method.name: method for method in _POOL.FindServiceByName(SERVICE).methods}
 Message: Any = message_factory.GetMessageClass(_POOL.FindMessageTypeByName("accordtest.v1.Message"))

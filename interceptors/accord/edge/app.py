@@ -1,21 +1,40 @@
 """The edge as an ASGI application: what comes in is bounded, authorised and sent on."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
 
-from accord.edge.auth import Authenticator, Caller
-from accord.edge.limits import EdgeLimits
-from accord.edge.routes import Route
+import grpc
+from grpc import StatusCode
+from starlette.middleware.cors import CORSMiddleware
+
+from accord._log import log
+from accord.edge import grpc_web, rest, sse
+from accord.edge.auth import Authenticator, Caller, check_scopes, refused
+from accord.edge.calls import Endpoint, Metadata, Users
+from accord.edge.fanout import Hub
+from accord.edge.headers import ALLOWED, EXPOSED, carried, request_id, timeout
+from accord.edge.http import Gone, Request, Scope, bounded, encoded
+from accord.edge.limits import EdgeLimits, Places, RateLimits
+from accord.edge.problem import EdgeError, failure
+from accord.edge.routes import Route, Router
+from accord.edge.streams import stream
+from accord.errors import ServiceError
 from accord.mesh import Mesh
+from accord.telemetry.propagation import TRACEPARENT
 
-Scope = dict[str, Any]
+_VERBS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+_PROBLEM: Final = b"application/problem+json"
 
 
 class Edge:
     """An ASGI application that serves the RPCs with a route to callers outside of the mesh.
 
-    Belongs to one event loop. It ends with `close`, or with the lifespan of its server; the mesh is
-    the caller's to close.
+    Belongs to one event loop. Its streams end with `close`, which a server calls before it waits
+    for its connections; the mesh is the caller's to close.
     """
 
     routes: Mapping[str, Route]
@@ -31,6 +50,7 @@ class Edge:
         cors_origins: Sequence[str] = (),
         limits: EdgeLimits | None = None,
         mounts: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """What is served.
 
@@ -45,22 +65,219 @@ class Edge:
             limits: see `EdgeLimits`.
             mounts: other ASGI applications by the beginning of their paths, such as "/graphql".
                 They get bounded bodies and headers, and authorise by themselves: see `caller`.
+            clock: monotonic, of rate limits.
+
+        Raises:
+            ValueError: the mesh has no such target.
         """
+        found, self._limits = tuple(routes), limits or EdgeLimits()
+        self._domain = mesh.name
+        self._authenticator = authenticator
+        self._users = Users(mesh.identity)
+        self._endpoints = {
+            route.method: Endpoint(
+                route, mesh, (targets or {}).get(route.service, route.service), self._limits
+            )
+            for route in found
+        }
+        self.routes = MappingProxyType({route.method: route for route in found})
+        self._router = Router(found)
+        self._rates = RateLimits(found, self._limits.rate, clock)
+        self._requests, self._streams = Places(self._limits.requests), Places(self._limits.streams)
+        self._hub = Hub()
+        self._mounts = dict(mounts or {})
+        self._http: Any = self._serve
+        if cors_origins:
+            self._http = CORSMiddleware(
+                self._serve,
+                allow_origins=tuple(cors_origins),
+                allow_methods=_VERBS,
+                allow_headers=ALLOWED,
+                expose_headers=EXPOSED,
+            )
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """ASGI."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif (mounted := self._mounted(scope["path"])) is not None:
+            await mounted(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    # For what is mounted.
 
     async def caller(self, scope: Scope) -> Caller | None:
         """Who sends a request; None: nobody says so. Raises ServiceError: the token is invalid."""
-        raise NotImplementedError
+        return await self._caller(Request(scope))
 
     def permit(self, scope: Scope, caller: Caller | None, route: Route) -> None:
         """That a caller may call an RPC now, by its scopes and rate. Raises ServiceError."""
-        raise NotImplementedError
+        if not route.public:
+            check_scopes(caller, route.scopes)
+        self._rates.admit(route, caller, scope)
 
-    def metadata(self, scope: Scope, caller: Caller | None) -> tuple[tuple[str, str], ...]:
+    def metadata(self, scope: Scope, caller: Caller | None) -> Metadata:
         """What goes with calls that are made for a request: user, trace and request id."""
-        raise NotImplementedError
+        headers = Request(scope).headers
+        trace = headers.get(TRACEPARENT)
+        found = carried({}, request_id(headers)) + self._users.metadata(caller)
+        return found if trace is None else (*found, (TRACEPARENT, trace))
 
     async def close(self) -> None:
-        """End all streams."""
+        """End all streams, in order: their readers may come again."""
+        self._hub.close()
+
+    # HTTP.
+
+    async def _caller(self, request: Request) -> Caller | None:
+        given = request.headers.get("authorization")
+        if given is not None and self._authenticator is None:
+            raise refused("TOKEN_KEY", "cannot be verified here")
+        if self._authenticator is None:
+            return None
+        return await self._authenticator.authenticate(given)
+
+    async def _authorised(self, request: Request, endpoint: Endpoint) -> Caller | None:
+        """Who calls, if he may: for all protocols. Raises EdgeError."""
+        caller = await self._caller(request)
+        self.permit(request.scope, caller, endpoint.route)
+        return caller
+
+    async def _serve(self, scope: Scope, receive: Any, send: Any) -> None:
+        request = Request(scope, receive, send)
+        request.id = request_id(request.headers)
+        try:
+            request.check(self._limits)
+            if (mounted := self._mounted(scope["path"])) is not None:
+                receive = bounded(request.headers, receive, self._limits)
+                await mounted(scope, receive, _noting(request))
+            elif (kind := grpc_web.kind_of(request.headers)) is not None:
+                await self._grpc_web(request, kind)
+            else:
+                await self._rest(request)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not request.gone or task is None or task.uncancel():
+                raise
+        except Gone:
+            pass
+        except (grpc.RpcError, ServiceError) as error:
+            await self._failed(request, error)
+        except Exception as error:
+            log(logging.ERROR, "a request failed", error=error, request=request.id)
+            await self._failed(request, error)
+
+    def _mounted(self, path: str) -> Any:
+        for prefix, app in self._mounts.items():
+            if path == prefix or path.startswith(prefix.rstrip("/") + "/"):
+                return app
+        return None
+
+    async def _failed(self, request: Request, error: Exception) -> None:
+        if request.started:  # there is no way to say it but by the connection's end
+            raise error
+        found = failure(error, self._domain)
+        kind = grpc_web.kind_of(request.headers)
+        if kind is not None:
+            writer = grpc_web.FrameWriter(kind, self._domain)
+            await request.answer(200, writer.trailers(found), kind.encode())
+            return
+        headers = [*encoded(found.headers), (b"cache-control", b"no-store")]
+        body = found.problem(request.path, request.id)
+        await request.answer(found.http, body, _PROBLEM, headers)
+
+    async def _rest(self, request: Request) -> None:
+        found, values = self._router.find(request.path)
+        route = found.get(request.verb)
+        if route is None and request.verb == "HEAD" and "GET" in found:
+            route = None if found["GET"].streaming else found["GET"]
+        if route is None:
+            raise self._lost(request, found)
+        endpoint = self._endpoints[route.method]
+        with self._streams if route.streaming else self._requests:
+            caller = await self._authorised(request, endpoint)
+            rest.check(endpoint, request)
+            metadata = carried(request.headers, request.id)
+            message = await rest.message_of(endpoint, request, values, self._limits)
+            if route.streaming:
+                writer = sse.EventWriter(request, self._domain)
+                sse.resume(request, message, route)
+                await self._stream(request, endpoint, message, caller, "request-timeout", writer)
+            else:
+                metadata += self._users.metadata(caller)
+                await rest.unary(endpoint, request, message, metadata)
+
+    def _lost(self, request: Request, found: Mapping[str, Route]) -> EdgeError:
+        if request.path in self._endpoints:
+            if request.verb == "POST":
+                text, headers = "its type is one of gRPC-Web", {"accept": "application/grpc-web"}
+                code = StatusCode.INVALID_ARGUMENT
+                return EdgeError(415, code, "UNSUPPORTED_MEDIA_TYPE", text, headers)
+            allowed = {"POST"}
+        else:
+            allowed = {*found, *(("HEAD",) if "GET" in found else ())}
+        if not allowed:
+            return EdgeError(404, StatusCode.NOT_FOUND, "NO_ROUTE", "there is no such route")
+        text, headers = f"there is no {request.verb} here", {"allow": ", ".join(sorted(allowed))}
+        return EdgeError(405, StatusCode.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", text, headers)
+
+    async def _grpc_web(self, request: Request, kind: str) -> None:
+        endpoint = self._endpoints.get(request.path)
+        if endpoint is None or request.verb != "POST":
+            raise EdgeError(404, StatusCode.UNIMPLEMENTED, "NO_ROUTE", "there is no such route")
+        route, writer = endpoint.route, grpc_web.FrameWriter(kind, self._domain)
+        with self._streams if route.streaming else self._requests:
+            caller = await self._authorised(request, endpoint)
+            metadata = carried(request.headers, request.id)
+            body = await request.body(self._limits)
+            message = grpc_web.message_of(body, kind, route.request)
+            if route.streaming:
+                await self._stream(request, endpoint, message, caller, "grpc-timeout", writer)
+                return
+            metadata += self._users.metadata(caller)
+            seconds = timeout(request.headers, "grpc-timeout")
+            found, _ = await endpoint.answer(request, message, metadata, seconds)
+            await request.answer(200, writer.message(found) + writer.end(None), kind.encode())
+
+    async def _stream(
+        self,
+        request: Request,
+        endpoint: Endpoint,
+        message: Any,
+        caller: Caller | None,
+        time_header: str,
+        writer: Any,
+    ) -> None:
+        metadata = carried(request.headers, request.id)
+        await stream(
+            endpoint,
+            self._hub,
+            request,
+            message,
+            caller,
+            lambda: metadata + self._users.metadata(caller),
+            timeout(request.headers, time_header),
+            self._limits,
+            writer,
+        )
+
+    async def _lifespan(self, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _noting(request: Request) -> Any:  # ASGI's send
+    """`send` of what is mounted, which notes that an answer has begun."""
+
+    async def send(message: Any) -> None:
+        request.started = True
+        await request.send(message)
+
+    return send

@@ -134,8 +134,8 @@ class KeySet:
 
         return cls(read)
 
-    async def find(self, kid: str | None) -> jwt.PyJWK | None:
-        """A key by its id; None: there is none. Without an id it is the only one, if it is."""
+    async def look(self) -> None:
+        """Read them again if they may be others."""
         now = time.monotonic()
         if self._changed is None:
             if now - self._tried >= REFRESH:
@@ -144,8 +144,12 @@ class KeySet:
             self._looked = now
             if self._changed():
                 await self._refresh(forced=True)
+
+    async def find(self, kid: str | None) -> jwt.PyJWK | None:
+        """A key by its id; None: there is none. Without an id it is the only one, if it is."""
+        await self.look()
         found = self._named(kid)
-        if found is None and now - self._tried >= PATIENCE:
+        if found is None and time.monotonic() - self._tried >= PATIENCE:
             await self._refresh()
             found = self._named(kid)
         return found
@@ -242,12 +246,12 @@ class Authenticator:
         token = token.strip(" ")
         if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN:
             raise refused("TOKEN_MALFORMED", "is none of Bearer, or too large")
+        await self._keys.look()
         known = self._recent.get(token)
         if known is not None and known[1] == self._keys.generation:
-            if time.time() < known[0].expires + self._leeway:
-                await self._keys.find(None)  # has the file been looked at lately?
-                if known[1] == self._keys.generation:
-                    return known[0]
+            if time.time() >= known[0].expires + self._leeway:
+                raise refused("TOKEN_EXPIRED", "has expired")
+            return known[0]
         caller = await self._verified(token)
         self._recent[token] = caller, self._keys.generation
         while len(self._recent) > _RECENT:

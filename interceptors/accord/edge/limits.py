@@ -4,7 +4,7 @@ A token bucket per route and caller: the user of a verified token, or the addres
 none. An address of IPv6 counts as its network of 64 bits, which one caller has all of.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Any, Final
@@ -55,7 +55,7 @@ class RateLimits:
             route.method: RateLimiter(route.rate or default, clock=clock) for route in routes
         }
 
-    def admit(self, route: Route, caller: Caller | None, scope: dict[str, Any]) -> None:
+    def admit(self, route: Route, caller: Caller | None, scope: Mapping[str, Any]) -> None:
         """Take a token. Raises EdgeError: there is none, with the time when there will be one."""
         who = address_of(scope) if caller is None else f"user {caller.subject}"
         refused = self._by_method[route.method].admit(who)
@@ -81,7 +81,7 @@ class Places:
         self.taken -= 1
 
 
-def address_of(scope: dict[str, Any]) -> str:
+def address_of(scope: Mapping[str, Any]) -> str:
     """Whose bucket a request without a user takes from."""
     client = scope.get("client")
     host = str(client[0]) if client else ""
