@@ -94,7 +94,7 @@ class KeySet:
         self._read = read
         self._changed = changed
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._lock = asyncio.Lock()
+        self._reading: asyncio.Future[bytes] | None = None
         self._tried = -REFRESH
         self._looked = 0.0
         self.generation = 0
@@ -143,13 +143,14 @@ class KeySet:
         elif now - self._looked >= 1.0:
             self._looked = now
             if self._changed():
-                await self._refresh(forced=True)
+                self._tried = -REFRESH
+                await self._refresh()
 
     async def find(self, kid: str | None) -> jwt.PyJWK | None:
         """A key by its id; None: there is none. Without an id it is the only one, if it is."""
         await self.look()
         found = self._named(kid)
-        if found is None and time.monotonic() - self._tried >= PATIENCE:
+        if found is None:
             await self._refresh()
             found = self._named(kid)
         return found
@@ -159,17 +160,23 @@ class KeySet:
             return next(iter(self._keys.values())) if len(self._keys) == 1 else None
         return self._keys.get(kid)
 
-    async def _refresh(self, *, forced: bool = False) -> None:
-        """Read them again, once for all who wait for it; the last good ones stay if that fails."""
-        asked = time.monotonic()
-        async with self._lock:
-            if self._tried >= asked or not (forced or asked - self._tried >= PATIENCE):
+    async def _refresh(self) -> None:
+        """Read them, if it is not too soon, once for all who wait for it."""
+        if self._reading is None:
+            now = time.monotonic()
+            if now - self._tried < PATIENCE:
                 return
-            self._tried = time.monotonic()
-            try:
-                self._take(await asyncio.to_thread(self._read))
-            except (OSError, ValueError) as error:
-                log(logging.ERROR, "a key set cannot be read, and the last one stays", error=error)
+            self._tried = now
+            self._reading = asyncio.ensure_future(asyncio.to_thread(self._read))
+            self._reading.add_done_callback(self._has_read)
+        await asyncio.wait((self._reading,))  # whoever gives up ends it for nobody else
+
+    def _has_read(self, reading: "asyncio.Future[bytes]") -> None:
+        self._reading = None
+        try:
+            self._take(reading.result())
+        except (OSError, ValueError) as error:
+            log(logging.ERROR, "a key set cannot be read, and the last one stays", error=error)
 
     def _take(self, text: bytes) -> None:
         if len(text) > MAX_KEYS:

@@ -53,7 +53,7 @@ class Route:
     """None: the edge's default."""
     streaming: bool
     """Whether it answers with a stream."""
-    policy: MethodPolicy = field(repr=False)
+    policy: MethodPolicy = field(repr=False, hash=False)
     """What its contract says beside the route."""
     request: type[Message] = field(repr=False)
     response: type[Message] = field(repr=False)

@@ -72,8 +72,10 @@ async def test_scopes_are_the_same(tmp_path: Path) -> None:
     async with serving(tmp_path, {"GetParcel": echo, "Hidden": echo}) as served:
         body = framed(Parcel(parcel_id="7"))
         for headers, code in (
-            ({}, "16"), ({"authorization": "Bearer x"}, "16"), (served.bearer("parcels:write"), "7"),
-        ):  # fmt: skip
+            ({}, "16"),
+            ({"authorization": "Bearer x"}, "16"),
+            (served.bearer("parcels:write"), "7"),
+        ):
             _, trailers = await post(served, "GetParcel", body, **headers)
             assert trailers["grpc-status"] == code
         for method in ("Hidden", "Nothing"):

@@ -9,7 +9,8 @@ import accord
 from accord.errors import Resource
 from tests.accord.edge.kit import echo, serving
 
-ALL = dict.fromkeys(("GetParcel", "FindParcels", "CreateParcel", "PutParcel", "DeleteParcel", "CancelParcel", "Track"), echo)  # fmt: skip
+UNARY = "GetParcel FindParcels CreateParcel PutParcel DeleteParcel CancelParcel Track"
+ALL = dict.fromkeys(UNARY.split(), echo)
 
 
 async def test_path_query_and_body_become_the_request(tmp_path: Path) -> None:

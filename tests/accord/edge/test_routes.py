@@ -1,0 +1,142 @@
+"""Routes: what contracts may say, and which path is whose."""
+
+from dataclasses import replace
+from urllib.parse import quote
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
+from hypothesis import given
+from hypothesis import strategies as st
+
+import accord
+from accord.edge import Route, routes, routes_of
+from accord.edge.routes import Router
+from accord.policies.rate_limit import RatePolicy
+from accord.v1 import edge_pb2, policy_pb2
+from tests.accord.edge.kit import SERVICE
+
+ROUTES = routes_of(SERVICE)
+BASE = ROUTES[0]
+
+
+def route(path: str, verb: str = "GET") -> Route:
+    return replace(BASE, path=path, verb=verb)
+
+
+def test_they_are_read_from_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verb, path, scopes, rate and kind; what has no option is not there."""
+    found = {each.method.rpartition("/")[2]: each for each in ROUTES}
+    assert "Hidden" not in found
+    cancel = found["CancelParcel"]
+    assert (cancel.verb, cancel.path) == ("POST", "/v1/parcels/{parcel_id}:cancel")
+    assert (cancel.scopes, cancel.public, cancel.fields) == (
+        ("parcels:write",),
+        False,
+        ("parcel_id",),
+    )
+    assert found["Track"].rate == RatePolicy(0.5, 2)
+    assert found["Watch"].streaming
+    monkeypatch.setattr(routes, "imported_services", lambda: [SERVICE])
+    assert routes_of() == ROUTES
+    with pytest.raises(KeyError, match="no service"):
+        routes_of("accordtest.v1.Nothing")
+
+
+WRONG = [
+    (edge_pb2.EdgeRoute(public=True), "no path"),
+    (edge_pb2.EdgeRoute(get="v1", public=True), "no path"),
+    (edge_pb2.EdgeRoute(get="/v1/{a=*}", public=True), "no path"),
+    (edge_pb2.EdgeRoute(get="/v1/x:y/z", public=True), "no path"),
+    (edge_pb2.EdgeRoute(get="/v1//z", public=True), "no path"),
+    (edge_pb2.EdgeRoute(get="/v1"), "either public or has scopes"),
+    (edge_pb2.EdgeRoute(get="/v1", public=True, scopes=["a"]), "either public or has scopes"),
+    (edge_pb2.EdgeRoute(get="/{text}/{text}", public=True), "twice"),
+    (edge_pb2.EdgeRoute(get="/{none}", public=True), "no string"),
+    (edge_pb2.EdgeRoute(get="/{tags}", public=True), "no string"),
+    (edge_pb2.EdgeRoute(get="/v1", public=True, rate=policy_pb2.Rate()), "no calls"),
+    (edge_pb2.EdgeRoute(get="/taken", public=True), "is edgetest"),
+]
+
+
+@pytest.mark.parametrize(("option", "problem"), WRONG)
+def test_a_wrong_route_is_refused(option: edge_pb2.EdgeRoute, problem: str) -> None:
+    """At start, by file, method and option."""
+    number = WRONG.index((option, problem))
+    package = f"edgetest{number}"
+    file = descriptor_pb2.FileDescriptorProto(
+        name=f"{package}.proto", package=package, syntax="proto3",
+        dependency=["accord/v1/edge.proto"],
+    )  # fmt: skip
+    message = file.message_type.add(name="M")
+    message.field.add(name="text", number=1, type=9, label=1)
+    message.field.add(name="tags", number=2, type=9, label=3)
+    service = file.service.add(name="S")
+    for name in ("A", "B"):
+        method = service.method.add(
+            name=name, input_type=f".{package}.M", output_type=f".{package}.M"
+        )
+        method.options.Extensions[edge_pb2.edge].CopyFrom(
+            option if name == "B" else edge_pb2.EdgeRoute(get="/taken", public=True)
+        )
+    descriptor_pool.Default().Add(file)
+    with pytest.raises(accord.ContractError, match=problem):
+        routes_of(f"{package}.S")
+
+
+def test_literals_come_before_variables_and_verbs_before_values() -> None:
+    """Also where the literal leads nowhere."""
+    router = Router(
+        [route("/v1/{a}/x"), route("/v1/b"), route("/v1/{a}"), route("/v1/b/{c}/d"),
+         route("/v1/{a}:go", "POST"), route("/v1/b:go", "PUT")]
+    )  # fmt: skip
+
+    def find(path: str) -> list[object]:
+        found, values = router.find(path)
+        return [*sorted((each.verb, each.path) for each in found.values()), *values]
+
+    assert find("/v1/b") == [("GET", "/v1/b")]
+    assert find("/v1/%62") == [("GET", "/v1/b")]
+    assert find("/v1/c") == [("GET", "/v1/{a}"), "c"]
+    assert find("/v1/b/x") == [("GET", "/v1/{a}/x"), "b"]
+    assert find("/v1/b/x/d") == [("GET", "/v1/b/{c}/d"), "x"]
+    assert find("/v1/c:go") == [("POST", "/v1/{a}:go"), "c"]
+    assert find("/v1/b:go") == [("PUT", "/v1/b:go")]
+    assert find("/v1/c%3Ago") == [("GET", "/v1/{a}"), "c:go"]
+    assert find("/v1/c:stay") == [("GET", "/v1/{a}"), "c:stay"]
+    assert find("/v1/a:b:go") == [("POST", "/v1/{a}:go"), "a:b"]
+    for none in ("", "v1/b", "/v1", "/v1/", "/v1//x", "/v1/b/x/d/e", "/" * 50):
+        assert find(none) == []
+
+
+texts = st.text(st.characters(codec="utf-8"), min_size=1)
+segments = st.lists(texts, min_size=1, max_size=4)
+
+
+@given(segments)
+def test_any_value_comes_through(values: list[str]) -> None:
+    """What a client encodes is what the request has, or the path is refused: never another."""
+    router = Router([route("/" + "/".join(f"{{f{n}}}" for n in range(len(values))))])
+    path = "/" + "/".join(quote(value, safe="") for value in values)
+    try:
+        found, got = router.find(path)
+    except accord.InvalidArgument:
+        assert any(
+            ord(char) < 32 or ord(char) == 127 or part in (".", "..")
+            for value in values
+            for part in value.replace("\\", "/").split("/")
+            for char in part or " "
+        )
+    else:
+        assert found
+        assert list(got) == values
+
+
+@given(st.text(alphabet="/:%.{}ab2F5c\\\0", max_size=40))
+def test_any_path_is_found_or_refused(path: str) -> None:
+    """No path makes the matcher fail in another way."""
+    router = Router([route("/a/{x}"), route("/{x}/b"), route("/{x}:a"), route("/{x}")])
+    try:
+        found, values = router.find(path)
+    except accord.InvalidArgument:
+        return
+    assert bool(found) or not values
