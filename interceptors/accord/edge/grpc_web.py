@@ -19,7 +19,7 @@ from accord.edge.fanout import Event
 from accord.edge.http import Request
 from accord.edge.problem import EdgeError, Failure, failure
 
-_KINDS: Final = re.compile(r"application/grpc-web(-text)?(?:\+proto)?", re.IGNORECASE)
+_KINDS: Final = re.compile(r"application/grpc-web(-text)?(?:\+proto)?")
 _HEAD: Final = struct.Struct(">BI")
 _TRAILERS: Final = 0x80
 _COMPRESSED: Final = 0x01
@@ -28,7 +28,10 @@ _QUANTA: Final = re.compile(rb"[^=]+={0,2}")
 
 def kind_of(headers: Mapping[str, str]) -> str | None:
     """The type that a client speaks, and is answered with; None: it is not of gRPC-Web."""
-    given = headers.get("content-type", "").partition(";")[0].strip().lower()
+    given = headers.get("content-type", "").lower()
+    if not given.startswith("application/grpc-web"):
+        return None
+    given = given.partition(";")[0].strip()
     return given if _KINDS.fullmatch(given) else None
 
 

@@ -10,9 +10,9 @@ from accord.edge.calls import Endpoint, Metadata
 from accord.edge.headers import accepts, etag, kept, matches, timeout
 from accord.edge.http import Request
 from accord.edge.limits import EdgeLimits
+from accord.edge.printing import to_json
 from accord.edge.problem import EdgeError
 from accord.edge.sse import EVENTS
-from accord.edge.transcoding import to_json
 
 JSON: Final = "application/json"
 BODILESS: Final = frozenset({"GET", "DELETE"})

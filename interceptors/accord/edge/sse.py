@@ -12,9 +12,9 @@ from grpc import StatusCode
 
 from accord.edge.fanout import Event
 from accord.edge.http import Request
+from accord.edge.printing import to_json
 from accord.edge.problem import EdgeError, failure
 from accord.edge.routes import Route
-from accord.edge.transcoding import to_json
 from accord.policies.types import small_number
 
 EVENTS: Final = "text/event-stream"

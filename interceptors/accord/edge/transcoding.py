@@ -1,4 +1,4 @@
-"""JSON of one RPC, both ways: path, query and body become its request, its answer becomes JSON.
+"""The request of an RPC, of the path, the query and the body of one of HTTP.
 
 It is protobuf's own mapping (proto3 JSON), taken strictly: what says something that would be
 dropped or guessed is refused, with the field that it is about. Source: ProtoJSON.
@@ -31,11 +31,10 @@ _OUTER: Final = re.compile(r"Failed to parse (\S{1,100}) field: ")
 _UNKNOWN: Final = re.compile(r'has no field named "(.{1,100}?)" at "')
 _TWICE: Final = re.compile(r'should not have multiple "(\w{1,100})"')
 _UNDERSCORE: Final = re.compile("_(.?)")
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Transcoder:
-    """The JSON of one RPC."""
+    """Makes the requests of one RPC."""
 
     def __init__(self, request: type[Message], path_fields: Sequence[str]) -> None:
         """`path_fields`: fields of the request that the path gives."""
@@ -99,11 +98,6 @@ class Transcoder:
             elif here.setdefault(field.name, value) is not value:
                 _refuse(name, "is given twice")
         return given
-
-
-def to_json(message: Message) -> str:
-    """A message as JSON, with the fields that have no presence even where they are empty."""
-    return _encode(json_format.MessageToDict(message, always_print_fields_with_no_presence=True))
 
 
 def _field(descriptor: Any, part: str, name: str) -> Any:  # protobuf's, of two types

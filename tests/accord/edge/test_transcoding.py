@@ -4,11 +4,19 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
+from google.protobuf import (
+    duration_pb2,
+    json_format,
+    struct_pb2,
+    timestamp_pb2,
+    wrappers_pb2,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import accord
-from accord.edge.transcoding import Transcoder, to_json
+from accord.edge.printing import to_json
+from accord.edge.transcoding import Transcoder
 from tests.accord.edge.kit import Parcel
 
 int64 = st.integers(-(2**63), 2**63 - 1)
@@ -42,6 +50,10 @@ messages = st.fixed_dictionaries(
         "items": st.lists(items, max_size=2),
         "main_item": items,
         "counts": st.dictionaries(names, int64, max_size=3),
+        "insured": st.builds(wrappers_pb2.BoolValue, value=st.booleans()),
+        "travel": st.builds(duration_pb2.Duration, seconds=st.integers(-(10**10), 10**10)),
+        "sent_at": st.builds(timestamp_pb2.Timestamp, seconds=st.integers(0, 10**10)),
+        "anything": st.builds(struct_pb2.Value, string_value=text),
     },
 )
 
@@ -52,6 +64,9 @@ def test_out_and_back_by_a_body(fields: dict[str, Any]) -> None:
     """What an answer says as JSON is, as a body, the same message."""
     message = Parcel(**fields)
     out = to_json(message)
+    assert json.loads(out) == json_format.MessageToDict(
+        message, always_print_fields_with_no_presence=True
+    )
     assert Transcoder(Parcel, ()).request((), "", out.encode()) == message
 
 
