@@ -26,7 +26,7 @@ from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61\x63\x63ord/ops/v1/audit.proto\x12\raccord.ops.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x01\n\x0b\x41uditRecord\x12\x19\n\x08\x61udit_id\x18\x01 \x01(\tR\x07\x61uditId\x12*\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12\x1c\n\tprincipal\x18\x03 \x01(\tR\tprincipal\x12\x16\n\x06method\x18\x04 \x01(\tR\x06method\x12\x16\n\x06target\x18\x05 \x01(\tR\x06target\x12\x16\n\x06reason\x18\x06 \x01(\tR\x06reason\x12\x16\n\x06\x62\x65\x66ore\x18\x07 \x01(\tR\x06\x62\x65\x66ore\x12\x14\n\x05\x61\x66ter\x18\x08 \x01(\tR\x05\x61\x66ter\"\x97\x01\n\x10ListAuditRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\x12\x31\n\x06target\x18\x03 \x01(\tB\x19\xbaH\x16r\x14\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x06target\"q\n\x11ListAuditResponse\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32\x1a.accord.ops.v1.AuditRecordR\x07records\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xbf\x01\n\x0c\x41uditService\x12[\n\tListAudit\x12\x1f.accord.ops.v1.ListAuditRequest\x1a .accord.ops.v1.ListAuditResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x1aR\x92\xf4\x18N\n\rteam-platform\x12=\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x00:\x1fspiffe://shop.internal/operatorx\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61\x63\x63ord/ops/v1/audit.proto\x12\raccord.ops.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x01\n\x0b\x41uditRecord\x12\x19\n\x08\x61udit_id\x18\x01 \x01(\tR\x07\x61uditId\x12*\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12\x1c\n\tprincipal\x18\x03 \x01(\tR\tprincipal\x12\x16\n\x06method\x18\x04 \x01(\tR\x06method\x12\x16\n\x06target\x18\x05 \x01(\tR\x06target\x12\x16\n\x06reason\x18\x06 \x01(\tR\x06reason\x12\x16\n\x06\x62\x65\x66ore\x18\x07 \x01(\tR\x06\x62\x65\x66ore\x12\x14\n\x05\x61\x66ter\x18\x08 \x01(\tR\x05\x61\x66ter\"\x97\x01\n\x10ListAuditRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\x12\x31\n\x06target\x18\x03 \x01(\tB\x19\xbaH\x16r\x14\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x06target\"q\n\x11ListAuditResponse\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32\x1a.accord.ops.v1.AuditRecordR\x07records\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xdf\x01\n\x0c\x41uditService\x12[\n\tListAudit\x12\x1f.accord.ops.v1.ListAuditRequest\x1a .accord.ops.v1.ListAuditResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x1ar\x92\xf4\x18n\n\rteam-platform\x12]\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x00:\x1espiffe://shop.internal/console:\x1fspiffe://shop.internal/operatorx\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,7 +40,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAUDITREQUEST'].fields_by_name['target']._loaded_options = None
   _globals['_LISTAUDITREQUEST'].fields_by_name['target']._serialized_options = b'\272H\026r\024\030\310\0012\017^[^[:cntrl:]]*$'
   _globals['_AUDITSERVICE']._loaded_options = None
-  _globals['_AUDITSERVICE']._serialized_options = b'\222\364\030N\n\rteam-platform\022=\n\002\010\005\032\020\010\003\022\005\020\200\302\327/\032\002\010\n\"\001\016*\0002\000:\037spiffe://shop.internal/operatorx\002'
+  _globals['_AUDITSERVICE']._serialized_options = b'\222\364\030n\n\rteam-platform\022]\n\002\010\005\032\020\010\003\022\005\020\200\302\327/\032\002\010\n\"\001\016*\0002\000:\036spiffe://shop.internal/console:\037spiffe://shop.internal/operatorx\002'
   _globals['_AUDITSERVICE'].methods_by_name['ListAudit']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['ListAudit']._serialized_options = b'\220\002\001\222\364\030\004\n\002\010\005'
   _globals['_AUDITRECORD']._serialized_start=102
@@ -50,5 +50,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAUDITRESPONSE']._serialized_start=490
   _globals['_LISTAUDITRESPONSE']._serialized_end=603
   _globals['_AUDITSERVICE']._serialized_start=606
-  _globals['_AUDITSERVICE']._serialized_end=797
+  _globals['_AUDITSERVICE']._serialized_end=829
 # @@protoc_insertion_point(module_scope)

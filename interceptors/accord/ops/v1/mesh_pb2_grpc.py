@@ -33,6 +33,7 @@ class MeshServiceStub:
     is set here is live policy: kept in the key-value store, where the process
     has one, so that all replicas follow within a second; otherwise in the
     process alone, until it ends. Injected faults always are the process's own.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel):
@@ -45,6 +46,16 @@ class MeshServiceStub:
                 '/accord.ops.v1.MeshService/GetState',
                 request_serializer=accord_dot_ops_dot_v1_dot_mesh__pb2.GetStateRequest.SerializeToString,
                 response_deserializer=accord_dot_ops_dot_v1_dot_mesh__pb2.GetStateResponse.FromString,
+                _registered_method=True)
+        self.WatchState = channel.unary_stream(
+                '/accord.ops.v1.MeshService/WatchState',
+                request_serializer=accord_dot_ops_dot_v1_dot_mesh__pb2.WatchStateRequest.SerializeToString,
+                response_deserializer=accord_dot_ops_dot_v1_dot_mesh__pb2.WatchStateResponse.FromString,
+                _registered_method=True)
+        self.ListMethods = channel.unary_unary(
+                '/accord.ops.v1.MeshService/ListMethods',
+                request_serializer=accord_dot_ops_dot_v1_dot_mesh__pb2.ListMethodsRequest.SerializeToString,
+                response_deserializer=accord_dot_ops_dot_v1_dot_mesh__pb2.ListMethodsResponse.FromString,
                 _registered_method=True)
         self.SetOverride = channel.unary_unary(
                 '/accord.ops.v1.MeshService/SetOverride',
@@ -76,11 +87,33 @@ class MeshServiceServicer:
     is set here is live policy: kept in the key-value store, where the process
     has one, so that all replicas follow within a second; otherwise in the
     process alone, until it ends. Injected faults always are the process's own.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def GetState(self, request, context):
         """Returns the breakers, budgets, hedges and limits of the process, and the
         overrides and counts of its methods.
+
+        Errors: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchState(self, request, context):
+        """Streams the state of the process and its edges: all of it at first, then what
+        has changed, once an interval. A caller that is slow gets the newest state and
+        not what was in between. Edges are counted only while somebody watches.
+
+        Errors: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMethods(self, request, context):
+        """Lists the methods of the process's contracts, by name: those that it serves,
+        calls or has an override of, whether or not anything has happened to them.
 
         Errors: INVALID_ARGUMENT.
         """
@@ -139,6 +172,16 @@ def add_MeshServiceServicer_to_server(servicer, server):
                     request_deserializer=accord_dot_ops_dot_v1_dot_mesh__pb2.GetStateRequest.FromString,
                     response_serializer=accord_dot_ops_dot_v1_dot_mesh__pb2.GetStateResponse.SerializeToString,
             ),
+            'WatchState': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchState,
+                    request_deserializer=accord_dot_ops_dot_v1_dot_mesh__pb2.WatchStateRequest.FromString,
+                    response_serializer=accord_dot_ops_dot_v1_dot_mesh__pb2.WatchStateResponse.SerializeToString,
+            ),
+            'ListMethods': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMethods,
+                    request_deserializer=accord_dot_ops_dot_v1_dot_mesh__pb2.ListMethodsRequest.FromString,
+                    response_serializer=accord_dot_ops_dot_v1_dot_mesh__pb2.ListMethodsResponse.SerializeToString,
+            ),
             'SetOverride': grpc.unary_unary_rpc_method_handler(
                     servicer.SetOverride,
                     request_deserializer=accord_dot_ops_dot_v1_dot_mesh__pb2.SetOverrideRequest.FromString,
@@ -175,6 +218,7 @@ class MeshService:
     is set here is live policy: kept in the key-value store, where the process
     has one, so that all replicas follow within a second; otherwise in the
     process alone, until it ends. Injected faults always are the process's own.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @staticmethod
@@ -194,6 +238,60 @@ class MeshService:
             '/accord.ops.v1.MeshService/GetState',
             accord_dot_ops_dot_v1_dot_mesh__pb2.GetStateRequest.SerializeToString,
             accord_dot_ops_dot_v1_dot_mesh__pb2.GetStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/accord.ops.v1.MeshService/WatchState',
+            accord_dot_ops_dot_v1_dot_mesh__pb2.WatchStateRequest.SerializeToString,
+            accord_dot_ops_dot_v1_dot_mesh__pb2.WatchStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMethods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.ops.v1.MeshService/ListMethods',
+            accord_dot_ops_dot_v1_dot_mesh__pb2.ListMethodsRequest.SerializeToString,
+            accord_dot_ops_dot_v1_dot_mesh__pb2.ListMethodsResponse.FromString,
             options,
             channel_credentials,
             insecure,

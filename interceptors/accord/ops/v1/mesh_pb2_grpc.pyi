@@ -22,12 +22,26 @@ class MeshServiceStub:
     is set here is live policy: kept in the key-value store, where the process
     has one, so that all replicas follow within a second; otherwise in the
     process alone, until it ends. Injected faults always are the process's own.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetState: _aio.UnaryUnaryMultiCallable[_mesh_pb2.GetStateRequest, _mesh_pb2.GetStateResponse]
     """Returns the breakers, budgets, hedges and limits of the process, and the
     overrides and counts of its methods.
+
+    Errors: INVALID_ARGUMENT.
+    """
+    WatchState: _aio.UnaryStreamMultiCallable[_mesh_pb2.WatchStateRequest, _mesh_pb2.WatchStateResponse]
+    """Streams the state of the process and its edges: all of it at first, then what
+    has changed, once an interval. A caller that is slow gets the newest state and
+    not what was in between. Edges are counted only while somebody watches.
+
+    Errors: INVALID_ARGUMENT.
+    """
+    ListMethods: _aio.UnaryUnaryMultiCallable[_mesh_pb2.ListMethodsRequest, _mesh_pb2.ListMethodsResponse]
+    """Lists the methods of the process's contracts, by name: those that it serves,
+    calls or has an override of, whether or not anything has happened to them.
 
     Errors: INVALID_ARGUMENT.
     """
@@ -67,6 +81,7 @@ class MeshServiceServicer(metaclass=_abc_1.ABCMeta):
     is set here is live policy: kept in the key-value store, where the process
     has one, so that all replicas follow within a second; otherwise in the
     process alone, until it ends. Injected faults always are the process's own.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @_abc_1.abstractmethod
@@ -77,6 +92,31 @@ class MeshServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_mesh_pb2.GetStateResponse]:
         """Returns the breakers, budgets, hedges and limits of the process, and the
         overrides and counts of its methods.
+
+        Errors: INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchState(
+        self,
+        request: _mesh_pb2.WatchStateRequest,
+        context: _aio.ServicerContext[_mesh_pb2.WatchStateRequest, _abc.AsyncIterator[_mesh_pb2.WatchStateResponse]],
+    ) -> _abc.AsyncIterator[_mesh_pb2.WatchStateResponse]:
+        """Streams the state of the process and its edges: all of it at first, then what
+        has changed, once an interval. A caller that is slow gets the newest state and
+        not what was in between. Edges are counted only while somebody watches.
+
+        Errors: INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMethods(
+        self,
+        request: _mesh_pb2.ListMethodsRequest,
+        context: _aio.ServicerContext[_mesh_pb2.ListMethodsRequest, _abc.Awaitable[_mesh_pb2.ListMethodsResponse]],
+    ) -> _abc.Awaitable[_mesh_pb2.ListMethodsResponse]:
+        """Lists the methods of the process's contracts, by name: those that it serves,
+        calls or has an override of, whether or not anything has happened to them.
 
         Errors: INVALID_ARGUMENT.
         """

@@ -74,6 +74,8 @@ class Saga(_message.Message):
     CANCELLED_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    WORK_STATE_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
     saga_id: _builtins.str
     """Its id: in the shop, the order's."""
     definition: _builtins.str
@@ -89,6 +91,10 @@ class Saga(_message.Message):
     """
     cancelled: _builtins.bool
     """Somebody has asked for it to be undone."""
+    work_state: _work_pb2.WorkState.ValueType
+    """Where its next piece of work stands; UNSPECIFIED if it has none. In ListSagas."""
+    last_error: _builtins.str
+    """Why that has failed last; empty if it has not. In ListSagas."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -108,10 +114,12 @@ class Saga(_message.Message):
         cancelled: _builtins.bool = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        work_state: _work_pb2.WorkState.ValueType = ...,
+        last_error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "created_at", b"created_at", "definition", b"definition", "phase", b"phase", "saga_id", b"saga_id", "step", b"step", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "created_at", b"created_at", "definition", b"definition", "last_error", b"last_error", "phase", b"phase", "saga_id", b"saga_id", "step", b"step", "updated_at", b"updated_at", "version", b"version", "work_state", b"work_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,6 +172,9 @@ class ListSagasRequest(_message.Message):
     DEFINITION_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     MIN_AGE_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    WORK_STATE_FIELD_NUMBER: _builtins.int
+    NEWEST_FIRST_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most, 0 to 500; 0 means 50."""
     page_token: _builtins.str
@@ -174,9 +185,17 @@ class ListSagasRequest(_message.Message):
     """Only sagas of this definition; empty for all."""
     phase: Global___SagaPhase.ValueType
     """Only sagas in this phase; UNSPECIFIED for all."""
+    work_state: _work_pb2.WorkState.ValueType
+    """Only sagas whose next piece of work stands like this; UNSPECIFIED for all."""
+    newest_first: _builtins.bool
+    """The latest first, and not the oldest."""
     @_builtins.property
     def min_age(self) -> _duration_pb2.Duration:
         """Only sagas that began at least this long ago; at most 10 years."""
+
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """Only sagas that began at most this long ago; zero or absent: any."""
 
     def __init__(
         self,
@@ -186,10 +205,13 @@ class ListSagasRequest(_message.Message):
         definition: _builtins.str = ...,
         phase: Global___SagaPhase.ValueType = ...,
         min_age: _duration_pb2.Duration | None = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+        work_state: _work_pb2.WorkState.ValueType = ...,
+        newest_first: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["min_age", b"min_age"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_age", b"max_age", "min_age", b"min_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "min_age", b"min_age", "page_size", b"page_size", "page_token", b"page_token", "phase", b"phase"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "max_age", b"max_age", "min_age", b"min_age", "newest_first", b"newest_first", "page_size", b"page_size", "page_token", b"page_token", "phase", b"phase", "work_state", b"work_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -222,6 +244,90 @@ class ListSagasResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListSagasResponse: _TypeAlias = ListSagasResponse  # noqa: Y015
+
+@_typing.final
+class GetSagaCountsRequest(_message.Message):
+    """Request of GetSagaCounts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDED_WITHIN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ended_within(self) -> _duration_pb2.Duration:
+        """Of the sagas that have ended, only those that did so at most this long ago; zero
+        or absent: 24 hours.
+        """
+
+    def __init__(
+        self,
+        *,
+        ended_within: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_within", b"ended_within"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_within", b"ended_within"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSagaCountsRequest: _TypeAlias = GetSagaCountsRequest  # noqa: Y015
+
+@_typing.final
+class GetSagaCountsResponse(_message.Message):
+    """Response of GetSagaCounts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SagaCount]:
+        """By definition and phase; none that is zero."""
+
+    def __init__(
+        self,
+        *,
+        counts: _abc.Iterable[Global___SagaCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSagaCountsResponse: _TypeAlias = GetSagaCountsResponse  # noqa: Y015
+
+@_typing.final
+class SagaCount(_message.Message):
+    """Sagas that are alike."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    definition: _builtins.str
+    """What kind of saga, e.g. "order"."""
+    phase: Global___SagaPhase.ValueType
+    """Which way they go, or how they have ended."""
+    count: _builtins.int
+    """How many."""
+    parked: _builtins.int
+    """How many of them wait for an operator, their work parked."""
+    def __init__(
+        self,
+        *,
+        definition: _builtins.str = ...,
+        phase: Global___SagaPhase.ValueType = ...,
+        count: _builtins.int = ...,
+        parked: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "definition", b"definition", "parked", b"parked", "phase", b"phase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SagaCount: _TypeAlias = SagaCount  # noqa: Y015
 
 @_typing.final
 class GetSagaRequest(_message.Message):

@@ -20,11 +20,18 @@ class SagaServiceStub:
     until an operator decides.
 
     What changes something needs a reason and leaves an audit record.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListSagas: _aio.UnaryUnaryMultiCallable[_saga_pb2.ListSagasRequest, _saga_pb2.ListSagasResponse]
-    """Lists sagas by id; ids are UUIDv7 in this mesh, so that is oldest first.
+    """Lists sagas by id; ids are UUIDv7 in this mesh, so that is oldest first, or
+    newest first where that is asked for.
+
+    Errors: INVALID_ARGUMENT.
+    """
+    GetSagaCounts: _aio.UnaryUnaryMultiCallable[_saga_pb2.GetSagaCountsRequest, _saga_pb2.GetSagaCountsResponse]
+    """Returns how many sagas there are, by definition and phase.
 
     Errors: INVALID_ARGUMENT.
     """
@@ -70,6 +77,7 @@ class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
     until an operator decides.
 
     What changes something needs a reason and leaves an audit record.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @_abc_1.abstractmethod
@@ -78,7 +86,19 @@ class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _saga_pb2.ListSagasRequest,
         context: _aio.ServicerContext[_saga_pb2.ListSagasRequest, _abc.Awaitable[_saga_pb2.ListSagasResponse]],
     ) -> _abc.Awaitable[_saga_pb2.ListSagasResponse]:
-        """Lists sagas by id; ids are UUIDv7 in this mesh, so that is oldest first.
+        """Lists sagas by id; ids are UUIDv7 in this mesh, so that is oldest first, or
+        newest first where that is asked for.
+
+        Errors: INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSagaCounts(
+        self,
+        request: _saga_pb2.GetSagaCountsRequest,
+        context: _aio.ServicerContext[_saga_pb2.GetSagaCountsRequest, _abc.Awaitable[_saga_pb2.GetSagaCountsResponse]],
+    ) -> _abc.Awaitable[_saga_pb2.GetSagaCountsResponse]:
+        """Returns how many sagas there are, by definition and phase.
 
         Errors: INVALID_ARGUMENT.
         """

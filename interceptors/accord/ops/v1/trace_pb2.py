@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61\x63\x63ord/ops/v1/trace.proto\x12\raccord.ops.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x03\n\x04Span\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12\x17\n\x07span_id\x18\x02 \x01(\tR\x06spanId\x12$\n\x0eparent_span_id\x18\x03 \x01(\tR\x0cparentSpanId\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12+\n\x04kind\x18\x05 \x01(\x0e\x32\x17.accord.ops.v1.SpanKindR\x04kind\x12\x30\n\x05start\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05start\x12,\n\x03\x65nd\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x03\x65nd\x12\x14\n\x05\x65rror\x18\x08 \x01(\x08R\x05\x65rror\x12\x43\n\nattributes\x18\t \x03(\x0b\x32#.accord.ops.v1.Span.AttributesEntryR\nattributes\x12\x30\n\x06\x65vents\x18\n \x03(\x0b\x32\x18.accord.ops.v1.SpanEventR\x06\x65vents\x12-\n\x05links\x18\x0b \x03(\x0b\x32\x17.accord.ops.v1.SpanLinkR\x05links\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\">\n\x08SpanLink\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12\x17\n\x07span_id\x18\x02 \x01(\tR\x06spanId\"\xd4\x01\n\tSpanEvent\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12*\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12H\n\nattributes\x18\x03 \x03(\x0b\x32(.accord.ops.v1.SpanEvent.AttributesEntryR\nattributes\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"t\n\nFoundTrace\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12*\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12\x1f\n\x0b\x65vent_types\x18\x03 \x03(\tR\neventTypes\"B\n\x11\x46indTracesRequest\x12-\n\x03key\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x03key\"G\n\x12\x46indTracesResponse\x12\x31\n\x06traces\x18\x01 \x03(\x0b\x32\x19.accord.ops.v1.FoundTraceR\x06traces\"\x96\x01\n\x10ListSpansRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\x12\x30\n\x08trace_id\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$R\x07traceId\"f\n\x11ListSpansResponse\x12)\n\x05spans\x18\x01 \x03(\x0b\x32\x13.accord.ops.v1.SpanR\x05spans\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\x81\x01\n\x08SpanKind\x12\x19\n\x15SPAN_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SPAN_KIND_CLIENT\x10\x01\x12\x14\n\x10SPAN_KIND_SERVER\x10\x02\x12\x16\n\x12SPAN_KIND_PRODUCER\x10\x03\x12\x16\n\x12SPAN_KIND_CONSUMER\x10\x04\x32\x9f\x02\n\x0cTraceService\x12^\n\nFindTraces\x12 .accord.ops.v1.FindTracesRequest\x1a!.accord.ops.v1.FindTracesResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x12[\n\tListSpans\x12\x1f.accord.ops.v1.ListSpansRequest\x1a .accord.ops.v1.ListSpansResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x1aR\x92\xf4\x18N\n\rteam-platform\x12=\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x00:\x1fspiffe://shop.internal/operatorx\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61\x63\x63ord/ops/v1/trace.proto\x12\raccord.ops.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x03\n\x04Span\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12\x17\n\x07span_id\x18\x02 \x01(\tR\x06spanId\x12$\n\x0eparent_span_id\x18\x03 \x01(\tR\x0cparentSpanId\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12+\n\x04kind\x18\x05 \x01(\x0e\x32\x17.accord.ops.v1.SpanKindR\x04kind\x12\x30\n\x05start\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05start\x12,\n\x03\x65nd\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x03\x65nd\x12\x14\n\x05\x65rror\x18\x08 \x01(\x08R\x05\x65rror\x12\x43\n\nattributes\x18\t \x03(\x0b\x32#.accord.ops.v1.Span.AttributesEntryR\nattributes\x12\x30\n\x06\x65vents\x18\n \x03(\x0b\x32\x18.accord.ops.v1.SpanEventR\x06\x65vents\x12-\n\x05links\x18\x0b \x03(\x0b\x32\x17.accord.ops.v1.SpanLinkR\x05links\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\">\n\x08SpanLink\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12\x17\n\x07span_id\x18\x02 \x01(\tR\x06spanId\"\xd4\x01\n\tSpanEvent\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12*\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12H\n\nattributes\x18\x03 \x03(\x0b\x32(.accord.ops.v1.SpanEvent.AttributesEntryR\nattributes\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"t\n\nFoundTrace\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12*\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12\x1f\n\x0b\x65vent_types\x18\x03 \x03(\tR\neventTypes\"\x9a\x02\n\x04\x46low\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12+\n\x04kind\x18\x03 \x01(\x0e\x32\x17.accord.ops.v1.SpanKindR\x04kind\x12\x30\n\x05start\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05start\x12,\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x03\x65nd\x12\x14\n\x05spans\x18\x06 \x01(\x05R\x05spans\x12\x16\n\x06\x65rrors\x18\x07 \x01(\x05R\x06\x65rrors\x12\x16\n\x06\x66\x61iled\x18\x08 \x01(\tR\x06\x66\x61iled\x12\x10\n\x03key\x18\t \x01(\tR\x03key\"\xc1\x02\n\x10ListFlowsRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\x12-\n\x04name\x18\x03 \x01(\tB\x19\xbaH\x16r\x14\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x04name\x12N\n\x0cmin_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x06\x08\x80\x86\xb0\x96\x01\x32\x00R\x0bminDuration\x12\x16\n\x06\x66\x61iled\x18\x05 \x01(\x08R\x06\x66\x61iled\x12\x44\n\x07max_age\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x06\x08\x80\x86\xb0\x96\x01\x32\x00R\x06maxAge\"f\n\x11ListFlowsResponse\x12)\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x13.accord.ops.v1.FlowR\x05\x66lows\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"B\n\x11\x46indTracesRequest\x12-\n\x03key\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18\xc8\x01\x32\x0f^[^[:cntrl:]]*$R\x03key\"G\n\x12\x46indTracesResponse\x12\x31\n\x06traces\x18\x01 \x03(\x0b\x32\x19.accord.ops.v1.FoundTraceR\x06traces\"\x96\x01\n\x10ListSpansRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tpageToken\x12\x30\n\x08trace_id\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$R\x07traceId\"f\n\x11ListSpansResponse\x12)\n\x05spans\x18\x01 \x03(\x0b\x32\x13.accord.ops.v1.SpanR\x05spans\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\x81\x01\n\x08SpanKind\x12\x19\n\x15SPAN_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SPAN_KIND_CLIENT\x10\x01\x12\x14\n\x10SPAN_KIND_SERVER\x10\x02\x12\x16\n\x12SPAN_KIND_PRODUCER\x10\x03\x12\x16\n\x12SPAN_KIND_CONSUMER\x10\x04\x32\x9c\x03\n\x0cTraceService\x12^\n\nFindTraces\x12 .accord.ops.v1.FindTracesRequest\x1a!.accord.ops.v1.FindTracesResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x12[\n\tListFlows\x12\x1f.accord.ops.v1.ListFlowsRequest\x1a .accord.ops.v1.ListFlowsResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x12[\n\tListSpans\x12\x1f.accord.ops.v1.ListSpansRequest\x1a .accord.ops.v1.ListSpansResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x1ar\x92\xf4\x18n\n\rteam-platform\x12]\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x00:\x1espiffe://shop.internal/console:\x1fspiffe://shop.internal/operatorx\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +38,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPAN_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_SPANEVENT_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_SPANEVENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_LISTFLOWSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTFLOWSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\364\003(\000'
+  _globals['_LISTFLOWSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTFLOWSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_LISTFLOWSREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_LISTFLOWSREQUEST'].fields_by_name['name']._serialized_options = b'\272H\026r\024\030\310\0012\017^[^[:cntrl:]]*$'
+  _globals['_LISTFLOWSREQUEST'].fields_by_name['min_duration']._loaded_options = None
+  _globals['_LISTFLOWSREQUEST'].fields_by_name['min_duration']._serialized_options = b'\272H\r\252\001\n\"\006\010\200\206\260\226\0012\000'
+  _globals['_LISTFLOWSREQUEST'].fields_by_name['max_age']._loaded_options = None
+  _globals['_LISTFLOWSREQUEST'].fields_by_name['max_age']._serialized_options = b'\272H\r\252\001\n\"\006\010\200\206\260\226\0012\000'
   _globals['_FINDTRACESREQUEST'].fields_by_name['key']._loaded_options = None
   _globals['_FINDTRACESREQUEST'].fields_by_name['key']._serialized_options = b'\272H\030r\026\020\001\030\310\0012\017^[^[:cntrl:]]*$'
   _globals['_LISTSPANSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -46,33 +57,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSPANSREQUEST'].fields_by_name['trace_id']._loaded_options = None
   _globals['_LISTSPANSREQUEST'].fields_by_name['trace_id']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{32}$'
   _globals['_TRACESERVICE']._loaded_options = None
-  _globals['_TRACESERVICE']._serialized_options = b'\222\364\030N\n\rteam-platform\022=\n\002\010\005\032\020\010\003\022\005\020\200\302\327/\032\002\010\n\"\001\016*\0002\000:\037spiffe://shop.internal/operatorx\002'
+  _globals['_TRACESERVICE']._serialized_options = b'\222\364\030n\n\rteam-platform\022]\n\002\010\005\032\020\010\003\022\005\020\200\302\327/\032\002\010\n\"\001\016*\0002\000:\036spiffe://shop.internal/console:\037spiffe://shop.internal/operatorx\002'
   _globals['_TRACESERVICE'].methods_by_name['FindTraces']._loaded_options = None
   _globals['_TRACESERVICE'].methods_by_name['FindTraces']._serialized_options = b'\220\002\001\222\364\030\004\n\002\010\005'
+  _globals['_TRACESERVICE'].methods_by_name['ListFlows']._loaded_options = None
+  _globals['_TRACESERVICE'].methods_by_name['ListFlows']._serialized_options = b'\220\002\001\222\364\030\004\n\002\010\005'
   _globals['_TRACESERVICE'].methods_by_name['ListSpans']._loaded_options = None
   _globals['_TRACESERVICE'].methods_by_name['ListSpans']._serialized_options = b'\220\002\001\222\364\030\004\n\002\010\005'
-  _globals['_SPANKIND']._serialized_start=1408
-  _globals['_SPANKIND']._serialized_end=1537
-  _globals['_SPAN']._serialized_start=102
-  _globals['_SPAN']._serialized_end=610
-  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_start=549
-  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_end=610
-  _globals['_SPANLINK']._serialized_start=612
-  _globals['_SPANLINK']._serialized_end=674
-  _globals['_SPANEVENT']._serialized_start=677
-  _globals['_SPANEVENT']._serialized_end=889
-  _globals['_SPANEVENT_ATTRIBUTESENTRY']._serialized_start=549
-  _globals['_SPANEVENT_ATTRIBUTESENTRY']._serialized_end=610
-  _globals['_FOUNDTRACE']._serialized_start=891
-  _globals['_FOUNDTRACE']._serialized_end=1007
-  _globals['_FINDTRACESREQUEST']._serialized_start=1009
-  _globals['_FINDTRACESREQUEST']._serialized_end=1075
-  _globals['_FINDTRACESRESPONSE']._serialized_start=1077
-  _globals['_FINDTRACESRESPONSE']._serialized_end=1148
-  _globals['_LISTSPANSREQUEST']._serialized_start=1151
-  _globals['_LISTSPANSREQUEST']._serialized_end=1301
-  _globals['_LISTSPANSRESPONSE']._serialized_start=1303
-  _globals['_LISTSPANSRESPONSE']._serialized_end=1405
-  _globals['_TRACESERVICE']._serialized_start=1540
-  _globals['_TRACESERVICE']._serialized_end=1827
+  _globals['_SPANKIND']._serialized_start=2153
+  _globals['_SPANKIND']._serialized_end=2282
+  _globals['_SPAN']._serialized_start=134
+  _globals['_SPAN']._serialized_end=642
+  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_start=581
+  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_end=642
+  _globals['_SPANLINK']._serialized_start=644
+  _globals['_SPANLINK']._serialized_end=706
+  _globals['_SPANEVENT']._serialized_start=709
+  _globals['_SPANEVENT']._serialized_end=921
+  _globals['_SPANEVENT_ATTRIBUTESENTRY']._serialized_start=581
+  _globals['_SPANEVENT_ATTRIBUTESENTRY']._serialized_end=642
+  _globals['_FOUNDTRACE']._serialized_start=923
+  _globals['_FOUNDTRACE']._serialized_end=1039
+  _globals['_FLOW']._serialized_start=1042
+  _globals['_FLOW']._serialized_end=1324
+  _globals['_LISTFLOWSREQUEST']._serialized_start=1327
+  _globals['_LISTFLOWSREQUEST']._serialized_end=1648
+  _globals['_LISTFLOWSRESPONSE']._serialized_start=1650
+  _globals['_LISTFLOWSRESPONSE']._serialized_end=1752
+  _globals['_FINDTRACESREQUEST']._serialized_start=1754
+  _globals['_FINDTRACESREQUEST']._serialized_end=1820
+  _globals['_FINDTRACESRESPONSE']._serialized_start=1822
+  _globals['_FINDTRACESRESPONSE']._serialized_end=1893
+  _globals['_LISTSPANSREQUEST']._serialized_start=1896
+  _globals['_LISTSPANSREQUEST']._serialized_end=2046
+  _globals['_LISTSPANSRESPONSE']._serialized_start=2048
+  _globals['_LISTSPANSRESPONSE']._serialized_end=2150
+  _globals['_TRACESERVICE']._serialized_start=2285
+  _globals['_TRACESERVICE']._serialized_end=2697
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ What a service has done lately, call by call and event by event."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -261,6 +262,140 @@ class FoundTrace(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FoundTrace: _TypeAlias = FoundTrace  # noqa: Y015
+
+@_typing.final
+class Flow(_message.Message):
+    """What one service has seen of a trace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    trace_id: _builtins.str
+    """32 hexadecimal digits."""
+    name: _builtins.str
+    """Name of its first span here."""
+    kind: Global___SpanKind.ValueType
+    """Which side saw that."""
+    spans: _builtins.int
+    """How many spans the service has of it."""
+    errors: _builtins.int
+    """How many of them count as failed."""
+    failed: _builtins.str
+    """Name of the first that does; empty if none does."""
+    key: _builtins.str
+    """Key of its events, e.g. an order's id, as far as its spans name one."""
+    @_builtins.property
+    def start(self) -> _timestamp_pb2.Timestamp:
+        """When its first span here began."""
+
+    @_builtins.property
+    def end(self) -> _timestamp_pb2.Timestamp:
+        """When its last span here ended, so far."""
+
+    def __init__(
+        self,
+        *,
+        trace_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        kind: Global___SpanKind.ValueType = ...,
+        start: _timestamp_pb2.Timestamp | None = ...,
+        end: _timestamp_pb2.Timestamp | None = ...,
+        spans: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        failed: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "errors", b"errors", "failed", b"failed", "key", b"key", "kind", b"kind", "name", b"name", "spans", b"spans", "start", b"start", "trace_id", b"trace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Flow: _TypeAlias = Flow  # noqa: Y015
+
+@_typing.final
+class ListFlowsRequest(_message.Message):
+    """Request of ListFlows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    MIN_DURATION_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most, 0 to 500; 0 means 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous page; empty for the first. A token is
+    good for the same filters only.
+    """
+    name: _builtins.str
+    """Only flows of which a span's name has this in it; empty for all."""
+    failed: _builtins.bool
+    """Only flows with spans that failed."""
+    @_builtins.property
+    def min_duration(self) -> _duration_pb2.Duration:
+        """Only flows that took at least this long here, from `start` to `end`."""
+
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """Only flows with spans that were written at most this long ago; zero or absent: any."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        name: _builtins.str = ...,
+        min_duration: _duration_pb2.Duration | None = ...,
+        failed: _builtins.bool = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_age", b"max_age", "min_duration", b"min_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "max_age", b"max_age", "min_duration", b"min_duration", "name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFlowsRequest: _TypeAlias = ListFlowsRequest  # noqa: Y015
+
+@_typing.final
+class ListFlowsResponse(_message.Message):
+    """Response of ListFlows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def flows(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flow]:
+        """The page."""
+
+    def __init__(
+        self,
+        *,
+        flows: _abc.Iterable[Global___Flow] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flows", b"flows", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFlowsResponse: _TypeAlias = ListFlowsResponse  # noqa: Y015
 
 @_typing.final
 class FindTracesRequest(_message.Message):

@@ -29,6 +29,7 @@ class TraceServiceStub:
     """Shows the spans of a service. They are kept in its database, bounded in number
     and age, so that a flow can be looked at without a collector, whatever has been
     restarted since. A process that was killed has lost its last second.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel):
@@ -42,6 +43,11 @@ class TraceServiceStub:
                 request_serializer=accord_dot_ops_dot_v1_dot_trace__pb2.FindTracesRequest.SerializeToString,
                 response_deserializer=accord_dot_ops_dot_v1_dot_trace__pb2.FindTracesResponse.FromString,
                 _registered_method=True)
+        self.ListFlows = channel.unary_unary(
+                '/accord.ops.v1.TraceService/ListFlows',
+                request_serializer=accord_dot_ops_dot_v1_dot_trace__pb2.ListFlowsRequest.SerializeToString,
+                response_deserializer=accord_dot_ops_dot_v1_dot_trace__pb2.ListFlowsResponse.FromString,
+                _registered_method=True)
         self.ListSpans = channel.unary_unary(
                 '/accord.ops.v1.TraceService/ListSpans',
                 request_serializer=accord_dot_ops_dot_v1_dot_trace__pb2.ListSpansRequest.SerializeToString,
@@ -53,12 +59,24 @@ class TraceServiceServicer:
     """Shows the spans of a service. They are kept in its database, bounded in number
     and age, so that a flow can be looked at without a collector, whatever has been
     restarted since. A process that was killed has lost its last second.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def FindTraces(self, request, context):
         """Finds the traces in which the events of a key were written, first come
         first: those of an order, by its id. They come from the service's record,
         which keeps them for ever.
+
+        Errors: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFlows(self, request, context):
+        """Lists flows, the latest first: traces of which the service still has spans, as
+        far as this service has seen them. A page may be short or empty and yet have a
+        token: a call looks at 500 traces at most.
 
         Errors: INVALID_ARGUMENT.
         """
@@ -84,6 +102,11 @@ def add_TraceServiceServicer_to_server(servicer, server):
                     request_deserializer=accord_dot_ops_dot_v1_dot_trace__pb2.FindTracesRequest.FromString,
                     response_serializer=accord_dot_ops_dot_v1_dot_trace__pb2.FindTracesResponse.SerializeToString,
             ),
+            'ListFlows': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFlows,
+                    request_deserializer=accord_dot_ops_dot_v1_dot_trace__pb2.ListFlowsRequest.FromString,
+                    response_serializer=accord_dot_ops_dot_v1_dot_trace__pb2.ListFlowsResponse.SerializeToString,
+            ),
             'ListSpans': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSpans,
                     request_deserializer=accord_dot_ops_dot_v1_dot_trace__pb2.ListSpansRequest.FromString,
@@ -101,6 +124,7 @@ class TraceService:
     """Shows the spans of a service. They are kept in its database, bounded in number
     and age, so that a flow can be looked at without a collector, whatever has been
     restarted since. A process that was killed has lost its last second.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @staticmethod
@@ -120,6 +144,33 @@ class TraceService:
             '/accord.ops.v1.TraceService/FindTraces',
             accord_dot_ops_dot_v1_dot_trace__pb2.FindTracesRequest.SerializeToString,
             accord_dot_ops_dot_v1_dot_trace__pb2.FindTracesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFlows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.ops.v1.TraceService/ListFlows',
+            accord_dot_ops_dot_v1_dot_trace__pb2.ListFlowsRequest.SerializeToString,
+            accord_dot_ops_dot_v1_dot_trace__pb2.ListFlowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

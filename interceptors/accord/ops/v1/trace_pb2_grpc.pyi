@@ -16,6 +16,7 @@ class TraceServiceStub:
     """Shows the spans of a service. They are kept in its database, bounded in number
     and age, so that a flow can be looked at without a collector, whatever has been
     restarted since. A process that was killed has lost its last second.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -23,6 +24,13 @@ class TraceServiceStub:
     """Finds the traces in which the events of a key were written, first come
     first: those of an order, by its id. They come from the service's record,
     which keeps them for ever.
+
+    Errors: INVALID_ARGUMENT.
+    """
+    ListFlows: _aio.UnaryUnaryMultiCallable[_trace_pb2.ListFlowsRequest, _trace_pb2.ListFlowsResponse]
+    """Lists flows, the latest first: traces of which the service still has spans, as
+    far as this service has seen them. A page may be short or empty and yet have a
+    token: a call looks at 500 traces at most.
 
     Errors: INVALID_ARGUMENT.
     """
@@ -37,6 +45,7 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows the spans of a service. They are kept in its database, bounded in number
     and age, so that a flow can be looked at without a collector, whatever has been
     restarted since. A process that was killed has lost its last second.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @_abc_1.abstractmethod
@@ -48,6 +57,19 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Finds the traces in which the events of a key were written, first come
         first: those of an order, by its id. They come from the service's record,
         which keeps them for ever.
+
+        Errors: INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFlows(
+        self,
+        request: _trace_pb2.ListFlowsRequest,
+        context: _aio.ServicerContext[_trace_pb2.ListFlowsRequest, _abc.Awaitable[_trace_pb2.ListFlowsResponse]],
+    ) -> _abc.Awaitable[_trace_pb2.ListFlowsResponse]:
+        """Lists flows, the latest first: traces of which the service still has spans, as
+        far as this service has seen them. A page may be short or empty and yet have a
+        token: a call looks at 500 traces at most.
 
         Errors: INVALID_ARGUMENT.
         """

@@ -148,6 +148,7 @@ class ListWorkRequest(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     MIN_AGE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most, 0 to 500; 0 means 50."""
     page_token: _builtins.str
@@ -158,6 +159,8 @@ class ListWorkRequest(_message.Message):
     """Only work in this state; UNSPECIFIED for all."""
     queue: _builtins.str
     """Only work of this queue; empty for all."""
+    error: _builtins.str
+    """Only work whose last error has this in it; empty for all."""
     @_builtins.property
     def min_age(self) -> _duration_pb2.Duration:
         """Only work that was enqueued at least this long ago; at most 10 years."""
@@ -170,14 +173,59 @@ class ListWorkRequest(_message.Message):
         state: Global___WorkState.ValueType = ...,
         queue: _builtins.str = ...,
         min_age: _duration_pb2.Duration | None = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["min_age", b"min_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_age", b"min_age", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "min_age", b"min_age", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListWorkRequest: _TypeAlias = ListWorkRequest  # noqa: Y015
+
+@_typing.final
+class WorkFilter(_message.Message):
+    """Which work is meant: what passes all that is stated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    MIN_AGE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    WORK_IDS_FIELD_NUMBER: _builtins.int
+    state: Global___WorkState.ValueType
+    """Only work in this state: PARKED, which UNSPECIFIED means, too, or, to retry it,
+    READY.
+    """
+    queue: _builtins.str
+    """Only work of this queue; empty for all."""
+    error: _builtins.str
+    """Only work whose last error has this in it; empty for all."""
+    @_builtins.property
+    def min_age(self) -> _duration_pb2.Duration:
+        """Only work that was enqueued at least this long ago; at most 10 years."""
+
+    @_builtins.property
+    def work_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these items; empty for all."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___WorkState.ValueType = ...,
+        queue: _builtins.str = ...,
+        min_age: _duration_pb2.Duration | None = ...,
+        error: _builtins.str = ...,
+        work_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_age", b"min_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "min_age", b"min_age", "queue", b"queue", "state", b"state", "work_ids", b"work_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkFilter: _TypeAlias = WorkFilter  # noqa: Y015
 
 @_typing.final
 class ListWorkResponse(_message.Message):
@@ -384,6 +432,186 @@ class DiscardWorkResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DiscardWorkResponse: _TypeAlias = DiscardWorkResponse  # noqa: Y015
+
+@_typing.final
+class RetryWorkMatchingRequest(_message.Message):
+    """Request of RetryWorkMatching."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    PER_SECOND_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, for the audit records: 1 to 500 characters, one line."""
+    page_size: _builtins.int
+    """How many at most in this batch, 0 to 200; 0 means 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the batch before; empty for the first. A token is good
+    for the same filter only.
+    """
+    dry_run: _builtins.bool
+    """Change nothing: say how many there are, and show the first."""
+    per_second: _builtins.int
+    """How many a second at most, 0 to 1,000; 0: as many as come. They become due one
+    after the other, and a batch is no longer than 5 seconds' worth.
+    """
+    @_builtins.property
+    def filter(self) -> Global___WorkFilter:
+        """Which items."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___WorkFilter | None = ...,
+        reason: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "per_second", b"per_second", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryWorkMatchingRequest: _TypeAlias = RetryWorkMatchingRequest  # noqa: Y015
+
+@_typing.final
+class RetryWorkMatchingResponse(_message.Message):
+    """Response of RetryWorkMatching."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    MATCHING_FIELD_NUMBER: _builtins.int
+    PASSED_OVER_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    matching: _builtins.int
+    """Items that match, those of this batch and after it; of a dry run and of a first
+    batch only.
+    """
+    passed_over: _builtins.int
+    """Items of this batch that were left as they were: they are being tried at this
+    moment, or are a saga's, which is not discarded so.
+    """
+    next_page_token: _builtins.str
+    """Token of the next batch; empty when all is done. Of a dry run always empty."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkItem]:
+        """What was done in this batch, each as RetryWork or DiscardWork returns it; of a dry
+        run, the first that would be.
+        """
+
+    @_builtins.property
+    def pause(self) -> _duration_pb2.Duration:
+        """How long to wait before the next batch, for `per_second`."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___WorkItem] | None = ...,
+        matching: _builtins.int = ...,
+        passed_over: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+        pause: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pause", b"pause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "matching", b"matching", "next_page_token", b"next_page_token", "passed_over", b"passed_over", "pause", b"pause"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryWorkMatchingResponse: _TypeAlias = RetryWorkMatchingResponse  # noqa: Y015
+
+@_typing.final
+class DiscardWorkMatchingRequest(_message.Message):
+    """Request of DiscardWorkMatching."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, for the audit records: 1 to 500 characters, one line."""
+    page_size: _builtins.int
+    """How many at most in this batch, 0 to 200; 0 means 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the batch before; empty for the first. A token is good
+    for the same filter only.
+    """
+    dry_run: _builtins.bool
+    """Change nothing: say how many there are, and show the first."""
+    @_builtins.property
+    def filter(self) -> Global___WorkFilter:
+        """Which items."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___WorkFilter | None = ...,
+        reason: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiscardWorkMatchingRequest: _TypeAlias = DiscardWorkMatchingRequest  # noqa: Y015
+
+@_typing.final
+class DiscardWorkMatchingResponse(_message.Message):
+    """Response of DiscardWorkMatching."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    MATCHING_FIELD_NUMBER: _builtins.int
+    PASSED_OVER_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    matching: _builtins.int
+    """Items that match, those of this batch and after it; of a dry run and of a first
+    batch only.
+    """
+    passed_over: _builtins.int
+    """Items of this batch that were left as they were: they are being tried at this
+    moment, or are a saga's, which is not discarded so.
+    """
+    next_page_token: _builtins.str
+    """Token of the next batch; empty when all is done. Of a dry run always empty."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkItem]:
+        """What was done in this batch, each as RetryWork or DiscardWork returns it; of a dry
+        run, the first that would be.
+        """
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___WorkItem] | None = ...,
+        matching: _builtins.int = ...,
+        passed_over: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "matching", b"matching", "next_page_token", b"next_page_token", "passed_over", b"passed_over"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiscardWorkMatchingResponse: _TypeAlias = DiscardWorkMatchingResponse  # noqa: Y015
 
 @_typing.final
 class GetQueuesRequest(_message.Message):

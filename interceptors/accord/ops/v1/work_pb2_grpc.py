@@ -32,6 +32,7 @@ class WorkServiceStub:
     the work behind it that has the same queue and key waits with it.
 
     What changes something needs a reason and leaves an audit record.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel):
@@ -60,6 +61,16 @@ class WorkServiceStub:
                 request_serializer=accord_dot_ops_dot_v1_dot_work__pb2.RetryWorkRequest.SerializeToString,
                 response_deserializer=accord_dot_ops_dot_v1_dot_work__pb2.RetryWorkResponse.FromString,
                 _registered_method=True)
+        self.RetryWorkMatching = channel.unary_unary(
+                '/accord.ops.v1.WorkService/RetryWorkMatching',
+                request_serializer=accord_dot_ops_dot_v1_dot_work__pb2.RetryWorkMatchingRequest.SerializeToString,
+                response_deserializer=accord_dot_ops_dot_v1_dot_work__pb2.RetryWorkMatchingResponse.FromString,
+                _registered_method=True)
+        self.DiscardWorkMatching = channel.unary_unary(
+                '/accord.ops.v1.WorkService/DiscardWorkMatching',
+                request_serializer=accord_dot_ops_dot_v1_dot_work__pb2.DiscardWorkMatchingRequest.SerializeToString,
+                response_deserializer=accord_dot_ops_dot_v1_dot_work__pb2.DiscardWorkMatchingResponse.FromString,
+                _registered_method=True)
         self.DiscardWork = channel.unary_unary(
                 '/accord.ops.v1.WorkService/DiscardWork',
                 request_serializer=accord_dot_ops_dot_v1_dot_work__pb2.DiscardWorkRequest.SerializeToString,
@@ -74,6 +85,7 @@ class WorkServiceServicer:
     the work behind it that has the same queue and key waits with it.
 
     What changes something needs a reason and leaves an audit record.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def ListWork(self, request, context):
@@ -112,6 +124,28 @@ class WorkServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryWorkMatching(self, request, context):
+        """Tries a batch of the items that a filter finds again, as RetryWork does each,
+        oldest first. A batch is one transaction, with an audit record for each item:
+        it is done as a whole or not at all, and once for its idempotency key. Who is
+        cut off repeats it, or begins anew: the filter finds the rest.
+
+        Errors: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiscardWorkMatching(self, request, context):
+        """Gives a batch of the parked items that a filter finds up, as DiscardWork does
+        each; for the rest it is as RetryWorkMatching.
+
+        Errors: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DiscardWork(self, request, context):
         """Gives a parked item up. The work behind it goes on without it.
 
@@ -145,6 +179,16 @@ def add_WorkServiceServicer_to_server(servicer, server):
                     request_deserializer=accord_dot_ops_dot_v1_dot_work__pb2.RetryWorkRequest.FromString,
                     response_serializer=accord_dot_ops_dot_v1_dot_work__pb2.RetryWorkResponse.SerializeToString,
             ),
+            'RetryWorkMatching': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryWorkMatching,
+                    request_deserializer=accord_dot_ops_dot_v1_dot_work__pb2.RetryWorkMatchingRequest.FromString,
+                    response_serializer=accord_dot_ops_dot_v1_dot_work__pb2.RetryWorkMatchingResponse.SerializeToString,
+            ),
+            'DiscardWorkMatching': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscardWorkMatching,
+                    request_deserializer=accord_dot_ops_dot_v1_dot_work__pb2.DiscardWorkMatchingRequest.FromString,
+                    response_serializer=accord_dot_ops_dot_v1_dot_work__pb2.DiscardWorkMatchingResponse.SerializeToString,
+            ),
             'DiscardWork': grpc.unary_unary_rpc_method_handler(
                     servicer.DiscardWork,
                     request_deserializer=accord_dot_ops_dot_v1_dot_work__pb2.DiscardWorkRequest.FromString,
@@ -165,6 +209,7 @@ class WorkService:
     the work behind it that has the same queue and key waits with it.
 
     What changes something needs a reason and leaves an audit record.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @staticmethod
@@ -265,6 +310,60 @@ class WorkService:
             '/accord.ops.v1.WorkService/RetryWork',
             accord_dot_ops_dot_v1_dot_work__pb2.RetryWorkRequest.SerializeToString,
             accord_dot_ops_dot_v1_dot_work__pb2.RetryWorkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryWorkMatching(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.ops.v1.WorkService/RetryWorkMatching',
+            accord_dot_ops_dot_v1_dot_work__pb2.RetryWorkMatchingRequest.SerializeToString,
+            accord_dot_ops_dot_v1_dot_work__pb2.RetryWorkMatchingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscardWorkMatching(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.ops.v1.WorkService/DiscardWorkMatching',
+            accord_dot_ops_dot_v1_dot_work__pb2.DiscardWorkMatchingRequest.SerializeToString,
+            accord_dot_ops_dot_v1_dot_work__pb2.DiscardWorkMatchingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -21,6 +21,7 @@ class WorkServiceStub:
     the work behind it that has the same queue and key waits with it.
 
     What changes something needs a reason and leaves an audit record.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -43,6 +44,20 @@ class WorkServiceStub:
     Errors: INVALID_ARGUMENT; NOT_FOUND; FAILED_PRECONDITION (WORK_IN_PROGRESS:
     it is being tried at this moment).
     """
+    RetryWorkMatching: _aio.UnaryUnaryMultiCallable[_work_pb2.RetryWorkMatchingRequest, _work_pb2.RetryWorkMatchingResponse]
+    """Tries a batch of the items that a filter finds again, as RetryWork does each,
+    oldest first. A batch is one transaction, with an audit record for each item:
+    it is done as a whole or not at all, and once for its idempotency key. Who is
+    cut off repeats it, or begins anew: the filter finds the rest.
+
+    Errors: INVALID_ARGUMENT.
+    """
+    DiscardWorkMatching: _aio.UnaryUnaryMultiCallable[_work_pb2.DiscardWorkMatchingRequest, _work_pb2.DiscardWorkMatchingResponse]
+    """Gives a batch of the parked items that a filter finds up, as DiscardWork does
+    each; for the rest it is as RetryWorkMatching.
+
+    Errors: INVALID_ARGUMENT.
+    """
     DiscardWork: _aio.UnaryUnaryMultiCallable[_work_pb2.DiscardWorkRequest, _work_pb2.DiscardWorkResponse]
     """Gives a parked item up. The work behind it goes on without it.
 
@@ -57,6 +72,7 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
     the work behind it that has the same queue and key waits with it.
 
     What changes something needs a reason and leaves an audit record.
+    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @_abc_1.abstractmethod
@@ -100,6 +116,32 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT; NOT_FOUND; FAILED_PRECONDITION (WORK_IN_PROGRESS:
         it is being tried at this moment).
+        """
+
+    @_abc_1.abstractmethod
+    def RetryWorkMatching(
+        self,
+        request: _work_pb2.RetryWorkMatchingRequest,
+        context: _aio.ServicerContext[_work_pb2.RetryWorkMatchingRequest, _abc.Awaitable[_work_pb2.RetryWorkMatchingResponse]],
+    ) -> _abc.Awaitable[_work_pb2.RetryWorkMatchingResponse]:
+        """Tries a batch of the items that a filter finds again, as RetryWork does each,
+        oldest first. A batch is one transaction, with an audit record for each item:
+        it is done as a whole or not at all, and once for its idempotency key. Who is
+        cut off repeats it, or begins anew: the filter finds the rest.
+
+        Errors: INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def DiscardWorkMatching(
+        self,
+        request: _work_pb2.DiscardWorkMatchingRequest,
+        context: _aio.ServicerContext[_work_pb2.DiscardWorkMatchingRequest, _abc.Awaitable[_work_pb2.DiscardWorkMatchingResponse]],
+    ) -> _abc.Awaitable[_work_pb2.DiscardWorkMatchingResponse]:
+        """Gives a batch of the parked items that a filter finds up, as DiscardWork does
+        each; for the rest it is as RetryWorkMatching.
+
+        Errors: INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
