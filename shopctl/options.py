@@ -278,6 +278,6 @@ ErrorOption = Annotated[
     str, typer.Option("--error", metavar="TEXT", help="Only what has failed last with this text.")
 ]
 RateOption = Annotated[
-    float, typer.Option("--rate", min=0.1, max=1000.0, help="How many a second at most.")
+    int, typer.Option("--rate", min=1, max=1000, help="How many a second at most.")
 ]
 GoOption = Annotated[bool, typer.Option("--go", help="Retry what is found; else it is shown.")]

@@ -185,6 +185,7 @@ class Mesh:
             self._methods,
             self.control.counts.add,
             HandshakeLog(identity).failed,
+            self.control.edges,
             ResumeLimits(patience=resume_patience),
         )
         self.identity = identity
@@ -290,6 +291,7 @@ class Mesh:
     def _channel_options(self, target: str, contracts: Sequence[str], options: Options) -> Options:
         for name in contracts:
             check_service(name)
+            self.control.calls.add(name)
         config = self._service_config
         if config is None:
             config = balancing.default(health=self._health_checks.get(target))

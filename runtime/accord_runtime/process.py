@@ -190,6 +190,7 @@ async def running(
                 runtime.server,
                 store=live_policy,
                 audit=lambda done: database.write(lambda tx: admin.record(tx, done)),
+                events=lambda: admin.event_edges(runtime, watch, publishing),
             ),
         )
         _introspection(runtime.server, contracts)

@@ -53,6 +53,8 @@ class Runtime:
     telemetry: Telemetry = field(default_factory=Telemetry)
     sagas: Sagas | None = None
     """What its operator sees of sagas; set by the `build` of a service that has any."""
+    inboxes: list[Inbox] = field(default_factory=list)
+    """Whose events it receives."""
     outgoing: list[Outgoing] = field(default_factory=list)
     """What waits to go out beside events, for its operator."""
     background: list[tuple[str, Background]] = field(default_factory=list)
@@ -92,6 +94,7 @@ class Runtime:
             wanted=wanted,
             at_once=at_once,
         )
+        self.inboxes.append(inbox)
         self.background.append((f"consumer of {stream}", inbox.serve))
 
     def sender(self, queue: WorkQueue) -> CommandSender:

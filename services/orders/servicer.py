@@ -260,6 +260,11 @@ def build(runtime: Runtime) -> None:
 SERVICE = Service(
     name="orders",
     contracts=("shop.orders.v1.OrderService",),
-    migrations=(*saga.MIGRATIONS, *store.MIGRATIONS, *intake.MIGRATIONS),
+    migrations=(
+        *saga.MIGRATIONS,
+        *store.MIGRATIONS,
+        *intake.MIGRATIONS,
+        *saga.LATER_MIGRATIONS,
+    ),
     build=build,
 )

@@ -6,7 +6,9 @@ from services.topology import BROKER, SERVICES
 
 OPERATOR: Final = "operator"
 """Whose certificate `shopctl` shows."""
-IDENTITIES: Final = (*SERVICES, OPERATOR, BROKER)
+CONSOLE: Final = "console"
+"""Whose certificate the console shows."""
+IDENTITIES: Final = (*SERVICES, CONSOLE, OPERATOR, BROKER)
 """Who gets a certificate without being asked."""
 
 TRUST_DOMAIN: Final = "shop.internal"

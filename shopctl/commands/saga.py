@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from typing import Annotated, Final, Literal
 
 import grpc
@@ -11,13 +10,13 @@ from google.protobuf.message import Message
 
 from accord.ops.v1 import saga_pb2 as pb
 from accord.ops.v1.saga_pb2_grpc import SagaServiceStub
-from accord.ops.v1.work_pb2 import WorkState
+from accord.ops.v1.work_pb2 import WorkFilter, WorkItem, WorkState
 from shop.common.v1.fulfilment_pb2 import FULFILMENT_CHOREOGRAPHED
 from shop.orders.v1.orders_pb2 import GetOrderRequest
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shopctl import bulk
 from shopctl.client import Shop, with_shop
-from shopctl.commands.work import attempts, stuck
+from shopctl.commands.work import attempts, number
 from shopctl.errors import CommandError, ExitCode
 from shopctl.formatting import Columns, enum_name, format_fields, format_time, to_duration
 from shopctl.options import (
@@ -107,7 +106,7 @@ async def retry(
     state: StuckOption = "parked",
     error: ErrorOption = "",
     min_age: AgeOption = NO_AGE,
-    rate: RateOption = 20.0,
+    rate: RateOption = 20,
     go: GoOption = False,
     service: ServiceOption = "orders",
     key: KeyOption = "",
@@ -121,21 +120,29 @@ async def retry(
         await _settle(shop, service, key, "RetrySaga", request)
         return
     with shop.listing("", COLUMNS) as row:
-
-        async def act(id_: str, key: str) -> None:
-            request = pb.RetrySagaRequest(saga_id=id_, reason=reason)
-            saga = (await shop.change(service, SagaServiceStub, "RetrySaga", request, key)).saga
-            row(saga, _line(saga))
-
-        waiting = {work.key async for work in stuck(shop, service, state, error, queue="saga")}
         wanted = _wanted(definition, phase, min_age)
-        sagas = shop.rows(service, SagaServiceStub, "ListSagas", wanted)
-        shown = {
-            saga.saga_id: partial(row, saga, _line(saga))
-            async for saga in sagas
-            if saga.saga_id in waiting
-        }
-        await bulk.retry(shown, act, rate, key, go=go)
+        wanted.work_state = number(state)
+        listed = shop.rows(service, SagaServiceStub, "ListSagas", wanted)
+        sagas = {saga.saga_id: saga async for saga in listed}
+        queues: dict[str, list[str]] = {}
+        for saga in sagas.values():
+            later = f"/{saga.definition}/{saga.version}" if saga.version > 1 else ""
+            queues.setdefault(f"saga{later}", []).append(saga.saga_id)
+        filters = [
+            WorkFilter(
+                state=wanted.work_state,
+                queue=queue,
+                error=error,
+                keys=ids[start : start + bulk.KEYS],
+            )
+            for queue, ids in queues.items()
+            for start in range(0, len(ids), bulk.KEYS)
+        ]
+
+        def show(item: WorkItem) -> None:
+            row(sagas[item.key], _line(sagas[item.key]))
+
+        await bulk.retry(shop, service, filters, show, reason=reason, rate=rate, key=key, go=go)
 
 
 @app.command()

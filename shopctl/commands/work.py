@@ -1,8 +1,6 @@
 """`shopctl work`."""
 
-from collections.abc import AsyncIterator
-from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -73,7 +71,9 @@ async def list_work(
     with shop.listing("work", COLUMNS) as row:
 
         async def listed(name: str) -> None:
-            wanted = _wanted(state, queue=queue, min_age=to_duration(min_age))
+            wanted = pb.ListWorkRequest(
+                state=number(state), queue=queue, min_age=to_duration(min_age)
+            )
             async for item in shop.rows(name, WorkServiceStub, "ListWork", wanted, limit):
                 row(item, _line(name, item), service=name)
 
@@ -142,7 +142,7 @@ async def retry(
     queue: QueueOption = "",
     error: ErrorOption = "",
     min_age: AgeOption = NO_AGE,
-    rate: RateOption = 20.0,
+    rate: RateOption = 20,
     go: GoOption = False,
     key: KeyOption = "",
 ) -> None:
@@ -155,16 +155,14 @@ async def retry(
         def show(item: pb.WorkItem) -> None:
             row(item, _line(service, item), service=service)
 
-        async def act(item_id: str, key: str) -> None:
-            request = pb.RetryWorkRequest(work_id=item_id, reason=reason)
-            show((await shop.change(service, WorkServiceStub, "RetryWork", request, key)).item)
-
         if work_id:
-            await act(work_id, key)
+            request = pb.RetryWorkRequest(work_id=work_id, reason=reason)
+            show((await shop.change(service, WorkServiceStub, "RetryWork", request, key)).item)
             return
-        found = stuck(shop, service, state, error, queue=queue, min_age=to_duration(min_age))
-        shown = {item.work_id: partial(show, item) async for item in found}
-        await bulk.retry(shown, act, rate, key, go=go)
+        wanted = pb.WorkFilter(
+            state=number(state), queue=queue, min_age=to_duration(min_age), error=error
+        )
+        await bulk.retry(shop, service, [wanted], show, reason=reason, rate=rate, key=key, go=go)
 
 
 @app.command()
@@ -186,19 +184,9 @@ async def discard(
         row(item, _line(service, item), service=service)
 
 
-async def stuck(
-    shop: Shop, service: str, state: str, error: str, **filters: Any
-) -> AsyncIterator[pb.WorkItem]:
-    """All work that stands like this, has failed last with this text, and passes the filters."""
-    wanted = _wanted(state, **filters)
-    async for item in shop.rows(service, WorkServiceStub, "ListWork", wanted, bulk.MOST):
-        if error in item.last_error:
-            yield item
-
-
-def _wanted(state: str | None, **filters: Any) -> pb.ListWorkRequest:
-    number = pb.WorkState.Value(f"WORK_STATE_{(state or 'unspecified').upper()}")
-    return pb.ListWorkRequest(state=number, **filters)
+def number(state: str | None) -> "pb.WorkState.ValueType":
+    """A state in the contract's words."""
+    return pb.WorkState.Value(f"WORK_STATE_{(state or 'unspecified').upper()}")
 
 
 def attempts(item: pb.WorkItem) -> str:

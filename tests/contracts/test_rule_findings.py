@@ -72,7 +72,11 @@ HEDGE = """      hedge: {
         min_delay: {nanos: 20000000}
       }
 """
-OPERATORS = '      allow: ["spiffe://shop.internal/operator"]\n'
+OPERATORS = """      allow: [
+        "spiffe://shop.internal/console",
+        "spiffe://shop.internal/operator"
+      ]
+"""
 SUBMIT_ERRORS = """      errors: [
         "QUEUE_FULL",
         "UNKNOWN_CUSTOMER"

@@ -21,6 +21,7 @@ from accord.policies.cache import AnswerCache, CacheSnapshot
 from accord.policies.hedge import Hedge, HedgeSnapshot
 from accord.policies.resume import ResumeLimits
 from accord.policies.types import Code
+from accord.telemetry.edges import Edges
 
 MAX_KEPT: Final = 4096
 """States kept by a process; beyond, the oldest is forgotten. Only a proxy has so many."""
@@ -259,6 +260,7 @@ class Environment:
     count: Callable[[str, str], None]
     handshake_failed: Callable[[Target, str, float], None]
     """Told of a target, the details of the status, and when it was."""
+    edges: Edges
     resume: ResumeLimits = field(default_factory=ResumeLimits)
     lock: RLock = field(default_factory=RLock)
     """Held while anything is decided: calls of `grpc.aio` and of threads share counters."""

@@ -43,7 +43,7 @@ __all__ = ["ISSUERS", "LEEWAY", "MAX_LIFE", "USER_KEY", "User", "UserTokens", "i
 
 ALGORITHM: Final = "ES256"
 
-ISSUERS: Final = ("edge", "operator")
+ISSUERS: Final = ("edge", "console", "operator")
 """Identities of the own trust domain that may say for whom a call is made."""
 
 MAX_LIFE: Final = 60.0

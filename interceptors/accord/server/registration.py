@@ -32,6 +32,7 @@ class Pipelines:
     def __init__(self, settings: Settings, *, keeps_keys: bool, remedy: str) -> None:
         """`keeps_keys`: somebody recognises repeats by their keys; `remedy`: how to have it so."""
         self.peers = Peers(Callers(settings.identity))
+        self.serves: Final = settings.state.serves
         self._keeps_keys = keeps_keys
         self._remedy = remedy
         self._settings = settings
@@ -105,6 +106,7 @@ class Registration(Generic[ServerT]):
             name = handler.service_name() if hasattr(handler, "service_name") else None
             if name:
                 self._services[name] = None
+                self._pipelines.serves.add(name)
         self._generic += handlers
         if not self._intercepted:
             handlers = tuple(
@@ -123,6 +125,7 @@ class Registration(Generic[ServerT]):
         take over, and it goes through all of its methods for each call.
         """
         self._services[service_name] = None
+        self._pipelines.serves.add(service_name)
         for name, handler in method_handlers.items():
             self._registered[f"/{service_name}/{name}"] = handler
 

@@ -44,6 +44,7 @@ from accord.server.idempotency import identify
 from accord.server.request import READ, Peers, Settings, holders, read_headers
 from accord.server.timeouts import TimeLimits, time_limits
 from accord.server.types import NO_ERROR, GrpcContext, Req, Res, Status, Trailers
+from accord.telemetry import edges
 from accord.telemetry.propagation import incoming
 
 IGNORED: Final = "metadata.ignored"
@@ -68,6 +69,7 @@ class IncomingCall:
     limits: TimeLimits | None
     """What is to be watched; None: nothing."""
     observed: spans.ServerCall | None
+    watched: edges.Watched | None
     arrived: float
     """When it came to this process."""
     caller: Caller
@@ -153,10 +155,14 @@ class Stages(Generic[Req, Res]):
                 self._count(f"{IGNORED}.{name}")
         observed = spans.begin(self._method, trace, settings.clock)
         context.enter(call)
-        watched = remaining is None or remaining > self._bound
+        limited = remaining is None or remaining > self._bound
+        arrived, watched = now - waited, None
+        if self._state.edges.watched:
+            edge = edges.Key(True, call.principal, self._method)
+            watched = self._state.edges.begin(edge, arrived)
         found = IncomingCall(
-            call, headers, remaining, self._limits if watched else None, observed, now - waited,
-            caller,
+            call, headers, remaining, self._limits if limited else None, observed, watched,
+            arrived, caller,
         )  # fmt: skip
         if self._streaming:
             found.holders = holders(grpc_context, call.principal)
@@ -244,9 +250,12 @@ class Stages(Generic[Req, Res]):
             self._state.shares.give_back(incoming.holders)
         if incoming.permit is not None:
             self.admission.limiter.release(incoming.permit)
-        if incoming.observed is not None:
-            code = None if grpc_context is None else grpc_context.code()
-            incoming.observed.finish(_outcome(incoming, code))
+        if incoming.observed is not None or incoming.watched is not None:
+            code = _outcome(incoming, None if grpc_context is None else grpc_context.code())
+            if incoming.observed is not None:
+                incoming.observed.finish(code)
+            if incoming.watched is not None:
+                incoming.watched.end(code)
 
     def _ask(self) -> None:
         """What holds now: live policy may have changed it.

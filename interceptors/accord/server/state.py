@@ -22,6 +22,7 @@ from accord.policies.stream_share import StreamShares
 from accord.policies.types import Refused
 from accord.server.fault_injection import FaultTable
 from accord.server.refusal_log import RefusalLog
+from accord.telemetry.edges import Edges
 
 MAX_STREAMS: Final = 1000
 """Streams of one server that may be open at once."""
@@ -51,6 +52,12 @@ class ServerState:
         self.counts = Counts()
         self.faults = FaultTable(clock, random)
         self.refusals = RefusalLog(clock)
+        self.edges = Edges(clock)
+        """What its clients have in common with them, too."""
+        self.serves: set[str] = set()
+        """Names of the services that its servers were given."""
+        self.calls: set[str] = set()
+        """Names of the services that its channels were made for."""
         self.limiter = Limiter(clock=clock, random=random)
         self.max_streams = limits.streams
         self.streams = self.limiter.line(limits.streams, watched=False)

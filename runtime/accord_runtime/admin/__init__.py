@@ -11,6 +11,7 @@ from accord.ops.v1.saga_pb2_grpc import add_SagaServiceServicer_to_server
 from accord.ops.v1.trace_pb2_grpc import add_TraceServiceServicer_to_server
 from accord.ops.v1.work_pb2_grpc import add_WorkServiceServicer_to_server
 from accord_runtime.admin.audit import MIGRATIONS, AuditServicer, record
+from accord_runtime.admin.event_edges import event_edges
 from accord_runtime.admin.health import Health
 from accord_runtime.admin.sagas import SagaServicer
 from accord_runtime.admin.traces import TraceServicer
@@ -18,7 +19,15 @@ from accord_runtime.admin.work import WorkServicer
 from accord_runtime.grpc.operator_contracts import CONTRACTS, SAGA_CONTRACT, TAKES_CALLS
 from accord_runtime.service import Runtime
 
-__all__ = ["CONTRACTS", "MIGRATIONS", "SAGA_CONTRACT", "TAKES_CALLS", "record", "serve"]
+__all__ = [
+    "CONTRACTS",
+    "MIGRATIONS",
+    "SAGA_CONTRACT",
+    "TAKES_CALLS",
+    "event_edges",
+    "record",
+    "serve",
+]
 
 
 def serve(runtime: Runtime, health: Health) -> tuple[str, ...]:

@@ -7,26 +7,32 @@ never wait for each other.
 
 import json
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
 from accord.admin.mesh_service import Intervention
 from accord.errors import Aborted, FailedPrecondition, NotFound, Resource
 from accord.ops.v1 import saga_pb2 as pb
+from accord.ops.v1 import work_pb2 as pb_work
 from accord.ops.v1.saga_pb2_grpc import SagaServiceServicer
 from accord_runtime.admin import audit
-from accord_runtime.admin.work import message, retry_item
-from accord_runtime.database import Database, Tx
+from accord_runtime.admin.work import item_state, message, retry_item, seconds, state_of
+from accord_runtime.database import Database, Params, Row, Tx
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context, timestamp
-from accord_runtime.saga import Definition, Phase, Saga, Sagas, state_machine
+from accord_runtime.saga import Definition, Phase, Saga, Sagas, orchestrator, state_machine
 from accord_runtime.saga.orchestrator import SAGAS, load, step_name, to_saga
 from accord_runtime.work import items, table
 from accord_runtime.work.executor import Executor
 from accord_runtime.work.items import Item, State
+
+ENDED: Final = 24 * 3600.0
+"""Seconds since they have ended, of the sagas that are counted when the caller does not say."""
+
+_PHASES: Final = "phase IN (:forward, :backward)"
 
 M = TypeVar("M", bound=Message)
 
@@ -46,23 +52,63 @@ class SagaServicer(SagaServiceServicer):
     async def ListSagas(
         self, request: pb.ListSagasRequest, context: Context
     ) -> pb.ListSagasResponse:
-        """Lists sagas by id."""
-        age = request.min_age.ToNanoseconds() / 1e9
+        """Lists sagas by id, oldest or newest first."""
+        age, youngest = seconds(request.min_age), seconds(request.max_age)
         filters = {"phase": str(request.phase), "min_age": str(age)}
+        more = {"max_age": youngest, "work": request.work_state, "newest": request.newest_first}
+        filters |= {name: str(value) for name, value in more.items() if value}
         asked = Page(request, definition=request.definition, **filters)
-        created_before = time.time() - age
-        rows, token = await self._database.read(
-            lambda tx: asked.read(
+        now, state = time.time(), state_of(request.work_state)
+
+        def read(tx: Tx) -> pb.ListSagasResponse:
+            queues = orchestrator.queues(tx)
+            where = ["created_at <= :before", *(["created_at >= :after"] if youngest else [])]
+            params: dict[str, object] = {"before": now - age, "after": now - youngest}
+            if state is not None:
+                working, among = _working(queues, items.WHERE[state])
+                where.append(working)
+                params |= among
+            rows, token = asked.read(
                 tx,
                 SAGAS,
                 "id",
-                "created_at <= :created_before",
-                params={"created_before": created_before},
+                *where,
+                params=params,
                 equal={"definition": request.definition, "phase": _phase_value(request.phase)},
+                newest_first=request.newest_first,
             )
-        )
-        sagas = (self._message(to_saga(row)) for row in rows)
-        return pb.ListSagasResponse(sagas=sagas, next_page_token=token)
+            work = items.firsts(tx, queues, [row["id"] for row in rows])
+            sagas = (self._message(to_saga(row), work.get(row["id"])) for row in rows)
+            return pb.ListSagasResponse(sagas=sagas, next_page_token=token)
+
+        return await self._database.read(read)
+
+    async def GetSagaCounts(
+        self, request: pb.GetSagaCountsRequest, context: Context
+    ) -> pb.GetSagaCountsResponse:
+        """Returns how many sagas there are, by definition and phase."""
+        since = time.time() - (seconds(request.ended_within) or ENDED)
+
+        def read(tx: Tx) -> pb.GetSagaCountsResponse:
+            working, among = _working(orchestrator.queues(tx), items.WHERE[State.PARKED])
+            phases = {"forward": Phase.FORWARD, "backward": Phase.BACKWARD}
+            ended = f"{_PHASES.replace('IN', 'NOT IN')} AND updated_at >= :since"
+            rows = [*_count(tx, _PHASES, phases), *_count(tx, ended, {**phases, "since": since})]
+            stuck = _count(tx, f"{_PHASES} AND {working}", {**phases, **among})
+            parked = {(row["definition"], row["phase"]): row["n"] for row in stuck}
+            counts = [
+                pb.SagaCount(
+                    definition=row["definition"],
+                    phase=_phase(Phase(row["phase"])),
+                    count=row["n"],
+                    parked=parked.get((row["definition"], row["phase"]), 0),
+                )
+                for row in rows
+            ]
+            counts.sort(key=lambda each: (each.definition, each.phase))
+            return pb.GetSagaCountsResponse(counts=counts)
+
+        return await self._database.read(read)
 
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
         """Returns a saga with all that has happened to it, and its work."""
@@ -213,9 +259,11 @@ class SagaServicer(SagaServiceServicer):
         item = _item(tx, saga)
         return text if item is None else f"{text}, {item.standing}"
 
-    def _message(self, saga: Saga) -> pb.Saga:
+    def _message(self, saga: Saga, work: Item | None = None) -> pb.Saga:
         undone = saga.position.phase is Phase.UNDONE
         return pb.Saga(
+            work_state=pb_work.WORK_STATE_UNSPECIFIED if work is None else item_state(work),
+            last_error="" if work is None else work.last_error,
             saga_id=saga.id,
             definition=saga.definition,
             version=saga.version,
@@ -225,6 +273,18 @@ class SagaServicer(SagaServiceServicer):
             created_at=timestamp(saga.created_at),
             updated_at=timestamp(saga.updated_at),
         )
+
+
+def _working(queues: Sequence[str], state: str) -> tuple[str, dict[str, object]]:
+    """The condition for sagas whose work meets another, and its parameters."""
+    names, among = items.among("queue", queues)
+    work = f"SELECT key FROM work WHERE queue IN ({names}) AND {state}"
+    return f"id IN ({work})" if queues else "1 = 0", among
+
+
+def _count(tx: Tx, where: str, params: Params) -> list[Row]:
+    sql = f"SELECT definition, phase, COUNT(*) AS n FROM saga WHERE {where}"
+    return tx.all(f"{sql} GROUP BY definition, phase", params)
 
 
 def _load(tx: Tx, saga_id: str, *, lock: bool = False) -> Saga:

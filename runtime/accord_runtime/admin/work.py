@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import Sequence
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
 
 from accord.admin.mesh_service import Intervention
 from accord.errors import FailedPrecondition, NotFound, Resource
@@ -16,7 +19,18 @@ from accord_runtime.saga.orchestrator import QUEUE as SAGA_QUEUE
 from accord_runtime.service import Outgoing
 from accord_runtime.work import backlog, items, table
 from accord_runtime.work.executor import Executor
-from accord_runtime.work.items import Item, State
+from accord_runtime.work.items import Item, State, Wanted
+
+SPREAD: Final = 5
+"""Seconds over which the items of a batch become due at most, where a rate is asked for."""
+
+EXAMPLES: Final = 10
+"""Items that a dry run shows."""
+
+DISCARDED: Final = "discarded"
+
+Matching = pb.RetryWorkMatchingRequest | pb.DiscardWorkMatchingRequest
+Matched = pb.RetryWorkMatchingResponse | pb.DiscardWorkMatchingResponse
 
 
 class WorkServicer(WorkServiceServicer):
@@ -31,18 +45,13 @@ class WorkServicer(WorkServiceServicer):
 
     async def ListWork(self, request: pb.ListWorkRequest, context: Context) -> pb.ListWorkResponse:
         """Lists work, oldest first."""
-        age = request.min_age.ToNanoseconds() / 1e9
-        asked = Page(request, state=str(request.state), queue=request.queue, min_age=str(age))
-        before = time.time() - age
-        found, token = await self._database.read(
-            lambda tx: items.page(
-                tx,
-                asked,
-                state=_state(request.state),
-                queue=request.queue,
-                created_before=before,
-            )
-        )
+        age = seconds(request.min_age)
+        filters = {"error": request.error} if request.error else {}
+        filters |= {"state": str(request.state), "queue": request.queue, "min_age": str(age)}
+        asked = Page(request, **filters)
+        state = state_of(request.state)
+        wanted = Wanted(state, request.queue, time.time() - age, request.error)
+        found, token = await self._database.read(lambda tx: items.page(tx, asked, wanted))
         return pb.ListWorkResponse(items=map(message, found), next_page_token=token)
 
     async def GetQueues(
@@ -112,17 +121,77 @@ class WorkServicer(WorkServiceServicer):
 
         def discard(tx: Tx) -> pb.DiscardWorkResponse:
             item = self._find(tx, request.work_id, lock=True)
-            if item.queue.partition("/")[0] == SAGA_QUEUE:
-                raise FailedPrecondition(
-                    "SAGA_WORK", f"it is the next step of saga {item.key}; settle the saga itself"
-                )
-            if not table.discard(tx, item.id):
-                raise FailedPrecondition("NOT_PARKED", f"work {item.id} is {item.state}")
-            audit.record(tx, Intervention(item.id, request.reason, str(item), "discarded"))
+            _discard(tx, item)
+            audit.record(tx, Intervention(item.id, request.reason, str(item), DISCARDED))
             tx.after_commit(self._executor.wake)
             return pb.DiscardWorkResponse(item=message(item))
 
         return await commit(self._database, discard)
+
+    async def RetryWorkMatching(
+        self, request: pb.RetryWorkMatchingRequest, context: Context
+    ) -> pb.RetryWorkMatchingResponse:
+        """Tries a batch of items again, one after the other."""
+        now, pace = time.time(), request.per_second
+
+        def retry(tx: Tx) -> pb.RetryWorkMatchingResponse:
+            answer = pb.RetryWorkMatchingResponse()
+            for number, item in enumerate(
+                self._batch(tx, request, answer, pace * SPREAD if pace else None)
+            ):
+                try:
+                    after = retry_item(tx, item, now + number / pace if pace else now)
+                except FailedPrecondition:
+                    answer.passed_over += 1
+                    continue
+                _note(tx, request.reason, item, str(after))
+                answer.items.append(message(after))
+            if pace and answer.next_page_token:
+                answer.pause.CopyFrom(duration(len(answer.items) / pace))
+            return answer
+
+        return await commit(self._database, retry)
+
+    async def DiscardWorkMatching(
+        self, request: pb.DiscardWorkMatchingRequest, context: Context
+    ) -> pb.DiscardWorkMatchingResponse:
+        """Gives a batch of parked items up."""
+
+        def discard(tx: Tx) -> pb.DiscardWorkMatchingResponse:
+            answer = pb.DiscardWorkMatchingResponse()
+            for item in self._batch(tx, request, answer, None):
+                try:
+                    _discard(tx, item)
+                except FailedPrecondition:
+                    answer.passed_over += 1
+                    continue
+                _note(tx, request.reason, item, DISCARDED)
+                answer.items.append(message(item))
+            return answer
+
+        return await commit(self._database, discard)
+
+    def _batch(self, tx: Tx, request: Matching, answer: Matched, most: int | None) -> list[Item]:
+        """The items of a batch, locked; of a dry run none: the first are in the answer."""
+        given = request.filter
+        wanted = Wanted(
+            state_of(given.state) or State.PARKED,
+            given.queue,
+            time.time() - seconds(given.min_age),
+            given.error,
+            given.work_ids,
+            given.keys,
+        )
+        asked = Page(request, filter=given.SerializeToString(deterministic=True).hex())
+        answer.matching = 0 if asked.last else items.count(tx, wanted)
+        found, token = items.page(tx, asked, wanted, most=most)
+        if request.dry_run:
+            answer.items.extend(map(message, found[:EXAMPLES]))
+            return []
+        answer.next_page_token = token
+        tx.after_commit(self._executor.wake)
+        locked = (items.find(tx, item.id, lock=True) for item in found)
+        return [item for item in locked if item is not None]  # None: it is done by now
 
     def _find(self, tx: Tx, work_id: str, *, lock: bool = False) -> Item:
         item = items.find(tx, work_id, lock=lock)
@@ -137,7 +206,7 @@ def message(item: Item) -> pb.WorkItem:
         work_id=item.id,
         queue=item.queue,
         key=item.key,
-        state=pb.WorkState.Value(f"WORK_STATE_{item.state.name}"),
+        state=item_state(item),
         attempts=item.attempts,
         due_at=timestamp(item.due_at),
         created_at=timestamp(item.created_at),
@@ -145,13 +214,13 @@ def message(item: Item) -> pb.WorkItem:
     )
 
 
-def retry_item(tx: Tx, item: Item) -> Item:
-    """Make an item due, and return it as it is then.
+def retry_item(tx: Tx, item: Item, due_at: float | None = None) -> Item:
+    """Make an item due, now or at a time, and return it as it is then.
 
     Raises:
         FailedPrecondition: it is being tried at this moment (WORK_IN_PROGRESS).
     """
-    if not table.unpark(tx, item.id, time.time()):
+    if not table.unpark(tx, item.id, time.time() if due_at is None else due_at):
         raise FailedPrecondition(
             "WORK_IN_PROGRESS", f"work {item.id} is being tried at this moment"
         )
@@ -160,7 +229,38 @@ def retry_item(tx: Tx, item: Item) -> Item:
     return after
 
 
-def _state(wanted: "pb.WorkState.ValueType") -> State | None:
+def _discard(tx: Tx, item: Item) -> None:
+    """Give an item up. Raises FailedPrecondition: SAGA_WORK or NOT_PARKED."""
+    if _of_saga(item):
+        raise FailedPrecondition(
+            "SAGA_WORK", f"it is the next step of saga {item.key}; settle the saga itself"
+        )
+    if not table.discard(tx, item.id):
+        raise FailedPrecondition("NOT_PARKED", f"work {item.id} is {item.state}")
+
+
+def _note(tx: Tx, reason: str, item: Item, after: str) -> None:
+    """Write an intervention down that is one of many; that of a saga's step is the saga's."""
+    target = item.key if _of_saga(item) else item.id
+    audit.record(tx, Intervention(target, reason, str(item), after))
+
+
+def _of_saga(item: Item) -> bool:
+    return item.queue.partition("/")[0] == SAGA_QUEUE
+
+
+def seconds(length: Duration) -> float:
+    """A duration of a request in seconds."""
+    return length.ToNanoseconds() / 1e9
+
+
+def state_of(wanted: "pb.WorkState.ValueType") -> State | None:
+    """A state in the contract's words; None: any."""
     if wanted == pb.WORK_STATE_UNSPECIFIED:
         return None
     return State[pb.WorkState.Name(wanted).removeprefix("WORK_STATE_")]
+
+
+def item_state(item: Item) -> "pb.WorkState.ValueType":
+    """Where an item stands, in the contract's words."""
+    return pb.WorkState.Value(f"WORK_STATE_{item.state.name}")

@@ -122,6 +122,20 @@ class Inbox:
         # Up to when (Unix seconds) the broker has delivered all it had; infinite while it is away.
         self._delivered = math.inf
         self._look = asyncio.Event()
+        self.coming = 0
+        """Events that the broker has for it, as far as it has told."""
+        self.at_once = 0
+        """Those that were handled as they came, since the process began."""
+
+    @property
+    def source(self) -> str:
+        """Whose events they are."""
+        return self._source
+
+    @property
+    def queue(self) -> str:
+        """Where its work is."""
+        return self._queue
 
     async def serve(self) -> None:
         """Receive until cancelled, whenever the broker is there."""
@@ -190,6 +204,7 @@ class Inbox:
                         if message.metadata.sequence.consumer != delivered:
                             raise LookupError("messages were lost on their way; asking again")
                     last = messages[-1].metadata
+                    self.coming = last.num_pending or 0
                     taken = list(filter(self._taken, messages))
                     if taken or time.monotonic() - noted > NOTE:
                         stream = await jetstream.stream_info(self._stream)
@@ -359,11 +374,15 @@ class Inbox:
         key, seq = (apart, 0) if apart else (headers["ce-subject"], int(headers["ce-sequence"]))
         if ready and not table.waits(tx, self._queue, key):
             ready.write(tx)
+            tx.after_commit(self._handled)
             return True
         with use_trace(headers):
             packed, flow_at = pack(headers, payload), occurred(headers)
             self._executor.enqueue(tx, self._queue, key, packed, flow_at=flow_at, seq=seq)
         return True
+
+    def _handled(self) -> None:
+        self.at_once += 1
 
     def _sweep(self, tx: Tx, before: float) -> None:
         mine = {"before": before, "consumer": self._source}

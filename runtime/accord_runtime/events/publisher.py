@@ -151,6 +151,10 @@ class Publisher:
         self._committed = asyncio.Event()
         self._numbered = asyncio.Event()
         self._numbers = False
+        self.position = 0
+        """Up to where this process has published, or found published."""
+        self.published = self.failed = 0
+        """Events, and batches of them that the broker did not take, since the process began."""
         database.listen(APPENDED, self._committed.set)
 
     def wake(self) -> None:
@@ -188,6 +192,7 @@ class Publisher:
     async def _publish(self, lock: Lock) -> None:
         jetstream = await self._broker.jetstream()
         mark = noted = await self._compare(lock, jetstream)
+        self.position = mark.position
         checked, noted_at = time.monotonic(), 0.0
         try:
             while True:
@@ -197,7 +202,7 @@ class Publisher:
                 if not batch:
                     await wait(self._numbered, CHECK if mark == noted else NOTE)
                 else:
-                    mark = await self._send(jetstream, mark, batch)
+                    mark = await self._sent(jetstream, mark, batch)
                 due = mark.position - noted.position >= NOTED
                 check = time.monotonic() - checked >= CHECK
                 if mark != noted and (due or check or time.monotonic() - noted_at >= NOTE):
@@ -209,6 +214,13 @@ class Publisher:
         except Exception:
             if mark != noted:  # What is lost is found by what was there.
                 await self._database.write(lock.guard(partial(self._note, mark=mark)))
+            raise
+
+    async def _sent(self, jetstream: JetStreamContext, mark: Mark, batch: list[Event]) -> Mark:
+        try:
+            return await self._send(jetstream, mark, batch)
+        except Exception:
+            self.failed += 1
             raise
 
     async def _send(self, jetstream: JetStreamContext, mark: Mark, batch: list[Event]) -> Mark:
@@ -233,6 +245,8 @@ class Publisher:
         position = batch[-1].position
         assert position is not None
         highest = max(mark.acknowledged, *(ack.seq for ack in acks))
+        self.published += len(batch)
+        self.position = position
         return replace(mark, position=position, acknowledged=highest)
 
     async def _compare(self, lock: Lock, jetstream: JetStreamContext) -> Mark:

@@ -42,10 +42,10 @@ class Page:
 
     def __init__(self, request: PageRequest, **filters: str) -> None:
         self._filters = filters
-        self._size = request.page_size or DEFAULT_SIZE
         self.last = decode_token(filters, request.page_token)
         """The last row of the page before; None for the first page."""
-        self.most = self._size + 1
+        self.size = request.page_size or DEFAULT_SIZE
+        self.most = self.size + 1
         """Rows to read: one more than asked for shows whether there is a next page."""
 
     def cut(
@@ -58,8 +58,12 @@ class Page:
             id_of: what a token holds of a row.
             most: rows that fit, if fewer than asked for.
         """
-        rows = found[: self._size if most is None else min(most, self._size)]
-        return rows, encode_token(self._filters, id_of(rows[-1])) if len(found) > len(rows) else ""
+        rows = found[: self.size if most is None else min(most, self.size)]
+        return rows, self.token(id_of(rows[-1])) if len(found) > len(rows) else ""
+
+    def token(self, last: str) -> str:
+        """The token of the page that begins behind `last`."""
+        return encode_token(self._filters, last)
 
     def read(
         self,

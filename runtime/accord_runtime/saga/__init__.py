@@ -2,10 +2,11 @@
 
 from accord_runtime.saga.contract import Call, Contract, Local
 from accord_runtime.saga.definition import Definition, Kind, Step
-from accord_runtime.saga.orchestrator import MIGRATIONS, Saga, Sagas
+from accord_runtime.saga.orchestrator import LATER_MIGRATIONS, MIGRATIONS, Saga, Sagas
 from accord_runtime.saga.state_machine import Phase, Position
 
 __all__ = [
+    "LATER_MIGRATIONS",
     "MIGRATIONS",
     "Call",
     "Contract",

@@ -44,6 +44,13 @@ MIGRATIONS: Final = [
     "CREATE INDEX saga_phase ON saga (phase, updated_at)",
 ]
 
+LATER_MIGRATIONS: Final = [
+    # With the definition: to count sagas takes their index alone, and not their histories.
+    "CREATE INDEX saga_standing ON saga (phase, updated_at, definition)",
+    "DROP INDEX saga_phase",
+]
+"""For the end of the migrations of a service that has sagas."""
+
 QUEUE: Final = "saga"
 """Of the first versions. Each later version has a queue of its own, "saga/<definition>/<version>",
 so that a process that does not know it never takes its work."""
@@ -92,6 +99,12 @@ SAGAS: Final = (
 def queue_of(definition: str, version: int) -> str:
     """The queue of the work of a definition's sagas."""
     return QUEUE if version == 1 else f"{QUEUE}/{definition}/{version}"
+
+
+def queues(tx: Tx) -> list[str]:
+    """The queues that have work of sagas, of any version."""
+    found = [str(row["queue"]) for row in tx.all("SELECT DISTINCT queue FROM work")]
+    return [queue for queue in found if queue.partition("/")[0] == QUEUE]
 
 
 def load(tx: Tx, id: str, *, lock: bool = False) -> Saga | None:  # noqa: A002

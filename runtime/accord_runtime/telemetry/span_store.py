@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import metrics
 
-from accord_runtime.database import Database, DatabaseError, Tx
+from accord_runtime.database import Database, DatabaseError, Row, Tx
 from accord_runtime.grpc.ids import uuid7
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ WRITE: Final = 1.0
 
 SWEEP: Final = 60.0
 """Seconds between removals of what is too old or too much."""
+
+ROWS: Final = 10
+"""Rows of a trace that are read where many traces are looked at: its latest."""
 
 MAX_TEXT: Final = 256
 """Characters of the value of an attribute."""
@@ -243,11 +246,48 @@ def _insert(tx: Tx, rows: Sequence[tuple[str, str]]) -> None:
 
 def trim(tx: Tx, *, most: int, before: float) -> None:
     """Remove the rows of before a time, Unix seconds, and all but the newest `most`."""
-    stamp = f"{int(before * 1000):012x}"
     sql = "SELECT id FROM spans ORDER BY id DESC LIMIT 1 OFFSET :most"
     beyond = tx.value(sql, {"most": most}) or ""
-    oldest = max(beyond + "!", f"{stamp[:8]}-{stamp[8:]}")  # behind that id itself
+    oldest = max(beyond + "!", _id_at(before))  # behind that id itself
     tx.execute("DELETE FROM spans WHERE id < :oldest", {"oldest": oldest})
+
+
+def latest(
+    tx: Tx, *, before: str, since: float, most: int
+) -> list[tuple[str, str, list[StoredSpan]]]:
+    """Traces by their latest row, newest first: its id, the trace's, and its spans.
+
+    `before` is the id of a row that is newer than all of them, or empty. A trace whose latest row
+    is older than `since`, Unix seconds, is left out, and what is beyond `most` of them. Of a trace
+    with more than `ROWS` the others are not read.
+    """
+    found = tx.all(
+        "SELECT id, trace_id FROM spans AS s WHERE id < :before AND id >= :since AND NOT EXISTS"
+        " (SELECT 1 FROM spans AS later WHERE later.trace_id = s.trace_id AND later.id > s.id)"
+        " ORDER BY id DESC LIMIT :most",
+        {"before": before or "g", "since": _id_at(since), "most": most},
+    )
+    traces: dict[str, list[StoredSpan]] = {row["trace_id"]: [] for row in found}
+    params: dict[str, object] = {f"trace{n}": each for n, each in enumerate(traces)}
+    ranked = (
+        "SELECT id, trace_id, spans, ROW_NUMBER() OVER (PARTITION BY trace_id ORDER BY id DESC)"
+        f" AS place FROM spans WHERE trace_id IN ({', '.join(f':{name}' for name in params)})"
+    )
+    sql = f"SELECT id, trace_id, spans FROM ({ranked}) AS ranked WHERE place <= :rows ORDER BY id"
+    for row in tx.all(sql, {**params, "rows": ROWS}) if params else ():
+        traces[row["trace_id"]] += _stored(row)
+    return [(row["id"], row["trace_id"], traces[row["trace_id"]]) for row in found]
+
+
+def _id_at(moment: float) -> str:
+    """What the ids of rows of a time, Unix seconds, begin with."""
+    stamp = f"{int(max(0.0, moment) * 1000):012x}"
+    return f"{stamp[:8]}-{stamp[8:]}"
+
+
+def _stored(row: Row) -> Iterator[StoredSpan]:
+    kept: list[list[Any]] = json.loads(row["spans"])
+    return (StoredSpan(f"{row['id']}/{number:02}", *span) for number, span in enumerate(kept))
 
 
 def of_trace(tx: Tx, trace_id: str, *, after: str = "", most: int) -> list[StoredSpan]:
@@ -258,11 +298,4 @@ def of_trace(tx: Tx, trace_id: str, *, after: str = "", most: int) -> list[Store
         " ORDER BY id LIMIT :most",
         {"trace_id": trace_id, "id": row_id, "most": most + 1},
     )
-    found = list[StoredSpan]()
-    for row in rows:
-        kept: list[list[Any]] = json.loads(row["spans"])
-        for number, span in enumerate(kept):
-            place = f"{row['id']}/{number:02}"
-            if place > after:
-                found.append(StoredSpan(place, *span))
-    return found[:most]
+    return [span for row in rows for span in _stored(row) if span.place > after][:most]

@@ -72,7 +72,8 @@ class Backlog:
         self.full = False
         """Whether no more is taken: a bound was reached, and it is not `CLEAR` yet."""
         self._bound = bound
-        self._queues: dict[str, Waiting] = {}
+        self.queues: dict[str, Waiting] = {}
+        """What waited when it was last looked at."""
         self._now = self._items = self._events = 0.0
         read: Callable[[Waiting], float]
         meter = metrics.get_meter("accord_runtime")
@@ -86,15 +87,15 @@ class Backlog:
             def observe(
                 _: CallbackOptions, read: Callable[[Waiting], float] = read
             ) -> list[Observation]:
-                found = self._queues.items()
+                found = self.queues.items()
                 return [Observation(read(each), {"queue": queue}) for queue, each in found]
 
             meter.create_observable_gauge(f"accord.work.{name}", [observe], unit, text)
 
     def note(self, queues: dict[str, Waiting], events: int, now: float) -> None:
         """Remember what waits: work, and events for the broker."""
-        gone = dict.fromkeys(self._queues, Waiting())  # A gauge that ends in silence says nothing.
-        self._queues, self._now, self._events = gone | queues, now, events
+        gone = dict.fromkeys(self.queues, Waiting())  # A gauge that ends in silence says nothing.
+        self.queues, self._now, self._events = gone | queues, now, events
         self._items = sum(each.waiting + each.in_flight for each in queues.values())
         share = max(self._items / self._bound, events / (self._bound * EVENTS))
         self.full = share >= (CLEAR if self.full else 1.0)

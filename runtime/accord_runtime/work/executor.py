@@ -125,6 +125,8 @@ class Executor:
         self._draining = self._taken_back = False
         self._shared = False  # with other processes
         self._at_work = set[str]()
+        self.done, self.failed = Counter[str](), Counter[str]()
+        """Attempts that have ended well, and that have not, by queue, since the process began."""
         self._suspect = ""  # the one at work
         self._unserved = Unserved()
 
@@ -386,9 +388,11 @@ class Executor:
             with flow_spans.working(work):
                 effect = await _handle(queue, work)
                 await self._database.write(lambda tx: table.complete(tx, work, self._owner, effect))
+            self.done[queue.name] += 1
         except LeaseLost:
             log.warning("%s %s took longer than its lease, or was taken away", work.queue, work.key)
         except Exception as error:
+            self.failed[queue.name] += 1
             await self._failed(queue, work, error)
             if held:
                 raise

@@ -1,6 +1,7 @@
 """What an operator sees of the table of work: items by state and age, each with its failures."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -17,7 +18,13 @@ class State(StrEnum):
     LEASED = "leased"
 
 
-_WHERE: Final = {
+# The last error of a history, and what finds a text in it, by whether that is asked of Postgres.
+_LAST_ERROR: Final = {
+    False: ("json_extract(history, '$[#-1].error')", "instr"),
+    True: ("(history::json -> -1 ->> 'error')", "strpos"),
+}
+
+WHERE: Final = {
     State.READY: "state = 'ready' AND lease_until = 0",
     State.PARKED: "state = 'parked'",
     State.LEASED: "lease_until > 0",
@@ -79,20 +86,78 @@ def first(tx: Tx, queue: str, key: str, *, lock: bool = False) -> Item | None:
     return None if row is None else _item(row)
 
 
-def page(
-    tx: Tx, asked: Page, *, state: State | None, queue: str, created_before: float
-) -> tuple[list[Item], str]:
-    """A page of items, oldest first, and the token of the next; of any queue if it is ""."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which items are meant: those that pass all of it."""
+
+    state: State | None
+    """None: any."""
+    queue: str
+    """Empty: any."""
+    created_before: float
+    """Unix seconds."""
+    error: str
+    """A part of the last error; empty: any."""
+    ids: Sequence[str] = ()
+    """Empty: any."""
+    keys: Sequence[str] = ()
+    """Empty: any."""
+
+    def where(self, tx: Tx) -> tuple[list[str], dict[str, object]]:
+        """The conditions, and their parameters."""
+        conditions = ["created_at <= :created_before"]
+        params: dict[str, object] = {"created_before": self.created_before}
+        if self.state is not None:
+            conditions.append(WHERE[self.state])
+        if self.queue:
+            conditions.append("queue = :queue")
+            params["queue"] = self.queue
+        if self.error:
+            last, find = _LAST_ERROR[tx.postgres]
+            conditions.append(f"{find}({last}, :error) > 0")
+            params["error"] = self.error
+        for column, wanted in (("id", self.ids), ("key", self.keys)):
+            if wanted:
+                names, values = among(column, wanted)
+                conditions.append(f"{column} IN ({names})")
+                params |= values
+        return conditions, params
+
+
+def page(tx: Tx, asked: Page, wanted: Wanted, most: int | None = None) -> tuple[list[Item], str]:
+    """A page of items, oldest first and `most` at most, and the token of the next."""
+    where, params = wanted.where(tx)
+    fitting = None if most is None else lambda _: most
     rows, token = asked.read(
-        tx,
-        f"SELECT {_COLUMNS} FROM work",
-        "id",
-        "created_at <= :created_before",
-        *([] if state is None else [_WHERE[state]]),
-        params={"created_before": created_before},
-        equal={"queue": queue},
+        tx, f"SELECT {_COLUMNS} FROM work", "id", *where, params=params, fitting=fitting
     )
     return [_item(row) for row in rows], token
+
+
+def count(tx: Tx, wanted: Wanted) -> int:
+    """How many there are."""
+    where, params = wanted.where(tx)
+    found: int = tx.value(f"SELECT COUNT(*) FROM work WHERE {' AND '.join(where)}", params)
+    return found
+
+
+def firsts(tx: Tx, queues: Sequence[str], keys: Sequence[str]) -> dict[str, Item]:
+    """By key the item that comes first, of those that have any."""
+    (queue_names, by_queue), (key_names, by_key) = among("queue", queues), among("key", keys)
+    if not queues or not keys:
+        return {}
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM work WHERE queue IN ({queue_names}) AND key IN ({key_names})"
+        " ORDER BY seq DESC, id DESC",
+        {**by_queue, **by_key},
+    )
+    return {row["key"]: _item(row) for row in rows}
+
+
+def among(name: str, values: Sequence[str]) -> tuple[str, dict[str, object]]:
+    """Parameters for `IN (...)`, and their values."""
+    params: dict[str, object] = {f"{name}{number}": value for number, value in enumerate(values)}
+    return ", ".join(f":{each}" for each in params), params
 
 
 def payload(tx: Tx, id: str) -> bytes:  # noqa: A002

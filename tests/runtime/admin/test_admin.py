@@ -1003,8 +1003,9 @@ def test_every_rpc_is_for_operators_and_bounded() -> None:
     """Who may call, how long it may take, and that what changes something needs a key."""
     for contract in (*admin.CONTRACTS, admin.SAGA_CONTRACT):
         for policy in check_service(contract):
-            assert policy.allow == {"spiffe://shop.internal/operator"}
-            assert policy.timeout == 5
+            names = ("console", "operator")
+            assert policy.allow == {f"spiffe://shop.internal/{name}" for name in names}
+            assert policy.timeout == (10 if policy.method.endswith("Matching") else 5)
             assert (policy.key is Key.REQUIRED) == (not policy.safe)
             assert policy.safe == policy.method.rpartition("/")[2].startswith(
                 ("Get", "List", "Find")

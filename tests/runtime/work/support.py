@@ -11,7 +11,7 @@ from accord_runtime.database import Database, Row, Tx
 from accord_runtime.grpc.page_tokens import Page, encode_token
 from accord_runtime.work import items, table
 from accord_runtime.work.executor import Executor
-from accord_runtime.work.items import Item, State
+from accord_runtime.work.items import Item, State, Wanted
 from accord_runtime.work.table import Effect, Work
 
 
@@ -76,7 +76,7 @@ def parked_items(tx: Tx, *, after: str = "", most: int = 100) -> list[Item]:
     """The parked rows, oldest first, beginning after an id."""
     token = encode_token({}, after) if after else ""
     asked = Page(ListWorkRequest(page_size=most, page_token=token))
-    return items.page(tx, asked, state=State.PARKED, queue="", created_before=math.inf)[0]
+    return items.page(tx, asked, Wanted(State.PARKED, "", math.inf, ""))[0]
 
 
 def empty(database: Database) -> Callable[[], object]:

@@ -194,6 +194,7 @@ class WorkFilter(_message.Message):
     MIN_AGE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     WORK_IDS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
     state: Global___WorkState.ValueType
     """Only work in this state: PARKED, which UNSPECIFIED means, too, or, to retry it,
     READY.
@@ -210,6 +211,10 @@ class WorkFilter(_message.Message):
     def work_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these items; empty for all."""
 
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only work of these keys, such as sagas by their ids; empty for all."""
+
     def __init__(
         self,
         *,
@@ -218,10 +223,11 @@ class WorkFilter(_message.Message):
         min_age: _duration_pb2.Duration | None = ...,
         error: _builtins.str = ...,
         work_ids: _abc.Iterable[_builtins.str] | None = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["min_age", b"min_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "min_age", b"min_age", "queue", b"queue", "state", b"state", "work_ids", b"work_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "keys", b"keys", "min_age", b"min_age", "queue", b"queue", "state", b"state", "work_ids", b"work_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
