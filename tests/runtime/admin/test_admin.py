@@ -229,7 +229,12 @@ async def bench_in(home: Path, database_url: str) -> AsyncIterator[Bench]:
         runtime.sagas = Sagas(runtime.database, runtime.executor)
         runtime.sagas.register(bench.definition())
 
-    service = Service("analytics", contracts=(), build=build, migrations=saga.MIGRATIONS)
+    service = Service(
+        "analytics",
+        contracts=(),
+        build=build,
+        migrations=(*saga.MIGRATIONS, *saga.LATER_MIGRATIONS),
+    )
     settings = Settings(
         "analytics",
         topology.addresses(),
@@ -433,6 +438,111 @@ async def test_work_is_filtered(bench: Bench) -> None:
     assert not await bench.listed(queue="others")
     assert len(await bench.listed(min_age=Duration(nanos=1000))) == 2
     assert not await bench.listed(min_age=Duration(seconds=60))
+
+
+# Many items at once.
+
+
+def retry_matching(error: str = "broken", **more: Any) -> work_pb2.RetryWorkMatchingRequest:
+    wanted = work_pb2.WorkFilter(queue="letters", error=error)
+    return work_pb2.RetryWorkMatchingRequest(filter=wanted, reason="cause removed", **more)
+
+
+async def park(bench: Bench, *names: str) -> list[work_pb2.WorkItem]:
+    """Work of these keys, parked; oldest first."""
+    bench.broken.update(names)
+    for name in names:
+        await bench.enqueue(name, name)
+    return await bench.parked(len(names))
+
+
+async def test_a_dry_run_says_how_many_there_are_and_changes_nothing(bench: Bench) -> None:
+    """By queue, error, age, ids and keys: the number, and the first of them."""
+    items = await park(bench, *(f"k{number:02}" for number in range(12)))
+    answer = await bench.work.RetryWorkMatching(retry_matching(dry_run=True), metadata=key())
+    assert (answer.matching, answer.next_page_token) == (12, "")
+    assert list(answer.items) == items[:10]
+    ids = [item.work_id for item in items]
+    for wanted, count in (
+        (work_pb2.WorkFilter(work_ids=ids[:3]), 3),
+        (work_pb2.WorkFilter(keys=["k01", "k02", "nobody"]), 2),
+        (work_pb2.WorkFilter(keys=["k01"], work_ids=ids[:1]), 0),
+        (work_pb2.WorkFilter(error="k07\\n is"), 0),
+        (work_pb2.WorkFilter(error="k07 is broken"), 1),
+        (work_pb2.WorkFilter(queue="later"), 0),
+        (work_pb2.WorkFilter(min_age=Duration(seconds=60)), 0),
+        (work_pb2.WorkFilter(state=work_pb2.WORK_STATE_READY), 0),
+    ):
+        request = work_pb2.DiscardWorkMatchingRequest(filter=wanted, reason="r", dry_run=True)
+        found = await bench.work.DiscardWorkMatching(request, metadata=key())
+        assert found.matching == count, wanted
+    assert await bench.parked(12) == items
+    assert await bench.audit() == []
+    assert await bench.listed("PARKED", error="k07") == [items[7]]
+
+
+async def test_many_are_retried_in_batches_each_once(bench: Bench) -> None:
+    """A batch is done once for its key, with a record for each item; the next goes on behind it."""
+    items = await park(bench, "a", "b", "c", "d", "e")
+    bench.broken.clear()
+    seen, request = list[str](), retry_matching(page_size=2)
+    while True:
+        named = key()
+        answer = await bench.work.RetryWorkMatching(request, metadata=named)
+        assert await bench.work.RetryWorkMatching(request, metadata=named) == answer
+        assert answer.matching == (0 if request.page_token else 5)
+        seen += [item.work_id for item in answer.items]
+        request.page_token = answer.next_page_token
+        if not request.page_token:
+            break
+    assert seen == [item.work_id for item in items]
+    await eventually(lambda: _is(sorted(bench.done) == [*"abcde"]), "all to be done")
+    records = await bench.audit(page_size=500)
+    assert [each.target for each in reversed(records)] == seen
+    assert {each.reason for each in records} == {"cause removed"}
+    assert {each.method for each in records} == {"accord.ops.v1.WorkService/RetryWorkMatching"}
+    request = retry_matching("another", page_token=request.page_token or "x")
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"):
+        await bench.work.RetryWorkMatching(request, metadata=key())
+
+
+async def test_no_more_than_the_rate_become_due(bench: Bench) -> None:
+    """Items become due one after the other; a batch holds five seconds, and says so."""
+    await park(bench, *(f"k{number}" for number in range(12)))
+    request = retry_matching(per_second=2)
+    answer = await bench.work.RetryWorkMatching(request, metadata=key())
+    due = [item.due_at.ToNanoseconds() / 1e9 for item in answer.items]
+    assert [round(at - due[0], 2) for at in due] == [number / 2 for number in range(10)]
+    assert (answer.pause.seconds, bool(answer.next_page_token)) == (5, True)
+    request.page_token = answer.next_page_token
+    last = await bench.work.RetryWorkMatching(request, metadata=key())
+    assert (len(last.items), last.next_page_token, last.pause.seconds) == (2, "", 0)
+
+
+async def test_what_is_at_work_and_what_is_a_sagas_is_passed_over(bench: Bench) -> None:
+    """A retry leaves what is being tried alone; nothing of a saga is discarded in bulk."""
+    bench.broken.add("b")
+    saga_id = await bench.start_saga()
+    [step] = await bench.parked()
+    request = work_pb2.DiscardWorkMatchingRequest(filter=work_pb2.WorkFilter(), reason="r")
+    answer = await bench.work.DiscardWorkMatching(request, metadata=key())
+    assert (len(answer.items), answer.passed_over) == (0, 1)
+    [letter] = [item for item in await park_one(bench) if item.queue == "letters"]
+    answer = await bench.work.DiscardWorkMatching(request, metadata=key())
+    assert (list(answer.items), answer.passed_over) == ([letter], 1)
+    bench.broken.clear()
+    wanted = work_pb2.WorkFilter(queue="saga", keys=[saga_id])
+    retry = work_pb2.RetryWorkMatchingRequest(filter=wanted, reason="back")
+    done = await bench.work.RetryWorkMatching(retry, metadata=key())
+    assert [item.work_id for item in done.items] == [step.work_id]
+    await bench.in_phase(saga_id, "DONE")
+    assert [each.target for each in await bench.audit()] == [saga_id, letter.work_id]
+
+
+async def park_one(bench: Bench) -> list[work_pb2.WorkItem]:
+    bench.broken.add("letter")
+    await bench.enqueue("letter", "letter")
+    return await bench.parked(2)
 
 
 async def test_unknown_work_is_not_found(bench: Bench) -> None:
@@ -738,6 +848,63 @@ async def test_sagas_are_listed_by_what_they_are_and_in_pages(bench: Bench) -> N
             break
         request.page_token = page.next_page_token
     assert seen == [*done, stuck]
+
+
+async def test_sagas_are_listed_newest_first_and_by_their_work(bench: Bench) -> None:
+    """In pages that miss none; each with the state of its work and why that has failed."""
+    done = [await bench.start_saga() for _ in range(3)]
+    for saga_id in done:
+        await bench.in_phase(saga_id, "DONE")
+    bench.broken.add("b")
+    stuck = await bench.start_saga()
+    await bench.parked()
+
+    async def listed(**filters: Any) -> list[saga_pb2.Saga]:
+        request, found = saga_pb2.ListSagasRequest(page_size=2, **filters), list[saga_pb2.Saga]()
+        while True:
+            page = await bench.sagas.ListSagas(request)
+            found += page.sagas
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return found
+
+    found = await listed(newest_first=True)
+    assert [each.saga_id for each in found] == [stuck, *reversed(done)]
+    assert (found[0].work_state, found[0].last_error) == (
+        work_pb2.WORK_STATE_PARKED,
+        "Permanent: b is broken",
+    )
+    assert (found[1].work_state, found[1].last_error) == (work_pb2.WORK_STATE_UNSPECIFIED, "")
+    assert [each.saga_id for each in await listed()] == [*done, stuck]
+    parked = await listed(work_state=work_pb2.WORK_STATE_PARKED)
+    assert [each.saga_id for each in parked] == [stuck]
+    assert not await listed(work_state=work_pb2.WORK_STATE_LEASED)
+    assert len(await listed(max_age=Duration(seconds=600))) == 4
+    await asyncio.sleep(0.01)
+    assert not await listed(max_age=Duration(nanos=1_000_000))
+    first = await bench.sagas.ListSagas(saga_pb2.ListSagasRequest(page_size=2))
+    other = saga_pb2.ListSagasRequest(page_token=first.next_page_token, newest_first=True)
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"):
+        await bench.sagas.ListSagas(other)
+
+
+async def test_sagas_are_counted(bench: Bench) -> None:
+    """By definition and phase, with those that wait for an operator; of old ones none."""
+    assert not (await bench.sagas.GetSagaCounts(saga_pb2.GetSagaCountsRequest())).counts
+    for saga_id in [await bench.start_saga() for _ in range(2)]:
+        await bench.in_phase(saga_id, "DONE")
+    bench.broken.add("b")
+    await bench.start_saga()
+    await bench.parked()
+    counts = (await bench.sagas.GetSagaCounts(saga_pb2.GetSagaCountsRequest())).counts
+    assert [(each.definition, each.phase, each.count, each.parked) for each in counts] == [
+        ("errand", saga_pb2.SAGA_PHASE_FORWARD, 1, 1),
+        ("errand", saga_pb2.SAGA_PHASE_DONE, 2, 0),
+    ]
+    await asyncio.sleep(0.01)
+    soon = saga_pb2.GetSagaCountsRequest(ended_within=Duration(nanos=1_000_000))
+    [left] = (await bench.sagas.GetSagaCounts(soon)).counts
+    assert (left.phase, left.count) == (saga_pb2.SAGA_PHASE_FORWARD, 1)
 
 
 async def test_unknown_sagas_are_not_found(bench: Bench) -> None:

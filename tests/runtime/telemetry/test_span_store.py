@@ -1,23 +1,33 @@
 """The spans of a service, and how an operator gets them."""
 
+import asyncio
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 import accord
-from accord.ops.v1.trace_pb2 import FindTracesRequest, ListSpansRequest, SpanKind
+from accord.ops.v1.trace_pb2 import (
+    FindTracesRequest,
+    Flow,
+    ListFlowsRequest,
+    ListSpansRequest,
+    SpanKind,
+)
 from accord.ops.v1.trace_pb2_grpc import TraceServiceStub
+from accord_runtime.admin import traces
 from accord_runtime.database import Database, DatabaseError, open_database
 from accord_runtime.database.migrations import migrate
 from accord_runtime.process import MIGRATIONS, running
 from accord_runtime.telemetry import Telemetry
 from accord_runtime.telemetry.kept_tracer import KeptTracerProvider
-from accord_runtime.telemetry.span_store import MAX_TEXT, SpanStore, of_trace, trim
+from accord_runtime.telemetry.span_store import MAX_TEXT, ROWS, SpanStore, latest, of_trace, trim
 from shop.orders.v1.events_pb2 import OrderConfirmed, OrderPlaced
 from tests.runtime.events.support import append
 from tests.runtime.little_service import service
@@ -200,3 +210,66 @@ async def test_traces_of_a_key(tmp_path: Path) -> None:
         assert not (await stub.FindTraces(FindTracesRequest(key="2"))).traces
         with pytest.raises(grpc.RpcError):
             await stub.FindTraces(FindTracesRequest(key=""))
+
+
+def recorded(store: SpanStore, trace_id: str, *names: str, failed: str = "", key: str = "") -> None:
+    """Spans of a trace that have ended, one second long each and one after the other."""
+    tracer, second = tracers(store)["kept"], 1_000_000_000
+    with accord.use_trace({"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}):
+        for number, name in enumerate(names):
+            said = {"accord.event.key": key} if key else {}
+            began = (1_000_000 + number) * second
+            span = tracer.start_span(
+                name, kind=trace.SpanKind.SERVER, start_time=began, attributes=said
+            )
+            if name == failed:
+                span.set_status(trace.StatusCode.ERROR)
+            span.end(began + second)
+
+
+async def test_flows_are_listed_newest_first(record: Database, monkeypatch: Any) -> None:
+    """By name, duration, failure and age; of a trace that was written twice, once, as a whole."""
+    monkeypatch.setattr(traces, "EXAMINED", 4)
+    store = SpanStore()
+    ids = [f"{number:032x}" for number in range(1, 10)]
+    for number, trace_id in enumerate(ids):
+        recorded(store, trace_id, f"call {number}", "process paid", failed="call 3", key="o-17")
+        await store.write(record)
+    recorded(store, ids[0], "late")
+    servicer = traces.TraceServicer(record, store)
+
+    async def listed(**filters: Any) -> list[Flow]:
+        request, found = ListFlowsRequest(page_size=3, **filters), list[Flow]()
+        while True:
+            page = await servicer.ListFlows(request, None)  # type: ignore[arg-type]
+            found += page.flows
+            request.page_token = page.next_page_token
+            if not page.next_page_token:
+                return found
+
+    found = await listed()
+    assert [each.trace_id for each in found] == [ids[0], *reversed(ids[1:])]
+    first = found[0]
+    assert (first.name, first.kind, first.key) == ("call 0", SpanKind.SPAN_KIND_SERVER, "o-17")
+    assert (first.spans, first.errors, first.failed) == (3, 0, "")
+    assert (first.start.seconds, first.end.seconds) == (1_000_000, 1_000_002)
+    [failed] = await listed(failed=True)
+    assert (failed.trace_id, failed.errors, failed.failed) == (ids[3], 1, "call 3")
+    assert [each.trace_id for each in await listed(name="late")] == [ids[0]]
+    assert [each.trace_id for each in await listed(name="call 5")] == [ids[5]]
+    assert len(await listed(min_duration=Duration(seconds=2))) == 9
+    assert not await listed(min_duration=Duration(seconds=3))
+    assert len(await listed(max_age=Duration(seconds=60))) == 9
+    await asyncio.sleep(0.01)
+    assert not await listed(max_age=Duration(nanos=1_000_000))
+
+
+async def test_a_trace_of_many_rows_is_read_from_its_latest(record: Database) -> None:
+    """One that goes on for ever costs a list of flows no more than others do."""
+    store = SpanStore()
+    for number in range(ROWS + 5):
+        recorded(store, TRACE, f"call {number}")
+        await store.write(record)
+    [(_, trace_id, spans)] = await record.read(partial(latest, before="", since=0.0, most=10))
+    assert trace_id == TRACE
+    assert [span.name for span in spans] == [f"call {number}" for number in range(5, ROWS + 5)]
