@@ -10,10 +10,15 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 import accord
 from accord.identity import Identity
 from accord.identity.users import USER_KEY, issue
+from accord.ops.v1 import mesh_pb2
+from accord.ops.v1.audit_pb2 import ListAuditRequest
+from accord.ops.v1.audit_pb2_grpc import AuditServiceStub
+from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
 from accord_runtime.database import Tx
 from accord_runtime.events.outbox import Event, of_key
 from accord_runtime.grpc.ids import uuid7
@@ -70,9 +75,8 @@ class World:
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     found = Authority(tmp_path / "certs")
-    found.prepare(
-        ["orders", "customers", "payments", "shipping", "notifications", "edge", "operator"]
-    )
+    services = ("orders", "customers", "payments", "shipping", "notifications")
+    found.prepare([*services, "edge", "console", "operator"])
     return found
 
 
@@ -209,6 +213,23 @@ async def test_who_had_an_event_happen_is_recorded(authority: Authority) -> None
         first, second = (await world.runtime.database.read(events))[:2]
     assert first.actor == ""
     assert second.actor == f"spiffe://shop.internal/edge for {ALICE}"
+
+
+async def test_who_has_used_the_console_is_recorded(authority: Authority) -> None:
+    """An audit record names the console, and the operator for whom it acts."""
+    method = "shop.orders.v1.OrderService/GetOrder"
+    async with serving(ORDERS, authority, "console") as world:
+        operator = MeshServiceStub(world.channel)
+        fault = mesh_pb2.Fault(delay=Duration(seconds=1), delay_percent=1)
+        inject = mesh_pb2.InjectFaultRequest(
+            method=method, fault=fault, lasting=Duration(seconds=60), reason="game day"
+        )
+        who = issue(world.edge.bundle, "ada", ["operator"])
+        answer = await operator.InjectFault(inject, metadata=((USER_KEY, who),), timeout=5)
+        assert answer.method.fault_principal == "spiffe://shop.internal/console for ada"
+        listed = await AuditServiceStub(world.channel).ListAudit(ListAuditRequest(), timeout=5)
+    [record] = listed.records
+    assert (record.principal, record.target) == ("spiffe://shop.internal/console for ada", method)
 
 
 async def test_customers_see_themselves(authority: Authority) -> None:

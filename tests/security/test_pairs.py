@@ -24,8 +24,8 @@ from tests.support.bad_certificates import Bad, bad_certificates
 Code = grpc.StatusCode
 Answer = tuple[Code, str]
 
-OPERATOR: Final = spiffe_id("operator")
-NAMES: Final = (*topology.SERVICES, "mailer", "edge", "operator", "stranger")
+OPERATORS: Final = {spiffe_id("console"), spiffe_id("operator")}
+NAMES: Final = (*topology.SERVICES, "mailer", "edge", "console", "operator", "stranger")
 """Who has a certificate of the shop; no contract knows the stranger."""
 
 HANDSHAKE: Final = ("expired", "future", "wrong-ca", "self-signed", "no-intermediate")
@@ -111,7 +111,7 @@ def _expected(rpc: Rpc, identity: str | None) -> Answer:
         return OK
     if identity is None:
         return NO_IDENTITY
-    allow = {OPERATOR} if rpc.path.startswith("/grpc.") else rpc.allow
+    allow = OPERATORS if rpc.path.startswith("/grpc.") else rpc.allow
     return OK if allow & {"*", identity} else NOT_ALLOWED
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from accord import Unauthenticated
 from accord.identity import Identity, users
-from accord.identity.users import MAX_BYTES, UserTokens, issue
+from accord.identity.users import ISSUERS, MAX_BYTES, UserTokens, issue
 from shopctl.certs import files
 from shopctl.certs.authority import Authority
 from shopctl.certs.certificates import new_leaf, serial
@@ -30,7 +30,7 @@ CUSTOMER: Final = "0198c2d4-1111-7000-8000-000000000001"
 def world(tmp_path_factory: pytest.TempPathFactory) -> Bad:
     """The edge's certificates, and those of others who would like to be it."""
     found = bad_certificates(tmp_path_factory.mktemp("users"), "edge")
-    found.authority.prepare(["operator", "payments", "orders"])
+    found.authority.prepare(["console", "operator", "payments", "orders"])
     return found
 
 
@@ -81,8 +81,8 @@ def edge(world: Bad) -> Issuer:
 
 
 def test_what_is_believed(world: Bad, orders: Identity) -> None:
-    """The edge, and the operator, say for whom they call; others learn it from the token alone."""
-    for name in ("edge", "operator"):
+    """The edge, the console and the operator say for whom they call; the token tells others."""
+    for name in ISSUERS:
         bundle = Identity.from_folder(world.authority.folder / name).bundle
         token = issue(bundle, CUSTOMER, ["customer"])
         user = UserTokens(orders).read(token)
