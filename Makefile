@@ -119,18 +119,20 @@ EXPORT := $(BIN)/accord contracts export
 EXPORTS := dist/contracts
 IMAGE := $(EXPORTS)/contracts.protoset
 .PHONY: exports
-exports: $(STAMP) ## write the contracts for other tools into dist/contracts/: gRPC, Envoy, AsyncAPI, grpcurl, browser
+exports: $(STAMP) ## write the contracts for other tools into dist/contracts/: gRPC, Envoy, OpenAPI, AsyncAPI, grpcurl, browser
 	@$(EXPORT) protoset -o $(IMAGE)
 	@$(EXPORT) service-config $(IMAGE) -o $(EXPORTS)/service-config.json
 	@$(EXPORT) service-config $(IMAGE) --no-timeouts -o $(EXPORTS)/service-config.core.json
 	@$(EXPORT) envoy $(IMAGE) -o $(EXPORTS)/envoy-routes.json
 	@$(EXPORT) asyncapi $(IMAGE) --title "Events of the shop" --release $$($(BIN)/python -c 'from importlib.metadata import version; print(version("accord-shop"))') -o $(EXPORTS)/asyncapi.json
+	@$(EXPORT) openapi $(IMAGE) --title Shop --release $$($(BIN)/python -c 'from importlib.metadata import version; print(version("accord-shop"))') -o $(EXPORTS)/openapi.json
 	@$(EXPORT) reference $(IMAGE) --title "Contracts of the shop" -o $(EXPORTS)/reference.html
 	@echo "wrote into $(EXPORTS)/ (docs/exports.md shows how each is used):"
 	@printf '  %-25s %s\n' \
 		service-config.json "gRPC clients in Node, Java, Go: timeouts and retries" \
 		service-config.core.json "the same for C++, Ruby, PHP: retries only" \
 		envoy-routes.json "Envoy: routes, timeouts, retries" \
+		openapi.json "callers outside: REST, as OpenAPI 3.1" \
 		asyncapi.json "the events, as AsyncAPI 3" \
 		contracts.protoset "grpcurl -protoset" \
 		reference.html "people: open it in a browser"

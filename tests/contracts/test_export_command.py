@@ -14,17 +14,20 @@ from google.protobuf import descriptor_pb2
 
 from accord.contract import StreamPolicy
 from accord_checks import Refused
-from accord_checks.export import asyncapi, envoy, service_config
+from accord_checks.export import asyncapi, envoy, openapi, service_config
 from accord_checks.export.reference import page
 from accord_checks.export.resolved_contracts import ResolvedContracts
 from tests.contracts.export import support
 
-TARGETS = ("service-config", "asyncapi", "reference", "envoy", "protoset")
+TARGETS = ("service-config", "asyncapi", "openapi", "reference", "envoy", "protoset")
 
 
 def _everything(image: support.Image) -> list[str]:
     contracts = ResolvedContracts(image)
-    exports = (service_config.export, asyncapi.export, envoy.export, page.export)
+    exports = (
+        *(service_config.export, asyncapi.export, openapi.export),
+        *(envoy.export, page.export),
+    )
     return [export(contracts) for export in exports]
 
 

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import descriptor as pb
 from google.protobuf import descriptor_pb2, duration_pb2
 
-from accord.v1 import policy_pb2
+from accord.v1 import edge_pb2, policy_pb2
 from accord_checks import Refused, image
 from accord_checks.breaking_rules.compare import compare
 from accord_checks.contracts import Contracts
@@ -34,6 +34,8 @@ _WORDS: Final = (
     "/t.v1.S/M0",
     "UPPER_CASE",
     "a.b.c",
+    "/v1/{id}",
+    "/v1/{nested}:a",
     "\u00fc\n{}",
 )
 _FILE: Final = "t.proto"
@@ -75,7 +77,7 @@ def _value(field: pb.FieldDescriptor, chance: random.Random) -> object:
 def contracts(chance: random.Random) -> Contracts:
     """A service, three RPCs of any shape and two events, with made up options."""
     file = descriptor_pb2.FileDescriptorProto(name=_FILE, package="t.v1", syntax="proto3")
-    file.dependency.append(policy_pb2.DESCRIPTOR.name)
+    file.dependency.extend((edge_pb2.DESCRIPTOR.name, policy_pb2.DESCRIPTOR.name))
     for name in ("Request", "Response", "Nested"):
         message = file.message_type.add(name=name)
         message.field.add(name="id", number=1, type="TYPE_INT64", label="LABEL_OPTIONAL")
@@ -104,6 +106,8 @@ def contracts(chance: random.Random) -> Contracts:
         )
         if chance.random() < 0.8:
             fill(method.options.Extensions[policy_pb2.policy], chance)
+        if chance.random() < 0.5:
+            fill(method.options.Extensions[edge_pb2.edge], chance)
     return Contracts([file, *written_contracts.vocabulary()])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, duration_pb2
 
-from accord.v1 import policy_pb2
+from accord.v1 import edge_pb2, policy_pb2
 from accord_checks import image, plugin, plugin_messages
 from accord_checks.breaking_rules.all_rules import BREAKING_RULES
 from accord_checks.contracts import Contracts
@@ -144,9 +144,9 @@ _GOOGLE = "google.protobuf"
 def vocabulary() -> list[descriptor_pb2.FileDescriptorProto]:
     """What a contract with policies imports."""
     found = []
-    for used in (descriptor_pb2.DESCRIPTOR, duration_pb2.DESCRIPTOR, policy_pb2.DESCRIPTOR):
+    for used in (descriptor_pb2, duration_pb2, policy_pb2, edge_pb2):
         copy = descriptor_pb2.FileDescriptorProto()
-        used.CopyToProto(copy)
+        used.DESCRIPTOR.CopyToProto(copy)
         found.append(copy)
     return found
 

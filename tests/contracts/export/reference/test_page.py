@@ -30,7 +30,7 @@ MARKUP = "</script><img src=x onerror=alert(1)>\ue000#\ue001<b>\ue002&amp;\"'"
 def _hostile() -> ResolvedContracts:
     """Contracts that say markup wherever text is free."""
     found = many.image(2, 4)
-    for file in found.file[3:]:
+    for file in found.file[4:]:
         for location in file.source_code_info.location:
             location.leading_comments = f" {MARKUP} `{MARKUP}`\n"
         service = file.service[0]
@@ -136,6 +136,9 @@ def test_everything_of_the_contracts_is_on_the_page() -> None:
     subjects = [event["subject"] for event in data["events"]]
     assert subjects == [event.policy.subject for event in contracts.events]
     create = dict(rpcs["shop.orders.v1.OrderService/CreateOrder"]["rows"])
+    outside = create["From outside"]
+    assert outside.startswith(code("POST /v1/orders"))
+    assert "5 calls a second" in outside
     assert create["Timeout"] == "5 s"
     reserve = "shop.inventory.v1.InventoryService/ReserveStock"
     assert f"{link(reserve, 'InventoryService/ReserveStock')} (3 s)" in create["Calls"]
