@@ -446,7 +446,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(Path(__file__).parent / "protos", root / "protos")
     for name in written_contracts.VOCABULARY:
         target = root / "protos" / name
-        target.parent.mkdir(parents=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "protos" / name, target)
     (configuration,) = re.findall(
         r"^```yaml\n# buf\.yaml\n(.*?)^```$", PAGE.read_text(), re.M | re.S
