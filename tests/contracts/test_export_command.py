@@ -187,9 +187,12 @@ def test_broken_image_is_refused(tmp_path: Path, broken: bytes) -> None:
         assert b"Traceback" not in done.stderr
 
 
-def test_wheel_brings_what_the_page_is_made_of(built: Path) -> None:
-    """The wheel `accord-checks` holds the style and the script of the reference."""
+def test_wheels_bring_what_is_no_code(built: Path) -> None:
+    """`accord-checks` has the parts of the reference and of Envoy, the clients their OpenAPI."""
     (wheel,) = built.glob("accord_checks-*.whl")
     names = set(ZipFile(wheel).namelist())
     folder = "accord_checks/export/reference"
     assert {f"{folder}/page.{kind}" for kind in ("html", "css", "js")} <= names
+    assert "accord_checks/export/envoy_edge.json" in names
+    (wheel,) = built.glob("accord_shop_clients-*.whl")
+    assert "shop/openapi.json" in ZipFile(wheel).namelist()

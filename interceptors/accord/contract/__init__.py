@@ -9,8 +9,8 @@ checks all its services at start-up with `check_service`.
 
 from accord.contract.event import event_policy as event_policy
 from accord.contract.event import read_event as read_event
+from accord.contract.merging import merge_options as merge_options
 from accord.contract.options_reader import Reading as Reading
-from accord.contract.options_reader import merge_options as merge_options
 from accord.contract.options_reader import read_method as read_method
 from accord.contract.policy_types import CompensationPolicy as CompensationPolicy
 from accord.contract.policy_types import ContractError as ContractError

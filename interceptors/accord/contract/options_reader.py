@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2, duration_pb2
 from google.protobuf.message import Message
 
 from accord.contract.edge import read_edge, read_rate
+from accord.contract.merging import merge_options
 from accord.contract.names import METHOD, leads_to_field, meant
 from accord.contract.policy_types import (
     CompensationPolicy,
@@ -41,7 +42,6 @@ _MAX_DURATION: Final = 315_576_000_000  # google.protobuf.Duration's own, in sec
 _MAX_STREAM: Final = 86_400.0
 _MAX_ATTEMPTS: Final = 5
 _MAX_DEPTH: Final = 8
-_DURATION: Final = duration_pb2.Duration.DESCRIPTOR.full_name
 _PURE: Final = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
 _REASON = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 
@@ -389,19 +389,3 @@ class Reader:
         if floor.max_attempts > attempts:
             raise self._refuse("floor.max_attempts", "must not be more than retry.max_attempts")
         return floor
-
-
-def merge_options(changes: Message, into: Message) -> None:
-    """Put what `changes` states into `into`: messages are merged, all else is replaced."""
-    for descriptor, value in changes.ListFields():
-        name = descriptor.name
-        if descriptor.is_repeated:
-            into.ClearField(name)
-            getattr(into, name).extend(value)
-        elif descriptor.message_type is None:
-            setattr(into, name, value)
-        elif descriptor.message_type.full_name == _DURATION:
-            getattr(into, name).CopyFrom(value)
-        else:
-            getattr(into, name).SetInParent()
-            merge_options(value, getattr(into, name))
