@@ -25,7 +25,7 @@ PUBLIC: Final = {
         " idempotency_key shows without_user"
     ),
     "accord.contract": (
-        "CompensationPolicy ContractError Dark EventPolicy"
+        "CompensationPolicy ContractError Dark EdgePolicy EventPolicy"
         " FloorPolicy Key LIVE_FIELDS LimitPolicy MethodPolicy Reading ResumePolicy SagaPolicy"
         " StreamPolicy check_service event_policy live_policy merge_options method_policy"
         " read_event read_method"

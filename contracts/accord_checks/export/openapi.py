@@ -24,22 +24,18 @@ _IN_QUERY: Final = ("GET", "DELETE")
 _PROBLEM: Final = {
     "type": "object",
     "title": "Problem",
-    "description": "What went wrong, by RFC 9457. New members may appear at any time.",
+    "description": "What went wrong, by RFC 9457, with gRPC's `code`, the `reason` for programs and"
+    " its `domain`, and google.rpc `details`. New members may appear at any time.",
     "properties": {
-        "type": {"type": "string", "format": "uri-reference"},
-        "title": {"type": "string"},
-        "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string", "description": "For people."},
-        "instance": {"type": "string", "format": "uri-reference"},
-        "code": {"type": "string", "description": "gRPC's code, such as NOT_FOUND."},
-        "reason": {"type": "string", "description": "For programs, such as UNKNOWN_CUSTOMER."},
-        "domain": {"type": "string", "description": "Whose reason it is."},
-        "requestId": {"type": "string", "description": "For who asks its operator about it."},
-        "details": {
-            "type": "array",
-            "description": "google.rpc details, such as BadRequest and RetryInfo.",
-            "items": {"type": "object"},
+        **{
+            name: {"type": "string"}
+            for name in (
+                *("type", "title", "detail", "instance"),
+                *("code", "reason", "domain", "requestId"),
+            )
         },
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "details": {"type": "array", "items": {"type": "object"}},
     },
     "required": ["title", "status"],
 }

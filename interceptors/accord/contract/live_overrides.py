@@ -21,8 +21,8 @@ from typing import Final, Protocol
 from google.protobuf import json_format
 
 from accord._log import log
-from accord.contract.names import METHOD, OPERATED
 from accord.contract.merging import merge_options
+from accord.contract.names import METHOD, OPERATED
 from accord.contract.policy_types import ContractError, Dark, MethodPolicy, ShadowPolicy
 from accord.contract.registry import live_policy, pure, travelling_policy
 from accord.ops.v1 import mesh_pb2
