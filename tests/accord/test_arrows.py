@@ -55,7 +55,7 @@ FLOORS: Final = (
     {"xds"},
     {"aio", "sync", "admin"},
     {"mesh"},
-    {"testing"},
+    {"edge", "testing"},
 )
 """The rooms of the library, from the ground up: folders, and files that stand alone."""
 

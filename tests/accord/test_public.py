@@ -34,6 +34,8 @@ PUBLIC: Final = {
         "FileSource Layer OverrideRefused PolicySource PolicyStore parse"
     ),
     "accord.contract.names": "described meant method_name",
+    "accord.edge": "Authenticator Caller Edge EdgeLimits KeySet Route routes_of",
+    "accord.edge.problem": "EdgeError Failure failure",
     "accord.errors": (
         "Aborted AlreadyExists CODES DETAILS_KEY DeadlineExceeded FailedPrecondition"
         " IdempotencyConflict InvalidArgument NotFound OutOfRange PermissionDenied Precondition"

@@ -85,6 +85,10 @@ from accord.contract.live_overrides import (
     parse,
 )
 from accord.contract.names import described, meant, method_name
+from accord.edge import Authenticator, Edge, EdgeLimits, KeySet, routes_of
+from accord.edge import Caller as Outsider
+from accord.edge import Route as OuterRoute
+from accord.edge.problem import EdgeError, Failure, failure
 from accord.errors import CODES, DETAILS_KEY, Translate
 from accord.identity import LAYOUTS, Bundle, Identity, IdentityError
 from accord.identity.users import (
@@ -388,3 +392,21 @@ def ended(code: int) -> None:
     """A process that ends without what the interpreter does at its end."""
     remove_socket()
     os._exit(code)
+
+
+def outside(found: Mesh) -> Edge:
+    """An edge with a bound of one's own."""
+    keys = KeySet.from_url("https://login.example/jwks")
+    authenticator = Authenticator(keys, issuer="https://login.example", audience="parcels")
+    limits = EdgeLimits(body=64 * 1024)
+    return Edge(found, routes_of(), authenticator=authenticator, limits=limits)
+
+
+async def told(edge: Edge, scope: dict[str, str], route: OuterRoute) -> Failure | Outsider | None:
+    """Who may call, for an application beside the edge's routes."""
+    try:
+        caller = await edge.caller(scope)
+        edge.permit(scope, caller, route)
+    except EdgeError as error:
+        return failure(error, "edge")
+    return caller

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
+import grpc
 
 import accord
 from accord.errors import Resource
@@ -50,90 +50,36 @@ async def test_path_query_and_body_become_the_request(tmp_path: Path) -> None:
         assert (await served.http.head("/v1/parcels")).content == b""
 
 
-BODIES: tuple[tuple[str, bytes, str], ...] = (
-    ("a key twice", b'{"tags":[],"tags":[]}', "tags"),
-    ("a key twice, deep", b'{"mainItem":{"sku":"a","sku":"b"}}', "sku"),
-    ("both names of a field", b'{"parcelId":"1","parcel_id":"7"}', "parcel_id"),
-    ("an unknown field", b'{"colour":1}', "colour"),
-    ("an unknown field, deep", b'{"items":[{"sku":"a"},{"parts":[{"x":1}]}]}', ".parts[0].x"),
-    ("a number too large", b'{"value":1e400}', ""),
-    ("NaN", b'{"value":NaN}', ""),
-    ("Infinity", b'{"value":-Infinity}', ""),
-    ("a wrong type", b'{"floor":"many"}', "floor"),
-    ("a wrong type, deep", b'{"items":[{"quantity":[]}]}', "items.quantity"),
-    ("a negative of an unsigned", b'{"floor":-1}', "floor"),
-    ("more than 64 bits", b'{"weight":9223372036854775808}', "weight"),
-    ("a fraction of an integer", b'{"floor":1.5}', "floor"),
-    ("a truth that is none", b'{"fragile":"yes"}', "fragile"),
-    ("an unknown enum", b'{"size":"HUGE"}', "size"),
-    ("no list", b'{"tags":"a"}', "tags"),
-    ("null in a list", b'{"tags":[null]}', "tags[0]"),
-    ("no map", b'{"counts":[]}', "counts"),
-    ("no time", b'{"sentAt":"yesterday"}', "sentAt"),
-    ("two of a oneof", b'{"street":"a","box":"b"}', "to"),
-    ("an object for a string", b'{"note":{}}', "note"),
-    ("half a surrogate", b'{"note":"\\ud800"}', "note"),
-    ("half a surrogate as a name", b'{"\\ud800":1}', ""),
-    ("not the path's", b'{"parcelId":"8"}', "parcelId"),
-    ("no UTF-8", b'{"note":"\xff"}', ""),
-    ("UTF-16", '{"note":"a"}'.encode("utf-16"), ""),
-    ("a byte order mark", b"\xef\xbb\xbf{}", ""),
-    ("more behind it", b"{} {}", ""),
-    ("no end", b'{"note":', ""),
-    ("no object", b"[]", ""),
-    ("a bomb of lists", b"[" * 200_000, ""),
-    ("a bomb of objects", b'{"a":' * 100_000, ""),
-    ("a bomb of messages", b'{"mainItem":' + b'{"parts":[' * 300 + b"]}" * 300 + b"}", ""),
-    ("a bomb of values", b'{"anything":' + b"[" * 500 + b"]" * 500 + b"}", "anything"),
-    ("an integer of a million digits", b'{"weight":' + b"9" * 900_000 + b"}", ""),
-    ("an extension", b'{"[a.b]":1}', ""),
-)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("body", "where"), [each[1:] for each in BODIES], ids=[each[0] for each in BODIES]
-)
-async def test_a_bad_body_is_refused(tmp_path: Path, body: bytes, where: str) -> None:
+async def test_a_bad_body_is_refused(tmp_path: Path) -> None:
     """It is 400, says which field is wrong, and nothing is called."""
     async with serving(tmp_path, ALL) as served:
-        answer = await served.http.put(
-            "/v1/parcels/7", content=body, headers={"content-type": "application/json"}
-        )
-        assert answer.status_code == 400, answer.text
+        answer = await served.http.put("/v1/parcels/7", json={"mainItem": {"colour": 1}})
+        assert (answer.status_code, served.metadata) == (400, [])
         assert answer.headers["content-type"] == "application/problem+json"
         problem = answer.json()
-        assert problem["code"] == "INVALID_ARGUMENT"
-        assert (problem["status"], problem["title"]) == (400, "Bad Request")
-        bad = next(each for each in problem["details"] if each["@type"].endswith("BadRequest"))
-        (violation,) = bad["fieldViolations"]
-        assert violation.get("field", "").endswith(where)
-        assert violation["description"]
-        assert not served.metadata
-
-
-@pytest.mark.parametrize(
-    ("query", "where"),
-    [
-        ("colour=red", "colour"),
-        ("parcelId=1&parcelId=2", "parcelId"),
-        ("parcelId=1&parcel_id=2", "parcel_id"),
-        ("fragile=yes", "fragile"),
-        ("floor=-1", "floor"),
-        ("mainItem=x", "mainItem"),
-        ("mainItem.sku.x=1", "mainItem.sku.x"),
-        ("items.sku=1", "items.sku"),
-        ("counts=1", "counts"),
-        ("parcelId=%ff", ""),
-        ("&".join(["tags=a"] * 201), ""),
-    ],
-)
-async def test_a_bad_query_is_refused(tmp_path: Path, query: str, where: str) -> None:
-    """It is 400 and says which parameter is wrong."""
-    async with serving(tmp_path, ALL) as served:
-        answer = await served.http.get(f"/v1/parcels?{query}")
-        assert answer.status_code == 400, answer.text
-        bad = next(each for each in answer.json()["details"] if "fieldViolations" in each)
-        assert bad["fieldViolations"][0].get("field", "") == where
+        assert problem.pop("requestId") == answer.headers["x-request-id"]
+        violation = {"field": "mainItem.colour", "description": "is no field of the request"}
+        assert problem == {
+            "type": "about:blank",
+            "title": "Bad Request",
+            "status": 400,
+            "detail": "mainItem.colour: is no field of the request",
+            "instance": "/v1/parcels/7",
+            "code": "INVALID_ARGUMENT",
+            "reason": "INVALID_REQUEST",
+            "domain": "edge",
+            "details": [
+                {
+                    "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                    "reason": "INVALID_REQUEST",
+                    "domain": "edge",
+                },
+                {
+                    "@type": "type.googleapis.com/google.rpc.BadRequest",
+                    "fieldViolations": [violation],
+                },
+            ],
+        }
 
 
 REFUSED: tuple[tuple[str, str, dict[str, Any], int, str], ...] = (
@@ -174,22 +120,18 @@ REFUSED: tuple[tuple[str, str, dict[str, Any], int, str], ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("verb", "path", "how", "status", "reason"), REFUSED)
-async def test_what_is_no_request_is_refused(
-    tmp_path: Path, verb: str, path: str, how: dict[str, Any], status: int, reason: str
-) -> None:
+async def test_what_is_no_request_is_refused(tmp_path: Path) -> None:
     """Each has its own status and reason, in the same form, and calls nothing."""
     async with serving(tmp_path, ALL) as served:
-        answer = await served.http.request(verb, path, **how)
-        assert answer.status_code == status, answer.text
-        if verb != "HEAD":
-            assert answer.json()["reason"] == reason
-            assert answer.json()["domain"] == "edge"
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert answer.headers["x-request-id"]
+        for verb, path, how, status, reason in REFUSED:
+            answer = await served.http.request(verb, path, **how)
+            assert answer.status_code == status, (verb, path, answer.text)
+            if verb != "HEAD":
+                assert (answer.json()["reason"], answer.json()["domain"]) == (reason, "edge")
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["x-request-id"]
+            assert ("allow" in answer.headers) == (status == 405)
         assert not served.metadata
-        if status == 405:
-            assert answer.headers["allow"]
 
 
 async def test_a_body_in_chunks_is_bounded_too(tmp_path: Path) -> None:
@@ -217,29 +159,22 @@ CODES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("code", CODES)
-async def test_each_code_has_its_status(tmp_path: Path, code: str) -> None:
+async def test_each_code_has_its_status(tmp_path: Path) -> None:
     """As google.rpc.code has it, and nothing is told of what happens inside."""
-    import grpc
 
     async def fail(request: Any, context: Any) -> Any:
-        await context.abort(grpc.StatusCode[code], "secret at 10.0.0.7")
+        await context.abort(grpc.StatusCode[request.note], "secret at 10.0.0.7")
 
     async with serving(tmp_path, {"FindParcels": fail}) as served:
-        answer = await served.http.get("/v1/parcels")
-        assert answer.status_code == CODES[code], answer.text
-        assert answer.json()["status"] == CODES[code]
-        if CODES[code] == 500:
-            assert set(answer.json()) == {
-                "type",
-                "title",
-                "status",
-                "instance",
-                "code",
-                "requestId",
-            }
-        if CODES[code] == 401:
-            assert answer.headers["www-authenticate"] == "Bearer"
+        for code, status in CODES.items():
+            answer = await served.http.get(f"/v1/parcels?note={code}")
+            problem = answer.json()
+            assert (answer.status_code, problem["status"]) == (status, status), code
+            if status == 500:
+                untold = {"type", "title", "status", "instance", "code", "requestId"}
+                assert set(problem) == untold
+            if status == 401:
+                assert answer.headers["www-authenticate"] == "Bearer"
 
 
 async def test_details_are_told_and_a_delay_is(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
 from google.protobuf import (
     duration_pb2,
     json_format,
@@ -113,3 +114,79 @@ def test_any_bytes_are_a_message_or_refused(body: bytes) -> None:
     except accord.InvalidArgument as refused:
         found = refused.to_status()
     assert found.ByteSize() >= 0
+
+
+BODIES: tuple[tuple[str, bytes, str], ...] = (
+    ("a key twice", b'{"tags":[],"tags":[]}', "tags"),
+    ("a key twice, deep", b'{"mainItem":{"sku":"a","sku":"b"}}', "sku"),
+    ("both names of a field", b'{"parcelId":"1","parcel_id":"7"}', "parcel_id"),
+    ("an unknown field", b'{"colour":1}', "colour"),
+    ("an unknown field, deep", b'{"items":[{"sku":"a"},{"parts":[{"x":1}]}]}', ".parts[0].x"),
+    ("a number too large", b'{"value":1e400}', ""),
+    ("NaN", b'{"value":NaN}', ""),
+    ("Infinity", b'{"value":-Infinity}', ""),
+    ("a wrong type", b'{"floor":"many"}', "floor"),
+    ("a wrong type, deep", b'{"items":[{"quantity":[]}]}', "items.quantity"),
+    ("a negative of an unsigned", b'{"floor":-1}', "floor"),
+    ("more than 64 bits", b'{"weight":9223372036854775808}', "weight"),
+    ("a fraction of an integer", b'{"floor":1.5}', "floor"),
+    ("a truth that is none", b'{"fragile":"yes"}', "fragile"),
+    ("an unknown enum", b'{"size":"HUGE"}', "size"),
+    ("no list", b'{"tags":"a"}', "tags"),
+    ("null in a list", b'{"tags":[null]}', "tags[0]"),
+    ("no map", b'{"counts":[]}', "counts"),
+    ("no time", b'{"sentAt":"yesterday"}', "sentAt"),
+    ("two of a oneof", b'{"street":"a","box":"b"}', "to"),
+    ("an object for a string", b'{"note":{}}', "note"),
+    ("half a surrogate", b'{"note":"\\ud800"}', "note"),
+    ("half a surrogate as a name", b'{"\\ud800":1}', ""),
+    ("not the path's", b'{"parcelId":"8"}', "parcelId"),
+    ("no UTF-8", b'{"note":"\xff"}', ""),
+    ("UTF-16", '{"note":"a"}'.encode("utf-16"), ""),
+    ("a byte order mark", b"\xef\xbb\xbf{}", ""),
+    ("more behind it", b"{} {}", ""),
+    ("no end", b'{"note":', ""),
+    ("no object", b"[]", ""),
+    ("a bomb of lists", b"[" * 200_000, ""),
+    ("a bomb of objects", b'{"a":' * 100_000, ""),
+    ("a bomb of messages", b'{"mainItem":' + b'{"parts":[' * 300 + b"]}" * 300 + b"}", ""),
+    ("a bomb of values", b'{"anything":' + b"[" * 500 + b"]" * 500 + b"}", "anything"),
+    ("an integer of a million digits", b'{"weight":' + b"9" * 900_000 + b"}", ""),
+    ("an extension", b'{"[a.b]":1}', ""),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "where"), [each[1:] for each in BODIES], ids=[each[0] for each in BODIES]
+)
+def test_a_bad_body_is_refused(body: bytes, where: str) -> None:
+    """What cannot be taken as it is meant is refused, with the field that it is about."""
+    with pytest.raises(accord.InvalidArgument) as refused:
+        Transcoder(Parcel, ("parcel_id",)).request(("7",), "", body)
+    (violation,) = refused.value.violations
+    assert violation.field.endswith(where)
+    assert violation.description
+    assert refused.value.to_status().details
+
+
+QUERIES = [
+    ("colour=red", "colour"),
+    ("parcelId=1&parcelId=2", "parcelId"),
+    ("parcelId=1&parcel_id=2", "parcel_id"),
+    ("fragile=yes", "fragile"),
+    ("floor=-1", "floor"),
+    ("mainItem=x", "mainItem"),
+    ("mainItem.sku.x=1", "mainItem.sku.x"),
+    ("items.sku=1", "items.sku"),
+    ("counts=1", "counts"),
+    ("parcelId=%ff", ""),
+    ("&".join(["tags=a"] * 201), ""),
+]
+
+
+@pytest.mark.parametrize(("query", "where"), QUERIES)
+def test_a_bad_query_is_refused(query: str, where: str) -> None:
+    """The same of a query: the parameter is named."""
+    with pytest.raises(accord.InvalidArgument) as refused:
+        Transcoder(Parcel, ()).request((), query, None)
+    assert refused.value.violations[0].field == where
