@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import Message
 from grpc import StatusCode
 from starlette.middleware.cors import CORSMiddleware
 
@@ -16,15 +17,14 @@ from accord.edge import grpc_web, rest, sse
 from accord.edge.auth import Authenticator, Caller, check_scopes, refused
 from accord.edge.calls import Endpoint, Metadata, Users
 from accord.edge.fanout import Hub
-from accord.edge.headers import ALLOWED, EXPOSED, carried, request_id, timeout
+from accord.edge.headers import ALLOWED, EXPOSED, carried, request_id, timeout, traced
 from accord.edge.http import Gone, Request, Scope, bounded, encoded
-from accord.edge.limits import EdgeLimits, Places, RateLimits
+from accord.edge.limits import EdgeLimits, Places, RateLimits, who
 from accord.edge.problem import EdgeError, failure
 from accord.edge.routes import Route, Router
-from accord.edge.streams import stream
+from accord.edge.streams import Writer, stream
 from accord.errors import ServiceError
 from accord.mesh import Mesh
-from accord.telemetry.propagation import TRACEPARENT
 
 _VERBS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _PROBLEM: Final = b"application/problem+json"
@@ -83,7 +83,8 @@ class Edge:
         self.routes = MappingProxyType({route.method: route for route in found})
         self._router = Router(found)
         self._rates = RateLimits(found, self._limits.rate, clock)
-        self._requests, self._streams = Places(self._limits.requests), Places(self._limits.streams)
+        self._requests = Places(self._limits.requests, self._limits.requests)
+        self._streams = Places(self._limits.streams, self._limits.streams_each)
         self._hub = Hub()
         self._mounts = dict(mounts or {})
         self._http: Any = self._serve
@@ -123,9 +124,7 @@ class Edge:
     def metadata(self, scope: Scope, caller: Caller | None) -> Metadata:
         """What goes with calls that are made for a request: user, trace and request id."""
         headers = Request(scope).headers
-        trace = headers.get(TRACEPARENT)
-        found = carried({}, request_id(headers)) + self._users.metadata(caller)
-        return found if trace is None else (*found, (TRACEPARENT, trace))
+        return (*carried({}, request_id(headers)), *traced(headers), *self._users.metadata(caller))
 
     async def close(self) -> None:
         """End all streams, in order: their readers may come again."""
@@ -155,7 +154,7 @@ class Edge:
             if (mounted := self._mounted(scope["path"])) is not None:
                 receive = bounded(request.headers, receive, self._limits)
                 await mounted(scope, receive, _noting(request))
-            elif (kind := grpc_web.kind_of(request.headers)) is not None:
+            elif (kind := grpc_web.kind_of(request)) is not None:
                 await self._grpc_web(request, kind)
             else:
                 await self._rest(request)
@@ -181,7 +180,7 @@ class Edge:
         if request.started:  # there is no way to say it but by the connection's end
             raise error
         found = failure(error, self._domain)
-        kind = grpc_web.kind_of(request.headers)
+        kind = grpc_web.kind_of(request)
         if kind is not None:
             writer = grpc_web.FrameWriter(kind, self._domain)
             await request.answer(200, writer.trailers(found), kind.encode())
@@ -191,79 +190,75 @@ class Edge:
         await request.answer(found.http, body, _PROBLEM, headers)
 
     async def _rest(self, request: Request) -> None:
-        found, values = self._router.find(request.path)
-        route = found.get(request.verb)
-        if route is None and request.verb == "HEAD" and "GET" in found:
-            route = None if found["GET"].streaming else found["GET"]
-        if route is None:
-            raise self._lost(request, found)
+        verb = "GET" if request.verb == "HEAD" else request.verb
+        route, values, others = self._router.find(verb, request.path)
+        if route is None or (route.streaming and request.verb == "HEAD"):
+            raise self._lost(request, others)
         endpoint = self._endpoints[route.method]
-        with self._streams if route.streaming else self._requests:
-            caller = await self._authorised(request, endpoint)
-            rest.check(endpoint, request)
-            metadata = carried(request.headers, request.id)
-            message = await rest.message_of(endpoint, request, values, self._limits)
-            if route.streaming:
-                writer = sse.EventWriter(request, self._domain)
-                sse.resume(request, message, route)
-                await self._stream(request, endpoint, message, caller, "request-timeout", writer)
-            else:
-                metadata += self._users.metadata(caller)
-                await rest.unary(endpoint, request, message, metadata)
+        caller = await self._authorised(request, endpoint)
+        rest.check(endpoint, request)
+        metadata = carried(request.headers, request.id)
+        seconds = timeout(request.headers, "request-timeout")
+        message = await rest.message_of(endpoint, request, values, self._limits)
+        if route.streaming:
+            sse.resume(request, message, route)
+            writer = sse.EventWriter(request, self._domain)
+            await self._stream(request, endpoint, message, caller, metadata, seconds, writer)
+            return
+        metadata += self._users.metadata(caller)
+        with self._requests.place(""):
+            await rest.unary(endpoint, request, message, metadata, seconds)
 
-    def _lost(self, request: Request, found: Mapping[str, Route]) -> EdgeError:
+    def _lost(self, request: Request, others: set[str]) -> EdgeError:
+        """What is told of a path that has no route for this verb."""
+        allowed = others | ({"HEAD"} if "GET" in others else set())
         if request.path in self._endpoints:
             if request.verb == "POST":
                 text, headers = "its type is one of gRPC-Web", {"accept": "application/grpc-web"}
                 code = StatusCode.INVALID_ARGUMENT
                 return EdgeError(415, code, "UNSUPPORTED_MEDIA_TYPE", text, headers)
             allowed = {"POST"}
-        else:
-            allowed = {*found, *(("HEAD",) if "GET" in found else ())}
-        if not allowed:
+        if not allowed and request.verb != "HEAD":
             return EdgeError(404, StatusCode.NOT_FOUND, "NO_ROUTE", "there is no such route")
-        text, headers = f"there is no {request.verb} here", {"allow": ", ".join(sorted(allowed))}
+        headers = {"allow": ", ".join(sorted(allowed or {"GET"}))}
+        text = f"there is no {request.verb} here"
         return EdgeError(405, StatusCode.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", text, headers)
 
     async def _grpc_web(self, request: Request, kind: str) -> None:
         endpoint = self._endpoints.get(request.path)
-        if endpoint is None or request.verb != "POST":
+        if endpoint is None:
             raise EdgeError(404, StatusCode.UNIMPLEMENTED, "NO_ROUTE", "there is no such route")
-        route, writer = endpoint.route, grpc_web.FrameWriter(kind, self._domain)
-        with self._streams if route.streaming else self._requests:
-            caller = await self._authorised(request, endpoint)
-            metadata = carried(request.headers, request.id)
-            body = await request.body(self._limits)
-            message = grpc_web.message_of(body, kind, route.request)
-            if route.streaming:
-                await self._stream(request, endpoint, message, caller, "grpc-timeout", writer)
-                return
-            metadata += self._users.metadata(caller)
-            seconds = timeout(request.headers, "grpc-timeout")
+        writer = grpc_web.FrameWriter(kind, self._domain)
+        caller = await self._authorised(request, endpoint)
+        metadata = carried(request.headers, request.id)
+        seconds = timeout(request.headers, "grpc-timeout")
+        body = await request.body(self._limits)
+        message = grpc_web.message_of(body, kind, endpoint.route.request)
+        if endpoint.route.streaming:
+            await self._stream(request, endpoint, message, caller, metadata, seconds, writer)
+            return
+        metadata += self._users.metadata(caller)
+        with self._requests.place(""):
             found, _ = await endpoint.answer(request, message, metadata, seconds)
-            await request.answer(200, writer.message(found) + writer.end(None), kind.encode())
+        await request.answer(200, writer.message(found) + writer.end(None), kind.encode())
 
     async def _stream(
         self,
         request: Request,
         endpoint: Endpoint,
-        message: Any,
+        message: Message,
         caller: Caller | None,
-        time_header: str,
-        writer: Any,
+        metadata: Metadata,
+        seconds: float | None,
+        writer: Writer,
     ) -> None:
-        metadata = carried(request.headers, request.id)
-        await stream(
-            endpoint,
-            self._hub,
-            request,
-            message,
-            caller,
-            lambda: metadata + self._users.metadata(caller),
-            timeout(request.headers, time_header),
-            self._limits,
-            writer,
-        )
+        def fresh() -> Metadata:
+            return metadata + self._users.metadata(caller)
+
+        with self._streams.place(who(caller, request.scope)):
+            await stream(
+                endpoint, self._hub, request, message, caller, fresh, seconds, self._limits, writer
+            )
 
     async def _lifespan(self, receive: Any, send: Any) -> None:
         await receive()

@@ -8,7 +8,6 @@ import base64
 import binascii
 import re
 import struct
-from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
@@ -26,10 +25,10 @@ _COMPRESSED: Final = 0x01
 _QUANTA: Final = re.compile(rb"[^=]+={0,2}")
 
 
-def kind_of(headers: Mapping[str, str]) -> str | None:
+def kind_of(request: Request) -> str | None:
     """The type that a client speaks, and is answered with; None: it is not of gRPC-Web."""
-    given = headers.get("content-type", "").lower()
-    if not given.startswith("application/grpc-web"):
+    given = request.headers.get("content-type", "").lower()
+    if request.verb != "POST" or not given.startswith("application/grpc-web"):
         return None
     given = given.partition(";")[0].strip()
     return given if _KINDS.fullmatch(given) else None

@@ -35,6 +35,7 @@ ALLOWED: Final = ("Authorization", "Content-Type", "Grpc-Timeout", "Idempotency-
 
 _ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _KEY: Final = re.compile(r"[!-~]{1,255}")
+_TRACE: Final = re.compile("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SECONDS: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
 _GRPC_TIMEOUT: Final = re.compile(r"(\d{1,8})([HMSmun])", re.ASCII)
 _UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -76,6 +77,12 @@ def carried(headers: Mapping[str, str], request: str) -> tuple[tuple[str, str], 
     if not _KEY.fullmatch(key):
         raise _bad("idempotency-key is none: 1 to 255 visible characters of ASCII")
     return ((REQUEST_ID, request), (IDEMPOTENCY_KEY, key))
+
+
+def traced(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Metadata with the trace that a request belongs to, for calls that are not made `within`."""
+    given = headers.get(TRACEPARENT, "")
+    return ((TRACEPARENT, given),) if _TRACE.fullmatch(given) else ()
 
 
 def within(headers: Mapping[str, str], seconds: float | None) -> AbstractContextManager[None]:

@@ -4,7 +4,9 @@ A token bucket per route and caller: the user of a verified token, or the addres
 none. An address of IPv6 counts as its network of 64 bits, which one caller has all of.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Any, Final
@@ -28,7 +30,9 @@ class EdgeLimits:
     requests: int = 1000
     """At work at once, streams not counted; what is beyond is refused with 503."""
     streams: int = 10_000
-    """Open at once."""
+    """Open at once, all together."""
+    streams_each: int = 2000
+    """Open at once, of one user or address."""
     body: int = 1024 * 1024
     """Of a request: 413 beyond."""
     body_timeout: float = 10.0
@@ -57,8 +61,7 @@ class RateLimits:
 
     def admit(self, route: Route, caller: Caller | None, scope: Mapping[str, Any]) -> None:
         """Take a token. Raises EdgeError: there is none, with the time when there will be one."""
-        who = address_of(scope) if caller is None else f"user {caller.subject}"
-        refused = self._by_method[route.method].admit(who)
+        refused = self._by_method[route.method].admit(who(caller, scope))
         if refused is not None:
             code, wait = grpc.StatusCode.RESOURCE_EXHAUSTED, refused.retry_after
             text = "too many requests to this route"
@@ -66,19 +69,30 @@ class RateLimits:
 
 
 class Places:
-    """Room for so many at once, as a context manager. Raises EdgeError: there is none."""
+    """Room for so many at once, and for so many of each caller."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.taken = 0
+    def __init__(self, most: int, each: int) -> None:
+        self._most, self._each = most, each
+        self._taken: Counter[str] = Counter()
 
-    def __enter__(self) -> None:
-        if self.taken >= self._most:
-            raise EdgeError(503, grpc.StatusCode.UNAVAILABLE, "OVERLOADED", _BUSY, retry_after=1.0)
-        self.taken += 1
+    @contextmanager
+    def place(self, who: str) -> Iterator[None]:
+        """One of them, for as long as the block lasts. Raises EdgeError: there is none."""
+        if self._taken.total() >= self._most or self._taken[who] >= self._each:
+            code = grpc.StatusCode.UNAVAILABLE
+            raise EdgeError(503, code, "OVERLOADED", _BUSY, retry_after=1.0)
+        self._taken[who] += 1
+        try:
+            yield
+        finally:
+            self._taken[who] -= 1
+            if not self._taken[who]:
+                del self._taken[who]
 
-    def __exit__(self, *_: object) -> None:
-        self.taken -= 1
+
+def who(caller: Caller | None, scope: Mapping[str, Any]) -> str:
+    """Who sends a request: a user, or an address."""
+    return address_of(scope) if caller is None else f"user {caller.subject}"
 
 
 def address_of(scope: Mapping[str, Any]) -> str:

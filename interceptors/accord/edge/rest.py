@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 
 from accord.edge.calls import Endpoint, Metadata
-from accord.edge.headers import accepts, etag, kept, matches, timeout
+from accord.edge.headers import accepts, etag, kept, matches
 from accord.edge.http import Request
 from accord.edge.limits import EdgeLimits
 from accord.edge.printing import to_json
@@ -50,9 +50,14 @@ async def message_of(
     return endpoint.transcoder.request(values, request.query.decode("latin-1"), body)
 
 
-async def unary(endpoint: Endpoint, request: Request, message: Message, metadata: Metadata) -> None:
-    """Call and answer. Raises as the call does."""
-    seconds = timeout(request.headers, "request-timeout")
+async def unary(
+    endpoint: Endpoint,
+    request: Request,
+    message: Message,
+    metadata: Metadata,
+    seconds: float | None,
+) -> None:
+    """Call and answer. Raises as the call does; `seconds`: that the client gives it."""
     found, trailers = await endpoint.answer(request, message, metadata, seconds)
     body = to_json(found).encode()
     if not endpoint.cached:

@@ -7,9 +7,9 @@ Sources: google.api.http (the templates), RFC 3986 (paths and percent-encoding).
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from google.protobuf import descriptor_pool, message_factory
@@ -144,7 +144,7 @@ class _Node:
     def __init__(self) -> None:
         self.literals: dict[str, _Node] = {}
         self.variable: _Node | None = None
-        self.ends: dict[str, dict[str, Any]] = {}  # of whatever the router finds
+        self.ends: dict[str, dict[str, Route]] = {}
         """By ":verb" at its end, "" for none: what is there, by HTTP's verb."""
 
 
@@ -163,38 +163,42 @@ class Router:
                     node = node.literals.setdefault(segment, _Node())
             node.ends.setdefault(verb, {})[route.verb] = route
 
-    def find(self, path: str) -> tuple[Mapping[str, Route], tuple[str, ...]]:
-        """The routes of a path by verb, and the values of its variables; none: there are none.
+    def find(self, verb: str, path: str) -> tuple[Route | None, tuple[str, ...], set[str]]:
+        """The route of a verb and a path, the values of its variables, and what else is there.
 
-        `path` is as it was sent, percent-encoded. Raises InvalidArgument: it is malformed, or steps
-        out of a segment by dots.
+        `path` is as it was sent, percent-encoded. Without a route the last are the verbs that the
+        path has; none: there is no such path. Raises InvalidArgument: it is malformed, or steps out
+        of a segment by dots.
         """
-        if not path.startswith("/") or path.count("/") > MAX_SEGMENTS:
-            return {}, ()
-        raw = path[1:].split("/")
-        head, colon, verb = raw[-1].rpartition(":")
-        segments = [_decoded(each) for each in raw]
-        if colon and head:
-            found = self._walk(self._root, [*segments[:-1], _decoded(head)], 0, verb)
-            if found is not None:
-                return found
-        return self._walk(self._root, segments, 0, "") or ({}, ())
+        others: set[str] = set()
+        if path.startswith("/") and path.count("/") <= MAX_SEGMENTS:
+            raw = path[1:].split("/")
+            head, _, suffix = raw[-1].rpartition(":")
+            segments = [_decoded(each) for each in raw]
+            ways = [(segments, "")]
+            if head:
+                ways.insert(0, ([*segments[:-1], _decoded(head)], suffix))
+            for way, suffix in ways:
+                for ends, values in self._walk(self._root, way, suffix, ()):
+                    if verb in ends:
+                        return ends[verb], values, others
+                    others |= ends.keys()
+                if others:
+                    break
+        return None, (), others
 
     def _walk(
-        self, node: _Node, segments: list[str], at: int, verb: str
-    ) -> tuple[Mapping[str, Route], tuple[str, ...]] | None:
-        if at == len(segments):
-            ends = node.ends.get(verb)
-            return None if ends is None else (ends, ())
-        segment = segments[at]
-        if (child := node.literals.get(segment)) is not None:
-            found = self._walk(child, segments, at + 1, verb)
-            if found is not None:
-                return found
-        if node.variable is None or not segment:
-            return None
-        found = self._walk(node.variable, segments, at + 1, verb)
-        return None if found is None else (found[0], (segment, *found[1]))
+        self, node: _Node, segments: Sequence[str], suffix: str, values: tuple[str, ...]
+    ) -> Iterator[tuple[Mapping[str, Route], tuple[str, ...]]]:
+        if not segments:
+            if suffix in node.ends:
+                yield node.ends[suffix], values
+            return
+        segment, rest = segments[0], segments[1:]
+        if segment in node.literals:
+            yield from self._walk(node.literals[segment], rest, suffix, values)
+        if node.variable is not None and segment:
+            yield from self._walk(node.variable, rest, suffix, (*values, segment))
 
 
 def _decoded(segment: str) -> str:

@@ -90,20 +90,23 @@ def test_literals_come_before_variables_and_verbs_before_values() -> None:
          route("/v1/{a}:go", "POST"), route("/v1/b:go", "PUT")]
     )  # fmt: skip
 
-    def find(path: str) -> list[object]:
-        found, values = router.find(path)
-        return [*sorted((each.verb, each.path) for each in found.values()), *values]
+    def find(path: str, verb: str = "GET") -> list[object]:
+        found, values, others = router.find(verb, path)
+        return [*sorted(others)] if found is None else [(found.verb, found.path), *values]
 
     assert find("/v1/b") == [("GET", "/v1/b")]
     assert find("/v1/%62") == [("GET", "/v1/b")]
     assert find("/v1/c") == [("GET", "/v1/{a}"), "c"]
     assert find("/v1/b/x") == [("GET", "/v1/{a}/x"), "b"]
     assert find("/v1/b/x/d") == [("GET", "/v1/b/{c}/d"), "x"]
-    assert find("/v1/c:go") == [("POST", "/v1/{a}:go"), "c"]
-    assert find("/v1/b:go") == [("PUT", "/v1/b:go")]
+    assert find("/v1/c:go", "POST") == [("POST", "/v1/{a}:go"), "c"]
+    assert find("/v1/c:go") == ["POST"]
+    assert find("/v1/b:go", "PUT") == [("PUT", "/v1/b:go")]
+    assert find("/v1/b:go", "POST") == [("POST", "/v1/{a}:go"), "b"]
+    assert find("/v1/b:go") == ["POST", "PUT"]
     assert find("/v1/c%3Ago") == [("GET", "/v1/{a}"), "c:go"]
     assert find("/v1/c:stay") == [("GET", "/v1/{a}"), "c:stay"]
-    assert find("/v1/a:b:go") == [("POST", "/v1/{a}:go"), "a:b"]
+    assert find("/v1/a:b:go", "POST") == [("POST", "/v1/{a}:go"), "a:b"]
     for none in ("", "v1/b", "/v1", "/v1/", "/v1//x", "/v1/b/x/d/e", "/" * 50):
         assert find(none) == []
 
@@ -118,7 +121,7 @@ def test_any_value_comes_through(values: list[str]) -> None:
     router = Router([route("/" + "/".join(f"{{f{n}}}" for n in range(len(values))))])
     path = "/" + "/".join(quote(value, safe="") for value in values)
     try:
-        found, got = router.find(path)
+        found, got, _ = router.find("GET", path)
     except accord.InvalidArgument:
         assert any(
             ord(char) < 32 or ord(char) == 127 or part in (".", "..")
@@ -136,7 +139,7 @@ def test_any_path_is_found_or_refused(path: str) -> None:
     """No path makes the matcher fail in another way."""
     router = Router([route("/a/{x}"), route("/{x}/b"), route("/{x}:a"), route("/{x}")])
     try:
-        found, values = router.find(path)
+        found, values, _ = router.find("GET", path)
     except accord.InvalidArgument:
         return
-    assert bool(found) or not values
+    assert found or not values

@@ -306,17 +306,18 @@ async def test_close_ends_streams_in_order(tmp_path: Path) -> None:
         assert (failed["reason"], failed["status"]) == ("STOPPING", 503)
 
 
-async def test_there_is_room_for_so_many(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limits", [EdgeLimits(streams=1), EdgeLimits(streams_each=1)])
+async def test_there_is_room_for_so_many(tmp_path: Path, limits: EdgeLimits) -> None:
     """Beyond the bounds 503 says when to come again; a place that was left is free."""
     feed = Feed()
     await feed.say("a")
-    async with watching(tmp_path, feed, limits=EdgeLimits(streams=1)) as (served, opened):
+    async with watching(tmp_path, feed, limits=limits) as (served, opened):
         async with opened() as events:
             await events.next()
             async with opened() as refused:
                 assert refused.answer.status_code == 503
                 assert refused.answer.headers["retry-after"] == "1"
-        await eventually(lambda: served.edge._streams.taken == 0)
+        await eventually(lambda: not served.edge._streams._taken)
 
 
 async def test_a_slow_body_is_given_up(tmp_path: Path) -> None:
