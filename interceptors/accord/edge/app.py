@@ -33,8 +33,8 @@ _PROBLEM: Final = b"application/problem+json"
 class Edge:
     """An ASGI application that serves the RPCs with a route to callers outside of the mesh.
 
-    Belongs to one event loop. Its streams end with `close`, which a server calls before it waits
-    for its connections; the mesh is the caller's to close.
+    Belongs to one event loop. Its streams end with `close`, which is to be called before a server
+    waits for its connections; the mesh is the caller's to close.
     """
 
     routes: Mapping[str, Route]
@@ -99,15 +99,9 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """ASGI."""
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif (mounted := self._mounted(scope["path"])) is not None:
-            await mounted(scope, receive, send)
-        else:
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
+        if scope["type"] != "http":
+            raise ValueError(f"an edge serves HTTP, and no {scope['type']}")
+        await self._http(scope, receive, send)
 
     # For what is mounted.
 
@@ -259,13 +253,6 @@ class Edge:
             await stream(
                 endpoint, self._hub, request, message, caller, fresh, seconds, self._limits, writer
             )
-
-    async def _lifespan(self, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self.close()
-        await send({"type": "lifespan.shutdown.complete"})
 
 
 def _noting(request: Request) -> Any:  # ASGI's send

@@ -1,8 +1,8 @@
 """Who calls from outside: a bearer token, which is a JWT of somebody whose keys are known.
 
 Algorithms are pinned and asymmetric: a token can neither choose "none", nor have a public key taken
-for a shared secret. Keys are looked for by their id and read again when their file changes, or when
-a token names one that is not known, at most every few seconds and never in the event loop.
+for a shared secret. Keys are found by their id; they are read again from time to time, and when a
+token names one that is not known, but not too often and never in the event loop.
 Sources: RFC 6750 (bearer tokens), RFC 7517 (key sets), RFC 7519 (JWT), RFC 8725 (best practices),
 RFC 9068 (access tokens).
 """
@@ -10,11 +10,12 @@ RFC 9068 (access tokens).
 import asyncio
 import json
 import logging
-import os
+import math
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -42,12 +43,6 @@ MAX_TOKEN: Final = 8 * 1024
 
 MAX_KEYS: Final = 1024 * 1024
 """Bytes of a key set."""
-
-PATIENCE: Final = 5.0
-"""Seconds that pass at least between two readings of a key set."""
-
-REFRESH: Final = 300.0
-"""Seconds after which a key set that has no file is read again although all keys are known."""
 
 _SYMMETRIC: Final = re.compile(r"none|HS\d+", re.IGNORECASE)
 _NAME: Final = re.compile(r"[!-~]{1,128}")
@@ -84,42 +79,35 @@ class Caller:
 class KeySet:
     """Public keys by id (JWKS). Belongs to one event loop."""
 
-    def __init__(
-        self, read: Callable[[], bytes], changed: Callable[[], bool] | None = None
-    ) -> None:
+    def __init__(self, read: Callable[[], bytes], every: float, patience: float) -> None:
         """`read` gives the JSON text, in another thread; it may raise OSError.
 
-        `changed` says whether it is worth it, asked at most every second; None: time has passed.
+        It is asked when `every` so many seconds have passed, and for a key that is not known after
+        `patience`.
         """
         self._read = read
-        self._changed = changed
+        self._every = every
+        self._patience = patience
+        self._text: bytes | None = None
         self._keys: dict[str, jwt.PyJWK] = {}
         self._reading: asyncio.Future[bytes] | None = None
-        self._tried = -REFRESH
-        self._looked = 0.0
+        self._read_at = -math.inf
         self.generation = 0
         """Another number whenever the keys are others."""
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """The keys in a file, which is read again when it changes.
+        """The keys in a file; when it changes they are others within two seconds.
 
         Raises ValueError, or OSError: there is no key set in it.
         """
-        state = [_state(path)]
-
-        def changed() -> bool:
-            before, state[0] = state[0], _state(path)
-            return before != state[0]
-
-        found = cls(Path(path).read_bytes, changed)
+        found = cls(Path(path).read_bytes, 2.0, 1.0)
         found._take(Path(path).read_bytes())
-        found._tried = time.monotonic()
         return found
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 5.0) -> Self:
-        """The keys at a URL, which is read when they are first needed.
+        """The keys at a URL, read when they are first needed, and then every five minutes.
 
         `timeout`: seconds that a reading may take. Raises ValueError: the URL is not https, nor
         http.
@@ -132,26 +120,13 @@ class KeySet:
                 text: bytes = answer.read(MAX_KEYS + 1)
                 return text
 
-        return cls(read)
-
-    async def look(self) -> None:
-        """Read them again if they may be others."""
-        now = time.monotonic()
-        if self._changed is None:
-            if now - self._tried >= REFRESH:
-                await self._refresh()
-        elif now - self._looked >= 1.0:
-            self._looked = now
-            if self._changed():
-                self._tried = -REFRESH
-                await self._refresh()
+        return cls(read, 300.0, 5.0)
 
     async def find(self, kid: str | None) -> jwt.PyJWK | None:
         """A key by its id; None: there is none. Without an id it is the only one, if it is."""
-        await self.look()
-        found = self._named(kid)
-        if found is None:
-            await self._refresh()
+        await self.renew(self._every)
+        if (found := self._named(kid)) is None:
+            await self.renew(self._patience)
             found = self._named(kid)
         return found
 
@@ -160,13 +135,13 @@ class KeySet:
             return next(iter(self._keys.values())) if len(self._keys) == 1 else None
         return self._keys.get(kid)
 
-    async def _refresh(self) -> None:
-        """Read them, if it is not too soon, once for all who wait for it."""
+    async def renew(self, age: float | None = None) -> None:
+        """Read them if they are older, in seconds, once for all who wait for it."""
         if self._reading is None:
             now = time.monotonic()
-            if now - self._tried < PATIENCE:
+            if now - self._read_at < (self._every if age is None else age):
                 return
-            self._tried = now
+            self._read_at = now
             self._reading = asyncio.ensure_future(asyncio.to_thread(self._read))
             self._reading.add_done_callback(self._has_read)
         await asyncio.wait((self._reading,))  # whoever gives up ends it for nobody else
@@ -179,30 +154,20 @@ class KeySet:
             log(logging.ERROR, "a key set cannot be read, and the last one stays", error=error)
 
     def _take(self, text: bytes) -> None:
-        if len(text) > MAX_KEYS:
-            raise ValueError(f"a key set has more than {MAX_KEYS} bytes")
-        listed = json.loads(text)
+        if text == self._text:
+            return
+        listed = json.loads(text) if len(text) <= MAX_KEYS else None
         listed = listed.get("keys") if isinstance(listed, dict) else None
         keys: dict[str, jwt.PyJWK] = {}
         for each in listed if isinstance(listed, list) else ():
             if not isinstance(each, dict) or each.get("kty") == "oct" or each.get("use") == "enc":
                 continue  # a shared secret verifies nothing that others may know
-            try:
+            with suppress(jwt.PyJWTError):  # of a kind that is not known here
                 keys[str(each.get("kid", ""))] = jwt.PyJWK(each)
-            except jwt.PyJWTError:
-                continue  # of a kind that is not known here
         if not keys:
-            raise ValueError("a key set has no key that can be used")
-        self._keys = keys
+            raise ValueError('a key set has no "keys" that can be used')
+        self._text, self._keys = text, keys
         self.generation += 1
-
-
-def _state(path: str | Path) -> object:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class Authenticator:
@@ -253,7 +218,7 @@ class Authenticator:
         token = token.strip(" ")
         if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN:
             raise refused("TOKEN_MALFORMED", "is none of Bearer, or too large")
-        await self._keys.look()
+        await self._keys.renew()
         known = self._recent.get(token)
         if known is not None and known[1] == self._keys.generation:
             if time.time() >= known[0].expires + self._leeway:

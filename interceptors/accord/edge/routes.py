@@ -5,7 +5,6 @@ and `:verb` at the end, which must be written as it is, before a variable that w
 Sources: google.api.http (the templates), RFC 3986 (paths and percent-encoding).
 """
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from google.protobuf import descriptor_pool, message_factory
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 
 from accord.contract.names import services as imported_services
@@ -21,13 +19,11 @@ from accord.contract.policy_types import ContractError, MethodPolicy
 from accord.contract.registry import method_policy
 from accord.errors import InvalidArgument
 from accord.policies.rate_limit import RatePolicy
-from accord.v1 import edge_pb2
 
 MAX_SEGMENTS: Final = 32
 """Of a path."""
 
-_TEMPLATE: Final = re.compile(r"(?:/(?:[A-Za-z0-9._~-]+|\{\w+\}))+(?::[A-Za-z][A-Za-z0-9]*)?", re.A)
-_VARIABLE: Final = re.compile(r"\{(\w+)\}")
+_VARIABLE: Final = re.compile(r"\{\w+\}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DOTS: Final = frozenset({".", ".."})
@@ -40,7 +36,7 @@ class Route:
     method: str
     """Full name as it travels: "/pkg.Service/Method"; the path of gRPC-Web."""
     service: str
-    """"pkg.Service"."""
+    """Of it: "pkg.Service"."""
     verb: str
     """Of HTTP, such as "GET"."""
     path: str
@@ -51,6 +47,8 @@ class Route:
     """Whether it may be called without a token."""
     rate: RatePolicy | None
     """None: the edge's default."""
+    fields: tuple[str, ...]
+    """Those of the request that the path gives, in their order."""
     streaming: bool
     """Whether it answers with a stream."""
     policy: MethodPolicy = field(repr=False, hash=False)
@@ -58,21 +56,16 @@ class Route:
     request: type[Message] = field(repr=False)
     response: type[Message] = field(repr=False)
 
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Fields of the request that the path gives, in their order."""
-        return tuple(_VARIABLE.findall(self.path))
-
 
 def routes_of(*services: str) -> tuple[Route, ...]:
-    """The routes that the contracts of services state, by verb and path.
+    """The routes that the contracts of services state, by path and verb.
 
     Args:
         services: full names, "pkg.Service"; none: all services whose generated code is imported.
 
     Raises:
         KeyError: the process does not know a service.
-        ContractError: a route cannot be served, or two have the same verb and path.
+        ContractError: a contract is wrong, or two routes have the same verb and path.
     """
     found: dict[tuple[str, str], Route] = {}
     for name in services or sorted(set(imported_services())):
@@ -81,59 +74,28 @@ def routes_of(*services: str) -> tuple[Route, ...]:
         except KeyError:
             raise KeyError(f"there is no service {name!r}") from None
         for method in service.methods:
-            if not method.GetOptions().HasExtension(edge_pb2.edge):
+            policy = method_policy(f"/{name}/{method.name}")
+            if (edge := policy.edge) is None:
                 continue
-            route = _read(method)
-            other = found.setdefault((route.verb, _VARIABLE.sub("{}", route.path)), route)
+            route = Route(
+                method=policy.method,
+                service=name,
+                verb=edge.verb,
+                path=edge.path,
+                scopes=tuple(sorted(edge.scopes)),
+                public=edge.public,
+                rate=edge.rate,
+                fields=tuple(edge.fields),
+                streaming=policy.server_streaming,
+                policy=policy,
+                request=message_factory.GetMessageClass(method.input_type),
+                response=message_factory.GetMessageClass(method.output_type),
+            )
+            other = found.setdefault((edge.verb, _VARIABLE.sub("{}", edge.path)), route)
             if other is not route:
-                taken = f"{route.verb} {route.path} is {other.method[1:]}'s"
-                raise _wrong(method, taken)
+                taken = f"{edge.verb} {edge.path} is {other.method[1:]}'s"
+                raise ContractError(service.file.name, policy.method[1:], "edge", taken)
     return tuple(sorted(found.values(), key=lambda each: (each.path, each.verb)))
-
-
-def _read(method: MethodDescriptor) -> Route:
-    option = method.GetOptions().Extensions[edge_pb2.edge]
-    verb = option.WhichOneof("pattern")
-    path: str = getattr(option, verb) if verb else ""
-    if not _TEMPLATE.fullmatch(path) or path.count("/") > MAX_SEGMENTS:
-        raise _wrong(method, f"{path!r} is no path such as '/v1/things/{{thing_id}}'")
-    if method.client_streaming:
-        raise _wrong(method, "a stream of requests has no route")
-    if option.public == bool(option.scopes):
-        raise _wrong(method, "it is either public or has scopes")
-    if len(names := _VARIABLE.findall(path)) != len(set(names)):
-        raise _wrong(method, f"{path!r} names a field twice")
-    for name in names:
-        known = method.input_type.fields_by_name.get(name)
-        if known is None or known.is_repeated or known.cpp_type in (
-            FieldDescriptor.CPPTYPE_MESSAGE, FieldDescriptor.CPPTYPE_ENUM
-        ):  # fmt: skip
-            raise _wrong(method, f"{{{name}}} is no string, number or bool of the request")
-    per_second, rate = option.rate.per_second, None
-    if option.HasField("rate"):
-        if not 0 < per_second < math.inf:
-            raise _wrong(method, "a rate has no calls per second")
-        rate = RatePolicy(per_second, option.rate.burst or math.ceil(per_second))
-    service = method.containing_service.full_name
-    return Route(
-        method=f"/{service}/{method.name}",
-        service=service,
-        verb=str(verb).upper(),
-        path=path,
-        scopes=tuple(sorted(option.scopes)),
-        public=option.public,
-        rate=rate,
-        streaming=method.server_streaming,
-        policy=method_policy(f"/{service}/{method.name}"),
-        request=message_factory.GetMessageClass(method.input_type),
-        response=message_factory.GetMessageClass(method.output_type),
-    )
-
-
-def _wrong(method: MethodDescriptor, problem: str) -> ContractError:
-    service = method.containing_service
-    name = f"{service.full_name}/{method.name}"
-    return ContractError(service.file.name, name, "(accord.v1.edge)", problem)
 
 
 class _Node:

@@ -163,7 +163,12 @@ async def serving(
 async def over_a_port(served: Served) -> AsyncIterator[int]:
     """The edge behind uvicorn, on a free loopback port."""
     config = uvicorn.Config(
-        served.edge, port=0, log_level="critical", access_log=False, timeout_graceful_shutdown=1
+        served.edge,
+        port=0,
+        log_level="critical",
+        access_log=False,
+        timeout_graceful_shutdown=1,
+        lifespan="off",
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())

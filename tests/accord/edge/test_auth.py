@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 import accord
-from accord.edge import Authenticator, Caller, KeySet, auth
+from accord.edge import Authenticator, Caller, KeySet
 from tests.accord.edge.kit import AUDIENCE, ISSUER, Issuer, echo, serving
 
 
@@ -125,16 +125,16 @@ async def test_keys_are_rotated(issuer: Issuer, monkeypatch: pytest.MonkeyPatch)
     old = f"Bearer {issuer.token()}"
     assert await reason(authenticator, old) == ""
     issuer.rotate("1", "2")
-    keys._looked -= 1
+    keys._read_at -= 3
     assert await reason(authenticator, f"Bearer {issuer.token(kid='2')}") == ""
     issuer.rotate("2")
-    keys._looked -= 1
+    keys._read_at -= 3
     assert await reason(authenticator, old) == "TOKEN_KEY"
     without = jwt.encode({"iss": ISSUER, "aud": AUDIENCE, "sub": "17", "exp": time.time() + 9},
                          issuer.keys["2"], "ES256")  # fmt: skip
     assert await reason(authenticator, f"Bearer {without}") == ""  # the only key there is
     issuer.file.write_text("{")
-    keys._looked -= 1
+    keys._read_at -= 3
     assert await reason(authenticator, f"Bearer {issuer.token(kid='2')}") == ""  # the last good
 
 
@@ -184,7 +184,7 @@ async def test_keys_at_a_url(issuer: Issuer, served: tuple[str, list[str]]) -> N
     issuer.rotate("1", "2")
     new = f"Bearer {issuer.token(kid='2')}"
     assert await reason(authenticator, new) == "TOKEN_KEY"  # it was read a moment ago
-    keys._tried -= auth.PATIENCE
+    keys._read_at -= 6
     assert await reason(authenticator, new) == ""
     assert len(asked) == 2
 

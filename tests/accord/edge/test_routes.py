@@ -12,7 +12,7 @@ import accord
 from accord.edge import Route, routes, routes_of
 from accord.edge.routes import Router
 from accord.policies.rate_limit import RatePolicy
-from accord.v1 import edge_pb2, policy_pb2
+from accord.v1 import edge_pb2
 from tests.accord.edge.kit import SERVICE
 
 ROUTES = routes_of(SERVICE)
@@ -42,45 +42,22 @@ def test_they_are_read_from_the_contract(monkeypatch: pytest.MonkeyPatch) -> Non
         routes_of("accordtest.v1.Nothing")
 
 
-WRONG = [
-    (edge_pb2.EdgeRoute(public=True), "no path"),
-    (edge_pb2.EdgeRoute(get="v1", public=True), "no path"),
-    (edge_pb2.EdgeRoute(get="/v1/{a=*}", public=True), "no path"),
-    (edge_pb2.EdgeRoute(get="/v1/x:y/z", public=True), "no path"),
-    (edge_pb2.EdgeRoute(get="/v1//z", public=True), "no path"),
-    (edge_pb2.EdgeRoute(get="/v1"), "either public or has scopes"),
-    (edge_pb2.EdgeRoute(get="/v1", public=True, scopes=["a"]), "either public or has scopes"),
-    (edge_pb2.EdgeRoute(get="/{text}/{text}", public=True), "twice"),
-    (edge_pb2.EdgeRoute(get="/{none}", public=True), "no string"),
-    (edge_pb2.EdgeRoute(get="/{tags}", public=True), "no string"),
-    (edge_pb2.EdgeRoute(get="/v1", public=True, rate=policy_pb2.Rate()), "no calls"),
-    (edge_pb2.EdgeRoute(get="/taken", public=True), "is edgetest"),
-]
-
-
-@pytest.mark.parametrize(("option", "problem"), WRONG)
-def test_a_wrong_route_is_refused(option: edge_pb2.EdgeRoute, problem: str) -> None:
-    """At start, by file, method and option."""
-    number = WRONG.index((option, problem))
-    package = f"edgetest{number}"
+def test_two_of_one_path_are_refused() -> None:
+    """At start, whatever their variables are called: nobody could tell which is meant."""
     file = descriptor_pb2.FileDescriptorProto(
-        name=f"{package}.proto", package=package, syntax="proto3",
-        dependency=["accord/v1/edge.proto"],
-    )  # fmt: skip
+        name="twice.proto", package="twice", syntax="proto3", dependency=["accord/v1/edge.proto"]
+    )
     message = file.message_type.add(name="M")
-    message.field.add(name="text", number=1, type=9, label=1)
-    message.field.add(name="tags", number=2, type=9, label=3)
     service = file.service.add(name="S")
-    for name in ("A", "B"):
-        method = service.method.add(
-            name=name, input_type=f".{package}.M", output_type=f".{package}.M"
-        )
-        method.options.Extensions[edge_pb2.edge].CopyFrom(
-            option if name == "B" else edge_pb2.EdgeRoute(get="/taken", public=True)
-        )
+    for number, name in enumerate(("a", "b"), 1):
+        message.field.add(name=name, number=number, type=9, label=1)
+        method = service.method.add(name=name.upper(), input_type=".twice.M")
+        method.output_type = ".twice.M"
+        route = edge_pb2.EdgeRoute(post=f"/v1/{{{name}}}", public=True)
+        method.options.Extensions[edge_pb2.edge].CopyFrom(route)
     descriptor_pool.Default().Add(file)
-    with pytest.raises(accord.ContractError, match=problem):
-        routes_of(f"{package}.S")
+    with pytest.raises(accord.ContractError, match=r"POST /v1/\{b\} is twice.S/A's"):
+        routes_of("twice.S")
 
 
 def test_literals_come_before_variables_and_verbs_before_values() -> None:
