@@ -34,7 +34,7 @@ import importlib, pkgutil
 import accord
 names = [module.name for module in pkgutil.walk_packages(accord.__path__, "accord.")]
 for name in names:
-    extra = name.startswith(("accord.identity", "accord.testing", "accord.xds"))
+    extra = name.startswith(("accord.edge", "accord.identity", "accord.testing", "accord.xds"))
     if not name.endswith("__main__") and not extra:
         importlib.import_module(name)
 print("\\n".join(names))

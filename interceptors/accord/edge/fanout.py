@@ -5,8 +5,8 @@ no queue of its own. Who comes later, or again, joins if what it has not seen is
 else has a call of its own. Who falls behind what is kept is waited for a moment, then cut, and may
 come again.
 
-What one user may read is shared with nobody else: the key names the user where the RPC is not
-public, and the service has authorised that user when the call was opened.
+What one user may read is shared with nobody else: the key names the user, and the service has
+authorised that user when the call was opened.
 """
 
 import asyncio

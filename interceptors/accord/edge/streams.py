@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 from google.protobuf.message import Message
@@ -14,7 +15,7 @@ from accord.edge.calls import Endpoint, Metadata
 from accord.edge.fanout import Event, Hub
 from accord.edge.http import Request
 from accord.edge.limits import EdgeLimits
-from accord.errors import DeadlineExceeded
+from accord.errors import DeadlineExceeded, failure_of
 
 FIRST: Final = 2.0
 """Seconds that the answer waits for the first message, or the error in its place."""
@@ -58,7 +59,7 @@ async def stream(
     if resume is not None:
         token = int(getattr(message, resume.request_field))
         message.ClearField(resume.request_field)
-        user = None if route.public or caller is None else (caller.subject, caller.roles)
+        user = None if caller is None else (caller.subject, caller.roles)
         key = (route.method, message.SerializeToString(deterministic=True), user)
 
     def call(behind: int) -> object:
@@ -68,7 +69,7 @@ async def stream(
 
     over: list[tuple[float, Callable[[], BaseException]]] = []
     if seconds is not None:
-        over.append((loop.time() + seconds, lambda: DeadlineExceeded()))
+        over.append((loop.time() + seconds, DeadlineExceeded))
     if caller is not None:
         left = caller.expires - time.time()
         over.append((loop.time() + left, lambda: refused("TOKEN_EXPIRED", "has expired")))
@@ -79,12 +80,16 @@ async def stream(
         if not await writer.begin(request, empty=found is None):
             return
         error: BaseException | None = None
+
+        async def write(chunk: bytes, *, more: bool) -> None:
+            async with asyncio.timeout(limits.write_timeout):
+                await request.write(chunk, more=more)
+
         try:
             while found is not None:
                 chunk = b"".join([_rendered(writer, each) for each in found]) or writer.keepalive
                 if chunk:
-                    async with asyncio.timeout(limits.write_timeout):
-                        await request.write(chunk)
+                    await write(chunk, more=True)
                 if loop.time() >= ends:
                     raise why()
                 found = await reader.read(min(limits.keepalive, ends - loop.time()))
@@ -93,7 +98,10 @@ async def stream(
             return
         except Exception as problem:
             error = problem
-        await request.write(writer.end(error), more=False)
+            if failure_of(problem) is None:
+                log(logging.ERROR, "a stream failed", error=problem, method=route.method)
+        with suppress(TimeoutError):
+            await write(writer.end(error), more=False)
 
 
 def _rendered(writer: Writer, event: Event) -> bytes:
