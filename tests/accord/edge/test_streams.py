@@ -14,7 +14,7 @@ import pytest
 import accord
 from accord.edge import EdgeLimits, streams
 from accord.edge.fanout import MAX_EVENTS, Hub
-from tests.accord.edge.kit import Served, Update, over_a_port, serving
+from tests.accord.edge.kit import Served, Update, echo, over_a_port, serving
 from tests.accord.kit import eventually
 
 
@@ -322,8 +322,6 @@ async def test_there_is_room_for_so_many(tmp_path: Path, limits: EdgeLimits) -> 
 
 async def test_a_slow_body_is_given_up(tmp_path: Path) -> None:
     """A client that sends a byte now and then gets 408, and others are served meanwhile."""
-    from tests.accord.edge.kit import echo
-
     limits = EdgeLimits(body_timeout=0.3)
     async with (
         serving(tmp_path, {"PutParcel": echo, "FindParcels": echo}, limits=limits) as served,
@@ -341,3 +339,21 @@ async def test_a_slow_body_is_given_up(tmp_path: Path) -> None:
             assert b"408" in await reader.readline()
             assert b"BODY_TOO_SLOW" in await reader.read()
         writer.close()
+
+
+async def test_a_reader_that_takes_nothing_is_cut(tmp_path: Path) -> None:
+    """Its call ends although its connection stays, and others are served meanwhile."""
+    feed = Feed()
+    await feed.say(*["x" * 100_000] * 200)
+    limits = EdgeLimits(write_timeout=0.3)
+    async with (
+        serving(tmp_path, {"List": feed.watch, "FindParcels": echo}, limits=limits) as served,
+        over_a_port(served) as port,
+        httpx.AsyncClient() as client,
+    ):
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(b"GET /v1/updates HTTP/1.1\r\nHost: e\r\n\r\n")
+        await eventually(lambda: feed.opened)
+        assert (await client.get(f"http://127.0.0.1:{port}/v1/parcels")).status_code == 200
+        await eventually(lambda: feed.open == 0)
+        writer.transport.abort()
