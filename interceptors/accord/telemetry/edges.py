@@ -154,8 +154,8 @@ def _bucket(seconds: float) -> int:
 def _figures(edge: _Edge) -> Figures:
     codes, took = Counter[str](), Counter[int]()
     for each in edge.slices:
-        codes += each.codes
-        took += each.took
+        codes.update(each.codes)  # a fraction of what `+=` takes
+        took.update(each.took)
     return Figures(codes, _percentile(took, 50), _percentile(took, 99), edge.in_flight)
 
 

@@ -175,12 +175,12 @@ async def test_methods_are_listed_that_nothing_has_happened_to() -> None:
         ).methods
         assert changed.override_principal == ""
 
-        paged, request = list[str](), pb.ListMethodsRequest(page_size=7)
+        paged, wanted = list[str](), pb.ListMethodsRequest(page_size=7)
         while True:
-            answer = await operator.ListMethods(request)
+            answer = await operator.ListMethods(wanted)
             paged += [each.method for each in answer.methods]
-            request.page_token = answer.next_page_token
-            if not request.page_token:
+            wanted.page_token = answer.next_page_token
+            if not wanted.page_token:
                 break
         assert paged == names
     await mesh.close()

@@ -241,7 +241,7 @@ async def test_flows_are_listed_newest_first(record: Database, monkeypatch: Any)
     async def listed(**filters: Any) -> list[Flow]:
         request, found = ListFlowsRequest(page_size=3, **filters), list[Flow]()
         while True:
-            page = await servicer.ListFlows(request, None)  # type: ignore[arg-type]
+            page = await servicer.ListFlows(request, None)
             found += page.flows
             request.page_token = page.next_page_token
             if not page.next_page_token:
