@@ -9,7 +9,7 @@ from google.protobuf import duration_pb2
 
 from accord.client.method_state import ClientSnapshot, RouteSnapshot, TargetSnapshot
 from accord.contract.names import GRPC, described
-from accord.contract.options_reader import written_options
+from accord.contract.options_reader import merge_options, read_method
 from accord.contract.registry import check_service
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.policies.breaker import State
@@ -131,8 +131,9 @@ def methods(mesh: Operated, prefix: str, last: str) -> Iterator[pb.Method]:
             found.served = name in served
             descriptor = described(name)
             if descriptor is not None:
-                found.contract.CopyFrom(written_options(descriptor))
-                found.policy.CopyFrom(written_options(descriptor, found.override.policy))
+                found.contract.CopyFrom(read_method(descriptor).written)
+                found.policy.CopyFrom(found.contract)
+                merge_options(found.override.policy, found.policy)
             for route in called.get(name, ()):
                 found.called.add(
                     target=route.target,

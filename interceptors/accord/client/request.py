@@ -40,7 +40,6 @@ from accord.policies.consistency import CONSISTENCY_KEY, read_token
 from accord.policies.fault_injection import FAULT_KEY
 from accord.policies.retry import ATTEMPT_KEY, PUSHBACK_KEY, format_pushback, parse_pushback
 from accord.policies.types import Code, small_number
-from accord.telemetry.edges import Key, Watched
 from accord.telemetry.propagation import TRACEPARENT
 
 MAX_ATTEMPTS_KEY: Final = "accord-max-attempts"
@@ -123,7 +122,7 @@ class Caller(Generic[E]):
 class Outgoing(Generic[Req, Res, E]):
     """One call: what the engine decides about it, what travels with it, what is recorded of it."""
 
-    __slots__ = ("_caller", "_kept", "_metadata", "_options", "_watched", "call", "details")
+    __slots__ = ("_caller", "_kept", "_metadata", "_options", "call", "details")
 
     def __init__(
         self, caller: Caller[E], details: CallDetails, request: Req | None, state: MethodState
@@ -161,11 +160,7 @@ class Outgoing(Generic[Req, Res, E]):
             max_attempts=attempts,
             token=token,
         )
-        self.call.observer, headers = observe(state, env.clock, traced=traced)
-        self._watched: Watched | None = None
-        if env.edges.watched:
-            edge = Key(False, state.target.name, policy.method)
-            self._watched = env.edges.begin(edge, env.clock())
+        self.call.observer, headers = observe(state, env.clock, env.edges, traced=traced)
         self._metadata = metadata + headers if headers else metadata
         if policy.shadow is not None and not (handled is not None and handled.shadow):
             caller.settings.shadow(policy, request, self._metadata, self.call.remaining())
@@ -278,9 +273,6 @@ class Outgoing(Generic[Req, Res, E]):
         """The call has ended; the first time counts. `code` as in `ClientCall.finish`."""
         if self.call.observer is not None:
             self.call.observer.finish(code, fallback=fallback)
-        if self._watched is not None:
-            self._watched.end(code)
-            self._watched = None
 
     def received(self) -> None:
         """A message of a stream of responses has come."""

@@ -17,6 +17,7 @@ from accord.client.types import Again, Failure, Raise, Refuse, Sent
 from accord.contract.names import GRPC
 from accord.policies.retry import NEVER
 from accord.telemetry import metrics, propagation
+from accord.telemetry.edges import Edges, Key, Watched
 from accord.telemetry.instrumentation import (
     MAX_MESSAGES,
     Clock,
@@ -29,12 +30,14 @@ class ClientCall:
     """One outgoing call; the engine's observer. Decides nothing and raises nothing."""
 
     __slots__ = ("_clock", "_delay", "_finished", "_hedge", "_hedges", "_idle", "_made", "_meter",
-                 "_open", "_owned", "_received", "_retries", "_span", "_started")  # fmt: skip
+                 "_open", "_owned", "_received", "_retries", "_span", "_started",
+                 "_watched")  # fmt: skip
 
     def __init__(
         self,
         span: trace.Span | None,
         meter: metrics.ClientMeter | None,
+        watched: Watched | None,
         clock: Clock,
         *,
         owned: bool,
@@ -44,6 +47,7 @@ class ClientCall:
         self._span = span
         self._owned = owned
         self._meter = meter
+        self._watched = watched
         self._clock = clock
         self._started = clock()
         self._open: dict[Sent, int] = {}
@@ -118,6 +122,8 @@ class ClientCall:
                 hedges=self._hedges,
                 delay=self._delay,
             )
+        if self._watched is not None:
+            self._watched.end(status)
         span = self._span
         if span is not None:
             if fallback:
@@ -158,7 +164,7 @@ class ClientCall:
 
 
 def observe(
-    state: MethodState, clock: Clock, *, traced: bool
+    state: MethodState, clock: Clock, edges: Edges, *, traced: bool
 ) -> tuple[ClientCall | None, tuple[tuple[str, str], ...]]:
     """What observes a call that begins now (None: nothing does), and the metadata of its trace.
 
@@ -166,7 +172,10 @@ def observe(
     """
     found, configured = metrics.instruments(), propagation.configured()
     method = state.policy.method
-    if (found is None and not configured) or method.startswith(GRPC):
+    watched = None
+    if edges.watched:
+        watched = edges.begin(Key(False, state.target.name, method), clock())
+    if (found is None and not configured and watched is None) or method.startswith(GRPC):
         return None, () if traced else propagation.inherited()
     span, owned = None, False
     headers: tuple[tuple[str, str], ...] = ()
@@ -178,10 +187,10 @@ def observe(
             span = None
     elif not traced:
         headers = propagation.inherited()
-    if span is None and found is None:
+    if span is None and found is None and watched is None:
         return None, headers
     meter = None if found is None else found.client(state.target.name, method)
-    return ClientCall(span, meter, clock, owned=owned), headers
+    return ClientCall(span, meter, watched, clock, owned=owned), headers
 
 
 def _describe(

@@ -60,13 +60,6 @@ class Reading:
     """What is wrong, at most one for each field of the policy."""
 
 
-def written_options(
-    method: pb.MethodDescriptor, live: policy_pb2.MethodPolicy | None = None
-) -> policy_pb2.MethodPolicy:
-    """A method's own options merged with the defaults of its service, and with live changes."""
-    return Reader(method, live)._raw
-
-
 def read_method(method: pb.MethodDescriptor, *, routed: bool = True) -> Reading:
     """Read a method of any descriptor pool, valid or not, with its route if it may have one.
 

@@ -106,16 +106,16 @@ class Inbox:
         at_once: bool = False,
     ) -> None:
         self._service = service
-        self._source = source
+        self.source = source
         self._at_once = at_once
         self._stream = source.upper()
-        self._queue = f"inbox:{source}"
+        self.queue = f"inbox:{source}"
         self._database = database
         self._broker = broker
         self._executor = executor
         self._handling = Handling(service, handlers, upcasters, wanted)
         self._subjects = [f"{kind}.*" for kind in self._handling.kinds.values()]
-        executor.register(Queue(self._queue, self._handle))
+        executor.register(Queue(self.queue, self._handle))
         self._audit = record and Audit(
             source, record, list(self._handling.kinds), self._keep_wanted, database
         )
@@ -127,43 +127,33 @@ class Inbox:
         self.at_once = 0
         """Those that were handled as they came, since the process began."""
 
-    @property
-    def source(self) -> str:
-        """Whose events they are."""
-        return self._source
-
-    @property
-    def queue(self) -> str:
-        """Where its work is."""
-        return self._queue
-
     async def serve(self) -> None:
         """Receive until cancelled, whenever the broker is there."""
-        await persistently(f"receiving from {self._source}", self._hold)
+        await persistently(f"receiving from {self.source}", self._hold)
 
     async def _hold(self) -> None:
-        async with self._database.exclusive(self._queue) as lock:
+        async with self._database.exclusive(self.queue) as lock:
             # What is older may have been handled, and forgotten again.
             since = time.time() - MAX_AGE
             await self._database.write(
-                lock.guard(partial(position.begin, source=self._source, since=since))
+                lock.guard(partial(position.begin, source=self.source, since=since))
             )
             await self._take_up(lock, since)
             async with asyncio.TaskGroup() as tasks:
-                what = f"receiving from {self._source}"
+                what = f"receiving from {self.source}"
                 tasks.create_task(persistently(what, partial(self._receive, lock)))
                 tasks.create_task(persistently(what, partial(self._look_after, lock)))
 
     async def _take_up(self, lock: Lock, since: float) -> None:
         """Fetch what there was of the types that the version before did not handle."""
-        noted = await self._database.read(partial(position.read, source=self._source))
+        noted = await self._database.read(partial(position.read, source=self.source))
         types, known = " ".join(sorted(self._handling.kinds)), noted.types.split()
         if types != noted.types:
             added = [kind for kind in self._handling.kinds if known and kind not in known]
             if added and self._audit:
-                log.info("taking the events of %s so far: %s", self._source, ", ".join(added))
+                log.info("taking the events of %s so far: %s", self.source, ", ".join(added))
                 await self._audit.fetch(lock, added, max(since, noted.since))
-            note = partial(position.note, source=self._source, types=types)
+            note = partial(position.note, source=self.source, types=types)
             await self._database.write(lock.guard(note))
 
     async def _look_after(self, lock: Lock) -> None:
@@ -245,9 +235,9 @@ class Inbox:
         Returns:
             The position, and how many messages the durable consumer has sent.
         """
-        stream = await self._broker.ensure_stream(jetstream, self._source)
+        stream = await self._broker.ensure_stream(jetstream, self.source)
         created, last = str(stream.created), stream.state.last_seq
-        at = await self._database.read(partial(position.read, source=self._source))
+        at = await self._database.read(partial(position.read, source=self.source))
         known = at.created in ("", created)
         # A stream that has lost its tail ends before what was taken.
         lost = not known or last < at.acknowledged
@@ -323,7 +313,7 @@ class Inbox:
             except DatabaseUnavailable:
                 raise
             except Exception as error:
-                log.debug("events of %s are not handled at once: %s", self._source, error)
+                log.debug("events of %s are not handled at once: %s", self.source, error)
         await self._database.write(lock.guard(take))
 
     def _take(
@@ -344,10 +334,10 @@ class Inbox:
                 tx.execute(
                     "UPDATE inbox SET received_at = :now WHERE consumer = :consumer"
                     " AND event_id = :event_id",
-                    {"consumer": self._source, "event_id": event_id, "now": time.time()},
+                    {"consumer": self.source, "event_id": event_id, "now": time.time()},
                 )
         stream = {"created": at.created, "acknowledged": at.acknowledged, "deleted": at.deleted}
-        position.note(tx, self._source, **stream)
+        position.note(tx, self.source, **stream)
 
     def _keep_wanted(self, tx: Tx, headers: Mapping[str, str], payload: bytes) -> bool:
         wants = self._handling.wants(headers["ce-type"], payload)
@@ -368,24 +358,24 @@ class Inbox:
         events of its key are waiting.
         """
         event_id = apart or headers["ce-id"]
-        row = {"consumer": self._source, "event_id": event_id, "received_at": time.time()}
+        row = {"consumer": self.source, "event_id": event_id, "received_at": time.time()}
         if not tx.insert("inbox", row, on_conflict="DO NOTHING"):
             return False
         key, seq = (apart, 0) if apart else (headers["ce-subject"], int(headers["ce-sequence"]))
-        if ready and not table.waits(tx, self._queue, key):
+        if ready and not table.waits(tx, self.queue, key):
             ready.write(tx)
             tx.after_commit(self._handled)
             return True
         with use_trace(headers):
             packed, flow_at = pack(headers, payload), occurred(headers)
-            self._executor.enqueue(tx, self._queue, key, packed, flow_at=flow_at, seq=seq)
+            self._executor.enqueue(tx, self.queue, key, packed, flow_at=flow_at, seq=seq)
         return True
 
     def _handled(self) -> None:
         self.at_once += 1
 
     def _sweep(self, tx: Tx, before: float) -> None:
-        mine = {"before": before, "consumer": self._source}
+        mine = {"before": before, "consumer": self.source}
         sql = "DELETE FROM inbox WHERE received_at < :before AND consumer = :consumer"
         tx.execute(sql, mine)
 
