@@ -72,11 +72,7 @@ HEDGE = """      hedge: {
         min_delay: {nanos: 20000000}
       }
 """
-OPERATORS = """      allow: [
-        "spiffe://shop.internal/console",
-        "spiffe://shop.internal/operator"
-      ]
-"""
+OPERATORS = '      allow: ["spiffe://shop.internal/operator"]\n'
 SUBMIT_ERRORS = """      errors: [
         "QUEUE_FULL",
         "UNKNOWN_CUSTOMER"
