@@ -126,6 +126,8 @@ exports: $(STAMP) ## write the contracts for other tools into dist/contracts/: g
 	@$(EXPORT) envoy $(IMAGE) -o $(EXPORTS)/envoy-routes.json
 	@$(EXPORT) asyncapi $(IMAGE) --title "Events of the shop" --release $$($(BIN)/python -c 'from importlib.metadata import version; print(version("accord-shop"))') -o $(EXPORTS)/asyncapi.json
 	@$(EXPORT) openapi $(IMAGE) --title Shop --release $$($(BIN)/python -c 'from importlib.metadata import version; print(version("accord-shop"))') -o $(EXPORTS)/openapi.json
+	@$(EXPORT) prometheus-rules $(IMAGE) -o $(EXPORTS)/prometheus-rules.json
+	@$(EXPORT) grafana-dashboard $(IMAGE) -o $(EXPORTS)/grafana-dashboard.json
 	@$(EXPORT) reference $(IMAGE) --title "Contracts of the shop" -o $(EXPORTS)/reference.html
 	@echo "wrote into $(EXPORTS)/ (docs/exports.md shows how each is used):"
 	@printf '  %-25s %s\n' \
@@ -134,6 +136,8 @@ exports: $(STAMP) ## write the contracts for other tools into dist/contracts/: g
 		envoy-routes.json "Envoy: routes, timeouts, retries" \
 		openapi.json "callers outside: REST, as OpenAPI 3.1" \
 		asyncapi.json "the events, as AsyncAPI 3" \
+		prometheus-rules.json "Prometheus: alerts" \
+		grafana-dashboard.json "Grafana: a dashboard" \
 		contracts.protoset "grpcurl -protoset" \
 		reference.html "people: open it in a browser"
 

@@ -15,6 +15,7 @@ from accord_checks.export import (
     envoy_edge,
     http_annotations,
     openapi,
+    prometheus,
     service_config,
 )
 from accord_checks.export.reference import page
@@ -78,6 +79,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     target.add_argument("--title", default="Contracts", help="what the page is called")
     _register_edge(add("envoy", "Envoy routes: timeouts and retries; --edge: all of it", _envoy))
+    add("prometheus-rules", "alerting rules (JSON)", lambda found, _: prometheus.rules(found))
+    add("grafana-dashboard", "dashboard (JSON)", lambda found, _: prometheus.dashboard(found))
     # The whole FileDescriptorSet, imports and comments included, as `protoc --descriptor_set_out`
     # and `buf build` write it; all other exports read it too.
     target = add("protoset", "image for `grpcurl -protoset`", None)

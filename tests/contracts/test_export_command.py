@@ -19,7 +19,10 @@ from accord_checks.export.reference import page
 from accord_checks.export.resolved_contracts import ResolvedContracts
 from tests.contracts.export import support
 
-TARGETS = ("service-config", "asyncapi", "openapi", "reference", "envoy", "protoset")
+TARGETS = (
+    *("service-config", "asyncapi", "openapi", "reference", "envoy", "protoset"),
+    *("prometheus-rules", "grafana-dashboard"),
+)
 
 
 def _everything(image: support.Image) -> list[str]:
