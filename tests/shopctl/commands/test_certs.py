@@ -33,8 +33,8 @@ def test_show_fits_into_80_columns_and_json_has_all_of_it(home: Path) -> None:
     """One row a certificate; JSON has times as numbers and the whole identity."""
     lines = certs(home, "show").stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    [orders] = [line for line in lines if line.startswith("orders ")]
-    assert re.search(r"^orders +valid +1h5\dm  20..-..-.. ..:..  [0-9a-f]{16}  inter", orders)
+    [row] = [line for line in lines if line.startswith("orders ")]
+    assert re.search(r"^orders +valid +1h5\dm  20..-..-.. ..:..  [0-9a-f]{16}  inter", row)
     orders = shown(home)["orders"]
     assert orders["spiffe_id"] == "spiffe://shop.internal/orders"
     assert 7000 < orders["left"] <= 7200
