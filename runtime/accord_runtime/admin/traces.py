@@ -56,7 +56,9 @@ class TraceServicer(TraceServiceServicer):
         asked = Page(request, **filters, min_duration=str(shortest), max_age=str(age))
         await self._spans.write(self._database)
         since = time.time() - age if age else 0.0
-        read = partial(latest, before=asked.last or "", since=since, most=EXAMINED)
+        wanted = request.name or request.failed or shortest
+        most = EXAMINED if wanted else min(EXAMINED, asked.most)
+        read = partial(latest, before=asked.last or "", since=since, most=most)
         found = await self._database.read(read)
         answer = pb.ListFlowsResponse()
         for number, (row_id, trace_id, spans) in enumerate(found, 1):
@@ -65,8 +67,8 @@ class TraceServicer(TraceServiceServicer):
             named = any(request.name in span.name for span in spans)
             if named and took >= shortest and (flow.errors or not request.failed):
                 answer.flows.append(flow)
-            if len(answer.flows) == asked.size or number == EXAMINED:
-                if number < len(found) or number == EXAMINED:
+            if len(answer.flows) == asked.size or number == most:
+                if number < len(found) or number == most:
                     answer.next_page_token = asked.token(row_id)
                 break
         return answer
