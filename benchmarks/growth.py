@@ -40,7 +40,7 @@ from tests.support.mesh_process import running_mesh
 from tests.support.ports import free_offset
 
 SMALL: Final = 1_000
-OTHERS: Final = ("broker", *(name for name in topology.SERVICES if name != "orders"))
+OTHERS: Final = ("broker", "edge", *(name for name in topology.SERVICES if name != "orders"))
 PRICE: Final = Money(minor_units=499, currency_code="EUR")
 WAY: Final = (
     events.OrderCreated,

@@ -50,6 +50,18 @@ class Customers(CustomerServiceServicer):
             raise NotFound(resource=Resource("customer", request.customer_id))
         return pb.GetCustomerResponse(customer=customer)
 
+    async def BatchGetCustomers(
+        self, request: pb.BatchGetCustomersRequest, context: Context
+    ) -> pb.BatchGetCustomersResponse:
+        found = await self._database.read(lambda tx: store.find_all(tx, request.customer_ids))
+        answer = pb.BatchGetCustomersResponse()
+        for customer_id in request.customer_ids:
+            if customer_id in found and owner.may_touch(customer_id):
+                answer.customers.append(found[customer_id])
+            else:
+                answer.missing_customer_ids.append(customer_id)
+        return answer
+
     async def ListCustomers(
         self, request: pb.ListCustomersRequest, context: Context
     ) -> AsyncIterator[pb.ListCustomersResponse]:

@@ -1,5 +1,6 @@
 """The customers in the database."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from accord_runtime.database import Row, Tx
@@ -48,6 +49,12 @@ def find(tx: Tx, customer_id: str) -> Customer | None:
     """The customer with an id."""
     row = tx.one("SELECT * FROM customer WHERE customer_id = :id", {"id": customer_id})
     return None if row is None else _customer(row)
+
+
+def find_all(tx: Tx, customer_ids: Iterable[str]) -> dict[str, Customer]:
+    """The customers with these ids, as far as they exist, by id."""
+    rows = tx.all_of("SELECT * FROM customer WHERE customer_id IN (:values)", customer_ids)
+    return {row["customer_id"]: _customer(row) for row in rows}
 
 
 def page(tx: Tx, after: int, most: int) -> list[tuple[int, Customer]]:

@@ -94,6 +94,15 @@ class Inventory(InventoryServiceServicer):
             raise NotFound(resource=Resource("product", request.sku))
         return pb.GetStockResponse(product=product)
 
+    async def BatchGetStock(
+        self, request: pb.BatchGetStockRequest, context: Context
+    ) -> pb.BatchGetStockResponse:
+        found = await self._database.read(lambda tx: store.find_all(tx, request.skus))
+        return pb.BatchGetStockResponse(
+            products=[found[sku] for sku in request.skus if sku in found],
+            missing_skus=[sku for sku in request.skus if sku not in found],
+        )
+
     async def ListStock(
         self, request: pb.ListStockRequest, context: Context
     ) -> AsyncIterator[pb.ListStockResponse]:

@@ -1,5 +1,6 @@
 """The products in the database."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from accord.errors import FailedPrecondition, Precondition
@@ -80,6 +81,12 @@ def find(tx: Tx, sku: str) -> Product | None:
     """The product with a SKU."""
     row = tx.one("SELECT * FROM product WHERE sku = :sku", {"sku": sku})
     return None if row is None else to_product(row)
+
+
+def find_all(tx: Tx, skus: Iterable[str]) -> dict[str, Product]:
+    """The products with these SKUs, as far as they exist, by SKU."""
+    rows = tx.all_of("SELECT * FROM product WHERE sku IN (:values)", skus)
+    return {row["sku"]: to_product(row) for row in rows}
 
 
 def page(tx: Tx, after: str, most: int) -> list[Product]:

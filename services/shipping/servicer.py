@@ -110,6 +110,17 @@ class Shipping(ShippingServiceServicer):
             raise NotFound(resource=Resource("shipment", request.order_id))
         return pb.GetShipmentResponse(shipment=shipment)
 
+    async def BatchGetShipments(
+        self, request: pb.BatchGetShipmentsRequest, context: Context
+    ) -> pb.BatchGetShipmentsResponse:
+        found: dict[str, pb.Shipment] = {}
+        if owner.only() is None:  # as GetShipment
+            found = await self._database.read(lambda tx: store.find_all(tx, request.order_ids))
+        return pb.BatchGetShipmentsResponse(
+            shipments=[found[order_id] for order_id in request.order_ids if order_id in found],
+            missing_order_ids=[each for each in request.order_ids if each not in found],
+        )
+
     async def ReadEvents(
         self, request: pb.ReadEventsRequest, context: Context
     ) -> AsyncIterator[pb.ReadEventsResponse]:

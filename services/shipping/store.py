@@ -1,9 +1,10 @@
 """Shipments in the database. Every change names the states it may start from."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from accord.errors import InvalidArgument
-from accord_runtime.database import Tx
+from accord_runtime.database import Row, Tx
 from accord_runtime.events.outbox import Outbox
 from accord_runtime.grpc.ids import derived
 from accord_runtime.grpc.types import timestamp
@@ -147,13 +148,20 @@ def finish_cancellation(
 
 def find(tx: Tx, order_id: str) -> Shipment | None:
     """The shipment of an order."""
-    row = tx.one(
+    return find_all(tx, [order_id]).get(order_id)
+
+
+def find_all(tx: Tx, order_ids: Iterable[str]) -> dict[str, Shipment]:
+    """The shipments of these orders, as far as there are any, by order."""
+    rows = tx.all_of(
         "SELECT shipment_id, order_id, units, state, tracking_number, refusal_reason, updated_at"
-        " FROM shipment WHERE order_id = :order_id",
-        {"order_id": order_id},
+        " FROM shipment WHERE order_id IN (:values)",
+        order_ids,
     )
-    if row is None:
-        return None
+    return {row["order_id"]: _shipment(row) for row in rows}
+
+
+def _shipment(row: Row) -> Shipment:
     state = ShipmentState.Value(_PREFIX + row["state"])
     return Shipment(**{**row, "state": state, "updated_at": timestamp(row["updated_at"])})
 

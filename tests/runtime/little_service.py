@@ -59,6 +59,8 @@ class Little(CustomerServiceServicer):
         await asyncio.sleep(SLOW)
         return pb.GetCustomerResponse(customer=pb.Customer(customer_id=request.customer_id))
 
+    BatchGetCustomers = None  # type: ignore[assignment]
+
     async def ListCustomers(self, request: pb.ListCustomersRequest, context: Any) -> Any:
         raise DatabaseUnavailable("server closed the connection; password=secret")
         yield

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from google.protobuf import duration_pb2
 
 from accord.client.method_state import ClientSnapshot, RouteSnapshot, TargetSnapshot
+from accord.contract.merging import merge_options
 from accord.contract.names import GRPC, described
-from accord.contract.options_reader import merge_options, read_method
+from accord.contract.options_reader import read_method
 from accord.contract.registry import check_service
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.policies.breaker import State

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, TypeVar
 
@@ -72,6 +72,11 @@ class Tx(ABC):
     def all(self, sql: str, params: Params = NO_PARAMS) -> list[Row]:
         """Run one statement and return its rows."""
         return self._checked(sql, params)[1]
+
+    def all_of(self, sql: str, values: Iterable[object]) -> list[Row]:
+        """Run one SELECT with `IN (:values)`, for these values, one at least; return its rows."""
+        names = {f"value{number}": value for number, value in enumerate(values)}
+        return self.all(sql.replace(":values", ", ".join(f":{name}" for name in names)), names)
 
     def one(self, sql: str, params: Params = NO_PARAMS) -> Row | None:
         """Run one statement and return its first row, or None if it has none."""

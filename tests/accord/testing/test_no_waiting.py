@@ -74,6 +74,7 @@ async def test_fixtures_serve_a_servicer_from_its_stub(accord_serve: Serve) -> N
             return mesh_pb2.GetStateResponse(service="stand-in")
 
         SetOverride = ClearOverride = InjectFault = ClearFault = None  # type: ignore[assignment]
+        ListMethods = WatchState = None  # type: ignore[assignment]
 
     stub = await accord_serve(Operator(), mesh_pb2_grpc.MeshServiceStub)
     assert (await stub.GetState(mesh_pb2.GetStateRequest())).service == "stand-in"

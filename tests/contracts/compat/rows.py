@@ -84,6 +84,16 @@ def _(world: World) -> None:
     assert bad.fields == ["customer_id"]
 
 
+@row(f"{CUSTOMERS}BatchGetCustomers")
+def _(world: World) -> None:
+    rpc = f"{CUSTOMERS}BatchGetCustomers"
+    found = world.call(rpc, {"customer_ids": [world.customer, UNKNOWN]})
+    assert [each["name"] for each in found["customers"]] == ["Ada"]
+    assert found["missing_customer_ids"] == [UNKNOWN]
+    bad = world.refused("INVALID_ARGUMENT", "INVALID_ARGUMENT", rpc, {"customer_ids": []})
+    assert bad.fields == ["customer_ids"]
+
+
 @row(f"{CUSTOMERS}ListCustomers")
 def _(world: World) -> None:
     customer = world.customer
@@ -160,6 +170,16 @@ def _(world: World) -> None:
     sku = _stocked(world)
     assert world.call(f"{INVENTORY}GetStock", {"sku": sku})["product"]["on_hand"] == "10"
     world.refused("NOT_FOUND", "NOT_FOUND", f"{INVENTORY}GetStock", {"sku": "unknown"})
+
+
+@row(f"{INVENTORY}BatchGetStock")
+def _(world: World) -> None:
+    sku = _stocked(world)
+    found = world.call(f"{INVENTORY}BatchGetStock", {"skus": [sku, "unknown"]})
+    assert [each["sku"] for each in found["products"]] == [sku]
+    assert found["missing_skus"] == ["unknown"]
+    wrong = {"skus": [sku, sku]}
+    world.refused("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{INVENTORY}BatchGetStock", wrong)
 
 
 @row(f"{INVENTORY}ListStock")
@@ -249,6 +269,16 @@ def _(world: World) -> None:
     found = world.call(f"{SHIPPING}GetShipment", {"order_id": _shipped(world)})["shipment"]
     assert found["units"] == "2"
     world.refused("NOT_FOUND", "NOT_FOUND", f"{SHIPPING}GetShipment", {"order_id": UNKNOWN})
+
+
+@row(f"{SHIPPING}BatchGetShipments")
+def _(world: World) -> None:
+    order_id = _shipped(world)
+    found = world.call(f"{SHIPPING}BatchGetShipments", {"order_ids": [UNKNOWN, order_id]})
+    assert [each["order_id"] for each in found["shipments"]] == [order_id]
+    assert found["missing_order_ids"] == [UNKNOWN]
+    none: Json = {"order_ids": []}
+    world.refused("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{SHIPPING}BatchGetShipments", none)
 
 
 # The outside world

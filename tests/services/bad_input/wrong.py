@@ -5,6 +5,7 @@ anywhere - too long, not UTF-8, an enum value that nobody knows - is not listed:
 contracts (everywhere.py).
 """
 
+import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -130,6 +131,9 @@ GOOD: Final[Mapping[str, Message]] = {
         name="Bob", email="bob@example.com", address=address()
     ),
     "shop.customers.v1.CustomerService/GetCustomer": customers.GetCustomerRequest(customer_id=ID),
+    "shop.customers.v1.CustomerService/BatchGetCustomers": customers.BatchGetCustomersRequest(
+        customer_ids=[ID]
+    ),
     "shop.customers.v1.CustomerService/ListCustomers": customers.ListCustomersRequest(),
     "shop.inventory.v1.InventoryService/UpsertProduct": inventory.UpsertProductRequest(
         sku="pot", name="Pot", price=euros(1999), on_hand=5
@@ -140,6 +144,9 @@ GOOD: Final[Mapping[str, Message]] = {
     "shop.inventory.v1.InventoryService/ReleaseStock": inventory.ReleaseStockRequest(order_id=ID),
     "shop.inventory.v1.InventoryService/CommitStock": inventory.CommitStockRequest(order_id=ID),
     "shop.inventory.v1.InventoryService/GetStock": inventory.GetStockRequest(sku="nothing"),
+    "shop.inventory.v1.InventoryService/BatchGetStock": inventory.BatchGetStockRequest(
+        skus=["nothing"]
+    ),
     "shop.inventory.v1.InventoryService/ListStock": inventory.ListStockRequest(after_sku="a"),
     "shop.inventory.v1.InventoryService/ReadEvents": inventory.ReadEventsRequest(),
     "shop.notifications.v1.NotificationService/GetNotification": (
@@ -218,6 +225,9 @@ GOOD: Final[Mapping[str, Message]] = {
     ),
     "shop.shipping.v1.ShippingService/CancelShipment": shipping.CancelShipmentRequest(order_id=ID),
     "shop.shipping.v1.ShippingService/GetShipment": shipping.GetShipmentRequest(order_id=ID),
+    "shop.shipping.v1.ShippingService/BatchGetShipments": shipping.BatchGetShipmentsRequest(
+        order_ids=[ID]
+    ),
     "shop.shipping.v1.ShippingService/ReadEvents": shipping.ReadEventsRequest(),
 }
 """A request of every RPC that its contract allows."""
@@ -311,6 +321,11 @@ def _list(field: str, item: Any) -> list[tuple[str, Any]]:
         return other
 
     return _values(field, [], [item, item], [numbered(number) for number in range(101)])
+
+
+def _ids(field: str) -> list[tuple[str, Any]]:
+    many = [str(uuid.UUID(int=number)) for number in range(101)]
+    return _values(field, [], [ID, ID], many)
 
 
 def _time(field: str) -> list[tuple[str, Any]]:
@@ -448,6 +463,7 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_address("address"),
     ],
     "shop.customers.v1.CustomerService/GetCustomer": _id("customer_id"),
+    "shop.customers.v1.CustomerService/BatchGetCustomers": _ids("customer_ids"),
     "shop.customers.v1.CustomerService/ListCustomers": _position("after_number"),
     "shop.inventory.v1.InventoryService/UpsertProduct": [
         *_sku("sku"),
@@ -466,6 +482,9 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
     "shop.inventory.v1.InventoryService/ReleaseStock": _id("order_id"),
     "shop.inventory.v1.InventoryService/CommitStock": _id("order_id"),
     "shop.inventory.v1.InventoryService/GetStock": _sku("sku"),
+    "shop.inventory.v1.InventoryService/BatchGetStock": _values(
+        "skus", [], ["tea", "tea"], [f"sku{number}" for number in range(101)]
+    ),
     "shop.inventory.v1.InventoryService/ListStock": _sku("after_sku")[1:],
     "shop.inventory.v1.InventoryService/ReadEvents": _RECORD,
     "shop.notifications.v1.NotificationService/GetNotification": _id("notification_id"),
@@ -581,6 +600,7 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
     ],
     "shop.shipping.v1.ShippingService/CancelShipment": _id("order_id"),
     "shop.shipping.v1.ShippingService/GetShipment": _id("order_id"),
+    "shop.shipping.v1.ShippingService/BatchGetShipments": _ids("order_ids"),
     "shop.shipping.v1.ShippingService/ReadEvents": _RECORD,
 }
 """RPC -> (field, value that is refused); None leaves a field out."""

@@ -58,6 +58,23 @@ async def test_unknown_customer(stub: CustomerServiceStub) -> None:
     assert error.resource.name == nobody
 
 
+async def test_many_at_once(stub: CustomerServiceStub) -> None:
+    """A hundred ids are one call: who is there comes as asked for, the others are listed."""
+    ada, bob = [await create(stub, f"{name}@example.com") for name in ("ada", "bob")]
+    nobody = [uuid7() for _ in range(98)]
+    ids = [bob.customer_id, *nobody, ada.customer_id]
+
+    found = await stub.BatchGetCustomers(pb.BatchGetCustomersRequest(customer_ids=ids))
+
+    assert [*found.customers] == [bob, ada]
+    assert [*found.missing_customer_ids] == nobody
+    for wrong in ([], [*ids, uuid7()], [ada.customer_id] * 2):
+        request = pb.BatchGetCustomersRequest(customer_ids=wrong)
+        error = await refused(stub.BatchGetCustomers(request))
+        assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert error.violations[0].field == "customer_ids"
+
+
 async def test_repeat_is_one_customer(stub: CustomerServiceStub) -> None:
     """The same request under the same key creates once, however often it comes at once."""
     created = await asyncio.gather(*(create(stub, "ada@example.com", "key") for _ in range(10)))

@@ -6,7 +6,7 @@ from services import customers
 
 
 def test_smallest_service() -> None:
-    """It stays below 150 lines, so that it can be read in one go."""
+    """It stays below 180 lines, so that it can be read in one go."""
     files = Path(customers.__file__).parent.glob("*.py")
 
-    assert sum(len(file.read_text().splitlines()) for file in files) < 150
+    assert sum(len(file.read_text().splitlines()) for file in files) < 180

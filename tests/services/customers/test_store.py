@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from accord_runtime.database import Database, open_database
+from accord_runtime.database import Database, Params, Row, Tx, open_database
 from accord_runtime.database.migrations import migrate
 from accord_runtime.grpc.ids import uuid7
 from services.customers import store
@@ -53,6 +53,33 @@ async def test_what_goes_in_comes_out(customers: Database, address: Address | No
 
     assert await customers.read(lambda tx: store.find(tx, ada.customer_id)) == ada
     assert await customers.read(lambda tx: store.find(tx, uuid7())) is None
+
+
+async def test_many_are_read_by_one_query(
+    customers: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Customers that are there are found by their ids, however many of them, by one statement."""
+    people = [a_customer(f"{number}@example.com") for number in range(10)]
+    for one in people:
+        await add(customers, one)
+    asked = [uuid7(), *(one.customer_id for one in people), *(uuid7() for _ in range(89))]
+
+    def read(tx: Tx) -> tuple[dict[str, Customer], int]:
+        statements: list[str] = []
+        checked = tx._checked
+
+        def counted(_: Tx, sql: str, given: Params) -> tuple[int, list[Row]]:
+            statements.append(sql)
+            return checked(sql, given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Tx, "_checked", counted)
+            return store.find_all(tx, asked), len(statements)
+
+    found, statements = await customers.read(read)
+
+    assert found == {one.customer_id: one for one in people}
+    assert statements == 1
 
 
 async def test_email_is_unique_whatever_its_case(customers: Database) -> None:

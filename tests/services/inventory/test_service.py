@@ -166,6 +166,21 @@ async def test_unknown_product(stub: InventoryServiceStub) -> None:
     assert (await refused(get(stub, "none"))).code is grpc.StatusCode.NOT_FOUND
 
 
+async def test_many_at_once(stub: InventoryServiceStub) -> None:
+    """A hundred SKUs are one call: what is there comes as asked for, the others are listed."""
+    tea, pot = [await upsert(stub, sku, 10) for sku in ("tea", "pot")]
+    none = [f"none-{number}" for number in range(98)]
+
+    asked = pb.BatchGetStockRequest(skus=[tea.sku, *none, pot.sku])
+    found = await stub.BatchGetStock(asked)
+
+    assert [*found.products] == [tea, pot]
+    assert [*found.missing_skus] == none
+    for wrong in ([], [*asked.skus, "more"], ["tea", "tea"], ["-tea"]):
+        error = await refused(stub.BatchGetStock(pb.BatchGetStockRequest(skus=wrong)))
+        assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_list_in_pages(stub: InventoryServiceStub, monkeypatch: pytest.MonkeyPatch) -> None:
     """All products come once, by SKU, and a list can begin after any of them."""
     monkeypatch.setattr(servicer, "PAGE", 3)

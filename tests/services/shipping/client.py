@@ -52,6 +52,10 @@ class Client:
         request = pb.GetShipmentRequest(order_id=order)
         return (await self._stub.GetShipment(request, timeout=DEADLINE)).shipment
 
+    async def many(self, orders: list[str]) -> pb.BatchGetShipmentsResponse:
+        request = pb.BatchGetShipmentsRequest(order_ids=orders)
+        return await self._stub.BatchGetShipments(request, timeout=DEADLINE)
+
     async def state(self, order: str) -> pb.ShipmentState.ValueType:
         return (await self.get(order)).state
 

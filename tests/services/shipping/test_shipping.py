@@ -96,6 +96,21 @@ async def test_a_shipment_is_booked(shipping: Client, world: World, order: str) 
     assert await shipping.get(order) == shipment
 
 
+async def test_many_at_once(shipping: Client) -> None:
+    """A hundred orders are one call: their shipments come as asked for, the others are listed."""
+    orders = [uuid7() for _ in range(100)]
+    booked = [await shipping.create(orders[number]) for number in (70, 3)]
+
+    found = await shipping.many(orders)
+
+    assert [*found.shipments] == booked[::-1]
+    assert [*found.missing_order_ids] == [*orders[:3], *orders[4:70], *orders[71:]]
+    for wrong in ([], [*orders, uuid7()], orders[:1] * 2, ["1"]):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await shipping.many(wrong)
+        assert failure(raised)[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_a_repeat_gets_the_first_answer(
     shipping: Client, world: World, shop: Shop, order: str
 ) -> None:

@@ -47,6 +47,11 @@ class CustomerServiceStub:
                 request_serializer=shop_dot_customers_dot_v1_dot_customers__pb2.GetCustomerRequest.SerializeToString,
                 response_deserializer=shop_dot_customers_dot_v1_dot_customers__pb2.GetCustomerResponse.FromString,
                 _registered_method=True)
+        self.BatchGetCustomers = channel.unary_unary(
+                '/shop.customers.v1.CustomerService/BatchGetCustomers',
+                request_serializer=shop_dot_customers_dot_v1_dot_customers__pb2.BatchGetCustomersRequest.SerializeToString,
+                response_deserializer=shop_dot_customers_dot_v1_dot_customers__pb2.BatchGetCustomersResponse.FromString,
+                _registered_method=True)
         self.ListCustomers = channel.unary_stream(
                 '/shop.customers.v1.CustomerService/ListCustomers',
                 request_serializer=shop_dot_customers_dot_v1_dot_customers__pb2.ListCustomersRequest.SerializeToString,
@@ -79,6 +84,17 @@ class CustomerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetCustomers(self, request, context):
+        """Returns many customers, in the order in which they are asked for, as far as
+        they exist; the others are listed, and are no error. For who calls for a
+        user they are those of GetCustomer: another user's is missing.
+
+        Errors: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCustomers(self, request, context):
         """Streams all customers, oldest first, beginning after `after_number`.
 
@@ -101,6 +117,11 @@ def add_CustomerServiceServicer_to_server(servicer, server):
                     servicer.GetCustomer,
                     request_deserializer=shop_dot_customers_dot_v1_dot_customers__pb2.GetCustomerRequest.FromString,
                     response_serializer=shop_dot_customers_dot_v1_dot_customers__pb2.GetCustomerResponse.SerializeToString,
+            ),
+            'BatchGetCustomers': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetCustomers,
+                    request_deserializer=shop_dot_customers_dot_v1_dot_customers__pb2.BatchGetCustomersRequest.FromString,
+                    response_serializer=shop_dot_customers_dot_v1_dot_customers__pb2.BatchGetCustomersResponse.SerializeToString,
             ),
             'ListCustomers': grpc.unary_stream_rpc_method_handler(
                     servicer.ListCustomers,
@@ -165,6 +186,33 @@ class CustomerService:
             '/shop.customers.v1.CustomerService/GetCustomer',
             shop_dot_customers_dot_v1_dot_customers__pb2.GetCustomerRequest.SerializeToString,
             shop_dot_customers_dot_v1_dot_customers__pb2.GetCustomerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetCustomers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.customers.v1.CustomerService/BatchGetCustomers',
+            shop_dot_customers_dot_v1_dot_customers__pb2.BatchGetCustomersRequest.SerializeToString,
+            shop_dot_customers_dot_v1_dot_customers__pb2.BatchGetCustomersResponse.FromString,
             options,
             channel_credentials,
             insecure,

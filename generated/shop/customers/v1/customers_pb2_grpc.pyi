@@ -30,6 +30,13 @@ class CustomerServiceStub:
     Errors: INVALID_ARGUMENT; NOT_FOUND.
     buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
+    BatchGetCustomers: _aio.UnaryUnaryMultiCallable[_customers_pb2.BatchGetCustomersRequest, _customers_pb2.BatchGetCustomersResponse]
+    """Returns many customers, in the order in which they are asked for, as far as
+    they exist; the others are listed, and are no error. For who calls for a
+    user they are those of GetCustomer: another user's is missing.
+
+    Errors: INVALID_ARGUMENT.
+    """
     ListCustomers: _aio.UnaryStreamMultiCallable[_customers_pb2.ListCustomersRequest, _customers_pb2.ListCustomersResponse]
     """Streams all customers, oldest first, beginning after `after_number`.
 
@@ -64,6 +71,19 @@ class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
         buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetCustomers(
+        self,
+        request: _customers_pb2.BatchGetCustomersRequest,
+        context: _aio.ServicerContext[_customers_pb2.BatchGetCustomersRequest, _abc.Awaitable[_customers_pb2.BatchGetCustomersResponse]],
+    ) -> _abc.Awaitable[_customers_pb2.BatchGetCustomersResponse]:
+        """Returns many customers, in the order in which they are asked for, as far as
+        they exist; the others are listed, and are no error. For who calls for a
+        user they are those of GetCustomer: another user's is missing.
+
+        Errors: INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod

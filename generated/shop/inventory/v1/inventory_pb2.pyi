@@ -404,6 +404,60 @@ class GetStockResponse(_message.Message):
 Global___GetStockResponse: _TypeAlias = GetStockResponse  # noqa: Y015
 
 @_typing.final
+class BatchGetStockRequest(_message.Message):
+    """Request of BatchGetStock."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def skus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which products, 1 to 100, each once."""
+
+    def __init__(
+        self,
+        *,
+        skus: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["skus", b"skus"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetStockRequest: _TypeAlias = BatchGetStockRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetStockResponse(_message.Message):
+    """Response of BatchGetStock."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCTS_FIELD_NUMBER: _builtins.int
+    MISSING_SKUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___Product]:
+        """The products that were found."""
+
+    @_builtins.property
+    def missing_skus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The SKUs of which there is none."""
+
+    def __init__(
+        self,
+        *,
+        products: _abc.Iterable[Global___Product] | None = ...,
+        missing_skus: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_skus", b"missing_skus", "products", b"products"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetStockResponse: _TypeAlias = BatchGetStockResponse  # noqa: Y015
+
+@_typing.final
 class ListStockRequest(_message.Message):
     """Request of ListStock."""
 

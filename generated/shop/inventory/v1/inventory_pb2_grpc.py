@@ -62,6 +62,11 @@ class InventoryServiceStub:
                 request_serializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.GetStockRequest.SerializeToString,
                 response_deserializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.GetStockResponse.FromString,
                 _registered_method=True)
+        self.BatchGetStock = channel.unary_unary(
+                '/shop.inventory.v1.InventoryService/BatchGetStock',
+                request_serializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.BatchGetStockRequest.SerializeToString,
+                response_deserializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.BatchGetStockResponse.FromString,
+                _registered_method=True)
         self.ListStock = channel.unary_stream(
                 '/shop.inventory.v1.InventoryService/ListStock',
                 request_serializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.ListStockRequest.SerializeToString,
@@ -132,6 +137,16 @@ class InventoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetStock(self, request, context):
+        """Returns many products with their stock, in the order in which they are asked
+        for, as far as they exist; the others are listed, and are no error.
+
+        Errors: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListStock(self, request, context):
         """Streams all products, ordered by SKU, beginning after `after_sku`.
 
@@ -179,6 +194,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.GetStock,
                     request_deserializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.GetStockRequest.FromString,
                     response_serializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.GetStockResponse.SerializeToString,
+            ),
+            'BatchGetStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetStock,
+                    request_deserializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.BatchGetStockRequest.FromString,
+                    response_serializer=shop_dot_inventory_dot_v1_dot_inventory__pb2.BatchGetStockResponse.SerializeToString,
             ),
             'ListStock': grpc.unary_stream_rpc_method_handler(
                     servicer.ListStock,
@@ -329,6 +349,33 @@ class InventoryService:
             '/shop.inventory.v1.InventoryService/GetStock',
             shop_dot_inventory_dot_v1_dot_inventory__pb2.GetStockRequest.SerializeToString,
             shop_dot_inventory_dot_v1_dot_inventory__pb2.GetStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.inventory.v1.InventoryService/BatchGetStock',
+            shop_dot_inventory_dot_v1_dot_inventory__pb2.BatchGetStockRequest.SerializeToString,
+            shop_dot_inventory_dot_v1_dot_inventory__pb2.BatchGetStockResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,12 @@ class InventoryServiceStub:
 
     Errors: INVALID_ARGUMENT; NOT_FOUND.
     """
+    BatchGetStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.BatchGetStockRequest, _inventory_pb2.BatchGetStockResponse]
+    """Returns many products with their stock, in the order in which they are asked
+    for, as far as they exist; the others are listed, and are no error.
+
+    Errors: INVALID_ARGUMENT.
+    """
     ListStock: _aio.UnaryStreamMultiCallable[_inventory_pb2.ListStockRequest, _inventory_pb2.ListStockResponse]
     """Streams all products, ordered by SKU, beginning after `after_sku`.
 
@@ -130,6 +136,18 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns one product with its stock.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetStock(
+        self,
+        request: _inventory_pb2.BatchGetStockRequest,
+        context: _aio.ServicerContext[_inventory_pb2.BatchGetStockRequest, _abc.Awaitable[_inventory_pb2.BatchGetStockResponse]],
+    ) -> _abc.Awaitable[_inventory_pb2.BatchGetStockResponse]:
+        """Returns many products with their stock, in the order in which they are asked
+        for, as far as they exist; the others are listed, and are no error.
+
+        Errors: INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod

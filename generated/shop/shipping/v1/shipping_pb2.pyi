@@ -283,6 +283,60 @@ class GetShipmentResponse(_message.Message):
 Global___GetShipmentResponse: _TypeAlias = GetShipmentResponse  # noqa: Y015
 
 @_typing.final
+class BatchGetShipmentsRequest(_message.Message):
+    """Request of BatchGetShipments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The orders shipped, 1 to 100, each once."""
+
+    def __init__(
+        self,
+        *,
+        order_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_ids", b"order_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetShipmentsRequest: _TypeAlias = BatchGetShipmentsRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetShipmentsResponse(_message.Message):
+    """Response of BatchGetShipments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHIPMENTS_FIELD_NUMBER: _builtins.int
+    MISSING_ORDER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shipments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Shipment]:
+        """The shipments that were found."""
+
+    @_builtins.property
+    def missing_order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The orders of which there is none."""
+
+    def __init__(
+        self,
+        *,
+        shipments: _abc.Iterable[Global___Shipment] | None = ...,
+        missing_order_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_order_ids", b"missing_order_ids", "shipments", b"shipments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetShipmentsResponse: _TypeAlias = BatchGetShipmentsResponse  # noqa: Y015
+
+@_typing.final
 class ReadEventsRequest(_message.Message):
     """Request of ReadEvents."""
 

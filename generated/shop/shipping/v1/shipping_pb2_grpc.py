@@ -51,6 +51,11 @@ class ShippingServiceStub:
                 request_serializer=shop_dot_shipping_dot_v1_dot_shipping__pb2.GetShipmentRequest.SerializeToString,
                 response_deserializer=shop_dot_shipping_dot_v1_dot_shipping__pb2.GetShipmentResponse.FromString,
                 _registered_method=True)
+        self.BatchGetShipments = channel.unary_unary(
+                '/shop.shipping.v1.ShippingService/BatchGetShipments',
+                request_serializer=shop_dot_shipping_dot_v1_dot_shipping__pb2.BatchGetShipmentsRequest.SerializeToString,
+                response_deserializer=shop_dot_shipping_dot_v1_dot_shipping__pb2.BatchGetShipmentsResponse.FromString,
+                _registered_method=True)
         self.ReadEvents = channel.unary_stream(
                 '/shop.shipping.v1.ShippingService/ReadEvents',
                 request_serializer=shop_dot_shipping_dot_v1_dot_shipping__pb2.ReadEventsRequest.SerializeToString,
@@ -93,6 +98,19 @@ class ShippingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetShipments(self, request, context):
+        """Returns the shipments of many orders, in the order in which they are asked
+        for, as far as there are any; the other orders are listed, and are no error.
+        Whose an order is, shipping does not know: for who calls for a user, other
+        than one of the staff, all are missing. The edge asks by itself, and only
+        for orders that the orders service has just shown to its user.
+
+        Errors: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadEvents(self, request, context):
         """Streams every event of this service, or those of some types, in the order of
         commitment, from the first or after the last position already seen. Resumable; it reads the
@@ -121,6 +139,11 @@ def add_ShippingServiceServicer_to_server(servicer, server):
                     servicer.GetShipment,
                     request_deserializer=shop_dot_shipping_dot_v1_dot_shipping__pb2.GetShipmentRequest.FromString,
                     response_serializer=shop_dot_shipping_dot_v1_dot_shipping__pb2.GetShipmentResponse.SerializeToString,
+            ),
+            'BatchGetShipments': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetShipments,
+                    request_deserializer=shop_dot_shipping_dot_v1_dot_shipping__pb2.BatchGetShipmentsRequest.FromString,
+                    response_serializer=shop_dot_shipping_dot_v1_dot_shipping__pb2.BatchGetShipmentsResponse.SerializeToString,
             ),
             'ReadEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadEvents,
@@ -211,6 +234,33 @@ class ShippingService:
             '/shop.shipping.v1.ShippingService/GetShipment',
             shop_dot_shipping_dot_v1_dot_shipping__pb2.GetShipmentRequest.SerializeToString,
             shop_dot_shipping_dot_v1_dot_shipping__pb2.GetShipmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetShipments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.shipping.v1.ShippingService/BatchGetShipments',
+            shop_dot_shipping_dot_v1_dot_shipping__pb2.BatchGetShipmentsRequest.SerializeToString,
+            shop_dot_shipping_dot_v1_dot_shipping__pb2.BatchGetShipmentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

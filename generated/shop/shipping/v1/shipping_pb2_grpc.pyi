@@ -36,6 +36,15 @@ class ShippingServiceStub:
     Errors: INVALID_ARGUMENT; NOT_FOUND.
     buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
+    BatchGetShipments: _aio.UnaryUnaryMultiCallable[_shipping_pb2.BatchGetShipmentsRequest, _shipping_pb2.BatchGetShipmentsResponse]
+    """Returns the shipments of many orders, in the order in which they are asked
+    for, as far as there are any; the other orders are listed, and are no error.
+    Whose an order is, shipping does not know: for who calls for a user, other
+    than one of the staff, all are missing. The edge asks by itself, and only
+    for orders that the orders service has just shown to its user.
+
+    Errors: INVALID_ARGUMENT.
+    """
     ReadEvents: _aio.UnaryStreamMultiCallable[_shipping_pb2.ReadEventsRequest, _shipping_pb2.ReadEventsResponse]
     """Streams every event of this service, or those of some types, in the order of
     commitment, from the first or after the last position already seen. Resumable; it reads the
@@ -83,6 +92,21 @@ class ShippingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
         buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetShipments(
+        self,
+        request: _shipping_pb2.BatchGetShipmentsRequest,
+        context: _aio.ServicerContext[_shipping_pb2.BatchGetShipmentsRequest, _abc.Awaitable[_shipping_pb2.BatchGetShipmentsResponse]],
+    ) -> _abc.Awaitable[_shipping_pb2.BatchGetShipmentsResponse]:
+        """Returns the shipments of many orders, in the order in which they are asked
+        for, as far as there are any; the other orders are listed, and are no error.
+        Whose an order is, shipping does not know: for who calls for a user, other
+        than one of the staff, all are missing. The edge asks by itself, and only
+        for orders that the orders service has just shown to its user.
+
+        Errors: INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
