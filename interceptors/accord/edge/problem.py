@@ -104,15 +104,19 @@ class Failure:
     status: status_pb2.Status
     headers: Mapping[str, str]
 
+    @property
+    def code(self) -> str:
+        """Name of gRPC's code, such as NOT_FOUND."""
+        return grpc_code(self.status.code).name
+
     def problem(self, instance: str, request_id: str) -> bytes:
         """As problem JSON. `instance`: the path of the request."""
-        code = grpc_code(self.status.code).name
         found: dict[str, Any] = {
             "type": "about:blank",
             "title": _TITLES.get(self.http, ""),
             "status": self.http,
             "instance": instance,
-            "code": code,
+            "code": self.code,
             "requestId": request_id,
         }
         if self.status.message:

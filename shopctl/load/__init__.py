@@ -1,0 +1,1 @@
+"""Calls at a rate that does not depend on how fast they are answered: see README.md."""
