@@ -6,6 +6,7 @@ by side on one machine.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -52,6 +53,14 @@ QUEUES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
 
 BROKER: Final = "broker"
 BROKER_PORT: Final = 4222
+EDGE: Final = "edge"
+EDGE_PORT: Final = 8080
+"""HTTP, for whoever is outside of the mesh."""
+CONSOLE: Final = "console"
+CONSOLE_PORT: Final = 8081
+"""HTTP, for whoever runs the mesh."""
+GATEWAYS: Final[Mapping[str, int]] = MappingProxyType({EDGE: EDGE_PORT, CONSOLE: CONSOLE_PORT})
+"""Name -> base port of what is reached by HTTP."""
 SMTP_PORT: Final = 9061
 """Mail server inside the sandbox process."""
 
@@ -61,6 +70,9 @@ HEALTH_DISTANCE: Final = 1000
 METRICS_DISTANCE: Final = 2000
 """`/metrics` of a service is served this far above its gRPC port."""
 
+GATEWAY_METRICS_DISTANCE: Final = 4000
+"""Those of gateways, above their ports: 2000 above them another shop has its health."""
+
 MIN_OFFSET: Final = 20
 """Smallest offset but 0, so that two shops share no port; the same between any two."""
 MAX_OFFSET: Final = 900
@@ -68,7 +80,7 @@ MAX_OFFSET: Final = 900
 
 
 def port(name: str, offset: int = 0) -> int:
-    """The port of a service, or of the broker, for a port offset.
+    """The port of a service, of the broker, the edge or the console, for a port offset.
 
     Raises:
         KeyError: there is no service of that name.
@@ -76,8 +88,7 @@ def port(name: str, offset: int = 0) -> int:
     """
     if offset and not MIN_OFFSET <= offset <= MAX_OFFSET:
         raise ValueError(f"port offset {offset} is neither 0 nor {MIN_OFFSET} to {MAX_OFFSET}")
-    base = BROKER_PORT if name == BROKER else SERVICES[name]
-    return base + offset
+    return {BROKER: BROKER_PORT, **GATEWAYS, **SERVICES}[name] + offset
 
 
 def smtp_port(offset: int = 0) -> int:
@@ -86,7 +97,7 @@ def smtp_port(offset: int = 0) -> int:
 
 
 def address(name: str, offset: int = 0) -> str:
-    """`host:port` of a service, or of the broker. Errors as `port`."""
+    """`host:port` of a service, or of another program. Errors as `port`."""
     return f"{HOST}:{port(name, offset)}"
 
 
@@ -94,11 +105,17 @@ def addresses(offset: int = 0) -> Addresses:
     """Where everything listens. Errors as `port`."""
     return Addresses(
         services={name: address(name, offset) for name in SERVICES},
+        gateways={name: address(name, offset) for name in GATEWAYS},
         broker=address(BROKER, offset),
         mail=f"{HOST}:{smtp_port(offset)}",
         health_distance=HEALTH_DISTANCE,
         metrics_distance=METRICS_DISTANCE,
     )
+
+
+def gateway_addresses(offset: int = 0) -> Addresses:
+    """The same, as the edge and the console have it. Errors as `port`."""
+    return replace(addresses(offset), metrics_distance=GATEWAY_METRICS_DISTANCE)
 
 
 def targets(offset: int = 0, overrides: str = "") -> dict[str, str]:

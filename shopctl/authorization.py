@@ -8,8 +8,8 @@ from typing import Final
 from accord import method_policy
 from accord.context import ANONYMOUS
 from accord.server.authorization import EVERYBODY, NO_IDENTITY, denial, opened, ruling
-from services.topology import SERVICES
-from shopctl.certs import CONSOLE, OPERATOR, TRUST_DOMAIN, spiffe_id
+from services.topology import CONSOLE, EDGE, SERVICES
+from shopctl.certs import OPERATOR, TRUST_DOMAIN, spiffe_id
 from shopctl.options import contracts, find_method
 
 PROTOS: Final = Path(__file__).parents[1] / "protos"
@@ -18,7 +18,7 @@ PROTOS: Final = Path(__file__).parents[1] / "protos"
 _GRPC: Final = "grpc."
 _FOREIGN: Final = "WRONG_TRUST_DOMAIN"
 
-CALLERS: Final = (*SERVICES, "mailer", "edge", CONSOLE, OPERATOR)
+CALLERS: Final = (*SERVICES, "mailer", EDGE, CONSOLE, OPERATOR)
 """The identities of the shop."""
 
 

@@ -53,9 +53,10 @@ class Shop:
 
     def __init__(self, home: Path, offset: int | None, as_json: bool) -> None:
         self.as_json = as_json
-        self._home = home
+        self.home = home
         self._offset = offset
         self._mesh: accord.Mesh | None = None
+        self._bare: list[grpc.aio.Channel] = []
         self.identity = OPERATOR
         """Who calls: `certs/<identity>` in the folder."""
         self.insecure = False
@@ -91,8 +92,21 @@ class Shop:
         except grpc.RpcError as error:
             raise explain(error, service, address, key) from None
 
+    def bare_channel(self, service: str) -> grpc.aio.Channel:
+        """A channel on which nothing is repeated, kept or held back: to measure by."""
+        address = self._targets[service]
+        if self._credentials is None:
+            found = grpc.aio.insecure_channel(address)
+        else:
+            named = [("grpc.ssl_target_name_override", service)]
+            found = grpc.aio.secure_channel(address, self._credentials, named)
+        self._bare.append(found)
+        return found
+
     def address(self, service: str) -> str:
-        """Where a service listens."""
+        """Where a service listens, or the edge."""
+        if service == topology.EDGE:
+            return topology.address(service, running_offset(self.home, self._offset) or 0)
         return self._targets[service]
 
     async def rows(
@@ -147,12 +161,13 @@ class Shop:
 
     async def close(self) -> None:
         """Closes all connections."""
+        await asyncio.gather(*(channel.close(None) for channel in self._bare))
         if self._mesh is not None:
             await self._mesh.close()
 
     @functools.cached_property
     def _credentials(self) -> grpc.ChannelCredentials | None:
-        identity = None if self.insecure else identity_of(self._home, self.identity)
+        identity = None if self.insecure else identity_of(self.home, self.identity)
         return credentials(identity) if identity else None
 
     async def _refused(self, address: str) -> str:
@@ -168,11 +183,11 @@ class Shop:
     @functools.cached_property
     def _targets(self) -> dict[str, str]:
         elsewhere = os.environ.get("MESH_TARGETS", "")
-        offset = running_offset(self._home, self._offset)
+        offset = running_offset(self.home, self._offset)
         if offset is None and not elsewhere:
             # Whoever listens on the usual ports may be another shop.
             raise CommandError(
-                f"nothing runs in {self._home}; start the shop with: make up,"
+                f"nothing runs in {self.home}; start the shop with: make up,"
                 " or name another: --home or --port-offset",
                 ExitCode.NOT_RUNNING,
             )

@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 import socket
 import sys
 import time
@@ -18,11 +16,8 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 import accord
 from accord.admin.mesh_service import CONTRACT, serve
-from accord.contract.live_overrides import FileSource, Layer
-from accord.identity import Identity, IdentityError
 from accord.ops.v1.operation_pb2_grpc import add_OperationServiceServicer_to_server
-from accord.xds import RouteError, XdsError, remove_socket
-from accord_runtime import admin, jobs, state_folder, telemetry
+from accord_runtime import admin, jobs, program, state_folder
 from accord_runtime.admin import health
 from accord_runtime.admin.policy_store import BrokerPolicyStore
 from accord_runtime.database import (
@@ -42,12 +37,11 @@ from accord_runtime.events.versions import TooNew
 from accord_runtime.grpc import idempotency, reflection, validation
 from accord_runtime.grpc.idempotency import SqlIdempotencyStore
 from accord_runtime.jobs.servicer import OperationServicer
-from accord_runtime.ports import holder
+from accord_runtime.program import Tasks
 from accord_runtime.saga import orchestrator
-from accord_runtime.service import Background, Runtime, Service
+from accord_runtime.service import Runtime, Service
 from accord_runtime.settings import Addresses, Settings
-from accord_runtime.telemetry import Telemetry, logs, span_store
-from accord_runtime.telemetry.metrics_endpoint import ScrapeServer
+from accord_runtime.telemetry import Telemetry, span_store
 from accord_runtime.work import ownership, table
 from accord_runtime.work.backlog import Backlog
 from accord_runtime.work.executor import Executor
@@ -76,17 +70,6 @@ MIGRATIONS: Final = [
 
 GRACE: Final = 5.0
 """Seconds that running calls are given to end."""
-
-CHANNEL_OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", 30_000),
-    # Connections, and the wait for the next attempt at one, are not shared with what else is in
-    # the process: several services may be, and others at the same addresses before them.
-    ("grpc.use_local_subchannel_pool", 1),
-    # A connection in use looks after its backends each second, which is most of what an idle
-    # process would do. To connect again takes 2 ms.
-    ("grpc.client_idle_timeout_ms", 10_000),
-)
-"""Of the channels to the other services."""
 
 PROBES: Final = 100
 """Calls at once on the port for health, which everybody may call who reaches it."""
@@ -120,10 +103,7 @@ async def running(
     ):
         accord.check_service(contract)
     async with contextlib.AsyncExitStack() as stack:
-        identity = None
-        if settings.identity:
-            identity = Identity.from_folder(settings.identity, revoked=settings.revoked)
-            stack.callback(identity.close)
+        identity = program.open_identity(settings, stack)
         database = await open_database(settings.database, service.name)
         stack.push_async_callback(database.close)
         await migrate(database, "runtime", MIGRATIONS)
@@ -138,18 +118,12 @@ async def running(
         # The address is this process's own as long as it lives, and the next one's after it;
         # replicas on other machines may well listen on the same one.
         executor = Executor(database, owner=f"{socket.gethostname()}/{settings.address}")
-        mesh = accord.Mesh(
-            service.name,
-            targets=settings.peers,
-            channel_options=CHANNEL_OPTIONS,
-            health_checks=dict.fromkeys(settings.peers, admin.TAKES_CALLS),
+        mesh = program.join(
+            settings,
+            identity,
             validator=validation.violations,
             idempotency=SqlIdempotencyStore(database),
             translate=_translate,
-            identity=identity,
-            routes=settings.routes or None,
-            control_plane=settings.control_plane or None,
-            authorize=identity is not None,
         )
         stack.push_async_callback(mesh.close)
         runtime = Runtime(
@@ -204,7 +178,7 @@ async def running(
             add_HealthServicer_to_server(server.health, probed)
             _listen(probed, settings.health_address)
 
-        background = _Tasks(runtime.failed)
+        background = Tasks(runtime.failed)
         stack.push_async_callback(background.stop)
         stack.push_async_callback(runtime.executor.drain, PATIENCE)
         for work in runtime.closing:
@@ -214,18 +188,14 @@ async def running(
         background.start("relay", publishing.serve)
         background.start("backlog", watch.watch_backlog)
         background.start("hub", lambda: notifier.serve(database))
-        # It may come, change and go at any time.
-        policy_file = FileSource(settings.home / "policy.json")
-        overrides = mesh.control.overrides
-        background.start("live policy", lambda: overrides.follow(live_policy))
-        background.start("policy file", lambda: overrides.follow(policy_file, Layer.FILE))
+        background.start("live policy", lambda: mesh.control.overrides.follow(live_policy))
+        background.start("policy file", lambda: program.follow_policy_file(mesh, settings))
         background.start("sweeper", lambda: _sweep(database, sagas=runtime.sagas is not None))
         background.start("spans", lambda: runtime.telemetry.spans.serve(database))
         background.start("operations", runtime.jobs.serve)
         for name, work in runtime.background:
             background.start(name, work)
-        if runtime.telemetry.scrape is not None:
-            await _serve_metrics(runtime.telemetry.scrape, settings, stack)
+        await program.serve_metrics(runtime.telemetry, settings, stack)
         await runtime.server.start()
         background.start("database", watch.watch_database)
         if probed is not None:
@@ -256,30 +226,13 @@ def _listen(
         else:
             server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        port = address.rpartition(":")[2]
-        by = port.isdecimal() and holder(int(port))
-        why = f", which is held by {by}" if by else "; is it in use?"
-        raise OSError(f"cannot listen on {address}{why}") from error
+        raise program.in_use(address) from error
 
 
 def _introspection(server: grpc.aio.Server, contracts: Sequence[str]) -> None:
     channelz_server: Any = server  # The types know of grpc.Server only.
     channelz.add_channelz_servicer(channelz_server)
     reflection.enable(server, [*contracts, "grpc.health.v1.Health", "grpc.channelz.v1.Channelz"])
-
-
-async def _serve_metrics(
-    scrape: Callable[[], bytes], settings: Settings, stack: contextlib.AsyncExitStack
-) -> None:
-    """A port that is taken costs the metrics, not the service."""
-    server = ScrapeServer(scrape)
-    try:
-        await server.start("127.0.0.1", settings.metrics_port)
-    except (OSError, OverflowError) as error:
-        by = holder(settings.metrics_port) or error
-        log.warning("no metrics are served on port %d: %s", settings.metrics_port, by)
-        return
-    stack.push_async_callback(server.close)
 
 
 async def _sweep(database: Database, *, sagas: bool) -> None:
@@ -294,88 +247,19 @@ async def _sweep(database: Database, *, sagas: bool) -> None:
         await asyncio.sleep(3600)
 
 
-class _Tasks:
-    """Tasks that live as long as the service; one that fails ends the process."""
-
-    def __init__(self, failed: asyncio.Event) -> None:
-        self._failed = failed
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self, name: str, work: Background) -> None:
-        task = asyncio.create_task(work(), name=name)
-        task.add_done_callback(self._done)
-        self._tasks.append(task)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("%s failed", task.get_name(), exc_info=error)
-            self._failed.set()
-
-    async def stop(self) -> None:
-        running = {task for task in self._tasks if not task.done()}
-        while running:
-            for task in running:
-                task.cancel()
-            # Again and again: a cancellation that meets an error is lost (asyncio.wait_for).
-            _, running = await asyncio.wait(running, timeout=1)
-
-
-async def _main(service: Service, settings: Settings, recorded: Telemetry) -> bool:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with running(service, settings, recorded) as runtime:
-        log.info("serving on %s", settings.address)
-        if settings.identity is None:
-            log.warning("WITHOUT TLS: whoever is on this host may call everything")
-        waits = [asyncio.create_task(event.wait()) for event in (stop, runtime.failed)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        log.info("draining")
-    return not runtime.failed.is_set()
-
-
-_REFUSED: Final = (
-    DatabaseError,
-    IdentityError,
-    RouteError,
-    XdsError,
-    accord.ContractError,
-    OSError,
-)
-"""What keeps a service from starting, and says so in one line."""
-
-
 def main(service: Service, addresses: Callable[[int], Addresses]) -> None:
     """Run a service as its environment says, until SIGTERM or SIGINT; exits 0 after draining.
 
     `addresses`: port offset -> where the mesh listens; see `Settings.from_environment`.
     """
-    try:
-        settings = Settings.from_environment(service.name, addresses)
-    except ValueError as error:
-        sys.exit(f"{service.name}: {error}")
-    logs.configure(service.name, settings.log_format)
-    with contextlib.suppress(ImportError):
-        import uvloop
 
-        uvloop.install()
-    package = sys.modules[service.build.__module__.partition(".")[0]]
-    version = str(getattr(package, "__version__", ""))
-    recorded = telemetry.configure(service.name, version, os.environ)
-    try:
+    @asynccontextmanager
+    async def serving(settings: Settings, recorded: Telemetry) -> AsyncIterator[asyncio.Event]:
         if settings.home.exists() or not settings.database_url:
             state_folder.prepare(settings.home)
-        code = 0 if asyncio.Runner().run(_main(service, settings, recorded)) else 1
-    except _REFUSED as error:
-        log.critical("%s", error)
-        code = 1
-    finally:
-        recorded.close()
-    remove_socket()
-    logging.shutdown()
-    # All is closed. The ends of the event loop and of the interpreter, beside threads of gRPC that
-    # nobody can join, crash once in some thousand times.
-    os._exit(code)
+        async with running(service, settings, recorded) as runtime:
+            yield runtime.failed
+
+    package = sys.modules[service.build.__module__.partition(".")[0]]
+    version = str(getattr(package, "__version__", ""))
+    program.run(service.name, version, addresses, serving, refused=(DatabaseError,))

@@ -1,7 +1,7 @@
 """What a service consists of: what it says of itself, and what it is built from."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,14 +21,12 @@ from accord_runtime.events.outbox import Outbox
 from accord_runtime.events.versions import AS_WRITTEN, Upcasters
 from accord_runtime.events.work_queue import WorkQueue
 from accord_runtime.jobs import Jobs
+from accord_runtime.program import Background
 from accord_runtime.saga import Sagas
 from accord_runtime.settings import Settings
 from accord_runtime.telemetry import Telemetry
 from accord_runtime.work.backlog import Backlog
 from accord_runtime.work.executor import Executor
-
-Background = Callable[[], Coroutine[Any, Any, None]]
-"""Something that runs for as long as the service lives."""
 
 Outgoing = Callable[[Tx], QueueStatus]
 """Reads what waits to go out."""

@@ -19,6 +19,8 @@ class Addresses:
 
     services: Mapping[str, str]
     """Service name -> address, of all services."""
+    gateways: Mapping[str, str] = field(default_factory=dict)
+    """Name -> address of what others call by HTTP, and no service of the mesh calls."""
     broker: str = "127.0.0.1:4222"
     mail: str = ""
     """The mail server, if services of the mesh send mails."""
@@ -57,7 +59,7 @@ class Settings:
     """
 
     name: str
-    """The service: a name of `addresses.services`."""
+    """The process: a name of `addresses.services`, or of its gateways."""
     addresses: Addresses
     """Where the mesh listens, with `port_offset` added to every port."""
     home: Path = Path(".mesh")
@@ -147,11 +149,12 @@ class Settings:
             except ValueError as error:
                 raise ValueError(f"OUTBOUND_NETWORKS: {error}") from None
         usual, listen = addresses(int(offset)), environment.get("MESH_LISTEN", "")
-        if not listen and name not in usual.services:
-            known = ", ".join(usual.services) or "none"
+        own = {**usual.services, **usual.gateways}
+        if not listen and name not in own:
+            known = ", ".join(own) or "none"
             raise ValueError(f"no address is known of {name!r}, only of {known}; see MESH_LISTEN")
         home = Path(environment.get("MESH_HOME", "") or ".mesh")
-        identity = _identity(environment, home / "certs" / name, listen or usual.services[name])
+        identity = _identity(environment, home / "certs" / name, listen or own[name])
         routes = environment.get("MESH_ROUTES", "")
         control_plane = environment.get("MESH_CONTROL_PLANE", "")
         if identity is None and (routes or control_plane):
@@ -187,7 +190,7 @@ class Settings:
     @property
     def address(self) -> str:
         """`host:port` on which the service listens."""
-        return self.listen or self.addresses.services[self.name]
+        return self.listen or {**self.addresses.services, **self.addresses.gateways}[self.name]
 
     @property
     def health_address(self) -> str:

@@ -2,13 +2,11 @@
 
 from typing import Final
 
-from services.topology import BROKER, SERVICES
+from services.topology import BROKER, CONSOLE, EDGE, SERVICES
 
 OPERATOR: Final = "operator"
 """Whose certificate `shopctl` shows."""
-CONSOLE: Final = "console"
-"""Whose certificate the console shows."""
-IDENTITIES: Final = (*SERVICES, CONSOLE, OPERATOR, BROKER)
+IDENTITIES: Final = (*SERVICES, EDGE, CONSOLE, OPERATOR, BROKER)
 """Who gets a certificate without being asked."""
 
 TRUST_DOMAIN: Final = "shop.internal"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from accord_runtime import state_folder
+from shopctl import issuer
 from shopctl.certs import IDENTITIES, spiffe_id
 from shopctl.errors import CommandError
 from shopctl.formatting import Columns
@@ -52,7 +53,7 @@ def authority_of(home: Path) -> "Authority":
 
 @app.command()
 def init(home: HomeOption = DEFAULT_HOME, life: LifeOption = None) -> None:
-    """Make what is missing: root, intermediate certificate, and a leaf for each service.
+    """Make what is missing: root, intermediate, a leaf for each service, and the edge's keys.
 
     `shopctl up` does that, too. The root's key, HOME/certs/root/tls.key, may be kept elsewhere: it
     is needed once in two weeks.
@@ -60,6 +61,7 @@ def init(home: HomeOption = DEFAULT_HOME, life: LifeOption = None) -> None:
     authority = authority_of(home)
     state_folder.prepare(home)
     made = authority.prepare(IDENTITIES, *([life] if life else []))
+    issuer.prepare(home)
     typer.echo(f"made {', '.join(made)}" if made else "everything is there")
 
 
@@ -86,7 +88,8 @@ def show(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
 @app.command()
 def rotate(
     kind: Annotated[
-        Literal["leaf", "intermediate", "root"], typer.Argument(help="What is replaced.")
+        Literal["leaf", "intermediate", "root", "edge-keys"],
+        typer.Argument(help="What is replaced."),
     ] = "leaf",
     names: Annotated[
         list[str] | None,
@@ -98,12 +101,18 @@ def rotate(
 
     A new root is trusted beside the old one first; then it signs; the old one is trusted until the
     last leaf under it has expired. Takes a few seconds.
+
+    edge-keys: what signs the tokens of shopctl token; tokens of the old key are valid to their end.
     """
     from shopctl.certs.authority import SETTLE
 
-    authority = _existing(home)
     if names and kind != "leaf":
-        raise CommandError(f"the {kind} certificate is everybody's: leave the names out")
+        raise CommandError(f"{kind} is everybody's: leave the names out")
+    if kind == "edge-keys":
+        issuer.rotate(home)
+        typer.echo("replaced the key that signs tokens")
+        return
+    authority = _existing(home)
     if kind == "root":
         authority.announce_root()
         typer.echo("the new root is trusted, too; it signs in a moment")

@@ -12,7 +12,7 @@ from shopctl.supervisor import state
 
 app = typer.Typer()
 
-MARKS: Final = ("lock", "run.json", "nats", "nats.token", "logs", "certs")
+MARKS: Final = ("lock", "run.json", "nats", "nats.token", "logs", "certs", "edge", "console")
 """A folder with none of these was not made by `shopctl up`."""
 
 

@@ -1,8 +1,7 @@
 """`shopctl order trace`: who called whom, what came of it, when, how long, and where it waited."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 
 import typer
@@ -10,16 +9,20 @@ from rich.text import Text
 
 from accord.ops.v1 import trace_pb2 as pb
 from accord.ops.v1.trace_pb2_grpc import TraceServiceStub
+from accord_runtime.telemetry.trace_tree import (
+    STATUS,
+    Line,
+    Recorded,
+    milliseconds,
+    summary,
+    synchronous,
+    tree,
+)
 from shopctl.client import Shop, with_shop
 from shopctl.errors import CommandError, ExitCode
 from shopctl.formatting import format_time
 from shopctl.supervisor.programs import SERVICES
 from shopctl.terminal import as_text, harmless, wants_colour, width
-
-STATUS: Final = "rpc.response.status_code"
-ATTEMPT: Final = "accord.attempt"
-REFUSED: Final = "accord.refused"
-LAY: Final = "accord.waited"
 
 HANDLED: Final = "█"
 CALLED: Final = "▒"
@@ -27,38 +30,6 @@ WAITED: Final = "·"
 
 _MAX_CALL: Final = 60
 _MIN_BAR: Final = 20
-_MAX_DEPTH: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A span and the service that has it."""
-
-    service: str
-    span: pb.Span
-
-    @property
-    def start(self) -> int:
-        """Nanoseconds since 1970."""
-        return self.span.start.ToNanoseconds()
-
-    @property
-    def end(self) -> int:
-        """Nanoseconds since 1970."""
-        return self.span.end.ToNanoseconds()
-
-    @property
-    def waited(self) -> int:
-        """Nanoseconds for which what it is about lay before it began."""
-        return int(_number(self.span.attributes, LAY) * 1e9)
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A span at its depth below the one that caused it."""
-
-    depth: int
-    recorded: Recorded
 
 
 @with_shop
@@ -120,54 +91,11 @@ async def _spans(shop: Shop, service: str, trace_id: str) -> list[Recorded] | No
         return None
 
 
-def tree(spans: Iterable[Recorded]) -> list[Line]:
-    """The spans in the order of a call tree; a span whose cause is not there begins a tree."""
-    ordered = sorted(
-        spans, key=lambda each: (each.start, each.span.kind == pb.SpanKind.SPAN_KIND_SERVER)
-    )
-    known = {each.span.span_id for each in ordered}
-    children: dict[str, list[Recorded]] = {}
-    for each in ordered:
-        parent = each.span.parent_span_id
-        children.setdefault(parent if parent in known else "", []).append(each)
-
-    def walk(parent: str, depth: int) -> Iterator[Line]:
-        for each in children.pop(parent, ()):
-            yield Line(depth, each)
-            yield from walk(each.span.span_id, min(depth + 1, _MAX_DEPTH))
-
-    lines = list(walk("", 0))
-    while children:  # spans that name each other as their cause
-        lines += walk(next(iter(children)), 0)
-    return lines
-
-
-def synchronous(lines: Sequence[Line]) -> list[Line]:
-    """The part of a tree that its first call has waited for: what began before that had ended."""
-    if not lines:
-        return []
-    end = lines[0].recorded.end
-    return [line for line in lines if line.recorded.start <= end]
-
-
-def summary(lines: Sequence[Line]) -> str:
-    """How long it took in all, and where it lay: waits at one time count each."""
-    first = min(line.recorded.start for line in lines)
-    length = max(line.recorded.end for line in lines) - first
-    lay = dict.fromkeys(("to be published", "on the broker", "for work to begin"), 0)
-    for line in lines:
-        what = line.recorded.span.name.partition(" ")[0]
-        where = {"publish": "to be published", "receive": "on the broker"}
-        lay[where.get(what, "for work to begin")] += line.recorded.waited
-    waits = ", ".join(f"{milliseconds(waited)} {where}" for where, waited in lay.items())
-    return f"end to end {milliseconds(length)}; waited {waits}"
-
-
 def timeline(lines: Sequence[Line], *, colour: bool, width: int) -> str:
     """The spans as text: a row per span, and below it what it had to go through."""
     first = min(line.recorded.start for line in lines)
     length = max(1, max(line.recorded.end for line in lines) - first)
-    calls = [("  " * line.depth + _what(line.recorded))[:_MAX_CALL] for line in lines]
+    calls = [("  " * line.depth + harmless(line.recorded.what))[:_MAX_CALL] for line in lines]
     times = [milliseconds(line.recorded.end - line.recorded.start) for line in lines]
     statuses = [harmless(line.recorded.span.attributes.get(STATUS, "")) for line in lines]
     call_width, time_width = max(map(len, calls)), max(map(len, (*times, "TIME")))
@@ -190,21 +118,9 @@ def timeline(lines: Sequence[Line], *, colour: bool, width: int) -> str:
         out.append(f"{bar:<{columns}}", f"not bold {style or 'cyan'}")
         out.append(f"  {time:>{time_width}}  ", "not bold")
         out.append(f"{status}\n", f"not bold {style}")
-        for note in _notes(span):
-            out.append(f"{'  ' * line.depth}  {note}\n", "not bold dim")
+        for note in line.recorded.notes():
+            out.append(f"{'  ' * line.depth}  {harmless(note)}\n", "not bold dim")
     return as_text(out, colour=colour, width=width, soft_wrap=True)
-
-
-def milliseconds(nanoseconds: int) -> str:
-    """`0.4 ms`, `12.3 ms`, `1,234.5 ms`."""
-    return f"{nanoseconds / 1e6:,.1f} ms"
-
-
-def _what(recorded: Recorded) -> str:
-    method = harmless(recorded.span.name.rpartition("/")[2])
-    if recorded.span.kind == pb.SpanKind.SPAN_KIND_CLIENT and "/" in recorded.span.name:
-        return f"→ {method}"
-    return f"{recorded.service} {method}"
 
 
 def _bar(recorded: Recorded, column: Callable[[int], int]) -> str:
@@ -217,55 +133,10 @@ def _bar(recorded: Recorded, column: Callable[[int], int]) -> str:
         lay = min(start, column(recorded.start - recorded.waited))
         return " " * lay + WAITED * (start - lay) + HANDLED * max(1, end - start)
     cells = [WAITED] * max(1, end - start)
-    attempts = [event for event in recorded.span.events if event.name == ATTEMPT]
-    for event in attempts:
-        ended = event.at.ToNanoseconds()
-        began = column(ended - int(_seconds(event) * 1e9)) - start
-        for cell in range(max(0, began), max(began + 1, column(ended) - start)):
+    attempts = recorded.attempts()
+    for began, ended in attempts:
+        first = column(began) - start
+        for cell in range(max(0, first), max(first + 1, column(ended) - start)):
             if cell < len(cells):
                 cells[cell] = CALLED
     return " " * start + "".join(cells if attempts else [CALLED] * len(cells))
-
-
-def _notes(span: pb.Span) -> Iterator[str]:
-    """What a call had to go through; nothing for one that was answered at once."""
-    if "accord.cache.hit" in span.attributes:
-        yield "from the cache"
-    if "accord.fallback" in span.attributes:
-        yield "answered by the fallback"
-    if (attempt := span.attributes.get("accord.work.attempt", "1")) != "1":
-        yield harmless(f"attempt {attempt}")
-    if "error.type" in span.attributes and STATUS not in span.attributes:
-        yield harmless(f"failed: {span.attributes['error.type']}")
-    events = [event for event in span.events if event.name in (ATTEMPT, REFUSED)]
-    if len(events) == 1 and events[0].attributes.get(STATUS) == "OK":
-        return
-    for number, event in enumerate(events, 1):
-        said = event.attributes
-        what = "refused" if event.name == REFUSED else f"attempt {number}"
-        parts = [what, said.get(STATUS, ""), said.get("accord.reason", "")]
-        if event.name == ATTEMPT:
-            parts.append(milliseconds(int(_seconds(event) * 1e9)))
-        if said.get("accord.attempt.hedge"):
-            parts.append("hedge")
-        if said.get("accord.attempt.lost"):
-            parts.append("lost")
-        if "accord.retry.delay" in said:
-            delay = milliseconds(int(float(said["accord.retry.delay"]) * 1e9))
-            parts.append(f"again after {delay}")
-        if "accord.retry.stopped" in said:
-            parts.append(f"no further attempt: {said['accord.retry.stopped']}")
-        yield harmless(" ".join(part for part in parts if part))
-
-
-def _seconds(event: pb.SpanEvent) -> float:
-    return _number(event.attributes, "accord.attempt.duration")
-
-
-def _number(attributes: Mapping[str, str], name: str) -> float:
-    """A number that is no less than 0; 0 if there is none."""
-    try:
-        found = float(attributes.get(name, "0"))
-    except ValueError:
-        return 0.0
-    return found if 0 <= found < 1e9 else 0.0

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from accord_runtime import state_folder
+from services.bearer_tokens import KEYS
 from services.topology import BROKER
+from shopctl import issuer
 from shopctl.certs import IDENTITIES
 from shopctl.errors import CommandError, ExitCode
 from shopctl.options import (
@@ -72,6 +74,8 @@ def up(
                     ExitCode.IN_USE,
                 )
             authority = None if insecure else _certificates(home)
+            if not os.environ.get(KEYS.variable):
+                issuer.prepare(home)
             if any(program.name == BROKER for program in selection.programs):
                 broker.write_config(home, offset, authority.usable() if authority else ())
             foreground = Foreground(

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from accord_runtime.grpc.operator_contracts import POLICY_BUCKET
-from services.topology import BROKER, QUEUES, SOURCES
-from shopctl.certs import CONSOLE, OPERATOR, spiffe_id
+from services.topology import BROKER, CONSOLE, EDGE, QUEUES, SOURCES
+from shopctl.certs import OPERATOR, spiffe_id
 
 BUCKET: Final = POLICY_BUCKET
 _POLICY: Final = f"KV_{BUCKET}"
@@ -22,7 +22,7 @@ def users(names: Iterable[str]) -> str:
         f"    {{ user: {json.dumps(spiffe_id(name))}, permissions: {{"
         f" publish: {json.dumps(publish)}, subscribe: {json.dumps(subscribe)} }} }}"
         for name in names
-        if name not in (BROKER, CONSOLE, OPERATOR)
+        if name not in (BROKER, EDGE, CONSOLE, OPERATOR)
         for publish, subscribe in [(sorted(_publish(name)), _subscribe(name))]
     )
 

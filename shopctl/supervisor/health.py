@@ -4,10 +4,11 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from services.topology import HEALTH_DISTANCE, METRICS_DISTANCE
+from services.topology import BROKER, CONSOLE, EDGE, HEALTH_DISTANCE, METRICS_DISTANCE
 from shopctl.errors import CommandError
 from shopctl.identity import credentials, identity_of
 
@@ -34,6 +35,16 @@ class Answer(NamedTuple):
 
 Check = Callable[[str, float], Awaitable[Answer]]
 """Asks whoever listens at an address, within a time in seconds, if it serves; raises nothing."""
+
+
+def check_of(name: str, home: Path | None = None, *, whole: bool = True) -> Check:
+    """The `Check` of a program of the shop in `home`; None: it goes without TLS.
+
+    `whole`: nothing was left out, which one that is asked by HTTP might need.
+    """
+    http = partial(check_http, path="/healthz" if whole else "/livez")
+    special: dict[str, Check] = {BROKER: check_broker, EDGE: http, CONSOLE: http}
+    return special.get(name) or partial(check_grpc, home=home)
 
 
 async def _open(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -123,6 +134,22 @@ async def check_broker(address: str, timeout: float) -> Answer:
     try:
         said = {"error": "", **json.loads(answer.partition(b"\r\n\r\n")[2])}
         return Answer(State.SERVING if said["status"] == "ok" else State.NOT_SERVING, said["error"])
+    except (ValueError, LookupError, TypeError):
+        return Answer(State.NOT_SERVING, "its health cannot be read")
+
+
+async def check_http(address: str, timeout: float, path: str = "/healthz") -> Answer:
+    """A `Check` by `GET`: 200, or what the answer's JSON says in `detail`."""
+    try:
+        async with asyncio.timeout(timeout):
+            request = f"GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+            head, _, body = (await _exchange(address, request.encode())).partition(b"\r\n\r\n")
+    except (OSError, TimeoutError):
+        return Answer(State.UNREACHABLE)
+    if head.startswith(b"HTTP/1.1 200 "):
+        return Answer(State.SERVING)
+    try:
+        return Answer(State.NOT_SERVING, str(json.loads(body)["detail"]))
     except (ValueError, LookupError, TypeError):
         return Answer(State.NOT_SERVING, "its health cannot be read")
 

@@ -11,6 +11,7 @@ from string import Template
 
 from services import topology
 from shopctl.certs import OPERATOR
+from shopctl.commands.console import link_to
 from shopctl.options import DEFAULT_HOME
 
 
@@ -31,10 +32,11 @@ def text(home: Path, offset: int, left_out: Sequence[str] = (), *, secure: bool 
         options = f"-cacert {own}/ca.crt -cert {own}/tls.crt -key {own}/tls.key"
     else:
         environment += " MESH_INSECURE=1"
+    link = link_to(home, offset)
     by_hand = "".join(
         f"  {environment} {python} -m services.{name}\n"
         for name in left_out
-        if name in topology.SERVICES
+        if name != topology.BROKER
     )
     return _ShellTemplate(
         resources.files(__package__).joinpath("hints.txt").read_text(encoding="utf-8").rstrip()
@@ -45,6 +47,7 @@ def text(home: Path, offset: int, left_out: Sequence[str] = (), *, secure: bool 
         grpcurl=f"{tool('grpcurl')} {options}",
         by_hand=f"Run what was left out yourself:\n\n{by_hand}\n" if by_hand else "",
         logs=_short(home / "logs"),
+        console=f"Look at it in a browser: {link}\n\n" if link else "",
     )
 
 

@@ -4,8 +4,7 @@ import errno
 import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +12,19 @@ from accord_runtime.ports import holder
 from services import topology
 from shopctl.errors import CommandError, ExitCode
 from shopctl.supervisor import broker, environment
-from shopctl.supervisor.health import Check, broker_health, check_broker, check_grpc
+from shopctl.supervisor.health import Check, broker_health, check_of
 
 SERVICES: Final = tuple(topology.SERVICES)
 """Services that there are."""
+
+GATEWAYS: Final = tuple(topology.GATEWAYS)
+"""What is reached by HTTP."""
+
+PROGRAMS: Final = (topology.BROKER, *SERVICES, *GATEWAYS)
+"""What `shopctl up` starts."""
+
+_SECRETS: Final = ("DATABASE_", "NATS_", "PG")
+"""Variables that are none of the business of who meets strangers."""
 
 METRICS: Final = "metrics"
 """What the port of a service's `/metrics` is for."""
@@ -33,7 +41,7 @@ class Program:
         address: where it is reached, as shown to the user.
         ports: what each port that it binds on loopback is for -> port.
         health: how to find out whether it serves.
-        drain_last: stopped only after all others have gone.
+        drains: when it is stopped: after all with a smaller number have gone.
         watched: asked for its health for as long as it runs, and started again if it refuses.
     """
 
@@ -43,7 +51,7 @@ class Program:
     address: str
     ports: Mapping[str, int]
     health: Check
-    drain_last: bool = False
+    drains: int = 1
     watched: bool = False
 
 
@@ -98,11 +106,12 @@ def select(
     programs = []
     if topology.BROKER not in left_out and not nats_url:
         programs.append(_broker(home, offset, inherited))
-    programs += [
-        _service(name, offset, env, None if insecure else home)
-        for name in SERVICES
-        if name not in left_out
-    ]
+    secure = None if insecure else home
+    programs += [_service(name, offset, env, secure) for name in SERVICES if name not in left_out]
+    whole = not left_out
+    for name in GATEWAYS:
+        if name not in left_out:
+            programs.append(_gateway(name, offset, env, secure, whole=whole))
     return Selection(
         programs=tuple(programs),
         left_out={
@@ -141,14 +150,13 @@ def _is_free(port: int) -> bool:
 
 
 def _check_names(left_out: Sequence[str]) -> None:
-    known = (topology.BROKER, *SERVICES)
     for name in left_out:
-        if name not in known:
+        if name not in PROGRAMS:
             raise CommandError(
-                f"--except {name}: there is no such program; there are {', '.join(known)}",
+                f"--except {name}: there is no such program; there are {', '.join(PROGRAMS)}",
                 ExitCode.USAGE,
             )
-    if set(left_out) == set(known):
+    if set(left_out) == set(PROGRAMS):
         raise CommandError("--except leaves nothing to start", ExitCode.USAGE)
 
 
@@ -159,13 +167,30 @@ def _service(name: str, offset: int, env: Mapping[str, str], home: Path | None) 
         ports["health"] = port + topology.HEALTH_DISTANCE
     if name == "sandbox":
         ports["SMTP"] = topology.smtp_port(offset)
+    return _python(name, offset, env, home, ports)
+
+
+def _gateway(
+    name: str, offset: int, env: Mapping[str, str], home: Path | None, *, whole: bool
+) -> Program:
+    port = topology.port(name, offset)
+    ports = {"HTTP": port, METRICS: port + topology.GATEWAY_METRICS_DISTANCE}
+    own = {key: value for key, value in env.items() if not key.startswith(_SECRETS)}
+    # Requests that it has taken end before the services do.
+    program = _python(name, offset, own, home, ports)
+    return replace(program, drains=0, health=check_of(name, whole=whole))
+
+
+def _python(
+    name: str, offset: int, env: Mapping[str, str], home: Path | None, ports: Mapping[str, int]
+) -> Program:
     return Program(
         name=name,
         argv=(sys.executable, "-m", f"services.{name}"),
         env={**env, "MESH_IDENTITY": str(home / "certs" / name) if home else ""},
         address=topology.address(name, offset),
         ports=ports,
-        health=partial(check_grpc, home=home),
+        health=check_of(name, home),
     )
 
 
@@ -178,7 +203,7 @@ def _broker(home: Path, offset: int, inherited: Mapping[str, str]) -> Program:
         env=broker.environment(inherited),
         address=address,
         ports={"NATS": topology.port(topology.BROKER, offset), "health": health},
-        health=check_broker,
-        drain_last=True,  # services publish what they still have
+        health=check_of(topology.BROKER),
+        drains=2,  # services publish what they still have
         watched=True,
     )

@@ -148,8 +148,8 @@ class Supervisor:
     async def _drain(self) -> None:
         self._changed.set()
         self._on_notice(Notice(Event.DRAINING, "stopping; Ctrl-C again to stop at once"))
-        for last in (False, True):
-            children = [child for child in self.children if child.program.drain_last is last]
+        for stage in sorted({child.program.drains for child in self.children}):
+            children = [child for child in self.children if child.program.drains == stage]
             for child in children:
                 child.terminate()
             for child in await _still_there(children, self._drain_seconds):

@@ -10,8 +10,7 @@ from typing import Final
 
 from rich.table import Table
 
-from services.topology import BROKER
-from shopctl.supervisor.health import Answer, State, check_broker, check_grpc, proportional_bytes
+from shopctl.supervisor.health import Answer, State, check_of, proportional_bytes
 from shopctl.supervisor.state import ProcessRecord, Run
 from shopctl.terminal import as_text, harmless
 
@@ -59,18 +58,17 @@ class Row:
 async def survey(run: Run, home: Path) -> list[Row]:
     """One row per process, the supervisor first. Takes 2 x `CHECK_TIMEOUT` seconds at most."""
     secure = None if run.insecure else home
-    states = await asyncio.gather(*(_state(process, secure) for process in run.processes))
+    whole = all(process.managed for process in run.processes)
+    states = await asyncio.gather(*(_state(each, secure, whole) for each in run.processes))
     supervisor = ProcessRecord("supervisor", "", run.pid, State.SERVING, 0, run.started)
     return [_row(supervisor, Answer(State.SERVING)), *map(_row, run.processes, states)]
 
 
-async def _state(process: ProcessRecord, home: Path | None) -> Answer:
+async def _state(process: ProcessRecord, home: Path | None, whole: bool) -> Answer:
     if process.managed and process.pid is None:
         return Answer(State(process.state), process.reason)  # who answers at that address is not it
-    if process.name == BROKER:
-        answer = await check_broker(process.address, CHECK_TIMEOUT)
-    else:
-        answer = await check_grpc(process.address, CHECK_TIMEOUT, home)
+    check = check_of(process.name, home, whole=whole)
+    answer = await check(process.address, CHECK_TIMEOUT)
     still_starting = process.state == State.STARTING and answer.state is State.UNREACHABLE
     return Answer(State.STARTING) if still_starting else answer
 

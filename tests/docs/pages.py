@@ -27,7 +27,7 @@ def section(page: str, title: str) -> str:
 
 def paste(script: str, mesh: MeshProcess) -> str:
     """What bash prints, both streams, when a script is pasted beside a running shop."""
-    for base in topology.SERVICES.values():
+    for base in (*topology.SERVICES.values(), topology.EDGE_PORT):
         for port in (base, base + topology.METRICS_DISTANCE):
             script = re.sub(rf"\b{port}\b", str(port + mesh.offset), script)
     scripts = Path(sys.executable).parent

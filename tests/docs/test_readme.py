@@ -32,7 +32,7 @@ def block(name: str, language: str, mesh: MeshProcess) -> str:
     match = re.search(rf"<!-- {name} -->\n```{language}\n(.*?)```", README, re.DOTALL)
     assert match, f"the README has no {name}"
     code = match[1]
-    for base in topology.SERVICES.values():
+    for base in (*topology.SERVICES.values(), topology.EDGE_PORT):
         code = code.replace(f"127.0.0.1:{base}", f"127.0.0.1:{base + mesh.offset}")
     return code
 

@@ -38,10 +38,17 @@ PUBLIC: Final = {
     "accord_runtime.grpc.types": "Context Trailed duration timestamp unix_seconds",
     "accord_runtime.jobs": "Job Jobs Kind Progress",
     "accord_runtime.process": "main running",
+    "accord_runtime.program": (
+        "Tasks follow_policy_file in_use join open_identity run serve_metrics"
+    ),
     "accord_runtime.saga": "Call Contract Definition Local MIGRATIONS Saga Sagas",
     "accord_runtime.saga.orchestrator": "DELAYS TIMEOUT",
     "accord_runtime.service": "Runtime Service",
-    "accord_runtime.settings": "Addresses Settings targets",
+    "accord_runtime.settings": "Addresses Settings is_loopback targets",
+    "accord_runtime.telemetry": "Telemetry",
+    "accord_runtime.telemetry.trace_tree": (
+        "Line Recorded STATUS milliseconds summary synchronous tree"
+    ),
     "accord_runtime.views": "Change Completeness MIGRATIONS State View Views",
     "accord_runtime.work.executor": "Executor Permanent Queue",
     "accord_runtime.work.external_effect": "ExternalEffect",

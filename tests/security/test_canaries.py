@@ -22,6 +22,7 @@ from services import topology
 from shopctl.errors import ExitCode
 from shopctl.supervisor.health import broker_health
 from tests.security.shop import SecureShop, secure_shop
+from tests.support.edge import EdgeCaller
 from tests.support.mesh_process import SHOPCTL, inherited
 from tests.support.ports import free_port
 from tests.support.wait import until_sync
@@ -119,6 +120,9 @@ class Run:
         for name in topology.SERVICES:
             port = topology.port(name, self.shop.mesh.offset) + topology.METRICS_DISTANCE
             yield f"metrics of {name}", _fetched(f"http://127.0.0.1:{port}/metrics")
+        for name in topology.GATEWAYS:
+            port = topology.port(name, self.shop.mesh.offset) + topology.GATEWAY_METRICS_DISTANCE
+            yield f"metrics of {name}", _fetched(f"http://127.0.0.1:{port}/metrics")
         broker = broker_health(topology.address(topology.BROKER, self.shop.mesh.offset))
         for page in ("varz", "connz?subs=1&auth=1", "jsz?consumers=1&config=1", "subsz?subs=1"):
             yield f"broker {page}", _fetched(f"http://{broker}/{page}")
@@ -190,8 +194,13 @@ def _live(run: Run, url: str, taken: list[tuple[bytes, Mapping[str, str]]]) -> N
     for how in ("orchestrated", "choreographed"):
         order = shop.order("--card", card, "--fulfilment", how)
         assert order["status"].endswith("CONFIRMED")
-        token = shop.say("token", "--customer", order["customer_id"])
+        token = shop.say("token", "--internal", "--customer", order["customer_id"])
         run.canaries[f"token {how}"] = token.rpartition(".")[2]
+        bearer = shop.say("token", "--customer", order["customer_id"])
+        run.canaries[f"bearer {how}"] = bearer.rpartition(".")[2]
+        for text in (bearer, f"{bearer}x"):
+            outside = EdgeCaller(shop.home, shop.mesh.offset, text)
+            run.said["the edge"] = outside.get(f"/v1/orders/{order['order_id']}").text
         get = ("OrderService/GetOrder", "-d", json.dumps({"order_id": order["order_id"]}))
         run("curl", "-H", f"accord-user:{token}", *get)
         run("curl", "-H", f"accord-user:{token}x", *get, refused=True)
@@ -246,7 +255,7 @@ def test_a_webhooks_address_is_for_who_asks_for_the_webhook(run: Run) -> None:
 def test_a_users_token_is_nowhere(run: Run) -> None:
     """Nobody who reads what is left, or sees what goes on, could act for the user."""
     for how in ("orchestrated", "choreographed"):
-        assert run.found(f"token {how}") == set()
+        assert run.found(f"token {how}") == run.found(f"bearer {how}") == set()
 
 
 def test_the_environment_of_who_starts_the_shop_is_not_inherited(run: Run) -> None:
@@ -260,8 +269,8 @@ def test_the_environment_of_who_starts_the_shop_is_not_inherited(run: Run) -> No
 
 
 def test_keys_are_in_their_files(run: Run) -> None:
-    """The key of a certificate is in its own file alone."""
-    files = (run.shop.home / "certs").rglob("tls.key")
+    """The key of a certificate, or of the issuer of tokens, is in its own file alone."""
+    files = [*(run.shop.home / "certs").rglob("tls.key"), run.shop.home / "edge" / "issuer.key"]
     keys = sorted({file.resolve() for file in files})  # an identity's are links to its newest
     assert len(keys) > len(topology.SERVICES)
     contents = list(run.everything())

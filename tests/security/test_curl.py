@@ -43,7 +43,7 @@ def test_somebody_elses_certificate_is_shown(shop: SecureShop) -> None:
 
 
 def test_calls_are_made_for_a_customer(shop: SecureShop) -> None:
-    """With a token of `shopctl token` a customer is seen by themselves, and by nobody else."""
+    """With an internal token a customer is seen by themselves, and by nobody else."""
     ids = []
     for name in ("eva", "max"):
         body = json.dumps({"name": name, "email": f"{name}@example.com"})
@@ -51,7 +51,7 @@ def test_calls_are_made_for_a_customer(shop: SecureShop) -> None:
         ids.append(json.loads(made)["customer"]["customer_id"])
     request = json.dumps({"customer_id": ids[0]})
     for customer, code in zip(ids, (0, ExitCode.REFUSED), strict=True):
-        token = f"accord-user:{shop.say('token', '--customer', customer)}"
+        token = f"accord-user:{shop.say('token', '--internal', '--customer', customer)}"
         done = shop.run("curl", "CustomerService/GetCustomer", "-d", request, "-H", token)
         assert done.returncode == code, done.stderr
     done = shop.run("curl", "OrderService/ListOrders", "-H", "accord-user:garbage")

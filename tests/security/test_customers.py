@@ -1,6 +1,7 @@
 """What end users get at: their own, and not even the existence of what is another's."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from services.notifications.servicer import SERVICE as NOTIFICATIONS
 from services.orders import domain, store
 from services.orders.servicer import SERVICE as ORDERS
 from services.payments.servicer import SERVICE as PAYMENTS
+from services.shipping import store as shipments
 from services.shipping.servicer import SERVICE as SHIPPING
 from shop.customers.v1 import customers_pb2 as customers
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
@@ -38,7 +40,7 @@ from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.payments.v1.payments_pb2 import GetPaymentRequest
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
-from shop.shipping.v1.shipping_pb2 import GetShipmentRequest
+from shop.shipping.v1.shipping_pb2 import BatchGetShipmentsRequest, GetShipmentRequest
 from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceStub
 from shopctl.certs.authority import Authority
 from tests.support.mesh import settings_of
@@ -249,6 +251,11 @@ async def test_customers_see_themselves(authority: Authority) -> None:
         missing = customers.GetCustomerRequest(customer_id=uuid7())
         none = await said(stub.GetCustomer(missing, metadata=world.user(bob)))
         assert (*other[:2], other[2].replace(ada, missing.customer_id)) == none
+        both = customers.BatchGetCustomersRequest(customer_ids=[bob, ada])
+        for metadata, seen in ((world.user(ada), ["ada"]), (world.user(STAFF, "operator"), None)):
+            found = await stub.BatchGetCustomers(both, metadata=metadata)
+            assert [each.name for each in found.customers] == (seen or ["bob", "ada"])
+            assert [*found.missing_customer_ids] == ([bob] if seen else [])
     async with serving(CUSTOMERS, authority, "operator") as world:
         stub = CustomerServiceStub(world.channel)
         listing = stub.ListCustomers(customers.ListCustomersRequest(), metadata=world.user(ada))
@@ -268,6 +275,19 @@ async def test_whose_it_is_only_orders_know(authority: Authority) -> None:
             GetShipmentRequest(order_id=order_id), metadata=world.user(ALICE)
         )
         assert (await said(asked))[0] is grpc.StatusCode.NOT_FOUND
+        key, now = None, time.time()
+        await world.runtime.database.write(
+            lambda tx: shipments.open_booking(tx, order_id, 1, key, now)
+        )
+        for metadata, count in (
+            (world.user(ALICE), 0),
+            (world.user(STAFF, "operator"), 1),
+            ((), 1),
+        ):
+            several = await ShippingServiceStub(world.channel).BatchGetShipments(
+                BatchGetShipmentsRequest(order_ids=[order_id]), metadata=metadata
+            )
+            assert (len(several.shipments), len(several.missing_order_ids)) == (count, 1 - count)
     async with serving(NOTIFICATIONS, authority) as world:
         page = await NotificationServiceStub(world.channel).ListNotifications(
             notifications.ListNotificationsRequest(), metadata=world.user(ALICE)

@@ -55,9 +55,12 @@ def listens(port: int) -> bool:
 def free_offset() -> int:
     """A port offset with which every port of the shop is free, and that no other test run takes."""
     for offset in itertools.islice(_offsets, len(_slots)):
-        ports = [topology.port(name, offset) for name in (topology.BROKER, *topology.SERVICES)]
+        names = (topology.BROKER, *topology.GATEWAYS, *topology.SERVICES)
+        ports = [topology.port(name, offset) for name in names]
         above = (0, topology.HEALTH_DISTANCE, topology.METRICS_DISTANCE)
         ports = [port + distance for port in ports for distance in above]
+        distance = topology.GATEWAY_METRICS_DISTANCE
+        ports += [topology.port(name, offset) + distance for name in topology.GATEWAYS]
         if _ours(offset) and all(_free(port) for port in [*ports, topology.smtp_port(offset)]):
             return offset
     raise AssertionError("no free ports")

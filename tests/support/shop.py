@@ -11,7 +11,8 @@ import grpc
 
 import accord
 from accord_runtime.grpc.ids import uuid7
-from accord_runtime.process import CHANNEL_OPTIONS, running
+from accord_runtime.process import running
+from accord_runtime.program import CHANNEL_OPTIONS
 from accord_runtime.service import Runtime, Service
 from accord_runtime.settings import Settings
 from services import topology

@@ -70,9 +70,14 @@ class Telemetry:
             thread.join(max(0.0, ends - time.monotonic()))
 
 
-def configure(service: str, version: str, environment: Environment) -> Telemetry:
-    """Install the SDK for this process; once, before anything is recorded."""
-    telemetry = Telemetry()
+def configure(
+    service: str, version: str, environment: Environment, *, keeps_spans: bool = True
+) -> Telemetry:
+    """Install the SDK for this process; once, before anything is recorded.
+
+    `keeps_spans`: it has a database to write them to; else they are exported, or dropped.
+    """
+    telemetry = Telemetry() if keeps_spans else Telemetry(SpanStore(waiting=0))
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return telemetry
     # Late: a process that records nothing does not load it.

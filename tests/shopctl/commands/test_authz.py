@@ -92,7 +92,7 @@ def test_a_method_that_is_none_is_named() -> None:
 def test_tokens_are_those_that_services_take(home: Path) -> None:
     """A token is for a customer, or for whoever runs the command, and lives for a minute."""
     tokens = UserTokens(Identity.from_folder(home / "certs" / "orders"))
-    done = run("token", "--customer", "17", "--home", str(home))
+    done = run("token", "--internal", "--customer", "17", "--home", str(home))
     user = tokens.read(done.stdout.strip())
     assert (user.id, user.roles, user.issuer) == (
         "17",
@@ -101,7 +101,7 @@ def test_tokens_are_those_that_services_take(home: Path) -> None:
     )
     claims = jwt.decode(user.token, options={"verify_signature": False})
     assert claims["exp"] - claims["iat"] == 60
-    done = run("token", "--role", "operator", "--home", str(home))
+    done = run("token", "--internal", "--role", "operator", "--home", str(home))
     assert tokens.read(done.stdout.strip()).roles == {"operator"}
 
 
@@ -115,6 +115,6 @@ def test_tokens_are_for_one(home: Path, words: list[str]) -> None:
 
 def test_without_certificates_there_are_no_tokens(home: Path) -> None:
     """A shop without TLS would not read one, and that is said."""
-    done = run("token", "--customer", "17", "--home", str(home), MESH_INSECURE="1")
+    done = run("token", "--internal", "--customer", "17", "--home", str(home), MESH_INSECURE="1")
     assert done.returncode != 0
     assert "without TLS" in done.stderr

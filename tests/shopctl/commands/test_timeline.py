@@ -1,8 +1,9 @@
 """The timeline of a trace, from spans to text."""
 
 from accord.ops.v1.trace_pb2 import Span, SpanEvent, SpanKind
+from accord_runtime.telemetry import trace_tree
+from accord_runtime.telemetry.trace_tree import Recorded
 from shopctl.commands import trace
-from shopctl.commands.trace import Recorded
 
 
 def span(
@@ -25,7 +26,7 @@ def span(
         name=f"shop.v1.Service/{name}",
         kind=kind,
         error=status != "OK",
-        attributes={trace.STATUS: status, **attributes},
+        attributes={trace_tree.STATUS: status, **attributes},
         events=events,
     )
     found.start.FromMilliseconds(start)
@@ -37,8 +38,8 @@ def attempt(at: int, seconds: float, status: str, **attributes: str) -> SpanEven
     """The end of an attempt."""
     named = {name.replace("__", "."): value for name, value in attributes.items()}
     found = SpanEvent(
-        name=trace.ATTEMPT,
-        attributes={trace.STATUS: status, "accord.attempt.duration": str(seconds), **named},
+        name=trace_tree.ATTEMPT,
+        attributes={trace_tree.STATUS: status, "accord.attempt.duration": str(seconds), **named},
     )
     found.at.FromMilliseconds(at)
     return found
@@ -58,7 +59,7 @@ SPANS = [
 
 def test_a_tree_in_the_order_of_calls() -> None:
     """Whatever the order in which services answer, a call stands below the one that made it."""
-    lines = trace.tree(SPANS)
+    lines = trace_tree.tree(SPANS)
     assert [(line.depth, line.recorded.span.span_id[-1]) for line in lines] == [
         (0, "1"),
         (1, "2"),
@@ -69,23 +70,23 @@ def test_a_tree_in_the_order_of_calls() -> None:
 
 def test_the_background_is_apart() -> None:
     """What begins after the first call has ended is not part of its answer."""
-    shown = trace.synchronous(trace.tree(SPANS))
+    shown = trace_tree.synchronous(trace_tree.tree(SPANS))
     assert [line.recorded.span.span_id[-1] for line in shown] == ["1", "2", "3"]
 
 
 def test_a_cause_that_is_gone_loses_nothing() -> None:
     """Spans whose parent is not known, or that name each other, are shown all the same."""
     lost = Recorded("payments", span(9, 8, "Charge", 5, 6))
-    lines = trace.tree([lost, *SPANS[:1]])
+    lines = trace_tree.tree([lost, *SPANS[:1]])
     assert {line.depth for line in lines} == {0}
     assert len(lines) == 2
     loop = [Recorded("a", span(1, 2, "A", 0, 1)), Recorded("a", span(2, 1, "B", 0, 1))]
-    assert len(trace.tree(loop)) == 2
+    assert len(trace_tree.tree(loop)) == 2
 
 
 def test_rendering() -> None:
     """Bars stand where the time went; attempts, waits and their reasons can be read."""
-    lines = trace.synchronous(trace.tree(SPANS))
+    lines = trace_tree.synchronous(trace_tree.tree(SPANS))
     text = trace.timeline(lines, colour=False, width=80)
     heading, create, called, first, second, handled = text.splitlines()
     assert "0 to 100.0 ms" in heading
@@ -111,9 +112,9 @@ def test_where_it_lay() -> None:
     lay = (("publish it", "0.05"), ("receive it", "0.05"), ("process it", "inf"))
     for each, (name, waited) in zip(waiting[1:], lay, strict=True):
         each.span.name = name
-        each.span.attributes[trace.LAY] = waited
-    lines = trace.tree(waiting)
-    assert trace.summary(lines) == (
+        each.span.attributes[trace_tree.LAY] = waited
+    lines = trace_tree.tree(waiting)
+    assert trace_tree.summary(lines) == (
         "end to end 300.0 ms; waited 50.0 ms to be published, 50.0 ms on the broker,"
         " 0.0 ms for work to begin"
     )
@@ -126,4 +127,4 @@ def test_where_it_lay() -> None:
 def test_terminals_do_not_obey_names() -> None:
     """A control character in a name is not printed."""
     bad = Recorded("orders", span(1, 0, "\x1b[2J", 0, 1))
-    assert "\x1b" not in trace.timeline(trace.tree([bad]), colour=False, width=80)
+    assert "\x1b" not in trace.timeline(trace_tree.tree([bad]), colour=False, width=80)

@@ -20,7 +20,7 @@ from tests.support.wait import DEADLINE, until_sync
 
 FEW = (
     "--except",
-    "payments,inventory,shipping,notifications,customers,analytics,accounting,sandbox",
+    "payments,inventory,shipping,notifications,customers,analytics,accounting,sandbox,edge",
 )
 """Leaves the broker and orders."""
 
@@ -40,7 +40,7 @@ def test_from_up_to_down(shop: Shop) -> None:
     (ready,) = shop.events("ready")
     names = [row["name"] for row in ready["processes"]]
     assert names[:2] == ["supervisor", "broker"]
-    assert set(names[2:]) == set(topology.SERVICES)
+    assert set(names[2:]) == {*topology.SERVICES, "edge", "console"}
 
     status = shop.run("status", "--json")
     assert status.returncode == ExitCode.OK

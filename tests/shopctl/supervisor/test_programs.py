@@ -5,13 +5,14 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from services import topology
 from shopctl.errors import CommandError, ExitCode
-from shopctl.supervisor.programs import METRICS, Selection, select, taken_ports
+from shopctl.supervisor.programs import METRICS, Program, Selection, select, taken_ports
 
 HOME = Path("/home/mesh")
 EPHEMERAL = 32768
@@ -33,8 +34,9 @@ def test_everything_by_default() -> None:
     """The broker comes first and goes last; reserved services are not started."""
     programs = selected().programs
     assert programs[0].name == "broker"
-    assert [program.name for program in programs if program.drain_last] == ["broker"]
-    assert {p.name for p in programs[1:]} == set(topology.SERVICES)
+    special = [program.name for program in programs if program.drains != 1]
+    assert special == ["broker", *topology.GATEWAYS]
+    assert {p.name for p in programs[1:]} == {*topology.SERVICES, *topology.GATEWAYS}
 
 
 def test_offset_moves_every_port() -> None:
@@ -71,7 +73,8 @@ def test_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "left_out", [["warehouse"], ["Orders"], ["broker", *topology.SERVICES.keys()]]
+    "left_out",
+    [["warehouse"], ["Orders"], ["broker", *topology.SERVICES, *topology.GATEWAYS]],
 )
 def test_nonsense_is_refused(left_out: list[str]) -> None:
     """A name that cannot be left out is a usage error."""
@@ -95,18 +98,19 @@ def test_secrets_are_not_in_the_repr() -> None:
 
 def environment(nats_url: str, **inherited: str) -> Mapping[str, str]:
     """What a service is given."""
-    return (
-        select(
-            HOME,
-            offset=50,
-            left_out=[],
-            database_url="postgresql://db",
-            nats_url=nats_url,
-            inherited=inherited,
-        )
-        .programs[-1]
-        .env
+    return everybody(nats_url, inherited)["sandbox"].env
+
+
+def everybody(nats_url: str, inherited: Mapping[str, str]) -> Mapping[str, Program]:
+    selection = select(
+        HOME,
+        offset=50,
+        left_out=[],
+        database_url="postgresql://db",
+        nats_url=nats_url,
+        inherited=inherited,
     )
+    return {program.name: program for program in selection.programs}
 
 
 def test_child_environment() -> None:
@@ -136,6 +140,24 @@ def test_token_goes_with_its_broker() -> None:
     """An inherited NATS_TOKEN is for the inherited NATS_URL and never for our own broker."""
     assert environment("nats://elsewhere", NATS_TOKEN="t")["NATS_TOKEN"] == "t"
     assert "NATS_TOKEN" not in environment("", NATS_TOKEN="t")
+
+
+def test_the_edge_has_no_secret_of_the_record() -> None:
+    """Who meets strangers knows neither the database nor the broker; its own settings it gets."""
+    inherited = {"NATS_TOKEN": "t", "PGPASSFILE": "/p", "MESH_EDGE_ISSUER": "https://login.example"}
+    edge = everybody("nats://elsewhere", inherited)["edge"]
+    assert edge.env["MESH_IDENTITY"] == "/home/mesh/certs/edge"
+    assert edge.env["MESH_EDGE_ISSUER"] == "https://login.example"
+    assert not [name for name in edge.env if name.startswith(("DATABASE", "NATS", "PG"))]
+    assert edge.ports == {"HTTP": 8130, METRICS: 12130}
+
+
+def test_the_edge_is_not_waited_for_in_vain() -> None:
+    """Where a service is left out, to be started by hand, the edge serves as soon as it lives."""
+    for left_out, path in (([], "/healthz"), (["orders"], "/livez")):
+        edge = next(each for each in selected(left_out).programs if each.name == "edge")
+        assert isinstance(edge.health, partial)
+        assert edge.health.keywords == {"path": path}
 
 
 def test_topology_targets() -> None:

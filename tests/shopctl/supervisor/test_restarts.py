@@ -35,7 +35,7 @@ def tiny_program(name: str, *options: str, last: bool = False) -> Program:
         address=address,
         ports={"gRPC": port},
         health=check_grpc,
-        drain_last=last,
+        drains=1 + last,
     )
 
 

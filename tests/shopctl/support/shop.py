@@ -20,7 +20,8 @@ SHOPCTL = (str(Path(sys.executable).with_name("shopctl")),)
 _MAIN = """\
 import os, runpy, sys
 port = {port} + int(os.environ["MESH_PORT_OFFSET"])
-sys.argv = [{tiny!r}, "--port", str(port), *os.environ.get("MESH_TINY_OPTIONS", "").split()]
+options = [*{options!r}, *os.environ.get("MESH_TINY_OPTIONS", "").split()]
+sys.argv = [{tiny!r}, "--port", str(port), *options]
 runpy.run_path({tiny!r}, run_name="__main__")
 """
 
@@ -50,10 +51,12 @@ class Shop:
             self._write_services()
 
     def _write_services(self) -> None:
-        for name, port in topology.SERVICES.items():
+        for name, port in {**topology.SERVICES, **topology.GATEWAYS}.items():
             package = self.folder / "services" / name
             package.mkdir(parents=True)
-            (package / "__main__.py").write_text(_MAIN.format(port=port, tiny=tiny.__file__))
+            options = ["--http"] if name in topology.GATEWAYS else []
+            text = _MAIN.format(port=port, tiny=tiny.__file__, options=options)
+            (package / "__main__.py").write_text(text)
         (self.folder / "services" / "__init__.py").touch()
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:

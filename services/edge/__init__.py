@@ -1,0 +1,1 @@
+"""The edge: the shop as whoever is outside of the mesh reaches it. See README.md."""
