@@ -35,6 +35,7 @@ PUBLIC: Final = {
     ),
     "accord.contract.names": "described meant method_name",
     "accord.edge": "Authenticator Caller Edge EdgeLimits KeySet Route routes_of",
+    "accord.edge.headers": "accepts timeout",
     "accord.edge.problem": "EdgeError Failure failure",
     "accord.errors": (
         "Aborted AlreadyExists CODES DETAILS_KEY DeadlineExceeded FailedPrecondition"

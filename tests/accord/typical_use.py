@@ -3,7 +3,7 @@
 import os
 import random
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, assert_type
 
@@ -88,6 +88,8 @@ from accord.contract.names import described, meant, method_name
 from accord.edge import Authenticator, Edge, EdgeLimits, KeySet, routes_of
 from accord.edge import Caller as Outsider
 from accord.edge import Route as OuterRoute
+from accord.edge.headers import accepts as accepts_type
+from accord.edge.headers import timeout as timeout_said
 from accord.edge.problem import EdgeError, Failure, failure
 from accord.errors import CODES, DETAILS_KEY, Translate
 from accord.identity import LAYOUTS, Bundle, Identity, IdentityError
@@ -410,3 +412,8 @@ async def told(edge: Edge, scope: dict[str, str], route: OuterRoute) -> Failure 
     except EdgeError as error:
         return failure(error, "edge")
     return caller
+
+
+def of_a_mounted_page(headers: Mapping[str, str]) -> tuple[bool, float | None]:
+    """What a client asks for, as routes read it."""
+    return accepts_type(headers.get("accept", ""), "text/html"), timeout_said(headers, "x")
