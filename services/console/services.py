@@ -7,7 +7,6 @@ from typing import Any, Final
 import grpc
 
 import accord
-from accord.context import USER_KEY
 from accord.identity import Identity
 from services.console.access import Session
 from services.console.watch import said_of
@@ -62,6 +61,6 @@ class Services:
         found = accord.idempotency_key(key) if key else ()
         if self._identity is None:
             return tuple(found)
-        from accord.identity.users import issue
+        from accord.identity.users import USER_KEY, issue
 
         return (*found, (USER_KEY, issue(self._identity.bundle, session.user, [session.role])))

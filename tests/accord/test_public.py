@@ -1,6 +1,7 @@
 """What users may import: it exists, is documented, is type-checked, and is all that we import."""
 
 import ast
+import inspect
 import itertools
 import re
 from collections.abc import Iterator
@@ -105,7 +106,7 @@ def _documented(name: str) -> bool:
 @pytest.mark.parametrize(("module", "name"), list(_names()))
 def test_exists_and_is_documented(module: str, name: str) -> None:
     """Every public name can be imported and says what it is."""
-    found = getattr(import_module(module), name)
+    found = inspect.unwrap(getattr(import_module(module), name))
     if isinstance(found, type) or hasattr(found, "__code__"):
         assert found.__doc__
     else:
