@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 import accord
-from accord.contract.policy_types import Key
+from accord.contract import Key
 from accord_runtime.grpc.ids import uuid7
 from services.console import formatting as fmt
 from services.console.access import Session
