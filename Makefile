@@ -71,6 +71,10 @@ faults: $(STAMP) ## full disks, wrong clocks, frozen processes and the like, at 
 rotation: $(STAMP) ## certificates that live for seconds are replaced while orders flow, three times each (some minutes)
 	@ROTATION=full $(BIN)/pytest tests/security/test_rotation.py $(ARGS)
 
+.PHONY: pictures
+pictures: $(STAMP) ## take the pictures of the console anew, with chromium (a minute)
+	@PYTHONPATH=. $(BIN)/python -m tests.console.pictures
+
 .PHONY: abuse
 abuse: $(STAMP) ## the attacks of docs/abuse.md, half a minute each
 	@ABUSE=30 $(BIN)/pytest tests/abuse $(ARGS)

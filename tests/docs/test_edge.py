@@ -18,7 +18,7 @@ PAGE = section((ROOT / "docs" / "edge.md").read_text(), "The shop's edge")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshProcess]:
     """The shop, as `make up` starts it, on other ports."""
     home = tmp_path_factory.mktemp("edge-page") / "mesh"
-    with running_mesh(home, free_offset(), environment={"MESH_INSECURE": ""}) as mesh:
+    with running_mesh(home, free_offset(), left_out=(), environment={"MESH_INSECURE": ""}) as mesh:
         yield mesh
 
 

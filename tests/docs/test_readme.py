@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text()
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshProcess]:
     """The shop, as `make up` starts it, with certificates, on other ports."""
     home = tmp_path_factory.mktemp("readme") / "mesh"
-    with running_mesh(home, free_offset(), environment={"MESH_INSECURE": ""}) as mesh:
+    with running_mesh(home, free_offset(), left_out=(), environment={"MESH_INSECURE": ""}) as mesh:
         yield mesh
 
 

@@ -228,7 +228,11 @@ async def running_shop(
             await parts[topology.BROKER].start()
         mesh = stack.enter_context(
             running_mesh(
-                home, offset, database_url, left_out=by_hand, environment=environment or {}
+                home,
+                offset,
+                database_url,
+                left_out=(*by_hand, *topology.GATEWAYS),
+                environment=environment or {},
             )
         )
         for name, part in parts.items():

@@ -63,5 +63,5 @@ class SecureShop:
 @contextmanager
 def secure_shop(home: Path, **environment: str) -> Iterator[SecureShop]:
     """`shopctl up` with what it makes by itself, on free ports."""
-    with running_mesh(home, free_offset(), environment=environment) as mesh:
+    with running_mesh(home, free_offset(), left_out=(), environment=environment) as mesh:
         yield SecureShop(mesh)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from services import topology
 from shopctl.supervisor import parent_death, state
 from shopctl.supervisor.health import State
 from shopctl.supervisor.state import ProcessRecord
@@ -107,7 +108,7 @@ def running_mesh(
     offset: int,
     database_url: str | None = None,
     *,
-    left_out: Collection[str] = (),
+    left_out: Collection[str] = tuple(topology.GATEWAYS),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[MeshProcess]:
     """Starts the shop, waits until it serves, and stops it at the end of the block.
@@ -116,7 +117,7 @@ def running_mesh(
         home: state folder, made if it is not there; its parent exists.
         offset: port offset at which all ports are free.
         database_url: a PostgreSQL server for all services; None for a file per service.
-        left_out: what is not started.
+        left_out: what is not started: edge and console, unless a test is about them.
         environment: beyond what is inherited.
     """
     variables = {**inherited(), **(environment or {})}
