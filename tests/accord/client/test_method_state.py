@@ -80,6 +80,7 @@ async def fragile(driver: Driver, handler: Any) -> AsyncIterator[tuple[Stub, acc
     policy = policy_pb2.MethodPolicy()
     policy.timeout.seconds = 60
     policy.breaker.open.FromMilliseconds(OPEN)
+    policy.breaker.max_open.FromMilliseconds(OPEN)
     patient = mesh_pb2.Override(policy=policy)
     callee = accord.Mesh("callee")
     callee.control.overrides.set(path("Fragile"), patient)
