@@ -48,7 +48,7 @@ test: $(STAMP) ## lint, types and all tests; JOBS=3 files at once, and what need
 LOWEST := $(VENV)/lowest
 $(LOWEST)/installed: constraints-lowest.txt interceptors/pyproject.toml
 	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
-	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-lowest.txt -e 'interceptors[testing,xds]'
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-lowest.txt -e 'interceptors[testing,xds,edge]'
 	@touch $@
 
 # OpenTelemetry before 1.45 logs a baggage entry without a value; its instrumentation of gRPC before

@@ -141,6 +141,7 @@ EDGE_LISTS = """          burst: 500
       }
       allow: [
         "spiffe://shop.internal/accounting",
+        "spiffe://shop.internal/console",
         "spiffe://shop.internal/edge",
 """
 RATE_OF_CUSTOMERS = """      rate: {
@@ -649,6 +650,7 @@ STATED = """  option (accord.v1.service) = {
       breaker: {}
       max_depth: 2
       allow: [
+        "spiffe://shop.internal/console",
         "spiffe://shop.internal/edge",
         "spiffe://shop.internal/operator"
       ]
@@ -818,7 +820,7 @@ CHANGES = [
     Mutation("POLICY_BOUND_REMOVED", ORDERS, RATE, "", "priority"),
     Mutation("POLICY_BOUND_REMOVED", PAYMENTS, "      max_depth: 2\n", "", "option (accord.v1.s"),
     Mutation("POLICY_BOUND_REMOVED", CUSTOMERS, "      breaker: {}\n", "", "option (accord.v1.s"),
-    Mutation("POLICY_BOUND_REMOVED", CUSTOMERS, "      limit: {}\n", "", "rpc Cre"),
+    Mutation("POLICY_BOUND_REMOVED", CUSTOMERS, "      limit: {}\n", "", "option (accord.v1.s"),
     Mutation(
         "POLICY_BOUND_REMOVED", INVENTORY, DEFAULTS, "    defaults: {", "option (accord.v1.service)"
     ),

@@ -30,6 +30,7 @@ class Changes:
         self._mesh = mesh
         self._events = events
         self._state = pb.GetStateResponse()
+        # By what names an edge, which is of different types for calls and events.
         self._told: dict[tuple[object, ...], pb.Edge | pb.EventEdge] = {}
 
     def next(self) -> pb.WatchStateResponse:
@@ -41,7 +42,7 @@ class Changes:
         found = pb.WatchStateResponse(at=at, window=duration(window), state=now)
         for name in now.DESCRIPTOR.fields_by_name:
             if getattr(now, name) == getattr(self._state, name):
-                found.state.ClearField(name)  # type: ignore[arg-type]
+                found.state.ClearField(name)  # type: ignore[arg-type]  # the stubs want it literal
             else:
                 found.changed.append(name)
         self._state = now
