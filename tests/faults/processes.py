@@ -209,7 +209,7 @@ async def running_shop(
     selection = programs.select(
         home,
         offset=offset,
-        left_out=(),
+        left_out=tuple(topology.GATEWAYS),
         database_url=database_url or "",
         nats_url="",
         inherited={**inherited(), **(environment or {})},

@@ -5,7 +5,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 PAUSE = 0.01
 SHARE = 0.05
 """What is waited for long is asked for less often: a pause is this much of the time so far."""
