@@ -18,10 +18,7 @@ from tests.shopctl.support.processes import descendants, runs
 from tests.shopctl.support.shop import Shop
 from tests.support.wait import DEADLINE, until_sync
 
-FEW = (
-    "--except",
-    "payments,inventory,shipping,notifications,customers,analytics,accounting,sandbox,edge",
-)
+FEW = ("--except", ",".join({*topology.SERVICES, *topology.GATEWAYS} - {"orders"}))
 """Leaves the broker and orders."""
 
 
