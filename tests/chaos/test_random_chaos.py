@@ -5,7 +5,6 @@ carrier are slow, fail, hang and lose answers; and the shop has a backlog so sma
 orders all the time. In the end every order has ended and all books agree, to the cent.
 """
 
-import json
 import os
 import random
 import signal
@@ -163,4 +162,4 @@ def test_whatever_happens(
         print(f"\n{ORDERS} orders, {told}\n{report}")
         assert replay.returncode == 0, f"{told}\n{report}\n{said[-2000:]}\n{mesh.logs()}"
         mesh.wait_until_serving()
-        assert json.loads(report)["retries"], "nobody noticed anything"
+        assert troubles.made, "nothing was done to it"

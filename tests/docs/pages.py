@@ -34,7 +34,11 @@ def paste(script: str, mesh: MeshProcess) -> str:
     done = subprocess.run(
         ["bash"],
         input=script.replace("$PWD/.venv/bin", str(scripts)),
-        env={**os.environ, "MESH_HOME": str(mesh.home)},
+        env={
+            **os.environ,
+            "MESH_HOME": str(mesh.home),
+            "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -56,6 +56,8 @@ _FAULT: Final = mesh.Fault(
 _TIME: Final = Timestamp(seconds=1_800_000_000)
 _DOLLARS: Final = Money(minor_units=499, currency_code="USD")
 
+_FILTER: Final = work.WorkFilter(queue="saga", work_ids=[ID])
+
 TRACE_ID: Final = "0af7651916cd43dd8448eb211c80319c"
 
 GOOD: Final[Mapping[str, Message]] = {
@@ -63,6 +65,9 @@ GOOD: Final[Mapping[str, Message]] = {
     "accord.ops.v1.HealthService/GetHealth": health.GetHealthRequest(),
     "accord.ops.v1.TraceService/FindTraces": trace.FindTracesRequest(key=ID),
     "accord.ops.v1.TraceService/ListSpans": trace.ListSpansRequest(trace_id=TRACE_ID),
+    "accord.ops.v1.TraceService/ListFlows": trace.ListFlowsRequest(name="Charge"),
+    "accord.ops.v1.MeshService/WatchState": mesh.WatchStateRequest(interval=Duration(seconds=1)),
+    "accord.ops.v1.MeshService/ListMethods": mesh.ListMethodsRequest(method_prefix="shop."),
     "accord.ops.v1.MeshService/GetState": mesh.GetStateRequest(method_prefix="shop."),
     "accord.ops.v1.MeshService/SetOverride": mesh.SetOverrideRequest(
         method=METHOD,
@@ -91,6 +96,9 @@ GOOD: Final[Mapping[str, Message]] = {
         operation_id=ID
     ),
     "accord.ops.v1.SagaService/ListSagas": sagas.ListSagasRequest(definition="order"),
+    "accord.ops.v1.SagaService/GetSagaCounts": sagas.GetSagaCountsRequest(
+        ended_within=Duration(seconds=60)
+    ),
     "accord.ops.v1.SagaService/GetSaga": sagas.GetSagaRequest(saga_id=ID),
     "accord.ops.v1.SagaService/RetrySaga": sagas.RetrySagaRequest(saga_id=ID, reason="a test"),
     "accord.ops.v1.SagaService/SkipStep": sagas.SkipStepRequest(
@@ -105,6 +113,12 @@ GOOD: Final[Mapping[str, Message]] = {
     "accord.ops.v1.WorkService/GetWork": work.GetWorkRequest(work_id=ID),
     "accord.ops.v1.WorkService/RetryWork": work.RetryWorkRequest(work_id=ID, reason="a test"),
     "accord.ops.v1.WorkService/DiscardWork": work.DiscardWorkRequest(work_id=ID, reason="a test"),
+    "accord.ops.v1.WorkService/RetryWorkMatching": work.RetryWorkMatchingRequest(
+        filter=_FILTER, reason="a test"
+    ),
+    "accord.ops.v1.WorkService/DiscardWorkMatching": work.DiscardWorkMatchingRequest(
+        filter=_FILTER, reason="a test"
+    ),
     "shop.accounting.v1.AccountingService/GetTrialBalance": accounting.GetTrialBalanceRequest(
         as_of=_TIME
     ),
@@ -340,6 +354,16 @@ def _view(field: str) -> list[tuple[str, Any]]:
 _MOST: Final = 10**11
 """The highest price of one unit, in minor units."""
 
+_MATCHING: Final[list[tuple[str, Any]]] = [
+    *_values("filter", None),
+    *_values("filter.state", work.WORK_STATE_LEASED, 4, -1),
+    *_name("filter.queue")[1:],
+    *_age("filter.min_age"),
+    *_values("filter.work_ids", ["x"], [ID] * 201),
+    *_reason("reason"),
+    *_values("page_size", -1, 201),
+    *_values("page_token", "x" * 513),
+]
 _RECORD: Final = [*_position("after_position"), ("types", ["a"] * 101)]
 _ORDER: Final[list[tuple[str, Any]]] = [
     *_id("customer_id"),
@@ -368,7 +392,22 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_values("page_token", "x" * 257),
         *_values("trace_id", "", TRACE_ID[1:], TRACE_ID + "0", TRACE_ID.upper(), "x" * 32),
     ],
+    "accord.ops.v1.TraceService/ListFlows": [
+        *_page("page_size"),
+        *_values("page_token", "x" * 257),
+        *_name("name")[1:],
+        *_age("min_duration"),
+        *_age("max_age"),
+    ],
     "accord.ops.v1.MeshService/GetState": _values("method_prefix", "x" * 301, "a b", "ü", "a*"),
+    "accord.ops.v1.MeshService/WatchState": _values(
+        "interval", Duration(), Duration(seconds=-1), Duration(seconds=61)
+    ),
+    "accord.ops.v1.MeshService/ListMethods": [
+        *_page("page_size"),
+        *_values("page_token", "x" * 513),
+        *_values("method_prefix", "x" * 301, "a b", "ü", "a*"),
+    ],
     "accord.ops.v1.MeshService/SetOverride": [
         *_method("method"),
         *_values("override", None),
@@ -402,7 +441,10 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
         *_name("definition")[1:],
         *_values("phase", 6, -1),
         *_age("min_age"),
+        *_age("max_age"),
+        *_values("work_state", 4, -1),
     ],
+    "accord.ops.v1.SagaService/GetSagaCounts": _age("ended_within"),
     "accord.ops.v1.SagaService/GetSaga": _name("saga_id"),
     "accord.ops.v1.SagaService/RetrySaga": [*_name("saga_id"), *_reason("reason")],
     "accord.ops.v1.SagaService/SkipStep": [*_name("saga_id"), *_reason("reason"), *_name("step")],
@@ -419,6 +461,8 @@ WRONG: Final[Mapping[str, list[tuple[str, Any]]]] = {
     "accord.ops.v1.WorkService/GetWork": _id("work_id"),
     "accord.ops.v1.WorkService/RetryWork": [*_id("work_id"), *_reason("reason")],
     "accord.ops.v1.WorkService/DiscardWork": [*_id("work_id"), *_reason("reason")],
+    "accord.ops.v1.WorkService/RetryWorkMatching": [*_MATCHING, *_values("per_second", -1, 1001)],
+    "accord.ops.v1.WorkService/DiscardWorkMatching": _MATCHING,
     "shop.accounting.v1.AccountingService/GetTrialBalance": _time("as_of"),
     "shop.accounting.v1.AccountingService/GetAccount": [
         *_values("account", 0, 5, -1),
