@@ -682,6 +682,38 @@ def _(world: World) -> None:
     world.refused(*refusal, parked, target="orders", key=uuid7())
 
 
+@row(f"{WORK}RetryWorkMatching")
+def _(world: World) -> None:
+    _matching(world, "RetryWorkMatching")
+
+
+@row(f"{WORK}DiscardWorkMatching")
+def _(world: World) -> None:
+    _matching(world, "DiscardWorkMatching")
+
+
+def _matching(world: World, rpc: str) -> None:
+    """One item of several, by its id."""
+    ids = [_forged(world)]
+    only: Json = {"filter": {"work_ids": ids}, "reason": "all of it"}
+    done = world.call(f"{WORK}{rpc}", only, target="notifications", key=uuid7())
+    assert [item["work_id"] for item in done["items"]] == ids
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{WORK}{rpc}")
+    unfiltered = {"reason": "all of it"}
+    refused = world.refused(*bad, unfiltered, target="notifications", key=uuid7())
+    assert refused.fields == ["filter"]
+
+
+@row(f"{SAGAS}GetSagaCounts")
+def _(world: World) -> None:
+    assert world.confirmed
+    counts = world.call(f"{SAGAS}GetSagaCounts", {}, target="orders")["counts"]
+    assert "SAGA_PHASE_DONE" in {each["phase"] for each in counts}
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{SAGAS}GetSagaCounts")
+    refused = world.refused(*bad, {"ended_within": "-1s"}, target="orders")
+    assert refused.fields == ["ended_within"]
+
+
 @row(f"{SAGAS}ListSagas")
 def _(world: World) -> None:
     order_id = world.confirmed
@@ -779,6 +811,25 @@ def _(world: World) -> None:
     assert world.refused(*bad, {"method_prefix": "?"}, target="orders").fields == ["method_prefix"]
 
 
+@row(f"{MESH}WatchState")
+def _(world: World) -> None:
+    call = world.start(f"{MESH}WatchState", {"interval": "0.500s"}, target="orders")
+    first = call.message()
+    call.cancel()
+    assert first["state"]["service"] == "orders"
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{MESH}WatchState")
+    assert world.refused(*bad, {"interval": "61s"}, target="orders").fields == ["interval"]
+
+
+@row(f"{MESH}ListMethods")
+def _(world: World) -> None:
+    wanted = {"method_prefix": f"{ORDERS}CreateOrder"}
+    (method,) = world.call(f"{MESH}ListMethods", wanted, target="orders")["methods"]
+    assert method["served"]
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{MESH}ListMethods")
+    assert world.refused(*bad, {"page_size": -1}, target="orders").fields == ["page_size"]
+
+
 @row(f"{MESH}SetOverride")
 def _(world: World) -> None:
     named = _overridden(world)
@@ -853,6 +904,15 @@ def _(world: World) -> None:
     assert world.call(f"{TRACES}FindTraces", {"key": UNKNOWN}, target="orders")["traces"] == []
     bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{TRACES}FindTraces")
     assert world.refused(*bad, {"key": ""}, target="orders").fields == ["key"]
+
+
+@row(f"{TRACES}ListFlows")
+def _(world: World) -> None:
+    traced = _trace(world)
+    flows = world.call(f"{TRACES}ListFlows", {"page_size": 500}, target="orders")["flows"]
+    assert traced in {flow["trace_id"] for flow in flows}
+    bad = ("INVALID_ARGUMENT", "INVALID_ARGUMENT", f"{TRACES}ListFlows")
+    assert world.refused(*bad, {"page_size": -1}, target="orders").fields == ["page_size"]
 
 
 @row(f"{TRACES}ListSpans")

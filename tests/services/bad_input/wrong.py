@@ -359,7 +359,7 @@ _MATCHING: Final[list[tuple[str, Any]]] = [
     *_values("filter.state", work.WORK_STATE_LEASED, 4, -1),
     *_name("filter.queue")[1:],
     *_age("filter.min_age"),
-    *_values("filter.work_ids", ["x"], [ID] * 201),
+    *_values("filter.work_ids", [ID] * 201),
     *_reason("reason"),
     *_values("page_size", -1, 201),
     *_values("page_token", "x" * 513),
