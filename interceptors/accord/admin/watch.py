@@ -62,6 +62,7 @@ class Changes:
                 found.event_edges.append(event)
         return found
 
+    # Named as in `__init__`.
     def _news(self, key: tuple[object, ...], edge: pb.Edge | pb.EventEdge) -> bool:
         new = self._told.get(key) != edge
         self._told[key] = edge
