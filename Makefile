@@ -72,7 +72,7 @@ rotation: $(STAMP) ## certificates that live for seconds are replaced while orde
 	@ROTATION=full $(BIN)/pytest tests/security/test_rotation.py $(ARGS)
 
 .PHONY: pictures
-pictures: $(STAMP) ## take the pictures of the console anew, with chromium (a minute)
+pictures: $(STAMP) ## take the picture of the console anew, with chromium (a minute)
 	@PYTHONPATH=. $(BIN)/python -m tests.console.pictures
 
 .PHONY: abuse

@@ -1,10 +1,9 @@
-"""Takes the pictures of the README and the pages: `make pictures`."""
+"""Takes the picture of the README: `make pictures`."""
 
 import asyncio
 import tempfile
 from pathlib import Path
 
-from services import topology
 from tests.console.browser import CHROMIUM, browser
 from tests.security.shop import secure_shop
 from tests.support.edge import EdgeCaller
@@ -14,24 +13,19 @@ ORDERS = 30
 
 
 async def take(folder: Path) -> None:
-    """The mesh while orders flow, one order, and the work."""
+    """The mesh while orders flow."""
     with secure_shop(folder / "home") as shop:
         shop.say("product", "put", "tea", "--price", "4.50", "--stock", "1000")
         staff = EdgeCaller(shop.home, shop.mesh.offset).operator()
-        base = f"http://{topology.address(topology.CONSOLE, shop.mesh.offset)}/console"
         async with browser(folder / "profile") as tab:
             await tab.look(1280)
             await tab.open(shop.say("console", "--print"))
             await tab.until("document.title.startsWith('Mesh')")
+            customer = await asyncio.to_thread(staff.new_customer)
             for _ in range(ORDERS):
-                customer = await asyncio.to_thread(staff.new_customer)
-                answer = await asyncio.to_thread(staff.order, customer, "tea")
+                await asyncio.to_thread(staff.order, customer, "tea")
             await tab.until("document.querySelectorAll('#topology path.arrow.good').length > 6")
             await tab.picture(FOLDER / "mesh.png")
-            await tab.look(1280, dark=True)
-            await tab.open(f"{base}/orders/{answer.json()['order']['orderId']}")
-            await tab.until("document.body.innerText.includes('CONFIRMED')")
-            await tab.picture(FOLDER / "order.png")
 
 
 if __name__ == "__main__":
@@ -40,4 +34,4 @@ if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pictures-") as scratch:
         asyncio.run(take(Path(scratch)))
-    print(f"wrote {FOLDER}/mesh.png and order.png")
+    print(f"wrote {FOLDER}/mesh.png")
