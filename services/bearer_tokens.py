@@ -21,6 +21,10 @@ class Setting(NamedTuple):
         """What it says."""
         return environment.get(self.variable, "") or self.usual
 
+    def each(self, environment: Mapping[str, str]) -> tuple[str, ...]:
+        """What it lists, separated by commas."""
+        return tuple(filter(None, map(str.strip, self.of(environment).split(","))))
+
 
 KEYS: Final = Setting("MESH_EDGE_JWKS")
 """File or URL of the key set that tokens are verified by; `<home>/edge/jwks.json`."""

@@ -20,5 +20,4 @@ class ConsoleSettings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ConsoleSettings":
         """Read them."""
-        given = HOSTS.of(environment).lower().split(",")
-        return cls(frozenset(filter(None, map(str.strip, given))))
+        return cls(frozenset(map(str.lower, HOSTS.each(environment))))

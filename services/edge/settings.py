@@ -28,7 +28,7 @@ class EdgeSettings:
     def from_environment(cls, environment: Mapping[str, str]) -> "EdgeSettings":
         """Read them."""
         return cls(
-            origins=tuple(filter(None, map(str.strip, ORIGINS.of(environment).split(",")))),
+            origins=ORIGINS.each(environment),
             proxies=PROXIES.of(environment),
             development=DEVELOPMENT.of(environment) == "1",
         )

@@ -19,7 +19,7 @@ from accord.ops.v1 import work_pb2 as pb_work
 from accord.ops.v1.saga_pb2_grpc import SagaServiceServicer
 from accord_runtime.admin import audit
 from accord_runtime.admin.work import item_state, message, retry_item, seconds, state_of
-from accord_runtime.database import Database, Params, Row, Tx
+from accord_runtime.database import Database, Params, Row, Tx, among
 from accord_runtime.grpc.idempotency import commit
 from accord_runtime.grpc.page_tokens import Page
 from accord_runtime.grpc.types import Context, timestamp
@@ -65,9 +65,9 @@ class SagaServicer(SagaServiceServicer):
             where = ["created_at <= :before", *(["created_at >= :after"] if youngest else [])]
             params: dict[str, object] = {"before": now - age, "after": now - youngest}
             if state is not None:
-                working, among = _working(queues, items.WHERE[state])
+                working, these = _working(queues, items.WHERE[state])
                 where.append(working)
-                params |= among
+                params |= these
             rows, token = asked.read(
                 tx,
                 SAGAS,
@@ -90,11 +90,11 @@ class SagaServicer(SagaServiceServicer):
         since = time.time() - (seconds(request.ended_within) or ENDED)
 
         def read(tx: Tx) -> pb.GetSagaCountsResponse:
-            working, among = _working(orchestrator.queues(tx), items.WHERE[State.PARKED])
+            working, these = _working(orchestrator.queues(tx), items.WHERE[State.PARKED])
             phases = {"forward": Phase.FORWARD, "backward": Phase.BACKWARD}
             ended = f"{_PHASES.replace('IN', 'NOT IN')} AND updated_at >= :since"
             rows = [*_count(tx, _PHASES, phases), *_count(tx, ended, {**phases, "since": since})]
-            stuck = _count(tx, f"{_PHASES} AND {working}", {**phases, **among})
+            stuck = _count(tx, f"{_PHASES} AND {working}", {**phases, **these})
             parked = {(row["definition"], row["phase"]): row["n"] for row in stuck}
             counts = [
                 pb.SagaCount(
@@ -277,9 +277,9 @@ class SagaServicer(SagaServiceServicer):
 
 def _working(queues: Sequence[str], state: str) -> tuple[str, dict[str, object]]:
     """The condition for sagas whose work meets another, and its parameters."""
-    names, among = items.among("queue", queues)
+    names, params = among("queue", queues)
     work = f"SELECT key FROM work WHERE queue IN ({names}) AND {state}"
-    return f"id IN ({work})" if queues else "1 = 0", among
+    return f"id IN ({work})" if queues else "1 = 0", params
 
 
 def _count(tx: Tx, where: str, params: Params) -> list[Row]:

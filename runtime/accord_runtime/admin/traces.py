@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from accord.errors import InvalidArgument
 from accord.ops.v1 import trace_pb2 as pb
 from accord.ops.v1.trace_pb2_grpc import TraceServiceServicer
+from accord_runtime.admin.work import seconds
 from accord_runtime.database import Database, Tx
 from accord_runtime.events.outbox import of_key
 from accord_runtime.grpc.page_tokens import Page
@@ -51,7 +52,7 @@ class TraceServicer(TraceServiceServicer):
         self, request: pb.ListFlowsRequest, context: Context
     ) -> pb.ListFlowsResponse:
         """Lists flows, the latest first."""
-        shortest, age = request.min_duration.ToNanoseconds(), request.max_age.ToNanoseconds() / 1e9
+        shortest, age = request.min_duration.ToNanoseconds(), seconds(request.max_age)
         filters = {"name": request.name, "failed": str(request.failed)}
         asked = Page(request, **filters, min_duration=str(shortest), max_age=str(age))
         await self._spans.write(self._database)

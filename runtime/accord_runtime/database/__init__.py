@@ -24,6 +24,7 @@ from accord_runtime.database.interface import Lock as Lock
 from accord_runtime.database.interface import Params as Params
 from accord_runtime.database.interface import Row as Row
 from accord_runtime.database.interface import Tx as Tx
+from accord_runtime.database.interface import among as among
 
 
 async def open_database(url: str, service: str) -> Database:

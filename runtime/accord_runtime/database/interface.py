@@ -43,6 +43,12 @@ class DatabaseLocked(DatabaseError):
     """Another process owns this SQLite file."""
 
 
+def among(name: str, values: Iterable[object]) -> tuple[str, dict[str, object]]:
+    """Parameters for `IN (...)`, and their values."""
+    params = {f"{name}{number}": value for number, value in enumerate(values)}
+    return ", ".join(f":{each}" for each in params), params
+
+
 class Tx(ABC):
     """An open transaction, valid only inside the function it was given to.
 
@@ -75,8 +81,8 @@ class Tx(ABC):
 
     def all_of(self, sql: str, values: Iterable[object]) -> list[Row]:
         """Run one SELECT with `IN (:values)`, for these values, one at least; return its rows."""
-        names = {f"value{number}": value for number, value in enumerate(values)}
-        return self.all(sql.replace(":values", ", ".join(f":{name}" for name in names)), names)
+        names, params = among("value", values)
+        return self.all(sql.replace(":values", names), params)
 
     def one(self, sql: str, params: Params = NO_PARAMS) -> Row | None:
         """Run one statement and return its first row, or None if it has none."""

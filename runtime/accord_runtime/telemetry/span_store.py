@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import metrics
 
-from accord_runtime.database import Database, DatabaseError, Row, Tx
+from accord_runtime.database import Database, DatabaseError, Row, Tx, among
 from accord_runtime.grpc.ids import uuid7
 
 if TYPE_CHECKING:
@@ -268,10 +268,10 @@ def latest(
         {"before": before or "g", "since": _id_at(since), "most": most},
     )
     traces: dict[str, list[StoredSpan]] = {row["trace_id"]: [] for row in found}
-    params: dict[str, object] = {f"trace{n}": each for n, each in enumerate(traces)}
+    names, params = among("trace", traces)
     ranked = (
         "SELECT id, trace_id, spans, ROW_NUMBER() OVER (PARTITION BY trace_id ORDER BY id DESC)"
-        f" AS place FROM spans WHERE trace_id IN ({', '.join(f':{name}' for name in params)})"
+        f" AS place FROM spans WHERE trace_id IN ({names})"
     )
     sql = f"SELECT id, trace_id, spans FROM ({ranked}) AS ranked WHERE place <= :rows ORDER BY id"
     for row in tx.all(sql, {**params, "rows": ROWS}) if params else ():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from accord_runtime.database import Row, Tx
+from accord_runtime.database import Row, Tx, among
 from accord_runtime.grpc.page_tokens import Page
 
 
@@ -152,12 +152,6 @@ def firsts(tx: Tx, queues: Sequence[str], keys: Sequence[str]) -> dict[str, Item
         {**by_queue, **by_key},
     )
     return {row["key"]: _item(row) for row in rows}
-
-
-def among(name: str, values: Sequence[str]) -> tuple[str, dict[str, object]]:
-    """Parameters for `IN (...)`, and their values."""
-    params: dict[str, object] = {f"{name}{number}": value for number, value in enumerate(values)}
-    return ", ".join(f":{each}" for each in params), params
 
 
 def payload(tx: Tx, id: str) -> bytes:  # noqa: A002
