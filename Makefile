@@ -52,12 +52,14 @@ $(LOWEST)/installed: constraints-lowest.txt interceptors/pyproject.toml
 	@touch $@
 
 # OpenTelemetry before 1.45 logs a baggage entry without a value; its instrumentation of gRPC before
-# 0.66 cannot be told that a call is recorded already.
+# 0.66 cannot be told that a call is recorded already. Protobuf before 7.36 names no field of a value
+# that is nested too deeply.
 .PHONY: lowest
 lowest: $(LOWEST)/installed ## the library's tests on the lowest versions of what it needs
 	@PYTHONPATH=.:runtime $(LOWEST)/bin/pytest tests/accord --quiet --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0 $(HANGS) \
 		--ignore-glob='*/test_instrumentation.py' --ignore=tests/accord/test_figures.py \
-		--deselect tests/accord/telemetry/test_propagation.py::test_only_what_can_be_read_is_parsed $(ARGS)
+		--deselect tests/accord/telemetry/test_propagation.py::test_only_what_can_be_read_is_parsed \
+		--deselect 'tests/accord/edge/test_transcoding.py::test_a_bad_body_is_refused[a bomb of values]' $(ARGS)
 
 .PHONY: chaos
 chaos: $(STAMP) ## the tests that kill processes and brokers, at full length (an hour and more)
