@@ -70,8 +70,8 @@ faults: $(STAMP) ## full disks, wrong clocks, frozen processes and the like, at 
 	@FAULTS=$(or $(LENGTH),full) $(BIN)/pytest tests/faults $(ARGS)
 
 .PHONY: rotation
-rotation: $(STAMP) ## certificates that live for seconds are replaced while orders flow, three times each (some minutes)
-	@ROTATION=full $(BIN)/pytest tests/security/test_rotation.py $(ARGS)
+rotation: $(STAMP) ## certificates that live for seconds are replaced three times each under 300 calls a second and open streams (some minutes)
+	@ROTATION=full $(BIN)/pytest -rP tests/accord/xds/test_rotation.py tests/security/test_rotation.py $(ARGS)
 
 .PHONY: pictures
 pictures: $(STAMP) ## take the picture of the console anew, with chromium (a minute)
@@ -118,7 +118,7 @@ contracts: $(STAMP) ## check the contracts: format, lint, breaking changes, gene
 	@$(BIN)/python tools/contracts.py try
 
 .PHONY: release-contracts
-release-contracts: $(STAMP) ## make today's contracts the released ones; VERSION=0.2.0, needs its CHANGELOG entry
+release-contracts: $(STAMP) ## make today's contracts the released ones; VERSION=0.3.0, needs its CHANGELOG entry
 	@$(BIN)/python tools/contracts.py release $(VERSION)
 
 EXPORT := $(BIN)/accord contracts export
@@ -151,8 +151,9 @@ exports: $(STAMP) ## write the contracts for other tools into dist/contracts/: g
 wheels: $(STAMP) ## build the wheels accord, accord-checks, accord-runtime and accord-shop-clients into dist/
 	@$(BIN)/python tools/wheels.py dist
 
-BENCHMARKS := storm hedging overload probes deadline kills backends call_overhead without_options mtls idle \
-	order_cpu fulfilment sagas growth
+BENCHMARKS := ready storm hedging overload probes deadline kills backends call_overhead without_options mtls idle \
+	order_cpu order_parts fulfilment sagas growth edge watchers console
+SHORT_ready := --rounds 1 --settle 1
 SHORT_storm := --calls 400
 SHORT_hedging := --calls 1000
 SHORT_overload := --seconds 2
@@ -165,8 +166,12 @@ SHORT_without_options := --rounds 8 --calls 200
 SHORT_mtls := --rounds 4 --calls 200 --connections 10
 SHORT_idle := --seconds 2 --settle 1
 SHORT_order_cpu := --orders 20 --warm 10
+SHORT_order_parts := --times 100
 SHORT_fulfilment := --alone 5 --crowd 8 --rounds 1
 SHORT_sagas := --rounds 1 --sagas 64 --databases sqlite
+SHORT_edge := --rounds 2 --calls 50
+SHORT_watchers := --watchers 100 --seconds 2
+SHORT_console := --seconds 2 --settle 1
 SHORT_growth := --events 6000 --open-orders 500 --pairs 3
 
 $(VENV)/installed-bench: $(STAMP)

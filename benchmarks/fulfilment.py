@@ -8,6 +8,7 @@ code are those that one kind alone needs. Linux only.
 """
 
 import asyncio
+import json
 import statistics
 import tempfile
 import time
@@ -15,8 +16,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import nats
+from urllib.request import urlopen
 
 from benchmarks import harness
 from benchmarks.order_cpu import pids_of, settled
@@ -31,7 +31,7 @@ from shopctl.replay.driver import Driver, load
 from shopctl.replay.model import Plan
 from shopctl.replay.progress import Tally
 from shopctl.replay.tpch import Tpch
-from shopctl.supervisor import broker
+from shopctl.supervisor.health import broker_health
 from tests.support.mesh_process import MeshProcess, running_mesh
 from tests.support.ports import free_offset
 
@@ -105,13 +105,13 @@ def _summary(name: str, found: Mapping[str, Sequence[float]]) -> Mapping[str, ob
 
 async def _messages(mesh: MeshProcess) -> int:
     """Messages that the broker has stored, of all services."""
-    address = topology.address(topology.BROKER, mesh.offset)
-    client = await nats.connect(address, token=broker.token(mesh.home))
-    try:
-        streams = await client.jetstream().streams_info()
-        return sum(stream.state.messages for stream in streams)
-    finally:
-        await client.close()
+    address = broker_health(topology.address(topology.BROKER, mesh.offset))
+
+    def ask() -> int:
+        with urlopen(f"http://{address}/jsz", timeout=5) as answer:
+            return int(json.load(answer)["messages"])
+
+    return await asyncio.to_thread(ask)
 
 
 def _lines(path: str) -> int:

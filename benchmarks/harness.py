@@ -6,9 +6,9 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import grpc
 
@@ -43,14 +43,8 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of all threads of a process so far. Linux only."""
-    spent = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            spent += int((task / "schedstat").read_text().split()[0])
-        except FileNotFoundError:
-            continue  # the thread has ended
-    return spent / 1e9
+    """CPU time of a process so far, with that of threads that have ended. Linux only."""
+    return time.clock_gettime(~pid << 3 | 2)  # its clock, as clock_getcpuclockid(3) makes it
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import harness
-from shopctl.supervisor import state
+from benchmarks.order_cpu import pids_of, used
 from tests.support.mesh_process import running_mesh
 from tests.support.ports import free_offset
 
@@ -21,21 +21,14 @@ def run(seconds: float, settle: float, database_url: str | None) -> Mapping[str,
         running_mesh(Path(folder, "mesh"), free_offset(), database_url) as mesh,
     ):
         time.sleep(settle)
-        found = state.read_run(mesh.home)
-        assert found is not None
-        pids = {process.name: process.pid for process in found.processes if process.pid}
-        pids["supervisor"] = found.pid
-        before, began = _used(pids), time.monotonic()
+        pids = pids_of(mesh)
+        before, began = used(pids), time.monotonic()
         time.sleep(seconds)
-        after, took = _used(pids), time.monotonic() - began
+        after, took = used(pids), time.monotonic() - began
     percent = {name: (after[name] - before[name]) / took * 100 for name in pids}
     return {name: f"{each:.2f} %" for name, each in percent.items()} | {
         "all": f"{sum(percent.values()):.2f} %"
     }
-
-
-def _used(pids: dict[str, int]) -> dict[str, float]:
-    return {name: harness.cpu_seconds(pid) for name, pid in pids.items()}
 
 
 def main() -> None:

@@ -67,7 +67,9 @@ def pids_of(mesh: MeshProcess) -> Mapping[str, int]:
     """Name -> process id of all that runs."""
     found = state.read_run(mesh.home)
     assert found is not None
-    return {each.name: each.pid for each in found.processes if each.pid} | {"supervisor": found.pid}
+    ours = {"supervisor": found.pid, "fork server": found.forks}
+    pids = {each.name: each.pid for each in found.processes} | ours
+    return {name: pid for name, pid in pids.items() if pid}
 
 
 def used(pids: Mapping[str, int]) -> dict[str, float]:

@@ -57,6 +57,7 @@ async def accord(call: Call, url: str) -> AsyncIterator[Carry]:
     executor = Executor(database, "benchmark")
     sagas = Sagas(database, executor)
     sagas.register(definition)
+    await executor.take_back()
     serving = asyncio.create_task(executor.serve())
 
     async def carry(saga: str) -> None:

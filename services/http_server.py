@@ -28,10 +28,47 @@ BACKLOG: Final = 1024
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ending = asyncio.Event()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """They are the process's own."""
         yield
+
+    async def main_loop(self) -> None:
+        """Keep the date; uvicorn's own looks ten times a second whether to end."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.ending.wait(), 1.0)
+
+
+class _Joined:
+    """A transport that sends what is written at once in twos: a head goes with its body."""
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:  # of the transport
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self._parts.append(data)
+        if len(self._parts) > 1:
+            self._flush()
+        else:
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # one of two classes
@@ -40,7 +77,7 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # one of tw
     _slow: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(_Joined(transport, self.loop))
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -117,4 +154,5 @@ async def serving(
         if drain is not None:
             await drain()
         server.should_exit = True
+        server.ending.set()
         await task

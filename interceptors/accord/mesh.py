@@ -188,7 +188,6 @@ class Mesh:
             self.control.edges,
             ResumeLimits(patience=resume_patience),
         )
-        self.identity = identity
         self._watched = watch(self._methods, self.control, identity, sizes=message_sizes)
         self._client = ClientSettings(env, on_resume)
         self._shadows = Shadows(env, self._bare)
@@ -270,7 +269,9 @@ class Mesh:
         from accord.xds.client import XdsClient  # late: most processes have no identity
 
         assert self.identity is not None  # else nobody asks
-        return XdsClient(self.identity, routes=self._routes, control_plane=self._control_plane)
+        found = XdsClient(self.identity, routes=self._routes, control_plane=self._control_plane)
+        self._watched.xds = found
+        return found
 
     def _bare(self, target: str) -> grpc.Channel:
         """A channel that enforces no contract."""
@@ -285,7 +286,7 @@ class Mesh:
         return self._xds.state() if "_xds" in self.__dict__ else []
 
     def route_problems(self) -> list[str]:
-        """Why the file of routes is not obeyed, and what of it gRPC has refused."""
+        """Why routes are not obeyed: a wrong file, a refusal by gRPC, no control plane."""
         return self._xds.problems() if "_xds" in self.__dict__ else []
 
     def _channel_options(self, target: str, contracts: Sequence[str], options: Options) -> Options:
@@ -385,6 +386,7 @@ class Mesh:
             self.sync.close()
         self._shadows.close()
         if "_xds" in self.__dict__:
+            self._watched.xds = None
             self.__dict__.pop("_xds").close()
 
 

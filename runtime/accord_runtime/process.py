@@ -36,6 +36,7 @@ from accord_runtime.events.publisher import Publisher
 from accord_runtime.events.versions import TooNew
 from accord_runtime.grpc import idempotency, reflection, validation
 from accord_runtime.grpc.idempotency import SqlIdempotencyStore
+from accord_runtime.grpc.probes import PROBES, Probes
 from accord_runtime.jobs.servicer import OperationServicer
 from accord_runtime.program import Tasks
 from accord_runtime.saga import orchestrator
@@ -66,13 +67,11 @@ MIGRATIONS: Final = [
     *command_sender.MIGRATIONS,
     *span_store.MIGRATIONS,
     *outbox.LATER_MIGRATIONS,
+    *position.LATEST_MIGRATIONS,
 ]
 
 GRACE: Final = 5.0
 """Seconds that running calls are given to end."""
-
-PROBES: Final = 100
-"""Calls at once on the port for health, which everybody may call who reaches it."""
 
 _ALONE: Final = (("grpc.so_reuseport", 0),)
 """Two processes on one port would share its calls in silence."""
@@ -154,6 +153,7 @@ async def running(
             *(database, where, stream, tell, lambda: broker.problem, runtime.backlog),
             refusal=lambda: broker.refusal,
             identity=identity,
+            routes=mesh.route_problems,
         )
         contracts = (
             *service.contracts,
@@ -174,8 +174,8 @@ async def running(
         # One that is never started corrupts memory when it is collected: gRPC's own.
         probed = None
         if settings.health_address:
-            probed = mesh.server(options=_ALONE, maximum_concurrent_rpcs=PROBES)
-            add_HealthServicer_to_server(server.health, probed)
+            probed = mesh.server(options=_ALONE, maximum_concurrent_rpcs=2 * PROBES)
+            add_HealthServicer_to_server(Probes(server.health), probed)
             _listen(probed, settings.health_address)
 
         background = Tasks(runtime.failed)

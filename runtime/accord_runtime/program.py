@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -42,6 +43,10 @@ CHANNEL_OPTIONS: Final = (
 
 REFUSED: Final = (IdentityError, RouteError, XdsError, accord.ContractError, OSError)
 """What keeps any process from starting, and says so in one line."""
+
+COLLECT: Final = 10_000
+"""Objects that are new since the last collection of garbage, at which there is another; Python's
+own 700 are 2 % of what a service computes."""
 
 
 def open_identity(settings: Settings, stack: contextlib.AsyncExitStack) -> Identity | None:
@@ -137,6 +142,9 @@ async def _main(settings: Settings, recorded: Telemetry, serving: Serving) -> bo
         loop.add_signal_handler(number, stop.set)
     async with serving(settings, recorded) as failed:
         log.info("serving on %s", settings.address)
+        # What there is now stays to the end, and calls leave little that only a collection finds.
+        gc.freeze()
+        gc.set_threshold(COLLECT)
         if settings.identity is None:
             log.warning("WITHOUT TLS: whoever is on this host may call everything")
         waits = [asyncio.create_task(event.wait()) for event in (stop, failed)]

@@ -5,7 +5,7 @@ import hmac
 import re
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,6 @@ LINK_LIFE: Final = 600
 SESSION_LIFE: Final = 8 * 3600.0
 """Seconds after which one logs in anew, at the latest."""
 MAX_SESSIONS: Final = 1000
-FAILURES: Final = 10
-"""Logins that may fail in a minute; further ones are not looked at."""
 _KEY: Final = "link.key"
 
 
@@ -96,7 +94,6 @@ class Sessions:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
-        self._failed: deque[float] = deque(maxlen=FAILURES)
 
     def open(self, user: str, role: Role, ends: float = float("inf")) -> str:
         """Begin one, which ends at `ends` at the latest; returns what the cookie holds."""
@@ -118,14 +115,6 @@ class Sessions:
     def close(self, token: str) -> None:
         """End one."""
         self._sessions.pop(_digest(token), None)
-
-    def may_try(self) -> bool:
-        """Whether another login is looked at."""
-        return len(self._failed) < FAILURES or self._failed[0] <= self._now() - 60
-
-    def failed(self) -> None:
-        """A login has failed."""
-        self._failed.append(self._now())
 
 
 def _digest(token: str) -> bytes:

@@ -80,6 +80,7 @@ async def page(services: Services, watch: MeshWatch, method: str, session: Sessi
     about = facts(served_by=server, may_be_called_by=", ".join(callers_of(method)) or "everybody")
     parts: list[Html | Live] = [
         about,
+        el("p", el("a", "Its contract in the reference", href=f"{url('reference')}/#{method}")),
         Live("away", el("ul", away, class_="problem") if away else join()),
         el("h2", "Now"),
         Live("calls", mesh_page.calls_table(calls)),

@@ -122,14 +122,11 @@ def _node(node: Node, x: int, y: int) -> Html:
         "g",
         el("rect", x=x, y=y, width=WIDTH, height=HEIGHT, rx=8),
         el("text", node.name, x=x + 12, y=y + 22, class_="name"),
+        " ",  # else the link's name would run both together
         el("text", node.line, x=x + 12, y=y + 40, class_="line"),
         class_=f"node {node.kind}",
     )
-    return (
-        el("a", shape, href=node.href, aria_label=f"{node.name}: {node.line}")
-        if node.href
-        else shape
-    )
+    return el("a", shape, href=node.href) if node.href else shape
 
 
 def _arrow(

@@ -16,14 +16,14 @@ from services.edge.routes import TARGETS
 
 Scope = Any  # as ASGI has it: libraries disagree about its type
 
-_USUAL: Final = {
-    b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",
-    b"cache-control": b"no-store",
-}
+_USUAL: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
 """Headers of every answer that does not say otherwise."""
 
-_AWAY: Final = {**_USUAL, b"retry-after": b"1"}
+_AWAY: Final = (*_USUAL, (b"retry-after", b"1"))
 """Of a 503: what is away is started again within seconds."""
 
 
@@ -91,8 +91,9 @@ class App:
             if message["type"] == "http.response.start":
                 given = list(message.get("headers", ()))
                 usual = _AWAY if message["status"] == 503 else _USUAL
-                missing = usual.keys() - {name.lower() for name, _ in given}
-                message = {**message, "headers": [*given, *((n, usual[n]) for n in missing)]}
+                names = {name.lower() for name, _ in given}
+                given += [each for each in usual if each[0] not in names]
+                message = {**message, "headers": given}
             await send(message)
 
         page = self._pages.get(scope["path"]) if scope["type"] == "http" else None

@@ -6,9 +6,10 @@ import smtplib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import policy
-from email.headerregistry import Address
+from email.headerregistry import Address, HeaderRegistry
 from email.message import EmailMessage
 from email.utils import format_datetime
+from functools import cache
 from typing import Final
 
 from accord_runtime.work.executor import Permanent
@@ -21,6 +22,16 @@ TIMEOUT: Final = 10.0
 """Seconds that the mail server may take for one answer."""
 
 
+class _Headers(HeaderRegistry):
+    """The classes of headers, made once: the standard library makes them for each header."""
+
+    __getitem__ = cache(HeaderRegistry.__getitem__)
+
+
+# Encoded in seven bits, for not every mail server takes eight.
+POLICY: Final = policy.SMTP.clone(cte_type="7bit", header_factory=_Headers())
+
+
 class RefusedError(Exception):
     """The mail server will never take this mail."""
 
@@ -31,8 +42,7 @@ def compose(notification: Notification) -> EmailMessage:
     It is the same each time, Message-ID included: a mail server that took it before recognises it.
     Header values that contain line breaks are refused by `EmailMessage`.
     """
-    # Encoded in seven bits, for not every mail server takes eight.
-    message = EmailMessage(policy=policy.SMTP.clone(cte_type="7bit"))
+    message = EmailMessage(policy=POLICY)
     message["Message-ID"] = f"<{notification.notification_id}@{DOMAIN}>"
     message["Date"] = format_datetime(datetime.fromtimestamp(notification.created_at.seconds, UTC))
     message["From"] = SENDER

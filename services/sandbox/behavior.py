@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from accord.errors import Unavailable
 from accord_runtime.database import Database, Tx
@@ -13,6 +13,9 @@ T = TypeVar("T")
 
 Work = Callable[[Conduct], Awaitable[T]]
 """Does the work of one call in one transaction; declining is up to it."""
+
+
+_SET: Final = "party = :party AND (calls_left IS NULL OR calls_left > 0)"
 
 
 class Behaviors:
@@ -46,7 +49,9 @@ class Behaviors:
         Raises:
             Unavailable: on FAIL, before the work; on LOSE_ANSWER, after it.
         """
-        conduct = await self._database.write(lambda tx: _use_up(tx, party))
+        conduct = Conduct()
+        if await self._database.look_up(lambda tx: _is_set(tx, party)):
+            conduct = await self._database.write(lambda tx: _use_up(tx, party))
         if conduct.behavior == pb.BEHAVIOR_FAIL:
             raise Unavailable(message="out of order, as commanded")
         if conduct.behavior == pb.BEHAVIOR_HANG:
@@ -77,11 +82,13 @@ class Behaviors:
             task.cancel()
 
 
+def _is_set(tx: Tx, party: "pb.Party.ValueType") -> bool:
+    return tx.value(f"SELECT 1 FROM behaviors WHERE {_SET}", {"party": party}) is not None
+
+
 def _use_up(tx: Tx, party: "pb.Party.ValueType") -> Conduct:
     row = tx.one(
-        "UPDATE behaviors SET calls_left = calls_left - 1"
-        " WHERE party = :party AND (calls_left IS NULL OR calls_left > 0)"
-        " RETURNING behavior, delay",
+        f"UPDATE behaviors SET calls_left = calls_left - 1 WHERE {_SET} RETURNING behavior, delay",
         {"party": party},
     )
     return Conduct(row["behavior"], row["delay"]) if row else Conduct()

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import os
 from email.parser import BytesHeaderParser
-from email.policy import default
 from pathlib import Path
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -17,7 +16,7 @@ IDLE_TIMEOUT = 60.0
 
 def file_name(content: bytes) -> str:
     """Name of a message's file: a hash of its Message-ID, or of all of it when it has none."""
-    message_id = BytesHeaderParser(policy=default).parsebytes(content).get("Message-ID", "")
+    message_id = BytesHeaderParser().parsebytes(content).get("Message-ID", "")
     identity = str(message_id).strip().encode() or content
     return f"{hashlib.sha256(identity).hexdigest()}.eml"
 

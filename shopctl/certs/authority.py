@@ -39,6 +39,8 @@ INTERMEDIATE_LIFE: Final = timedelta(days=28)
 LEAF_LIFE: Final = timedelta(hours=24)
 SETTLE: Final = 3.0
 """Seconds after which everybody has read a file that has changed."""
+OLD_ROOT: Final = "the old root"
+"""What `renew_due` calls the root that it has ended, among the names of leaves."""
 
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _OWN: Final = ("root", "intermediate")
@@ -291,7 +293,7 @@ class Authority:
             if len(kept) == len(every):
                 return []
             self._trust(kept)
-            return ["the old root"]
+            return [OLD_ROOT]
 
     def _write_issued(self, every: Iterable[Issued]) -> None:
         lines = [f"{each.serial} {each.until} {each.root} {each.name}\n" for each in every]

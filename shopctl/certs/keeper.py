@@ -1,11 +1,14 @@
 """Keeps the certificates of a running shop valid, and says when their files have changed."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
-from shopctl.certs.authority import Authority
+from services.topology import BROKER
+from shopctl.certs.authority import OLD_ROOT, Authority
 from shopctl.errors import CommandError
 
 LOOK: Final = 1.0
@@ -29,8 +32,7 @@ async def keep(
             try:
                 renewed = await asyncio.to_thread(authority.renew_due)
                 if renewed:
-                    which = ", ".join(renewed) if len(renewed) < 4 else f"{len(renewed)} of them"
-                    say(f"renewed certificates: {which}")
+                    say(_said(renewed))
                 due, problem = authority.next_due(), ""
             except (CommandError, OSError, ValueError) as error:
                 if str(error) != problem:
@@ -42,12 +44,32 @@ async def keep(
         await asyncio.sleep(min(LOOK, max(due - time.time(), SOONEST)))
 
 
+def _said(renewed: list[str]) -> str:
+    """One line. That a root is trusted no more is said also when many leaves were renewed."""
+    leaves = [name for name in renewed if name != OLD_ROOT]
+    which = ", ".join(leaves) if len(leaves) < 4 else f"{len(leaves)} of them"
+    said = [f"renewed certificates: {which}"] if leaves else []
+    return "; ".join([*said, f"dropped {OLD_ROOT}"] if OLD_ROOT in renewed else said)
+
+
 def _files(authority: Authority) -> dict[str, int]:
-    """When each file that others read was written."""
+    """When the folders of those that have certificates were changed, and what the broker reads.
+
+    Whoever replaces a file changes its folder. What is written in place is looked for where nobody
+    else does: all but the broker look at their own files.
+    """
+    broker = _entries(authority.folder / BROKER)
     found = {}
-    for path in (*authority.folder.glob("*/*.*"), authority.folder / "revoked.txt"):
-        try:
-            found[str(path)] = path.stat().st_mtime_ns
-        except FileNotFoundError:
-            continue
+    for each in (*_entries(authority.folder), *broker):
+        with suppress(FileNotFoundError):
+            found[each.path] = each.stat().st_mtime_ns
     return found
+
+
+def _entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    """What is in a folder; nothing, if it has gone or cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError:
+        return []

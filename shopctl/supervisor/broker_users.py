@@ -34,10 +34,10 @@ def _subscribe(name: str) -> list[str]:
 def _publish(name: str) -> set[str]:
     """What a service sends: events, commands, its live policy, and requests to JetStream."""
     found = {*_stream(_POLICY), *_consumer(_POLICY, ">"), *_read(_POLICY), f"$JS.FC.{_POLICY}.>"}
-    found |= {f"$KV.{BUCKET}.shop.{name}.>", f"$KV.{BUCKET}.accord.>"}
-    found |= {f"{name}.>", *_stream(name.upper())}
+    found |= {f"$KV.{BUCKET}.shop.{name}.>", f"{name}.>", *_stream(name.upper())}
     for source in SOURCES.get(name, ()):
         found |= {*_stream(source.upper()), *_consumer(source.upper(), name)}
+        found.add(_message(source.upper()))
     for queue, (sender, receivers) in QUEUES.items():
         stream = f"QUEUE_{queue.upper()}"
         if name in (sender, *receivers):
@@ -73,4 +73,9 @@ def _consumer(stream: str, name: str) -> Iterator[str]:
 def _read(stream: str) -> Iterator[str]:
     """To read single messages."""
     yield f"$JS.API.DIRECT.GET.{stream}.>"
-    yield f"$JS.API.STREAM.MSG.GET.{stream}"
+    yield _message(stream)
+
+
+def _message(stream: str) -> str:
+    """To ask for one message, which who may make a consumer can have anyhow."""
+    return f"$JS.API.STREAM.MSG.GET.{stream}"

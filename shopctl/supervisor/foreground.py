@@ -208,7 +208,11 @@ class Foreground:
             for name, address in self._selection.left_out.items()
         ]
         insecure = self._authority is None
-        return state.Run(os.getpid(), self._offset, self._started, [*ours, *others], insecure)
+        forks = self._supervisor.forks
+        return state.Run(
+            *(os.getpid(), self._offset, self._started, [*ours, *others], insecure),
+            forks=None if forks is None else forks.pid,
+        )
 
     def _choose_format(self) -> Format:
         if self._as_json:

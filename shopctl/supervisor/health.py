@@ -107,9 +107,8 @@ async def check_grpc(address: str, timeout: float, home: Path | None = None) -> 
     except grpc.aio.AioRpcError:
         pass
     serving = answer.status == HealthCheckResponse.SERVING
-    reason = "; ".join(
-        filter(None, (said.database_problem, said.broker_problem, said.identity_problem, unsaid))
-    )
+    wrong = (said.database_problem, said.broker_problem, said.identity_problem, said.route_problem)
+    reason = "; ".join(filter(None, (*wrong, unsaid)))
     state = State.SERVING if serving else State.NOT_SERVING
     return Answer(state, reason, said.waiting_events)
 

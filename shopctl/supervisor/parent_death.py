@@ -21,8 +21,8 @@ PR_SET_PDEATHSIG = 1
 CANNOT_RUN = 127
 
 
-def main(starter: int, argv: list[str]) -> None:
-    """Replaces this process by `argv`; returns only if it cannot be run."""
+def tie(starter: int) -> None:
+    """Has the kernel kill this process when its parent, `starter`, dies."""
     if sys.platform == "linux":
         import ctypes
 
@@ -31,6 +31,11 @@ def main(starter: int, argv: list[str]) -> None:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
         if os.getppid() != starter:  # it died before the call above
             raise SystemExit(CANNOT_RUN)
+
+
+def main(starter: int, argv: list[str]) -> None:
+    """Replaces this process by `argv`; returns only if it cannot be run."""
+    tie(starter)
     try:
         os.execvp(argv[0], argv)
     except OSError as error:

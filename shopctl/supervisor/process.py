@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shopctl.supervisor import parent_death
+from shopctl.supervisor.forks import Forked, ForkServer
 from shopctl.supervisor.health import State
 from shopctl.supervisor.programs import Program
 
@@ -67,8 +68,9 @@ class Child:
         gone: set while no process runs.
     """
 
-    def __init__(self, program: Program, backoff: Backoff) -> None:
+    def __init__(self, program: Program, backoff: Backoff, forks: ForkServer | None) -> None:
         self.program = program
+        self._forks = forks
         self.state = State.STARTING
         self.pid: int | None = None
         self.restarts = 0
@@ -102,14 +104,7 @@ class Child:
         self.gone.clear()
         try:
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *(*_TIED, str(os.getpid()), *self.program.argv),
-                    env=dict(self.program.env),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output.write_end,
-                    stderr=output.write_end,
-                    start_new_session=True,  # Ctrl-C is ours; we tell the children
-                )
+                process = await self._start(output.write_end)
             except OSError as error:  # out of processes, memory or descriptors
                 keep([f"cannot start: {error}".encode()])
                 return parent_death.CANNOT_RUN
@@ -127,6 +122,19 @@ class Child:
         finally:
             output.finish()
             self.gone.set()
+
+    async def _start(self, output: int) -> asyncio.subprocess.Process | Forked:
+        program = self.program
+        if self._forks is not None and program.module:
+            return await self._forks.start(program.module, program.env, output)
+        return await asyncio.create_subprocess_exec(
+            *(*_TIED, str(os.getpid()), *program.argv),
+            env=dict(program.env),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C is ours; we tell the children
+        )
 
     def delay_before_restart(self) -> float:
         """Seconds to wait before it is started again; counts the restart."""

@@ -26,6 +26,12 @@ PROGRAMS: Final = (topology.BROKER, *SERVICES, *GATEWAYS)
 _SECRETS: Final = ("DATABASE_", "NATS_", "PG")
 """Variables that are none of the business of who meets strangers."""
 
+_IMPORTS: Final = ("accord_runtime.process", "uvloop")
+"""What services are built on. Their own code, and the contracts that they know, each imports."""
+
+_BY_HTTP: Final = ("accord.edge", "services.http_server", "strawberry")
+"""What those are built on, beside, that are reached by HTTP."""
+
 METRICS: Final = "metrics"
 """What the port of a service's `/metrics` is for."""
 
@@ -43,6 +49,8 @@ class Program:
         health: how to find out whether it serves.
         drains: when it is stopped: after all with a smaller number have gone.
         watched: asked for its health for as long as it runs, and started again if it refuses.
+        module: what `argv` runs, if it is one of Python's that can be forked.
+        imports: what it needs, which its fork finds imported.
     """
 
     name: str
@@ -53,6 +61,8 @@ class Program:
     health: Check
     drains: int = 1
     watched: bool = False
+    module: str = ""
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +194,16 @@ def _gateway(
 def _python(
     name: str, offset: int, env: Mapping[str, str], home: Path | None, ports: Mapping[str, int]
 ) -> Program:
+    module = f"services.{name}"
     return Program(
         name=name,
-        argv=(sys.executable, "-m", f"services.{name}"),
+        argv=(sys.executable, "-m", module),
         env={**env, "MESH_IDENTITY": str(home / "certs" / name) if home else ""},
         address=topology.address(name, offset),
         ports=ports,
         health=check_of(name, home),
+        module=module,
+        imports=(*_IMPORTS, *(_BY_HTTP if name in GATEWAYS else ())),
     )
 
 

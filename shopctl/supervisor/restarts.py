@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from shopctl.supervisor.forks import ForkServer
 from shopctl.supervisor.health import State
 from shopctl.supervisor.process import Backoff, Child
 from shopctl.supervisor.programs import Program
@@ -67,7 +69,8 @@ class Supervisor:
     ) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("children must be started from the main thread")
-        self.children = [Child(program, backoff()) for program in programs]
+        self.forks = fork_server_of(programs)
+        self.children = [Child(program, backoff(), self.forks) for program in programs]
         self._on_lines = on_lines
         self._on_notice = on_notice
         self._on_change = on_change
@@ -90,6 +93,8 @@ class Supervisor:
             self.kill()
             for task in (stopping, *keepers):
                 task.cancel()
+            if self.forks is not None:
+                await self.forks.close()
 
     def stop(self) -> None:
         """Begins to drain."""
@@ -157,6 +162,19 @@ class Supervisor:
                 self._on_notice(Notice(Event.KILLED, text, child))
                 child.kill()
             await _still_there(children, REAP_SECONDS)
+
+
+def fork_server_of(programs: Sequence[Program]) -> ForkServer | None:
+    """What those that are modules of Python are forked from: it knows what all of them know.
+
+    None: nothing is, or what they are built on cannot be forked, as on macOS.
+    """
+    modules = [program for program in programs if program.module]
+    if not modules or sys.platform != "linux":
+        return None
+    imports = dict.fromkeys(name for program in modules for name in program.imports)
+    known = set.intersection(*(set(program.env.items()) for program in modules))
+    return ForkServer(tuple(imports), dict(known))
 
 
 async def _still_there(children: Sequence[Child], timeout: float) -> list[Child]:

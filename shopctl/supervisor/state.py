@@ -120,13 +120,18 @@ class ProcessRecord:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A running supervisor. `started` is Unix time in seconds, `insecure`: it goes without TLS."""
+    """A running supervisor.
+
+    `started` is Unix time in seconds, `insecure`: it goes without TLS; `forks`: pid of what the
+    services are forked from, if they are.
+    """
 
     pid: int
     offset: int
     started: float
     processes: Sequence[ProcessRecord]
     insecure: bool = False
+    forks: int | None = None
 
 
 def write_run(home: Path, run: Run) -> None:

@@ -32,7 +32,7 @@ class Row:
 
     Attributes:
         name: the program.
-        address: `host:port`; empty for the supervisor.
+        address: `host:port`; empty for the supervisor and the fork server.
         state: see `State`.
         pid: None while it does not run or is not ours.
         uptime: seconds since its latest start, to a tenth.
@@ -56,12 +56,17 @@ class Row:
 
 
 async def survey(run: Run, home: Path) -> list[Row]:
-    """One row per process, the supervisor first. Takes 2 x `CHECK_TIMEOUT` seconds at most."""
+    """One row per process, our own first. Takes 2 x `CHECK_TIMEOUT` seconds at most."""
     secure = None if run.insecure else home
     whole = all(process.managed for process in run.processes)
     states = await asyncio.gather(*(_state(each, secure, whole) for each in run.processes))
-    supervisor = ProcessRecord("supervisor", "", run.pid, State.SERVING, 0, run.started)
-    return [_row(supervisor, Answer(State.SERVING)), *map(_row, run.processes, states)]
+    own = [
+        ProcessRecord(name, "", pid, State.SERVING, 0, run.started)
+        for name, pid in (("supervisor", run.pid), ("fork server", run.forks))
+        if pid is not None
+    ]
+    rows = [_row(each, Answer(State.SERVING)) for each in own]
+    return rows + list(map(_row, run.processes, states))
 
 
 async def _state(process: ProcessRecord, home: Path | None, whole: bool) -> Answer:

@@ -1,10 +1,10 @@
-"""Links that work once, sessions that end, and logins that are not tried for ever."""
+"""Links that work once, and sessions that end."""
 
 from pathlib import Path
 
 import pytest
 
-from services.console.access import FAILURES, LINK_LIFE, SESSION_LIFE, Links, Sessions, make_link
+from services.console.access import LINK_LIFE, SESSION_LIFE, Links, Sessions, make_link
 
 
 def test_a_link_works_once(tmp_path: Path) -> None:
@@ -46,15 +46,3 @@ def test_sessions_end() -> None:
     assert [bool(sessions.find(each)) for each in (long, short)] == [True, False]
     now[0] = SESSION_LIFE
     assert sessions.find(long) is None
-
-
-def test_logins_that_fail_are_bounded() -> None:
-    """After some no other is looked at, until a minute has passed since the first."""
-    now = [0.0]
-    sessions = Sessions(lambda: now[0])
-    for _ in range(FAILURES):
-        assert sessions.may_try()
-        sessions.failed()
-    assert not sessions.may_try()
-    now[0] = 60.0
-    assert sessions.may_try()

@@ -297,7 +297,7 @@ def test_an_image_and_a_git_revision_can_be_compared_with(
     edit(repository / CUSTOMERS, "timeout: {seconds: 2}", "timeout: {seconds: 1}")
     for ref in ("contracts/released/0.1.0.binpb", "HEAD"):
         assert cli.main(["contracts", "diff", ref]) == 20
-        assert "customers.proto:19` the timeout of CreateCustomer" in capsys.readouterr().out
+        assert "customers.proto:18` the timeout of CreateCustomer" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x00\x01nonsense", b"\x0a\xff\xff\xff\x7f"])

@@ -191,11 +191,11 @@ def test_broken_image_is_refused(tmp_path: Path, broken: bytes) -> None:
 
 
 def test_wheels_bring_what_is_no_code(built: Path) -> None:
-    """`accord-checks` has the parts of the reference and of Envoy, the clients their OpenAPI."""
+    """`accord-checks` has the parts of the reference and of Envoy, the clients both documents."""
     (wheel,) = built.glob("accord_checks-*.whl")
     names = set(ZipFile(wheel).namelist())
     folder = "accord_checks/export/reference"
     assert {f"{folder}/page.{kind}" for kind in ("html", "css", "js")} <= names
     assert "accord_checks/export/envoy_edge.json" in names
     (wheel,) = built.glob("accord_shop_clients-*.whl")
-    assert "shop/openapi.json" in ZipFile(wheel).namelist()
+    assert {"shop/openapi.json", "shop/reference.html"} <= set(ZipFile(wheel).namelist())

@@ -9,9 +9,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import accord
 from accord import mesh
+from accord._files import INTERVAL
 from accord.identity import Identity
 from accord.identity.bundle import SKEW
-from accord.identity.identity import INTERVAL, LAYOUTS
+from accord.identity.identity import LAYOUTS
 from accord.server import callers
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
 from tests.accord.identity.authority import Authority

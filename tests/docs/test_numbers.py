@@ -10,10 +10,10 @@ from typing import Final
 
 import pytest
 
-from accord import error_details, errors, mesh, stores
+from accord import _files, error_details, errors, mesh, stores
 from accord.admin import mesh_service
 from accord.client import method_state, service_config
-from accord.contract import live_overrides, method_policy, options_reader
+from accord.contract import method_policy, options_reader
 from accord.policies import (
     breaker,
     deadline,
@@ -355,7 +355,7 @@ STEPS: Final = (
         ("a beat may be lost, and another", 3 * ownership.BEAT, ownership.SILENCE),
         ("what another replica has written is found without a word, too", notifier.POLL, 10.1),
         ("so is work that nobody has told of", executor.POLL, 5.1),
-        ("a live change applies within a second", live_overrides.POLL_INTERVAL, 1.0),
+        ("a live change applies within a second", _files.INTERVAL, 1.0),
         ("a live change applies within 5 s of an outage", policy_store.SELDOM, 5.0),
     ],
 )

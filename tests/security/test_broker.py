@@ -1,6 +1,6 @@
 """The broker knows services by their certificates, and gives each what is its own."""
 
-import ssl
+import json
 from pathlib import Path
 
 import grpc
@@ -16,38 +16,11 @@ from services import topology
 from services.customers.servicer import SERVICE
 from shopctl.identity import _watched, credentials
 from shopctl.supervisor import broker_users
+from tests.security.peer import Peer
 from tests.security.shop import SecureShop
 from tests.support.ports import free_port
 from tests.support.shop import running_shop
-from tests.support.wait import until
-
-
-class Peer:
-    """A client of the broker by somebody's certificate, and what it is refused."""
-
-    def __init__(self, shop: SecureShop, name: str) -> None:
-        self.refused: list[str] = []
-        self._folder = shop.home / "certs" / name
-        self._address = topology.address(topology.BROKER, shop.mesh.offset)
-        self._name = name
-
-    async def connect(self, *, certificate: bool = True) -> Client:
-        context = ssl.create_default_context(cafile=self._folder / "ca.crt")
-        if certificate:
-            context.load_cert_chain(self._folder / "tls.crt", self._folder / "tls.key")
-        return await nats.connect(
-            f"tls://{self._address}",
-            tls=context,
-            tls_handshake_first=True,
-            tls_hostname="broker",
-            inbox_prefix=f"_INBOX_{self._name}".encode(),
-            error_cb=self._note,
-            allow_reconnect=False,
-            connect_timeout=10,
-        )
-
-    async def _note(self, error: Exception) -> None:
-        self.refused.append(str(error))
+from tests.support.wait import until, until_sync
 
 
 async def test_who_takes_whose_events_is_what_services_say(tmp_path: Path) -> None:
@@ -77,11 +50,14 @@ async def test_each_has_its_own_subjects_streams_and_inbox(shop: SecureShop) -> 
     try:
         jetstream = client.jetstream(timeout=5)
         assert (await jetstream.stream_info("PAYMENTS")).config.name == "PAYMENTS"
-        assert (await jetstream.stream_info("ORDERS")).state.messages
+        state = (await jetstream.stream_info("ORDERS")).state
+        assert state.messages
+        assert (await jetstream.get_msg("ORDERS", state.last_seq)).seq == state.last_seq
         for subject in (
             "orders.created.1",
             "queue.intake.normal",
             "$KV.live-policy.shop.orders.v1.OrderService/GetOrder",
+            "$KV.live-policy.accord.ops.v1.MeshService/GetState",
             "$JS.API.STREAM.DELETE.PAYMENTS",
             "$JS.API.STREAM.PURGE.ORDERS",
             "$JS.API.CONSUMER.DELETE.ORDERS.shipping",
@@ -93,10 +69,30 @@ async def test_each_has_its_own_subjects_streams_and_inbox(shop: SecureShop) -> 
             await client.publish(subject, b"x")
         for subject in ("orders.>", "_INBOX.>", "_INBOX_orders.>", ">"):
             await client.subscribe(subject)
-        await until(lambda: len(peer.refused) >= 14, "everything to be refused")
-        assert len(peer.refused) == 14
+        await until(lambda: len(peer.refused) >= 15, "everything to be refused")
+        assert len(peer.refused) == 15
     finally:
         await client.close()
+
+
+def test_live_policy_is_each_services_own(shop: SecureShop) -> None:
+    """A service keeps that of its own RPCs; being asked for another's leaves it ready.
+
+    There is none of what processes are operated by: clearing that asks nobody for anything.
+    """
+    change = ("--reason", "a test", "--through")
+    own, others = (
+        f"shop.{n}.v1.{s}Service/Get{s}" for n, s in (("payments", "Payment"), ("orders", "Order"))
+    )
+    override = json.dumps({"policy": {"timeout": "4s"}})
+    shop.say("policy", "set", own, override, *change, "payments")
+    assert own in shop.say("policy", "get", own, "--service", "payments")
+    shop.say("policy", "clear", own, *change, "payments")
+    shop.say("policy", "clear", "accord.ops.v1.MeshService/GetState", *change, "payments")
+    refused = shop.run("policy", "set", others, override, *change, "payments")
+    assert "cannot be kept" in refused.stderr, refused
+    until_sync(lambda: "the broker refuses" in str(shop.mesh.logged("payments")), "the refusal")
+    assert shop.run("status").returncode == 0, shop.say("status")
 
 
 async def test_nobody_is_let_in_without_a_certificate(shop: SecureShop) -> None:

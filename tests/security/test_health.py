@@ -1,5 +1,10 @@
 """Health is for everybody, on a port of its own, and nothing else is."""
 
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,13 +18,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from accord.identity import Identity
 from accord.ops.v1.health_pb2 import GetHealthRequest
 from accord.ops.v1.health_pb2_grpc import HealthServiceStub
+from accord.xds import presence
+from accord_runtime.grpc.probes import PROBES
 from accord_runtime.process import running
 from accord_runtime.settings import Settings
 from shop.customers.v1.customers_pb2 import GetCustomerRequest
 from shop.customers.v1.customers_pb2_grpc import CustomerServiceStub
 from shopctl.certs.authority import Authority
+from shopctl.supervisor import health
+from shopctl.supervisor.health import State, check_of
 from tests.runtime.little_service import service as little_service
 from tests.support.mesh import settings_of
+from tests.support.ports import free_port
+from tests.support.telemetry import Metrics
 from tests.support.wait import until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -47,6 +58,40 @@ async def test_probes_need_no_certificate(settings: Settings) -> None:
                 await CustomerServiceStub(channel).GetCustomer(GetCustomerRequest(), timeout=5)
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert (await watch.read()).status == NOT_SERVING
+
+
+async def test_watching_takes_no_place_from_probes(settings: Settings) -> None:
+    """Of one client's watches more than so many are refused, and whoever probes is answered."""
+    ours: list[Any] = []
+    request, own = health_pb2.HealthCheckRequest(), [("grpc.use_local_subchannel_pool", 1)]
+    async with (
+        running(little_service("little"), settings),
+        grpc.aio.insecure_channel(settings.health_address, own) as one,
+        grpc.aio.insecure_channel(settings.health_address, own) as another,
+    ):
+        greedy: Any = health_pb2_grpc.HealthStub(one)  # the types know of grpc.Channel only
+        modest: Any = health_pb2_grpc.HealthStub(another)
+        for _ in range(2 * PROBES + 50):
+            watch = greedy.Watch(request)
+            if len(ours) < PROBES:
+                assert (await watch.read()).status == SERVING
+                ours.append(watch)
+            else:
+                with pytest.raises(grpc.aio.AioRpcError, match="ask by Check") as refused:
+                    await watch.read()
+                assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for health in (greedy, modest) * 10:
+            assert (await health.Check(request, timeout=5)).status == SERVING
+        ours.pop().cancel()
+
+        async def welcome() -> bool:
+            watch = modest.Watch(request, timeout=5)
+            try:
+                return bool((await watch.read()).status == SERVING)
+            except grpc.aio.AioRpcError:
+                return False
+
+        await until(welcome, "the place of one that has ended")
 
 
 async def test_what_is_without_certificates_has_it_where_it_is_asked_for(
@@ -119,3 +164,51 @@ async def test_a_certificate_that_nobody_renews(settings: Settings, tmp_path: Pa
 
         await until(ended, "the end of the certificate", seconds=40)
     operator.close()
+
+
+@asynccontextmanager
+async def control_plane(folder: Path, at: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python -m accord.xds` in a process, which is killed in the end."""
+    (folder / "routes.json").write_text('{"orders": {"versions": {"v1": "127.0.0.1:1"}}}')
+    words = ("--listen", at, "--routes", folder / "routes.json", "--identity", folder / "xds")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "accord.xds", *words, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert b"serves" in await asyncio.wait_for(process.stdout.readline(), 30)
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_a_control_plane_that_is_away(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While that of the fleet is killed status and metric say so, and the service serves on."""
+    monkeypatch.setattr(presence, "INTERVAL", 0.2)
+    metrics = Metrics(monkeypatch)
+    authority = Authority(tmp_path / "certs")
+    authority.prepare(["operator", "xds"])
+    at = f"localhost:{free_port()}"
+    ask = check_of("little", tmp_path)
+
+    def gauge() -> list[float]:
+        return [point.value for point in metrics.collect()["accord.routes.problem"].values()]
+
+    async def says(there: bool) -> bool:
+        found = await ask(settings.address, 5)
+        assert found.state is State.SERVING, found
+        return (found.reason == "") is there and gauge() == [0 if there else 1]
+
+    monkeypatch.setattr(health, "distant", lambda *_: settings.health_address)
+    async with running(little_service("little"), replace(settings, control_plane=at)) as runtime:
+        runtime.mesh.channel("orders")
+        async with control_plane(authority.folder, at):
+            await until(lambda: says(True), "the control plane to be found")
+        await until(lambda: says(False), "its end to be said")
+        said = (await ask(settings.address, 5)).reason
+        assert re.fullmatch(rf"the control plane {at} has been away for \d+ s; .* holds", said)
+        async with control_plane(authority.folder, at):
+            await until(lambda: says(True), "it to be there again")

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,10 @@ def find_binaries() -> Path | None:
 
 
 @contextmanager
-def server(binaries: Path, authority: Authority) -> Iterator[int]:
-    """A server on a port of its own, with a role for each of two services."""
+def server(
+    binaries: Path, authority: Authority, roles: Iterable[str] = ("orders", "payments")
+) -> Iterator[tuple[int, Callable[[], None]]]:
+    """A server with a role for each service: its port, and what renews its certificate."""
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
 
     def run(name: str, *words: str, **options: Any) -> None:
@@ -52,7 +54,7 @@ def server(binaries: Path, authority: Authority) -> Iterator[int]:
         (data / "pg_hba.conf").write_text(
             "local all postgres trust\nhostssl all all 127.0.0.1/32 cert map=mesh\n"
         )
-        (data / "pg_ident.conf").write_text("mesh orders orders\nmesh payments payments\n")
+        (data / "pg_ident.conf").write_text("".join(f"mesh {role} {role}\n" for role in roles))
         settings = {
             "ssl": "on",
             "ssl_cert_file": f"'{folder}/tls.crt'",
@@ -67,10 +69,16 @@ def server(binaries: Path, authority: Authority) -> Iterator[int]:
         try:
             admin = psycopg.connect(f"host={folder} port={port} user=postgres", autocommit=True)
             with admin:
-                admin.execute("CREATE ROLE orders LOGIN; CREATE ROLE payments LOGIN")
                 admin.execute("CREATE DATABASE shop")
-                admin.execute("GRANT CREATE ON DATABASE shop TO orders, payments")
-            yield port
+                for role in roles:
+                    admin.execute(f"CREATE ROLE {role} LOGIN")
+                    admin.execute(f"GRANT CREATE ON DATABASE shop TO {role}")
+
+                def renew() -> None:
+                    refresh(authority, folder)
+                    admin.execute("SELECT pg_reload_conf()")
+
+                yield port, renew
         finally:
             run("pg_ctl", "-D", str(data), "-m", "immediate", "stop", cwd=folder)
     finally:
@@ -113,7 +121,7 @@ async def test_a_service_is_its_certificate(tmp_path: Path) -> None:
         pytest.skip("no PostgreSQL with TLS")
     authority = Authority(tmp_path / "certs")
     authority.prepare(["orders", "payments", "stranger", "database"])
-    with server(binaries, authority) as port:
+    with server(binaries, authority) as (port, _):
         own = url(authority, port, "orders", "orders")
         database = await open_database(own, "orders")
         try:

@@ -72,6 +72,16 @@ async def test_a_connection_in_use_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
         writer.close()
 
 
+async def test_a_head_is_sent_with_its_body() -> None:
+    """An answer that is there at once is one write, and not one for each of its parts."""
+    async with serving() as address:
+        reader, writer = await opened(address)
+        for _ in range(20):
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert (await reader.read(4096)).endswith(b"hello")
+        writer.close()
+
+
 async def test_requests_under_way_end_before_the_server_does() -> None:
     """No more is accepted, what would not end by itself is told to, and answers are complete."""
     begun, told = asyncio.Event(), asyncio.Event()

@@ -15,6 +15,17 @@ from tests.support.wait import DEADLINE
 ADDRESS = {"name": "Ada", "line1": "Main 1", "city": "Town", "countryCode": "DE"}
 
 
+def order_of(customer_id: str, sku: str) -> dict[str, Any]:
+    """The request for an order of one piece, as JSON."""
+    price = {"minorUnits": "450", "currencyCode": "EUR"}
+    return {
+        "customerId": customer_id,
+        "items": [{"sku": sku, "quantity": 1, "unitPrice": price}],
+        "cardToken": "tok_visa",
+        "shipTo": ADDRESS,
+    }
+
+
 class EdgeCaller:
     """Somebody outside, with a token or without one."""
 
@@ -32,7 +43,11 @@ class EdgeCaller:
 
     def customer(self, customer_id: str, **claims: Any) -> "EdgeCaller":
         """A customer of the shop."""
-        return self.with_token(issuer.issue(self._home, customer_id, ["customer"], **claims))
+        return self.with_token(self.token_of(customer_id, **claims))
+
+    def token_of(self, customer_id: str, **claims: Any) -> str:
+        """A bearer token of a customer of the shop."""
+        return issuer.issue(self._home, customer_id, ["customer"], **claims)
 
     def operator(self) -> "EdgeCaller":
         """Somebody of the staff."""
@@ -54,14 +69,14 @@ class EdgeCaller:
 
     def order(self, customer_id: str, sku: str, key: str = "") -> httpx.Response:
         """Places an order of one piece."""
-        price = {"minorUnits": "450", "currencyCode": "EUR"}
-        body = {
-            "customerId": customer_id,
-            "items": [{"sku": sku, "quantity": 1, "unitPrice": price}],
-            "cardToken": "tok_visa",
-            "shipTo": ADDRESS,
-        }
-        return self.post("/v1/orders", body, key)
+        return self.post("/v1/orders", order_of(customer_id, sku), key)
+
+    def place(self, sku: str) -> str:
+        """Places an order of a new customer; returns its id."""
+        answer = self.order(self.new_customer(), sku)
+        assert answer.status_code == 200, answer.text
+        order_id: str = answer.json()["order"]["orderId"]
+        return order_id
 
     def events(self, path: str, last: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         """Ids and messages of a stream of server-sent events, until it ends."""

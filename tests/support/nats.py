@@ -33,6 +33,12 @@ class NatsServer:
         """Where clients find it, whether it runs or not."""
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Of the process, which runs."""
+        assert self._process is not None
+        return self._process.pid
+
     async def start(self) -> None:
         """Start it, and wait until it takes connections."""
         binary = shutil.which("nats-server", path=str(Path(sys.executable).parent))

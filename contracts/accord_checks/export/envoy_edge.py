@@ -127,8 +127,9 @@ def _routes(routes: Sequence[tuple[Rpc, EdgePolicy]], setting: Setting) -> Itera
     for rpc, edge in routes:
         said = {"typed_per_filter_config": _rules(edge), "route": action(rpc)}
         path = "[^/]+".join(map(re.escape, re.split(r"\{\w+\}", edge.path)))
-        rest = {"safe_regex": {"regex": path}, **_verb(edge.verb)}
-        yield {"name": f"REST {rpc.name}", "match": rest, **said}
+        rest = _verb(edge.verb)
+        rest["headers"].append(_PARTS["json"])
+        yield {"name": f"REST {rpc.name}", "match": {"safe_regex": {"regex": path}, **rest}, **said}
         yield {"name": rpc.name, "match": {"path": rpc.policy.method}, **said}
     if setting.origins:
         # The filter answers pre-flights where a route to a cluster is; nobody else may take it.
@@ -146,10 +147,10 @@ def _rules(edge: EdgePolicy) -> dict[str, Json]:
     """Who may take a route, and how often: the same for REST and gRPC."""
     rate, user = edge.rate or RATE, {"header_name": "x-edge-user", "descriptor_key": "user"}
     # The claim `scope` has all scopes with spaces between (RFC 8693).
-    having = [
-        _filled(_PARTS["scope"], regex=rf"(.* )?{re.escape(scope)}( .*)?")
-        for scope in sorted(edge.scopes)
-    ]
+    scopes = [rf"(.* )?{re.escape(scope)}( .*)?" for scope in sorted(edge.scopes)]
+    having = [_filled(_PARTS["claim"], claim="scope", regex=regex) for regex in scopes]
+    if not edge.public:  # else nobody's rate would be counted
+        having.append(_filled(_PARTS["claim"], claim="sub", regex="[!-~]+"))
     return _typed(
         "rules",
         requirement="anybody" if edge.public else "token",

@@ -43,6 +43,8 @@ _RESPONSES: Final = {
     "Unauthorized": ("No token, or one that is not valid.", {"WWW-Authenticate": "string"}),
     "Forbidden": ("The token lacks a scope, or its user may not do that.", {}),
     "TooManyRequests": ("Too many calls; wait so many seconds.", {"Retry-After": "integer"}),
+    "Unavailable": ("It cannot be answered now; wait so many seconds.", {"Retry-After": "integer"}),
+    "Late": ("The time of the call was up.", {}),
     "Problem": ("Anything else that went wrong.", {}),
 }
 
@@ -127,6 +129,8 @@ def _operation(contracts: ResolvedContracts, rpc: Rpc, edge: EdgePolicy) -> Json
         responses["401"] = _ref("responses", "Unauthorized")
         responses["403"] = _ref("responses", "Forbidden")
     responses["429"] = _ref("responses", "TooManyRequests")
+    responses["503"] = _ref("responses", "Unavailable")
+    responses["504"] = _ref("responses", "Late")
     responses["default"] = _ref("responses", "Problem")
     operation: Json = {
         "operationId": rpc.short,
@@ -153,9 +157,25 @@ def _content(rpc: Rpc) -> Json:
     answer = _ref("schemas", rpc.descriptor.output_type.full_name)
     if not rpc.descriptor.server_streaming:
         return {JSON: {"schema": answer}}
-    # OpenAPI 3.1 has no word for what each event holds.
-    events = "Server-sent events: `data` is JSON; `end` is the last, or `error` with a Problem."
-    return {EVENTS: {"schema": {"type": "string", "description": events}, "x-data": answer}}
+    # Of each event, as 3.2 has them; 3.1 has no other word for it (`itemSchema`).
+    problem = _ref("schemas", "Problem")
+    kinds = {"message": answer, "error": problem, "end": {"type": "object"}}
+    return {
+        EVENTS: {
+            "schema": {
+                "type": "object",
+                "description": "Each event; `end` is the last, or `error`.",
+                "properties": {"id": {"type": "string"}, "event": {"type": "string"}},
+                "required": ["event", "data"],
+                "oneOf": [_event(kind, data) for kind, data in kinds.items()],
+            }
+        }
+    }
+
+
+def _event(kind: str, data: Json) -> Json:
+    said = {"type": "string", "contentMediaType": JSON, "contentSchema": data}
+    return {"properties": {"event": {"const": kind}, "data": said}}
 
 
 def _parameters(contracts: ResolvedContracts, rpc: Rpc, edge: EdgePolicy) -> Iterator[Json]:

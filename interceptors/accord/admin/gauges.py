@@ -20,6 +20,7 @@ from accord.telemetry.metrics import OTHER, client_labels
 
 if TYPE_CHECKING:
     from accord.identity import Identity
+    from accord.xds.client import XdsClient
 
 Read = Callable[["Watched"], Iterable[Observation]]
 
@@ -27,7 +28,7 @@ Read = Callable[["Watched"], Iterable[Observation]]
 class Watched:
     """What one mesh lets be read: its clients' methods, its servers' control, who it is."""
 
-    __slots__ = ("__weakref__", "control", "identity", "methods")
+    __slots__ = ("__weakref__", "control", "identity", "methods", "xds")
 
     def __init__(
         self, methods: MethodStates, control: ServerState, identity: "Identity | None"
@@ -35,6 +36,7 @@ class Watched:
         self.methods = methods
         self.control = control
         self.identity = identity
+        self.xds: XdsClient | None = None  # once it has a channel with an identity
 
 
 _watched: WeakSet[Watched] = WeakSet()
@@ -153,6 +155,11 @@ def _identity(value: Callable[["Identity"], float]) -> Read:
     return read
 
 
+def _routing(watched: Watched) -> Iterator[Observation]:
+    if watched.xds is not None:
+        yield Observation(int(bool(watched.xds.problems())))
+
+
 _COUNTERS: Final[tuple[tuple[str, str, str, Read], ...]] = (
     ("client.breaker.opened", "{time}", "Times a breaker has opened.", _routes("breaker.opened")),
     ("client.breaker.refused", "{attempt}", "Attempts not made: open.", _routes("breaker.refused")),
@@ -188,6 +195,7 @@ _GAUGES: Final[tuple[tuple[str, str, str, Read], ...]] = (
         "1 while its files are not used.",
         _identity(lambda found: int(found.problem is not None)),
     ),
+    ("routes.problem", "1", "1 while routes are not obeyed, or nobody has them.", _routing),
 )
 
 metrics.add_instruments(_create)

@@ -106,7 +106,8 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         changes = Changes(self._mesh, self._events)
         with self._control.edges.watching():
             while True:
-                yield changes.next()
+                if (found := changes.next()) is not None:
+                    yield found
                 await asyncio.sleep(interval)
 
     async def ListMethods(
@@ -144,7 +145,7 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
         """Removes the live policy of a method."""
         method = f"/{request.method}"
         before = self._describe(method)
-        if self._store is not None:
+        if self._store is not None and not method.startswith(OPERATED):  # there can be none
             await _kept(self._store.delete(request.method))
         self._control.overrides.clear(method)
         self._set.pop(method, None)

@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from accord.admin.process_state import POSITIONS, Operated, duration, state
 from accord.ops.v1 import mesh_pb2 as pb
-from accord.telemetry.edges import Figures, Key
+from accord.telemetry.edges import WINDOW, Figures, Key
 
 INTERVAL: Final = 1.0
 """Seconds between two looks when the caller does not say."""
@@ -33,8 +33,8 @@ class Changes:
         # By what names an edge, which is of different types for calls and events.
         self._told: dict[tuple[object, ...], pb.Edge | pb.EventEdge] = {}
 
-    def next(self) -> pb.WatchStateResponse:
-        """All of it the first time, and what has changed since from then on."""
+    def next(self) -> pb.WatchStateResponse | None:
+        """All of it the first time, and what has changed since from then on; None: nothing has."""
         now = state(self._mesh)
         at = Timestamp()
         at.FromNanoseconds(time.time_ns())
@@ -60,7 +60,9 @@ class Changes:
         for event in self._events():
             if self._news((event.direction, event.source), event):
                 found.event_edges.append(event)
-        return found
+        news = found.changed or found.edges or found.event_edges
+        # At first the same figures are of more and more seconds.
+        return found if news or window < WINDOW - 1 else None
 
     # Named as in `__init__`.
     def _news(self, key: tuple[object, ...], edge: pb.Edge | pb.EventEdge) -> bool:

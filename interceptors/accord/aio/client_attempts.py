@@ -62,7 +62,7 @@ class Attempts(Caller[Error]):
         """One request, one response: the ended call. Raises AioRpcError."""
         kept = outgoing.lookup(request)
         if kept is not None:
-            return _response(kept)
+            return given(kept)
         return await self._settled(self._attempts(start, outgoing, request), outgoing, request)
 
     async def recover(
@@ -97,7 +97,7 @@ class Attempts(Caller[Error]):
             outgoing.finish(error.code().name, fallback=answer is not None)
             if answer is None:
                 raise
-            return _response(answer)
+            return given(answer)
         except BaseException as error:
             cancelled = isinstance(error, asyncio.CancelledError)
             outgoing.finish("CANCELLED" if cancelled else type(error).__name__)
@@ -184,7 +184,7 @@ class Attempts(Caller[Error]):
         return rpc
 
 
-def _response(answer: Res) -> Response[Res]:
+def given(answer: Res) -> Response[Res]:
     """The call object of an answer that no attempt has brought."""
     # Its own types are those of another `Metadata` than the one in the stubs.
     return cast("Response[Res]", UnaryUnaryCallResponse(answer))

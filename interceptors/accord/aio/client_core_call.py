@@ -127,7 +127,8 @@ class CoreCall(CallBase, Generic[Req, Res]):
         steps = self._steps
         if steps is not None:
             try:
-                yield self._wait
+                if self._wait is not None and not self._wait.done():
+                    yield self._wait
                 raw = yield from steps.__await__()
             except asyncio.CancelledError:
                 self.cancel()
@@ -168,6 +169,10 @@ class CoreCall(CallBase, Generic[Req, Res]):
         """Call back when the answer has come, which is not decoded before it is awaited."""
         if self._wait is not None:
             self._wait.add_done_callback(lambda _: callback(self))
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        """What the server sent last, without the rest of its status."""
+        return grpc.aio.Metadata.from_tuple((await self._core.status()).trailing_metadata())
 
     async def _status(self) -> CallStatus:
         initial, status = await self._core.initial_metadata(), await self._core.status()

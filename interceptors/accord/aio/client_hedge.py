@@ -1,6 +1,7 @@
 """The race between an attempt and its backup request."""
 
 import asyncio
+from collections.abc import Sequence
 
 from accord.aio.client_types import AioOutgoing, CallObject, Error, Response, Start
 from accord.client.call import Attempt
@@ -21,9 +22,9 @@ async def race(
     Nothing has been reported of the winner; the loser has been cancelled and reported. If this is
     cancelled, all attempts are.
     """
-    call, first, running = outgoing.call, attempt, [(attempt, rpc)]
+    call, begun, running = outgoing.call, attempt, [(attempt, rpc)]
     try:
-        await _first(running, delay)
+        await first([rpc], delay)
         for wait in call.state.target.waits(call.turn):
             await asyncio.sleep(wait)
         if rpc.done():
@@ -33,7 +34,7 @@ async def race(
             with backup:
                 running.append((backup, await start(outgoing.details_of(backup), request)))
         while True:
-            await _first(running, None)
+            await first([rpc for _, rpc in running], None)
             attempt, rpc = next(pair for pair in running if pair[1].done())
             if len(running) == 1:
                 break
@@ -50,7 +51,7 @@ async def race(
     except BaseException:
         for other, loser in running:
             loser.cancel()
-            if other is not first:  # which is the caller's to report
+            if other is not begun:  # which is the caller's to report
                 other.released()
         raise
     for other, loser in running:
@@ -60,9 +61,9 @@ async def race(
     return attempt, rpc
 
 
-async def _first(running: list[tuple[Attempt, Response[Res]]], timeout: float | None) -> None:
+async def first(running: Sequence[CallObject], timeout: float | None) -> None:
     """Wait until one of them is done, or for `timeout` seconds: by a future, without a task."""
-    if any(rpc.done() for _, rpc in running):
+    if any(rpc.done() for rpc in running):
         return
     loop = asyncio.get_running_loop()
     woken = loop.create_future()
@@ -71,7 +72,7 @@ async def _first(running: list[tuple[Attempt, Response[Res]]], timeout: float | 
         if not woken.done():
             woken.set_result(None)
 
-    for _, rpc in running:
+    for rpc in running:
         rpc.add_done_callback(wake)
     timer = loop.call_later(timeout, wake) if timeout is not None else None
     try:

@@ -1,8 +1,8 @@
 """Calls with one request and one response that cost next to nothing.
 
 gRPC runs an interceptor in a task of its own, which costs a tenth of a small call. Here the first
-attempt is made at once and is carried on by whoever awaits it; only what comes after a failure, and
-what needs more from the start (a cache, hedging, a recording span), takes gRPC's way.
+attempt is made at once and is carried on by whoever awaits it; only what comes after a failure, or
+after so long that a backup is due, takes a task.
 """
 
 import asyncio
@@ -13,9 +13,10 @@ from typing import Final, Generic
 import grpc
 import grpc.aio
 
-from accord.aio.client_attempts import Attempts
+from accord.aio.client_attempts import Attempts, given
 from accord.aio.client_call import CallBase, EndedStatus, attempting
 from accord.aio.client_core_call import direct
+from accord.aio.client_hedge import first, race
 from accord.aio.client_types import (
     AioOutgoing,
     CallStatus,
@@ -97,12 +98,16 @@ class UnaryCall(CallBase, Generic[Req, Res]):
     _error: BaseException | None = None
     _task: "asyncio.Task[Res] | None" = None
     """Carries the call on when nobody awaits it."""
-    _rest: "asyncio.Task[Response[Res]] | None" = None
-    """Whatever comes after a first attempt that has failed."""
+    _rest: "asyncio.Task[Response[Res]] | asyncio.Task[tuple[Attempt, Response[Res]]] | None" = None
+    """Whatever comes after a first attempt that has failed, or beside one that takes long."""
     _waiting: asyncio.Future[None] | None = None
     _callbacks: tuple[DoneCallback, ...] = ()
     _rpc: Response[Res] | None = None
     """The first attempt, then whatever has the response."""
+    _step: Attempt | Refuse | None = None
+    """The first attempt; None: the answer was kept."""
+    _due: asyncio.TimerHandle | None = None
+    """When a backup is: the call goes on by then, whoever awaits it."""
 
     def __init__(
         self,
@@ -117,6 +122,10 @@ class UnaryCall(CallBase, Generic[Req, Res]):
         made_by.active.add(self._noted)
         outgoing: AioOutgoing[Req, Res] = Outgoing(made_by.attempts, details, request, state)
         self._outgoing = outgoing
+        kept = outgoing.lookup(request)
+        if kept is not None:
+            self._rpc = given(kept)
+            return
         step = self._step = outgoing.call.admit()
         if isinstance(step, Attempt):
             try:
@@ -125,6 +134,8 @@ class UnaryCall(CallBase, Generic[Req, Res]):
                 step.released()
                 outgoing.finish(type(error).__name__)
                 raise
+            if state.hedge is not None and (delay := outgoing.call.hedge_delay()) is not None:
+                self._due = made_by.loop.call_later(delay, self._carry_on)
 
     def __del__(self) -> None:
         if not self._driven and self._rpc is not None and not self._made_by.loop.is_closed():
@@ -159,11 +170,16 @@ class UnaryCall(CallBase, Generic[Req, Res]):
             if isinstance(step, Refuse):
                 return await self._recover(outgoing.refusal(step), RAISE)
             assert rpc is not None  # it was made
+            if step is None:
+                return await rpc
             try:
+                if self._due is not None:
+                    step, rpc = await self._hedged(step, rpc, self._due)
                 response = await rpc
             except Error as error:
                 return await self._recover(error, step.failed(failure_from(error)))
             except BaseException:
+                rpc.cancel()
                 step.released()
                 raise
             step.answered()
@@ -182,6 +198,22 @@ class UnaryCall(CallBase, Generic[Req, Res]):
         finally:
             self._end()
 
+    async def _hedged(
+        self, attempt: Attempt, rpc: Response[Res], due: asyncio.TimerHandle
+    ) -> tuple[Attempt, Response[Res]]:
+        """The attempt whose end decides: this one, if it is over before a backup is due."""
+        made_by = self._made_by
+        due.cancel()
+        await first([rpc], due.when() - made_by.loop.time())
+        if rpc.done():
+            return attempt, rpc
+        self._rest = racing = asyncio.ensure_future(
+            race(self._outgoing, made_by.start, self._request, attempt, rpc, 0.0)
+        )
+        attempt, self._rpc = await racing
+        self._rest = None
+        return attempt, self._rpc
+
     async def _recover(self, error: Error, step: Again | Raise) -> Res:
         outgoing, made_by = self._outgoing, self._made_by
         if isinstance(step, Raise):
@@ -189,10 +221,10 @@ class UnaryCall(CallBase, Generic[Req, Res]):
             if outgoing.fallback(error) is None:
                 outgoing.finish(error.code().name)
                 raise error
-        self._rest = asyncio.ensure_future(
+        self._rest = recovering = asyncio.ensure_future(
             made_by.attempts.recover(made_by.start, outgoing, self._request, error, step)
         )
-        self._rpc = await self._rest
+        self._rpc = await recovering
         return await self._rpc
 
     def _end(self) -> None:

@@ -1,6 +1,7 @@
 """What one call has to do with the answers that are kept: may it be given one, is its own kept."""
 
 import math
+from functools import partial
 from typing import Final
 
 from google.protobuf.message import Message
@@ -31,7 +32,7 @@ class KeptAnswers:
     def lookup(
         self, request: Message | bytes, principal: str, at_least: Token | None
     ) -> Message | None:
-        """The kept answer to a request, to be copied; None: it must be asked.
+        """The kept answer to a request; None: it must be asked.
 
         `at_least` is the caller's consistency token, a state that the answer must show.
         """
@@ -42,18 +43,19 @@ class KeptAnswers:
         if answer is None:
             self._state.misses += 1
             self._asked = key, cache.ask(method)
-        return answer
+            return None
+        return answer()
 
     def keep(self, answer: Message, trailers: Metadata | None) -> None:
         """Note what an answer shows, and keep a copy of it if it was asked for: see `lookup`."""
         shows, ttl = _said(trailers)
         if shows is not None:
             self._state.target.cache.saw(shows)
-        if self._asked is not None:
+        if self._asked is not None and ttl > 0:
             (key, ticket), raw = self._asked, answer.SerializeToString()
-            copy = type(answer).FromString(raw)  # the caller may change its own
+            again = partial(type(answer).FromString, raw)  # the caller may change its own
             self._state.target.cache.store(
-                key, copy, size=len(raw), ticket=ticket, shows=shows, ttl=ttl
+                key, again, size=len(raw), ticket=ticket, shows=shows, ttl=ttl
             )
 
 

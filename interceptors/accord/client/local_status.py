@@ -30,6 +30,7 @@ _REFUSED: Final = (
 _UNCONNECTED: Final = ("failed to connect to all addresses", "connections to all backends failing")
 
 _LOST: Final = ("Socket closed", "onnection reset", "roken pipe", "Cancelling all calls", "GOAWAY",
+                "max connection age",  # which the server ends by itself
                 "imeout", "Stream removed", "ransport closed", "ndpoint closed")  # fmt: skip
 
 

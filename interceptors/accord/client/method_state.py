@@ -45,7 +45,8 @@ class Target:
     def __init__(self, name: str, budget: BudgetPolicy, clock: Callable[[], float]) -> None:
         self.name = name
         self.budget = Budget(budget, clock=clock)
-        self.cache: AnswerCache[Message] = AnswerCache(clock=clock)
+        self.cache: AnswerCache[Callable[[], Message]] = AnswerCache(clock=clock)
+        """Each makes its answer anew."""
         self.writers: frozenset[str] = frozenset()
         """Methods that make kept answers void."""
         self.lost_at = -math.inf

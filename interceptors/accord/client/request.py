@@ -109,14 +109,11 @@ class Caller(Generic[E]):
         return Outgoing(self, details, request, self.settings.env.methods.find(self._target, name))
 
     def quick(self, method: str) -> MethodState | None:
-        """The state of a method whose calls need nothing before their first attempt."""
+        """The state of a method; None: its contract is wrong."""
         try:
-            state = self.settings.env.methods.find(self._target, method)
+            return self.settings.env.methods.find(self._target, method)
         except ContractError:
             return None  # to be raised when the call is awaited
-        if state.hedge is not None or state.caches:
-            return None
-        return state
 
 
 class Outgoing(Generic[Req, Res, E]):
@@ -282,7 +279,7 @@ class Outgoing(Generic[Req, Res, E]):
     # Answers from elsewhere.
 
     def lookup(self, request: Req) -> Res | None:
-        """A copy of the kept answer to a request; None: it must be asked."""
+        """The kept answer to a request; None: it must be asked."""
         if not self.call.state.caches or not isinstance(request, Message | bytes):
             return None
         asked = read_token(self._options.get(CONSISTENCY_KEY))
@@ -297,7 +294,7 @@ class Outgoing(Generic[Req, Res, E]):
         self.call.kept()
         self.finish("OK")
         # The cache holds the answers of all methods; this one was given to this very method.
-        return cast("Res", type(kept).FromString(kept.SerializeToString()))
+        return cast("Res", kept)
 
     def keep(self, answer: Res, trailers: Metadata | None) -> None:
         """Note what an answer shows, and keep a copy of it."""

@@ -12,7 +12,7 @@ No operator can lock himself out: what he operates the process by is out of reac
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -20,18 +20,13 @@ from typing import Final, Protocol
 
 from google.protobuf import json_format
 
+from accord._files import often, stamp
 from accord._log import log
 from accord.contract.merging import merge_options
 from accord.contract.names import METHOD, OPERATED
 from accord.contract.policy_types import ContractError, Dark, MethodPolicy, ShadowPolicy
 from accord.contract.registry import live_policy, pure, travelling_policy
 from accord.ops.v1 import mesh_pb2
-
-POLL_INTERVAL: Final = 0.75
-"""Seconds between two looks at a policy file: at what the system says of it, until that changes.
-
-The kernel's notifications are no way out: network file systems and some systems have none.
-"""
 
 RETRY_INTERVAL: Final = 0.5
 """Seconds before a source that failed is opened again."""
@@ -89,33 +84,54 @@ class PolicyStore(PolicySource, Protocol):
 class FileSource:
     """A policy file: a JSON object from method names to overrides. No file: no overrides."""
 
-    def __init__(self, path: Path, *, interval: float = POLL_INTERVAL) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._interval = interval
 
     async def watch(self) -> AsyncIterator[Mapping[str, str]]:
         """See `PolicySource`. Raises OverrideRefused for a file that is not such an object."""
-        seen: object = self
-        last: object = self
-        again = False
-        while True:
-            now = self._stamp()
-            # Once more after a change: what is written within one tick of the clock looks alike.
-            if again or now != last:
-                again, last = now != last, now
-                text = await asyncio.to_thread(self._text)
-                if text != seen:
-                    seen = text
-                    yield _documents(self._path, text)
-            await asyncio.sleep(self._interval)
-
-    def _stamp(self) -> tuple[int, ...]:
-        """What changes with the file; cheap enough to be asked on the event loop."""
+        came: asyncio.Queue[str | OSError | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        reader = _Reader(self._path, lambda said: loop.call_soon_threadsafe(came.put_nowait, said))
+        await asyncio.to_thread(reader.look)
+        often(reader.look)
         try:
-            found = self._path.stat()
-        except OSError:
-            return ()
-        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+            while True:
+                text = await came.get()
+                if isinstance(text, OSError):
+                    raise text
+                yield _documents(self._path, text)
+        finally:
+            reader.over = True
+
+
+class _Reader:
+    """Tells what a file says, whenever that has changed: its text, None for no file, or why not."""
+
+    def __init__(self, path: Path, tell: Callable[[str | OSError | None], object]) -> None:
+        self.over = False
+        self._path = path
+        self._tell = tell
+        self._seen: object = self
+        self._stamp: object = self
+
+    def look(self) -> bool:
+        """Read the file, if it has changed; whether anybody still wants to know."""
+        found = stamp(self._path)
+        if self.over or found == self._stamp:
+            return not self.over
+        self._stamp = found
+        try:
+            text = self._text()
+            if text == self._seen:
+                return True
+            self._seen = text
+            self._tell(text)
+        except OSError as error:
+            self._tell(error)
+            return False
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
 
     def _text(self) -> str | None:
         try:

@@ -179,6 +179,8 @@ class Edge:
             writer = grpc_web.FrameWriter(kind, self._domain)
             await request.answer(200, writer.trailers(found), kind.encode())
             return
+        if "connection" in found.headers:
+            await request.discard(self._limits.body)
         headers = [*encoded(found.headers), (b"cache-control", b"no-store")]
         body = found.problem(request.path, request.id)
         await request.answer(found.http, body, _PROBLEM, headers)

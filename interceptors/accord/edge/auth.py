@@ -265,7 +265,7 @@ def _caller(claims: dict[str, Any]) -> Caller:
     named = [subject, *roles] if isinstance(roles, list) and len(roles) <= _ROLES else [None]
     if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in named):
         raise refused("TOKEN_CLAIMS", "has a sub or roles that are none")
-    if not isinstance(scope, str) or len(scopes := scope.split()) > _SCOPES:
+    if not isinstance(scope, str) or len(scopes := [*filter(None, scope.split(" "))]) > _SCOPES:
         raise refused("TOKEN_CLAIMS", "has a scope that is none")
     if not isinstance(expires, int | float):
         raise refused("TOKEN_CLAIMS", "has an exp that is no number")  # JWT takes "1"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -12,6 +12,9 @@ from accord.edge.limits import EdgeLimits
 from accord.edge.problem import EdgeError
 
 Scope = MutableMapping[str, Any]
+
+_LINGER: Final = 1.0
+"""Seconds for which a request that is refused is still taken in."""
 
 _ALWAYS: Final = ((b"x-content-type-options", b"nosniff"),)
 
@@ -74,6 +77,13 @@ class Request:
             if not message.get("more_body", False):
                 return b"".join(parts)
 
+    async def discard(self, most: int) -> None:
+        """Take in what a client is still sending, so that it reads the answer before the end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER):
+                while most > 0 and (message := await self.receive()).get("more_body"):
+                    most -= len(message["body"])
+
     @contextmanager
     def watched(self, after: float) -> Iterator[None]:
         """Cancel this task when the client goes away, looking for it `after` so many seconds."""
@@ -134,16 +144,16 @@ def bounded(headers: Mapping[str, str], receive: Any, limits: EdgeLimits) -> Any
             raise EdgeError(408, code, "BODY_TOO_SLOW", text, close) from None
         size += len(message.get("body", b""))
         if size > limits.body:
-            raise _too_large(limits)
+            raise _too_large(limits, more=message.get("more_body", False))
         complete = not message.get("more_body", False)
         return message
 
     return received
 
 
-def _too_large(limits: EdgeLimits) -> EdgeError:
+def _too_large(limits: EdgeLimits, *, more: bool = True) -> EdgeError:
     text = f"the body has more than {limits.body} bytes"
-    close = {"connection": "close"}
+    close = {"connection": "close"} if more else None
     return EdgeError(413, StatusCode.INVALID_ARGUMENT, "BODY_TOO_LARGE", text, close)
 
 

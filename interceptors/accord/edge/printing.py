@@ -20,6 +20,7 @@ Value = Any  # of a field, or as in JSON
 Convert = Callable[[Value], Value]
 
 _WELL_KNOWN: Final = "google.protobuf."
+_AS_TEXT: Final = {f"{_WELL_KNOWN}{name}" for name in ("Duration", "FieldMask", "Timestamp")}
 _LONG: Final = frozenset({Field.CPPTYPE_INT64, Field.CPPTYPE_UINT64})
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -32,6 +33,8 @@ def to_json(message: Message) -> str:
 @cache
 def _printer(descriptor: Any) -> Convert:  # protobuf's, of two types
     """What makes an object of JSON of a type's messages."""
+    if descriptor.full_name in _AS_TEXT:
+        return lambda message: message.ToJsonString()
     if descriptor.full_name.startswith(_WELL_KNOWN):
         return json_format.MessageToDict
     fields: list[tuple[str, str, bool, Convert | None]] = []
@@ -79,7 +82,8 @@ def _single(field: Any) -> Convert:
     if kind == Field.CPPTYPE_DOUBLE:
         return _finite
     if kind == Field.CPPTYPE_FLOAT:
-        return lambda found: _finite(ToShortestFloat(found))
+        # Of NaN there is no shortest: protobuf would look for it without end.
+        return lambda found: ToShortestFloat(found) if math.isfinite(found) else _finite(found)
     return _as_it_is
 
 

@@ -47,7 +47,7 @@ _CURVES: Final = ("secp256r1", "secp384r1")
 DOMAIN: Final = re.compile(r"[a-z0-9._-]+")
 """The name of a trust domain."""
 
-_SPIFFE_ID: Final = re.compile(r"spiffe://([a-z0-9._-]+)(/[A-Za-z0-9._-]+)+")
+SPIFFE_ID: Final = re.compile(r"spiffe://([a-z0-9._-]+)(/[A-Za-z0-9._-]+)+")
 """Source: SPIFFE-ID, 2."""
 
 
@@ -133,7 +133,7 @@ def spiffe_id(leaf: x509.Certificate) -> str:
     if len(uris) != 1:
         found = ", ".join(uris or others) or "nothing"
         raise IdentityError(f"certificate: needs exactly one SPIFFE id, and names {found}")
-    if not _SPIFFE_ID.fullmatch(uris[0]):
+    if not SPIFFE_ID.fullmatch(uris[0]):
         raise IdentityError(f"certificate: {uris[0]!r} is no SPIFFE id: spiffe://DOMAIN/NAME")
     return uris[0]
 

@@ -6,17 +6,20 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Lock
 from typing import Any, Final, Self
 from weakref import ref
 
 import grpc
 
+from accord._files import INTERVAL, often, stamp
 from accord._log import log
 from accord.identity.bundle import (
     DOMAIN,
     SKEW,
+    SPIFFE_ID,
     Bundle,
     IdentityError,
     check_time,
@@ -25,9 +28,6 @@ from accord.identity.bundle import (
     utc,
 )
 from accord.identity.deny_list import DenyList
-
-INTERVAL: Final = 0.5
-"""Seconds between two looks at the files."""
 
 _SETTLES: Final = 0.1
 """Seconds after which files are read again that did not fit together, at the start."""
@@ -53,7 +53,7 @@ class Identity:
     says what is wrong, and so does the log, once. What is bad for less than two looks is a swap
     that is being made, and no problem.
 
-    Safe under threads. A thread of its own looks at the files until it is closed, or forgotten.
+    Safe under threads. A thread looks at the files until it is closed, or forgotten.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Identity:
         *,
         revoked: Path | str | None = None,
         trust_domains: Iterable[str] = (),
+        operators: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`clock`: POSIX seconds. The rest as in `from_files`."""
@@ -73,6 +74,8 @@ class Identity:
         self.clock = clock
         self._lock = Lock()
         self._looked = time.monotonic()
+        self._stamps: list[object] = []
+        """Of the files, when they last said what the bundle has."""
         self._failed = ""
         self.problem: str | None = None
         """What is wrong with what the files say now, in one line."""
@@ -87,10 +90,14 @@ class Identity:
                 raise IdentityError(f"trust_domains: {name!r} is none; partner.example would be")
         self.trust_domains = frozenset((self.trust_domain, *named))
         """Whose identities are accepted: its own, and those that were named."""
-        self._closed = Event()
-        Thread(
-            target=_watch, args=(ref(self), self._closed), name="accord-identity", daemon=True
-        ).start()
+        self.operators = frozenset((operators,) if isinstance(operators, str) else operators)
+        """Who operates the process; empty: those whom the contracts list for that."""
+        for name in self.operators:
+            if (id_ := SPIFFE_ID.fullmatch(name)) is None or id_[1] not in self.trust_domains:
+                text = f"{name!r} is no SPIFFE id of a trust domain that is accepted"
+                raise IdentityError(f"operators: {text}")
+        self._closed = False
+        often(partial(_watch, ref(self)))
 
     @classmethod
     def from_files(
@@ -101,6 +108,7 @@ class Identity:
         *,
         revoked: Path | str | None = None,
         trust_domains: Iterable[str] = (),
+        operators: Iterable[str] = (),
     ) -> Self:
         """The identity of three PEM files.
 
@@ -111,10 +119,17 @@ class Identity:
             revoked: a deny list, see `accord.identity.deny_list`; obeyed within a second.
             trust_domains: those beside its own of which identities are accepted, if a root has
                 issued them.
+            operators: SPIFFE ids, of trust domains that are accepted, of those who operate this
+                process (`accord.ops`, reflection, channelz) in place of whom its contracts list.
 
         Raises IdentityError for files that are no identity now.
         """
-        return cls(certificate, key, roots, revoked=revoked, trust_domains=trust_domains)
+        return cls(
+            *(certificate, key, roots),
+            revoked=revoked,
+            trust_domains=trust_domains,
+            operators=operators,
+        )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
@@ -132,6 +147,7 @@ class Identity:
         *,
         revoked: Path | str | None = None,
         trust_domains: Iterable[str] = (),
+        operators: Iterable[str] = (),
     ) -> Self:
         """The identity of a folder in the layout of cert-manager or of spiffe-helper.
 
@@ -145,7 +161,9 @@ class Identity:
         for names in LAYOUTS:
             if names[0] in present:
                 files = (folder / name for name in names)
-                return cls(*files, revoked=revoked, trust_domains=trust_domains)
+                return cls(
+                    *files, revoked=revoked, trust_domains=trust_domains, operators=operators
+                )
         wanted = " nor ".join(names[0] for names in LAYOUTS)
         raise IdentityError(f"{folder}: there is neither {wanted} in it")
 
@@ -188,7 +206,7 @@ class Identity:
 
     def close(self) -> None:
         """Look at the files no more; what was good stays."""
-        self._closed.set()
+        self._closed = True
 
     def _look(self) -> None:
         """Read the files, unless they have just been, or somebody is at it."""
@@ -221,8 +239,11 @@ class Identity:
     def _read(self) -> None:
         """Take what the files say, if it is good. Raises IdentityError."""
         kept, now = self.bundle, self.clock()
-        texts = self._texts()
+        texts, stamps = (kept.certificate, kept.key, kept.roots), [*map(stamp, self.files)]
+        if None in stamps or stamps != self._stamps:
+            texts = self._texts()
         if texts == (kept.certificate, kept.key, kept.roots):
+            self._stamps = stamps
             with self._named():
                 check_time(kept, now, SKEW)
             return
@@ -290,11 +311,10 @@ def _configuration(bundle: Bundle) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([pair], bundle.roots)
 
 
-def _watch(found: "ref[Identity]", closed: Event) -> None:
-    """Look at the files of an identity for as long as there is one."""
-    while not closed.wait(INTERVAL):
-        identity = found()
-        if identity is None:
-            return
-        identity._look()
-        del identity
+def _watch(found: "ref[Identity]") -> bool:
+    """Look at the files of an identity; whether there still is one."""
+    identity = found()
+    if identity is None or identity._closed:
+        return False
+    identity._look()
+    return True

@@ -5,9 +5,11 @@ on a development machine's loopback, unless the mesh says that identities are ne
 passes whom the contract does not list, and else everybody where it lists nobody.
 """
 
+from functools import partial
 from typing import Final, Literal
 
 from accord.context import ANONYMOUS, CallContext
+from accord.contract.names import OPERATED
 from accord.contract.policy_types import MethodPolicy
 from accord.contract.registry import method_policy
 from accord.errors import PermissionDenied, ServiceError, Unauthenticated
@@ -48,17 +50,27 @@ def opened(method: str) -> bool:
 
 
 def denial(
-    policy: MethodPolicy, principal: str, *, identified: bool, why: str = ""
+    policy: MethodPolicy,
+    principal: str,
+    *,
+    identified: bool,
+    why: str = "",
+    operates: bool | None = None,
 ) -> ServiceError | None:
     """Why a call is refused; None: it is not.
 
-    `identified`: every caller needs an identity; `why` says why this one has none.
+    `identified`: every caller needs an identity; `why` says why this one has none. `operates`:
+    whether it operates the process, if that is not for the contract to say.
     """
     allow = ruling(policy).allow
     if principal == ANONYMOUS:
         if identified:
             needed = "needs a certificate with one URI, which is the caller's SPIFFE id"
             return Unauthenticated(NO_IDENTITY, f"{needed}: {why}" if why else needed)
+    elif operates is not None and policy.method.startswith(OPERATED):
+        if not operates:
+            text = f"{principal} may not call {policy.method[1:]}: it does not operate this process"
+            return PermissionDenied(NOT_ALLOWED, text)
     elif (identified or allow) and not allow & {EVERYBODY, principal}:
         named = sorted(allow)
         more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
@@ -77,8 +89,9 @@ def check(
     policy = call.policy
     if caller.reason:
         return PermissionDenied(caller.reason, caller.text), None
-    found = denial(policy, call.principal, identified=bool(authorize), why=caller.text)
+    judge = partial(denial, policy, call.principal, why=caller.text, operates=caller.operates)
+    found = judge(identified=bool(authorize))
     if authorize != "dark":
         return found, None
-    acts = None if own(policy.method) else denial(policy, call.principal, identified=False)
+    acts = None if own(policy.method) else judge(identified=False)
     return acts, None if acts else found

@@ -49,6 +49,8 @@ class Caller:
     text: str = ""
     ends: float = math.inf
     """When his certificate ends, in POSIX seconds."""
+    operates: bool | None = None
+    """Whether he is one of the identity's operators, if it names any."""
 
 
 NOBODY: Final = Caller()
@@ -103,4 +105,5 @@ class Callers:
         if principal.split("/")[2] not in identity.trust_domains:
             text = f"{principal} is of none of the trust domains that are accepted here"
             return Caller(principal, WRONG_TRUST_DOMAIN, text, ends)
-        return Caller(principal, ends=ends)
+        operates = principal in identity.operators if identity.operators else None
+        return Caller(principal, ends=ends, operates=operates)

@@ -17,6 +17,7 @@ import grpc
 
 from accord.identity import Identity
 from accord.xds.plane import ControlPlane, TargetState
+from accord.xds.presence import Presence
 from accord.xds.resources import PROVIDER
 from accord.xds.routes import Route, check_name
 
@@ -26,7 +27,6 @@ FILE: Final = "GRPC_XDS_BOOTSTRAP"
 
 REFRESH: Final = "0.5s"
 """Time between two looks at the files of the identity, as gRPC has it."""
-
 
 _LEAVES: Final = 1.0
 """Seconds in which gRPC forgets a bootstrap after its last channel is closed: it takes some ms, and
@@ -86,6 +86,7 @@ class XdsClient:
     ) -> None:
         self._identity = identity
         self._process: _Process | None = None
+        self._presence: Presence | None = None
         self._named: dict[str, str] = {}
         self._foreign = _foreign()
         if self._foreign:
@@ -98,6 +99,9 @@ class XdsClient:
         if routes is not None and control_plane is not None:
             raise XdsError("`routes` are given to the control plane, which is another process's")
         self._process = _join(identity, None if routes is None else Path(routes), control_plane)
+        if control_plane is not None:
+            shown = None if control_plane.startswith("unix:") else identity  # as in `_begun`
+            self._presence = Presence(control_plane, shown)
 
     def target(self, name: str, address: str, health: str | None) -> str:
         """What gRPC is to open a channel to.
@@ -144,11 +148,15 @@ class XdsClient:
         return [] if self._plane is None else self._plane.state()
 
     def problems(self) -> list[str]:
-        """Why the file of routes is not obeyed, and what gRPC has refused."""
+        """Why the file of routes is not obeyed, what gRPC has refused, and who is away."""
+        if self._presence is not None:
+            return [found] if (found := self._presence.problem) else []
         return [] if self._plane is None else self._plane.problems()
 
     def close(self) -> None:
         """Be done. What the process shares stays for others, until one wants something else."""
+        if self._presence is not None:
+            self._presence.closed.set()
         process, self._process = self._process, None
         if process is not None:
             with _lock:

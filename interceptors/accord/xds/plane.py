@@ -1,7 +1,6 @@
 """A control plane: targets and their routes, followed as they change, for whoever subscribes."""
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Final
 import grpc
 from google.protobuf.any_pb2 import Any
 
+from accord._files import stamp
 from accord._log import log
 from accord.xds import resources
 from accord.xds.addresses import is_ip, look_up, split
@@ -77,7 +77,7 @@ class ControlPlane:
         self.problem = ""
         """Why the file of routes is not obeyed as it is now; "": it is."""
         if routes is not None:
-            self._stamp = _stamp(routes)
+            self._stamp = stamp(routes)
             self._read(routes)
 
     def serve(self, address: str, credentials: grpc.ServerCredentials | None, caller: str) -> int:
@@ -193,10 +193,10 @@ class ControlPlane:
 
     def _follow_file(self) -> None:
         while self._file is not None and not self._stopped.wait(POLL):
-            stamp = _stamp(self._file)
-            if stamp == self._stamp:
+            found = stamp(self._file)
+            if found == self._stamp:
                 continue
-            self._stamp = stamp
+            self._stamp = found
             try:
                 self._read(self._file)
             except RouteError as error:
@@ -252,14 +252,3 @@ class ControlPlane:
                 changed = True
                 self._looked_up[address] = found
         return changed
-
-
-def _stamp(file: Path) -> object:
-    """What changes with a file."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    # For a second after a change it is read again: two within one tick of the clock look alike.
-    fresh = time.time() - found.st_mtime < 1
-    return found.st_ino, found.st_size, found.st_mtime_ns, time.time() if fresh else 0

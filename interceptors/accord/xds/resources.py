@@ -128,8 +128,11 @@ def _cluster(name: str, target: Target, split: Split) -> pb.Cluster:
     return found
 
 
-def _ejection(target: Target, split: Split) -> pb.OutlierDetection:
-    """As channels without xDS have it, unless there is another version to go to."""
+def _ejection(target: Target, split: Split) -> pb.OutlierDetection | None:
+    """As channels without xDS have it, unless there is another version to go to.
+
+    None where too few are left to go to: gRPC then does not look twice a second for nothing.
+    """
     interval, percent, calls = (
         balancing.EJECTION_INTERVAL,
         balancing.FAILING,
@@ -137,14 +140,16 @@ def _ejection(target: Target, split: Split) -> pb.OutlierDetection:
     )
     most, least = balancing.MAX_EJECTED, balancing.MIN_BACKENDS
     shares = sorted((weight, name) for name, weight in split.weights.items() if weight)
+    sizes = [len(target.endpoints.get(name, ())) for _, name in shares]
     if len(shares) > 1 or split.fallback:
         wanted = target.route.ejection
         interval, percent, calls = wanted.interval, wanted.percent, wanted.calls
-        sizes = [len(target.endpoints.get(name, ())) for _, name in shares]
         # All but those of the version with the greatest share; with a fallback, all.
         lost = sum(sizes) - (0 if split.fallback else sizes[-1])
         most = max(most, 100 * lost // max(1, sum(sizes)))
         least = 1 if split.fallback else least
+    if sum(sizes) < least:
+        return None
     return pb.OutlierDetection(
         interval=_duration(interval),
         base_ejection_time=_duration(balancing.BASE_EJECTION),

@@ -24,6 +24,7 @@ from accord.ops.v1.work_pb2 import QueueStatus
 from accord_runtime.database import Database, DatabaseCorrupt, DatabaseError, Tx
 from accord_runtime.events.outbox import committed
 from accord_runtime.grpc.types import Context, duration
+from accord_runtime.ticks import until_next
 from accord_runtime.work import backlog
 from accord_runtime.work.backlog import LOOK, Backlog
 
@@ -65,7 +66,7 @@ class Health(HealthServiceServicer):
 
     `tell` is told its status for gRPC when that changes, `where` names the database in the log,
     `why` says why the broker takes no events, `work` is told how much waits, `refusal` says what
-    the broker refuses: wrong until somebody changes its permissions. `identity` is looked at, too.
+    the broker refuses: wrong until its permissions change. `identity` and `routes` are asked.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Health(HealthServiceServicer):
         work: Backlog | None = None,
         refusal: Callable[[], str] = lambda: "",
         identity: Identity | None = None,
+        routes: Callable[[], list[str]] = list,
     ) -> None:
         self.database_problem = ""
         """Why the database cannot commit; empty while it does."""
@@ -90,6 +92,7 @@ class Health(HealthServiceServicer):
         self._work = work or Backlog()
         self._refusal = refusal
         self._identity = identity
+        self._routes = routes
         self._told: int = HealthCheckResponse.SERVING
         self._damage = ""
         self._doubt = asyncio.Event()
@@ -171,10 +174,14 @@ class Health(HealthServiceServicer):
         """Look how much waits, and say when the broker is far behind, until cancelled."""
         said: float | None = None
         while True:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(until_next(LOOK))
             await self._tell_status()
             try:
-                self.lag, queues = await self._database.read(self._look)
+                async with asyncio.timeout(PROBE_TIMEOUT):
+                    self.lag, queues = await self._database.read(self._look)
+            except TimeoutError:
+                self._doubt.set()  # a server that stands still refuses nothing
+                continue
             except DatabaseError as error:
                 log.debug("the record could not be looked at: %s", error)
                 continue
@@ -210,4 +217,5 @@ class Health(HealthServiceServicer):
             oldest_age=duration(self.lag.oldest) if self.lag.events else None,
             broker_problem=self.broker_problem,
             identity_problem=self.identity_problem,
+            route_problem="; ".join(self._routes()),
         )

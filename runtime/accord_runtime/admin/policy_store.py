@@ -16,6 +16,7 @@ from nats.js.kv import KeyValue
 
 from accord_runtime.events.broker import Broker
 from accord_runtime.grpc.operator_contracts import POLICY_BUCKET
+from accord_runtime.ticks import until_next
 
 BUCKET: Final = POLICY_BUCKET
 
@@ -60,7 +61,7 @@ class BrokerPolicyStore:
                     seen = last
                 for _ in range(TIMES):
                     try:
-                        await written.next_msg(pause)
+                        await written.next_msg(min(pause, until_next(SELDOM)))
                         pause = SOON
                     except TimeoutError:
                         pause = min(2 * pause, SELDOM)

@@ -29,6 +29,10 @@ R = TypeVar("R")
 AUDIT: Final = 60.0
 """Seconds between audits."""
 
+PASSED: Final = 4
+"""Audits that are passed over while nothing comes: what was lost then is as a rule published again
+by its source, which looks at its stream each ten seconds."""
+
 GRACE: Final = 10.0
 """Seconds that an event is given to come by the broker before an audit looks for it."""
 

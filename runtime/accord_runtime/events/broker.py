@@ -183,11 +183,13 @@ class Broker:
 
     async def _error(self, error: Exception) -> None:
         if "permissions violation" in str(error).lower():
-            self._refusal = str(error).removeprefix("nats: ")
-            self._refused_at = time.monotonic()
-            if self.refusal not in self._said:
-                self._said.add(self.refusal)
-                log.error("%s", self.refusal)
+            text = str(error).removeprefix("nats: ")
+            # Live policy of another's, which an operator asked for and was refused: no work waits.
+            if 'publish to "$kv.' not in text.lower():
+                self._refusal, self._refused_at = text, time.monotonic()
+            if text not in self._said:
+                self._said.add(text)
+                log.error("the broker refuses: %s", text)
             return
         self.problem = str(error) or type(error).__name__
         self._warn(f"the broker is away ({self.problem}); events wait in the outbox")

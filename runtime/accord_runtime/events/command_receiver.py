@@ -23,6 +23,7 @@ from accord_runtime.events.inbox import MEMORY
 from accord_runtime.events.notifier import wait
 from accord_runtime.events.work_queue import WorkQueue
 from accord_runtime.grpc import validation
+from accord_runtime.ticks import until_next
 from accord_runtime.work import table
 from accord_runtime.work.executor import Executor, Permanent, Queue
 from accord_runtime.work.table import Effect, Work
@@ -33,7 +34,7 @@ CommandHandler = Callable[[Any], Awaitable[Effect | None]]
 PAUSE: Final = 0.2
 """Seconds between two looks for room that another process of the database may have made."""
 
-PATIENCE: Final = 4.0
+PATIENCE: Final = 5.0
 """Seconds for which the broker is asked for a command while there is none."""
 
 OTHERS: Final = 1.0
@@ -91,7 +92,8 @@ class CommandReceiver:
                 if room <= 0 or not self._ready():
                     await wait(self._free, PAUSE)
                     continue
-                messages = await self._next(jetstream, pulls, room)
+                if not (messages := await self._next(jetstream, pulls, room)):
+                    continue
                 # One request may have been left behind by another, and both are answered.
                 taken, rest = messages[:room], messages[room:]
                 await self._database.write(lock.guard(partial(self._take, messages=taken)))
@@ -120,7 +122,8 @@ class CommandReceiver:
                 messages := await _fetch(pull, room, PAUSE)
             ):
                 return messages
-        return await _fetch(pulls[0], room, OTHERS if len(pulls) > 1 else PATIENCE)
+        patience = OTHERS if len(pulls) > 1 else max(PAUSE, until_next(PATIENCE))
+        return await _fetch(pulls[0], room, patience)
 
     def _take(self, tx: Tx, messages: Sequence[Msg]) -> None:
         now = time.time()

@@ -29,6 +29,7 @@ from accord_runtime.events.broker import Broker, abortable, persistently
 from accord_runtime.events.notifier import POLL, wait
 from accord_runtime.events.work_queue import WorkQueue
 from accord_runtime.grpc.types import duration
+from accord_runtime.ticks import until_next
 from accord_runtime.work import table
 from accord_runtime.work.executor import Executor, Queue
 from accord_runtime.work.table import Effect, Work
@@ -160,7 +161,7 @@ class CommandSender:
                 self._told.clear()
                 self._waiting, self._since = await self._database.read(self._count)
                 if not self._waiting:
-                    await wait(self._told, POLL)
+                    await wait(self._told, until_next(POLL))
                     continue
                 await self._database.write(lock.guard(self._park_expired))
                 try:

@@ -22,7 +22,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -31,13 +30,13 @@ from typing import Any, Final
 from google.protobuf.message import Message
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamState
+from nats.js.api import StreamState
 from nats.js.errors import NotFoundError
 
 from accord import use_trace
 from accord_runtime.database import Database, DatabaseUnavailable, Lock, Tx
-from accord_runtime.events import position
-from accord_runtime.events.audit import AUDIT, GRACE, RETRY, Audit, Record
+from accord_runtime.events import durable, position
+from accord_runtime.events.audit import AUDIT, GRACE, PASSED, RETRY, Audit, Record
 from accord_runtime.events.broker import MAX_AGE, Broker, persistently
 from accord_runtime.events.handling import EventHandler as EventHandler
 from accord_runtime.events.handling import Handling, Ready
@@ -121,6 +120,7 @@ class Inbox:
         )
         # Up to when (Unix seconds) the broker has delivered all it had; infinite while it is away.
         self._delivered = math.inf
+        self._came = 0.0  # when something came last
         self._look = asyncio.Event()
         self.coming = 0
         """Events that the broker has for it, as far as it has told."""
@@ -158,18 +158,21 @@ class Inbox:
 
     async def _look_after(self, lock: Lock) -> None:
         """Audit once the broker has delivered what it had, or is away, and again and again."""
-        swept, pause = 0.0, GRACE
+        swept, settled, passed, pause = 0.0, 0.0, 0, GRACE
         while True:
             await wait(self._look, pause)
             self._look.clear()
             pause = AUDIT
-            until = min(time.time(), self._delivered)
+            until, away = min(time.time(), self._delivered), self._delivered == math.inf
+            if self._came < settled and not away and passed < PASSED:
+                passed += 1
+                continue
             if self._audit and until:
-                away = self._delivered == math.inf
                 cause = "the broker is away" if away else "the broker has not delivered them"
                 if not await self._audit.run(lock, until - GRACE, cause):
-                    pause = RETRY
+                    settled, pause = 0.0, RETRY
                     continue
+                settled, passed = until - GRACE, 0
             # What the audit has not come to must be recognised by it.
             if until - swept > _SWEEP:
                 swept = until
@@ -178,7 +181,8 @@ class Inbox:
     async def _receive(self, lock: Lock) -> None:
         jetstream = await self._broker.jetstream()
         at, delivered = await self._resume(lock, jetstream)
-        self._delivered, noted = 0.0, time.monotonic()
+        # What was lost meanwhile is looked for as if it had come.
+        self._came, self._delivered, noted, came = time.time(), 0.0, time.monotonic(), 0
         try:
             async with pulling(self._broker, self._stream, self._service, PREFETCH) as pull:
                 while True:
@@ -188,24 +192,27 @@ class Inbox:
                     if not messages:
                         self._nothing_waits()
                         continue
-                    fetched = time.time()
+                    fetched = self._came = time.time()
                     for message in messages:
                         delivered += 1
-                        if message.metadata.sequence.consumer != delivered:
+                        told = message.metadata
+                        if told.sequence.consumer != delivered or told.num_delivered != 1:
                             raise LookupError("messages were lost on their way; asking again")
                     last = messages[-1].metadata
-                    self.coming = last.num_pending or 0
+                    self.coming, came = last.num_pending or 0, came + len(messages)
                     taken = list(filter(self._taken, messages))
                     if taken or time.monotonic() - noted > NOTE:
-                        stream = await jetstream.stream_info(self._stream)
-                        if str(stream.created) != at.created:
-                            raise LookupError("the stream was made anew")
-                        at = await self._fill(lock, at, stream.state)
-                        at = replace(at, acknowledged=last.sequence.stream)
+                        # Between what follows each other in the stream, it has lost nothing.
+                        if last.sequence.stream != at.acknowledged + came:
+                            stream = await jetstream.stream_info(self._stream)
+                            if str(stream.created) != at.created:
+                                raise LookupError("the stream was made anew")
+                            at = await self._fill(lock, at, stream.state)
+                        last_id = (messages[-1].headers or {}).get("ce-id", "")
+                        at = at.reached(last.sequence.stream, last_id)
                         await self._write(lock, taken, at)
-                        noted = time.monotonic()
-                    for message in messages:
-                        await message.ack()
+                        noted, came = time.monotonic(), 0
+                    await messages[-1].ack()  # and with it those before
                     for message in taken:
                         self._note(message, fetched)
                     if not last.num_pending:
@@ -228,9 +235,10 @@ class Inbox:
     async def _resume(self, lock: Lock, jetstream: JetStreamContext) -> tuple[Consumed, int]:
         """Make the durable consumer what it should be.
 
-        It goes on where this database says, or before: what comes again is recognised. Where the
-        broker says otherwise, or where messages are out that were not acknowledged, it is made
-        anew: else these would come again in half a minute, and later ones before them.
+        It goes on where this database says; before that, where the stream is not as it was, or
+        the event at the position was not noted: what comes again is recognised. Where the broker
+        says otherwise, or where messages are out that were not acknowledged, it is made anew: else
+        these would come again in half a minute, and later ones before them.
 
         Returns:
             The position, and how many messages the durable consumer has sent.
@@ -239,43 +247,33 @@ class Inbox:
         created, last = str(stream.created), stream.state.last_seq
         at = await self._database.read(partial(position.read, source=self.source))
         known = at.created in ("", created)
-        # A stream that has lost its tail ends before what was taken.
-        lost = not known or last < at.acknowledged
-        start = min(at.acknowledged, last) if known else 0
-        sent: int | None = None
-        try:
-            info = await jetstream.consumer_info(self._stream, self._service)
-        except NotFoundError:
-            pass
-        else:
-            assert info.delivered is not None
-            assert info.ack_floor is not None
-            reached = info.ack_floor.stream_seq
-            if known:
-                start = min(start if at.created else last, reached)
-            same = sorted(info.config.filter_subjects or [info.config.filter_subject or ""])
-            if not info.num_ack_pending and same == sorted(self._subjects) and reached == start:
-                sent = info.delivered.consumer_seq
+        # A stream that has lost its tail ends before what was taken, or has something else there.
+        lost = not known or last < at.acknowledged or not await self._holds(jetstream, at)
+        start = at.acknowledged
+        if lost:  # All that was ever published is in the record; else it is asked for again.
+            start = last if known and self._audit else 0
+        info = await durable.find(jetstream, self._stream, self._service)
+        if info is not None and known and not at.last_id():
+            start = min(start if at.created else last, durable.acknowledged(info))
         at = replace(at, created=created, acknowledged=start, deleted=at.deleted if known else 0)
         at = await self._fill(lock, at, stream.state, lost=lost)
         await self._database.write(lock.guard(partial(self._take, messages=[], at=at)))
-        if sent is None:
-            with suppress(NotFoundError):
-                await jetstream.delete_consumer(self._stream, self._service)
-            await jetstream.add_consumer(
-                self._stream,
-                ConsumerConfig(
-                    durable_name=self._service,
-                    filter_subjects=self._subjects,
-                    deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-                    opt_start_seq=start + 1,
-                    ack_policy=AckPolicy.EXPLICIT,
-                    ack_wait=30,
-                    max_ack_pending=PREFETCH,
-                    max_deliver=-1,
-                ),
-            )
-        return at, sent or 0
+        if info is not None and durable.fits(info, self._subjects, start):
+            return at, durable.delivered(info)
+        await durable.make(
+            jetstream, self._stream, self._service, self._subjects, start=start, unacked=PREFETCH
+        )
+        return at, 0
+
+    async def _holds(self, jetstream: JetStreamContext, at: Consumed) -> bool:
+        """Whether the stream has what was taken last where it was, as far as that can be told."""
+        if not (last_id := at.last_id()):
+            return True
+        try:
+            found = await jetstream.get_msg(self._stream, at.acknowledged)
+        except NotFoundError:
+            return True
+        return (found.headers or {}).get("ce-id") == last_id
 
     async def _fill(
         self, lock: Lock, at: Consumed, state: StreamState, *, lost: bool = False
@@ -286,7 +284,7 @@ class Inbox:
             The position, with all that taken.
         """
         deleted = state.num_deleted or 0
-        lost = lost or state.first_seq > at.acknowledged + 1 or deleted > at.deleted
+        lost = lost or state.first_seq > at.acknowledged + 1 or deleted != at.deleted
         if lost and self._audit:
             await self._audit.complete(lock, "the stream has lost messages")
         reached = max(at.acknowledged, state.first_seq - 1)
@@ -336,8 +334,8 @@ class Inbox:
                     " AND event_id = :event_id",
                     {"consumer": self.source, "event_id": event_id, "now": time.time()},
                 )
-        stream = {"created": at.created, "acknowledged": at.acknowledged, "deleted": at.deleted}
-        position.note(tx, self.source, **stream)
+        names = ("created", "acknowledged", "last", "deleted")
+        position.note(tx, self.source, **{name: getattr(at, name) for name in names})
 
     def _keep_wanted(self, tx: Tx, headers: Mapping[str, str], payload: bytes) -> bool:
         wants = self._handling.wants(headers["ce-type"], payload)

@@ -15,6 +15,7 @@ from typing import Final
 
 from accord_runtime.database import Database, DatabaseError
 from accord_runtime.events.outbox import head, keys_after
+from accord_runtime.ticks import until_next
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Notifier:
         database.listen(POSITIONS, told.set)
         seen = await database.read(head)
         while True:
-            await wait(told, POLL)
+            await wait(told, until_next(POLL))
             told.clear()
             try:
                 position, keys = await database.read(partial(keys_after, position=seen))

@@ -3,7 +3,7 @@
 A database that is restored takes its position back with it; the broker's is only a hint.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from accord_runtime.database import Tx
@@ -23,6 +23,7 @@ MIGRATIONS: Final = [
 ]
 
 LATER_MIGRATIONS: Final = ["ALTER TABLE consumed ADD COLUMN types TEXT NOT NULL DEFAULT ''"]
+LATEST_MIGRATIONS: Final = ["ALTER TABLE consumed ADD COLUMN last TEXT NOT NULL DEFAULT ''"]
 """Those that came after other tables of the runtime."""
 
 
@@ -36,6 +37,9 @@ class Consumed:
     """When the stream was created, as the broker says it: its identity; empty at the beginning."""
     acknowledged: int
     """The stream's sequence up to which messages were taken."""
+    last: str
+    """A sequence and the id of the event there, with a space between; empty: not noted yet. A
+    version that does not note it, beside this one, leaves that of before."""
     deleted: int
     """Messages that were missing inside the stream when it was last looked at."""
     position: int
@@ -44,6 +48,15 @@ class Consumed:
     """The event at that position."""
     types: str
     """Full names of what is handled, with spaces between; empty: not noted yet."""
+
+    def last_id(self) -> str:
+        """The event at the sequence that was reached; empty: none, or not noted."""
+        sequence, _, event_id = self.last.partition(" ")
+        return event_id if sequence == str(self.acknowledged) else ""
+
+    def reached(self, sequence: int, event_id: str) -> "Consumed":
+        """The row when messages up to this one were taken, too."""
+        return replace(self, acknowledged=sequence, last=f"{sequence} {event_id}")
 
 
 def begin(tx: Tx, source: str, since: float) -> None:

@@ -23,6 +23,7 @@ from accord_runtime.events.broker import MAX_AGE, Broker, persistently
 from accord_runtime.events.notifier import POLL, POSITIONS, RECORD, Notifier, wait
 from accord_runtime.events.outbox import Event, after_position, head, number
 from accord_runtime.telemetry import flow_spans
+from accord_runtime.ticks import until_next
 
 log = logging.getLogger(__name__)
 
@@ -187,30 +188,30 @@ class Publisher:
             numbers = self._database.shared
             self._notifier.changed(RECORD)
             self._numbered.set()
-            await wait(self._committed, POLL)
+            await wait(self._committed, until_next(POLL))
 
     async def _publish(self, lock: Lock) -> None:
         jetstream = await self._broker.jetstream()
         mark = noted = await self._compare(lock, jetstream)
         self.position = mark.position
-        checked, noted_at = time.monotonic(), 0.0
+        look_at, noted_at = time.monotonic() + until_next(CHECK), 0.0
         try:
             while True:
                 self._numbered.clear()
                 read = partial(after_position, position=mark.position, most=BATCH)
                 batch = without_repeated_keys(await self._database.look_up(read))
                 if not batch:
-                    await wait(self._numbered, CHECK if mark == noted else NOTE)
+                    await wait(self._numbered, until_next(CHECK) if mark == noted else NOTE)
                 else:
                     mark = await self._sent(jetstream, mark, batch)
                 due = mark.position - noted.position >= NOTED
-                check = time.monotonic() - checked >= CHECK
+                check = time.monotonic() >= look_at
                 if mark != noted and (due or check or time.monotonic() - noted_at >= NOTE):
                     await self._database.write(lock.guard(partial(self._note, mark=mark)))
                     noted, noted_at = mark, time.monotonic()
                 if check:
                     mark = noted = await self._compare(lock, jetstream)
-                    checked = time.monotonic()
+                    look_at = time.monotonic() + until_next(CHECK)
         except Exception:
             if mark != noted:  # What is lost is found by what was there.
                 await self._database.write(lock.guard(partial(self._note, mark=mark)))

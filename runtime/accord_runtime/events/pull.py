@@ -45,13 +45,14 @@ class Pull:
         Raises:
             LookupError: the broker does not answer.
         """
-        if self._left <= 0:
-            await self._ask()
-        try:
-            async with asyncio.timeout(SILENCE):
-                await self._word.wait()
-        except TimeoutError:
-            raise LookupError("the broker is silent") from None
+        if not self._gone:
+            if self._left <= 0:
+                await self._ask()
+            try:
+                async with asyncio.timeout(SILENCE):
+                    await self._word.wait()
+            except TimeoutError:
+                raise LookupError("the broker is silent") from None
         self._word.clear()
         messages, self._messages = self._messages, []
         return None if self._gone and not messages else messages

@@ -36,6 +36,7 @@ from accord_runtime.database import (
     Tx,
 )
 from accord_runtime.telemetry import flow_spans
+from accord_runtime.ticks import until_next
 from accord_runtime.work import failures, ownership, table
 from accord_runtime.work.clock import DatabaseClock
 from accord_runtime.work.table import Effect, LeaseLost, Share, Work
@@ -239,7 +240,7 @@ class Executor:
         Alone with its database it has nothing to say and only looks.
         """
         while True:
-            await asyncio.sleep(ownership.BEAT if self._shared else POLL)
+            await asyncio.sleep(ownership.BEAT if self._shared else until_next(POLL))
             try:
                 # Who is alone reads first, to cost nothing while nothing is wrong.
                 if not self._draining and (
@@ -308,7 +309,7 @@ class Executor:
             }
             # Reading first keeps an idle look from being a write transaction.
             looked = [name for name in free if self._next.get(name, 0.0) <= now]
-            self._next |= dict.fromkeys(looked, now + POLL)
+            self._next |= dict.fromkeys(looked, now + until_next(POLL))
             due, later = await self._database.look_up(lambda tx: table.look(tx, looked, now))
             for name, at in later.items():
                 if name in self._next:  # Else it has changed meanwhile.

@@ -11,9 +11,14 @@ function say(text, kind) {
   }
 }
 
+// What is ticked, kept for as long as the page is: work that is tried is gone for a moment.
+const ticked = new Set([...document.querySelectorAll("input:checked")].map((box) => box.value));
+document.addEventListener("change", ({ target }) => {
+  if (target.type === "checkbox") ticked[target.checked ? "add" : "delete"](target.value);
+});
+
 // What is ticked, and where the keyboard is, survives that a part is shown anew.
 function replace(part, html) {
-  const ticked = new Set([...part.querySelectorAll("input:checked")].map((box) => box.value));
   const scrolled = [...part.querySelectorAll(".scroll")].map((box) => [box.scrollLeft, box.scrollTop]);
   const inside = part.contains(document.activeElement) ? document.activeElement : null;
   const at = inside && { href: inside.getAttribute("href"), value: inside.value, scroll: inside.className };

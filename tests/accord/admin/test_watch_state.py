@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 
 import accord
 from accord.admin.mesh_service import serve
+from accord.admin.watch import Changes
 from accord.contract.live_overrides import Layer
 from accord.ops.v1 import mesh_pb2 as pb
 from accord.ops.v1.mesh_pb2_grpc import MeshServiceStub
@@ -226,6 +227,24 @@ def test_figures_are_of_the_last_seconds() -> None:
         window, found = edges.figures()
         assert 0 < window <= WINDOW
         assert (found[key].codes.total(), found[key].p99) == (0, 0.0)
+
+
+def test_nothing_is_said_while_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watcher hears of a quiet process only until its figures are of all their seconds."""
+    mesh, now = accord.Mesh("quiet"), 1000.0
+    monkeypatch.setattr(mesh.control.edges, "_clock", lambda: now)
+    changes = Changes(mesh, lambda: ())
+    with mesh.control.edges.watching():
+        assert changes.next() is not None
+        now += 1
+        assert changes.next() is not None
+        now += WINDOW
+        assert changes.next() is None
+        mesh.control.overrides.set(path("Unary"), pb.Override())
+        said = changes.next()
+        assert said is not None
+        assert "methods" in said.changed
+        assert changes.next() is None
 
 
 def test_the_edges_of_a_process_are_bounded() -> None:

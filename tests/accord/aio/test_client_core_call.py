@@ -46,6 +46,17 @@ async def test_calls_start_at_once(usable: bool) -> None:
         assert [(await call).after for call in calls] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("method", ["Hedged", "Cached"])
+async def test_no_task_before_it_is_needed(method: str) -> None:
+    """Neither a method that is hedged nor one whose answers are kept costs a task for each call."""
+    async with echo({method: _echo}) as stub:
+        for _ in range(25):  # by then it is known when a backup would be due
+            before = asyncio.all_tasks()
+            call = getattr(stub, method)(Message(text="a"))
+            assert asyncio.all_tasks() == before
+            assert (await call).text == "a"
+
+
 async def test_forgotten_call_goes_on(usable: bool) -> None:
     """A call that nobody holds is neither cancelled nor lost, and leaves nothing behind."""
     answered = 0

@@ -130,6 +130,7 @@ async def test_own_mistakes_are_neutral_and_final(driver: str, mistake: str) -> 
             False,
         ),
         ("UNAVAILABLE", "Stream removed (Socket closed)", False, True),
+        ("UNAVAILABLE", "max connection age", False, True),
         ("UNAVAILABLE", "down", False, False),
         ("INTERNAL", "reference 7", False, False),
     ],
@@ -205,6 +206,26 @@ async def test_one_lost_connection_is_one_failure(driver: str) -> None:
             (route,) = mesh.snapshot().routes
             assert route.breaker is not None
             assert route.breaker.state is State.OPEN
+
+
+@pytest.mark.parametrize("driver", ["aio", "sync"])
+async def test_a_connection_that_was_too_old_is_one_failure(driver: str) -> None:
+    """The server ends the calls that are left on it, and the circuit stays closed."""
+
+    async def wait(request: Any, context: Any) -> Any:
+        await asyncio.sleep(30)
+
+    ages = [(f"grpc.max_connection_age_{name}ms", 500) for name in ("", "grace_")]
+    mesh = caller("Unary", failures=3, retry=False)
+    async with (
+        serving(accord.Mesh("callee"), {"Unary": wait}, options=ages) as address,
+        calling(driver, mesh, address) as call,
+    ):
+        calls = [call("Unary", Message(), timeout=20) for _ in range(4)]
+        assert await asyncio.gather(*calls) == ["UNAVAILABLE"] * 4
+        (route,) = mesh.snapshot().routes
+        assert route.breaker is not None
+        assert (route.breaker.calls, route.breaker.failures) == (1, 1)
 
 
 @pytest.mark.parametrize("driver", ["aio", "sync"])

@@ -3,15 +3,18 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import accord
-from accord.contract import Dark
+from accord import _files
+from accord.contract import Dark, live_overrides
 from accord.contract.live_overrides import (
     FileSource,
     Layer,
@@ -232,25 +235,44 @@ async def test_file_is_read_when_it_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An unchanged file is not read again; of the same size and within a moment, it is."""
-    reads, read = 0, FileSource._text
+    reads, read = 0, live_overrides._Reader._text
 
-    def counted(source: FileSource) -> str | None:
+    def counted(reader: live_overrides._Reader) -> str | None:
         nonlocal reads
         reads += 1
-        return read(source)
+        return read(reader)
 
-    monkeypatch.setattr(FileSource, "_text", counted)
+    looks, stamp, later = 0, _files.stamp, 0.0
+
+    def looked(path: Path) -> object:
+        nonlocal looks
+        looks += 1
+        return stamp(path)
+
+    clock = SimpleNamespace(
+        time=lambda: time.time() + later, sleep=time.sleep, monotonic=time.monotonic
+    )
+    monkeypatch.setattr(live_overrides._Reader, "_text", counted)
+    monkeypatch.setattr(live_overrides, "stamp", looked)
+    monkeypatch.setattr(_files, "time", clock)
+    monkeypatch.setattr(_files, "INTERVAL", 0.001)
     file = tmp_path / "policy.json"
-    documents = FileSource(file, interval=0.001).watch()
+    documents = FileSource(file).watch()
     assert await anext(documents) == {}
+    (tmp_path / "written").write_text('{"a": 0}')
+    (tmp_path / "written").rename(file)  # it is read at any moment, and never half of it
+    assert (await anext(documents))["a"] == "0"
     for digit in 2 * "123456789":
-        file.write_text(f'{{"a": {digit}}}')
+        with file.open("r+") as there:
+            there.write(f'{{"a": {digit}}}')
         async with asyncio.timeout(5):
             assert (await anext(documents))["a"] == digit
     waiting = asyncio.ensure_future(anext(documents))
-    await asyncio.sleep(0.1)
-    before = reads
-    await asyncio.sleep(0.1)
+    later = 1.1  # for a second after a change it is read again
+    seen = looks
+    await eventually(lambda: looks > seen + 2)
+    before, seen = reads, looks
+    await eventually(lambda: looks > seen + 20)
     assert reads == before
     waiting.cancel()
 

@@ -1,7 +1,9 @@
 """An edge before a server of the test contract, called in the same process or over a port."""
 
 import asyncio
+import base64
 import json
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +27,7 @@ from google.protobuf import (
 
 import accord
 from accord.edge import Authenticator, Edge, KeySet, routes_of
+from accord.identity import Identity
 from accord.v1 import edge_pb2
 from tests.accord.kit import add_contract
 
@@ -113,14 +116,10 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(
-    folder: Path,
-    behaviours: Mapping[str, Callable[..., Any]],
-    *,
-    server: Mapping[str, Any] | None = None,
-    **edge: Any,
-) -> AsyncIterator[Served]:
-    """A server with these behaviours and an edge before it, which is called in this process."""
+async def upstream(
+    behaviours: Mapping[str, Callable[..., Any]], identity: Identity | None = None
+) -> AsyncIterator[tuple[int, list[dict[str, Any]]]]:
+    """A server with these behaviours: its port, and what came with each call."""
     seen: list[dict[str, Any]] = []
 
     def noting(behaviour: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,33 +136,50 @@ async def serving(
 
         return awaited if asyncio.iscoroutinefunction(behaviour) else streamed
 
-    callee = accord.Mesh("parcels", **(server or {"idempotency": "handler"}))
+    callee = accord.Mesh("parcels", identity=identity, idempotency="handler")
     grpc_server = callee.server()
     grpc_server.add_generic_rpc_handlers(
         (handler({name: noting(each) for name, each in behaviours.items()}),)
     )
-    port = grpc_server.add_insecure_port("127.0.0.1:0")
+    port = (
+        grpc_server.add_insecure_port("127.0.0.1:0")
+        if identity is None
+        else grpc_server.add_secure_port("127.0.0.1:0", identity.server_credentials())
+    )
     await grpc_server.start()
-    mesh = accord.Mesh("edge", targets={"parcels": f"127.0.0.1:{port}"})
-    issuer = Issuer(folder / "jwks.json")
-    edge.setdefault("authenticator", issuer.authenticator())
-    app = Edge(mesh, routes_of(SERVICE), targets={SERVICE: "parcels"}, **edge)
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
     try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://edge") as client:
-            yield Served(app, mesh, client, issuer, seen)
+        yield port, seen
     finally:
-        await app.close()
-        await mesh.close()
         await grpc_server.stop(None)
         await callee.close()
 
 
 @asynccontextmanager
-async def over_a_port(served: Served) -> AsyncIterator[int]:
-    """The edge behind uvicorn, on a free loopback port."""
+async def serving(
+    folder: Path,
+    behaviours: Mapping[str, Callable[..., Any]],
+    **edge: Any,
+) -> AsyncIterator[Served]:
+    """A server with these behaviours and an edge before it, which is called in this process."""
+    issuer = Issuer(folder / "jwks.json")
+    edge.setdefault("authenticator", issuer.authenticator())
+    async with upstream(behaviours) as (port, seen):
+        mesh = accord.Mesh("edge", targets={"parcels": f"127.0.0.1:{port}"})
+        app = Edge(mesh, routes_of(SERVICE), targets={SERVICE: "parcels"}, **edge)
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
+        try:
+            async with httpx.AsyncClient(transport=transport, base_url="http://edge") as client:
+                yield Served(app, mesh, client, issuer, seen)
+        finally:
+            await app.close()
+            await mesh.close()
+
+
+@asynccontextmanager
+async def over_a_port(edge: Edge) -> AsyncIterator[int]:
+    """An edge behind uvicorn, on a free loopback port."""
     config = uvicorn.Config(
-        served.edge,
+        edge,
         port=0,
         log_level="critical",
         access_log=False,
@@ -180,6 +196,30 @@ async def over_a_port(served: Served) -> AsyncIterator[int]:
     finally:
         server.should_exit = True
         await task
+
+
+def framed(message: Any, flag: int = 0) -> bytes:
+    """A message as gRPC-Web sends it."""
+    raw: bytes = message.SerializeToString()
+    return struct.pack(">BI", flag, len(raw)) + raw
+
+
+def unframed(body: bytes, kind: str) -> tuple[list[bytes], dict[str, str]]:
+    """The messages and the trailers of an answer."""
+    if "-text" in kind:
+        body = b"".join(
+            base64.b64decode(each + b"=" * (-len(each) % 4)) for each in body.split(b"=") if each
+        )
+    messages, trailers = [], {}
+    while body:
+        flag, size = struct.unpack_from(">BI", body)
+        raw, body = body[5 : 5 + size], body[5 + size :]
+        if flag & 0x80:
+            lines = (line.partition(":") for line in raw.decode().splitlines())
+            trailers = {name: value.strip() for name, _, value in lines}
+        else:
+            messages.append(raw)
+    return messages, trailers
 
 
 async def echo(request: Any, context: Any) -> Any:

@@ -50,6 +50,9 @@ async def test_a_good_token_says_who_calls(issuer: Issuer) -> None:
     assert await authenticator.authenticate(None) is None
     listed = issuer.token(aud=["others", AUDIENCE])
     assert await reason(authenticator, f"Bearer {listed}") == ""
+    odd = await authenticator.authenticate("Bearer " + issuer.token("  a\tb c"))
+    assert odd is not None
+    assert odd.scopes == {"a\tb", "c"}  # by spaces alone (RFC 6749)
 
 
 async def test_what_is_not_believed(issuer: Issuer, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_they_are_read_from_the_contract(monkeypatch: pytest.MonkeyPatch) -> Non
         False,
         ("parcel_id",),
     )
-    assert found["Track"].rate == RatePolicy(0.5, 2)
+    assert found["Track"].rate == RatePolicy(0.01, 2)
     assert found["Watch"].streaming
     monkeypatch.setattr(routes, "imported_services", lambda: [SERVICE])
     assert routes_of() == ROUTES

@@ -88,7 +88,7 @@ async def watching(tmp_path: Path, feed: Feed, **edge: Any) -> AsyncIterator[tup
     """An edge over a port before a feed, and what opens streams of it."""
     async with (
         serving(tmp_path, {"Watch": feed.watch, "List": feed.watch}, **edge) as served,
-        over_a_port(served) as port,
+        over_a_port(served.edge) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
     ):
 
@@ -100,19 +100,6 @@ async def watching(tmp_path: Path, feed: Feed, **edge: Any) -> AsyncIterator[tup
                 yield Events(answer)
 
         yield served, opened
-
-
-async def test_messages_are_events_and_the_end_is_one(tmp_path: Path) -> None:
-    """Each has its token as id; the end of the stream is told."""
-    feed = Feed()
-    await feed.say("a", "b", end=True)
-    async with watching(tmp_path, feed) as (_, opened), opened() as events:
-        assert events.answer.headers["content-type"] == "text/event-stream; charset=utf-8"
-        first = await events.next()
-        assert (first["id"], json.loads(first["data"])) == ("1", {"sequence": "1", "text": "a"})
-        assert (await events.next())["id"] == "2"
-        assert await events.next() == {"event": "end", "data": "{}"}
-        assert await events.next() == {}
 
 
 async def test_last_event_id_goes_on(tmp_path: Path) -> None:
@@ -214,7 +201,7 @@ async def test_who_goes_away_cancels_a_unary_call(tmp_path: Path) -> None:
 
     async with (
         serving(tmp_path, {"FindParcels": find}) as served,
-        over_a_port(served) as port,
+        over_a_port(served.edge) as port,
         httpx.AsyncClient() as client,
     ):
         task = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/v1/parcels"))
@@ -325,7 +312,7 @@ async def test_a_slow_body_is_given_up(tmp_path: Path) -> None:
     limits = EdgeLimits(body_timeout=0.3)
     async with (
         serving(tmp_path, {"PutParcel": echo, "FindParcels": echo}, limits=limits) as served,
-        over_a_port(served) as port,
+        over_a_port(served.edge) as port,
         httpx.AsyncClient() as client,
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -348,7 +335,7 @@ async def test_a_reader_that_takes_nothing_is_cut(tmp_path: Path) -> None:
     limits = EdgeLimits(write_timeout=0.3)
     async with (
         serving(tmp_path, {"List": feed.watch, "FindParcels": echo}, limits=limits) as served,
-        over_a_port(served) as port,
+        over_a_port(served.edge) as port,
         httpx.AsyncClient() as client,
     ):
         _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)

@@ -1,6 +1,7 @@
 """JSON: a message goes out and comes back, by body and by query."""
 
 import json
+import math
 from typing import Any
 from urllib.parse import urlencode
 
@@ -69,6 +70,15 @@ def test_out_and_back_by_a_body(fields: dict[str, Any]) -> None:
         message, always_print_fields_with_no_presence=True
     )
     assert Transcoder(Parcel, ()).request((), "", out.encode()) == message
+
+
+def test_what_is_no_number_is_a_text() -> None:
+    """Of both kinds of float, out and back."""
+    for number, text in ((math.nan, "NaN"), (math.inf, "Infinity"), (-math.inf, "-Infinity")):
+        out = json.loads(to_json(Parcel(ratio=number, value=number)))
+        assert (out["ratio"], out["value"]) == (text, text)
+        back = Transcoder(Parcel, ()).request((), "", json.dumps(out).encode())
+        assert to_json(back) == json.dumps(out, separators=(",", ":"))
 
 
 @given(st.fixed_dictionaries({}, optional=scalars))

@@ -7,6 +7,7 @@ import threading
 import time
 from base64 import b64decode, encodebytes
 from collections.abc import Callable
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -16,9 +17,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP521R1
 
 import accord
+from accord import _files
 from accord.identity import Identity, IdentityError
 from accord.identity.bundle import SKEW, parse
-from accord.identity.identity import INTERVAL, LAYOUTS
+from accord.identity.identity import LAYOUTS
 from tests.accord.identity.authority import Authority, Leaf, put
 from tests.support.telemetry import Metrics
 
@@ -184,7 +186,7 @@ def test_a_deny_list_that_is_not_there_yet(tmp_path: Path) -> None:
     assert not identity.is_revoked(GOOD.certificate)
     put(tmp_path / "revoked.txt", GOOD.serial.encode())
     _until(lambda: identity.is_revoked(GOOD.certificate))
-    assert INTERVAL <= 0.5
+    assert _files.INTERVAL <= 0.5
     identity.close()
 
 
@@ -277,9 +279,8 @@ def test_a_start_during_a_swap(tmp_path: Path) -> None:
 
 def test_files_are_watched(tmp_path: Path) -> None:
     """A new certificate is taken soon, without anybody asking; a forgotten one rests."""
-    others = threading.enumerate()
+    others = set(_files._looks)
     identity = Identity.from_folder(GOOD.write(tmp_path))
-    (watcher,) = (thread for thread in threading.enumerate() if thread not in others)
     began = time.monotonic()
     new = CA.issue(ORDERS)
     new.write(tmp_path)
@@ -291,9 +292,41 @@ def test_files_are_watched(tmp_path: Path) -> None:
 
     def forgotten() -> bool:
         gc.collect(0)
-        return gone() is None and not watcher.is_alive()
+        return gone() is None and not set(_files._looks) - others
 
     _until(forgotten)
+
+
+def test_one_thread_watches_all_files(caplog: pytest.LogCaptureFixture) -> None:
+    """A look that fails is said and leaves the others theirs; the thread ends with the last."""
+    spec = find_spec("accord._files")
+    assert spec is not None
+    assert spec.loader is not None
+    files = module_from_spec(spec)  # one that nobody else has
+    spec.loader.exec_module(files)
+    over, looks = threading.Event(), 0
+
+    def failing() -> bool:
+        if over.is_set():
+            return False
+        raise RuntimeError("broken")
+
+    def counting() -> bool:
+        nonlocal looks
+        looks += 1
+        return not over.is_set()
+
+    for _ in range(2):
+        files.often(failing)
+        thread = files._thread
+        files.often(counting)
+        assert files._thread is thread
+        seen = looks
+        _until(lambda seen=seen: looks > seen + 1)  # type: ignore[misc]  # mypy infers no default
+        assert "files could not be looked at" in caplog.text
+        over.set()
+        _until(lambda thread=thread: not thread.is_alive())  # type: ignore[misc]  # the same
+        over.clear()
 
 
 def test_a_key_that_everybody_can_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

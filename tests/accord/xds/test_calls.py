@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from accord.xds import TargetState, XdsError
 from accord.xds import addresses as names
 from accord.xds import plane as planes
 from accord.xds.client import CONFIG
+from accord.xds.health import HealthWatch
 from tests.accord.drivers import Driver
 from tests.accord.kit import Message, Stub, eventually, failure
 from tests.accord.xds.kit import (
@@ -130,10 +132,12 @@ async def test_names_are_looked_up_again(
     """A name of which the addresses change is followed; one that is lost keeps the last."""
     async with backend(orders, "a") as one, backend(orders, "b") as two:
         known: dict[str, list[str]] = {"orders.test": []}
+        lost: list[str] = []
         monkeypatch.setattr(planes, "LOOK_UP", 0.05)
 
         def getaddrinfo(host: str, port: int, **_: object) -> list[object]:
             if host not in known:
+                lost.append(host)
                 raise OSError("no such name")
             return [(0, 0, 0, "", address) for address in known[host]]
 
@@ -157,32 +161,8 @@ async def test_names_are_looked_up_again(
             while (await stub.Unary(Message())).text != "b":
                 pass
         del known["orders.test"]
-        await asyncio.sleep(0.2)
+        await eventually(lambda: len(lost) > 2)
         assert (await stub.Unary(Message())).text == "b"
-        await mesh.close()
-
-
-async def test_certificates_are_renewed(people: People, driver: Driver) -> None:
-    """Over three renewals of both sides, with connections of 1 s, no call fails."""
-    folder, ends = people.issue("caller"), 6.0
-    server_folder = people.issue("orders", ends=ends)
-    server_id = Identity.from_folder(server_folder)
-    async with backend(server_id, "a", age=1.0) as server:
-        mesh = accord.Mesh(
-            "caller", targets={"orders": server.address}, identity=Identity.from_folder(folder)
-        )
-        stub = driver.stub(mesh, "orders")
-        until, renewed, results = time.monotonic() + 9, time.monotonic(), []
-        while time.monotonic() < until:
-            results.append(await called(stub, 5))
-            if time.monotonic() - renewed > 2.5:
-                people.issue("caller", ends=ends)
-                people.issue("orders", ends=ends)
-                renewed = time.monotonic()
-            await asyncio.sleep(0.02)
-        people.issue("caller")
-        people.issue("orders")
-        assert {text for each in results for text in each} == {"a"}
         await mesh.close()
 
 
@@ -210,6 +190,33 @@ async def test_who_does_not_serve_is_left_out(
         await mesh.close()
 
 
+async def test_health_is_watched_when_the_loop_has_ended(orders: Identity) -> None:
+    """A thread goes on for a loop that has ended, and nobody when the watch was stopped."""
+    async with backend(orders, "b", healthy=True) as server:
+        host, _, port = server.address.partition(":")
+        at = (host, int(port))
+        watch = HealthWatch(lambda: None)
+
+        async def begin() -> None:
+            watch.watch({at: ""})
+
+        def threads() -> list[str]:
+            return [each.name for each in threading.enumerate() if "accord-xds-health" in each.name]
+
+        await begin()
+        await server.health.set("", NOT_SERVING)
+        await eventually(lambda: at in watch.unhealthy())
+        assert not threads()
+        watch.watch({})
+        await server.health.set("", SERVING)
+        await asyncio.to_thread(asyncio.run, begin())
+        await eventually(threads)
+        await server.health.set("", NOT_SERVING)
+        await eventually(lambda: at in watch.unhealthy())
+        watch.watch({})
+        await eventually(lambda: not threads())
+
+
 async def test_a_server_that_stops_warns_before(caller: Identity, orders: Identity) -> None:
     """A rolling stop, as the runtime makes it, fails none of the calls under way."""
     async with backend(orders, "a") as one, backend(orders, "b", healthy=True) as two:
@@ -219,8 +226,9 @@ async def test_a_server_that_stops_warns_before(caller: Identity, orders: Identi
         )
         stub = Stub(mesh.channel("orders"))
         await until_seen(stub, "a", "b")
+        before = two.calls
         calling = asyncio.gather(*(called(stub, 400) for _ in range(10)))
-        await asyncio.sleep(0.1)
+        await eventually(lambda: two.calls > before)
         await two.health.set("", NOT_SERVING)
         await two.server.stop(2)
         found = await calling

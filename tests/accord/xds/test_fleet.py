@@ -17,7 +17,7 @@ from google.protobuf.any_pb2 import Any as Resource
 
 import accord
 from accord.identity import Identity
-from accord.xds import ControlPlane, Route, RouteError, resources
+from accord.xds import ControlPlane, Route, RouteError, presence, resources
 from accord.xds.resources import CLUSTER, ENDPOINTS
 from accord.xds.server import Server
 from tests.accord.kit import Message, Stub, eventually, failure
@@ -75,9 +75,14 @@ async def test_callers_go_where_their_identity_says(
 
 
 async def test_a_change_is_pushed_and_outlives_the_control_plane(
-    people: People, caller: Identity, orders: Identity, tmp_path: Path
+    people: People,
+    caller: Identity,
+    orders: Identity,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A changed file holds within a second; when the control plane is killed, the last does."""
+    monkeypatch.setattr(presence, "INTERVAL", 0.2)
     file, at = tmp_path / "routes.json", f"unix:{tmp_path}/xds"
     async with backend(orders, "one") as one, backend(orders, "two") as two:
         write(file, orders={"versions": {"v1": one.address}})
@@ -91,14 +96,14 @@ async def test_a_change_is_pushed_and_outlives_the_control_plane(
                 assert time.monotonic() - began < 1.0
             process.kill()
             await process.wait()
-            for _ in range(5):
-                assert await called(stub, 20) == {"two": 20}
-                await asyncio.sleep(0.1)
+            await eventually(mesh.route_problems)
+            assert await called(stub, 100) == {"two": 100}
         write(file, orders={"versions": {"v1": one.address}})
         async with fleet(people, file, at):  # and it is found again
             async with asyncio.timeout(20):
                 while (await stub.Unary(Message())).text != "one":
                     pass
+            await eventually(lambda: not mesh.route_problems())
         await mesh.close()
 
 

@@ -103,8 +103,7 @@ async def test_a_fraction(driver: Driver) -> None:
         shadowed(mesh, percent=30, max_concurrent=1000)
         for number in range(400):
             await stub.Cached(Message(text=str(number)))
-        await eventually(lambda: counted(mesh, "ok") >= 80)
-        await asyncio.sleep(0.1)
+        await eventually(lambda: not any(mesh._shadows._under_way.values()))
         assert 80 <= counted(mesh, "ok") <= 160
 
 

@@ -140,7 +140,7 @@ async def test_no_call_fails_while_rules_come_and_go(
         rules = [{"headers": {"x-canary": str(n)}, "weights": {"v2": 1}} for n in range(3)]
         for turn in range(8):
             found.route(1, 1, rules=rules[: turn % 4])
-            await asyncio.sleep(0.3)
+            await eventually(lambda: len(found.mesh.routed()[0].route.rules) == turn % 4)  # noqa: B023
         answers = sum(await calling, Counter())
         assert answers.keys() == {"a", "b"}
 

@@ -98,6 +98,16 @@ def test_a_rule_that_is_gone_is_answered_until_nobody_asks() -> None:
     assert plane.find(CLUSTER, "orders/x") is None
 
 
+def test_nobody_is_ejected_where_there_is_nobody_else() -> None:
+    """A client looks for outliers only among several endpoints, or where there is a fallback."""
+    plane = Plane()
+    for known, looks in (((A,), False), ((A, B), True)):
+        plane.targets["orders"] = Target(Route({"v1": "-"}), {"v1": known}, "")
+        found = plane.find(CLUSTER, "orders/rest")
+        assert found is not None
+        assert pb.Cluster.FromString(found.value).HasField("outlier_detection") == looks
+
+
 def test_what_has_not_been_looked_up_is_waited_for() -> None:
     """Endpoints are said when all of their names are known, and not as none before."""
     plane = Plane()

@@ -45,7 +45,8 @@ class _Passed(Counter[str]):
 _passed = _Passed()
 
 
-def _point(service: str, name: str) -> None:
+def _point(name: str) -> None:
+    service = os.path.basename(os.path.dirname(sys.argv[0]))  # of services/orders/__main__.py
     try:
         with open(f"{FOLDER}/armed") as file:
             serial, whose, where, number = file.read().split("\t")
@@ -63,9 +64,7 @@ def _point(service: str, name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _around(
-    kind: Any, method: str, named: Callable[..., str], point: Callable[[str], None]
-) -> None:
+def _around(kind: Any, method: str, named: Callable[..., str]) -> None:
     """Put a point before and after a coroutine function of a class; `named` says what it does."""
     original: Callable[..., Awaitable[Any]] = getattr(kind, method)
 
@@ -74,34 +73,31 @@ def _around(
         name = named(self, sys._getframe(1), *args)
         if not name:
             return original(self, *args, **kwargs)
-        return _between(name, point, lambda: original(self, *args, **kwargs))
+        return _between(name, lambda: original(self, *args, **kwargs))
 
     setattr(kind, method, wrapper)
 
 
-async def _between(
-    name: str, point: Callable[[str], None], do: Callable[[], Awaitable[Any]]
-) -> Any:
+async def _between(name: str, do: Callable[[], Awaitable[Any]]) -> Any:
     kind, _, what = name.partition(" ")
-    point(f"{kind} before {what}".strip())
+    _point(f"{kind} before {what}".strip())
     outcome = await do()
-    point(f"{kind} after {what}".strip())
+    _point(f"{kind} after {what}".strip())
     return outcome
 
 
 class _Calls:
     """The calls of one method."""
 
-    def __init__(self, calls: Callable[..., Awaitable[Any]], path: str, point: Any) -> None:
+    def __init__(self, calls: Callable[..., Awaitable[Any]], path: str) -> None:
         self._calls = calls
         self._path = path
-        self._point = point
 
     def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-        return _between(f"call {self._path}", self._point, lambda: self._calls(*args, **kwargs))
+        return _between(f"call {self._path}", lambda: self._calls(*args, **kwargs))
 
 
-def _install(service: str) -> None:
+def _install() -> None:
     from nats.aio.msg import Msg
     from nats.js import JetStreamContext
 
@@ -109,31 +105,29 @@ def _install(service: str) -> None:
     from accord_runtime.database.postgres import PostgresDatabase
     from accord_runtime.database.sqlite import SqliteDatabase
 
-    point = functools.partial(_point, service)
-
     def commit(database: Any, caller: Any, fn: Any) -> str:
         # A write within `exclusive` or the like is named by who asks for it.
         who = caller.f_code.co_qualname.replace(".<locals>", "")
         return "" if who in IDLE else f"commit {who}"
 
     for database in (SqliteDatabase, PostgresDatabase):
-        _around(database, "write", commit, point)
-    _around(JetStreamContext, "publish", lambda self, caller, subject, *_: "publish", point)
-    _around(Msg, "ack", lambda self, caller: "acknowledge", point)
+        _around(database, "write", commit)
+    _around(JetStreamContext, "publish", lambda self, caller, subject, *_: "publish")
+    _around(Msg, "ack", lambda self, caller: "acknowledge")
 
     made = Channel.unary_unary
 
     def unary_unary(channel: Any, path: str, *args: Any, **kwargs: Any) -> Any:
-        return _Calls(made(channel, path, *args, **kwargs), path[1:], point)
+        return _Calls(made(channel, path, *args, **kwargs), path[1:])
 
     Channel.unary_unary = unary_unary  # type: ignore[assignment]
 
     send = smtplib.SMTP.send_message
 
     def send_message(self: Any, *args: Any, **kwargs: Any) -> Any:
-        point("mail before")
+        _point("mail before")
         refused = send(self, *args, **kwargs)
-        point("mail after")
+        _point("mail after")
         return refused
 
     smtplib.SMTP.send_message = send_message  # type: ignore[method-assign]
@@ -148,7 +142,7 @@ def _restart_at_once() -> None:
 
 _words = sys.orig_argv[1:]
 _module = _words[_words.index("-m") + 1] if "-m" in _words[:-1] else ""
-if _module.startswith("services."):
-    _install(_module.partition(".")[2])
+if _module == "shopctl.supervisor.fork_server" or _module.startswith("services."):
+    _install()
 elif _module == "shopctl" and "up" in _words:
     _restart_at_once()

@@ -1,7 +1,6 @@
 """Contracts to export, a server that fails on command, and Node."""
 
 import asyncio
-import json
 import math
 import os
 import subprocess
@@ -24,7 +23,8 @@ from accord.protos import include
 from accord_checks import image
 from accord_checks.declarations import Rpc
 from accord_checks.export.resolved_contracts import ResolvedContracts
-from tools.offline_packages import NODE_MODULES, fill_node
+from tests.support.node import asked
+from tools.offline_packages import fill_node
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -178,23 +178,7 @@ async def outcome(channel: grpc.aio.Channel, method: str, *, streamed: bool = Fa
 async def node(script: str, given: Any) -> Any:
     """Run a script under Node: JSON in, JSON out."""
     await asyncio.to_thread(fill_node)
-    process = await asyncio.create_subprocess_exec(
-        SCRIPTS / "node",
-        HERE / "node" / script,
-        env={**os.environ, "NODE_PATH": str(NODE_MODULES)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(300):
-            out, error = await process.communicate(json.dumps(given).encode())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, error.decode()
-    return json.loads(out)
+    return await asked(HERE / "node", script, given)
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[bytes]:

@@ -227,7 +227,7 @@ def test_hooks_judge_a_commit(adopted: Repository, tmp_path: Path) -> None:
     hooks.root.mkdir()
     shutil.copy(support.ROOT / ".pre-commit-hooks.yaml", hooks.root)
     hooks.done("git init --quiet && git add . && git commit --quiet --message hooks")
-    hooks.done("git tag v0.2.0")
+    hooks.done("git tag v0.3.0")
     shutil.copytree(adopted.root, tmp_path / "acme")
     repository = Repository(tmp_path / "acme")
     configuration = (adopted.root / ".pre-commit-config.yaml").read_text()

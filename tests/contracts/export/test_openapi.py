@@ -72,7 +72,7 @@ def test_an_operation_says_what_its_contract_says() -> None:
     assert "UNKNOWN_CUSTOMER" in create["description"]
     assert create["security"] == [{"bearer": ["orders:write"]}]
     assert create["requestBody"]["required"]
-    assert {"200", "401", "403", "429", "default"} == create["responses"].keys()
+    assert {"200", "401", "403", "429", "503", "504", "default"} == create["responses"].keys()
     assert parameters("post", "/v1/orders")["header", "Idempotency-Key"]["required"]
     asked = parameters("get", "/v1/orders")
     assert ("query", "pageSize") in asked
@@ -98,7 +98,10 @@ def test_what_is_public_needs_no_token() -> None:
 def test_a_stream_is_of_events() -> None:
     """A server stream answers with events; one that can be resumed takes the last one's id."""
     updates = operation("get", f"{ORDER}/updates")
-    assert list(updates["responses"]["200"]["content"]) == ["text/event-stream"]
+    ((kind, content),) = updates["responses"]["200"]["content"].items()
+    assert kind == "text/event-stream"
+    data = content["schema"]["oneOf"][0]["properties"]["data"]["contentSchema"]["$ref"]
+    assert data == "#/components/schemas/shop.orders.v1.StreamOrderUpdatesResponse"
     assert ("header", "Last-Event-ID") in parameters("get", f"{ORDER}/updates")
     assert ("header", "Last-Event-ID") not in parameters("get", "/v1/products")
 

@@ -1,8 +1,9 @@
 """What the broker loses, and what a restored database has forgotten, is handled all the same."""
 
+import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,9 +12,9 @@ from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
 from accord_runtime.database import Database, Tx, open_database
-from accord_runtime.events import audit, inbox, outbox, position
+from accord_runtime.events import audit, inbox, notifier, outbox, position, pull
 from accord_runtime.events import publisher as publisher_module
-from accord_runtime.events.audit import Record
+from accord_runtime.events.audit import Record, Recorded
 from accord_runtime.events.broker import MAX_AGE, stream_of
 from accord_runtime.events.inbox import EventHandler
 from shop.orders.v1.events_pb2 import OrderNoteAdded
@@ -40,7 +41,8 @@ KEYS = 4
 
 @pytest.fixture
 def frequent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Audits come all the time, and look for what is a tenth of a second old."""
+    """Audits come all the time, also while nothing comes, for what is a tenth of a second old."""
+    monkeypatch.setattr(pull, "HEARTBEAT", 0.2)
     monkeypatch.setattr(inbox, "AUDIT", 0.1)
     monkeypatch.setattr(inbox, "GRACE", 0.1)
     monkeypatch.setattr(audit, "RETRY", 0.1)
@@ -510,3 +512,53 @@ async def test_a_stream_that_discards_by_design_is_left_alone(
 
 async def _fewer(jetstream: JetStreamContext, count: int) -> bool:
     return await length(jetstream) < count
+
+
+async def test_audits_are_passed_over_while_nothing_comes(
+    record: Database,
+    broker_server: NatsServer,
+    frequent: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once all that came is compared, the record is left alone for a while, or until more comes."""
+    happened: list[str] = []
+    read, usual = record_of(record), notifier.wait
+
+    away = False
+
+    def reading(position: int, types: Sequence[str]) -> AsyncIterable[Recorded]:
+        happened.append("read")
+        if away:
+            raise OSError("the source is away")
+        return read(position, types)
+
+    async def waiting(event: asyncio.Event, seconds: float) -> None:
+        await usual(event, seconds)
+        happened.append("due")
+
+    def passed_over() -> bool:
+        return happened[-9:] == ["due"] * 9
+
+    async def read_again() -> None:
+        before = happened.count("read")
+        await until(lambda: happened.count("read") > before, "an audit")
+
+    monkeypatch.setattr(inbox, "RETRY", 0.1)
+    monkeypatch.setattr(inbox, "wait", waiting)
+    monkeypatch.setattr(inbox, "PASSED", 1_000_000)
+    async with (
+        publishing(record, broker_server.url) as publisher,
+        receiving(record, broker_server.url, {OrderNoteAdded: Notes()}, record=reading),
+    ):
+        await publisher.append(note("a"))
+        await until(has(record, 1), "the first event")
+        await until(passed_over, "audits that are passed over")
+        away = True
+        monkeypatch.setattr(inbox, "PASSED", 4)
+        await read_again()  # though nothing has come
+        monkeypatch.setattr(inbox, "PASSED", 1_000_000)
+        await read_again()  # one that has failed is due again
+        away = False
+        await until(passed_over, "audits that are passed over")
+        await publisher.append(note("b"))
+        await read_again()

@@ -21,7 +21,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from accord_runtime.database import open_database
 from accord_runtime.database.migrations import migrate
-from accord_runtime.events import audit, inbox, publisher
+from accord_runtime.events import audit, inbox, publisher, pull
 from accord_runtime.events.inbox import Received
 from accord_runtime.process import MIGRATIONS
 from accord_runtime.work.table import Effect
@@ -181,6 +181,7 @@ class Losses(RuleBasedStateMachine):
 @contextmanager
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
+        patch.setattr(pull, "HEARTBEAT", 0.2)
         patch.setattr(inbox, "AUDIT", 0.2)
         patch.setattr(inbox, "GRACE", 0.2)
         patch.setattr(audit, "RETRY", 0.2)

@@ -5,7 +5,9 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 
+import pytest
 from google.protobuf.message import Message
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
@@ -17,7 +19,15 @@ from accord_runtime.work import table
 from accord_runtime.work.executor import Permanent
 from accord_runtime.work.table import Effect
 from shop.orders.v1.events_pb2 import OrderNoteAdded, OrderShippingStarted
-from tests.runtime.events.support import STREAM, length, note, publishing, receiving, started
+from tests.runtime.events.support import (
+    STREAM,
+    length,
+    note,
+    publishing,
+    receiving,
+    record_of,
+    started,
+)
 from tests.runtime.work.support import parked_items, result, results
 from tests.support.nats import NatsServer
 from tests.support.wait import until
@@ -301,6 +311,63 @@ async def test_a_stream_that_lost_its_tail_loses_no_event(
             await publisher.append(*(note("k") for _ in range(9)))
             await until(has(record, 24), "the events after the loss", seconds=30)
     assert notes.sequences == {"k": list(range(1, 25))}
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["no record", "a record"])
+async def test_a_stream_that_lost_its_tail_and_has_grown_since_loses_no_event(
+    record: Database, broker_server: NatsServer, read: bool
+) -> None:
+    """That something else is where the last event was tells that the stream is not as it was."""
+    notes = Notes()
+    handlers: dict[type[Message], EventHandler] = {OrderNoteAdded: notes}
+    source = record_of(record) if read else None
+    async with publishing(record, broker_server.url) as publisher:
+        await publisher.append(note("k"))
+        async with broker_server.jetstream() as jetstream:
+            await until(lambda: _has_length(jetstream, 1), "the event on the broker")
+        broker_server.stop()
+        broker_server.save()
+        await broker_server.start()
+        async with receiving(record, broker_server.url, handlers, record=source):
+            await publisher.append(*(note("k") for _ in range(5)))
+            await until(has(record, 6), "the first events")
+        broker_server.kill()
+        broker_server.restore()
+        await broker_server.start()
+        await publisher.append(*(note("k") for _ in range(30)))
+        async with broker_server.jetstream() as jetstream:
+            await until(lambda: _has_length(jetstream, 36), "all events on the broker")
+        async with receiving(record, broker_server.url, handlers, record=source):
+            await until(has(record, 36), "the events after the loss")
+    assert notes.sequences == {"k": list(range(1, 37))}
+
+
+async def test_events_that_follow_each_other_cost_no_look_at_the_stream(
+    record: Database, broker_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may have been lost is asked when there is a gap, and not at each batch."""
+    looks, usual = list[str](), JetStreamContext.stream_info
+
+    async def looked(self: JetStreamContext, name: str, *given: Any, **more: Any) -> Any:
+        looks.append(name)
+        return await usual(self, name, *given, **more)
+
+    async with (
+        broker_server.jetstream() as jetstream,
+        receiving(record, broker_server.url, {OrderNoteAdded: Notes()}),
+    ):
+        await make_stream(jetstream)
+        await send(jetstream, "k", 1)
+        await until(has(record, 1), "the first event")
+        monkeypatch.setattr(JetStreamContext, "stream_info", looked)
+        for sequence in range(2, 6):
+            await send(jetstream, "k", sequence)
+            await until(has(record, sequence), "the next event")
+        assert looks == []
+        await jetstream.publish("orders.another.k", b"")
+        await send(jetstream, "k", 6)
+        await until(has(record, 6), "the event behind the gap")
+    assert looks == [STREAM]
 
 
 async def test_a_deleted_consumer_is_made_again(

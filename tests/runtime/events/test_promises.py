@@ -69,7 +69,7 @@ async def test_a_hundred_at_once_from_the_broker(
         await until(made, "the consumer")
         config = (await jetstream.consumer_info(STREAM, "shipping")).config
     assert (config.max_ack_pending, config.max_deliver) == (100, -1)
-    assert (config.ack_policy, config.ack_wait) == (AckPolicy.EXPLICIT, 30)
+    assert (config.ack_policy, config.ack_wait) == (AckPolicy.ALL, 30)
 
 
 async def test_a_new_stream_gets_the_events_of_thirty_days(

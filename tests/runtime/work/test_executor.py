@@ -158,11 +158,15 @@ async def test_concurrency_is_bounded(record: Database) -> None:
     executor = Executor(record, "a")
     running = 0
     most = 0
+    full = asyncio.Event()
 
     async def handle(work: Work) -> Effect:
         nonlocal running, most
         running += 1
         most = max(most, running)
+        if running == 3:
+            full.set()
+        await full.wait()
         await asyncio.sleep(0.005)
         running -= 1
         return result(work.id)

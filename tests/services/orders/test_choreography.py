@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import accord
 from accord.errors import ServiceError
-from accord_runtime.events import inbox
+from accord_runtime.events import inbox, pull
 from accord_runtime.grpc.ids import uuid7
 from services.orders import domain, store
 from services.orders.choreography import Heard, follows
@@ -260,6 +260,7 @@ async def test_lost_answers_and_events_that_come_again(
     order = await place(shop, await request(shop))
     assert kinds(await updates(shop, order.order_id)) == GOOD
 
+    monkeypatch.setattr(pull, "HEARTBEAT", 0.5)
     monkeypatch.setattr(inbox, "AUDIT", 1.0)
     monkeypatch.setattr(inbox, "GRACE", 0.5)
     received = {"inventory": 2, "payments": 1, "shipping": 1, "orders": 4}
@@ -296,6 +297,7 @@ async def test_without_a_broker_the_records_are_enough(
     tmp_path: Path, shop_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the broker is away, what each service says is read from its record."""
+    monkeypatch.setattr(pull, "HEARTBEAT", 0.5)
     monkeypatch.setattr(inbox, "AUDIT", 0.5)
     monkeypatch.setattr(inbox, "GRACE", 0.1)
     monkeypatch.setattr(inbox, "RETRY", 0.5)

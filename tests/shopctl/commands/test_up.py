@@ -19,7 +19,7 @@ from tests.shopctl.support.shop import Shop
 from tests.support.wait import DEADLINE, until_sync
 
 FEW = ("--except", ",".join({*topology.SERVICES, *topology.GATEWAYS} - {"orders"}))
-"""Leaves the broker and orders."""
+"""Leaves the broker, and orders with what it is forked from."""
 
 
 def mode(path: Path) -> int:
@@ -36,8 +36,8 @@ def test_from_up_to_down(shop: Shop) -> None:
     process = shop.start_and_wait()
     (ready,) = shop.events("ready")
     names = [row["name"] for row in ready["processes"]]
-    assert names[:2] == ["supervisor", "broker"]
-    assert set(names[2:]) == {*topology.SERVICES, "edge", "console"}
+    assert names[:3] == ["supervisor", "fork server", "broker"]
+    assert set(names[3:]) == {*topology.SERVICES, "edge", "console"}
 
     status = shop.run("status", "--json")
     assert status.returncode == ExitCode.OK
@@ -85,7 +85,7 @@ def test_kill_leaves_no_process(shop: Shop) -> None:
     """`kill -9` of the supervisor takes every process with it, deaf ones too; then `up` works."""
     process = shop.start_and_wait(*FEW, env={"MESH_TINY_OPTIONS": "--ignore-sigterm"})
     children = descendants(process.pid)
-    assert len(children) == 2
+    assert len(children) == 3
     process.kill()
     process.wait(DEADLINE)
     until_sync(lambda: not [pid for pid in children if runs(pid)], "all children to vanish")
@@ -160,7 +160,7 @@ def test_status_tells_what_is_down(shop: Shop) -> None:
 def test_left_out(shop: Shop) -> None:
     """`--except` leaves a service to the user; `status` shows it and does not count it."""
     process = shop.start_and_wait(*FEW)
-    assert len(descendants(process.pid)) == 2
+    assert len(descendants(process.pid)) == 3
     row = shop.row("payments")
     assert (row["managed"], row["pid"], row["state"]) == (False, None, "unreachable")
     assert row["address"] == topology.address("payments", shop.offset)
@@ -229,11 +229,12 @@ def test_reset_keeps_off_other_folders(shop: Shop) -> None:
 def test_foreign_broker(shop: Shop) -> None:
     """With NATS_URL set no broker is started and the services are given that URL."""
     process = shop.start_and_wait(*FEW, env={"NATS_URL": "nats://nats.example:4222"})
-    (pid,) = descendants(process.pid)
-    environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    assert "NATS_URL=nats://nats.example:4222" in environment
-    assert "LOG_FORMAT=json" in environment
-    assert f"MESH_HOME={shop.home}" in environment
+    assert len(descendants(process.pid)) == 2
+    log = (shop.home / "logs" / "orders.log").read_text().splitlines()
+    said = next(line for line in map(json.loads, log) if line["msg"] == "serving")
+    assert said["NATS_URL"] == "nats://nats.example:4222"
+    assert said["LOG_FORMAT"] == "json"
+    assert said["MESH_HOME"] == str(shop.home)
 
 
 def test_logs_in_a_pipe(shop: Shop) -> None:

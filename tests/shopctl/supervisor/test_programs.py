@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -51,6 +52,16 @@ def test_offset_moves_every_port() -> None:
     everywhere = [port for taken in ports.values() for port in taken]
     assert len(set(everywhere)) == len(everywhere)
     assert max(everywhere) < EPHEMERAL
+
+
+def test_what_is_forked_knows_no_contract_yet() -> None:
+    """What forks find imported is there, starts no thread, and has none of the shop's contracts."""
+    imports = sorted({name for program in selected().programs for name in program.imports})
+    tasks = "len(os.listdir('/proc/self/task'))" if sys.platform == "linux" else "1"
+    contracts = "(name for name in sys.modules if name.startswith('shop.'))"
+    code = f"import {', '.join(imports)}, sys, os; print({tasks}, *{contracts})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
 
 
 def test_ports_that_are_taken(tmp_path: Path) -> None:

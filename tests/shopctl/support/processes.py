@@ -30,3 +30,8 @@ def descendants(pid: int) -> set[int]:
             found.add(child)
             waiting.append(child)
     return found
+
+
+def shown(pid: int, what: str) -> bytes:
+    """What the system shows of a process: `cmdline`, `environ`, ..."""
+    return Path(f"/proc/{pid}/{what}").read_bytes()

@@ -6,6 +6,7 @@ misbehave. It needs no package of the project, so that it can stand in for any o
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+SETTINGS = ("NATS_URL", "LOG_FORMAT", "MESH_HOME")
+"""What it says of its environment."""
 
 
 def log(message: str, **fields: object) -> None:
@@ -70,7 +74,7 @@ def main() -> int:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         log("child", pid=child.pid)
     end = serve_http(options) if options.http else serve_grpc(options)
-    log("serving", port=options.port)
+    log("serving", port=options.port, **{name: os.environ.get(name) for name in SETTINGS})
     if options.write:
         print("x" * options.write, flush=True)
     while not stopped.wait(0.1):

@@ -154,8 +154,9 @@
     }));
     const all = 3 * width + 2 * gap;
     const image = svg("svg", { viewBox: `-8 -4 ${all + 16} ${height + 8}`, width: all + 16,
-      height: height + 8, style: `min-width:${0.7 * all}px`, role: "group",
+      height: height + 8, role: "group",
       "aria-label": `Neighbours of ${name}; the table below says the same in words` }, ...drawn);
+    image.style.minWidth = `${0.7 * all}px`;
     const more = sides[0].size + sides[1].size - columns[0].length - columns[1].length;
     return [
       el("div", { class: "picture", tabindex: 0, role: "region", "aria-label": "Picture, scrollable" },

@@ -28,7 +28,6 @@ if _version_not_supported:
 class CustomerServiceStub:
     """Keeps customers. It stands alone because personal data has its own access
     rules, life time and owner, and because every other service only needs an id.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     def __init__(self, channel):
@@ -62,7 +61,6 @@ class CustomerServiceStub:
 class CustomerServiceServicer:
     """Keeps customers. It stands alone because personal data has its own access
     rules, life time and owner, and because every other service only needs an id.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     def CreateCustomer(self, request, context):
@@ -78,7 +76,6 @@ class CustomerServiceServicer:
         """Returns a customer. Callers may keep the answer for 30 s.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,7 +96,6 @@ class CustomerServiceServicer:
         """Streams all customers, oldest first, beginning after `after_number`.
 
         Errors: INVALID_ARGUMENT.
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,7 +135,6 @@ def add_CustomerServiceServicer_to_server(servicer, server):
 class CustomerService:
     """Keeps customers. It stands alone because personal data has its own access
     rules, life time and owner, and because every other service only needs an id.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     @staticmethod

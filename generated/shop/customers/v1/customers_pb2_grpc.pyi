@@ -15,7 +15,6 @@ GRPC_VERSION: str
 class CustomerServiceStub:
     """Keeps customers. It stands alone because personal data has its own access
     rules, life time and owner, and because every other service only needs an id.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -28,7 +27,6 @@ class CustomerServiceStub:
     """Returns a customer. Callers may keep the answer for 30 s.
 
     Errors: INVALID_ARGUMENT; NOT_FOUND.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
     BatchGetCustomers: _aio.UnaryUnaryMultiCallable[_customers_pb2.BatchGetCustomersRequest, _customers_pb2.BatchGetCustomersResponse]
     """Returns many customers, in the order in which they are asked for, as far as
@@ -41,13 +39,11 @@ class CustomerServiceStub:
     """Streams all customers, oldest first, beginning after `after_number`.
 
     Errors: INVALID_ARGUMENT.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
 class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps customers. It stands alone because personal data has its own access
     rules, life time and owner, and because every other service only needs an id.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     @_abc_1.abstractmethod
@@ -70,7 +66,6 @@ class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns a customer. Callers may keep the answer for 30 s.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
 
     @_abc_1.abstractmethod
@@ -95,7 +90,6 @@ class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams all customers, oldest first, beginning after `after_number`.
 
         Errors: INVALID_ARGUMENT.
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
 
 def add_CustomerServiceServicer_to_server(servicer: CustomerServiceServicer, server: _aio.Server) -> None: ...

@@ -28,7 +28,6 @@ if _version_not_supported:
 class InventoryServiceStub:
     """Keeps stock. It stands alone because a reservation must be decided in one
     place, strongly consistent, whoever sells.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     def __init__(self, channel):
@@ -82,7 +81,6 @@ class InventoryServiceStub:
 class InventoryServiceServicer:
     """Keeps stock. It stands alone because a reservation must be decided in one
     place, strongly consistent, whoever sells.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     def UpsertProduct(self, request, context):
@@ -90,7 +88,6 @@ class InventoryServiceServicer:
 
         Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (STOCK_IS_RESERVED when
         `on_hand` would be less than what orders hold, CURRENCY_CHANGED).
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,7 +218,6 @@ def add_InventoryServiceServicer_to_server(servicer, server):
 class InventoryService:
     """Keeps stock. It stands alone because a reservation must be decided in one
     place, strongly consistent, whoever sells.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     @staticmethod

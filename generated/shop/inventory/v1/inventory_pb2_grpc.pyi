@@ -15,7 +15,6 @@ GRPC_VERSION: str
 class InventoryServiceStub:
     """Keeps stock. It stands alone because a reservation must be decided in one
     place, strongly consistent, whoever sells.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -24,7 +23,6 @@ class InventoryServiceStub:
 
     Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (STOCK_IS_RESERVED when
     `on_hand` would be less than what orders hold, CURRENCY_CHANGED).
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
     ReserveStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ReserveStockRequest, _inventory_pb2.ReserveStockResponse]
     """Checks and reserves the stock of an order in one atomic step: all lines or
@@ -73,7 +71,6 @@ class InventoryServiceStub:
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps stock. It stands alone because a reservation must be decided in one
     place, strongly consistent, whoever sells.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     @_abc_1.abstractmethod
@@ -86,7 +83,6 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT; FAILED_PRECONDITION (STOCK_IS_RESERVED when
         `on_hand` would be less than what orders hold, CURRENCY_CHANGED).
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
 
     @_abc_1.abstractmethod

@@ -28,8 +28,6 @@ if _version_not_supported:
 class NotificationServiceStub:
     """Tells customers about the outcome of their orders. It stands alone because
     mail is slow and unreliable and must never hold up an order.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators look through it
     """
 
     def __init__(self, channel):
@@ -58,8 +56,6 @@ class NotificationServiceStub:
 class NotificationServiceServicer:
     """Tells customers about the outcome of their orders. It stands alone because
     mail is slow and unreliable and must never hold up an order.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators look through it
     """
 
     def GetNotification(self, request, context):
@@ -119,8 +115,6 @@ def add_NotificationServiceServicer_to_server(servicer, server):
 class NotificationService:
     """Tells customers about the outcome of their orders. It stands alone because
     mail is slow and unreliable and must never hold up an order.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators look through it
     """
 
     @staticmethod

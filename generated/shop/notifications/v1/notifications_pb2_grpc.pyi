@@ -15,8 +15,6 @@ GRPC_VERSION: str
 class NotificationServiceStub:
     """Tells customers about the outcome of their orders. It stands alone because
     mail is slow and unreliable and must never hold up an order.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators look through it
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -40,8 +38,6 @@ class NotificationServiceStub:
 class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells customers about the outcome of their orders. It stands alone because
     mail is slow and unreliable and must never hold up an order.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators look through it
     """
 
     @_abc_1.abstractmethod

@@ -28,8 +28,6 @@ if _version_not_supported:
 class OrderServiceStub:
     """Takes orders and sees them through. It stands alone because it owns the one
     decision that all others depend on: what state an order is in.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators look through it
     """
 
     def __init__(self, channel):
@@ -93,8 +91,6 @@ class OrderServiceStub:
 class OrderServiceServicer:
     """Takes orders and sees them through. It stands alone because it owns the one
     decision that all others depend on: what state an order is in.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators look through it
     """
 
     def CreateOrder(self, request, context):
@@ -135,7 +131,6 @@ class OrderServiceServicer:
 
         Errors: INVALID_ARGUMENT; NOT_FOUND (there is no such order, or was none
         then); OUT_OF_RANGE (SEQUENCE_IN_FUTURE, TIME_IN_FUTURE).
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +150,6 @@ class OrderServiceServicer:
         """Lists orders, newest first.
 
         Errors: INVALID_ARGUMENT.
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -191,7 +185,6 @@ class OrderServiceServicer:
 
         Errors: INVALID_ARGUMENT (empty stream, malformed update: the ones before
         it stay applied); RESOURCE_EXHAUSTED (more than 10,000 updates).
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,7 +207,6 @@ class OrderServiceServicer:
         service's own record, so it reaches back further than the broker.
 
         Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -284,8 +276,6 @@ def add_OrderServiceServicer_to_server(servicer, server):
 class OrderService:
     """Takes orders and sees them through. It stands alone because it owns the one
     decision that all others depend on: what state an order is in.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators look through it
     """
 
     @staticmethod

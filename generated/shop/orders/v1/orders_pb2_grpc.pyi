@@ -15,8 +15,6 @@ GRPC_VERSION: str
 class OrderServiceStub:
     """Takes orders and sees them through. It stands alone because it owns the one
     decision that all others depend on: what state an order is in.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators look through it
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -50,7 +48,6 @@ class OrderServiceStub:
 
     Errors: INVALID_ARGUMENT; NOT_FOUND (there is no such order, or was none
     then); OUT_OF_RANGE (SEQUENCE_IN_FUTURE, TIME_IN_FUTURE).
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
     GetPaymentInstruction: _aio.UnaryUnaryMultiCallable[_orders_pb2.GetPaymentInstructionRequest, _orders_pb2.GetPaymentInstructionResponse]
     """Returns how an order is to be paid: what payments alone may know, and no
@@ -62,7 +59,6 @@ class OrderServiceStub:
     """Lists orders, newest first.
 
     Errors: INVALID_ARGUMENT.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
     CancelOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.CancelOrderRequest, _orders_pb2.CancelOrderResponse]
     """Asks for an order to be cancelled. It is undone in the background and then
@@ -86,7 +82,6 @@ class OrderServiceStub:
 
     Errors: INVALID_ARGUMENT (empty stream, malformed update: the ones before
     it stay applied); RESOURCE_EXHAUSTED (more than 10,000 updates).
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
     TrackOrders: _aio.StreamStreamMultiCallable[_orders_pb2.TrackOrdersRequest, _orders_pb2.TrackOrdersResponse]
     """Follows many orders over one stream: the caller adds and removes orders
@@ -101,14 +96,11 @@ class OrderServiceStub:
     service's own record, so it reaches back further than the broker.
 
     Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes orders and sees them through. It stands alone because it owns the one
     decision that all others depend on: what state an order is in.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators look through it
     """
 
     @_abc_1.abstractmethod
@@ -158,7 +150,6 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT; NOT_FOUND (there is no such order, or was none
         then); OUT_OF_RANGE (SEQUENCE_IN_FUTURE, TIME_IN_FUTURE).
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
 
     @_abc_1.abstractmethod
@@ -182,7 +173,6 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists orders, newest first.
 
         Errors: INVALID_ARGUMENT.
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
 
     @_abc_1.abstractmethod
@@ -224,7 +214,6 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT (empty stream, malformed update: the ones before
         it stay applied); RESOURCE_EXHAUSTED (more than 10,000 updates).
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
 
     @_abc_1.abstractmethod
@@ -251,7 +240,6 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         service's own record, so it reaches back further than the broker.
 
         Errors: INVALID_ARGUMENT; OUT_OF_RANGE (POSITION_IN_FUTURE).
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _aio.Server) -> None: ...

@@ -35,7 +35,6 @@ class PaymentServiceStub:
     """Returns the payment of an order.
 
     Errors: INVALID_ARGUMENT; NOT_FOUND.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
     ReadEvents: _aio.UnaryStreamMultiCallable[_payments_pb2.ReadEventsRequest, _payments_pb2.ReadEventsResponse]
     """Streams every event of this service, or those of some types, in the order of
@@ -84,7 +83,6 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the payment of an order.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
 
     @_abc_1.abstractmethod

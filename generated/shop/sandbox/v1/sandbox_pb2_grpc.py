@@ -296,7 +296,6 @@ class CarrierService:
 
 class SandboxServiceStub:
     """What an operator or a test may ask of the outside world.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     def __init__(self, channel):
@@ -319,7 +318,6 @@ class SandboxServiceStub:
 
 class SandboxServiceServicer:
     """What an operator or a test may ask of the outside world.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     def SetBehavior(self, request, context):
@@ -364,7 +362,6 @@ def add_SandboxServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SandboxService:
     """What an operator or a test may ask of the outside world.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
 
     @staticmethod

@@ -121,9 +121,7 @@ class CarrierServiceServicer(metaclass=_abc_1.ABCMeta):
 def add_CarrierServiceServicer_to_server(servicer: CarrierServiceServicer, server: _aio.Server) -> None: ...
 
 class SandboxServiceStub:
-    """What an operator or a test may ask of the outside world.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
-    """
+    """What an operator or a test may ask of the outside world."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetBehavior: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.SetBehaviorRequest, _sandbox_pb2.SetBehaviorResponse]
@@ -139,9 +137,7 @@ class SandboxServiceStub:
     """
 
 class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What an operator or a test may ask of the outside world.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
-    """
+    """What an operator or a test may ask of the outside world."""
 
     @_abc_1.abstractmethod
     def SetBehavior(

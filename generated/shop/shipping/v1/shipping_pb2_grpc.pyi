@@ -34,7 +34,6 @@ class ShippingServiceStub:
     """Returns the shipment of an order.
 
     Errors: INVALID_ARGUMENT; NOT_FOUND.
-    buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
     """
     BatchGetShipments: _aio.UnaryUnaryMultiCallable[_shipping_pb2.BatchGetShipmentsRequest, _shipping_pb2.BatchGetShipmentsResponse]
     """Returns the shipments of many orders, in the order in which they are asked
@@ -91,7 +90,6 @@ class ShippingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the shipment of an order.
 
         Errors: INVALID_ARGUMENT; NOT_FOUND.
-        buf:lint:ignore POLICY_CALLER_REMOVED *: until now nobody was refused, as nobody had an identity
         """
 
     @_abc_1.abstractmethod

@@ -29,7 +29,6 @@ class AuditServiceStub:
     """Shows the audit records of one service. A record is written in the
     transaction of the intervention itself, so that it exists exactly when the
     intervention does; none is ever changed or removed.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel):
@@ -49,7 +48,6 @@ class AuditServiceServicer:
     """Shows the audit records of one service. A record is written in the
     transaction of the intervention itself, so that it exists exactly when the
     intervention does; none is ever changed or removed.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def ListAudit(self, request, context):
@@ -81,7 +79,6 @@ class AuditService:
     """Shows the audit records of one service. A record is written in the
     transaction of the intervention itself, so that it exists exactly when the
     intervention does; none is ever changed or removed.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @staticmethod

@@ -16,7 +16,6 @@ class AuditServiceStub:
     """Shows the audit records of one service. A record is written in the
     transaction of the intervention itself, so that it exists exactly when the
     intervention does; none is ever changed or removed.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -30,7 +29,6 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows the audit records of one service. A record is written in the
     transaction of the intervention itself, so that it exists exactly when the
     intervention does; none is ever changed or removed.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @_abc_1.abstractmethod

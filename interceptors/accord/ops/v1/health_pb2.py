@@ -26,7 +26,7 @@ from accord.v1 import policy_pb2 as accord_dot_v1_dot_policy__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x63\x63ord/ops/v1/health.proto\x12\raccord.ops.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\"\x12\n\x10GetHealthRequest\"\xf1\x01\n\x11GetHealthResponse\x12)\n\x10\x64\x61tabase_problem\x18\x01 \x01(\tR\x0f\x64\x61tabaseProblem\x12%\n\x0ewaiting_events\x18\x02 \x01(\x03R\rwaitingEvents\x12\x38\n\noldest_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\toldestAge\x12%\n\x0e\x62roker_problem\x18\x04 \x01(\tR\rbrokerProblem\x12)\n\x10identity_problem\x18\x05 \x01(\tR\x0fidentityProblem2\xe2\x01\n\rHealthService\x12[\n\tGetHealth\x12\x1f.accord.ops.v1.GetHealthRequest\x1a .accord.ops.v1.GetHealthResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x1at\x92\xf4\x18p\n\rteam-platform\x12_\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x02\x08\x01:\x1espiffe://shop.internal/console:\x1fspiffe://shop.internal/operatorx\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x63\x63ord/ops/v1/health.proto\x12\raccord.ops.v1\x1a\x16\x61\x63\x63ord/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\"\x12\n\x10GetHealthRequest\"\x96\x02\n\x11GetHealthResponse\x12)\n\x10\x64\x61tabase_problem\x18\x01 \x01(\tR\x0f\x64\x61tabaseProblem\x12%\n\x0ewaiting_events\x18\x02 \x01(\x03R\rwaitingEvents\x12\x38\n\noldest_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\toldestAge\x12%\n\x0e\x62roker_problem\x18\x04 \x01(\tR\rbrokerProblem\x12)\n\x10identity_problem\x18\x05 \x01(\tR\x0fidentityProblem\x12#\n\rroute_problem\x18\x06 \x01(\tR\x0crouteProblem2\xe2\x01\n\rHealthService\x12[\n\tGetHealth\x12\x1f.accord.ops.v1.GetHealthRequest\x1a .accord.ops.v1.GetHealthResponse\"\x0b\x90\x02\x01\x92\xf4\x18\x04\n\x02\x08\x05\x1at\x92\xf4\x18p\n\rteam-platform\x12_\n\x02\x08\x05\x1a\x10\x08\x03\x12\x05\x10\x80\xc2\xd7/\x1a\x02\x08\n\"\x01\x0e*\x00\x32\x02\x08\x01:\x1espiffe://shop.internal/console:\x1fspiffe://shop.internal/operatorx\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,7 +40,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETHEALTHREQUEST']._serialized_start=101
   _globals['_GETHEALTHREQUEST']._serialized_end=119
   _globals['_GETHEALTHRESPONSE']._serialized_start=122
-  _globals['_GETHEALTHRESPONSE']._serialized_end=363
-  _globals['_HEALTHSERVICE']._serialized_start=366
-  _globals['_HEALTHSERVICE']._serialized_end=592
+  _globals['_GETHEALTHRESPONSE']._serialized_end=400
+  _globals['_HEALTHSERVICE']._serialized_start=403
+  _globals['_HEALTHSERVICE']._serialized_end=629
 # @@protoc_insertion_point(module_scope)

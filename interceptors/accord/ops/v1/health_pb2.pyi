@@ -45,6 +45,7 @@ class GetHealthResponse(_message.Message):
     OLDEST_AGE_FIELD_NUMBER: _builtins.int
     BROKER_PROBLEM_FIELD_NUMBER: _builtins.int
     IDENTITY_PROBLEM_FIELD_NUMBER: _builtins.int
+    ROUTE_PROBLEM_FIELD_NUMBER: _builtins.int
     database_problem: _builtins.str
     """Why the database cannot commit; empty while it does."""
     waiting_events: _builtins.int
@@ -59,6 +60,8 @@ class GetHealthResponse(_message.Message):
     """What is wrong with the files of the certificate; empty if nothing is. The
     last good one is used until it ends; then the service does not serve.
     """
+    route_problem: _builtins.str
+    """Why routes are not obeyed: a wrong file, no control plane; empty if they are."""
     @_builtins.property
     def oldest_age(self) -> _duration_pb2.Duration:
         """How long the oldest of them has been waiting; absent when there is none."""
@@ -71,10 +74,11 @@ class GetHealthResponse(_message.Message):
         oldest_age: _duration_pb2.Duration | None = ...,
         broker_problem: _builtins.str = ...,
         identity_problem: _builtins.str = ...,
+        route_problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_problem", b"broker_problem", "database_problem", b"database_problem", "identity_problem", b"identity_problem", "oldest_age", b"oldest_age", "waiting_events", b"waiting_events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_problem", b"broker_problem", "database_problem", b"database_problem", "identity_problem", b"identity_problem", "oldest_age", b"oldest_age", "route_problem", b"route_problem", "waiting_events", b"waiting_events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

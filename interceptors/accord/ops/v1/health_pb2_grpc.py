@@ -28,7 +28,6 @@ if _version_not_supported:
 class HealthServiceStub:
     """Says what `grpc.health.v1.Health` has no field for. It is answered from
     memory, also while the database is away.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel):
@@ -47,12 +46,11 @@ class HealthServiceStub:
 class HealthServiceServicer:
     """Says what `grpc.health.v1.Health` has no field for. It is answered from
     memory, also while the database is away.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def GetHealth(self, request, context):
         """Returns whether the database of the service commits, how far the broker is
-        behind, and whether the certificate can be renewed.
+        behind, and whether the certificate can be renewed and routes are obeyed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,7 +75,6 @@ def add_HealthServiceServicer_to_server(servicer, server):
 class HealthService:
     """Says what `grpc.health.v1.Health` has no field for. It is answered from
     memory, also while the database is away.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @staticmethod

@@ -15,19 +15,17 @@ GRPC_VERSION: str
 class HealthServiceStub:
     """Says what `grpc.health.v1.Health` has no field for. It is answered from
     memory, also while the database is away.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHealth: _aio.UnaryUnaryMultiCallable[_health_pb2.GetHealthRequest, _health_pb2.GetHealthResponse]
     """Returns whether the database of the service commits, how far the broker is
-    behind, and whether the certificate can be renewed.
+    behind, and whether the certificate can be renewed and routes are obeyed.
     """
 
 class HealthServiceServicer(metaclass=_abc_1.ABCMeta):
     """Says what `grpc.health.v1.Health` has no field for. It is answered from
     memory, also while the database is away.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @_abc_1.abstractmethod
@@ -37,7 +35,7 @@ class HealthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_health_pb2.GetHealthRequest, _abc.Awaitable[_health_pb2.GetHealthResponse]],
     ) -> _abc.Awaitable[_health_pb2.GetHealthResponse]:
         """Returns whether the database of the service commits, how far the broker is
-        behind, and whether the certificate can be renewed.
+        behind, and whether the certificate can be renewed and routes are obeyed.
         """
 
 def add_HealthServiceServicer_to_server(servicer: HealthServiceServicer, server: _aio.Server) -> None: ...

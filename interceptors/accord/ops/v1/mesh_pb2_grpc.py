@@ -33,7 +33,6 @@ class MeshServiceStub:
     is set here is live policy: kept in the key-value store, where the process
     has one, so that all replicas follow within a second; otherwise in the
     process alone, until it ends. Injected faults always are the process's own.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel):
@@ -87,7 +86,6 @@ class MeshServiceServicer:
     is set here is live policy: kept in the key-value store, where the process
     has one, so that all replicas follow within a second; otherwise in the
     process alone, until it ends. Injected faults always are the process's own.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def GetState(self, request, context):
@@ -218,7 +216,6 @@ class MeshService:
     is set here is live policy: kept in the key-value store, where the process
     has one, so that all replicas follow within a second; otherwise in the
     process alone, until it ends. Injected faults always are the process's own.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @staticmethod

@@ -22,7 +22,6 @@ class MeshServiceStub:
     is set here is live policy: kept in the key-value store, where the process
     has one, so that all replicas follow within a second; otherwise in the
     process alone, until it ends. Injected faults always are the process's own.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -81,7 +80,6 @@ class MeshServiceServicer(metaclass=_abc_1.ABCMeta):
     is set here is live policy: kept in the key-value store, where the process
     has one, so that all replicas follow within a second; otherwise in the
     process alone, until it ends. Injected faults always are the process's own.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @_abc_1.abstractmethod

@@ -32,7 +32,6 @@ class OperationServiceStub:
 
     An operation that has ended is kept for a day, its result with it; one that
     has not ended a day after it began fails.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel):
@@ -70,7 +69,6 @@ class OperationServiceServicer:
 
     An operation that has ended is kept for a day, its result with it; one that
     has not ended a day after it began fails.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def GetOperation(self, request, context):
@@ -151,7 +149,6 @@ class OperationService:
 
     An operation that has ended is kept for a day, its result with it; one that
     has not ended a day after it began fails.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @staticmethod

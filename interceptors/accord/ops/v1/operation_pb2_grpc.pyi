@@ -19,7 +19,6 @@ class OperationServiceStub:
 
     An operation that has ended is kept for a day, its result with it; one that
     has not ended a day after it began fails.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -55,7 +54,6 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
 
     An operation that has ended is kept for a day, its result with it; one that
     has not ended a day after it began fails.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @_abc_1.abstractmethod

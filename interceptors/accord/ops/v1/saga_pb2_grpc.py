@@ -31,7 +31,6 @@ class SagaServiceStub:
     until an operator decides.
 
     What changes something needs a reason and leaves an audit record.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel):
@@ -83,7 +82,6 @@ class SagaServiceServicer:
     until an operator decides.
 
     What changes something needs a reason and leaves an audit record.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def ListSagas(self, request, context):
@@ -212,7 +210,6 @@ class SagaService:
     until an operator decides.
 
     What changes something needs a reason and leaves an audit record.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @staticmethod

@@ -20,7 +20,6 @@ class SagaServiceStub:
     until an operator decides.
 
     What changes something needs a reason and leaves an audit record.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -77,7 +76,6 @@ class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
     until an operator decides.
 
     What changes something needs a reason and leaves an audit record.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @_abc_1.abstractmethod

@@ -29,7 +29,6 @@ class TraceServiceStub:
     """Shows the spans of a service. They are kept in its database, bounded in number
     and age, so that a flow can be looked at without a collector, whatever has been
     restarted since. A process that was killed has lost its last second.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel):
@@ -59,7 +58,6 @@ class TraceServiceServicer:
     """Shows the spans of a service. They are kept in its database, bounded in number
     and age, so that a flow can be looked at without a collector, whatever has been
     restarted since. A process that was killed has lost its last second.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def FindTraces(self, request, context):
@@ -124,7 +122,6 @@ class TraceService:
     """Shows the spans of a service. They are kept in its database, bounded in number
     and age, so that a flow can be looked at without a collector, whatever has been
     restarted since. A process that was killed has lost its last second.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @staticmethod

@@ -16,7 +16,6 @@ class TraceServiceStub:
     """Shows the spans of a service. They are kept in its database, bounded in number
     and age, so that a flow can be looked at without a collector, whatever has been
     restarted since. A process that was killed has lost its last second.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -45,7 +44,6 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows the spans of a service. They are kept in its database, bounded in number
     and age, so that a flow can be looked at without a collector, whatever has been
     restarted since. A process that was killed has lost its last second.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @_abc_1.abstractmethod

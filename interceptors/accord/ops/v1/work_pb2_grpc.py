@@ -32,7 +32,6 @@ class WorkServiceStub:
     the work behind it that has the same queue and key waits with it.
 
     What changes something needs a reason and leaves an audit record.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel):
@@ -85,7 +84,6 @@ class WorkServiceServicer:
     the work behind it that has the same queue and key waits with it.
 
     What changes something needs a reason and leaves an audit record.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def ListWork(self, request, context):
@@ -209,7 +207,6 @@ class WorkService:
     the work behind it that has the same queue and key waits with it.
 
     What changes something needs a reason and leaves an audit record.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @staticmethod

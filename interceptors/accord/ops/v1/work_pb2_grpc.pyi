@@ -21,7 +21,6 @@ class WorkServiceStub:
     the work behind it that has the same queue and key waits with it.
 
     What changes something needs a reason and leaves an audit record.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -72,7 +71,6 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
     the work behind it that has the same queue and key waits with it.
 
     What changes something needs a reason and leaves an audit record.
-    buf:lint:ignore POLICY_CALLERS_OPENED spiffe://shop.internal/console: operators act through it, as by shopctl
     """
 
     @_abc_1.abstractmethod
