@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -70,6 +70,19 @@ def bound(mesh: accord.Mesh, method: str, most: int, **override: Any) -> None:
     """Let a server work on so many calls of a method at once; 0: on as many as come."""
     policy = policy_pb2.MethodPolicy(limit=policy_pb2.Limit(max_concurrent=most))
     mesh.control.overrides.set(path(method), mesh_pb2.Override(policy=policy, **override))
+
+
+OPEN: Final = 1.5
+"""Seconds for which the circuit of `patient` is open."""
+
+
+def patient(mesh: accord.Mesh, method: str = "Fragile") -> None:
+    """Let a circuit stay open for as long as a busy machine needs to meet it."""
+    policy = policy_pb2.MethodPolicy()
+    policy.timeout.seconds = 60
+    policy.breaker.open.FromMilliseconds(int(OPEN * 1000))
+    policy.breaker.max_open.CopyFrom(policy.breaker.open)
+    mesh.control.overrides.set(path(method), mesh_pb2.Override(policy=policy))
 
 
 def take(mesh: accord.Mesh, method: str) -> Permit:

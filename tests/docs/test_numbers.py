@@ -34,12 +34,14 @@ from accord.v1 import policy_pb2
 from accord_runtime import process
 from accord_runtime.admin import policy_store, traces
 from accord_runtime.events import (
+    audit,
     broker,
     command_sender,
     inbox,
     notifier,
     outbox,
     publisher,
+    pull,
     work_queue,
 )
 from accord_runtime.grpc import consistency, page_tokens, validation
@@ -355,6 +357,8 @@ STEPS: Final = (
         ("a beat may be lost, and another", 3 * ownership.BEAT, ownership.SILENCE),
         ("what another replica has written is found without a word, too", notifier.POLL, 10.1),
         ("so is work that nobody has told of", executor.POLL, 5.1),
+        ("the record is read each second while the broker is away", audit.AWAY, 1.1),
+        ("a consumer without a leader is noticed", pull.SILENCE * pull.CLUSTERED, 2.6),
         ("a live change applies within a second", _files.INTERVAL, 1.0),
         ("a live change applies within 5 s of an outage", policy_store.SELDOM, 5.0),
     ],

@@ -33,6 +33,9 @@ PASSED: Final = 4
 """Audits that are passed over while nothing comes: what was lost then is as a rule published again
 by its source, which looks at its stream each ten seconds."""
 
+AWAY: Final = 1.0
+"""Seconds between audits while the broker is away: what it does not bring, the record does."""
+
 GRACE: Final = 10.0
 """Seconds that an event is given to come by the broker before an audit looks for it."""
 
@@ -111,15 +114,24 @@ class Audit:
     async def complete(self, lock: Lock, cause: str) -> None:
         """Take all that is missing, however young; waits for as long as the record is away."""
         while True:
-            if await self.run(lock, math.inf, cause):
+            if await self._run(lock, math.inf, cause):
                 return
             await asyncio.sleep(RETRY)
 
-    async def run(self, lock: Lock, before: float, cause: str) -> bool:
+    async def check(self, lock: Lock, before: float) -> bool:
         """Take what is missing of the events of before a time, Unix seconds.
 
-        What was missing is said, and `cause`. False when the record cannot be read now.
+        False when the record cannot be read now.
         """
+        return await self._run(lock, before, "the broker has not delivered them")
+
+    async def follow(self, lock: Lock) -> bool:
+        """Take all that there is, as the broker is away. False when the record cannot be read."""
+        return await self._run(lock, math.inf, "the broker is away", logging.INFO)
+
+    async def _run(
+        self, lock: Lock, before: float, cause: str, level: int = logging.WARNING
+    ) -> bool:
         async with self._running:
             try:
                 await self._compare(lock, before)
@@ -132,8 +144,8 @@ class Audit:
         self._failures = 0
         if taken := self._taken:
             self._taken = 0
-            log.warning(
-                "%d events of %s were taken from its record: %s", taken, self._source, cause
+            log.log(
+                level, "%d events of %s were taken from its record: %s", taken, self._source, cause
             )
         return True
 

@@ -73,11 +73,12 @@ class Broker:
         self._settings = settings
         self._client: Client | None = None
         self._lock = asyncio.Lock()
+        self._up = asyncio.Event()
         self._said: set[str] = set()
         self.problem = "it has not acknowledged them"
         """What went wrong last."""
         self.listeners: set[Callable[[], None]] = set()
-        """Told whenever there is a connection again."""
+        """Told whenever the connection is lost, and when there is one again."""
         self._refusal, self._refused_at = "", -REFUSED
 
     async def client(self) -> Client:
@@ -122,8 +123,12 @@ class Broker:
         return f"the broker refuses: {self._refusal}" if recent else ""
 
     async def jetstream(self) -> JetStreamContext:
-        """JetStream; waits like `client`."""
-        return (await self.client()).jetstream(timeout=ANSWER)
+        """JetStream; waits like `client`, and for a connection that is lost."""
+        while not (client := await self.client()).is_connected:
+            with suppress(TimeoutError):  # It may be closed, and is made anew then.
+                async with asyncio.timeout(_RETRY):
+                    await self._up.wait()
+        return client.jetstream(timeout=ANSWER)
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
@@ -175,11 +180,17 @@ class Broker:
         url = self._client.connected_url
         log.info("connected to the broker at %s:%s", url and url.hostname, url and url.port)
         self._said.clear()
-        for listener in tuple(self.listeners):
-            listener()
+        self._up.set()
+        self._tell()
 
     async def _disconnected(self) -> None:
         log.info("the connection to the broker is lost")
+        self._up.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in tuple(self.listeners):
+            listener()
 
     async def _error(self, error: Exception) -> None:
         if "permissions violation" in str(error).lower():

@@ -36,7 +36,7 @@ from nats.js.errors import NotFoundError
 from accord import use_trace
 from accord_runtime.database import Database, DatabaseUnavailable, Lock, Tx
 from accord_runtime.events import durable, position
-from accord_runtime.events.audit import AUDIT, GRACE, PASSED, RETRY, Audit, Record
+from accord_runtime.events.audit import AUDIT, AWAY, GRACE, PASSED, RETRY, Audit, Record
 from accord_runtime.events.broker import MAX_AGE, Broker, persistently
 from accord_runtime.events.handling import EventHandler as EventHandler
 from accord_runtime.events.handling import Handling, Ready
@@ -157,22 +157,29 @@ class Inbox:
             await self._database.write(lock.guard(note))
 
     async def _look_after(self, lock: Lock) -> None:
-        """Audit once the broker has delivered what it had, or is away, and again and again."""
-        swept, settled, passed, pause = 0.0, 0.0, 0, GRACE
+        """Audit once the broker has delivered what it had, and again and again.
+
+        What it does not deliver, because it is away or has no leader for the consumer, is taken
+        from the record as it comes.
+        """
+        swept, settled, passed, pause, away = 0.0, 0.0, 0, GRACE, 0
         while True:
             await wait(self._look, pause)
             self._look.clear()
-            pause = AUDIT
-            until, away = min(time.time(), self._delivered), self._delivered == math.inf
+            until = min(time.time(), self._delivered)
+            away = away + 1 if self._delivered == math.inf else 0
+            pause = AWAY if away else AUDIT
+            if away == 1:
+                continue  # It may be back at once.
             if self._came < settled and not away and passed < PASSED:
                 passed += 1
                 continue
             if self._audit and until:
-                cause = "the broker is away" if away else "the broker has not delivered them"
-                if not await self._audit.run(lock, until - GRACE, cause):
+                audit, before = self._audit, until - GRACE
+                if not await (audit.follow(lock) if away else audit.check(lock, before)):
                     settled, pause = 0.0, RETRY
                     continue
-                settled, passed = until - GRACE, 0
+                settled, passed = before, 0
             # What the audit has not come to must be recognised by it.
             if until - swept > _SWEEP:
                 swept = until
@@ -190,6 +197,8 @@ class Inbox:
                     if messages is None:
                         return  # It is made again.
                     if not messages:
+                        if pull.clustered:  # It does not tell that the stream has no leader.
+                            await jetstream.stream_info(self._stream)
                         self._nothing_waits()
                         continue
                     fetched = self._came = time.time()
@@ -219,6 +228,7 @@ class Inbox:
                         self._nothing_waits()
         finally:
             self._delivered = math.inf
+            self._look.set()
 
     def _note(self, message: Msg, fetched: float) -> None:
         """Record that a message has come, if it is an event."""

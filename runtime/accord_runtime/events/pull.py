@@ -20,8 +20,12 @@ EXPIRES: Final = 60.0
 HEARTBEAT: Final = 10.0
 """Seconds after which the broker says that the request is open, and that there is nothing."""
 
-SILENCE: Final = 25.0
-"""Seconds without a word after which the request is taken for forgotten."""
+CLUSTERED: Final = 1.0
+"""The same where there are several servers: one that has taken over the consumer knows of no
+request, and nobody tells."""
+
+SILENCE: Final = 2.5
+"""Heartbeats without a word after which the request is taken for forgotten."""
 
 
 class Pull:
@@ -36,11 +40,13 @@ class Pull:
         self._messages: list[Msg] = []
         self._gone = False
         self._word = asyncio.Event()
+        self.clustered = False
+        """Whether there are several servers: one leads the stream, and one the consumer."""
 
     async def next(self) -> list[Msg] | None:
         """What has come; nothing, when the broker has said that there is nothing.
 
-        None: the consumer has gone, or may have, for there is another connection.
+        None: the consumer has gone, or may have, for the connection has.
 
         Raises:
             LookupError: the broker does not answer.
@@ -49,7 +55,7 @@ class Pull:
             if self._left <= 0:
                 await self._ask()
             try:
-                async with asyncio.timeout(SILENCE):
+                async with asyncio.timeout(SILENCE * self._heartbeat()):
                     await self._word.wait()
             except TimeoutError:
                 raise LookupError("the broker is silent") from None
@@ -58,14 +64,18 @@ class Pull:
         return None if self._gone and not messages else messages
 
     async def _ask(self) -> None:
+        client = await self._broker.client()
+        self.clustered = len(client.servers) > 1
         asked = {
             "batch": self._most,
             "expires": int(EXPIRES * 1e9),
-            "idle_heartbeat": int(HEARTBEAT * 1e9),
+            "idle_heartbeat": int(self._heartbeat() * 1e9),
         }
         self._left = self._most
-        client = await self._broker.client()
         await client.publish(self._subject, json.dumps(asked).encode(), self._reply)
+
+    def _heartbeat(self) -> float:
+        return CLUSTERED if self.clustered else HEARTBEAT
 
     async def came(self, message: Msg) -> None:
         """A message of the consumer, or a word of the broker."""
@@ -79,7 +89,7 @@ class Pull:
             self._gone = True
         self._word.set()
 
-    def connected(self) -> None:
+    def disconnected(self) -> None:
         """Another server, or the same one after a restart, knows of no request."""
         self._gone = True
         self._word.set()
@@ -92,9 +102,9 @@ async def pulling(broker: Broker, stream: str, durable: str, most: int) -> Async
     reply = client.new_inbox()
     pull = Pull(broker, stream, durable, most, reply)
     subscription = await client.subscribe(reply, cb=pull.came)
-    broker.listeners.add(pull.connected)
+    broker.listeners.add(pull.disconnected)
     try:
         yield pull
     finally:
-        broker.listeners.discard(pull.connected)
+        broker.listeners.discard(pull.disconnected)
         await subscription.unsubscribe()

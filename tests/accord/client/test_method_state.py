@@ -11,12 +11,10 @@ import pytest
 import accord
 from accord.client.method_state import MethodStates
 from accord.contract.live_overrides import Overrides
-from accord.ops.v1 import mesh_pb2
 from accord.policies.breaker import State
-from accord.v1 import policy_pb2
 from tests.accord.client.kit import DOWN, Flaky, route
 from tests.accord.drivers import Driver, every_call
-from tests.accord.kit import Message, Stub, eventually, failure, path
+from tests.accord.kit import OPEN, Message, Stub, eventually, failure, patient
 
 
 @every_call
@@ -70,22 +68,13 @@ async def test_cancel_reaches_both_of_a_hedge(driver: Driver) -> None:
         await eventually(lambda: cancelled == 2)
 
 
-OPEN = 1500
-"""Milliseconds for which its circuit is open: a busy machine takes a while to meet it."""
-
-
 @asynccontextmanager
 async def fragile(driver: Driver, handler: Any) -> AsyncIterator[tuple[Stub, accord.Mesh]]:
     """A method whose circuit opens early, with time enough for a probe on a busy machine."""
-    policy = policy_pb2.MethodPolicy()
-    policy.timeout.seconds = 60
-    policy.breaker.open.FromMilliseconds(OPEN)
-    policy.breaker.max_open.FromMilliseconds(OPEN)
-    patient = mesh_pb2.Override(policy=policy)
     callee = accord.Mesh("callee")
-    callee.control.overrides.set(path("Fragile"), patient)
+    patient(callee)
     async with driver.served({"Fragile": handler}, callee) as (stub, mesh):
-        mesh.control.overrides.set(path("Fragile"), patient)
+        patient(mesh)
         yield stub, mesh
 
 
@@ -108,7 +97,7 @@ async def test_breaker_opens_probes_and_closes(driver: Driver) -> None:
         error = accord.ServiceError.from_rpc(caught.value)
         assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "CIRCUIT_OPEN")
         assert error.retry_after is not None
-        assert 0 < error.retry_after <= OPEN / 1000
+        assert 0 < error.retry_after <= OPEN
         assert getattr(caught.value, "accord_exhausted", False)
         assert flaky.calls == 3
 

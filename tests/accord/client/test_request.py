@@ -12,7 +12,7 @@ from accord.contract import method_policy
 from accord.policies.consistency import CONSISTENCY_KEY, Token
 from tests.accord.client.kit import DOWN, Flaky, route
 from tests.accord.drivers import Driver, every_call, every_way
-from tests.accord.kit import SERVICE, Message, failure, path
+from tests.accord.kit import SERVICE, Message, failure, path, patient
 
 
 @every_way
@@ -184,6 +184,7 @@ async def test_fallback_answers_for_an_open_breaker(driver: Driver) -> None:
     """A synchronous fallback stands in while the circuit is open."""
     flaky = Flaky(*[DOWN] * 3)
     async with driver.served({"Fragile": flaky.unary}) as (stub, mesh):
+        patient(mesh)
         for _ in range(3):
             await failure(stub.Fragile(Message()))
         mesh.fallback(f"{SERVICE}/Fragile", lambda request, error: request)

@@ -11,7 +11,7 @@ import pytest
 import accord
 from accord.telemetry import metrics
 from tests.accord.drivers import Driver
-from tests.accord.kit import Message, bound, collect, eventually, failure
+from tests.accord.kit import Message, bound, collect, eventually, failure, patient
 from tests.support.telemetry import Metrics, key
 
 SERVICE = "accordtest.v1.EchoService"
@@ -130,6 +130,7 @@ async def test_states_are_read(driver: Driver, meter: Metrics) -> None:
     caller = accord.Mesh("caller")
     callee = accord.Mesh("callee")
     bound(callee, "Unary", 1)
+    patient(caller)
     async with driver.serving(
         callee, {"Fragile": broken, "Cached": _unary, "Unary": hold}
     ) as address:

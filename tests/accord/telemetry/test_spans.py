@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span
 import accord
 from accord.telemetry.instrumentation import MAX_MESSAGES
 from tests.accord.drivers import Driver
-from tests.accord.kit import Message, Stub, collect, collected, eventually, failure
+from tests.accord.kit import Message, Stub, collect, collected, eventually, failure, patient
 from tests.support.telemetry import Spans, events
 
 
@@ -229,7 +229,8 @@ async def test_refusals_and_stops_are_explained(driver: Driver, spans: Spans) ->
     async def broken(request: Any, context: Any) -> Any:
         await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
-    async with driver.echo({"Retried": broken, "Fragile": broken}) as stub:
+    async with driver.served({"Retried": broken, "Fragile": broken}) as (stub, mesh):
+        patient(mesh)
         await failure(stub.Retried(Message()))
         for _ in range(4):
             await failure(stub.Fragile(Message()))
