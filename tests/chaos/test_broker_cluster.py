@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sized
+from functools import partial
 from typing import Final
 
 import nats
 import pytest
+from nats.js import JetStreamContext
 
 from accord_runtime.database import Database, Tx
 from accord_runtime.events import outbox
@@ -16,7 +18,7 @@ from accord_runtime.work.table import Effect
 from shop.orders.v1.events_pb2 import OrderNoteAdded
 from tests.chaos.scale import FULL
 from tests.runtime.conftest import record as record
-from tests.runtime.events.support import STREAM, note, publishing, receiving, record_of
+from tests.runtime.events.support import STREAM, caught_up, note, publishing, receiving, record_of
 from tests.support.nats import NatsServer, nats_cluster
 from tests.support.wait import until
 
@@ -63,6 +65,20 @@ async def leader(servers: list[NatsServer]) -> NatsServer | None:
     return None
 
 
+async def has_all(record: Database, jetstream: JetStreamContext) -> bool:
+    """Whether the broker has all events, and the receiver has got them from it."""
+    try:
+        length = (await jetstream.stream_info(STREAM)).state.messages
+        return length >= await record.read(outbox.committed) and await caught_up(record, jetstream)
+    except (TimeoutError, nats.errors.Error):
+        return False
+
+
+async def results_of(record: Database) -> int:
+    """How many effects there were."""
+    return await record.read(lambda tx: int(tx.value("SELECT COUNT(*) FROM results")))
+
+
 async def kill_leaders(servers: list[NatsServer], ids: Sized) -> None:
     """Kill whoever leads, as events are appended; it comes back after a second."""
     victim: NatsServer | None = None
@@ -92,11 +108,7 @@ async def test_the_leader_is_killed_while_events_flow(record: Database) -> None:
             publishing(record, urls, replicas=3) as orders,
             receiving(record, urls, {OrderNoteAdded: receiver}, record=record_of(record)),
         ):
-
-            async def received() -> int:
-                sql = "SELECT COUNT(*) FROM results"
-                return await record.read(lambda tx: int(tx.value(sql)))
-
+            received = partial(results_of, record)
             await orders.append(note("first"))
             await until(received, "the first event")
             receiver.begin()
@@ -113,6 +125,8 @@ async def test_the_leader_is_killed_while_events_flow(record: Database) -> None:
                 return await received() == len(ids) + 1
 
             await until(all_there, "all effects", seconds=300)
+            async with servers[0].jetstream() as jetstream:
+                await until(lambda: has_all(record, jetstream), "the broker's events")
             seconds = time.monotonic() - began
             rows = await record.read(
                 lambda tx: tx.all("SELECT id, text FROM results ORDER BY rowid")
@@ -131,4 +145,35 @@ async def test_the_leader_is_killed_while_events_flow(record: Database) -> None:
     assert not missing
     assert not doubled
     assert all(each == sorted(each) for each in seen.values())
+    assert receiver.longest <= LONGEST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_cluster_without_a_leader_is_read_around(record: Database) -> None:
+    """With two of three brokers dead events come from the record, and by the broker afterwards."""
+    receiver = Receiver()
+    async with nats_cluster() as servers:
+        urls = ",".join(server.url for server in servers)
+        async with (
+            publishing(record, urls, replicas=3) as orders,
+            receiving(record, urls, {OrderNoteAdded: receiver}, record=record_of(record)),
+        ):
+            received = partial(results_of, record)
+            await orders.append(note("first"))
+            await until(received, "the first event")
+            for server in servers[:2]:
+                server.kill()
+            receiver.begin()
+            await orders.append(note("second"))
+
+            async def two() -> bool:
+                return await received() == 2
+
+            await until(two, "the second event")
+            for server in servers[:2]:
+                await server.start()
+            async with servers[2].jetstream() as jetstream:
+                await until(lambda: has_all(record, jetstream), "the broker's events")
+            assert await received() == 2
     assert receiver.longest <= LONGEST

@@ -19,7 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from accord import failure_of
 from accord_runtime.database import Database, Lock, Tx
 from accord_runtime.events import position
-from accord_runtime.events.broker import MAX_AGE
+from accord_runtime.events.broker import MAX_AGE, SAID
 from accord_runtime.events.position import Consumed
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,11 @@ by its source, which looks at its stream each ten seconds."""
 
 AWAY: Final = 1.0
 """Seconds between audits while the broker is away: what it does not bring, the record does."""
+
+SHARE: Final = 10
+"""Where such an audit finds nothing, the pause after it is at least so many times as long as it."""
+
+_AWAY: Final = "the broker is away"
 
 GRACE: Final = 10.0
 """Seconds that an event is given to come by the broker before an audit looks for it."""
@@ -109,7 +114,11 @@ class Audit:
         self._database = database
         self._running = asyncio.Lock()
         self._failures = 0
-        self._taken = 0  # and not said yet
+        self._taken, self._cause = 0, ""  # what was not said yet, and why it was taken
+        self._said = 0.0
+        self.pause = AWAY
+        """Seconds until the next `follow`: to look through a long record for rare events takes a
+        while."""
 
     async def complete(self, lock: Lock, cause: str) -> None:
         """Take all that is missing, however young; waits for as long as the record is away."""
@@ -127,12 +136,14 @@ class Audit:
 
     async def follow(self, lock: Lock) -> bool:
         """Take all that there is, as the broker is away. False when the record cannot be read."""
-        return await self._run(lock, math.inf, "the broker is away", logging.INFO)
+        return await self._run(lock, math.inf, _AWAY)
 
-    async def _run(
-        self, lock: Lock, before: float, cause: str, level: int = logging.WARNING
-    ) -> bool:
+    async def _run(self, lock: Lock, before: float, cause: str) -> bool:
         async with self._running:
+            if cause != self._cause:
+                self._say()
+                self._cause, self._said = cause, 0.0
+            began, taken = time.monotonic(), self._taken
             try:
                 await self._compare(lock, before)
             except Exception as error:
@@ -141,13 +152,19 @@ class Audit:
                     what = "cannot be read, and what the broker has lost waits for it"
                     log.warning("the record of %s %s: %s", self._source, what, error)
                 return False
-        self._failures = 0
-        if taken := self._taken:
-            self._taken = 0
-            log.log(
-                level, "%d events of %s were taken from its record: %s", taken, self._source, cause
-            )
+            self._failures, now = 0, time.monotonic()
+            self.pause = max(AWAY, SHARE * (now - began) if self._taken == taken else 0.0)
+            if cause != _AWAY or now - self._said >= SAID:
+                self._say()
         return True
+
+    def _say(self) -> None:
+        """Say what was taken, and why."""
+        if self._taken:
+            level = logging.INFO if self._cause == _AWAY else logging.WARNING
+            text = "%d events of %s were taken from its record: %s"
+            log.log(level, text, self._taken, self._source, self._cause)
+            self._taken, self._said = 0, time.monotonic()
 
     async def fetch(self, lock: Lock, types: Sequence[str], since: float) -> None:
         """Take the events of some types from a time on, Unix seconds, up to the position.

@@ -31,6 +31,9 @@ ANSWER = 2.0
 """Seconds to wait for an answer: a leader that was killed gives none, and in four to nine there is
 the next one."""
 
+SAID = 60.0
+"""Seconds after which it is said again that something fails in the same way."""
+
 REFUSED = 30.0
 """Seconds for which a refusal counts: who is refused tries again all the time."""
 
@@ -125,6 +128,7 @@ class Broker:
     async def jetstream(self) -> JetStreamContext:
         """JetStream; waits like `client`, and for a connection that is lost."""
         while not (client := await self.client()).is_connected:
+            self._up.clear()  # The client says so before it tells.
             with suppress(TimeoutError):  # It may be closed, and is made anew then.
                 async with asyncio.timeout(_RETRY):
                     await self._up.wait()
@@ -214,13 +218,17 @@ class Broker:
 
 async def persistently(what: str, attempt: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Repeat something that ends only when the broker fails or the task is cancelled."""
+    said, said_at = "", 0.0
     while True:
         try:
             await abortable(attempt())
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            log.warning("%s: %s: %s; trying again", what, type(error).__name__, error)
+            text, now = f"{type(error).__name__}: {error}", time.monotonic()
+            if text != said or now - said_at >= SAID:
+                log.warning("%s: %s; trying again", what, text)
+                said, said_at = text, now
         await asyncio.sleep(_RETRY)
 
 

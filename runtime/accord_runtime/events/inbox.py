@@ -159,10 +159,9 @@ class Inbox:
     async def _look_after(self, lock: Lock) -> None:
         """Audit once the broker has delivered what it had, and again and again.
 
-        What it does not deliver, because it is away or has no leader for the consumer, is taken
-        from the record as it comes.
+        What it does not deliver, as it is away or has no leader, is taken from the record.
         """
-        swept, settled, passed, pause, away = 0.0, 0.0, 0, GRACE, 0
+        swept, settled, passed, pause, away = 0.0, 0.0, 0, AWAY, 0
         while True:
             await wait(self._look, pause)
             self._look.clear()
@@ -179,7 +178,7 @@ class Inbox:
                 if not await (audit.follow(lock) if away else audit.check(lock, before)):
                     settled, pause = 0.0, RETRY
                     continue
-                settled, passed = before, 0
+                settled, passed, pause = before, 0, audit.pause if away else AUDIT
             # What the audit has not come to must be recognised by it.
             if until - swept > _SWEEP:
                 swept = until
@@ -189,13 +188,15 @@ class Inbox:
         jetstream = await self._broker.jetstream()
         at, delivered = await self._resume(lock, jetstream)
         # What was lost meanwhile is looked for as if it had come.
-        self._came, self._delivered, noted, came = time.time(), 0.0, time.monotonic(), 0
+        self._came, noted, came = time.time(), time.monotonic(), 0
         try:
             async with pulling(self._broker, self._stream, self._service, PREFETCH) as pull:
                 while True:
                     messages = await pull.next()
                     if messages is None:
                         return  # It is made again.
+                    if self._delivered == math.inf:
+                        self._delivered = 0.0  # The consumer is there.
                     if not messages:
                         if pull.clustered:  # It does not tell that the stream has no leader.
                             await jetstream.stream_info(self._stream)
@@ -310,7 +311,7 @@ class Inbox:
     async def _write(self, lock: Lock, messages: Sequence[Msg], at: Consumed) -> None:
         """Take some messages: those that are handled at once together with what comes of them."""
         take = partial(self._take, messages=messages, at=at)
-        if self._at_once and not self._database.shared:
+        if self._at_once and self.coming < PREFETCH and not self._database.shared:
             found = [
                 await self._handling.ready(_headers(each), each.data, AT_ONCE) for each in messages
             ]

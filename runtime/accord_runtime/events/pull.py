@@ -22,7 +22,10 @@ HEARTBEAT: Final = 10.0
 
 CLUSTERED: Final = 1.0
 """The same where there are several servers: one that has taken over the consumer knows of no
-request, and nobody tells."""
+request, and nobody tells. And for the first request, which shows that the consumer is there."""
+
+FIRST: Final = 3.0
+"""Seconds for which the first request is open."""
 
 SILENCE: Final = 2.5
 """Heartbeats without a word after which the request is taken for forgotten."""
@@ -40,6 +43,7 @@ class Pull:
         self._messages: list[Msg] = []
         self._gone = False
         self._word = asyncio.Event()
+        self._heartbeat = 0.0  # no request yet
         self.clustered = False
         """Whether there are several servers: one leads the stream, and one the consumer."""
 
@@ -55,7 +59,7 @@ class Pull:
             if self._left <= 0:
                 await self._ask()
             try:
-                async with asyncio.timeout(SILENCE * self._heartbeat()):
+                async with asyncio.timeout(SILENCE * self._heartbeat):
                     await self._word.wait()
             except TimeoutError:
                 raise LookupError("the broker is silent") from None
@@ -66,16 +70,15 @@ class Pull:
     async def _ask(self) -> None:
         client = await self._broker.client()
         self.clustered = len(client.servers) > 1
+        first = not self._heartbeat
+        self._heartbeat = min(CLUSTERED, HEARTBEAT) if first or self.clustered else HEARTBEAT
         asked = {
             "batch": self._most,
-            "expires": int(EXPIRES * 1e9),
-            "idle_heartbeat": int(self._heartbeat() * 1e9),
+            "expires": int((FIRST if first else EXPIRES) * 1e9),
+            "idle_heartbeat": int(self._heartbeat * 1e9),
         }
         self._left = self._most
         await client.publish(self._subject, json.dumps(asked).encode(), self._reply)
-
-    def _heartbeat(self) -> float:
-        return CLUSTERED if self.clustered else HEARTBEAT
 
     async def came(self, message: Msg) -> None:
         """A message of the consumer, or a word of the broker."""
@@ -103,6 +106,8 @@ async def pulling(broker: Broker, stream: str, durable: str, most: int) -> Async
     pull = Pull(broker, stream, durable, most, reply)
     subscription = await client.subscribe(reply, cb=pull.came)
     broker.listeners.add(pull.disconnected)
+    if not client.is_connected:
+        pull.disconnected()
     try:
         yield pull
     finally:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from nats.js import JetStreamContext
 
 from accord_runtime.database import Database, Row, Tx
-from accord_runtime.events import outbox
+from accord_runtime.events import outbox, position
 from accord_runtime.events.audit import Record
 from accord_runtime.events.broker import Broker
 from accord_runtime.events.inbox import EventHandler, Inbox
@@ -205,6 +205,13 @@ async def length(jetstream: JetStreamContext, stream: str = STREAM) -> int:
     """How many messages a stream has; 0 when it is not there."""
     names = [info.config.name for info in await jetstream.streams_info()]
     return int((await jetstream.stream_info(stream)).state.messages) if stream in names else 0
+
+
+async def caught_up(database: Database, jetstream: JetStreamContext) -> bool:
+    """Whether a receiver has got all of the stream, and by the broker."""
+    last = (await jetstream.stream_info(STREAM)).state.last_seq
+    noted = await database.read(lambda tx: position.read(tx, "orders"))
+    return bool(noted.acknowledged >= last)
 
 
 def in_order(headers: list[Mapping[str, str]]) -> bool:

@@ -23,6 +23,7 @@ from tests.runtime.events.support import (
     Copy,
     OrdersProcess,
     background,
+    caught_up,
     length,
     note,
     publishing,
@@ -274,7 +275,27 @@ async def test_events_are_handled_while_the_broker_is_away(
             await on_broker(broker_server, 20)
             await publisher.append(*in_turn(4))
             await until(has(record, 24), "the events after it")
+            await on_broker(broker_server, 24)
+            async with broker_server.jetstream() as jetstream:
+                await until(lambda: caught_up(record, jetstream), "the broker's events")
     assert notes.sequences == expected(24)
+
+
+async def test_a_broker_that_goes_is_read_around(
+    record: Database, broker_server: NatsServer
+) -> None:
+    """A receiver that has lost the connection has later events within seconds."""
+    notes = Notes()
+    async with (
+        publishing(record, broker_server.url) as publisher,
+        receiving(record, broker_server.url, {OrderNoteAdded: notes}, record=record_of(record)),
+    ):
+        await publisher.append(*in_turn(4))
+        await until(has(record, 4), "the first events")
+        broker_server.kill()
+        await publisher.append(*in_turn(4))
+        await until(has(record, 8), "the events of the outage", seconds=15)
+    assert notes.sequences == expected(8)
 
 
 async def test_nothing_is_said_when_nothing_is_missing(

@@ -31,6 +31,7 @@ from tests.runtime.events.support import (
     STREAM,
     Copy,
     OrdersProcess,
+    caught_up,
     note,
     publishing,
     receiving,
@@ -169,6 +170,9 @@ class Losses(RuleBasedStateMachine):
             return bool(await self.database.read(lambda tx: tx.value(count)) >= total)
 
         await until(all_handled, "all events")
+        if total:
+            async with self.server.jetstream() as jetstream:
+                await until(lambda: caught_up(self.database, jetstream), "the broker's events")
         rows = await self.database.read(
             lambda tx: tx.all("SELECT id, text FROM results ORDER BY rowid")
         )

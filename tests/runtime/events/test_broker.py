@@ -8,10 +8,11 @@ from pathlib import Path
 
 import nats
 import pytest
+from nats.aio.client import Client
 
 from accord_runtime.admin.policy_store import BUCKET, BrokerPolicyStore
 from accord_runtime.database import Database
-from accord_runtime.events.broker import Broker, abortable
+from accord_runtime.events.broker import Broker, abortable, persistently
 from tests.runtime.events.support import STREAM, broker_at, length, note, publishing
 from tests.support.nats import NatsServer, nats_cluster
 from tests.support.ports import free_port
@@ -105,6 +106,44 @@ async def test_a_lost_connection_and_its_return_are_said(
     await until(lambda: caplog.text.count("connected to the broker at") == 2, "the return")
     assert "the connection to the broker is lost" in caplog.text
     await broker.close()
+
+
+async def test_who_waits_for_the_connection_does_not_spin(
+    broker_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client knows that the connection is lost before it tells; until then others go on."""
+    broker, asked = broker_at(broker_server.url, "orders"), 0
+    client = await broker.client()
+
+    async def counted() -> Client:
+        nonlocal asked
+        asked += 1
+        assert asked < 10
+        return client
+
+    monkeypatch.setattr(broker, "client", counted)
+    client._status = client.RECONNECTING
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await broker.jetstream()
+    client._status = client.CONNECTED
+    assert await broker.jetstream()
+    await broker.close()
+
+
+async def test_what_fails_again_is_not_said_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Each failure is said at once, and one that goes on once a minute."""
+    failures = iter([OSError("a"), OSError("a"), OSError("b"), OSError("b")])
+
+    async def failing() -> None:
+        raise next(failures, asyncio.CancelledError())
+
+    with pytest.raises(asyncio.CancelledError):
+        await persistently("trying", failing)
+    assert [record.getMessage() for record in caplog.records] == [
+        "trying: OSError: a; trying again",
+        "trying: OSError: b; trying again",
+    ]
 
 
 async def test_copies_are_refused_where_there_is_no_cluster(

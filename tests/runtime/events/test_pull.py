@@ -99,7 +99,7 @@ async def test_a_broker_that_has_gone_has_forgotten_the_request(broker_server: N
         async with broker_server.jetstream() as jetstream:
             await send(jetstream, "k", 1)
         assert len(await take(pull, 1)) == 1
-        broker_server.stop()
+        broker_server.kill()
         async with asyncio.timeout(5):
             assert await pull.next() is None
     await broker.close()
