@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc.aio
+import uvloop
 
 from benchmarks import harness
 from benchmarks.saga_participants import PARTICIPANTS, SERVICE
@@ -29,7 +30,7 @@ Carry = Callable[[str], Awaitable[None]]
 
 @asynccontextmanager
 async def accord(call: Call, url: str) -> AsyncIterator[Carry]:
-    """Ours: an executor and its sagas on one database."""
+    """Ours: an executor and its sagas on one database, on the event loop that a service has."""
     from accord_runtime.database import open_database
     from accord_runtime.database.migrations import migrate
     from accord_runtime.process import MIGRATIONS
@@ -158,6 +159,8 @@ def main() -> None:
     options.add_argument("--at-once", type=int, required=True)
     options.add_argument("--server-pid", type=int)
     given = options.parse_args()
+    if given.engine == "accord":
+        uvloop.install()  # as every service does; the makers of the others do not recommend it
     server = given.server_pid
     before = harness.cpu_seconds(server) if server else 0.0
     figures = asyncio.run(

@@ -142,8 +142,9 @@ class Sagas:
         self._serve(QUEUE)
 
     def _serve(self, queue: str) -> None:
-        work = Queue(queue, self._work, delays=DELAYS, timeout=TIMEOUT, concurrency=32)
-        self._executor.register(work)
+        self._executor.register(
+            Queue(queue, self._work, delays=DELAYS, timeout=TIMEOUT, concurrency=32, goes_on=True)
+        )
 
     def register(self, definition: Definition) -> None:
         """Make a definition known. Old versions stay registered while sagas of them run.
@@ -303,7 +304,7 @@ class Sagas:
         if after.phase is Phase.UNDONE and definition is not None:
             definition.undone(tx, saga.id)
         if not after.ended:
-            self._executor.enqueue(tx, saga.queue, saga.id, flow_at=saga.created_at)
+            self._executor.go_on(tx, saga.queue, saga.id, flow_at=saga.created_at)
 
 
 def step_name(definition: Definition | None, position: Position) -> str:

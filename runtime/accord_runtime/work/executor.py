@@ -13,7 +13,10 @@ come back - and is then *parked*, the rows behind it with it, until an operator 
 it. Other keys go on. A row whose process dies while it is at work counts that too, and is parked in
 the end.
 
-All that happens to a row is here, in some more than 400 lines.
+A row may go on with the next one of its key, which is then done in its place: a saga is not looked
+for between its steps.
+
+All that happens to a row is here, in some 500 lines.
 """
 
 import asyncio
@@ -22,7 +25,8 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -90,6 +94,8 @@ class Queue:
     places to the others; 0: there are no groups."""
     per_group: int = 4
     """Rows of a group worked on at once by this process."""
+    goes_on: bool = False
+    """A row may `Executor.go_on` with the next one of its key, in its place."""
 
     @property
     def lease(self) -> float:
@@ -100,6 +106,17 @@ class Queue:
     def longest(self) -> float:
         """Seconds that a row waits at most; if it waits longer, a wrong clock has written it."""
         return max(MAX_TOLD, self.ahead, *self.delays)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A row that is being completed, and what goes on from it."""
+
+    work: Work
+    then: Work | None = None
+
+
+_turn: Final[ContextVar[_Turn | None]] = ContextVar("turn", default=None)
 
 
 class Executor:
@@ -130,6 +147,7 @@ class Executor:
         """Attempts that have ended well, and that have not, by queue, since the process began."""
         self._suspect = ""  # the one at work
         self._unserved = Unserved()
+        self._context = copy_context()
 
     def register(self, queue: Queue) -> None:
         """Say how the work of a queue is done."""
@@ -175,6 +193,22 @@ class Executor:
         lease, now = self._queues[queue].lease, self._clock()
         return table.enqueue(tx, queue, key, payload, now=now, owner=self._owner, lease=lease)
 
+    def go_on(self, tx: Tx, queue: str, key: str, *, flow_at: float) -> None:
+        """Add work as `enqueue` does, from the effect of the row of that key that is at work.
+
+        It is done next in that row's place, without being looked for; if this process does not live
+        to do so, it is found like any other.
+        """
+        turn = _turn.get()
+        if turn is None or (turn.work.queue, turn.work.key) != (queue, key) or self._draining:
+            self.enqueue(tx, queue, key, flow_at=flow_at)
+            return
+        lease, now = self._queues[queue].lease, self._clock()
+        then = table.enqueue(
+            tx, queue, key, now=now, flow_at=flow_at, owner=self._owner, lease=lease
+        )
+        tx.after_commit(partial(setattr, turn, "then", replace(then, newest=turn.work.newest)))
+
     def expedite(self, tx: Tx, queue: str, key: str) -> None:
         """Let the waiting work of a key run after the commit, parked work from the beginning."""
         table.expedite(tx, queue, key, self._clock())
@@ -202,10 +236,22 @@ class Executor:
         Raises:
             Exception: whatever the handler raised; the work will be tried again.
         """
+        queue = self._queues[work.queue]
+        placed = queue.goes_on and self._taken_back and self._free(queue)[0] > 0
+        if placed:
+            self._take_place(queue, work)
         with without_user():
-            task = asyncio.create_task(self._attempt(self._queues[work.queue], work, held=True))
+            task = asyncio.create_task(self._held(queue, work, placed))
         self._keep(task)
         await asyncio.shield(task)
+
+    async def _held(self, queue: Queue, work: Work, placed: bool) -> None:
+        then: Work | None = None
+        try:
+            then = await self._attempt(queue, work, held=True, goes_on=placed)
+        finally:
+            if placed:
+                self._pass_on(queue, work, then)
 
     async def take_back(self) -> None:
         """Find again what an earlier life of this process had leased; before anything is held."""
@@ -350,12 +396,30 @@ class Executor:
         return claimed
 
     def _start(self, work: Work) -> None:
-        self._running[work.queue, work.newest] += 1
-        self._groups[work.queue][work.key[: self._queues[work.queue].group]] += 1
+        self._take_place(self._queues[work.queue], work)
         if work.suspect:
             self._suspect = work.id
-        coroutine = self._work(self._queues[work.queue], work)
-        self._keep(asyncio.create_task(coroutine, name=f"{work.queue}:{work.key}"))
+        self._begin(work)
+
+    def _take_place(self, queue: Queue, work: Work) -> None:
+        self._running[work.queue, work.newest] += 1
+        self._groups[work.queue][work.key[: queue.group]] += 1
+
+    def _begin(self, work: Work) -> None:
+        coroutine, name = self._work(self._queues[work.queue], work), f"{work.queue}:{work.key}"
+        # Nothing of whose place it has, such as a deadline, is its own.
+        self._keep(asyncio.create_task(coroutine, name=name, context=self._context.copy()))
+
+    def _pass_on(self, queue: Queue, work: Work, then: Work | None) -> None:
+        """Give the place of a row to the one that goes on from it, or else back."""
+        if then is not None and not self._draining:
+            self._begin(then)
+            return
+        self._running[work.queue, work.newest] -= 1
+        # Which forgets a group that has none.
+        self._groups[work.queue] -= Counter([work.key[: queue.group]])
+        self._next.pop(work.queue, None)
+        self._wake.set()
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
@@ -367,28 +431,35 @@ class Executor:
             task.exception()  # Was told to the caller of run(), who may be gone.
 
     async def _work(self, queue: Queue, work: Work) -> None:
+        then: Work | None = None
         try:
             with use_trace(work.headers):
-                await self._attempt(queue, work)
+                then = await self._attempt(queue, work, goes_on=queue.goes_on)
         except Exception as error:
             log.debug("%s %s failed: %s", work.queue, work.key, error)
         finally:
-            self._running[work.queue, work.newest] -= 1
-            # Which forgets a group that has none.
-            self._groups[work.queue] -= Counter([work.key[: queue.group]])
             if self._suspect == work.id:
                 self._suspect = ""
                 self.wake()
-            self._next.pop(work.queue, None)
-            self._wake.set()
+            self._pass_on(queue, work, then)
 
-    async def _attempt(self, queue: Queue, work: Work, *, held: bool = False) -> None:
+    async def _attempt(
+        self, queue: Queue, work: Work, *, held: bool = False, goes_on: bool = False
+    ) -> Work | None:
+        """Do a row, and say what goes on from it."""
+        turn = _Turn(work)
         self._at_work.add(work.id)
         table.current_flow.set(work.flow_at)
         try:
             with flow_spans.working(work):
                 effect = await _handle(queue, work)
-                await self._database.write(lambda tx: table.complete(tx, work, self._owner, effect))
+                token = _turn.set(turn if goes_on else None)
+                try:
+                    await self._database.write(
+                        lambda tx: table.complete(tx, work, self._owner, effect)
+                    )
+                finally:
+                    _turn.reset(token)
             self.done[queue.name] += 1
         except LeaseLost:
             log.warning("%s %s took longer than its lease, or was taken away", work.queue, work.key)
@@ -399,6 +470,7 @@ class Executor:
                 raise
         finally:
             self._at_work.discard(work.id)
+        return turn.then
 
     async def _failed(self, queue: Queue, work: Work, error: Exception) -> None:
         text = failures.in_words(error)
