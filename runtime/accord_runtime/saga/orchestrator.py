@@ -11,7 +11,8 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import grpc
@@ -139,6 +140,7 @@ class Sagas:
         self._executor = executor
         self._clock = clock
         self._definitions: dict[tuple[str, int], Definition] = {}
+        self._known: dict[str, Saga] = {}  # by the id of the work that goes on with it
         self._serve(QUEUE)
 
     def _serve(self, queue: str) -> None:
@@ -211,7 +213,9 @@ class Sagas:
             self._executor.expedite(tx, queue_of(row["definition"], row["version"]), id)
 
     async def _work(self, work: Work) -> Effect | None:
-        saga = await self._database.look_up(lambda tx: load(tx, work.key))
+        saga = self._known.pop(work.id, None)
+        if saga is None:
+            saga = await self._database.look_up(lambda tx: load(tx, work.key))
         if saga is None or saga.position.ended:
             return None
         definition = self.definition(saga)
@@ -304,7 +308,10 @@ class Sagas:
         if after.phase is Phase.UNDONE and definition is not None:
             definition.undone(tx, saga.id)
         if not after.ended:
-            self._executor.go_on(tx, saga.queue, saga.id, flow_at=saga.created_at)
+            then = self._executor.go_on(tx, saga.queue, saga.id, flow_at=saga.created_at)
+            if then:
+                moved = replace(saga, position=after)
+                tx.after_commit(partial(self._known.__setitem__, then, moved))
 
 
 def step_name(definition: Definition | None, position: Position) -> str:

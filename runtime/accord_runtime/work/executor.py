@@ -193,21 +193,25 @@ class Executor:
         lease, now = self._queues[queue].lease, self._clock()
         return table.enqueue(tx, queue, key, payload, now=now, owner=self._owner, lease=lease)
 
-    def go_on(self, tx: Tx, queue: str, key: str, *, flow_at: float) -> None:
+    def go_on(self, tx: Tx, queue: str, key: str, *, flow_at: float) -> str:
         """Add work as `enqueue` does, from the effect of the row of that key that is at work.
 
         It is done next in that row's place, without being looked for; if this process does not live
         to do so, it is found like any other.
+
+        Returns:
+            Its id; empty when it is enqueued like any other, as no such row is at work.
         """
         turn = _turn.get()
         if turn is None or (turn.work.queue, turn.work.key) != (queue, key) or self._draining:
             self.enqueue(tx, queue, key, flow_at=flow_at)
-            return
+            return ""
         lease, now = self._queues[queue].lease, self._clock()
         then = table.enqueue(
             tx, queue, key, now=now, flow_at=flow_at, owner=self._owner, lease=lease
         )
         tx.after_commit(partial(setattr, turn, "then", replace(then, newest=turn.work.newest)))
+        return then.id
 
     def expedite(self, tx: Tx, queue: str, key: str) -> None:
         """Let the waiting work of a key run after the commit, parked work from the beginning."""

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import partial
 
 import pytest
 
@@ -147,7 +146,10 @@ async def test_a_row_that_is_not_at_work_is_enqueued(record: Database, claims: l
     chain = Chain(record, executor)
 
     async def other(work: Work) -> Effect:
-        return partial(executor.go_on, queue="test", key="b", flow_at=0.0)
+        def write(tx: Tx) -> None:
+            assert not executor.go_on(tx, "test", "b", flow_at=0.0)
+
+        return write
 
     executor.register(Queue("other", other, goes_on=True))
     async with at_work(executor):

@@ -42,4 +42,5 @@ async def test_view(tmp_path: Path) -> None:
         bad = await run(shop, "view", "rebuild", "sales")
         assert bad.code == ExitCode.REFUSED
         assert "view sales is what it was: " in bad.error
-        assert re.search(r"sales +READY +3 ", await output(shop, "view", "list"))
+        assert re.search(r"sales +READY ", await output(shop, "view", "list"))
+        assert (await analytics.database.read(partial(store.read, name="sales"))).generation == 2
