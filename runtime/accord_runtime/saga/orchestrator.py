@@ -140,7 +140,7 @@ class Sagas:
         self._executor = executor
         self._clock = clock
         self._definitions: dict[tuple[str, int], Definition] = {}
-        self._known: dict[str, Saga] = {}  # by the id of the work that goes on with it
+        self._known: dict[str, tuple[str, Saga]] = {}  # with the id of the work that goes on
         self._serve(QUEUE)
 
     def _serve(self, queue: str) -> None:
@@ -209,12 +209,16 @@ class Sagas:
             " RETURNING definition, version",
             {"id": id, "now": self._clock()},
         )
+        tx.after_commit(partial(self._forget, id))
         if row is not None:
             self._executor.expedite(tx, queue_of(row["definition"], row["version"]), id)
 
+    def _forget(self, id: str) -> None:  # noqa: A002
+        self._known.pop(id, None)
+
     async def _work(self, work: Work) -> Effect | None:
-        saga = self._known.pop(work.id, None)
-        if saga is None:
+        then, saga = self._known.pop(work.key, ("", None))
+        if then != work.id:
             saga = await self._database.look_up(lambda tx: load(tx, work.key))
         if saga is None or saga.position.ended:
             return None
@@ -287,6 +291,7 @@ class Sagas:
     def advance(self, tx: Tx, saga: Saga, after: Position, outcome: str) -> None:
         """Move a saga that was loaded with `lock`: its history, its next work, its end."""
         definition = self.definition(saga)
+        tx.after_commit(partial(self._forget, saga.id))
         now = self._clock()
         entry = {
             "at": now,
@@ -311,7 +316,7 @@ class Sagas:
             then = self._executor.go_on(tx, saga.queue, saga.id, flow_at=saga.created_at)
             if then:
                 moved = replace(saga, position=after)
-                tx.after_commit(partial(self._known.__setitem__, then, moved))
+                tx.after_commit(partial(self._known.__setitem__, saga.id, (then, moved)))
 
 
 def step_name(definition: Definition | None, position: Position) -> str:

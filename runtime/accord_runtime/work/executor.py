@@ -114,6 +114,8 @@ class _Turn:
 
     work: Work
     then: Work | None = None
+    leased: str = ""
+    """Its id, though the commit may have failed."""
 
 
 _turn: Final[ContextVar[_Turn | None]] = ContextVar("turn", default=None)
@@ -147,6 +149,7 @@ class Executor:
         """Attempts that have ended well, and that have not, by queue, since the process began."""
         self._suspect = ""  # the one at work
         self._unserved = Unserved()
+        self._backlog = set[str]()  # queues in which the oldest flows wait for a place
         self._context = copy_context()
 
     def register(self, queue: Queue) -> None:
@@ -203,13 +206,15 @@ class Executor:
             Its id; empty when it is enqueued like any other, as no such row is at work.
         """
         turn = _turn.get()
-        if turn is None or (turn.work.queue, turn.work.key) != (queue, key) or self._draining:
+        at_work = turn is not None and (turn.work.queue, turn.work.key) == (queue, key)
+        if turn is None or turn.leased or not at_work or self._draining:
             self.enqueue(tx, queue, key, flow_at=flow_at)
             return ""
         lease, now = self._queues[queue].lease, self._clock()
         then = table.enqueue(
             tx, queue, key, now=now, flow_at=flow_at, owner=self._owner, lease=lease
         )
+        turn.leased = then.id
         tx.after_commit(partial(setattr, turn, "then", replace(then, newest=turn.work.newest)))
         return then.id
 
@@ -241,7 +246,8 @@ class Executor:
             Exception: whatever the handler raised; the work will be tried again.
         """
         queue = self._queues[work.queue]
-        placed = queue.goes_on and self._taken_back and self._free(queue)[0] > 0
+        room = self._taken_back and queue.name not in self._backlog and self._free(queue)[0] > 0
+        placed = queue.goes_on and room
         if placed:
             self._take_place(queue, work)
         with without_user():
@@ -364,21 +370,30 @@ class Executor:
             for name, at in later.items():
                 if name in self._next:  # Else it has changed meanwhile.
                     self._next[name] = min(self._next[name], at)
+            backlog = self._queues.keys() - free.keys()
             if due:
                 groups = {name: Counter(self._groups[name]) for name in due}
                 claim = partial(self._claim, due=due, now=now, free=free, groups=groups)
-                for work in await self._database.write(claim):
+                claimed = await self._database.write(claim)
+                for work in claimed:
                     self._start(work)
                 for name in due:
                     self._tell_if_full(name)
+                taken = Counter(work.queue for work in claimed)
+                backlog |= {name for name in due if taken[name] >= free[name][0]}
+            self._backlog = (self._backlog - set(looked)) | backlog
             ends = min((self._next.get(name, 0.0) for name in free), default=math.inf)
             return min(POLL, max(0.0, ends - now))
 
     def _free(self, queue: Queue) -> tuple[int, int]:
         """The places of a queue that are free for the oldest flows, and for the newest."""
+        return max(0, self._left(queue, newest=False)), self._left(queue, newest=True)
+
+    def _left(self, queue: Queue, *, newest: bool) -> int:
+        """Places of a queue less those that are taken: below 0 when callers took some meanwhile."""
         kept = queue.concurrency // NEWEST
-        oldest = queue.concurrency - kept - self._running[queue.name, False]
-        return max(0, oldest), kept - self._running[queue.name, True]
+        places = kept if newest else queue.concurrency - kept
+        return places - self._running[queue.name, newest]
 
     def _claim(
         self,
@@ -457,7 +472,8 @@ class Executor:
         try:
             with flow_spans.working(work):
                 effect = await _handle(queue, work)
-                token = _turn.set(turn if goes_on else None)
+                within = goes_on and self._left(queue, newest=work.newest) >= 0
+                token = _turn.set(turn if within else None)
                 try:
                     await self._database.write(
                         lambda tx: table.complete(tx, work, self._owner, effect)
@@ -465,18 +481,19 @@ class Executor:
                 finally:
                     _turn.reset(token)
             self.done[queue.name] += 1
+            return turn.then
         except LeaseLost:
             log.warning("%s %s took longer than its lease, or was taken away", work.queue, work.key)
         except Exception as error:
             self.failed[queue.name] += 1
-            await self._failed(queue, work, error)
+            await self._failed(queue, work, error, turn.leased)
             if held:
                 raise
         finally:
             self._at_work.discard(work.id)
-        return turn.then
+        return None
 
-    async def _failed(self, queue: Queue, work: Work, error: Exception) -> None:
+    async def _failed(self, queue: Queue, work: Work, error: Exception, leased: str = "") -> None:
         text = failures.in_words(error)
         now = self._clock()
         retry_at = None
@@ -488,6 +505,8 @@ class Executor:
 
         def write(tx: Tx) -> None:
             table.fail(tx, work, self._owner, text, now, retry_at)
+            if leased:  # The commit may have been done, although it was not heard of.
+                ownership.give_back(tx, leased, self._owner)
             tx.after_commit(self.wake)
 
         try:

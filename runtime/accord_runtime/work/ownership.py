@@ -57,10 +57,20 @@ def beat(tx: Tx, owner: str, now: float, queues: Iterable[str]) -> list[str]:
 
 def leave(tx: Tx, owner: str) -> None:
     """Give back what a replica has in hand and will not end; it goes."""
-    tx.execute(
-        "UPDATE work SET lease_until = 0 WHERE owner = :owner AND lease_until > 0", {"owner": owner}
-    )
+    for _ in range(2):  # The second sees what a transaction wrote for which the first had to wait.
+        tx.execute(
+            "UPDATE work SET lease_until = 0 WHERE owner = :owner AND lease_until > 0",
+            {"owner": owner},
+        )
     tx.execute("DELETE FROM replica WHERE owner = :owner", {"owner": owner})
+
+
+def give_back(tx: Tx, id: str, owner: str) -> None:  # noqa: A002
+    """End the lease of a row that `owner` has and does not begin."""
+    tx.execute(
+        "UPDATE work SET lease_until = 0 WHERE id = :id AND owner = :owner",
+        {"id": id, "owner": owner},
+    )
 
 
 def lost(tx: Tx, owner: str, now: float, dead: Collection[str], *, began: bool) -> list[Row]:

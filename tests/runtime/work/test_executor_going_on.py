@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
+from typing import Any
 
 import pytest
 
-from accord_runtime.database import Database, Tx
+from accord_runtime.database import CommitUnknown, Database, Tx
 from accord_runtime.work import table
 from accord_runtime.work.executor import Executor, Queue
 from accord_runtime.work.table import Effect, Work
@@ -138,6 +140,74 @@ async def test_a_process_that_ends_leaves_what_would_go_on(record: Database) -> 
     async with at_work(later):
         await until(has(record, STEPS), "the other steps")
     assert await results(record) == [f"a {step}" for step in range(1, STEPS + 1)]
+
+
+async def test_what_was_to_go_on_when_the_process_ends_is_given_back(record: Database) -> None:
+    """So is what was leased already: whoever comes next has it at once."""
+    executor = Executor(record, "test")
+
+    async def step(work: Work) -> Effect:
+        def write(tx: Tx) -> None:
+            assert executor.go_on(tx, "test", work.key, flow_at=work.flow_at)
+            tx.after_commit(lambda: setattr(executor, "_draining", True))
+
+        return write
+
+    executor.register(Queue("test", step, goes_on=True))
+    async with at_work(executor):
+        await put(executor, record, "a")
+
+        async def leased() -> bool:
+            return [each["attempts"] for each in await rows(record)] == [0] and executor._draining
+
+        await until(leased, "the first step")
+        await executor.drain()
+    (left,) = await rows(record)
+    assert (left["key"], left["lease_until"], left["deaths"]) == ("a", 0.0, 0)
+
+
+async def test_a_commit_of_which_nothing_was_heard(
+    record: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would have gone on is not left to its lease."""
+    executor, usual = Executor(record, "test"), record.write
+    chain = Chain(record, executor)
+    lost = 0
+
+    async def write(fn: Callable[[Tx], Any]) -> Any:
+        nonlocal lost
+        done = await usual(fn)
+        if not lost and chain.calls and (await results(record)):
+            lost += 1
+            raise CommitUnknown("the connection was lost during commit")
+        return done
+
+    monkeypatch.setattr(record, "write", write)
+    async with at_work(executor):
+        await put(executor, record, "a")
+        await until(has(record, STEPS), "all steps", seconds=15)
+        await until(partial(nothing_left, record), "no row is left")
+    assert lost == 1
+    assert await results(record) == [f"a {step}" for step in range(1, STEPS + 1)]
+
+
+async def nothing_left(record: Database) -> bool:
+    """Whether there is no work."""
+    return not await rows(record)
+
+
+async def test_who_waits_is_not_overtaken(record: Database, claims: list[str]) -> None:
+    """While there is a backlog, what callers begin waits with it for its later steps."""
+    executor = Executor(record, "test")
+    chain = Chain(record, executor)
+    async with at_work(executor):
+        chain.hold.clear()
+        await put(executor, record, *(f"old{number}" for number in range(3 * PLACES)))
+        await until(lambda: chain.running == PLACES, "all places to be taken")
+        chain.hold.set()
+        await asyncio.gather(*(chain.held(f"new{number}") for number in range(PLACES)))
+        await until(has(record, 4 * PLACES * STEPS), "all steps")
+    assert {f"new{number}" for number in range(PLACES)} <= set(claims)
 
 
 async def test_a_row_that_is_not_at_work_is_enqueued(record: Database, claims: list[str]) -> None:
