@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sized
+from collections.abc import AsyncIterator, Sized
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
@@ -18,7 +19,15 @@ from accord_runtime.work.table import Effect
 from shop.orders.v1.events_pb2 import OrderNoteAdded
 from tests.chaos.scale import FULL
 from tests.runtime.conftest import record as record
-from tests.runtime.events.support import STREAM, caught_up, note, publishing, receiving, record_of
+from tests.runtime.events.support import (
+    STREAM,
+    OrdersProcess,
+    caught_up,
+    note,
+    publishing,
+    receiving,
+    record_of,
+)
 from tests.support.nats import NatsServer, nats_cluster
 from tests.support.wait import until
 
@@ -97,41 +106,47 @@ async def kill_leaders(servers: list[NatsServer], ids: Sized) -> None:
         await victim.start()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_the_leader_is_killed_while_events_flow(record: Database) -> None:
-    """Every event has its effect once, in the order of its key, with a short gap at most."""
-    receiver = Receiver()
+@asynccontextmanager
+async def flowing(
+    record: Database, receiver: Receiver
+) -> AsyncIterator[tuple[list[NatsServer], OrdersProcess]]:
+    """Three brokers, by which a first event has been received; and who publishes."""
     async with nats_cluster() as servers:
         urls = ",".join(server.url for server in servers)
         async with (
             publishing(record, urls, replicas=3) as orders,
             receiving(record, urls, {OrderNoteAdded: receiver}, record=record_of(record)),
         ):
-            received = partial(results_of, record)
             await orders.append(note("first"))
-            await until(received, "the first event")
-            receiver.begin()
-            began = time.monotonic()
-            ids: list[str] = []
+            await until(partial(results_of, record), "the first event")
+            yield servers, orders
 
-            killing = asyncio.create_task(kill_leaders(servers, ids))
-            while len(ids) < EVENTS or not killing.done():
-                keys = [f"k{(len(ids) + n) % KEYS}" for n in range(50)]
-                ids += await orders.append(*(note(key) for key in keys))
-            await killing
 
-            async def all_there() -> bool:
-                return await received() == len(ids) + 1
+@pytest.mark.slow
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_the_leader_is_killed_while_events_flow(record: Database) -> None:
+    """Every event has its effect once, in the order of its key, with a short gap at most."""
+    receiver = Receiver()
+    async with flowing(record, receiver) as (servers, orders):
+        receiver.begin()
+        began = time.monotonic()
+        ids: list[str] = []
 
-            await until(all_there, "all effects", seconds=300)
-            async with servers[0].jetstream() as jetstream:
-                await until(lambda: has_all(record, jetstream), "the broker's events")
-            seconds = time.monotonic() - began
-            rows = await record.read(
-                lambda tx: tx.all("SELECT id, text FROM results ORDER BY rowid")
-            )
-            assert await orders.head() == await record.read(outbox.committed) == len(ids) + 1
+        killing = asyncio.create_task(kill_leaders(servers, ids))
+        while len(ids) < EVENTS or not killing.done():
+            keys = [f"k{(len(ids) + n) % KEYS}" for n in range(50)]
+            ids += await orders.append(*(note(key) for key in keys))
+        await killing
+
+        async def all_there() -> bool:
+            return await results_of(record) == len(ids) + 1
+
+        await until(all_there, "all effects", seconds=300)
+        async with servers[0].jetstream() as jetstream:
+            await until(lambda: has_all(record, jetstream), "the broker's events")
+        seconds = time.monotonic() - began
+        rows = await record.read(lambda tx: tx.all("SELECT id, text FROM results ORDER BY rowid"))
+        assert await orders.head() == await record.read(outbox.committed) == len(ids) + 1
     doubled = [each for each, times in Counter(row["id"] for row in rows).items() if times > 1]
     missing = set(ids) - {row["id"] for row in rows}
     seen: dict[str, list[int]] = {}
@@ -153,27 +168,19 @@ async def test_the_leader_is_killed_while_events_flow(record: Database) -> None:
 async def test_a_cluster_without_a_leader_is_read_around(record: Database) -> None:
     """With two of three brokers dead events come from the record, and by the broker afterwards."""
     receiver = Receiver()
-    async with nats_cluster() as servers:
-        urls = ",".join(server.url for server in servers)
-        async with (
-            publishing(record, urls, replicas=3) as orders,
-            receiving(record, urls, {OrderNoteAdded: receiver}, record=record_of(record)),
-        ):
-            received = partial(results_of, record)
-            await orders.append(note("first"))
-            await until(received, "the first event")
-            for server in servers[:2]:
-                server.kill()
-            receiver.begin()
-            await orders.append(note("second"))
+    async with flowing(record, receiver) as (servers, orders):
+        for server in servers[:2]:
+            server.kill()
+        receiver.begin()
+        await orders.append(note("second"))
 
-            async def two() -> bool:
-                return await received() == 2
+        async def two() -> bool:
+            return await results_of(record) == 2
 
-            await until(two, "the second event")
-            for server in servers[:2]:
-                await server.start()
-            async with servers[2].jetstream() as jetstream:
-                await until(lambda: has_all(record, jetstream), "the broker's events")
-            assert await received() == 2
+        await until(two, "the second event")
+        for server in servers[:2]:
+            await server.start()
+        async with servers[2].jetstream() as jetstream:
+            await until(lambda: has_all(record, jetstream), "the broker's events")
+        assert await results_of(record) == 2
     assert receiver.longest <= LONGEST
